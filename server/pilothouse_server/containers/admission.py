@@ -1,7 +1,4 @@
-"""The checks of a namespace's state before a container is written.
-
-Quota, service names, sources, volumes.
-"""
+"""Checks a container against its namespace before it is written: quota, service names, sources, volumes."""
 
 from __future__ import annotations
 
@@ -28,18 +25,18 @@ from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.quantity import Quantity
 from pilothouse_server.values.resources import ObjectWarning
 
-# The types that the kubelet takes for a log-in to registries; it ignores all others silently.
+# The secret types that the kubelet accepts as a login to registries; it silently ignores all others.
 PULL_SECRET_TYPES = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")
 
 
 async def locked_namespace(transaction: Transaction, name: str) -> Namespace:
-    """The namespace, kept from change and deletion; where a quota must be counted, others who count wait.
+    """Returns the namespace, with a share lock that prevents its change and deletion.
 
-    They wait for a lock of its own, not for a stronger one on the row: two that both held the weaker one and asked for
-    the stronger would wait for each other.
+    If the namespace has a quota, the transaction also takes a separate lock, so that quotas are counted one transaction
+    at a time. A stronger lock on the row would deadlock two transactions that both hold the share lock.
 
     Raises:
-        NotFound: there is none.
+        NotFound: the namespace does not exist.
     """
     namespace = await locate_namespace(transaction, name, "share")
     if namespace.quota != Quota():
@@ -48,7 +45,7 @@ async def locked_namespace(transaction: Transaction, name: str) -> Namespace:
 
 
 def needs_of(wanted: Container, stored: Container | None) -> Needs:
-    """Returns the names to look up in the namespace; the services of the stored container are its own."""
+    """Returns the names to look up in the namespace, without the services that the stored container has."""
     sources = {kind: _sources(wanted, kind) - _read_beside(stored, kind) for kind in ("config_map", "secret")}
     mounted = {mount.volume for mount in wanted.all_mounts}
     return Needs(
@@ -66,13 +63,13 @@ def settled(
 ) -> Container:
     """Returns the container with the volumes that it mounts; a volume that nobody may write to is mounted read-only.
 
-    `keys`: annotations and labels by the permission to set them.
+    `keys`: annotation and label keys, by the permission to set them.
 
     Raises:
-        AlreadyExists: a service that another container has, or one of its own.
-        InvalidArgument: sources and volumes that are not there; fields that are never sent.
-        PermissionDenied: it runs something new over a folder of the node, with rights over the node or over others, or
-            with config maps or secrets, and the caller may not.
+        AlreadyExists: another container, or the namespace itself, already has a service of this name.
+        InvalidArgument: a source or a volume does not exist, or nobody may send a field.
+        PermissionDenied: the container runs something new with a folder of the node, rights over the node or over other
+            tenants, config maps or secrets, and the caller lacks the permission.
     """
     for service, owner in facts.services.items():
         if owner is None:
@@ -86,7 +83,7 @@ def settled(
     if stored is not None:
         refuse_changed_selector(wanted, stored)
     if stored is None or runs_other_things(wanted, stored):
-        # Checked before anything about config maps and secrets is revealed: their existence and type.
+        # Checked first, because later errors reveal the existence and the type of config maps and secrets.
         refuse_use(wanted, may)
     found = Findings()
     _check_sources(wanted, stored, facts, found)
@@ -102,7 +99,7 @@ def _services(container: Container) -> frozenset[str]:
 
 
 def _sources(wanted: Container, kind: Kind) -> set[str]:
-    """The config maps or secrets that the environment and the volumes of the pods alone cannot do without."""
+    """Returns the config maps or secrets of the platform that variables and pod volumes require."""
     items = (item for _, item in source_fields(wanted))
     return {
         item.source_name
@@ -114,7 +111,7 @@ def _sources(wanted: Container, kind: Kind) -> set[str]:
 def _check_sources(
     wanted: Container, stored: Container | None, facts: NamespaceFacts, found: Findings
 ) -> None:
-    """Notes config maps and secrets that are read and that are not there."""
+    """Notes config maps and secrets that are read but do not exist."""
     kinds: tuple[tuple[Kind, Collection[str]], ...] = (
         ("config_map", facts.config_maps),
         ("secret", facts.secrets),
@@ -129,7 +126,7 @@ def _check_sources(
 
 
 def _check_mounts(wanted: Container, volumes: Mapping[str, MountedVolume], found: Findings) -> None:
-    """Notes mounts of volumes that are not there."""
+    """Notes mounts of volumes that do not exist."""
     own = wanted.spec.own_volumes
     for field, mount in mount_fields(wanted):
         if mount.volume not in own and mount.volume not in volumes:
@@ -141,7 +138,7 @@ def _check_mounts(wanted: Container, volumes: Mapping[str, MountedVolume], found
 
 
 def _new_claims(wanted: Container, stored: Container | None) -> set[str]:
-    """The names of claims of the cluster that a container did not have before."""
+    """Returns the names of existing claims that the container did not use before."""
     before = set() if stored is None else {each.claim_name for _, each in claim_fields(stored)}
     return {each.claim_name for _, each in claim_fields(wanted)} - before
 
@@ -149,9 +146,10 @@ def _new_claims(wanted: Container, stored: Container | None) -> set[str]:
 def _check_claims(
     wanted: Container, stored: Container | None, volumes: Mapping[str, MountedVolume], found: Findings
 ) -> None:
-    """Notes claims of the cluster that are volumes of the platform: their users must be counted.
+    """Notes existing claims that the pods mount and that are volumes of the platform.
 
-    A mount is a folder, so the claim of a device stands among the volumes of the pods alone.
+    They must be mounted as volumes of the namespace, because the platform counts the users of its volumes. Such a mount
+    is a folder, so a claim that is used as a block device stays a pod volume and is not noted.
     """
     new = _new_claims(wanted, stored)
     here = {each.kubernetes_name: name for name, each in volumes.items() if each.kubernetes_name}
@@ -174,7 +172,7 @@ def _pull_secrets(wanted: Container, stored: Container | None) -> set[str]:
 def _check_pull_secrets(
     wanted: Container, stored: Container | None, types: Mapping[str, str], found: Findings
 ) -> None:
-    """Notes missing ones, and those without a registry's log-in."""
+    """Notes pull secrets that are missing, or whose type is not a login to a registry."""
     names = _pull_secrets(wanted, stored)
     for number, name in enumerate(wanted.spec.image_pull_secrets):
         field = f"container.image_pull_secrets[{number}]"
@@ -189,9 +187,7 @@ def _check_pull_secrets(
 
 
 def _read_beside(stored: Container | None, kind: Kind) -> set[str]:
-    """Returns the objects that a container imported earlier reads, and that are on the cluster outside of the
-    platform.
-    """
+    """Returns the objects that an imported container already reads; they may exist on the cluster only."""
     if stored is None or not stored.imported:
         return set()
     read = {item.source_name for _, item in source_fields(stored) if item.value_from == kind}
@@ -205,13 +201,14 @@ def _with_volumes(wanted: Container, found: Mapping[str, MountedVolume]) -> Cont
 
 
 def limits_of(quota: Quota) -> tuple[int, int, int] | None:
-    """Containers, millicores and bytes that a namespace may have, 0 for no limit; None where nothing is counted."""
+    """Returns the allowed containers, millicores and bytes (0: no limit); None for a namespace without a quota."""
     return None if quota == Quota() else (quota.containers, _millicores(quota.cpu), _bytes(quota.memory))
 
 
 def refuse_exceeded_quota(namespace: Namespace, used: tuple[int, int, int], share: tuple[int, int]) -> None:
-    """Raises ResourceExhausted if a share (millicores, bytes) does not fit together with the `used` ones (with
-    containers).
+    """Raises ResourceExhausted if a new share exceeds the quota.
+
+    `used`: containers, millicores and bytes. `share`: millicores and bytes.
     """
     allowed = limits_of(namespace.quota)
     if allowed is None:

@@ -1,4 +1,4 @@
-"""The rules of requests and limits: those of Kubernetes (v1.36, `validateContainerResourceRequirements`).
+"""The rules for requests and limits, as in Kubernetes (v1.36, `validateContainerResourceRequirements`).
 
 Kubernetes does not overcommit huge pages and the devices of extended resources: a request of them must equal the limit.
 """
@@ -19,7 +19,7 @@ _KUBERNETES = "kubernetes.io/"
 
 
 def checked_resources(found: Findings, field: str, resources: Resources) -> Resources:
-    """The resources in normal form; notes each broken rule."""
+    """Returns the resources in normal form; notes each broken rule."""
     texts = {}
     for name in ("cpu_request", "cpu_limit", "memory_request", "memory_limit"):
         value = getattr(resources, name)
@@ -75,7 +75,7 @@ def _compare(found: Findings, field: str, resources: Resources) -> None:
 
 
 def _all(resources: Resources, kind: str) -> dict[str, tuple[str, str]]:
-    """The field and the amount of each resource."""
+    """Returns the field and the amount of each resource."""
     amounts: dict[str, str] = getattr(resources, f"{kind}s")
     given = {name: (f"{kind}s", text) for name, text in amounts.items()}
     for name in ("cpu", "memory"):

@@ -1,4 +1,4 @@
-"""Changes of a container, as the facts that decide about them lead to: pure functions, and the refusals of each."""
+"""Computes a container's changes from the facts that decide them, and refuses illegal ones: pure functions."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def restarted(stored: Container, moment: datetime) -> ContainerChange:
 
 
 def new_run(facts: ChangeFacts) -> ContainerChange:
-    """Returns the beginning of a new run; one of a Job that has not ended is replaced.
+    """Returns the change that starts a new run; it replaces a Job's run that has not ended.
 
     Raises FailedPrecondition for an inactive namespace, ResourceExhausted for its quota.
     """
@@ -70,7 +70,7 @@ def new_run(facts: ChangeFacts) -> ContainerChange:
 
 
 def with_quota(change: ContainerChange, facts: ChangeFacts) -> ContainerChange:
-    """Returns the change with the share of the quota that it will count, if that differs. Raises ResourceExhausted."""
+    """Returns the change with its share of the quota, if the share differs. Raises ResourceExhausted."""
     quota, share = None, rules.quota_share(change.wanted)
     if share != rules.quota_share(facts.stored):
         admission.refuse_exceeded_quota(facts.namespace, facts.used, share)
@@ -84,7 +84,7 @@ def with_quota(change: ContainerChange, facts: ChangeFacts) -> ContainerChange:
 
 
 def starting_run(merge: Callable[[Container], Container]) -> Callable[[Container], Container]:
-    """Returns `merge` with a new run; it raises as `refuse_running`."""
+    """Returns `merge`, extended to start a new run; the function raises as `refuse_running` does."""
 
     def merge_and_run(stored: Container) -> Container:
         refuse_running(stored)
@@ -94,14 +94,14 @@ def starting_run(merge: Callable[[Container], Container]) -> Callable[[Container
 
 
 def marked(stored: Container, moment: datetime) -> ContainerChange | None:
-    """The deletion of a container; None where it is being deleted."""
+    """Returns the change that deletes a container; None if it is already being deleted."""
     if stored.deletion_requested_at is not None:
         return None
     return ContainerChange(stored=stored, wanted=stored, moment=moment, deleting=True)
 
 
 def mounted(container: Container) -> set[str]:
-    """The volumes that a container mounts, which shows in them."""
+    """Returns the volumes that list the container as a user; none while it is being deleted."""
     if container.deletion_requested_at is not None:
         return set()
     return {volume.name for volume in container.volumes}
@@ -116,7 +116,7 @@ def refuse_deleting(container: Container) -> None:
 
 
 def illegal_transition(verb: str, container: Container) -> FailedPrecondition:
-    """The error of a call that the present state forbids; it names the state."""
+    """Returns the error for a call that the present state forbids; it names the state."""
     return FailedPrecondition(
         f'cannot {verb} container "{container.name}": it is {container.desired_state}',
         reason="ILLEGAL_TRANSITION",
@@ -142,8 +142,9 @@ def refuse_without_runs(container: Container) -> None:
 
 
 def refuse_running(container: Container) -> None:
-    """Raises InvalidArgument for a container without runs, FailedPrecondition if its newest run has not ended, or as
-    many runs of a CronJob as may be active.
+    """Raises FailedPrecondition if no run may start now, InvalidArgument for a container without runs.
+
+    A run of a Job may start once the newest run has ended; for a CronJob, `refusal_of_run` decides.
     """
     refuse_without_runs(container)
     if has_schedule(container):
@@ -163,7 +164,7 @@ def refuse_running(container: Container) -> None:
 
 
 def refuse_rollout(container: Container) -> None:
-    """Raises FailedPrecondition for a container whose changes are not rolled out."""
+    """Raises FailedPrecondition for a Job or a CronJob, whose changes are not rolled out."""
     if lists_runs(container):
         kind = workload_type(container).kind
         raise FailedPrecondition(

@@ -18,7 +18,7 @@ from pilothouse_server.values.resources import NamespaceId
 class ConfigReaders:
     """Implements `config.readers.ReaderLookup`, which documents each method.
 
-    `guarded`: patterns of the keys through which a pod gets privileges (`containers.guarding`).
+    `guarded`: patterns of the keys that give rights to pods (`containers.guarding`).
     """
 
     def __init__(self, guarded: KeyPatterns) -> None:
@@ -58,7 +58,7 @@ class ConfigReaders:
     ) -> None:
         if may(PRIVILEGED) and may(HOST_PATH_PERMISSION):
             return
-        # The pods of one that is being deleted have their time to end.
+        # Containers that are being deleted count, because their pods run until the grace period ends.
         readers = await repository.users_of_source(transaction, namespace_id, kind, names, deleting=True)
         for each in await repository.get_many(transaction, list(readers)):
             guarding.refuse_power_by_reading(each, self._guarded, may, "what would be changed")

@@ -1,8 +1,9 @@
-"""Config maps, secrets and claims of the cluster that a container is given, and the permission to give them.
+"""The permission to give a container config maps, secrets and existing claims.
 
-A caller who decides which program a container runs can read everything that it is given: by a program of their own,
-by `exec`, by its log. So the caller needs `config.use` to give it a secret, though nobody reveals its values to them,
-and `storage.create` to give it a claim that the platform does not have, as to import that claim.
+A caller that decides which program a container runs can read everything that the container is given: with a program of
+the caller's own, with `exec`, or in the log. So the caller needs `config.use` to give the container a secret, although
+no call reveals the secret's values. To give it a claim that the platform does not have, the caller needs
+`storage.create`, as for importing that claim.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ SourceField = tuple[str, EnvVar | EnvFrom | SourceKeys]
 
 
 def source_fields(container: Container) -> list[SourceField]:
-    """The variables and sources of variables of all programs of a container, and the sources of volumes of its pods
-    alone, with their fields, apart from those of the cluster's certificate.
+    """Returns the variables and sources of a container, with their fields.
+
+    They are the variables, variable sources and pod volume sources. The config map with the cluster's root certificate
+    is left out.
     """
     found: list[SourceField] = []
     for field, program in container.programs():
@@ -38,7 +41,7 @@ def source_fields(container: Container) -> list[SourceField]:
 
 
 def claim_fields(container: Container) -> list[tuple[str, ExistingClaim]]:
-    """The claims that only the cluster has, with their fields."""
+    """Returns the claims that exist on the cluster only, with their fields."""
     return [
         (f"container.pod_volumes[{number}].existing_claim", each.source)
         for number, each in enumerate(container.spec.pod_volumes)
@@ -47,7 +50,7 @@ def claim_fields(container: Container) -> list[tuple[str, ExistingClaim]]:
 
 
 def mount_fields(container: Container) -> list[tuple[str, VolumeMount]]:
-    """The mounts of all programs of a container, with the fields that they stand in."""
+    """Returns the mounts of all programs of a container, with their fields."""
     return [
         (f"{field}.volume_mounts[{i}]", item)
         for field, program in container.programs()
@@ -56,10 +59,9 @@ def mount_fields(container: Container) -> list[tuple[str, VolumeMount]]:
 
 
 def refuse_use(container: Container, may: May) -> None:
-    """Raises PermissionDenied for the first config map, secret or claim of the cluster that the container is given,
-    unless the caller may.
+    """Raises PermissionDenied for the first source that the caller may not give.
 
-    Its volumes must have been looked up.
+    Sources are config maps, secrets and existing claims. The volumes of the container must have been looked up.
     """
     for field, kind, name in _given(container):
         if not may(CONFIG_USE_PERMISSION):
@@ -79,7 +81,7 @@ def _denied(container: Container, permission: str, field: str, what: str) -> Per
 
 
 def _given(container: Container) -> Iterator[tuple[str, str, str]]:
-    """The field, the kind and the name of each."""
+    """Yields the field, the kind and the name of each config map and secret that the container is given."""
     for field, variable in source_fields(container):
         if variable.value_from in WORDS:
             yield f"{field}.source_name", variable.value_from, variable.source_name

@@ -1,4 +1,4 @@
-"""Changes by others that are no drift, and those that ADOPT may not take over."""
+"""The settings for changes by others: those that are not drift, and those that ADOPT may not take over."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from pilothouse_server.values.permitted_additions import PermittedAdditions
 
 
 class DriftRules(msgspec.Struct, frozen=True):
-    """`permitted`: permitted additions by others. `guarded_keys`: annotations and labels of pods that ADOPT leaves
-    alone.
+    """The settings that drift detection and ADOPT follow.
+
+    `permitted`: additions by others that are not drift. `guarded_keys`: annotation and label keys of pods that ADOPT
+    does not take over.
     """
 
     permitted: PermittedAdditions

@@ -1,7 +1,7 @@
-"""Sends a container to its cluster as a dry run: the part of `validate_only` that only the cluster can answer.
+"""Sends a container to its cluster as a dry run: the part of `validate_only` that only the cluster can check.
 
-The server-side dry run of every object checks schema, admission, quota and immutable fields. The rows of the dry run
-are rolled back before, so that no lock is held while a cluster is waited for.
+The server-side dry run of every object checks schema, admission, quota and immutable fields. The database transaction
+is rolled back before, so that it holds no lock while the platform waits for the cluster.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from pilothouse_server.values.resources import ObjectWarning
 
 
 async def check_on_cluster(connect: Connect, container: Container) -> tuple[ObjectWarning, ...]:
-    """Has the container's cluster try it out, or its deletion if it is being deleted, and changes nothing.
+    """Sends the container, or its deletion, to its cluster as a dry run.
 
-    Returns the warnings of the cluster. Raises as `tried`.
+    Returns the warnings of the cluster. Raises as `tried` does.
     """
 
     async def trial(client: ClusterClient) -> None:
@@ -50,7 +50,7 @@ async def check_on_cluster(connect: Connect, container: Container) -> tuple[Obje
 
 
 async def dry_run_container(client: ClusterClient, container: Container) -> list[Manifest]:
-    """Returns the container's workload and Services as they would be, whole; empty where its namespace is missing."""
+    """Returns the complete workload and Services as they would be; empty if the Kubernetes namespace is missing."""
     where, objects = container.kubernetes_namespace, []
     workloads = workload_type(container).resource
     try:
@@ -61,7 +61,7 @@ async def dry_run_container(client: ClusterClient, container: Container) -> list
         if why := await external_sources.refuse_on_cluster(client, container):
             raise Refused(why, code=403, status_reason=GUARDED)
         if found is None or not _is_replaced(container):
-            # The cluster refuses what a new object may have on the one that is there.
+            # A workload that will be replaced is left out: the cluster would refuse to change its immutable fields.
             objects.append(await _dry_run_workload(client, container, found))
         if found is not None and workload_type(container).scales:
             await _dry_run_scale(client, container, workloads, found)
@@ -69,7 +69,7 @@ async def dry_run_container(client: ClusterClient, container: Container) -> list
             service = await client.find(SERVICES, where, manifest["metadata"]["name"])
             _check_ours(container, "Service", service)
             if service is not None and needs_another_address(manifest, service):
-                # It would be made again: the cluster would report a change of an immutable field.
+                # The reconciler recreates this Service, but the cluster would report a change of an immutable field.
                 continue
             objects.append(await client.dry_run(SERVICES, manifest, force=True))
     except NotFound:
@@ -78,14 +78,14 @@ async def dry_run_container(client: ClusterClient, container: Container) -> list
 
 
 def _manifest(container: Container, found: WorkloadObject | None) -> Manifest:
-    """Returns the manifest to try: of a Job that is there the next run, because its template cannot change."""
+    """Returns the manifest to try: for an existing Job, that of its next run, because a Job's template is immutable."""
     if not has_runs(container):
         return manifests.workload(container, replicas_set=container.wanted_replicas)
     return manifests.workload(container if found is None else next_run(container))
 
 
 async def dry_run_container_deletion(client: ClusterClient, container: Container) -> None:
-    """The deletion of its Services and its workload."""
+    """Sends the deletion of the container's Services and workload as a dry run."""
     workloads = workload_type(container).resource
     where = container.kubernetes_namespace
     selector = f"{CONTAINER_UID}={container.uid}"
@@ -142,7 +142,7 @@ async def _dry_run_scale(
     client: ClusterClient, container: Container, workloads: Resource[WorkloadObject], found: WorkloadObject
 ) -> None:
     wanted = container.wanted_replicas
-    # A number that others set stays as long as our desired number stays.
+    # A number that others set stays until the container's own number changes.
     if found.metadata.annotation(manifests.REPLICAS_SET) != str(wanted) and found.replicas != wanted:
         where = (container.kubernetes_namespace, container.kubernetes_name)
         await client.set_scale(workloads, *where, wanted, dry_run=True)

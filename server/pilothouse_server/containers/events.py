@@ -1,4 +1,4 @@
-"""Which objects of a cluster the Kubernetes Events of a container are about."""
+"""Selects the objects of a cluster whose Kubernetes Events belong to a container."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MOST_PODS = 10
 def subjects_of(container: Container, pods: Sequence[Pod]) -> list[EventSubject]:
     """Returns the objects of a container: its workload, replica sets, pods and Services.
 
-    Of many pods those that are not ready come first, because the others explain little.
+    At most `MOST_PODS` pods are returned; pods that are not ready come first, because the others explain little.
     """
     chosen = sorted(pods, key=lambda pod: (pod.ready, pod.name))[:MOST_PODS]
-    # A pod's name is that of its replica set and five characters: so the older ones of a rollout are found, too.
+    # A pod's name is its replica set's name and five characters, so a rollout's older replica sets are found, too.
     replica_sets = {pod.name.rpartition("-")[0] for pod in chosen} | {container.observed.replica_set_name}
     services = {port.service_name for port in container.ports}
     return [

@@ -1,13 +1,13 @@
-"""Config maps and secrets that only the cluster has, and that a container names by `external`.
+"""Config maps and secrets that exist on the cluster only (`external`).
 
-The platform does not have their values, and does not read them. The administrator's patterns of the namespace
-(`external_sources`) decide which names may be given; a reference that a container has stays. On the cluster the
-metadata and the type are compared before each write: tokens of service accounts and releases of Helm are refused,
-because both give more than values.
+A container references them with `external`. The platform neither stores nor reads their values. The namespace's
+patterns (`external_sources`), which an administrator sets, decide which names may be referenced; a reference that a
+container already has stays. Before each write, the platform reads the object's metadata and type from the cluster. It
+refuses tokens of service accounts and releases of Helm, because both give more than values.
 
-No other reference may become a way around the patterns: an `optional` one needs no source, so its name is not looked up
-on the platform, and a source of the platform may have the name of an object of the cluster's own. So each reference
-waits while the cluster's object of its name is not the platform's.
+References without `external` must not bypass the patterns. An `optional` reference needs no source, so the platform
+does not look up its name, and a source of the platform may have the same name as an object that others created on the
+cluster. So a container is not written while the cluster's object of a referenced name is not the platform's.
 """
 
 from __future__ import annotations
@@ -54,30 +54,30 @@ class SourceReader(Protocol):
 
 
 def _each_once(container: Container) -> list[SourceReference]:
-    """One reference of each object that is to be compared with the cluster's before a write."""
+    """Returns one reference for each object that must be compared with the cluster's before a write."""
     found: dict[tuple[Kind, str], SourceReference] = {}
     for each in references(container):
         known = found.get((each.kind, each.name))
-        # No object has a name of another form.
+        # Other names are skipped, because no object can have them.
         if dns_subdomain_problem(each.name) is None and (known is None or each.external):
             found[each.kind, each.name] = each
     return list(found.values())
 
 
 async def refuse_on_cluster(client: SourceReader, container: Container) -> str:
-    """Compares the sources with the cluster's; returns why the container must wait, or nothing.
+    """Returns why the container must wait for a source on the cluster, or "".
 
-    It waits for a source on the cluster that is not the platform's: it may be about to be taken over. A container that
-    is as it was imported keeps the references of its Deployment.
+    The container waits while a source on the cluster is not the platform's, because the platform may be about to take
+    the source over. A container that is unchanged since its import keeps the references of its Deployment.
 
     Raises:
-        Refused: a secret of a type that containers are not given.
+        Refused: containers may not use a secret of this type.
     """
     where = container.kubernetes_namespace
     for each in _each_once(container):
         found = await client.find(_METADATA[each.kind], where, each.name)
         if found is None or found.metadata.label(CONFIG_UID):
-            # The platform made it, or took it over.
+            # The source is missing, or the platform created it or took it over.
             continue
         if each.kind == "secret":
             await _refuse_type(client, where, each)
@@ -99,7 +99,7 @@ async def _refuse_type(client: SourceReader, where: str, secret: SourceReference
 
 
 def references(container: Container) -> Iterator[SourceReference]:
-    """All references to config maps and secrets whose values its pods see."""
+    """Yields all references to config maps and secrets whose values the container's pods see."""
     for field, item in source_fields(container):
         if item.value_from in WORDS:
             kind: Kind = "secret" if item.value_from == "secret" else "config_map"

@@ -1,4 +1,4 @@
-"""The rules of extra fields: free paths, JSON of bounded size and depth, no two that overlap."""
+"""The rules for extra fields: allowed paths that do not overlap, and JSON of bounded size and depth."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DEPTH = 16
 
 
 def checked_extra_fields(found: Findings, container: Container) -> dict[str, str]:
-    """The extra fields by their paths in one spelling; notes each broken rule."""
+    """Returns the extra fields with their paths in normal form; notes each broken rule."""
     given = container.spec.extra_fields
     if not given:
         return given
@@ -69,9 +69,9 @@ def checked_extra_fields(found: Findings, container: Container) -> dict[str, str
 
 
 def _check_names(found: Findings, at: str, container: Container, path: str, text: str) -> None:
-    """Notes names that resemble one of Kubernetes' own, in any of its versions.
+    """Notes names that look like a misspelt field of any Kubernetes version.
 
-    The guard would say of such a name only that it needs a permission.
+    Without this check, the guard's error would only name the permission that an unknown field needs.
     """
     resource = workload_type(container).resource
     value = msgspec.json.decode(text)
@@ -80,7 +80,7 @@ def _check_names(found: Findings, at: str, container: Container, path: str, text
 
 
 def refuse_changed_selector(wanted: Container, stored: Container) -> None:
-    """Raises InvalidArgument for another selector than the workload was made with."""
+    """Raises InvalidArgument if the selector differs from that of the stored container."""
     before, after = (
         msgspec.json.decode(each.spec.extra_fields.get(SELECTOR_EXPRESSIONS, "null"))
         for each in (stored, wanted)
@@ -93,7 +93,7 @@ def refuse_changed_selector(wanted: Container, stored: Container) -> None:
 
 
 def _document(container: Container, template: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the workload as far as its pods are described."""
+    """Returns the part of the workload that describes its pods."""
     document: dict[str, Any] = {"spec": pod_spec(container)}
     for key in reversed(template):
         document = {key: document}
@@ -101,22 +101,23 @@ def _document(container: Container, template: tuple[str, ...]) -> dict[str, Any]
 
 
 def _is_of_other_kind(container: Container, steps: tuple[PathStep, ...]) -> bool:
-    """Returns whether a path leads into the Jobs of a CronJob where there is none, or past them to a template."""
+    """Returns whether a path is for another kind: the pod template of CronJobs alone is inside of their Jobs."""
     inside = is_of_jobs(steps)
     return inside != has_schedule(container) and (inside or steps[1].key == "template")
 
 
 def schemas_of(version: str) -> tuple[Schemas, bool]:
-    """Returns the schemas of a version of Kubernetes, and whether they are its own; empty: the newest one."""
+    """Returns the schemas for a version of Kubernetes (the newest if empty), and whether they are of this version."""
     number = _MINOR.match(version)
     minor = NEWEST if number is None else int(number[1])
     return schemas(minor), number is not None and OLDEST <= minor <= NEWEST
 
 
 def check_by_schema(found: Findings, container: Container, known: Schemas, *, complete: bool) -> None:
-    """Notes each fault of extra fields that schemas find.
+    """Notes each fault that the schemas find in extra fields.
 
-    `complete`: they have each field of the cluster; else a name that resembles none may be new, and passes.
+    `complete`: the schemas have every field of the cluster. Otherwise a name that resembles no known field passes,
+    because it may be new.
     """
     resource = workload_type(container).resource
     for path, text in container.spec.extra_fields.items():
@@ -138,7 +139,7 @@ def _json_problem(text: str) -> str | None:
 
 
 def _deepest(text: str) -> int:
-    """Levels of brackets, those in texts too: a bound that needs no parser."""
+    """Returns the depth of brackets, including those in strings: an upper bound that needs no parser."""
     level = deepest = 0
     for character in text:
         if character in "[{":

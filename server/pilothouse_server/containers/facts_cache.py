@@ -1,14 +1,14 @@
-"""The namespaces in which one server creates containers, so that a create needs no message to read the facts.
+"""Caches namespaces, so that a create needs no query for the deciding facts.
 
 `write_container` compares the namespace's `row_version` and all other deciding facts with the present ones once it
 has its locks, under the caller's row-level security, and refuses outdated facts. So a create may use a namespace that
-was read seconds ago. No create is refused because of a cached value: where the rules would refuse it by one, the
-operation reads the facts. Where the database finds the create outdated (a name or a service that is taken, a request
-that was served, a namespace that changed), the namespace stays out of the cache for a while, so that the next
-attempts read. Creates that need config maps, secrets or volumes always read.
+was read seconds ago. No create is refused because of a cached value: if the rules would refuse it by cached facts, the
+operation reads the present ones. If the database finds the facts of a create outdated (the name or a service is taken,
+the request was already served, the namespace changed), the namespace stays out of the cache for `KEPT_SECONDS`, so that
+the next attempts read the facts. Creates that need config maps, secrets or volumes always read the facts.
 
-Each create that commits brings an id and the time for a later one (`create_container`). The ids that a server has left
-when it ends stay unused.
+Each create that commits also returns an id and the time for a later create (`create_container`). Ids that are left when
+the server ends stay unused.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ _MOST_IDS = 100
 
 
 class _Kept(NamedTuple):
-    """A namespace, None if it is outdated: until then, creates read. `service_types`: None if they are not known."""
+    """A cached namespace, valid until `until`.
+
+    `namespace`: None if its facts were found outdated, so that creates read the facts. `service_types`: None if they
+    are unknown.
+    """
 
     namespace: Namespace | None
     service_types: Sequence[str] | None
@@ -36,14 +40,14 @@ class _Kept(NamedTuple):
 
 
 class FactsCache:
-    """Namespaces by caller and name, and ids for new containers; both count for `KEPT_SECONDS`."""
+    """Namespaces by caller and name, and ids for new containers; both are valid for `KEPT_SECONDS`."""
 
     def __init__(self) -> None:
         self._namespaces: OrderedDict[tuple[int, str], _Kept] = OrderedDict()
         self._ids: deque[tuple[NewContainer, float]] = deque(maxlen=_MOST_IDS)
 
     def find(self, user_id: int, namespace: str, needs: Needs) -> CreationFacts | None:
-        """Returns the facts for one create, with an id that no other gets; None where they must be read."""
+        """Returns the facts for one create, with an id that no other create gets; None if they must be read."""
         if needs.config_maps or needs.secrets or needs.volumes:
             return None
         now = asyncio.get_running_loop().time()
@@ -51,7 +55,7 @@ class FactsCache:
         if kept is None or kept.namespace is None or now > kept.until:
             return None
         while self._ids:
-            # The latest: how long ago the database gave it is known best.
+            # The newest id: the shorter its age, the more exact is the moment computed from it.
             new, since = self._ids.pop()
             if now - since <= KEPT_SECONDS:
                 return CreationFacts(
@@ -67,9 +71,10 @@ class FactsCache:
         return None
 
     def learn(self, user_id: int, facts: CreationFacts) -> None:
-        """Stores a namespace that a create of this caller goes by, unless it was outdated just now.
+        """Stores the namespace of a create by this caller.
 
-        One that is stored already does not stay for longer.
+        A namespace that was found outdated within `KEPT_SECONDS` is not stored. Storing an unchanged namespace again
+        does not extend its time.
         """
         namespace, now = facts.namespace, asyncio.get_running_loop().time()
         key = user_id, namespace.name
@@ -82,7 +87,7 @@ class FactsCache:
         self._store(key, _Kept(namespace, facts.service_types, until))
 
     def forget(self, user_id: int, namespace: str) -> None:
-        """Makes the next creates of this caller in the namespace read the facts again, because some were outdated."""
+        """Makes the next creates of this caller in the namespace read the facts, because cached ones were outdated."""
         until = asyncio.get_running_loop().time() + KEPT_SECONDS
         self._store((user_id, namespace), _Kept(None, None, until))
 

@@ -1,4 +1,4 @@
-"""The broken rules of a requested container, collected so that one response names all of them."""
+"""The broken rules of a requested container, collected so that one response names them together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pilothouse_server.errors import InvalidArgument, Violation, missing_field
 
 
 class Findings:
-    """Collects broken rules, so that a caller learns of all of them in one response."""
+    """Collects broken rules, and raises them as one error."""
 
     def __init__(self) -> None:
         self._violations: list[Violation] = []
@@ -22,12 +22,12 @@ class Findings:
         self._violations.append(missing_field(field))
 
     def one_of(self, field: str, value: str, allowed: Sequence[str]) -> None:
-        """Notes a word that is not allowed; empty is."""
+        """Notes a value that is not allowed; an empty value is allowed."""
         if value and value not in allowed:
             self.add(field, "one_of", f"must be one of {', '.join(allowed)}")
 
     def unique(self, field: str, keys: Iterable[tuple[int, object]], what: str) -> None:
-        """Notes each item whose key an earlier one has."""
+        """Notes each item that has the same key as an earlier item."""
         seen: set[object] = set()
         for index, key in keys:
             if key in seen:
@@ -35,7 +35,7 @@ class Findings:
             seen.add(key)
 
     def raise_if_any(self) -> None:
-        """Raises InvalidArgument with everything that was noted."""
+        """Raises InvalidArgument with the first 20 violations, if any were noted."""
         if self._violations:
             first = self._violations[0]
             more = f" (and {len(self._violations) - 1} more)" if len(self._violations) > 1 else ""

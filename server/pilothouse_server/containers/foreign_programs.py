@@ -1,7 +1,8 @@
-"""Programs that others have added to a container's pods: the condition `ForeignPrograms`.
+"""The condition `ForeignPrograms`: programs that others have added to the pods.
 
-They count from the moment at which the template has them, under every drift policy: the status names them until
-REPAIR has removed them. They are known by their names in the template, all that an observer reads of it.
+The condition holds as soon as the workload's template has such a program, under every drift policy, and names the
+programs until REPAIR has removed them. Programs are recognised by their names, because an observer reads nothing else
+of the template.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ FOREIGN_PROGRAMS = "ForeignPrograms"
 def foreign_programs(
     container: Container, workload: WorkloadObject | None, permitted: PermittedAdditions
 ) -> Condition | None:
-    """Returns the condition; None where the template has our programs alone."""
+    """Returns the condition; None if the template has only the container's own and permitted programs."""
     if workload is None:
         return None
     spec = workload.pod_template.spec

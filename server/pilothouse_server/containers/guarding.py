@@ -1,16 +1,16 @@
-"""The guard over the objects of a container: the permission for each right, and the content allowed on a cluster.
+"""Guards a container's objects: permissions for rights, and allowed content.
 
-A program that has rights over the node or over others is not held by its container, so most need the permission
-`container.privileged`, which works only from a grant over all namespaces, because the node runs containers of all.
-Folders of the node need `storage.host_path`. `guard` has the rules.
+A program with rights over the node or over other tenants is not confined to its container. So most such rights need
+the permission `container.privileged`, which counts only from a grant over all namespaces, because a node runs
+containers of all namespaces. Folders of the node need `storage.host_path`. The package `guard` has the rules.
 
 A container that runs with a right keeps it: a caller without the permission may scale, stop and delete it, but neither
-change its programs nor take the right away. Pods keep a right until others take their place, which may be held, or
-fail, for as long as that caller likes; until then a program that is run in them has it, and so have the config maps
-and secrets that they read.
+change its programs nor take the right away. Pods keep a right until new pods replace them, and the caller could pause
+the rollout or make it fail for as long as they like. Until then, a program that is run in the pods has the right, and
+a changed config map or secret that they read can use it.
 
-Present annotations of a Service stay, whichever caller changes the container, and so do guarded keys of labels and
-annotations that the workload and the Services have by themselves: operators and meshes obey those, too.
+Annotations that a Service already has stay, whichever caller changes the container. So do guarded label and annotation
+keys on the workload and the Services themselves, which operators and meshes also obey.
 
 The rights that a container was admitted with are stored with it, and the reconciler writes no others.
 """
@@ -69,7 +69,10 @@ _OURS: Final = frozenset({
 
 
 def only_takes_away(_permission: str) -> bool:
-    """The `May` of a change that only takes something away from the pods: nothing is asked, and nothing allowed."""
+    """Allows everything: the `May` of a change that only removes something from pods.
+
+    It checks no permission, and `_with_rights` does not count it as one.
+    """
     return True
 
 
@@ -89,7 +92,10 @@ def admitted(wanted: Container, stored: Container | None, keys: Keys, may: May) 
 
 
 def _may_have_rights(stored: Container, wanted: Container) -> bool:
-    """Returns whether a container may have a right that it would lose; by its notes, which know no later settings."""
+    """Returns whether the stored container may have a right that it would lose.
+
+    Its stored rights do not contain keys that a later setting guards, so changed pod labels and annotations count, too.
+    """
     of_pods = [(each.spec.pod_labels, each.spec.pod_annotations) for each in (stored, wanted)]
     return stored.spec.rights != () or of_pods[0] != of_pods[1]
 
@@ -114,9 +120,9 @@ def _refuse_rights(
 
 
 def refuse_power(container: Container, guarded: KeyPatterns, may: May) -> None:
-    """Raises PermissionDenied where a container has a right that the caller may not give it.
+    """Raises PermissionDenied if a container has a right that the caller may not give.
 
-    A caller that decides which program runs in it has that power. `guarded`: keys that give power to pods.
+    A caller that decides which program runs in the container has its rights. `guarded`: keys that give rights to pods.
     """
     for each in _of_pods(container, Keys(KeyPatterns("*"), guarded)):
         if each.permission and _counts(each, container) and not may(each.permission):
@@ -124,7 +130,7 @@ def refuse_power(container: Container, guarded: KeyPatterns, may: May) -> None:
 
 
 def refuse_power_by_reading(container: Container, guarded: KeyPatterns, may: May, reads: str) -> None:
-    """The same of a container that reads something of the caller's; `reads` names it."""
+    """Raises as `refuse_power` does, for a container that reads data from the caller; `reads` names the data."""
     try:
         refuse_power(container, guarded, may)
     except PermissionDenied as denied:
@@ -136,21 +142,21 @@ def refuse_power_by_reading(container: Container, guarded: KeyPatterns, may: May
 
 
 def gives_more_rights(wanted: Container, stored: Container, guarded: KeyPatterns) -> bool:
-    """Returns whether a container would have rights that it has not, or `guarded` annotations or labels of its pods."""
+    """Returns whether a container would gain rights, or `guarded` annotations or labels of its pods."""
     keys = Keys(KeyPatterns("*"), guarded)
     had = {(each.right, _program_of(each)) for each in _of_workload(stored, keys)}
     return any((each.right, _program_of(each)) not in had for each in _of_workload(wanted, keys))
 
 
 def _program_of(found: GuardViolation) -> Steps:
-    """Returns the place of the finding's program, because a right of one is no right of another; else nothing."""
+    """Returns the position of the program that a finding is in, or an empty tuple; each program has its own rights."""
     steps = found.steps
     place = steps[steps.index("template") + 2 :][:2] if "template" in steps else ()
     return place if place and place[0] in (CONTAINERS, INIT_CONTAINERS) else ()
 
 
 def runs_other_things(wanted: Container, stored: Container) -> bool:
-    """Whether the pods would run or see something else; their number, labels and rollout give no new power."""
+    """Returns whether the pods would run or read something else; their number, labels and rollout do not count."""
     return _content(wanted) != _content(stored)
 
 
@@ -162,7 +168,11 @@ def _content(container: Container) -> tuple[object, ...]:
 
 
 def without_guarded(container: Container, keys: Keys) -> Container:
-    """The container without keys of its objects that only few may set: an import leaves them there, as others'."""
+    """Returns the container without guarded keys of its objects.
+
+    These are the keys that only privileged callers may set. An import leaves these keys on the cluster as fields of
+    other managers.
+    """
     ports = tuple(
         msgspec.structs.replace(
             port,
@@ -180,7 +190,7 @@ def without_guarded(container: Container, keys: Keys) -> Container:
 
 
 def names_new_hosts(wanted: Container, stored: Container | None) -> bool:
-    """Returns whether annotations of its Services give hosts that they did not give before."""
+    """Returns whether annotations of its Services name hosts that they did not name before."""
     before = set() if stored is None else _dns_names(stored)
     return not _dns_names(wanted) <= before
 
@@ -206,10 +216,10 @@ def _dns_names(container: Container) -> set[tuple[str, str, str]]:
 
 
 def refuse_account(container: Container, found: KubernetesObject) -> None:
-    """Raises Refused where its pods would run as this account of the cluster, and nobody was allowed that.
+    """Raises Refused if no caller was allowed to run pods as this service account.
 
-    The account `default` is every pod's, and one that the platform made for the namespace has no rights. One that is
-    there already may have any.
+    Every pod may use the account `default`, and an account that the platform created for the namespace has no rights.
+    An account that others created may have any rights.
     """
     rights, name = container.spec.rights, container.spec.service_account
     if name == "default" or rights is None or f"{ACCOUNT} {shown(name)}" in rights:
@@ -223,7 +233,7 @@ def refuse_account(container: Container, found: KubernetesObject) -> None:
 
 
 def may_be_sent(container: Container) -> Admitted:
-    """Returns the content that its objects may have. The account was compared with the cluster's before."""
+    """Returns the content that the container's objects may have. `refuse_account` must have checked its account."""
     rights = container.spec.rights
     if rights is not None:
         rights = (*rights, f"{ACCOUNT} {shown(container.spec.service_account)}")
@@ -240,14 +250,15 @@ def _of_pods(container: Container, keys: Keys) -> list[GuardViolation]:
 
 
 def _is_key_of_object(found: GuardViolation) -> bool:
-    """Returns whether a finding is a guarded key of the object itself, which gives its pods no power."""
+    """Returns whether a finding is a guarded key of the object itself, which gives its pods no rights."""
     return found.rule == OBEYED_KEYS and found.steps[0] == "metadata"
 
 
 def _counts(found: GuardViolation, container: Container | None) -> bool:
-    """Returns whether a right needs a permission: for an account only if somebody was allowed it before.
+    """Returns whether a right needs a permission now.
 
-    An account that nobody was allowed is compared with the cluster's later (`refuse_account`).
+    A service account does only if a caller was allowed it before. Any other service account is compared with the
+    cluster's later (`refuse_account`).
     """
     if found.rule != ACCOUNT:
         return True
@@ -261,7 +272,7 @@ def _with_rights(
         return wanted
     known = None if stored is None else stored.spec.rights
     if stored is not None and known is None:
-        # A release that recorded no rights wrote it.
+        # The container was written by a release that stored no rights.
         known = tuple(each.right for each in _of_pods(stored, Keys(KeyPatterns("*"), KeyPatterns(""))))
     allowed = may is not only_takes_away and may(PRIVILEGED)
     rights = {each.right for each in found if each.rule != ACCOUNT or allowed or each.right in (known or ())}
@@ -272,7 +283,7 @@ def _with_rights(
 def _refuse_keys(
     wanted: Container, stored: Container | None, of_object: Iterable[GuardViolation], keys: Keys, may: May
 ) -> None:
-    """Refuses the first new label or annotation of its objects that the caller may not set."""
+    """Raises the error for the first new label or annotation of its objects that the caller may not set."""
     found = [*(("", each) for each in of_object), *_of_services(wanted, keys)]
     if not found:
         return
@@ -300,7 +311,7 @@ def _of_services(
 
 
 def _port_of(container: Container, service: str) -> int:
-    """Returns the position of the first port of a Service, of which its annotations are."""
+    """Returns the position of a Service's first port, which has the annotations of the Service."""
     return next(
         number
         for number, port in enumerate(container.ports)
@@ -331,7 +342,7 @@ def _field(container: Container, found: GuardViolation) -> str:
     if of_pods and steps[0] == "metadata":
         named = f"pod_{steps[1]}"
         if getattr(container.spec, named) == getattr(container, str(steps[1])):
-            # A create takes these for the pods.
+            # A create copies the container's labels and annotations to its pods.
             named = str(steps[1])
     elif of_pods and len(steps) > 1:
         named = _field_of_pod(container, found, steps[1:])
@@ -353,7 +364,7 @@ def _field_of_pod(container: Container, found: GuardViolation, steps: Steps) -> 
 
 
 def _field_of_port(container: Container, found: GuardViolation) -> str | None:
-    """The pods declare each port once, even if several Services stand in front of it."""
+    """Returns the field of a host port. Pods declare each port once, even if several Services expose it."""
     for number, port in enumerate(container.ports):
         if port.host_port is not None and shown(port.host_port) == found.what[0]:
             return f"ports[{number}].host_port"

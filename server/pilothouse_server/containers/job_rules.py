@@ -13,7 +13,7 @@ from pilothouse_server.containers.workload_settings import CronJobSettings, JobS
 from pilothouse_server.values import InvalidValueError
 from pilothouse_server.values.cron_schedule import RunSchedule, time_zone
 
-# The name of a run is that of its container with a number, and a label's value.
+# A run's name is its container's name with a number, and must fit into a label's value (63 characters).
 LONGEST_NAME: Final = 57
 # The controller appends a number to the name of a CronJob.
 LONGEST_SCHEDULED_NAME: Final = 52
@@ -23,7 +23,7 @@ _INDEXES = re.compile(r"(?:0|[1-9][0-9]{0,9})(?:-[1-9][0-9]{0,9})?(?:,[1-9][0-9]
 
 
 def check_runs(found: Findings, container: Container) -> None:
-    """Notes each broken rule of the settings of a Job or CronJob, and settings of runs of one that has none."""
+    """Notes each broken rule of the settings of a Job or CronJob, and settings of runs for any other kind."""
     settings = container.spec.workload
     if isinstance(settings, CronJobSettings):
         _check_schedule(found, container, settings)

@@ -1,11 +1,12 @@
 """The status of a Job and of its runs: pure functions of the cluster's objects.
 
-A run has succeeded by the condition Complete, and failed by Failed. SuccessCriteriaMet and FailureTarget come before,
-while its last pods end: until then it runs. Its pods that failed say with which exit code. An image that cannot be
-pulled never fails a Job, so the run stays pending with that reason.
+A run has succeeded once its Job has the condition Complete, and failed once it has Failed. The cluster sets
+SuccessCriteriaMet or FailureTarget earlier, while the last pods end; until then, the run counts as running. The exit
+code is that of a failed pod. An image that cannot be pulled never fails a Job, so the run stays pending with that
+reason.
 
-A Job that has ended may be deleted at any time, by its TTL or by others. The conditions of its container remember the
-end (`made_from`: the Job's name), so it is not made again.
+A Job that has ended may be deleted at any time, by its TTL or by others. The conditions of its container store the
+end (`made_from`: the Job's name), so that the Job is not created again.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from pilothouse_server.kubernetes.pod_observation import PodObservation
 from pilothouse_server.kubernetes.program_observation import ORDINARY
 from pilothouse_server.values.resources import Condition
 
-# The number of a run, on its Job.
+# The annotation of a Job with the number of its run.
 RUN = f"{DOMAIN}/run"
 COMPLETE, FAILED = "Complete", "Failed"
 ENDS = frozenset({COMPLETE, FAILED})
-# The run has been decided, but its last pods have not ended.
+# The run's outcome is decided, but its last pods have not ended.
 _DECIDED = ("SuccessCriteriaMet", "FailureTarget")
-# A Job that had a TTL, and was gone before its end was seen.
+# The reason for a Job with a TTL that was deleted before its end was observed.
 REMOVED = "Removed"
 REMOVED_MESSAGE = "its Job was deleted before its end was seen"
 
 
-# Runs that are kept where nothing is said.
+# The default number of runs that are kept.
 _RUNS_KEPT = 5
-# Runs of a CronJob that may be active at a time where nothing is said.
+# The default number of runs of a CronJob that may be active at a time.
 _MOST_CONCURRENT = 3
 
 
@@ -50,8 +51,10 @@ def runs_kept(container: Container) -> int:
 
 
 def pods_at_once(container: Container) -> int:
-    """Returns how many pods a container may have: its replicas, or as many as an autoscaler may make; the concurrent
-    ones of a Job until it has ended; those of the concurrent runs of a CronJob.
+    """Returns how many pods a container may have at a time.
+
+    For a Job, these are its concurrent pods until it has ended; for a CronJob, the pods of its concurrent runs; for
+    other kinds, its replicas, or as many as an autoscaler may create.
     """
     match container.spec.workload:
         case JobSettings() as job:
@@ -74,7 +77,7 @@ def _pods_of(job: JobSettings) -> int:
 
 
 def run_name(container: Container, number: int) -> str:
-    """Returns the name of the Job of a run; of a CronJob, of one that was requested: the first one has number 2."""
+    """Returns the name of a run's Job. For a CronJob, that is a requested run, and the first one has number 2."""
     if has_schedule(container):
         return f"{container.kubernetes_name}-run-{number - 1}"
     present = container.spec.run
@@ -96,7 +99,7 @@ def next_run(container: Container) -> Container:
 
 
 class ContainerRun(Value, frozen=True):
-    """A run of a container: a Job. `name`: that of the Job. `number`: 0 where the database counts."""
+    """A run of a container: a Job. `name`: the name of the Job. `number`: 0 if the database assigns it."""
 
     name: str
     number: int
@@ -119,7 +122,7 @@ class RunState(msgspec.Struct, frozen=True, gc=False):
 
 
 def run_end(container: Container) -> Condition | None:
-    """Returns the condition by which the newest run of a container has ended; None while it has not, or has no runs."""
+    """Returns the condition that ended a container's newest run; None if it has not ended or there are no runs."""
     if not has_runs(container):
         return None
     ends = (each for each in container.observed.conditions if each.type in ENDS and each.status == "True")
@@ -127,7 +130,7 @@ def run_end(container: Container) -> Condition | None:
 
 
 def newest_run(container: Container) -> ContainerRun:
-    """Returns the newest run of a container before the cluster has shown it; one of a CronJob has no number yet."""
+    """Returns the newest run of a container before its Job is observed; a CronJob's run has no number yet."""
     if has_schedule(container):
         return _not_seen(container, run_name(container, container.spec.run), 0, "pending")
     status: Status = "pending" if container.desired_state == "running" else container.desired_state
@@ -142,7 +145,7 @@ def _not_seen(container: Container, name: str, number: int, status: Status) -> C
 
 
 def with_end(container: Container, run: ContainerRun) -> ContainerRun:
-    """Returns a run with the end that its container remembers, where its Job was gone before that was seen."""
+    """Returns a run with the end that its container stores, if the Job was deleted before its end was observed."""
     end = run_end(container)
     if end is None or run.end_time is not None or run.number != container.spec.run:
         return run
@@ -171,7 +174,7 @@ def ended_state(
 
 
 def running_state(job: WorkloadObject, pods: Sequence[PodObservation]) -> RunState:
-    """Returns the state of a run that has begun and not ended."""
+    """Returns the state of a run that has not ended."""
     for condition in job.status.conditions:
         if condition.type in _DECIDED and condition.status == "True":
             return RunState("running", condition.type, condition.message)
@@ -184,7 +187,7 @@ def running_state(job: WorkloadObject, pods: Sequence[PodObservation]) -> RunSta
     if witness is not None:
         return RunState("pending", witness.reason, witness.message)
     if failed := [pod for pod in pods if pod.failed]:
-        # The next pod comes after a pause that grows with each failure.
+        # The cluster creates the next pod after a delay that grows with each failure.
         return RunState("pending", failed[-1].reason, _of_pod(failed[-1]))
     return RunState("pending", "NoPods", _progress(job))
 
@@ -192,7 +195,7 @@ def running_state(job: WorkloadObject, pods: Sequence[PodObservation]) -> RunSta
 def runs_of(
     container: Container, jobs: Iterable[WorkloadObject], pods: Sequence[PodObservation]
 ) -> tuple[ContainerRun, ...]:
-    """Returns the runs whose Jobs are there, in the order of their numbers."""
+    """Returns the runs whose Jobs exist, in the order of their numbers."""
     found = []
     for job in jobs:
         number = job.metadata.annotation(RUN)
@@ -203,7 +206,7 @@ def runs_of(
 
 
 def run_of(container: Container, job: Job, number: int, pods: Sequence[PodObservation]) -> ContainerRun:
-    """Returns the run that a Job is, by its pods."""
+    """Returns the run of a Job, from the Job and its pods."""
     end = job.finished
     if end is not None:
         state = _ended(end, pods)

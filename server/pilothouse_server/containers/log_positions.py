@@ -1,4 +1,4 @@
-"""How far the logs of pods have been passed on, and the token that holds it: another stream resumes from it."""
+"""The positions up to which pod logs were sent, and the resume token for them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import msgspec
 from pilothouse_server.errors import InvalidArgument, Violation
 
 _BINDING_BYTES = 12
-# The digest of a pod's name: a hundred names would make a token longer than one may be.
+# A digest of the pod's name, because a hundred names would exceed the longest allowed token.
 PodKey = bytes
 _KEY_BYTES = 8
 
 
 def pod_key(pod: str) -> PodKey:
-    """The key of a pod."""
+    """Returns the key of a pod."""
     return hashlib.blake2b(pod.encode(), digest_size=_KEY_BYTES).digest()
 
 
 class LogPosition(msgspec.Struct, array_like=True):
     """How far a pod's log has been read.
 
-    The time of the last line passed on, and how many lines of that time were.
+    The time of the last line that was sent, and the number of lines with that time that were sent.
     """
 
     nanoseconds: int = 0
@@ -42,14 +42,14 @@ class LogPosition(msgspec.Struct, array_like=True):
 def position_token(key: bytes, bound_to: str, positions: dict[PodKey, LogPosition]) -> str:
     """Returns the token from which a log stream continues.
 
-    The positions of all pods, bound to the caller and the question.
+    It contains the positions of all pods, and is bound to the caller and the query.
     """
     payload = msgspec.msgpack.encode(positions)
     return base64.urlsafe_b64encode(_binding(key, bound_to) + payload).decode()
 
 
 def positions_of(key: bytes, bound_to: str, token: str) -> dict[PodKey, LogPosition]:
-    """The positions in a token; raises InvalidArgument for one of another caller or question."""
+    """Returns the positions in a token; raises InvalidArgument for a token of another caller or query."""
     if not token:
         return {}
     try:

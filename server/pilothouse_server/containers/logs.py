@@ -1,7 +1,7 @@
 """The logs of one or several containers, joined, as the cluster returns them.
 
-Each log, which is that of a program of a pod, has a reader of its own and a position: the time of its last line and how
-many lines of that very time were passed on. While following, pods that come are joined and pods that go are finished.
+The log of each program of a pod has its own reader and position: the time of the last line, and how many lines with
+that time were sent. While following, the stream adds the logs of new pods and finishes those of deleted pods.
 """
 
 from __future__ import annotations
@@ -47,16 +47,17 @@ class LogStream:
     _lines: asyncio.Queue[Entry | Problem | None] = field(default_factory=lambda: asyncio.Queue(_QUEUE_LINES))
     _following: dict[PodKey, asyncio.Task[None]] = field(default_factory=dict)
     _present: set[PodKey] = field(default_factory=set)
-    # How many pods are read.
+    # The number of pods that are read.
     pods: int = 0
 
     async def batches(self) -> AsyncGenerator[list[Entry | Problem], None]:
-        """Lines as they come, some at a time, and why others do not. Ends when every log has ended; with `follow` not
-        by itself.
+        """Yields lines in batches, and the problems of logs that cannot be read.
+
+        Ends when every log has ended; with `follow`, it does not end by itself.
 
         Raises:
-            Unavailable: a cluster does not answer, and `follow` is not set.
-            FailedPrecondition: the cluster has no such log, and it is the only one; in its words.
+            Unavailable: the cluster does not respond, and `follow` is not set.
+            FailedPrecondition: the cluster does not have the only requested log; the message is the cluster's.
         """
         watcher = asyncio.create_task(self._watch_pods(), name="log pods")
         try:
@@ -67,7 +68,7 @@ class LogStream:
                 for entry in batch:
                     if isinstance(entry, Entry):
                         self._advance(entry)
-                # Of pods that are gone there is nothing to resume; a long stream's token would grow with them.
+                # The log of a deleted pod cannot be resumed, and its position would only make the token longer.
                 self.positions = {
                     pod: position for pod, position in self.positions.items() if pod in self._present
                 }
@@ -101,15 +102,15 @@ class LogStream:
         return batch
 
     async def _watch_pods(self) -> None:
-        """Keeps a reader for each pod; ends when the readers have ended, unless following."""
+        """Runs a reader for each log; ends when the readers have ended, unless following."""
         logs = await self._logs_to_read()
         if not self.query.follow:
             for log in logs:
                 await self._read_once(*log, alone=len(logs) == 1)
             await self._lines.put(None)
             return
-        # Of a pod that comes later, or of one that had no log when the stream that this one resumes ended, every line
-        # is new.
+        # `tail_lines` is only for the first logs of a stream that does not resume another. All lines are new in a log
+        # that appears later, or that did not exist when the resumed stream ended.
         tail_lines = None if self.positions else self.query.tail_lines
         while True:
             for container, pod, program in logs:
@@ -134,22 +135,22 @@ class LogStream:
         return logs
 
     def _key(self, pod: str, program: str) -> PodKey:
-        # Tokens of one program are those of earlier releases.
+        # For one program, the key has the form of earlier releases, so their tokens stay valid.
         return pod_key(f"{pod}/{program}" if self.query.several_programs else pod)
 
     async def _read_once(self, container: Container, pod: Pod, program: str, *, alone: bool) -> None:
-        """Reads a log to its end; of several one that cannot be read is reported, and the others are read."""
+        """Reads a log to its end. If it cannot be read and is one of several, reports the problem and returns."""
         reader = self._reader(container, pod, program)
         try:
             await reader.read_to_end()
         except PilothouseError as error:
-            # Where the cluster does not answer for one, it would not for the others either, each after a while.
+            # A cluster that does not respond would fail the other logs as well, each after a timeout of its own.
             if alone or isinstance(error.__context__, Unreachable | Throttled):
                 raise
             await reader.report(error)
 
     def _reader(self, container: Container, pod: Pod, program: str) -> PodLogReader:
-        # Its position is its own; `positions` follows when a line is passed on.
+        # The reader has its own copy of the position; `positions` advances when a line is sent.
         begun = self.positions.get(self._key(pod.name, program), LogPosition())
         position = LogPosition(begun.nanoseconds, begun.lines)
         return PodLogReader(self.connect, self.query, container, pod, program, position, self._put)

@@ -1,16 +1,16 @@
-"""From a container to the Kubernetes objects that run it: pure functions, the fields of our own and no others.
+"""Renders a container as the Kubernetes objects that run it, with pure functions.
 
-A manifest contains the fields that server-side apply takes ownership of. Omitted fields stay with their owner:
-`replicas` is never in it, because the scale subresource sets it and an autoscaler may own it; defaults of the API are
-not written.
+A manifest contains only the fields that server-side apply takes ownership of. Other fields stay with their owners.
+`workload` leaves out `replicas`, because the scale subresource sets it and an autoscaler may own it. Defaults of the
+API are not written.
 
-Identity: every object carries our labels, and the pods are selected by the container's uid, next to labels of the
-manifest. The selector is immutable, so nothing that a caller can change may be in it; and a container made again under
-the same name does not adopt its predecessor's pods.
+Identity: every object has the platform's labels, and pods are selected by the container's uid, together with selector
+labels that the container was created with. The selector is immutable, so it contains nothing that a caller can change.
+A container that is created again under the same name has another uid, so it does not adopt its predecessor's pods.
 
-An imported workload is the exception. Its selector cannot be changed and its pods shall not restart, so it keeps its
-selector and the labels of its pods (`taken_over`), and only the objects' own metadata carry the container's uid. Its
-pods are found by their owners. The ports that it declares on its pods stay apart from those of its Services.
+An imported workload is the exception. Its selector cannot be changed and its pods must not restart, so it keeps its
+selector and the labels of its pods (`taken_over`), and only the objects' own metadata has the container's uid. Its
+pods are found by their owners. The ports that its pods declare are kept apart from those of its Services.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ from pilothouse_server.kubernetes.ownership import (
 from pilothouse_server.network.manifests import SERVICE_UID, object_of
 
 RESTARTED_AT = f"{DOMAIN}/restarted-at"
-# The replicas that we set through the scale subresource last: as long as it equals what is wanted, we leave the
-# number to others.
+# The number of replicas that the platform last set through the scale subresource. While it equals the desired number,
+# the platform leaves the replicas to others.
 REPLICAS_SET = f"{DOMAIN}/replicas-set"
-# The generation whose fixed settings the object was made again for.
+# The generation whose immutable settings caused the last replacement of the object.
 REPLACED_AT = f"{DOMAIN}/replaced-generation"
-# A digest of the parts of a Job that cannot change: while it is the same, the whole Job may be applied again.
+# A digest of the immutable parts of a Job: while it is the same, the complete Job may be applied again.
 RENDERED = f"{DOMAIN}/rendered"
 # A label that no node has: a DaemonSet whose template selects it is stopped.
 NO_NODE = f"{DOMAIN}/no-node"
-# On a Job of a CronJob that its schedule did not start.
+# The annotation of a CronJob's Job that the schedule did not start.
 INSTANTIATED = "cronjob.kubernetes.io/instantiate"
 # Fields of a Job that can change while it runs.
 _CHANGEABLE = frozenset(
@@ -65,16 +65,17 @@ _CHANGEABLE = frozenset(
         "ttlSecondsAfterFinished",
     }
 )
-# Workloads, Services, replica sets and pods of containers; those of imported workloads' pods do not say so.
+# Selects workloads, Services, replica sets and pods of containers. Pods of imported workloads do not have the label.
 OWNED_SELECTOR = CONTAINER_UID
 FOREIGN_SELECTOR = f"!{CONTAINER_UID}"
 
 
 def pod_labels(container: Container) -> dict[str, str]:
-    """The caller's labels and ours: the labels that we select by win, but `managed-by` is the caller's to set.
+    """Returns the labels of the pods: the caller's and the platform's.
 
-    The pods of an imported workload have theirs alone, or they would restart. Those of a CronJob do not, so the next
-    ones get the label by which they are found.
+    The labels that the platform selects by override the caller's, but the caller may set `managed-by`. Pods of an
+    imported workload get no label from the platform, because it would restart them. A CronJob's pods do not restart,
+    so its next pods get the label by which they are found.
     """
     taken_over = container.spec.taken_over
     if taken_over is not None:
@@ -85,14 +86,14 @@ def pod_labels(container: Container) -> dict[str, str]:
 
 
 def pod_annotations(container: Container) -> dict[str, str]:
-    """The caller's annotations, and those of the platform's that an imported workload brought along."""
+    """Returns the caller's annotations, and the platform's that an imported workload already had."""
     taken_over = container.spec.taken_over
     brought = {} if taken_over is None else taken_over.pod_annotations
     return container.spec.pod_annotations | {key: text for key, text in brought.items() if is_platforms(key)}
 
 
 def is_platforms(key: str) -> bool:
-    """Returns whether a key of labels or annotations is set by the platform alone."""
+    """Returns whether only the platform sets a key of labels or annotations."""
     return key.startswith(f"{DOMAIN}/")
 
 
@@ -107,7 +108,7 @@ def _labels(container: Container, labels: dict[str, str]) -> dict[str, str]:
 
 
 def object_labels(container: Container) -> dict[str, str]:
-    """Returns the labels of the workload and the Services of a container: they are ours, also of imported pods."""
+    """Returns the labels of a container's workload and Services; imported ones get labels of the platform, too."""
     return _labels_of_object(container, container.labels)
 
 
@@ -115,15 +116,15 @@ def _labels_of_object(container: Container, labels: dict[str, str]) -> dict[str,
     home = {NAMESPACE_UID: container.namespace_uid}
     if container.spec.taken_over is None:
         return {**_labels(container, labels), MANAGED_BY: MANAGER, **home}
-    # Others find these objects by labels of their own, `managed-by` among them.
+    # Other tools find imported objects by their own labels, including `managed-by`.
     return {**labels, CONTAINER_UID: container.uid, **home}
 
 
 def workload(container: Container, *, replicas_set: int | None = None, held: bool | None = None) -> Manifest:
-    """The workload of a container, without `replicas`.
+    """Returns the workload of a container, without `replicas`.
 
     `replicas_set`: the number of replicas last set, which an annotation records. `held`: whether the rollout is held
-    (default: as the container says); with True a new Deployment starts no pod before it is scaled.
+    (default: the container's `hold_rollout`); if True, a new Deployment starts no pod before it is scaled.
     """
     type_ = workload_type(container)
     taken_over = container.spec.taken_over
@@ -166,9 +167,7 @@ def workload(container: Container, *, replicas_set: int | None = None, held: boo
 
 
 def replaces_pods(before: Container, after: Container) -> bool:
-    """Returns whether pods that shall run are replaced between two states: the template differs, and no rollout is
-    held.
-    """
+    """Returns whether a change replaces pods that should run: the template differs, and the rollout is not held."""
     if not workload_type(after).rolls_out or after.hold_rollout or not after.wanted_replicas:
         return False
     templates = [workload(each)["spec"]["template"] for each in (before, after)]
@@ -176,7 +175,7 @@ def replaces_pods(before: Container, after: Container) -> bool:
 
 
 def _to_jobs(container: Container, manifest: Manifest) -> None:
-    """Moves the template of the pods to that of the Jobs, and adds the fields of each Job."""
+    """Moves the pod template into the Job template, and adds the fields of each Job."""
     settings = container.spec.workload
     assert isinstance(settings, CronJobSettings)
     spec = manifest["spec"]
@@ -190,9 +189,9 @@ def _to_jobs(container: Container, manifest: Manifest) -> None:
 
 
 def job_on_request(container: Container, number: int) -> Manifest:
-    """Returns the Job of a run of a CronJob that was requested, as `kubectl create job --from` makes it.
+    """Returns the Job of a CronJob's requested run, as `kubectl create job --from`.
 
-    It is suspended: so it can neither end nor be deleted for its age before the CronJob notes that it was made.
+    It is suspended, so that it can neither end nor be deleted for its age before the CronJob records its creation.
     """
     template = workload(container)["spec"][JOB_TEMPLATE_KEY]
     annotations = template["metadata"].get("annotations", {})
@@ -210,7 +209,7 @@ def job_on_request(container: Container, number: int) -> Manifest:
 
 
 def _of_run(container: Container, manifest: Manifest) -> Manifest:
-    """The manifest of a Job: the API writes its selector, and labels of its own next to those of its pods."""
+    """Returns the manifest of a Job; the API adds the selector, and its own labels to those of the pods."""
     settings = container.spec.workload
     assert isinstance(settings, JobSettings)
     spec, template = manifest["spec"], manifest["spec"]["template"]
@@ -227,9 +226,9 @@ def _of_run(container: Container, manifest: Manifest) -> Manifest:
 
 
 def first(container: Container, *, held: bool | None = None) -> Manifest:
-    """The workload that is made when there is none: a StatefulSet has its number of pods from the beginning.
+    """Returns the workload for its creation; that of a StatefulSet has `replicas`.
 
-    With 1, which is the default, pods of one that is made again would be deleted.
+    With the default of 1, a StatefulSet that is created again would delete pods of its predecessor.
     """
     manifest = workload(container, replicas_set=container.wanted_replicas, held=held)
     if workload_type(container).states_replicas:
@@ -238,19 +237,19 @@ def first(container: Container, *, held: bool | None = None) -> Manifest:
 
 
 def with_own_replicas(manifest: Manifest, live: Manifest) -> Manifest:
-    """Returns the manifest with the number of pods that the live object has, where that is ours by an apply."""
+    """Returns the manifest with the live object's `replicas`, if the platform owns that field by an apply."""
     if not field_paths.is_owned(live, ".spec.replicas", FIELD_MANAGER):
         return manifest
     return {**manifest, "spec": {**manifest["spec"], "replicas": live["spec"]["replicas"]}}
 
 
 def recreates(manifest: Manifest) -> bool:
-    """Returns whether a Deployment ends its old pods first; it may have no settings of a rolling update then."""
+    """Returns whether a Deployment ends its old pods first, so that it may have no settings of a rolling update."""
     return bool(manifest["spec"].get("strategy", {}).get("type") == RECREATE)
 
 
 def services(container: Container) -> list[Manifest]:
-    """The Services that its ports make, in the order of the ports."""
+    """Returns the Services of the container's ports, in the order of the ports."""
     labels = object_labels(container)
     if container.spec.taken_over is not None:
         labels = {CONTAINER_UID: container.uid, NAMESPACE_UID: container.namespace_uid}
@@ -260,7 +259,8 @@ def services(container: Container) -> list[Manifest]:
 def is_ours(container: Container, found: WorkloadObject | Service) -> bool:
     """Returns whether a workload or a Service was made for the container.
 
-    Others may take our label away. A workload's selector cannot be changed, and no other selects pods of this uid.
+    Others may remove the platform's label. But a workload's selector is immutable, and no other workload selects pods
+    of this uid.
     """
     selected = found.selected.get(CONTAINER_UID)
     return container.uid in (found.metadata.label(CONTAINER_UID), selected)
@@ -273,9 +273,10 @@ def _selector(container: Container, taken_over: TakenOver | None) -> Manifest:
 
 
 def service_account(container: Container) -> Manifest | None:
-    """The ServiceAccount that the container names; it belongs to the namespace, so it carries no container's uid.
+    """Returns the ServiceAccount that the container names.
 
-    Nobody has given it rights, so pods get its token only if a container asks for it.
+    It belongs to the namespace, so it has no container's uid. It has no rights by itself, so pods get its token only if
+    a container requests it.
     """
     name = container.spec.service_account
     if not name:
@@ -297,11 +298,11 @@ def service_account(container: Container) -> Manifest | None:
 
 
 def is_our_account(found: KubernetesObject, namespace_uid: str) -> bool:
-    """Returns whether the platform made a ServiceAccount for a namespace: it carries the namespace's uid."""
+    """Returns whether the platform created a ServiceAccount for a namespace: it has the namespace's uid."""
     metadata = found.metadata
     return metadata.label(MANAGED_BY) == MANAGER and metadata.label(NAMESPACE_UID) == namespace_uid
 
 
 def timestamp(value: datetime) -> str:
-    """RFC 3339 in UTC with microseconds, so that two restarts within one second differ."""
+    """Returns a time as RFC 3339 in UTC with microseconds, so that two restarts within one second differ."""
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,9 +1,10 @@
-"""Containers that are made or changed by one transaction with few statements, whatever their number.
+"""Creates or changes many containers in one transaction, with few statements.
 
-New ones are judged one after the other by the rules of a single create, as if each were there when the next one comes;
-changes by the rules of a single change, as if none of the others were made. The write checks the facts of each again.
-Facts that this way does not follow, such as storage and Services of a quota, refuse it; so a caller that is refused
-writes the containers one by one, which finds the exact error.
+The number of statements does not depend on the number of containers. Each new container is checked by the rules of a
+single create, as if the ones before it existed. Each change is checked by the rules of a single change, as if the other
+changes were not made. The write checks the facts of each again. This module does not track all facts from one container
+to the next, for example not storage and Services of a quota. If such a fact no longer holds, the write refuses all
+containers. So a caller that is refused writes the containers one by one, which finds the exact error.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from pilothouse_server.values.resources import ObjectWarning
 async def create_many(
     transaction: Transaction, namespace_name: str, wanted: Sequence[Container], *, keys: Keys, may: May
 ) -> list[tuple[Container, list[ObjectWarning]]]:
-    """Makes containers in a transaction that holds the namespace's row; returns each with its warnings.
+    """Creates containers in a transaction that holds the namespace's row; returns each with its warnings.
 
-    Raises as `operations.create`. It writes all of them or none, if the caller then ends the attempt.
+    Raises as `operations.create` does; the caller must then roll back, so that no container is written.
     """
     checked = [rules.checked(rules.with_pod_labels(each)) async for each in cooperatively(wanted)]
     needed = [(each.name, admission.needs_of(each, None)) async for each in cooperatively(checked)]
@@ -74,8 +75,8 @@ async def change_many(
 ) -> dict[str, tuple[Container, list[ObjectWarning]]]:
     """Changes containers in a transaction that holds the namespace's row; returns each with its warnings, by name.
 
-    `merges`: return the stored container with the caller's fields. Raises as `operations.change`. It writes all of them
-    or none, if the caller then ends the attempt.
+    `merges`: functions that return the stored container with the caller's fields. Raises as `operations.change` does;
+    the caller must then roll back, so that no container is written.
     """
     admitted = await repository.admit_changes(transaction, namespace_name, list(merges))
     changed: dict[str, tuple[Container, list[ObjectWarning]]] = {}
@@ -102,7 +103,7 @@ async def delete_many(
 ) -> dict[str, Container]:
     """Marks containers for deletion in a transaction that holds the namespace's row; returns them by their names.
 
-    Raises as `operations.delete`.
+    Raises as `operations.delete` does.
     """
     admitted = await repository.admit_changes(transaction, namespace_name, names)
     found = {each.stored.name: each.stored for each in admitted}

@@ -64,9 +64,10 @@ class EnvFrom(Value, frozen=True):
 
 
 class Port(Value, frozen=True):
-    """One row of `port_mappings`, and its Service's annotations, which the document keeps.
+    """One row of `port_mappings`, and its Service's annotations from the document.
 
-    `service_type == "None"`: no Service, `service_name`, `service_port` and `service_annotations` are unset.
+    If `service_type` is "None", there is no Service, and `service_name`, `service_port` and `service_annotations` are
+    unset.
     """
 
     container_port: int
@@ -82,7 +83,7 @@ class Port(Value, frozen=True):
 
 
 class MountedVolume(Value, frozen=True):
-    """A volume of the namespace, as far as the pods that mount it must know it.
+    """The fields of a namespace's volume that are needed to mount it into pods.
 
     `kubernetes_name` is the claim's name on the cluster, `source_name` that of the config map or secret.
     """
@@ -112,7 +113,7 @@ class EmptyDir(Value, frozen=True):
 
 
 class Resources(Value, frozen=True):
-    """Each resource stands either in its field or in the maps, under its name in Kubernetes."""
+    """Requests and limits. Each resource is either in its own field, or in the maps under its Kubernetes name."""
 
     cpu_request: str = ""
     cpu_limit: str = ""
@@ -122,15 +123,15 @@ class Resources(Value, frozen=True):
     limits: dict[str, str] = {}
 
     def request(self, resource: Literal["cpu", "memory"]) -> str:
-        """The request of a resource, wherever it stands."""
+        """Returns the request of a resource, from its field or the map."""
         return getattr(self, f"{resource}_request") or self.requests.get(resource, "")
 
     def limit(self, resource: Literal["cpu", "memory"]) -> str:
-        """The limit of a resource, wherever it stands."""
+        """Returns the limit of a resource, from its field or the map."""
         return getattr(self, f"{resource}_limit") or self.limits.get(resource, "")
 
     def each_once(self) -> Resources:
-        """The same without the items of the maps whose own fields are set."""
+        """Returns the same resources without those map items whose own fields are set."""
         found = {
             kind: {key: each for key, each in amounts.items() if not getattr(self, f"{key}_{field}", "")}
             for kind, field, amounts in (
@@ -175,7 +176,7 @@ class Sleep(Value, frozen=True, tag="sleep"):
 
 
 class Probe(Value, frozen=True):
-    """Zero numbers take Kubernetes' defaults and are not sent."""
+    """A probe of a program. Numbers that are zero are not sent, so that Kubernetes uses its defaults."""
 
     handler: HttpGet | TcpSocket | Exec | Grpc
     initial_delay_seconds: int = 0
@@ -238,7 +239,7 @@ class ProgramPort(Value, frozen=True):
 
 
 class Program(Value, frozen=True):
-    """One program of a pod. The fields of the main one stand in `Container` and `ContainerSpec` by the same names."""
+    """One program of a pod. `Container` and `ContainerSpec` have the main program's fields under the same names."""
 
     name: str
     image: str
@@ -256,7 +257,10 @@ class Program(Value, frozen=True):
 
 
 class InitContainer(Program, frozen=True):
-    """`restart_policy` is `Always` for a native sidecar, else empty: it runs to its end before those that follow."""
+    """An init container or, if `restart_policy` is `Always`, a native sidecar.
+
+    An init container, whose `restart_policy` is empty, runs to its end before the next programs start.
+    """
 
     restart_policy: str = ""
 
@@ -277,7 +281,7 @@ class Toleration(Value, frozen=True):
 
 
 class TakenOverService(Value, frozen=True):
-    """A Service that was there before us. `target_ports`: name of the pod's port by `<protocol>/<service port>`."""
+    """A Service from before the import. `target_ports`: name of the pod's port by `<protocol>/<service port>`."""
 
     name: str
     selector: dict[str, str] = {}
@@ -285,18 +289,19 @@ class TakenOverService(Value, frozen=True):
 
 
 class TakenOverVolume(Value, frozen=True):
-    """A volume of the pods: its name there, and `volume`, that of the namespace's volume or of the emptyDir."""
+    """A volume of the pods, with its `name` there. `volume`: the name of the namespace's volume or of the emptyDir."""
 
     name: str
     volume: str
 
 
 class TakenOver(Value, frozen=True):
-    """The parts that an imported Deployment brought along and keeps: its pods must not restart, so they are its own.
+    """The parts of an imported Deployment that stay as they were.
 
-    `deployment_uid`: the Deployment that was imported, and no other of its name. `selector` as Kubernetes writes it.
-    `pod_labels` and `pod_annotations` as they were; later those of the spec count, apart from keys of the platform's.
-    `volumes` in the order of the pods, which is a part of them.
+    They stay because the pods must not restart. `deployment_uid`: the uid of the imported Deployment; another
+    Deployment of that name does not count. `selector`: as Kubernetes writes it. `pod_labels` and `pod_annotations`: as
+    they were at the import; except for the platform's own keys, those of the spec count later. `volumes`: in the order
+    of the pod template, because another order is a change of the template.
     """
 
     deployment_uid: str
@@ -337,28 +342,28 @@ class ContainerSpec(Value, frozen=True):
     workload: WorkloadSettings = DeploymentSettings()
     runs_kept: int | None = None
     revisions_kept: int | None = None
-    # Number of the newest run, where each is an object of its own.
+    # The number of the newest run, if each run is an object of its own.
     run: int = 1
     extra_fields: dict[str, str] = {}
     restarted_at: datetime | None = None
-    # The most pods that an autoscaler may make; 0: none targets it.
+    # The highest number of pods that an autoscaler may create; 0 if no autoscaler targets the container.
     most_replicas: int = 0
-    # The generation whose fixed settings only a new object of the kind can have; 0: none was.
+    # The last generation that changed immutable settings, for which the object must be replaced; 0 if there was none.
     replaced_generation: int = 0
     taken_over: TakenOver | None = None
-    # Those that it was admitted with (`guarding`); None: by a release that did not note them.
+    # The rights that the container was admitted with (`guarding`); None if a release admitted it that stored no rights.
     rights: tuple[str, ...] | None = None
 
     @property
     def own_volumes(self) -> frozenset[str]:
-        """The names of the volumes that are no volumes of the namespace."""
+        """The names of the pods' volumes that are not volumes of the namespace."""
         folders = frozenset(each.name for each in self.empty_dirs)
         carried = volumes_of(self.extra_fields)
         return folders.union(self.claims, carried, (each.name for each in self.pod_volumes))
 
     @property
     def claims(self) -> tuple[str, ...]:
-        """The names of the claims that each pod gets by a template."""
+        """The names of the claims that each pod gets from a template."""
         workload = self.workload
         if not isinstance(workload, StatefulSetSettings):
             return ()
@@ -366,7 +371,7 @@ class ContainerSpec(Value, frozen=True):
 
 
 class Observed(Value, frozen=True):
-    """The state that the cluster showed last. Absent fields are empty."""
+    """The state that was last observed on the cluster. Absent fields are empty."""
 
     status: Status = "pending"
     phase: str = ""
@@ -387,10 +392,10 @@ class Observed(Value, frozen=True):
 
 
 class Container(Reconciled, Value, frozen=True):
-    """A container as stored: wanted, observed and the bookkeeping between them.
+    """A container as stored: desired state, observed state, and bookkeeping.
 
-    `volumes` are the volumes of the namespace that its mounts name, by name; they follow from the mounts.
-    `revision_number`: that of its newest revision; 0: it has none (`revisions`).
+    `volumes`: the volumes of the namespace that its mounts name, sorted by name; they follow from the mounts.
+    `revision_number`: the number of its newest revision; 0 if it has none (`revisions`).
     """
 
     id: ContainerId
@@ -441,7 +446,7 @@ class Container(Reconciled, Value, frozen=True):
 
     @property
     def others(self) -> tuple[Program, ...]:
-        """The programs of its pods next to the main one: sidecars and init containers."""
+        """The programs of its pods other than the main one: sidecars and init containers."""
         return (*self.spec.sidecars, *self.spec.init_containers)
 
     def programs(self) -> Iterator[tuple[str, Program]]:
@@ -502,12 +507,12 @@ class Container(Reconciled, Value, frozen=True):
 
     @property
     def wanted_replicas(self) -> int:
-        """Pods that should be there now: none while stopped or paused."""
+        """The number of pods that should exist now: none while stopped or paused."""
         return self.replicas if self.desired_state == "running" else 0
 
 
 class CachedContainer(CachedMessage, frozen=True):
-    """A container that is not rendered; the time since its start changes."""
+    """A container whose message is cached; the fields here give its uptime, which changes without the container."""
 
     status: Status
     started_at: datetime | None
@@ -553,5 +558,5 @@ class Pod(Value, frozen=True):
     ready: bool = False
     deleting: bool = False
     started_at: datetime | None = None
-    # The template or the run that it was made of (`PodObservation.revision`).
+    # The template or the run that the pod was created from (`PodObservation.revision`).
     revision: str = ""

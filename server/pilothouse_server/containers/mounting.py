@@ -1,4 +1,4 @@
-"""Mounting volumes into containers and taking them out again, for the noun storage (`storage.mounter`).
+"""Mounts and unmounts volumes, for the noun storage (`storage.mounter`).
 
 Mounting and unmounting change the container: its pods are replaced.
 """
@@ -27,8 +27,9 @@ from pilothouse_server.values.volumes import ROOT_WORDS, VolumeMount, canonical_
 
 
 class Mounter:
-    """The protocol documents the effect and the errors of each method. `keys` decides the permissions to set keys of
-    pods.
+    """Implements `storage.mounter.VolumeMounter`, which documents each method.
+
+    `keys`: annotation and label keys, by the permission to set them.
     """
 
     def __init__(self, keys: Keys) -> None:
@@ -68,12 +69,12 @@ class Mounter:
         def merge(stored: Container) -> Container:
             changed = _without_mount(stored, name, canonical_mount_path(mount_path))
             if not may(HOST_PATH_PERMISSION):
-                # Pods have it until others take their place, which may be held: see `guarding`.
+                # Pods keep the folder until new pods replace them, and that rollout may be held: see `guarding`.
                 refuse_host_path(namespace, volume.name, volume.type)
             self._refuse_loss(stored, volume, may)
             return changed
 
-        # A caller who may detach may do so with any other mounts, because the container sees less afterwards.
+        # A caller that may detach needs no permission for the other mounts, because the container only loses access.
         return await _remount(transaction, volume, container, merge, self._keys, only_takes_away)
 
     async def refuse_deletion(self, transaction: Transaction, volume: Volume, *, may: May) -> None:
@@ -97,10 +98,10 @@ class Mounter:
                 self._refuse_loss(each, volume, may)
 
     def _refuse_loss(self, container: Container, volume: Volume, may: May) -> None:
-        """Raises PermissionDenied if pods with power would continue to read a config map or secret that no longer
-        counts as read.
+        """Raises PermissionDenied if pods with rights would still read the volume's source.
 
-        A caller who writes it decides their actions.
+        The config map or secret no longer counts as read by the container, but present pods read it. A caller that
+        writes the config map or secret decides what these pods do.
         """
         if volume.source_name:
             reads = f'volume "{volume.name}" until its pods are gone'
@@ -134,7 +135,7 @@ async def _remount(
     restarts = 0
     if changed.generation != seen[-1].generation:
         volume = await locate_volume(transaction, volume.namespace, volume.name)
-        # A held rollout replaces pods when it is released, not for this.
+        # A held rollout replaces pods only when it is released.
         restarts = 0 if changed.hold_rollout else changed.wanted_replicas
     return Remounted(volume, restarts, lambda connect: check_on_cluster(connect, changed))
 

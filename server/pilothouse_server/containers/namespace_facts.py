@@ -1,8 +1,9 @@
-"""The facts by which a container is admitted: its needs of the namespace, and the namespace's state.
+"""The facts that decide whether a container is admitted.
 
-The rules (`containers.admission`) decide by these values alone. One statement reads them for a new container
-(`repository.creation`). For one that changes, a statement reads the container with its namespace
-(`repository.changing`), and another one reads the needs of the changed container, if there are any.
+The facts are the names that the container needs, and the state of its namespace. The rules (`containers.admission`)
+decide by these values alone. For a new container, one statement reads them (`repository.creation`). For a change, one
+statement reads the container with its namespace (`repository.changing`), and another statement looks up the needs of
+the changed container, if there are any.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pilothouse_server.values.resources import ContainerId
 
 
 class Needs(Value, frozen=True):
-    """The names that a container needs in its namespace: those of its own services, and of its sources and volumes."""
+    """The names to look up in a container's namespace: its new services, its sources and its volumes."""
 
     services: frozenset[str] = frozenset()
     config_maps: frozenset[str] = frozenset()
@@ -28,10 +29,10 @@ class Needs(Value, frozen=True):
 
 
 class NamespaceFacts(Value, frozen=True):
-    """The part of that which the namespace has.
+    """The names of `Needs` that exist in the namespace.
 
-    `services`: those that exist, with the name of their container; None: a Service of its own. `secrets`: their types,
-    by name.
+    `services`: the name of the container that has the service; None for a Service without a container. `secrets`: their
+    types, by name.
     """
 
     services: Mapping[str, str | None] = msgspec.field(default_factory=dict)
@@ -41,12 +42,12 @@ class NamespaceFacts(Value, frozen=True):
 
 
 class CreationFacts(Value, frozen=True):
-    """The facts that decide whether a new container may be made, and the values it gets from the database.
+    """The facts that decide about a new container, and its values from the database.
 
-    `used`: containers, millicores and bytes that count against the quota. `name_taken`: by which other container.
-    `volume_definitions`: the volumes as PostgreSQL wrote them, for its comparison. `container_id` and `moment` are
-    those of the new row. `service_types`: those that the namespace allows, if they are known and their number is not
-    limited.
+    `used`: containers, millicores and bytes that count against the quota. `name_taken`: whether another container has
+    the name, and whether it is being deleted. `volume_definitions`: the volumes as PostgreSQL wrote them, for its
+    comparison. `container_id` and `moment`: for the new row. `service_types`: the types that the namespace allows, if
+    they are known and the number of Services is not limited.
     """
 
     namespace: Namespace
@@ -60,9 +61,9 @@ class CreationFacts(Value, frozen=True):
 
 
 class ChangeFacts(Value, frozen=True):
-    """A container that is to change, its namespace, and the time by the database.
+    """A container before its change, its namespace, and the database's time.
 
-    `used`: containers, millicores and bytes that count against the quota, less its own.
+    `used`: containers, millicores and bytes that count against the quota, without the container's own.
     """
 
     namespace: Namespace
@@ -72,7 +73,7 @@ class ChangeFacts(Value, frozen=True):
 
 
 class NewContainer(Value, frozen=True):
-    """An id that the database has given for one new container, and the database's time when it did."""
+    """An id from the database for one new container, and the database's time when it returned the id."""
 
     container_id: ContainerId
     moment: datetime

@@ -1,8 +1,8 @@
-"""The limits that an administrator sets to the containers of a namespace: types and number of Services, storage,
-sources of the cluster, hosts.
+"""Checks a container against its namespace's limits, which administrators set.
 
-They are read only for a container that comes to have a Service or a reference that it has not yet, because no other is
-refused for them. They hold at the create or the change; present ones stay.
+The limits are for types and number of Services, storage, sources of the cluster, and hosts. A limit is read only if the
+container gets something new that it limits. It applies to that create or change only: what a container already has is
+never refused.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ async def refuse_exceeded_numbers(
     stored: Container | None,
     limits: ServiceLimits | None = None,
 ) -> tuple[int, int]:
-    """Returns how many Services and bytes of storage the namespace may have, as far as the container asks for more of
-    them; 0 for no limit. Raises as the two functions that follow. `limits`: those of Services, if they are known.
+    """Returns how many Services and bytes of storage the namespace may have.
+
+    Each number is 0 if there is no limit, or if the container needs no more of it. Raises as the two functions that
+    follow do. `limits`: the limits of Services, if they are known.
     """
     services = await _refuse_services(target, namespace, wanted, stored, limits)
     return services, await _refuse_storage(target, namespace, wanted, stored)
@@ -44,11 +46,13 @@ async def _refuse_services(
     stored: Container | None,
     limits: ServiceLimits | None,
 ) -> int:
-    """Returns how many Services the namespace may have, if the container gets a new one and there is a limit; else 0.
+    """Returns how many Services the namespace may have.
+
+    0 if there is no limit, or if the container gets no new Service.
 
     Raises:
-        FailedPrecondition: the namespace does not allow the type of a new Service, or the new type of one.
-        ResourceExhausted: the quota of the namespace.
+        FailedPrecondition: the namespace does not allow the type of a new Service, or the new type of a present one.
+        ResourceExhausted: the namespace's quota of Services is exceeded.
     """
     before = [] if stored is None else owned_services(stored)
     after = owned_services(wanted)
@@ -74,12 +78,13 @@ async def _refuse_services(
 async def _refuse_storage(
     target: FactReader, namespace: str, wanted: Container, stored: Container | None
 ) -> int:
-    """Returns how many bytes of storage the namespace may have, if the container gets new claims and there is a limit;
-    else 0.
+    """Returns how many bytes of storage the namespace may have.
+
+    0 if there is no limit, or if the container gets no new claims.
 
     Raises:
-        FailedPrecondition: a volume that is none of its claims has the name of one.
-        ResourceExhausted: the quota of the namespace.
+        FailedPrecondition: another volume of the namespace already has the name of a new claim.
+        ResourceExhausted: the namespace's quota of storage is exceeded.
     """
     if not needs_more_claims(stored, wanted):
         return 0
@@ -102,13 +107,13 @@ async def _refuse_storage(
 async def refuse_unfit(
     target: FactReader, namespace: str, wanted: Container, stored: Container | None
 ) -> None:
-    """Compares new references, hosts and extra fields with the namespace and its cluster, in that order.
+    """Checks new references, hosts and extra fields, in that order.
 
-    `wanted` is placed in its namespace.
+    They are compared with the namespace and its cluster. `wanted` must be placed in its namespace.
 
     Raises:
-        FailedPrecondition: a source of the cluster, or a host, that the namespace does not allow.
-        InvalidArgument: extra fields that the version of the cluster does not have so.
+        FailedPrecondition: the namespace does not allow a source of the cluster, or a host.
+        InvalidArgument: an extra field does not match the schemas of the cluster's version.
     """
     if new := _new_external(wanted, stored):
         allowed = await repository.allowed_external_sources(target, namespace)
@@ -126,6 +131,6 @@ async def refuse_unfit(
 
 
 def _new_external(wanted: Container, stored: Container | None) -> list[SourceReference]:
-    """The external references that a container has not yet."""
+    """Returns the external references that the stored container does not have."""
     known = set() if stored is None else {each[1:3] for each in references(stored) if each.external}
     return [each for each in references(wanted) if each.external and each[1:3] not in known]

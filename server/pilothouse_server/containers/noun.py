@@ -26,7 +26,7 @@ def containers_noun(
 ) -> Noun:
     """Returns the noun containers; `import_containers` serves the call that takes Deployments over.
 
-    `keys`: annotations and labels by the permission to set them.
+    `keys`: annotation and label keys, by the permission to set them.
     """
 
     async def refresh_summary() -> None:

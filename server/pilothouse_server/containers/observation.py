@@ -1,20 +1,22 @@
-"""The observed state of a container: a pure function from its cluster's objects to `Observed`.
+"""Computes the observed state of a container from its cluster's objects.
 
-Status by precedence: paused, stopped, crash_loop_back_off, failed, running (all replicas ready), pending.
+The module has only pure functions. Status by precedence: paused, stopped, crash_loop_back_off, failed, running (all
+replicas ready), pending.
 
 * paused and stopped are the requested states; the reason describes pods that are still there.
-* crash_loop_back_off: a program of a pod backs off. A pod of which a program started again counts as
-  crash looping for another `SETTLE_SECONDS`, or the status would flap to running at every attempt; the caller then
-  looks again (`recheck_seconds`).
-* failed: the cluster refuses to make pods (ReplicaFailure: quota, admission), or all that there are have failed for
-  good, or it refused the container itself and there is nothing older that runs.
-* ImagePullBackOff, Unschedulable and the like are pending with that reason: the cluster goes on trying.
-* succeeded, and failed for a Job: its newest run has ended (`job_status`). These go before the requested states.
-* running for a CronJob: its schedule runs (`schedule_status`), also when its runs fail.
-* running: as many pods are ready as are desired, of any template. The last request counts, also before the cluster
-  shows it. While the newest is not rolled out the reason says so, as the condition `RolledOut` does (`rollout`).
+* crash_loop_back_off: a program of a pod is in back-off. After a program has restarted, its pod counts as crash looping
+  for another `SETTLE_SECONDS`, because the status would otherwise flap to running at every attempt. The caller must
+  observe again after `recheck_seconds`.
+* failed: the cluster refuses to create pods (ReplicaFailure: quota, admission), or all existing pods have failed for
+  good, or the cluster refused the container itself and there is no older workload.
+* ImagePullBackOff, Unschedulable and the like are pending with that reason: the cluster keeps trying.
+* succeeded, and failed for a Job: its newest run has ended (`job_status`). These precede the requested states.
+* running for a CronJob: its schedule is active (`schedule_status`), even if its runs fail.
+* running: as many pods are ready as are desired, of any template. The desired number is that of the last request, even
+  before the cluster shows it. While the newest template is not rolled out, the reason and the condition `RolledOut`
+  (`rollout`) report that.
 
-Pods on their way out do not count. Conditions keep their time of transition while their status stays.
+Pods that are being deleted do not count. Conditions keep their transition time while their status is the same.
 """
 
 from __future__ import annotations
@@ -67,30 +69,31 @@ REPLICA_FAILURE = "ReplicaFailure"
 SUSPENDED = "Suspended"
 REPLICAS_NOT_READY = "ReplicasNotReady"
 AUTOSCALED = "Autoscaled"
-# Its reason while an autoscaler has set the number to zero, and will raise it again.
+# The reason of `Autoscaled` while an autoscaler has set the number to zero, and will raise it again.
 SCALED_TO_ZERO = "ScaledToZero"
-# The number of nodes that a DaemonSet has pods on, and with it its share of the quota, has grown.
+# A DaemonSet has pods on more nodes than before, so its share of the quota has grown.
 GREW = "Grew"
-# An object that others deleted was made again.
+# An object that others deleted was created again.
 REPAIRED = "Repaired"
 # Conditions that the reconciler sets; an observation carries them over.
 RECONCILED = frozenset({APPLIED, DRIFTED, AUTOSCALED, GREW, REPAIRED, WARNED})
 
 SCALING_DOWN = "ScalingDown"
 TERMINATING = "Terminating"
-# Reasons of a container that shall not run, while pods are left.
+# Reasons of a stopped or paused container, while pods are left.
 WINDING_DOWN = frozenset({SCALING_DOWN, TERMINATING})
 
-# A Deployment has three.
+# The most conditions of a workload that are copied; a Deployment has three.
 _MOST_CONDITIONS = 20
 
 
 class Observation(msgspec.Struct, frozen=True, gc=False):
     """`observed` for the container's row, `pods` for its pods' rows.
 
-    `recheck_seconds`: look again then even if nothing changes. `unexplained`: names of pods of which only events can
-    say why they are not ready; observe again with these events. `troubled`: the pod that says best why not all is well,
-    though its status says why or it is up again: its events hold more.
+    `recheck_seconds`: when to observe again, even if nothing changes. `unexplained`: names of objects, mostly pods, for
+    which only events contain the reason why they are not ready; observe again with these events. `troubled`: the pod
+    that best shows why the container is not healthy, although its status has a reason or it is running again; its
+    events have more details.
     """
 
     observed: Observed
@@ -112,10 +115,10 @@ def observe(
     cluster_now: datetime | None = None,
     permitted: PermittedAdditions = DEFAULT_RULES.permitted,
 ) -> Observation:
-    """Reads the objects of one container. `container.observed` holds the state seen before.
+    """Returns the observed state of one container.
 
-    `cluster_now`: the time by the cluster's clock, where that is known to differ. `permitted`: permitted additions by
-    others.
+    `container.observed`: the state that was observed before. `cluster_now`: the time by the cluster's clock, if that is
+    known to differ. `permitted`: permitted additions by others.
     """
     pods = tuple(pods)
     events = tuple(events)
@@ -125,7 +128,7 @@ def observe(
     )
     every, schedule = observations, None
     if has_runs(container):
-        # Of former runs nothing is said here.
+        # Pods of former runs do not count for the status.
         observations = [pod for pod in observations if pod.revision == container.kubernetes_name]
     elif isinstance(workload, CronJob):
         schedule = schedule_state(container, workload, observations, cluster_now or now)
@@ -197,7 +200,7 @@ def _observed_pod(pod: Pod, main: str, events: tuple[EventObject, ...]) -> PodOb
 
 
 def _with_name(pod: PodObservation, per_node: bool) -> PodObservation:
-    """The pod with a message that names it: which of several is stuck matters where each has its own data, or node."""
+    """Returns the pod with a message that names it: if each pod has its own data or node, it matters which is stuck."""
     if pod.ready or not pod.reason:
         return pod
     where = f" on node {pod.node_name}" if per_node and pod.node_name else ""
@@ -242,7 +245,7 @@ def _status(
     if workload is None:
         return _not_there(container)
     if has_runs(container):
-        # The cluster goes on trying, so the run has not failed.
+        # The cluster keeps trying, so the run has not failed.
         refused = _refused_pods(container, workload, pods, events)
         going = running_state(workload, pods) if refused is None else RunState("pending", *refused)
         return going.status, going.reason, going.message, None
@@ -274,7 +277,7 @@ def _of_schedule(
 
 
 def _without_replicas(container: Container, workload: WorkloadObject) -> tuple[Status, str, str]:
-    """Returns the status of a container that shall run, and has no replica."""
+    """Returns the status of a container that should run, but has no replica."""
     if workload_type(container).per_node and _is_settled(container, workload) and workload.followed:
         return "pending", "NoNode", "no node of the cluster suits its pods"
     if container.replicas == 0:
@@ -292,7 +295,7 @@ def scaled_to_zero(container: Container) -> Condition | None:
 
 
 def until_all_ready(observed: Observed, needed: int) -> Observed:
-    """Returns the state from the moment on that so many replicas are needed, until the cluster has been seen."""
+    """Returns the state after `needed` replicas are requested, until the cluster is observed again."""
     if observed.status != "running" or observed.ready_replicas >= needed:
         return observed
     reason, message = _not_all_ready(observed.ready_replicas, needed)
@@ -304,7 +307,7 @@ def _not_all_ready(ready: int, needed: int) -> tuple[str, str]:
 
 
 def _needed(container: Container, workload: WorkloadObject) -> int:
-    """Returns how many replicas must be ready: those of the cluster, or those that it will have in a moment."""
+    """Returns how many replicas must be ready: the workload's, or more if a larger number is not applied yet."""
     if _is_settled(container, workload) or workload_type(container).per_node:
         return workload.replicas
     return max(workload.replicas, container.wanted_replicas)
@@ -316,25 +319,25 @@ def _is_settled(container: Container, workload: WorkloadObject) -> bool:
 
 
 def _winding_down(workload: WorkloadObject | None, pods: list[PodObservation]) -> tuple[str, str]:
-    """Returns the remaining pods of a container that shall not run."""
+    """Returns reason and message about the remaining pods of a stopped or paused container."""
     if workload is not None and workload.replicas > 0:
         return SCALING_DOWN, f"{workload.replicas} replicas are still requested on the cluster"
     if left := sum(pod.deleting or pod.living for pod in pods):
         return TERMINATING, f"{left} pods are ending"
-    # Pods that are made just now may not be seen yet.
+    # Pods that are just being created may not be visible yet.
     if workload is not None and (not workload.followed or workload.status.replicas):
         return SCALING_DOWN, NOT_FOLLOWED_MESSAGE
     return "", ""
 
 
 def until_no_pods(container: Container) -> tuple[str, str]:
-    """Returns reason and message from the moment on that it shall not run, until the cluster has been seen.
+    """Returns reason and message from a requested stop or pause to the next observation.
 
-    Empty where the last look found no pod: no pod would end, so no look would take the reason back.
+    Empty if the last observation found no pod: no pod will end, so no observation would clear the reason.
     """
     observed = container.observed
     if has_schedule(container):
-        # Its runs go on.
+        # The runs of a CronJob continue.
         return "", ""
     if container.desired_state != "running":
         return (observed.reason, observed.message) if observed.reason in WINDING_DOWN else ("", "")
@@ -353,7 +356,7 @@ def _not_there(container: Container) -> tuple[Status, str, str, float | None]:
 
 
 def _refusal(container: Container) -> tuple[str, str] | None:
-    """Returns the cluster's message if it refused our apply."""
+    """Returns the cluster's reason and message if it refused the last apply."""
     return _applied(container, "False")
 
 
@@ -372,7 +375,7 @@ def _settling(
     for pod in living:
         if pod.restarted_at is not None:
             left = SETTLE_SECONDS - (now - pod.restarted_at).total_seconds()
-            # A start in the future is a clock that is ahead; never wait longer than the period.
+            # A start in the future comes from a clock that is ahead; the wait is never longer than the period.
             if left > 0:
                 return (
                     "crash_loop_back_off",
@@ -401,15 +404,17 @@ def _lacking(
     pods: Sequence[PodObservation],
     schedule: ScheduleState | None,
 ) -> WorkloadObject | None:
-    """Returns the object that lacks pods, and of which only events have the reason; None where there is none."""
+    """Returns the object that lacks pods for a reason that only events contain; None if there is none."""
     if schedule is not None:
         return schedule.lacking
     return workload if workload is not None and _lacks_pods(container, workload, pods) else None
 
 
 def _lacks_pods(container: Container, workload: WorkloadObject, pods: Sequence[PodObservation]) -> bool:
-    """Returns whether pods are missing though all others are ready, of a Job: whether there has been none. Only
-    Deployments have a condition for the reason: of the others only their events have it.
+    """Returns whether pods are missing although all present pods are ready.
+
+    For a Job, returns whether it has no pod. Only Deployments have a condition with the reason; for other kinds, only
+    events contain it.
     """
     type_ = workload_type(container)
     if container.desired_state != "running" or not (type_.names_pods or type_.runs):
@@ -426,12 +431,12 @@ def _refused_pods(
     pods: Sequence[PodObservation],
     events: Sequence[EventObject],
 ) -> tuple[str, str] | None:
-    """Returns reason and message of a controller that cannot make the pods that are missing."""
+    """Returns reason and message if the controller cannot create the missing pods."""
     if not _lacks_pods(container, workload, pods):
         return None
     before = container.observed
     if not events and before.reason == FAILED_CREATE:
-        # They are not requested again yet, or too old for the cluster.
+        # The events have not been requested again yet, or the cluster has deleted them for their age.
         return before.reason, before.message
     refusal = refused_pod(events, workload.metadata.uid)
     return None if refusal is None else (FAILED_CREATE, refusal)
@@ -464,7 +469,7 @@ def _conditions(
     result = tuple(condition for type_, condition in before.items() if type_ in RECONCILED)
     found: list[Condition] = []
     if workload is None and has_runs(container):
-        # The end of a run whose Job is gone.
+        # The end of a run whose Job was deleted.
         found += [end] if (end := run_end(container)) is not None else []
     elif workload is None:
         found.append(Condition(AVAILABLE, "False", f"{workload_type(container).kind}Missing"))
@@ -493,14 +498,15 @@ def _conditions(
         old = before.get(condition.type)
         since = old.last_transition_time if old is not None and old.status == condition.status else now
         result += (msgspec.structs.replace(condition, last_transition_time=since),)
-    # Its time moves also while its status stays.
+    # The transition time of this condition may change while its status does not.
     result += () if stable is None else (stable,)
     return tuple(sorted(result, key=lambda condition: condition.type))
 
 
 def _explained_before(container: Container, status: Status, reason: str) -> tuple[str, str] | None:
-    """Returns the former explanation by events while there are no events: they are not requested again yet, or too
-    old for the cluster.
+    """Returns the previous explanation from events while there are no events.
+
+    The events have not been requested again yet, or the cluster has deleted them for their age.
     """
     before = container.observed
     silent = reason in ORDINARY or reason in ("ContainersNotReady", REPLICAS_NOT_READY, ROLLING_OUT)
@@ -512,10 +518,10 @@ def _explained_before(container: Container, status: Status, reason: str) -> tupl
 def _killed_before(
     container: Container, status: Status, reason: str, message: str, restart_count: int
 ) -> tuple[str, str] | None:
-    """Returns the former explanation for a program that a probe has killed, while the status shows the same end of
-    it.
+    """Returns the previous explanation for a program that a probe killed.
 
-    Only events say so, which the cluster forgets after an hour, and a server that has just begun to look has none.
+    None if the status shows another ending than before. Only events report such a kill. The cluster deletes events
+    after an hour, and a server that has just started to observe has none.
     """
     before = container.observed
     same = (status, restart_count) == (before.status, before.restart_count) and KILLED in before.message
@@ -547,7 +553,7 @@ def _condition_status(text: str) -> ConditionStatus:
 
 
 def _shown(pods: list[PodObservation], newest: Newest | None) -> PodObservation | None:
-    """Returns the pod that stands for the container: living before others, of the newest template, ready, oldest."""
+    """Returns the pod that represents the container: living first, then of the newest template, ready, oldest."""
 
     def rank(pod: PodObservation) -> tuple[bool, bool, bool]:
         return not pod.living, newest is not None and pod.revision != newest.name, not pod.ready

@@ -1,13 +1,13 @@
-"""The rules of containers: making, changing, the lifecycle, deletion, quota.
+"""The operations on containers: creation, change, lifecycle, deletion, quota.
 
-Every operation commits the desired state, an event, and work for the reconciler; the cluster is never waited
-for. Every create and every change reads the facts by one statement, decides here, and writes by another
-(`repository.creation`, `repository.changing`), which refuses facts that are outdated: then the operation begins again.
-Quota holds because that statement counts again under the namespace's counting lock; where no quota is set writes do not
+Every operation commits the desired state, an event, and work for the reconciler; it never waits for the cluster. Every
+create and every change reads the facts with one statement, decides here, and writes with another statement
+(`repository.creation`, `repository.changing`). The write refuses outdated facts; then the operation starts again. The
+quota is enforced because the write counts again under the namespace's counting lock. Without a quota, writes do not
 wait for one another.
 
-A call drafts its change, so nothing is locked while it decides. An operation that changes other rows as well, or tries
-a change out (`validate_only`), works in a transaction.
+A call drafts its change, so nothing is locked while it decides. An operation that also changes other rows, or only
+tries a change (`validate_only`), works in a transaction.
 
     state      start      stop       pause      resume     restart
     running    nothing    stopped    paused     nothing    rolls
@@ -61,15 +61,15 @@ from pilothouse_server.values.image_reference import ImageReference
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef, ObjectWarning
 
 Check = Callable[[Container], None]
-# Takes the warnings about a container that is accepted; None: nobody reads them.
+# Collects the warnings about a container that is accepted; None if they are not needed.
 Collected = list[ObjectWarning] | None
 # Where a change is written: as a draft, or in a transaction.
 Target = Draft | Transaction
-# Returns the change that facts lead to; None where the container is as it is wanted already.
+# Returns the change that the facts lead to; None if the container already is as requested.
 Decide = Callable[[ChangeFacts], Awaitable[ContainerChange | None]]
 PauseMode = Literal["suspend", "hold_rollout", "freeze"]
 
-# So often a transaction reads facts that others change before they are compared.
+# How often a transaction reads the facts, if others change them before the write compares them.
 _ATTEMPTS = 5
 
 stream = repository.stream_containers
@@ -86,10 +86,10 @@ stream_runs = repository.stream_runs
 
 
 async def locate(transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False) -> Container:
-    """The container of this name.
+    """Returns the container of this name.
 
     Raises:
-        NotFound: the namespace or the container, alike for one that the caller does not reach.
+        NotFound: the namespace or the container does not exist, or is outside of the caller's scope.
     """
     found = await repository.find(transaction, namespace, name, lock=lock)
     if found is None:
@@ -108,19 +108,18 @@ async def create(
     uid: str = "",
     collected: Collected = None,
 ) -> Container:
-    """Makes a container in a transaction. `may`: whether the caller holds a permission in the namespace.
+    """Creates a container in a transaction.
 
-    `keys`: annotations and labels by the permission to set them.
-
-    `uid`: that of an orphan on the cluster, which keeps it; empty: a new one.
+    `keys`: annotation and label keys, by the permission to set them. `may`: whether the caller has a permission in the
+    namespace. `uid`: the uid of an orphan on the cluster, which keeps it; a new one if empty.
 
     Raises:
-        InvalidArgument: a rule between fields; every violation is named.
-        NotFound: the namespace.
-        AlreadyExists: the name, or that of a service.
+        InvalidArgument: the container breaks rules; the error names at most 20 violations.
+        NotFound: the namespace does not exist.
+        AlreadyExists: the name of the container or of a service is taken.
         FailedPrecondition: the namespace is inactive or being deleted.
-        PermissionDenied: it mounts a folder of the node or has rights over the node, and the caller may not.
-        ResourceExhausted: the quota.
+        PermissionDenied: the caller lacks a permission, for example for a folder of the node or rights over the node.
+        ResourceExhausted: the quota is exceeded.
         Aborted: the deciding facts changed each time that they were read.
     """
     wanted = rules.checked(rules.with_pod_labels(wanted))
@@ -154,12 +153,12 @@ async def draft_creation(
     share: Share,
     collected: Collected = None,
 ) -> Container:
-    """Drafts a new container: one statement reads the deciding facts, and at the commit another one writes
-    everything.
+    """Drafts a new container.
 
-    A namespace in `cache` is not read again.
+    One statement reads the facts, and another writes everything at the commit. A namespace in `cache` is not read
+    again.
 
-    Raises as `create`, in the same order; but first, for a replay, Replayed or BeingServed.
+    Raises as `create` does, in the same order; for a replay, raises Replayed or BeingServed first.
     """
     try:
         wanted = rules.checked(rules.with_pod_labels(wanted))
@@ -192,12 +191,13 @@ async def draft_creation(
 async def _decided_creation(
     target: FactReader, facts: CreationFacts, wanted: Container, needs: Needs, caller: Caller, uid: str = ""
 ) -> Creation:
-    """Returns the container as facts and limits of the namespace admit it; limits that were read join its facts."""
+    """Returns the container as the namespace's facts and limits admit it; adds limits that it reads to the facts."""
     creation, namespace = admitted_creation(facts, wanted, needs, caller, uid), facts.namespace.name
     await refuse_unfit(target, namespace, creation.container, None)
     limits = None if facts.service_types is None else ServiceLimits(facts.service_types, 0, 0)
     if limits is None and needs.services:
-        # Of the version of the namespace that the write compares, or of a newer one, which it refuses.
+        # These limits are of the same version of the namespace as the facts. If they are of a newer version, the write
+        # refuses the facts as outdated.
         limits = await repository.service_limits(target, namespace)
         if not limits.most:
             facts = msgspec.structs.replace(facts, service_types=limits.types)
@@ -206,7 +206,7 @@ async def _decided_creation(
 
 
 class Caller(NamedTuple):
-    """The user who makes a container, with the permissions and keys that decide about its rights."""
+    """The user who creates a container, with the permissions and keys that decide about its rights."""
 
     actor: Actor
     may: May
@@ -217,7 +217,7 @@ class Caller(NamedTuple):
 def admitted_creation(
     facts: CreationFacts, wanted: Container, needs: Needs, caller: Caller, uid: str = ""
 ) -> Creation:
-    """Returns the container as the facts admit it; raises as `create`, except for the errors of `rules`."""
+    """Returns the container as the facts admit it; raises as `create` does, except for the errors of `rules`."""
     namespace = facts.namespace
     refuse_inactive_namespace(namespace)
     if facts.name_taken is not None:
@@ -253,9 +253,9 @@ async def change(
     may: May,
     collected: Collected = None,
 ) -> Container:
-    """Changes the desired state: `merge` returns the stored container with the caller's fields taken over.
+    """Changes the desired state; `merge` adds the caller's fields to the stored container.
 
-    Errors as `create`; Aborted from `check` if the etag is not the current one.
+    Raises as `create` does; `check` raises Aborted if the etag is not the current one.
     """
 
     async def decide(facts: ChangeFacts) -> ContainerChange | None:
@@ -279,9 +279,10 @@ async def rollback(
     may: May,
     collected: Collected = None,
 ) -> Rollback:
-    """Brings back all desired fields of a revision; they are judged as a change of the caller's own.
+    """Restores all desired fields of a revision.
 
-    Raises as `change`; NotFound also for a revision that is not kept.
+    They are checked like any other change by the caller. Raises as `change` does; NotFound also for a revision that is
+    no longer stored.
     """
     origin, before = 0, None
 
@@ -307,7 +308,7 @@ async def rollback(
 async def admitted_change(
     target: Target, facts: ChangeFacts, wanted: Container, *, keys: Keys, may: May, collected: Collected
 ) -> ContainerChange | None:
-    """Returns the change to `wanted` as the rules and the facts admit it; None where it changes nothing."""
+    """Returns the change to `wanted` as the rules and the facts admit it; None if it changes nothing."""
     stored, namespace = facts.stored, facts.namespace.name
     if wanted.is_long:
         await others_first()
@@ -337,20 +338,21 @@ async def admitted_change(
 
 
 async def start(target: Target, namespace: str, name: str) -> Container:
-    """Sets the desired pods back; FailedPrecondition if paused."""
+    """Requests the pods of a stopped container again; raises FailedPrecondition if paused."""
     return await _move(target, namespace, name, "start", {"stopped": "running", "running": "running"})
 
 
 async def stop(target: Target, namespace: str, name: str) -> Container:
-    """Sets no desired pods, and stores their former number; FailedPrecondition if paused."""
+    """Requests no pods, but keeps the stored number of replicas; raises FailedPrecondition if paused."""
     return await _move(target, namespace, name, "stop", {"running": "stopped", "stopped": "stopped"})
 
 
 async def pause(target: Target, namespace: str, name: str, mode: PauseMode) -> tuple[Container, list[str]]:
-    """Pauses a container; returns it with the losses that follow.
+    """Pauses a container; returns it with a list of what its pods lose.
 
     Raises:
-        FailedPrecondition: it is stopped, or paused in the other mode, or the mode is `freeze`.
+        FailedPrecondition: the container is stopped (for `hold_rollout` also if suspended), its newest run has ended,
+            or the mode is not supported.
     """
     if mode == "freeze":
         raise FailedPrecondition(
@@ -361,7 +363,7 @@ async def pause(target: Target, namespace: str, name: str, mode: PauseMode) -> t
         return await _decided(target, namespace, name, _hold_rollout), []
     moved = await _move(target, namespace, name, "pause", {"running": "paused", "paused": "paused"})
     if has_schedule(moved):
-        # Runs that are active go on.
+        # Active runs continue.
         return moved, []
     losses = ["pod address", "memory"]
     losses += [f"emptyDir {item.name}" for item in moved.spec.empty_dirs]
@@ -369,16 +371,17 @@ async def pause(target: Target, namespace: str, name: str, mode: PauseMode) -> t
 
 
 async def resume(target: Target, namespace: str, name: str) -> Container:
-    """Ends a pause of either mode; FailedPrecondition if stopped."""
+    """Ends a pause of either mode; raises FailedPrecondition if stopped."""
     return await _move(
         target, namespace, name, "resume", {"paused": "running", "running": "running"}, release=True
     )
 
 
 async def restart(target: Target, namespace: str, name: str) -> Container:
-    """Requests the replacement of every pod, or a new run: of a Job it replaces one that has not ended.
+    """Requests the replacement of every pod; for a Job or CronJob, requests a new run.
 
-    FailedPrecondition if stopped or paused, or if as many runs of a CronJob as may be are active.
+    The new run of a Job replaces a run that has not ended. Raises FailedPrecondition if the container is stopped or
+    paused, or if a CronJob has as many active runs as it may have.
     """
 
     async def decide(facts: ChangeFacts) -> ContainerChange:
@@ -395,12 +398,14 @@ async def restart(target: Target, namespace: str, name: str) -> Container:
 
 
 async def run(target: Target, namespace: str, name: str, *, replacing: bool = False) -> Container:
-    """Starts a new run of a Job or CronJob. `replacing`: that of a Job replaces one that has not ended.
+    """Starts a new run of a Job or CronJob.
+
+    `replacing`: the new run of a Job replaces one that has not ended.
 
     Raises:
-        InvalidArgument: it is neither.
-        FailedPrecondition: the newest run of a Job has not ended, or as many of a CronJob as may be active.
-        ResourceExhausted: the quota.
+        InvalidArgument: the container is neither a Job nor a CronJob.
+        FailedPrecondition: the newest run of a Job has not ended, or a CronJob has as many active runs as it may have.
+        ResourceExhausted: the quota is exceeded.
     """
 
     async def decide(facts: ChangeFacts) -> ContainerChange:
@@ -413,7 +418,7 @@ async def run(target: Target, namespace: str, name: str, *, replacing: bool = Fa
 
 
 async def delete(target: Target, namespace: str, name: str, check: Check) -> Container:
-    """Marks a container for deletion; one that is marked is returned as it is."""
+    """Marks a container for deletion; returns it unchanged if it is already marked."""
 
     async def decide(facts: ChangeFacts) -> ContainerChange | None:
         check(facts.stored)
@@ -424,9 +429,9 @@ async def delete(target: Target, namespace: str, name: str, check: Check) -> Con
 
 
 async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
-    """Marks every container of a namespace for deletion: a part of a cascading delete, which then deletes volumes."""
+    """Marks every container of a namespace for deletion, for a cascading delete, which deletes volumes afterwards."""
     found = [item async for item in repository.stream_containers(transaction, namespace_id=namespace.id)]
-    # In the order in which all others lock containers and their work.
+    # In the order in which all other operations lock containers and their work.
     for item in sorted(found, key=lambda item: item.id):
         stored = await repository.get(transaction, item.id, lock=True)
         if stored is not None and (change := marked(stored, await transaction.moment())):
@@ -434,7 +439,7 @@ async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
 
 
 async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
-    """Removes every container of a namespace from the database, with a tombstone each; the cluster keeps its own."""
+    """Removes every container of a namespace from the database, with a tombstone each; its cluster objects stay."""
     found = [item async for item in repository.stream_containers(transaction, namespace_id=namespace.id)]
     runs = await repository.runs_by_id(transaction, found)
     for container in await repository.remove_all(transaction, namespace.id):
@@ -444,12 +449,12 @@ async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
 
 
 async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mapping[str, int]:
-    """How many containers a namespace holds, those being deleted included."""
+    """Returns how many containers a namespace has, including those that are being deleted."""
     return {"containers": await repository.count(transaction, namespace_id)}
 
 
 async def locate_image(transaction: ReadTransaction, image: str, visible: frozenset[int] | None) -> Image:
-    """The image that a reference names, if the caller's containers use it; NotFound otherwise."""
+    """Returns the image that a reference names; raises NotFound if none of the caller's containers use it."""
     found = await find_image(transaction, ImageReference.parse(image), visible)
     if found is None:
         raise not_found("image", image)
@@ -457,7 +462,7 @@ async def locate_image(transaction: ReadTransaction, image: str, visible: frozen
 
 
 async def delete_image(transaction: Transaction, image: str) -> Image:
-    """Forgets an image; FailedPrecondition if containers use it."""
+    """Deletes the row of an image; raises FailedPrecondition if containers use it."""
     found = await locate_image(transaction, image, None)
     users = await repository.count_users(transaction, found)
     if users:
@@ -471,7 +476,7 @@ async def delete_image(transaction: Transaction, image: str) -> Image:
 
 
 def event(container: Container, kind: Kind, before: Container | None = None) -> Event:
-    """The event of a change of a container."""
+    """Returns the event of a change of a container."""
     return Event(
         resource_type="container",
         resource_id=container.id,
@@ -498,7 +503,7 @@ async def write_locked(transaction: Transaction, change: ContainerChange) -> Con
 
 
 async def _decided(target: Target, namespace: str, name: str, decide: Decide) -> Container:
-    """The container with the change that `decide` makes of the facts, or as it is."""
+    """Writes the change that `decide` returns for the facts, if any; returns the container."""
     if isinstance(target, Draft):
         await target.take_turn(("container", namespace, name))
         change, stored = await _decision(target, namespace, name, decide)
@@ -542,7 +547,7 @@ async def _move(
     *,
     release: bool = False,
 ) -> Container:
-    """Goes to the state that `allowed` gives for the present one; `release` also ends a held rollout."""
+    """Changes to the state that `allowed` has for the present one; `release` also ends a held rollout."""
 
     async def decide(facts: ChangeFacts) -> ContainerChange | None:
         stored = facts.stored
@@ -576,11 +581,13 @@ async def _hold_rollout(facts: ChangeFacts) -> ContainerChange | None:
 
 
 def ready_pod(pods: Sequence[Pod], name: str, container: str) -> Pod:
-    """Returns the pod of this name, or the newest that is ready, else the newest that runs.
+    """Returns the pod of this name.
+
+    Without a name, returns the newest ready pod, or else the newest running pod.
 
     Raises:
         NotFound: there is no pod of this name.
-        FailedPrecondition: none runs.
+        FailedPrecondition: no pod is running.
     """
     if name:
         for pod in pods:

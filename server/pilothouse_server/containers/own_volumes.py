@@ -83,7 +83,7 @@ class ProjectedFields(_Part, frozen=True, tag_field="value_from", tag="downward_
 
 
 class ServiceAccountToken(_Part, frozen=True, tag_field="value_from", tag="service_account_token"):
-    """Empty values take Kubernetes' defaults."""
+    """A token of the pod's service account. Kubernetes uses its defaults for empty values."""
 
     path: str
     audience: str = ""
@@ -102,7 +102,7 @@ class ProjectedFiles(_Part, frozen=True, tag_field="value_from", tag="projected"
 
 
 class ExistingClaim(_Part, frozen=True, tag_field="value_from", tag="existing_claim"):
-    """A claim that only the cluster has, by its name there."""
+    """A claim that exists on the cluster only, by its name there."""
 
     claim_name: str
     read_only: bool = False

@@ -1,7 +1,8 @@
-"""The Services that a container's ports make: the short form of Services of their own, as values. Pure functions.
+"""Converts a container's ports to Services, with pure functions.
 
-The uid of such a Service follows from the container's uid and the name, so that the objects on the cluster carry it
-from the first apply on, whether its row is written yet or not.
+Ports are a short form of separate Services. The uid of such a Service is computed from the container's uid and the
+Service's name. So the objects on the cluster have the uid from the first apply on, even if the Service's row is not
+written yet.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from pilothouse_server.network.model import PublishedPort, Service, ServiceField
 
 NO_SERVICE = "None"
 _HEADLESS = "Headless"
-# Of no other uid.
+# The name space of these uids; no other uid is computed with it.
 _SPACE = UUID("5b6d2b4e-6d2c-4c1e-9a3b-0a1d5c6f7e88")
 
 
 def owned_services(container: Container) -> list[Service]:
-    """Returns one Service per `service_name`, in the order of the ports; ports without a Service make none."""
+    """Returns one Service per `service_name`, in the order of the ports; leaves out ports without a Service."""
     groups: dict[str, list[Port]] = {}
     for port in container.ports:
         if port.service_type != NO_SERVICE:
@@ -54,7 +55,8 @@ def _service(container: Container, name: str, ports: list[Port]) -> Service:
 
 def _port(port: Port, found: TakenOverService | None) -> PublishedPort:
     service_port = port.service_port or port.container_port
-    # Several ports must be named, and the name is what app protocols and probes refer to; a single one may be.
+    # A Service with several ports must name each of them, and app protocols and probes refer to the names. A single
+    # port also gets a name, unless its Service was taken over.
     name = port.name or ("" if found else f"{port.protocol.lower()}-{service_port}")
     target = found.target_ports.get(f"{port.protocol}/{service_port}") if found else None
     return PublishedPort(
@@ -68,7 +70,7 @@ def _port(port: Port, found: TakenOverService | None) -> PublishedPort:
 
 
 def _pods_of(container: Container) -> dict[str, str]:
-    """Returns the labels by which a Service finds the pods."""
+    """Returns the labels by which a Service selects the pods."""
     taken_over = container.spec.taken_over
     if taken_over is None:
         return {CONTAINER_UID: container.uid}

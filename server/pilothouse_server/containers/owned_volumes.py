@@ -1,8 +1,9 @@
-"""The claims that a StatefulSet makes from templates, as volumes with an owner. Pure functions.
+"""The claims that a StatefulSet creates from templates; pure functions.
 
-A claim is called TEMPLATE-CONTAINER-ORDINAL, and a pod needs one of each template. So a container needs the claims of
-the ordinals below its number of replicas, also while it is stopped. Claims of other ordinals stay or go by the
-retention policy. There may be 80,000, so no function makes a list of all of them.
+The claims are volumes with an owner. A claim is called TEMPLATE-CONTAINER-ORDINAL, and a pod needs one of each
+template. So a container needs the claims of the ordinals of its replicas, even while it is stopped. The retention
+policy decides whether claims of other ordinals are kept or deleted. There may be 80,000 claims, so no function lists
+all of them.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from pilothouse_server.storage.model import CLAIM, Volume
 from pilothouse_server.values.quantity import Quantity
 from pilothouse_server.values.volumes import BLOCK, widest_mode
 
-# An answer names at most so many claims.
+# The most claims that a response names.
 MOST_NAMED = 1000
 
 
 class ClaimsFate(msgspec.Struct, frozen=True):
-    """The first claims that a change of a container leaves without a pod: those that stay, and those that go."""
+    """The first claims that a change of a container leaves without a pod: `kept` by the cluster, or `deleted`."""
 
     kept: tuple[str, ...] = ()
     deleted: tuple[str, ...] = ()
 
 
 def templates_of(container: Container) -> tuple[ClaimTemplate, ...]:
-    """Returns the templates of its claims; none where it is no StatefulSet."""
+    """Returns the templates of the container's claims; none if it is no StatefulSet."""
     workload = container.spec.workload
     return workload.claim_templates if isinstance(workload, StatefulSetSettings) else ()
 
@@ -60,7 +61,7 @@ def owned_volume(container: Container, template_name: str, name: str, *, given_b
 
 
 def claims_document(container: Container, *, deleting: bool = False) -> dict[str, Any]:
-    """Returns the claims that its pods need as the database reads them; none if it is `deleting`."""
+    """Returns the claims that its pods need, as the SQL functions read them; none if the container is `deleting`."""
     numbers = range(0) if deleting or container.deletion_requested_at is not None else _ordinals(container)
     return {
         "templates": [
@@ -77,7 +78,7 @@ def claims_document(container: Container, *, deleting: bool = False) -> dict[str
 
 
 def claims_differ(stored: Container, wanted: Container) -> bool:
-    """Returns whether a change needs other claims, or the retention of those that it does not need differs."""
+    """Returns whether a change needs other claims, or changes the retention of claims that are not needed."""
     if not templates_of(stored) and not templates_of(wanted):
         return False
     return (_ordinals(stored), stored.spec.workload) != (_ordinals(wanted), wanted.spec.workload)
@@ -93,14 +94,14 @@ def needs_more_claims(stored: Container | None, wanted: Container) -> bool:
 
 
 def deleted_by_policy(container: Container) -> bool:
-    """Returns whether the cluster deletes claims that its pods need no more."""
+    """Returns whether the cluster deletes claims that the container's pods no longer need."""
     retention = _retention(container)
     going = container.deletion_requested_at is not None
     return (retention.when_deleted if going else retention.when_scaled) == DELETE
 
 
 def fate_of_deletion(container: Container) -> ClaimsFate:
-    """Returns which of its claims stay and which go when it is deleted."""
+    """Returns which claims are kept and which are deleted when the container is deleted."""
     names = _first(_claims(container, templates_of(container), range(0)))
     if _retention(container).when_deleted == DELETE:
         return ClaimsFate(deleted=names)
@@ -108,9 +109,9 @@ def fate_of_deletion(container: Container) -> ClaimsFate:
 
 
 def fate_of_change(stored: Container, wanted: Container) -> ClaimsFate:
-    """Returns which claims that its pods do not need after a change stay, and which go.
+    """Returns which claims without a pod are kept after a change, and which deleted.
 
-    The cluster deletes claims with their pods: a container that is stopped keeps them, as do templates that go.
+    The cluster deletes claims with their pods. So the claims of a stopped container and of removed templates are kept.
     """
     present = _names(wanted)
     without = tuple(each for each in templates_of(stored) if each.name not in present)
@@ -147,7 +148,7 @@ def _names(container: Container) -> frozenset[str]:
 
 
 def _prefix(container: Container, template: ClaimTemplate) -> str:
-    # A container that is being made has no name on the cluster yet, and gets its own.
+    # A container that is being created has no name on the cluster yet; it will be the container's name.
     return f"{template.name}-{container.kubernetes_name or container.name}-"
 
 

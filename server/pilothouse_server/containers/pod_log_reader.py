@@ -1,7 +1,7 @@
 """The log of one pod, read from a position on.
 
-`sinceTime` requests the rest from the cluster by whole seconds, and lines that were read before are dropped, so that
-nothing comes twice: after a restart of the container as after a cut connection or a call that resumes.
+`sinceTime` requests the rest of the log from the cluster, to the whole second. The reader drops lines that were read
+before, so that no line is sent twice after a restart of the container, a broken connection or a resumed call.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from pilothouse_server.kubernetes.errors import (
 from pilothouse_server.kubernetes.logs import LogLine, LogOptions, pod_log
 
 PAUSE_SECONDS = 1.0
-# Of the last lines before a time, which the cluster cannot be asked for.
+# The most lines that a caller may request from the end of a log up to a time. The cluster cannot select these lines, so
+# the reader buffers them.
 MOST_LINES_BEFORE = 10_000
 _MOST_BYTES_BEFORE = 4 << 20
-# Less than the pause before a container that failed is started again, or a run of it would be overlooked.
+# Shorter than the delay before a failed container is restarted, because otherwise the reader would miss a run.
 _LONGEST_PAUSE_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """The requested part of the logs. Without `programs` it is the main one's, or that of `every_program`."""
+    """The requested part of the logs. Without `programs`, it is the main program's, or that of `every_program`."""
 
     programs: tuple[str, ...] = ()
     every_program: bool = False
@@ -60,7 +61,7 @@ class LogQuery:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a program of a pod of a container. One that is not `shown` only moves the position."""
+    """One line of a program of a pod of a container. A line that is not `shown` only advances the position."""
 
     container: str
     pod: str
@@ -71,7 +72,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a log cannot be read, or not now."""
+    """The reason why a log cannot be read at all, or not yet."""
 
     container: str
     pod: str
@@ -91,15 +92,15 @@ class PodLogReader:
     program: str
     position: LogPosition
     put: Callable[[Entry | Problem], Awaitable[None]]
-    # The last report about a log that is waited for.
+    # The last problem that was reported since a line was read.
     _reported: str = field(default="", init=False)
 
     async def read_to_end(self) -> None:
         """Reads the log to its end, once.
 
         Raises:
-            Unavailable: the cluster does not answer.
-            FailedPrecondition: it has no such log; in its words.
+            Unavailable: the cluster does not respond.
+            FailedPrecondition: the cluster has no such log; the message is the cluster's.
         """
         try:
             await self._read(tail_lines=self.query.tail_lines)
@@ -107,11 +108,11 @@ class PodLogReader:
             raise self._caller_error(error) from None
 
     async def follow(self, tail_lines: int | None) -> None:
-        """Reads the log again and again until the pod is gone.
+        """Reads the log repeatedly until the pod is deleted.
 
-        Between two readings, or since the stream that this one resumes, the container may have been started again.
-        The log requested is then the new run's, so the run before is read first, from the position on. If no line of
-        an existing log has been seen, the run before is older than the request, and is left out.
+        Between two readings, or since the end of the resumed stream, the container may have been restarted. The cluster
+        then returns the log of the new run, so the log of the previous run is read first, from the position on. If a
+        log exists but no line was read, the previous run is older than the request, and is left out.
         """
         has_log, pause, failures = True, PAUSE_SECONDS, 0
         while True:
@@ -120,13 +121,14 @@ class PodLogReader:
                 if self._has_read() or not has_log:
                     await self._try_to_read(previous=True)
                 elif tail_lines == 0:
-                    # Only finds the position; without it, what comes before the next reading would be of the past, too.
+                    # Only finds the position. Without it, lines written before the next reading would count as past.
                     await self._try_to_read(tail_lines=1, shown=False)
                     tail_lines = None if self._has_read() else 0
                 has_log = await self._try_to_read(tail_lines=tail_lines, follow=True)
                 tail_lines = None
             except Unavailable as error:
-                # The connection is dead, not the log. A single cut is not reported: most are healed immediately.
+                # The connection has failed, but the log has not ended. A single failure is not reported, because most
+                # connections work again immediately.
                 failures += 1
                 if failures > 1:
                     await self.report(error)
@@ -140,11 +142,11 @@ class PodLogReader:
             await asyncio.sleep(pause)
 
     def _has_read(self) -> bool:
-        # A call, because a type checker takes an attribute for unchanged by the reading.
+        # A method, because a type checker assumes that reading does not change the attribute.
         return self.position.nanoseconds > 0
 
     async def report(self, error: PilothouseError) -> None:
-        """Hands on why the log is not read, once as long as that does not change."""
+        """Puts the reason why the log is not read, unless it is the one reported last."""
         if self._reported != error.message:
             self._reported = error.message
             await self.put(
@@ -159,18 +161,18 @@ class PodLogReader:
         previous: bool = False,
         shown: bool = True,
     ) -> bool:
-        """Reads a log that may not be there; returns whether it is.
+        """Reads a log that may not exist; returns whether it does.
 
         Raises:
-            _GoneError: there is no pod any more.
-            Unavailable: the cluster does not answer.
+            _GoneError: the pod was deleted.
+            Unavailable: the cluster does not respond.
         """
         try:
             await self._read(tail_lines=tail_lines, follow=follow, previous=previous, shown=shown)
         except NotFound as error:
             raise _GoneError from error
         except Refused as error:
-            # A container that waits to start has no log yet: it is asked again.
+            # A container that waits to start has no log yet; `follow` tries again.
             if not previous:
                 await self.report(self._caller_error(error))
             return False
@@ -198,7 +200,7 @@ class PodLogReader:
                 follow=follow,
                 previous=self.query.previous or previous,
                 since_nanoseconds=passed.nanoseconds or None,
-                # The caller's time is not by the cluster's clock, which may be ahead of our clock or behind it.
+                # Sent as an age, because the caller's time is not by the cluster's clock, which may be fast or slow.
                 since_seconds=_seconds_ago(self.query.since) if self.query.since else None,
                 tail_lines=None if passed.nanoseconds or end is not None else tail_lines,
             ),
@@ -221,7 +223,7 @@ class PodLogReader:
         found = caller_error(error, self.container.cluster_name)
         names, program = program_names(self.container), self.program
         if program not in names and isinstance(error, Refused):
-            # The cluster is asked nevertheless: a pod of an older template may have it.
+            # Checked only after the request failed, because a pod of an older template may have the program.
             words = f'container "{self.container.name}" has no program "{program}": it has {", ".join(names)}'
             return FailedPrecondition(words, reason=found.reason, metadata=found.metadata)
         return found
@@ -245,7 +247,7 @@ async def _new_lines(
 async def _lines_before(
     lines: AsyncGenerator[LogLine, None], end_nanoseconds: int, most: int | None
 ) -> AsyncGenerator[LogLine, None]:
-    """Yields the lines before a time; the last `most` of them, if they fit into `_MOST_BYTES_BEFORE`."""
+    """Yields the lines before a time; with `most`, only the last ones, as far as `_MOST_BYTES_BEFORE` allows."""
     kept, size = deque[LogLine](), 0
     async with contextlib.aclosing(lines) as reading:
         async for line in reading:
@@ -263,17 +265,18 @@ async def _lines_before(
 
 
 class _GoneError(Exception):
-    """The pod of a log is gone."""
+    """The pod of a log was deleted."""
 
 
 def _seconds_ago(moment: datetime) -> int:
-    """Returns whole seconds, rather more than less."""
+    """Returns the age of a time in whole seconds, rounded up."""
     return ceil(datetime.now(UTC).timestamp() - floor(moment.timestamp()))
 
 
 def caller_error(error: ClusterError, cluster: str) -> PilothouseError:
-    """Returns the caller's error for a cluster's failure: UNAVAILABLE if it is not available, else with its own
-    message.
+    """Returns the caller's error for a cluster's failure.
+
+    It is UNAVAILABLE if the cluster is not available, or else FAILED_PRECONDITION with the cluster's message.
     """
     return unavailability(error, cluster) or FailedPrecondition(
         words(error, cluster),

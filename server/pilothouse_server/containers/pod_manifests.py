@@ -1,9 +1,10 @@
-"""From a container to its pod's spec: the part of `manifests` that knows pods.
+"""Renders the spec of a container's pods: the part of `manifests` for pods.
 
-The key of each field stands in the table of `pilothouse_manifests`; this module has the parts of a pod that are no
-field of a container: its volumes, and the ports that several Services share.
+The table of `pilothouse_manifests` has the key of each field. This module has the parts of a pod that are not fields of
+a container: its volumes, and the ports that several Services share.
 
-The pods of an imported Deployment keep the names and the order of their volumes, under any names here.
+The pods of an imported Deployment keep the names and the order of their volumes, even if the volumes have other names
+on the platform.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _Volume = EmptyDir | MountedVolume | OwnVolume | CarriedVolume
 
 
 class InPod(msgspec.Struct, gc=False):
-    """A container as its pods have it: with the ports that they declare and their own names of volumes."""
+    """A container with the ports that its pods declare, and with the names that its volumes have in the pods."""
 
     image: str
     env: tuple[EnvVar, ...]
@@ -56,7 +57,7 @@ class InPod(msgspec.Struct, gc=False):
 
 
 def pod_spec(container: Container) -> Manifest:
-    """The pod template's spec."""
+    """Returns the pod template's spec."""
     names = _pod_names(container)
     in_pod = _in_pod(container, names)
     spec = _write_pod(in_pod)
@@ -99,27 +100,27 @@ def _in_pod(container: Container, names: Mapping[str, str]) -> InPod:
 
 
 def _renamed(mounts: tuple[VolumeMount, ...], names: Mapping[str, str]) -> tuple[VolumeMount, ...]:
-    # One that names nothing is refused by the cluster, in words that name it.
+    # The cluster refuses a mount without a volume, with a message that names it.
     return tuple(
         msgspec.structs.replace(mount, volume=names.get(mount.volume, mount.volume)) for mount in mounts
     )
 
 
 def _declared_ports(container: Container) -> Iterable[Port]:
-    """The ports that the pod declares: all, but of an imported one those that it declared itself."""
+    """Returns the ports that the pods declare: all, or for an imported workload those that it declared itself."""
     if container.spec.taken_over is None:
         return container.ports
     return (port for port in container.ports if port.service_type == "None")
 
 
 def _ports(container: Container) -> tuple[Port, ...]:
-    """Each (port, protocol) once: the list's key in server-side apply, and one port may stand behind two Services."""
+    """Returns each (port, protocol) once: it is the list's key in server-side apply, and two Services may share it."""
     merged: dict[tuple[int, str], Port] = {}
     names: set[str] = set()
     for port in _declared_ports(container):
         key = (port.container_port, port.protocol)
         before = merged.get(key)
-        # A name must be unique in the pod, and shorter; on a Service it need not be.
+        # A name must be unique in the pod and shorter than on a Service.
         name = before.name if before is not None else ""
         if not name and port.name not in names and is_pod_port_name(port.name):
             name = port.name
@@ -155,7 +156,7 @@ def _volume(name: str, volume: _Volume) -> Manifest:
 
 
 def _pod_names(container: Container) -> dict[str, str]:
-    """Returns the names of the volumes in the pods, by their names here, in the order of the pods."""
+    """Returns the volumes' names in the pods, by their names on the platform, in the order of the pods."""
     here = [each.name for each in _all_volumes(container)]
     taken_over = container.spec.taken_over
     brought = () if taken_over is None else taken_over.volumes
@@ -167,6 +168,6 @@ def _pod_names(container: Container) -> dict[str, str]:
 
 
 def _free_name(name: str, taken: set[str]) -> str:
-    """The name itself, but where an imported pod calls another volume so."""
+    """Returns the name itself, or a numbered one if another volume of an imported pod has this name."""
     numbered = (f"{name[:60].rstrip('-')}-{number}" for number in range(2, len(taken) + 3))
     return name if name not in taken else next(each for each in numbered if each not in taken)

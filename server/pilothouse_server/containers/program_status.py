@@ -1,12 +1,13 @@
-"""The state of each program of a container's pods, as one value a program.
+"""The state of each program of a container's pods, as one value per program.
 
-The counts are of all living pods, as `ready_replicas` and `restart_count` are: old pods serve while newer ones come up.
-The state, its reason and the times are those of one pod: of those of the newest template the one in which the program
-fares worst, and of equals the oldest, so that the value changes only where a program does. Programs of older templates
-alone are left out. Programs that others have added to the pods are in it, as in kubectl's column READY.
+The counts cover all living pods, like `ready_replicas` and `restart_count`, because old pods serve while new ones
+start. The state, its reason and the times are those of one pod: among the pods of the newest template, the pod in which
+the program's state is the worst, and among equals the oldest, so that the value changes only if a program does.
+Programs that only older templates have are left out. Programs that others have added to the pods are included, as in
+kubectl's column READY.
 
-On the ordinary way to its start a program has no reason, and in a back-off its message is how it ended last, without
-the kubelet's count of seconds: each change of the value is an event for all watchers.
+A program that is starting normally has no reason. In a back-off, its message is how it ended last, without the
+kubelet's count of seconds, because each change of the value is an event for all watchers.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pilothouse_server.kubernetes.pod_observation import MOST_COUNTED, revision_
 from pilothouse_server.kubernetes.program_observation import ProgramObservation, observe_programs
 from pilothouse_server.values.programs import ProgramStatus
 
-# A container has 25 at most; the others are those that were added.
+# A container has 25 at most; the rest is for programs that others have added.
 MOST_PROGRAMS = 40
 _BEGIN = datetime.min.replace(tzinfo=UTC)
 
@@ -36,7 +37,7 @@ def program_names(container: Container) -> list[str]:
 
 
 class _Sum:
-    """One program of the pods seen so far; `worst` is of `pod`, and of a rank that is lower the worse it fares."""
+    """One program, added up over pods. `worst`: its state in `pod`, where it is the worst; a lower rank is worse."""
 
     __slots__ = ("pod", "pods", "rank", "ready_pods", "restart_count", "worst")
 
@@ -45,12 +46,12 @@ class _Sum:
         self.pods = self.ready_pods = self.restart_count = 0
 
     def compare(self, pod: Pod, program: ProgramObservation) -> None:
-        """Takes the state of another pod, if it is worse there."""
+        """Uses the state in another pod instead, if it is worse."""
         if (rank := _rank(program)) < self.rank:
             self.pod, self.worst, self.rank = pod, program, rank
 
     def count(self, program: ProgramObservation) -> None:
-        """Counts one pod more."""
+        """Adds one pod to the counts."""
         self.pods += 1
         self.ready_pods += program.ready
         self.restart_count += program.restart_count

@@ -1,6 +1,6 @@
 """The part of a namespace's quota that its containers use.
 
-A container that an autoscaler targets counts as many pods as that may make, also while there are fewer.
+A container that an autoscaler targets counts as many pods as the autoscaler may create, even while there are fewer.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ async def quota_usage(transaction: ReadTransaction, namespace_id: NamespaceId) -
 async def count_pods(
     transaction: Transaction, container_id: int, most: int, *, bounds: Namespace | None
 ) -> bool:
-    """Counts at least `most` pods of a container from now on; returns whether that is new.
+    """Makes a container count as at least `most` pods; returns whether that is new.
 
-    With `bounds` the caller has taken the counting lock of that namespace (`count_alone`). Without, the quota may be
-    exceeded: the pods may be there already.
+    If `bounds` is given, the caller must hold the counting lock of that namespace (`count_alone`). If not, the quota
+    may be exceeded, because the pods may already exist.
 
     Raises:
-        ResourceExhausted: the quota of the namespace.
+        ResourceExhausted: the quota of the namespace is exceeded.
     """
     stored = await repository.get(transaction, container_id, lock=True)
     if stored is None or stored.deletion_requested_at is not None or stored.spec.most_replicas == most:

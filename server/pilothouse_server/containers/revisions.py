@@ -1,8 +1,8 @@
-"""Revisions of a container: its desired states, one after the other, to compare and to go back to.
+"""Revisions of a container: its successive desired states.
 
-A revision is made by every change of a field that callers set: by update and scale, by an import, by values of others
-that the policy ADOPT takes over. Starting, stopping, pausing, restarting and running make none, because they change no
-such field.
+Revisions are for comparison and rollback. Every change of a field that callers set creates a revision: by an update, a
+scale, an import, or values of others that the policy ADOPT takes over. Starting, stopping, pausing, restarting and
+running create none, because they change no such field.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from pilothouse_server.containers.model import (
 from pilothouse_server.revisions.model import RevisedResource
 from pilothouse_server.values.volumes import VolumeMount
 
-# Revisions that are kept where nothing is said.
+# The default number of revisions that are kept.
 _REVISIONS_KEPT = 20
-# Fields of the spec that the platform keeps for itself: a rollback leaves them as they are.
+# Fields of the spec that only the platform sets; a rollback does not change them.
 _OWN: Final = ("run", "restarted_at", "replaced_generation", "taken_over", "rights", "most_replicas")
 
 
 class DesiredFields(Value, frozen=True):
-    """The fields of a container that callers set, as a revision stores them: `Container` documents each.
+    """The fields that callers set, as a revision stores them.
 
-    Fields may be added with a default, never renamed, as in `model`.
+    `Container` documents each field. Fields may be added with a default, never renamed, as in `model`.
     """
 
     image: str
@@ -49,9 +49,10 @@ class DesiredFields(Value, frozen=True):
 
 
 class RollbackChoice(NamedTuple):
-    """The revision that a rollback brings back: `number`, 0 is the one before the newest.
+    """The revision that a rollback restores.
 
-    `rerun`: a Job starts a new run. `replace`: a StatefulSet whose immutable settings differ is made again.
+    `number`: 0 is the revision before the newest. `rerun`: a Job starts a new run. `replace`: a StatefulSet whose
+    immutable settings differ is created again.
     """
 
     number: int
@@ -60,7 +61,7 @@ class RollbackChoice(NamedTuple):
 
 
 class Rollback(NamedTuple):
-    """A container after a rollback and before, and the number of the revision that was brought back."""
+    """A container after and before a rollback, and the number of the revision that was restored."""
 
     container: Container
     before: Container
@@ -78,7 +79,7 @@ def revisions_kept(container: Container) -> int:
 
 
 def revised(container: Container) -> RevisedResource:
-    """Returns a container as the resource that revisions are of."""
+    """Returns the resource that the container's revisions belong to."""
     return RevisedResource("container", container.id, container.uid, container.namespace_id)
 
 
@@ -91,7 +92,7 @@ def desired_fields(container: Container) -> DesiredFields:
 
 
 def restored(container: Container, desired: DesiredFields) -> Container:
-    """Returns a container with all fields that callers set as in `desired`, and the others as they are."""
+    """Returns a container with all fields that callers set from `desired`, and with its own other fields."""
     own = {name: getattr(container.spec, name) for name in _OWN}
     return msgspec.structs.replace(
         container,
@@ -101,7 +102,7 @@ def restored(container: Container, desired: DesiredFields) -> Container:
 
 
 def not_restored(container: Container) -> list[str]:
-    """Returns the parts that a rollback leaves as they are: data in volumes, values of config maps and secrets."""
+    """Returns the parts that a rollback does not change: data in volumes, values of config maps and secrets."""
     found = [f"data of volume {name}" for name in sorted({volume.name for volume in container.volumes})]
     found += [f"data of the claims {name}" for name in container.spec.claims]
     named = {(item.value_from, item.source_name) for item in container.all_variables if item.source_name}

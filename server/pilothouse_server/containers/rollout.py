@@ -1,17 +1,19 @@
-"""Whether the desired state has been rolled out: the condition `RolledOut`, from the workload and its newest pods.
+"""The condition `RolledOut`: whether the desired state has been rolled out.
 
-The status of a container says whether it serves, and old pods serve through a rollout that fails. So this is shown
-apart, by the rule of `kubectl rollout status`: the workload's controller has seen its newest generation, all
-replicas wanted are of the newest template and available, and no older ones are left. Surplus pods of the newest
-template do not matter, nor do pods that are ending.
+The condition follows from the workload and its newest pods. The status of a container shows whether it serves, and old
+pods continue to serve during a rollout that fails. So the rollout has a condition of its own. The condition follows the
+rule of `kubectl rollout status`: the workload's controller has observed the newest generation, all desired replicas are
+of the newest template and available, and no older replicas are left. Surplus pods of the newest template do not matter,
+nor do pods that are ending.
 
-The condition is False while that is not so. Its reason: `ProgressDeadlineExceeded` where the cluster has given up,
-else the cluster's where it makes no pods, else that of the newest pods (ImagePullBackOff, Unschedulable ...), else
-`RolloutHeld`, `RolloutPaused` (by others) or `RollingOut`.
+Otherwise the condition is False. Its reason is `RolloutHeld` or `RolloutPaused` (by others) while the rollout is held;
+else `ProgressDeadlineExceeded` if the cluster has given up; else the cluster's reason if it cannot create pods; else
+that of the newest pods (ImagePullBackOff, Unschedulable ...); else `RollingOut`.
 
-Two write it: the worker from the answer to its apply, in the write that says that a generation was dealt with, and
-the observer from its watches, which lag behind. An older view must not call a generation rolled out that it has not
-seen, so the condition remembers the state of the workload that it was made from, and only one as new replaces it.
+Two components write the condition: the worker from the response to its apply, in the write that records a generation as
+observed, and the observer from its watches, which lag behind. The observer must not report a generation as rolled out
+that it has not seen. So the condition stores the state of the workload that it was made from, and only a condition from
+a state that is at least as new replaces it.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ def observe_rollout(
     newest: Newest | None = None,
     pods: Iterable[PodObservation] = (),
 ) -> Condition | None:
-    """Returns the condition; None where nothing is rolled out: the container shall not run, or has runs."""
+    """Returns the condition; None if nothing is rolled out: the container is stopped or paused, or has runs."""
     if container.desired_state != "running" or not workload_type(container).rolls_out:
         return None
     before = next((c for c in container.observed.conditions if c.type == ROLLED_OUT), None)
@@ -59,8 +61,9 @@ def observe_rollout(
 
 
 def applied_rollout(container: Container, workload: WorkloadObject) -> Condition | None:
-    """Returns the condition by the answer to an apply. If the observer has seen an equally new state, it knows
-    more.
+    """Returns the condition from the response to an apply.
+
+    If the observer has already seen this state of the workload, its condition stays, because it has more details.
     """
     before = next((c for c in container.observed.conditions if c.type == ROLLED_OUT), None)
     if before is not None and before.made_from == _state(workload) and container.desired_state == "running":
@@ -69,15 +72,16 @@ def applied_rollout(container: Container, workload: WorkloadObject) -> Condition
 
 
 def is_outrun(container: Container, workload: WorkloadObject) -> bool:
-    """Returns whether a newer state of the workload is known than the one that is given."""
+    """Returns whether the container's condition was made from a newer state of the workload than the given one."""
     before = next((c for c in container.observed.conditions if c.type == ROLLED_OUT), None)
     return before is not None and _is_newer(before.made_from, workload)
 
 
 def forget_state(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
-    """Returns the conditions without the state that they were made from, so that the next observation replaces them.
+    """Returns the conditions without the state that they were made from.
 
-    For a cluster that was put back to an older state: its generations begin lower again.
+    The next observation then replaces them. This is for a cluster that was restored to an older state: its generations
+    are lower than before.
     """
     return tuple(msgspec.structs.replace(each, made_from="") for each in conditions)
 
@@ -85,13 +89,13 @@ def forget_state(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
 def reason_of(
     condition: Condition, workload: WorkloadObject, pods: Iterable[PodObservation], newest: Newest | None
 ) -> tuple[str, str]:
-    """Returns reason and message of a container that serves; empty once all is rolled out.
+    """Returns reason and message of a serving container; empty once all is rolled out.
 
-    The newest pods' messages help a caller sooner than the cluster's having given up, so that comes second.
+    The newest pods' messages help a caller more than `ProgressDeadlineExceeded`, so they come first.
     """
     pods = tuple(pods)
     if condition.status == "True" or (
-        # The counters follow the pods within moments; that is nothing to be shown at each start.
+        # The counters follow the pods within moments, so this difference is not reported at each start.
         condition.reason == ROLLING_OUT
         and condition.made_from == _state(workload)
         and workload.followed
@@ -105,7 +109,7 @@ def reason_of(
 
 
 def witness(pods: Iterable[PodObservation]) -> PodObservation | None:
-    """Returns the pod that best explains why not all are ready: with a reason other than "in preparation" if any."""
+    """Returns the pod that best explains why not all are ready: one that `says_why`, if there is any."""
     unready = [pod for pod in pods if not pod.ready]
     return min(unready, key=lambda pod: not says_why(pod), default=None)
 
@@ -121,12 +125,12 @@ def _observed(
     if not workload.followed:
         # Counters and conditions still describe the former desired state.
         return _not_yet(ROLLING_OUT, NOT_FOLLOWED_MESSAGE)
-    # Ours of the pods may be ahead of the counters or behind; ended is what both say.
+    # The observed pods may be ahead of the counters or behind them; the rollout has ended only if both show it.
     names = frozenset() if newest is None else newest.older
     older = max(
         state.replicas - state.updated_replicas, sum(pod.living and pod.revision in names for pod in pods)
     )
-    # Pods that its own settings keep are no rest of a rollout.
+    # Pods that the workload's own settings keep at an older template do not count.
     older -= workload.replicas - wanted
     if state.updated_replicas >= wanted and older <= 0 and state.available_replicas >= state.updated_replicas:
         return Condition(ROLLED_OUT, "True", ROLLED_OUT)
@@ -147,10 +151,10 @@ def _observed(
 
 
 def _held(container: Container) -> Condition:
-    """Returns why a paused workload keeps its rollout back.
+    """Returns the condition of a paused workload, with the reason of the pause.
 
-    Others paused it only if it stays so after our apply. Until the apply of a resumed container was seen, and where the
-    cluster refused it, `spec.paused` is the one that we set ourselves.
+    Others have paused the workload only if it is still paused after the platform's apply. Until the apply of a resumed
+    container is observed, or if the cluster refused the apply, `spec.paused` is still the platform's own value.
     """
     if container.hold_rollout:
         return _not_yet(ROLLOUT_HELD, HELD_MESSAGE)
@@ -165,7 +169,7 @@ def _not_yet(reason: str, message: str) -> Condition:
 
 
 def _of_newest(pods: Iterable[PodObservation], newest: Newest | None) -> tuple[str, str] | None:
-    """Returns why the newest pods are not ready, where they say."""
+    """Returns the reason and the message of the newest pods that are not ready; None if they have none."""
     if newest is None:
         return None
     mine = [pod for pod in pods if pod.revision == newest.name and not pod.deleting]
@@ -174,12 +178,12 @@ def _of_newest(pods: Iterable[PodObservation], newest: Newest | None) -> tuple[s
 
 
 def says_why(pod: PodObservation) -> bool:
-    """Returns whether its reason is more than a station on the ordinary way to a pod that is ready."""
+    """Returns whether the pod's reason is more than an ordinary step on the way to a ready pod."""
     return pod.reason not in ORDINARY and pod.reason != "ContainersNotReady"
 
 
 def _is_newer(made_from: str, workload: WorkloadObject) -> bool:
-    """Returns whether the state is a later one of the same workload."""
+    """Returns whether `made_from` is a later state of the same workload."""
     uid, _, generation = made_from.rpartition("/")
     return uid == workload.metadata.uid and int(generation) > workload.metadata.generation
 

@@ -1,9 +1,9 @@
-"""The rules of a container that hold in any state of the system, and the defaults that complete it.
+"""The rules and defaults of a container that do not depend on the system's state.
 
-`checked` takes a caller's container and returns it complete and in normal form, or raises with every field that
-breaks a rule. Rules of single fields (lengths, forms, ranges) are declared in the proto file and were checked before;
-here are the rules between fields. Kubernetes' own come from its API reference for Pods, Deployments and Services
-(v1.36).
+`checked` returns a caller's container, complete and in normal form, or raises an error that names the fields that break
+a rule. Rules of single fields (lengths, forms, ranges) are declared in the proto file and are checked before; this
+module has the rules between fields. Kubernetes' own rules come from its API reference for Pods, Deployments and
+Services (v1.36).
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ _FIELD_PATHS = frozenset(
 
 
 def checked(container: Container) -> Container:
-    """The container complete and in normal form.
+    """Returns the container, complete and in normal form.
 
     Raises:
-        InvalidArgument: with every field that breaks a rule.
+        InvalidArgument: fields break a rule; the error names at most 20 of them.
     """
     found = Findings()
     if not container.name:
@@ -113,7 +113,7 @@ def checked(container: Container) -> Container:
 
 
 def with_pod_labels(container: Container) -> Container:
-    """Returns a new container whose pods get its own labels and annotations, unless the caller gave the pods some."""
+    """Returns a new container with its own labels and annotations for the pods, unless the caller set the pods'."""
     spec = container.spec
     if spec.pod_labels or spec.pod_annotations or container.imported:
         return container
@@ -122,14 +122,15 @@ def with_pod_labels(container: Container) -> Container:
 
 
 def quota_share(container: Container) -> tuple[int, int]:
-    """Returns the millicores and bytes that a container counts against its namespace's quota.
+    """Returns the millicores and bytes that a container counts against the quota.
 
     The share is the request of a pod (`pod_request`) times the replicas, or times the concurrent pods of a Job until it
-    has ended; stopped and paused containers count, so that they can start again. Where a program gives no request
-    its limit counts, as in Kubernetes. One that gives neither counts nothing: a request of next to nothing would have
-    the same effect, and a LimitRange of the cluster is not known here.
+    has ended. Stopped and paused containers count, so that they can start again. If a program has no request, its limit
+    counts, as in Kubernetes. A program that has neither counts nothing: a tiny request would have the same effect, and
+    the server does not know a LimitRange of the cluster.
 
-    The request of the pod as a whole goes before those of its programs, and its limit counts if none has a request.
+    The request of the pod as a whole overrides those of its programs. Its limit counts only if its programs have
+    neither requests nor limits.
     """
     cpu, memory = _of_programs(container)
     whole = container.spec.pod_resources
@@ -143,7 +144,7 @@ def quota_share(container: Container) -> tuple[int, int]:
 
 
 def _of_programs(container: Container) -> tuple[int, int]:
-    """Millicores and bytes that the programs of one pod request together."""
+    """Returns the millicores and bytes that the programs of one pod request together."""
     spec = container.spec
     running = (container.resources, *(each.resources for each in spec.sidecars))
     starting = tuple((each.resources, each.is_sidecar) for each in spec.init_containers)
@@ -153,7 +154,7 @@ def _of_programs(container: Container) -> tuple[int, int]:
 
 
 def _check_pod_resources(found: Findings, container: Container, whole: Resources) -> None:
-    """The rules of Kubernetes (v1.36) for the resources of a pod as a whole."""
+    """Notes broken rules of Kubernetes (v1.36) for the resources of a pod as a whole."""
     field = "container.pod_resources"
     for kind in ("requests", "limits"):
         for name in getattr(whole, kind):
@@ -169,9 +170,7 @@ def _check_pod_resources(found: Findings, container: Container, whole: Resources
 
 
 def reads_keys(container: Container, kind: str, name: str, keys: Collection[str]) -> bool:
-    """Whether its environment, or a volume of its pods alone, cannot do without one of these keys of a config map or
-    secret.
-    """
+    """Returns whether the environment or a pod volume requires one of these keys of a config map or secret."""
     shown = [keys for each in container.spec.pod_volumes for _, keys in each.sources() if not keys.optional]
     return any(
         (each.value_from, each.source_name) == (kind, name) and any(item.key in keys for item in each.items)
@@ -209,7 +208,7 @@ def _check_keys(found: Findings, field: str, keys: Mapping[str, str]) -> None:
 
 
 def _check_selected(found: Findings, container: Container) -> None:
-    """Notes labels by which a workload would not select its pods: Kubernetes refuses it then."""
+    """Notes pod labels that do not match the workload's selector, because Kubernetes refuses such a workload."""
     taken_over, labels = container.spec.taken_over, pod_labels(container)
     if taken_over is None:
         for key, text in container.spec.selector.items():
@@ -253,7 +252,7 @@ def _check_env(found: Findings, field: str, env: Sequence[EnvVar]) -> None:
 
 
 def _check_env_source(found: Findings, at: str, item: EnvVar) -> None:
-    """The rules of a variable whose value comes from elsewhere."""
+    """Notes broken rules of a variable whose value comes from a source."""
     if item.value:
         found.add(f"{at}.value", "unused", f"must be empty for a value from {item.value_from}")
     if not item.source_key:
@@ -317,7 +316,7 @@ def _checked_ports(found: Findings, container: Container) -> tuple[Port, ...]:
 
 
 def _check_services(found: Findings, field: str, served: Sequence[tuple[int, Port]]) -> None:
-    """Notes ports that do not go together in one Service."""
+    """Notes ports that cannot be in one Service."""
     first_of: dict[str, Port] = {}
     ports_of: dict[str, int] = {}
     for index, port in served:
@@ -357,7 +356,7 @@ def _completed_port(found: Findings, field: str, port: Port, container: str) -> 
 
 
 def _checked_program(found: Findings, field: str, program: ProgramT, spec: ContainerSpec) -> ProgramT:
-    """The rules that hold for each program of a pod; `field` is where it stands. Its image is not looked at."""
+    """Returns a program with its resources in normal form; notes each broken rule. Its image is not checked."""
     _check_env(found, f"{field}.env", program.env)
     _check_env_from(found, f"{field}.env_from", program.env_from)
     _check_mounts(found, f"{field}.volume_mounts", program.volume_mounts)
@@ -375,12 +374,12 @@ def _checked_program(found: Findings, field: str, program: ProgramT, spec: Conta
 
 
 def _in_normal_form(container: Container, program: ProgramT) -> ProgramT:
-    """A program next to the main one as it is stored."""
+    """Returns a sidecar or an init container with its mount paths in normal form."""
     return msgspec.structs.replace(program, volume_mounts=_spelled(container, program.volume_mounts))
 
 
 def _check_names(found: Findings, container: Container) -> None:
-    """Reports programs that have the name of an earlier one of the pod."""
+    """Notes programs that have the name of an earlier program of the pod."""
     seen: set[str] = set()
     for field, program in container.programs():
         if program.name in seen:
@@ -395,7 +394,10 @@ def _check_declared_ports(found: Findings, field: str, ports: Sequence[ProgramPo
 
 
 def _check_restarts(found: Findings, field: str, init: InitContainer) -> None:
-    """Only a native sidecar runs together with the main program, so only it may have probes and hooks."""
+    """Notes an unknown restart policy, and probes and hooks that are not allowed.
+
+    Only a native sidecar runs together with the main program, so only a native sidecar may have probes and hooks.
+    """
     found.one_of(f"{field}.restart_policy", init.restart_policy, ("Always",))
     if init.is_sidecar:
         return

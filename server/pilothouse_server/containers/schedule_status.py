@@ -1,13 +1,15 @@
 """The status of a CronJob and of its runs: pure functions of the cluster's objects.
 
-A CronJob runs as long as its schedule does. Its reason is `Active` while a run has not ended, and `Scheduled` else;
-that a run has failed is no failure of the schedule. So two things are conditions:
+A CronJob is running as long as its schedule is active. Its reason is `Active` while a run has not ended, and
+`Scheduled` otherwise. A failed run is no failure of the schedule, so two conditions have the details:
 
-    Scheduled      whether runs begin by the schedule, and when the next one does. False while it is suspended: by the
-                   caller, or by the platform (`ConcurrencyReached`), because as many runs as are allowed are active
-    LastRun        True if the run that ended last has succeeded, with its name. It stays when the Jobs are gone
+    Scheduled      whether the schedule starts runs, and when the next run starts. False while the schedule is
+                   suspended by the caller, or by the platform (`ConcurrencyReached`) because as many runs as are
+                   allowed are active
+    LastRun        True if the run that ended last has succeeded, with its name. It stays when the Jobs are deleted
 
-The cluster's controller counts its own Jobs alone. Those that were requested (`RunContainer`) carry our number (`RUN`).
+The cluster's controller counts only the Jobs that it created. Jobs of requested runs (`RunContainer`) have the
+platform's number in an annotation (`RUN`).
 """
 
 from __future__ import annotations
@@ -40,13 +42,15 @@ SCHEDULED, LAST_RUN, ACTIVE = "Scheduled", "LastRun", "Active"
 CONCURRENCY_REACHED = "ConcurrencyReached"
 _SUSPENDED_BY_CALLER = "SuspendedByCaller"
 _NO_TIME = "NoTime"
-# The controller of the cluster looks a moment after the time.
+# Added to the time of the next run, because the cluster's controller acts a moment later.
 _AFTER_SECONDS = 2.0
 
 
 class ScheduleState(msgspec.Struct, frozen=True, gc=False):
-    """`state` of the container; `active`: names of the Jobs that have not ended; `recheck_seconds`: until the next run
-    is due; `lacking`: a Job that should have pods, and has had none.
+    """The state of a CronJob.
+
+    `state`: the state of the container. `active`: the names of the Jobs that have not ended. `recheck_seconds`: seconds
+    until the next run is due. `lacking`: a Job that should have pods, but has had none.
     """
 
     state: RunState
@@ -64,7 +68,7 @@ def active_jobs(jobs: Iterable[Job]) -> list[Job]:
 def is_full(settings: CronJobSettings, jobs: Iterable[Job]) -> bool:
     """Returns whether the schedule may start no run now.
 
-    The cluster's controller keeps to `Forbid` and `Replace` by itself, but for runs that were requested.
+    The cluster's controller enforces `Forbid` and `Replace` itself, but does not count requested runs.
     """
     active = active_jobs(jobs)
     if settings.concurrency in ("", ALLOW):
@@ -73,10 +77,10 @@ def is_full(settings: CronJobSettings, jobs: Iterable[Job]) -> bool:
 
 
 def runs_to_begin(container: Container, cron_job: KubernetesObject, jobs: Iterable[Job]) -> range:
-    """Returns the numbers of requested runs that begin now: those that fit next to the runs that are active.
+    """Returns the numbers of requested runs that start now.
 
-    A request is accepted by what was observed last, so two in quick succession may be one more than are allowed. The
-    rest waits until a run has ended. With `Replace` none waits.
+    The limit of active runs bounds them. A request is accepted by the last observation, so two requests in quick
+    succession may exceed the limit by one run. Such a run waits until another has ended. With `Replace`, no run waits.
     """
     settings = container.spec.workload
     assert isinstance(settings, CronJobSettings)
@@ -90,7 +94,7 @@ def runs_to_begin(container: Container, cron_job: KubernetesObject, jobs: Iterab
 
 
 def refusal_of_run(container: Container) -> str:
-    """Returns why a run that is requested may not begin now, by what was observed last; empty if it may."""
+    """Returns why a requested run may not start now, by the last observation; empty if it may."""
     settings, observed = container.spec.workload, container.observed
     assert isinstance(settings, CronJobSettings)
     if settings.concurrency == FORBID and observed.reason == ACTIVE:
@@ -104,7 +108,7 @@ def refusal_of_run(container: Container) -> str:
 
 
 def shall_be_suspended(container: Container, jobs: Iterable[Job]) -> bool:
-    """Returns whether a CronJob shall start no run by its schedule now."""
+    """Returns whether the schedule of a CronJob must be suspended now."""
     settings = container.spec.workload
     return container.desired_state != "running" or (
         isinstance(settings, CronJobSettings) and is_full(settings, jobs)
@@ -112,7 +116,7 @@ def shall_be_suspended(container: Container, jobs: Iterable[Job]) -> bool:
 
 
 def in_order(jobs: Iterable[Job]) -> tuple[Job, ...]:
-    """Returns Jobs by the times at which they were made."""
+    """Returns Jobs, sorted by creation time."""
     begin = datetime.min.replace(tzinfo=UTC)
     return tuple(sorted(jobs, key=lambda job: (job.metadata.creation_timestamp or begin, job.metadata.name)))
 
@@ -120,7 +124,7 @@ def in_order(jobs: Iterable[Job]) -> tuple[Job, ...]:
 def runs_of_schedule(
     container: Container, jobs: Iterable[Job], pods: Sequence[PodObservation]
 ) -> tuple[ContainerRun, ...]:
-    """Returns the runs whose Jobs are there, oldest first, without their numbers."""
+    """Returns the runs whose Jobs exist, oldest first, without their numbers."""
     return tuple(
         run_of(container, job, 0, [pod for pod in pods if pod.revision == job.metadata.name])
         for job in in_order(jobs)
@@ -167,7 +171,7 @@ def _scheduled(
         schedule, zone = RunSchedule.parse(settings.schedule), time_zone(settings.time_zone)
         following = schedule.next_after(now, zone, since=last)
     except (InvalidValueError, OverflowError):
-        # Of an import, or of a release that knows more.
+        # This release cannot parse a schedule from an import or from a later release.
         return Condition(SCHEDULED, "True", SCHEDULED, settings.schedule), None
     if following is None:
         return Condition(SCHEDULED, "False", _NO_TIME, f'"{settings.schedule}" never comes'), None
@@ -176,7 +180,7 @@ def _scheduled(
 
 
 def _last_run(container: Container, runs: Iterable[ContainerRun]) -> Condition | None:
-    """Returns the result of the run that has ended last; that from before where none has since."""
+    """Returns the condition for the run that ended last; the present condition if no run has ended since."""
     before = next((each for each in container.observed.conditions if each.type == LAST_RUN), None)
     ended = [(run.end_time, run.name, run) for run in runs if run.end_time is not None]
     if not ended:

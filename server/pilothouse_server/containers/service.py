@@ -70,7 +70,7 @@ _WATCHED = Watched("container", _READS.first_state, statuses=messages.STATUS.wor
 WATCH = NounWatch.of(_WATCHED, pb.DESCRIPTOR.services_by_name["ContainerService"], "WatchContainers")
 WATCH_RUNS = NounWatch.of(_WATCHED_RUNS, pb.DESCRIPTOR.services_by_name["ContainerService"], "WatchRuns")
 
-# An import makes rows of other nouns too; `importing`, which may, stands above this noun.
+# An import also creates rows of other nouns, so it is implemented in `importing`, which may depend on all of them.
 ImportContainers = Callable[[pb.ImportContainersRequest, Call], Awaitable[pb.ImportContainersResponse]]
 
 _PODS = ListAnswer(pb.ListPodsResponse, "pods")
@@ -134,7 +134,7 @@ class ContainerService(PodCalls):
     async def GetContainer(
         self, request: pb.GetContainerRequest, call: Call
     ) -> pb.GetContainerResponse | bytes:
-        """Returns one container; its events are asked for after the transaction has ended."""
+        """Returns one container; reads its Kubernetes Events after the transaction has ended."""
         if not request.include_events:
             stored = await _READS.get(request, call)
             if stored is not None:
@@ -269,14 +269,14 @@ class ContainerService(PodCalls):
         )
 
     async def RunContainer(self, request: pb.RunContainerRequest, call: Call) -> pb.RunContainerResponse:
-        """Starts a new run of a Job."""
+        """Starts a new run of a Job or CronJob."""
         moved = await operations.run(await _target(call), request.namespace, request.name)
         return pb.RunContainerResponse(
             container=await self._answer(call, moved), run=messages.RUN.to_proto(newest_run(moved))
         )
 
     async def ListRuns(self, request: pb.ListRunsRequest, call: Call) -> bytes:
-        """Lists the runs of a Job."""
+        """Lists the runs of a Job or CronJob."""
         mask = read_mask.of_request(request, pb.Run)
         listed = self._listed_runs.begin()
         async with call.read() as transaction:
@@ -314,7 +314,7 @@ class ContainerService(PodCalls):
     async def RollbackContainer(
         self, request: pb.RollbackContainerRequest, call: Call
     ) -> pb.RollbackContainerResponse:
-        """Brings a revision of a container back."""
+        """Restores a revision of a container."""
         collected: list[ObjectWarning] = []
         done = await operations.rollback(
             await _target(call),
@@ -357,9 +357,10 @@ class ContainerService(PodCalls):
     async def _answer(
         self, call: Call, container: Container, collected: list[ObjectWarning] | None = None
     ) -> pb.Container:
-        """Returns the answer of a mutation; for a dry run the cluster tries it first, without any lock.
+        """Returns the container for the response to a mutation.
 
-        Warnings of that cluster are added to `collected`.
+        For a dry run, it first ends the transaction, which releases its locks, and sends the container to its cluster.
+        The cluster's warnings are added to `collected`.
         """
         if container.is_long:
             await others_first()
@@ -392,7 +393,7 @@ class ContainerService(PodCalls):
         return await _IMAGES.rendered(found, messages.IMAGE.to_proto, next_page, token, mask)
 
     async def DeleteImage(self, request: pb.DeleteImageRequest, call: Call) -> pb.DeleteImageResponse:
-        """Forgets an image."""
+        """Deletes the row of an image."""
         found = await operations.delete_image(await call.transaction(), request.image)
         call.describe(resource_id=found.id)
         return pb.DeleteImageResponse()
@@ -410,7 +411,7 @@ def _check(call: Call, etag: str, seen: list[Container]) -> operations.Check:
 
 
 async def _target(call: Call) -> operations.Target:
-    """Where a call writes its change: a transaction where it is only tried out, to be taken back."""
+    """Returns the target of a call's change: a draft, or for a dry run a transaction that is rolled back."""
     return await call.transaction() if call.validate_only else call.draft()
 
 

@@ -1,8 +1,8 @@
-"""Writes the rows and events of the Services that containers own, from the ports of the containers.
+"""Writes the rows and events of the Services of containers' ports.
 
-A change of a container that changes its Services leaves a row of `service_changes`, and `store.follow_ups` has the
-Services written. So a create costs one small row more, and a name, the quota and the cluster depend on the ports alone.
-The rows of a container that is gone have lost their reference to it, and go as well.
+A change of a container that changes its Services writes a row of `service_changes`, and `store.follow_ups` then calls
+this module to write the Services. So a create writes only one small row more. Names, the quota and the cluster's
+objects depend on the ports alone. Service rows of a deleted container no longer reference it, and are deleted as well.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BATCH_CONTAINERS = 100
 
 
 async def write_owned_services(store: Store) -> bool:
-    """Writes the Services of some containers; returns False where nothing is left, or another server writes them."""
+    """Writes the Services of some containers; returns False if nothing is left, or if another server writes them."""
     async with store.system_look() as look:
         if not await operations.has_service_changes(look):
             return False
@@ -47,7 +47,7 @@ async def _write(
     wanted: Mapping[str, Service],
     going: Collection[int | None],
 ) -> None:
-    """Brings the rows to the wanted state. Those that go come first: others may get their names and uids."""
+    """Brings the rows to the desired state. Deletes rows first, because new rows may have their names and uids."""
     before = {
         each.uid: each
         for each in stored

@@ -1,21 +1,21 @@
 """Whether the newest pods run without a restart: the condition `Stable`.
 
-The restarts of all living pods cannot tell: their sum falls when old pods go, so a release that restarts again and
-again looks as if it ran. This condition is about the pods of the newest template, and about those that the partition
-of a StatefulSet keeps at a former one:
+The restarts of all living pods cannot show this: their sum falls when old pods are deleted, so a release that restarts
+repeatedly looks as if it ran well. This condition is about the pods of the newest template, and about those that the
+partition of a StatefulSet keeps at a former template:
 
-* FALSE/`Restarted`: one of them has ended, or began again within the last `SETTLE_SECONDS`. The message has the exit
-  code, and the program's termination message. It stays until all wanted pods are ready.
-* FALSE/`Waiting`: fewer are ready than are wanted.
-* TRUE: all wanted pods are ready. `last_transition_time` is the moment since when that is so without a restart. It
-  moves also where a look finds that a pod has restarted, or was not ready, since the look before: after a time in
-  which nobody watched the cluster, for instance.
+* FALSE/`Restarted`: a program of these pods has ended, or restarted within the last `SETTLE_SECONDS`. The message has
+  the exit code, and the program's termination message. The condition stays until all desired pods are ready.
+* FALSE/`Waiting`: fewer pods are ready than are desired.
+* TRUE: all desired pods are ready. `last_transition_time` is the time since when they have been ready without a
+  restart. It also changes if an observation finds that a pod has restarted, or was not ready, since the previous
+  observation: for example, after a time in which no server watched the cluster.
 
-It is absent where no pod is wanted.
+The condition is absent if no pod is desired.
 
-Like `RolledOut` (see `rollout`), it stores the state that it was made from. The worker resets it with the write that
-says that a generation was dealt with, if the apply changed the workload; the observer computes it from states that
-are as new, once the workload's controller has seen them.
+Like `RolledOut` (see `rollout`), it stores the state that it was made from. If the apply changed the workload, the
+worker resets the condition in the write that records a generation as observed. The observer computes the condition from
+states that are at least as new, once the workload's controller has observed them.
 """
 
 from __future__ import annotations
@@ -38,20 +38,22 @@ from pilothouse_server.values.resources import Condition
 STABLE = "Stable"
 WAITING = "Waiting"
 RESTARTED = "Restarted"
-# For so long a program counts as restarted, as for the status (`observation.SETTLE_SECONDS`).
+# How long a program counts as restarted, here and for the status (`observation`).
 SETTLE_SECONDS = 10.0
 
 
 class Stability(msgspec.Struct, frozen=True, gc=False):
-    """The condition, and after how many seconds it changes without a change on the cluster; None where it does not."""
+    """The condition, and after how many seconds it changes without a change on the cluster; None if it does not."""
 
     condition: Condition
     recheck_seconds: float | None = None
 
 
 class _Origin(msgspec.Struct, frozen=True, gc=False):
-    """The state that a condition was made from: a workload's uid and generation, the newest revision, and when
-    the last of its pods became ready, in seconds by the cluster's clock; 0 if none did.
+    """The state that a condition was made from.
+
+    It has a workload's uid and generation, the newest revision, and when the last of its pods became ready, in seconds
+    by the cluster's clock; 0 if none did.
     """
 
     workload: str = ""
@@ -61,7 +63,7 @@ class _Origin(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, condition: Condition | None) -> _Origin:
-        """Returns that of a condition; an empty one where it does not say."""
+        """Returns the state that a condition was made from; an empty one if the condition stores none."""
         match condition.made_from.split("/") if condition is not None else ():
             case [workload, generation, revision, ready_since]:
                 return cls(workload, int(generation), revision, int(ready_since))
@@ -85,7 +87,7 @@ def observe_stability(
     now: datetime,
     cluster_now: datetime,
 ) -> Stability | None:
-    """Returns the condition by the pods; None if none is desired for good. `needed`: how many shall be ready."""
+    """Returns the condition from the pods; None if no running pod is desired. `needed`: how many must be ready."""
     if (
         container.desired_state != "running"
         or not workload_type(container).rolls_out
@@ -98,7 +100,7 @@ def observe_stability(
         return Stability(_waiting("it is not on the cluster yet", made_from, before, now))
     origin = _Origin.of(before)
     if newest is None or not newest.is_present or not workload.followed or origin.is_newer_than(workload):
-        # The newest pods that are seen may be of what was wanted before.
+        # The newest observed pods may still be of the former desired state.
         return Stability(before or _waiting(NOT_FOLLOWED_MESSAGE, str(_Origin()), before, now))
     mine = sorted(
         (pod for pod in pods if _is_living_of(pod, newest, workload)), key=lambda pod: pod.metadata.name
@@ -118,10 +120,10 @@ def observe_stability(
 
 
 def applied_stability(container: Container, workload: WorkloadObject, now: datetime) -> Condition | None:
-    """Returns the condition after an apply; None if it stays as it is.
+    """Returns the condition after an apply; None if the present condition stays.
 
-    The present condition describes the pods before the apply, if that changed the workload and no later state was
-    seen.
+    The condition is reset if the apply changed the workload and no later state was observed, because it then describes
+    the pods before the apply.
     """
     before = _before(container)
     if before is None or container.desired_state != "running" or workload.replicas == 0:
@@ -166,9 +168,9 @@ def _is_ready(pod: Pod) -> bool:
 
 
 def _ready_since(pod: Pod) -> int:
-    """Returns since when a pod is ready and none of its containers restarted, in seconds by the cluster's clock.
+    """Returns since when a pod has been ready without a restart.
 
-    1 where it does not say.
+    In seconds by the cluster's clock; 1 if the pod's status has no such time.
     """
     times = [each.last_transition_time for each in pod.status.conditions if each.type == "Ready"]
     times += [
@@ -180,7 +182,7 @@ def _ready_since(pod: Pod) -> int:
 
 
 def _restarted(pods: Iterable[Pod], cluster_now: datetime) -> tuple[str, float | None] | None:
-    """Returns the end of the first program that restarted, and for how many seconds that still counts."""
+    """Returns the message about the first program that restarted, and for how many seconds that still counts."""
     for pod in pods:
         natives = native_sidecars(pod)
         statuses = [(each, each.name not in natives) for each in pod.status.init_container_statuses]
@@ -192,13 +194,14 @@ def _restarted(pods: Iterable[Pod], cluster_now: datetime) -> tuple[str, float |
 
 
 def _restart_counts(status: ContainerStatus, cluster_now: datetime, *, init: bool) -> float | None:
-    """Returns for how many seconds a restart still counts; 0 until something changes, None where there is none.
+    """Returns for how many seconds a restart still counts.
 
-    `init`: it is to end, as a native sidecar is not.
+    0: until something changes. None: there is no restart. `init`: the program is an init container that must end, and
+    no native sidecar.
     """
     state, last = status.state, status.last_state.terminated
     if state.terminated is not None:
-        # An init container that is done has not failed.
+        # An init container that ended with 0 has not failed.
         return None if init and state.terminated.exit_code == 0 else 0.0
     if state.waiting is not None:
         return (
@@ -210,7 +213,7 @@ def _restart_counts(status: ContainerStatus, cluster_now: datetime, *, init: boo
         return None
     started = storable(state.running.started_at)
     left = SETTLE_SECONDS - (cluster_now - started).total_seconds() if started is not None else 0.0
-    # A start in the future is a clock that is ahead; never wait longer than the period.
+    # A start in the future comes from a clock that is ahead; the wait is never longer than the period.
     return min(left, SETTLE_SECONDS) if left > 0 else None
 
 

@@ -1,4 +1,4 @@
-"""The tables of containers and their dependents, as far as they are queried here."""
+"""The tables of containers and their dependents, with the columns that are queried here."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ CONTAINER_RUNS = Table(
     comment="Runs of a container as last observed; they stay when the cluster deletes their Jobs.",
 )
 
-# Owned by other nouns; read here for names and places only.
+# Owned by the noun storage; only read here.
 VOLUMES = table(
     "volumes",
     column("id", BigInteger()),

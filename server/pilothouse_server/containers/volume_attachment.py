@@ -1,9 +1,9 @@
-"""Whether all pods of a container can have its volumes concurrently: the condition `VolumesAttachable`.
+"""The condition `VolumesAttachable`: whether all pods can mount the volumes.
 
-A claim of ReadWriteOnce is attached to one node. Several pods share it only where the cluster puts them on the same
-node; the others wait, and the cluster says FailedAttachVolume (Multi-Attach). This is no error, since it may work, so
-it is accepted and reported. It follows from the desired state, so the answer to the change already reports it, before
-the cluster was asked.
+A claim of ReadWriteOnce is attached to one node. Several pods share it only if the cluster puts them on the same node.
+The other pods wait, and the cluster reports FailedAttachVolume (Multi-Attach). Such a container is accepted, because it
+may work, and has this condition. The condition follows from the desired state, so the response to the change already
+reports it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ _CLAIM = "persistent_volume_claim"
 
 
 def shows_volumes(container: Container) -> bool:
-    """Whether a condition of the container follows from its volumes, which may change without it."""
+    """Returns whether a condition of the container follows from its volumes, which may change without it."""
     condition = volumes_attachable(container)
     return condition is not None and condition.reason != FAILED
 
 
 def volumes_attachable(container: Container) -> Condition | None:
-    """Returns False if the cluster says so, Unknown if several replicas want a volume that one node gets; else there
-    is none.
+    """Returns the condition; None if its volumes cause no problem.
+
+    It is False if the cluster has reported the problem, and Unknown if several replicas mount a volume that is attached
+    to one node.
     """
     observed = container.observed
     if observed.reason == FAILED:

@@ -1,9 +1,9 @@
-"""Writes the rows and events of the volumes whose claims StatefulSets make, from the templates of the containers.
+"""Writes the rows and events of the volumes of StatefulSets' claims.
 
-A change of a container that changes its claims leaves a row of `claim_changes`, and `store.follow_ups` has the volumes
-written. An owned volume is one that a pod needs now. When none does, the volume stands by itself: it is deleted as any
-other, and a StatefulSet of the name takes it up again. Where the cluster deletes the claim by the retention policy, the
-row is marked to go with it.
+A change of a container that changes its claims writes a row of `claim_changes`, and `store.follow_ups` then calls this
+module to write the volumes. A volume has an owner while one of the owner's pods needs it. Once no pod needs it, the
+volume has no owner: callers delete it like any other, and a StatefulSet of the same name becomes its owner again. If
+the cluster deletes the claim by the retention policy, the row is marked to be deleted with the claim.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pilothouse_server.storage import operations
 from pilothouse_server.storage.model import Claims, Volume
 from pilothouse_server.store.unit_of_work import Store, Transaction
 
-# Rows of a transaction; a StatefulSet may have 80,000 claims.
+# The most rows of each kind that one transaction writes; a StatefulSet may have 80,000 claims.
 _BATCH_ROWS = 200
 
 
 async def write_owned_volumes(store: Store) -> bool:
-    """Writes the volumes of one container; returns False where nothing is left, or another server writes them."""
+    """Writes the volumes of one container; returns False if nothing is left, or if another server writes them."""
     async with store.system_look() as look:
         if not await operations.has_claim_changes(look):
             return False
@@ -37,7 +37,7 @@ async def write_owned_volumes(store: Store) -> bool:
 
 
 async def _release(transaction: Transaction, volumes: list[Volume]) -> None:
-    """Writes that volumes stand by themselves: their container is gone."""
+    """Removes the owner from volumes whose container was deleted."""
     alone = [msgspec.structs.replace(each, owner="", owner_id=None) for each in volumes]
     await _write_owners(transaction, volumes, alone)
 
@@ -55,7 +55,7 @@ async def _write(transaction: Transaction, container: Container) -> None:
         for each in taken
     ]
     await _write_owners(transaction, [*released, *taken], [*alone, *ours])
-    # The claims of a StatefulSet that was imported were there before it, until a change needs more.
+    # The claims of an imported StatefulSet existed before its import; only a later change can need new ones.
     given_back = container.spec.taken_over is not None and container.generation == 1
     missing = await operations.missing_claims(transaction, claims, _BATCH_ROWS)
     new = [owned_volume(container, *each, given_back=given_back) for each in missing]

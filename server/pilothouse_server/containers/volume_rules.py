@@ -1,7 +1,7 @@
-"""The rules of the volumes that the pods of one container have alone, and of references to the pods themselves.
+"""The rules for emptyDirs, pod volumes, and references to fields of the pods.
 
-Kubernetes' own come from its validation of volumes (v1.36): no two files of a folder have the same path, a file's path
-does not begin with two dots, and a reference to an amount names the program that has it.
+Kubernetes' own rules come from its validation of volumes (v1.36): no two files of a folder have the same path, a file's
+path does not begin with two dots, and a reference to an amount names the program that has it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SHORTEST_TOKEN_SECONDS = 600
 
 
 def check_field(found: Findings, at: str, path: str, allowed: Collection[str]) -> None:
-    """Notes a field of the pod that nothing may refer to; labels and annotations may be named by their keys."""
+    """Notes a field of the pod that cannot be referenced; labels and annotations are referenced by their keys."""
     if path not in allowed and not _FIELD_KEYS.fullmatch(path):
         known = ", ".join(sorted(allowed))
         words = f"must be one of {known}, metadata.labels['KEY'], metadata.annotations['KEY']"
@@ -40,18 +40,18 @@ def check_field(found: Findings, at: str, path: str, allowed: Collection[str]) -
 
 
 def check_amount(found: Findings, at: str, path: str, divisor: str) -> None:
-    """Notes a request or limit that nothing may refer to, and a unit that it does not have."""
+    """Notes a request or limit that cannot be referenced, and a divisor that it does not allow."""
     if path and not _AMOUNT_PATHS.fullmatch(path):
         words = "must be limits. or requests. and one of cpu, memory, ephemeral-storage, hugepages-SIZE"
         found.add(f"{at}.source_key", "one_of", words)
     allowed = _CPU_DIVISORS if path.endswith(".cpu") else _BYTE_DIVISORS
-    # 0 is what the API writes where nothing is said.
+    # The API writes 0 if no divisor is given.
     if divisor not in ("", "0", *allowed):
         found.add(f"{at}.divisor", "one_of", f"must be one of {', '.join(allowed)}")
 
 
 def check_pod_volumes(found: Findings, container: Container) -> None:
-    """Notes each broken rule of emptyDirs and of volumes of the pods alone."""
+    """Notes each broken rule of emptyDirs and pod volumes."""
     spec = container.spec
     found.unique("container.empty_dirs", enumerate(item.name for item in spec.empty_dirs), "the name")
     for index, item in enumerate(spec.empty_dirs):
@@ -73,7 +73,7 @@ def check_pod_volumes(found: Findings, container: Container) -> None:
 
 
 def _check_files(found: Findings, field: str, volume: OwnVolume) -> None:
-    """Notes files with the path of an earlier one, and paths that lead out of the folder."""
+    """Notes files with the path of an earlier file, and paths that lead out of the folder."""
     seen: set[str] = set()
     for at, path in _paths(found, field, volume):
         if path in seen:
@@ -84,7 +84,7 @@ def _check_files(found: Findings, field: str, volume: OwnVolume) -> None:
 
 
 def _paths(found: Findings, field: str, volume: OwnVolume) -> Iterator[tuple[str, str]]:
-    """The path of each file that is named, with its field."""
+    """Yields the path of each named file, with its field; notes tokens whose lifetime is too short."""
     source = volume.source
     for place, keys in volume.sources():
         yield from ((f"{field}.{place}.items[{n}]", each.path) for n, each in enumerate(keys.items))

@@ -1,4 +1,4 @@
-"""The rules of a workload's settings, by its kind, and of changes that only a new object can have."""
+"""The rules for a workload's settings, by its kind, and for changes that need a new object."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pilothouse_server.values.quantity import normalise
 _NUMBER_OR_PERCENT = re.compile(r"(?:0|[1-9][0-9]{0,9})%?")
 _INT32_MAXIMUM = 2**31 - 1
 _DEADLINE_SECONDS = 600
-# The controller appends a hash to it in a label's value.
+# The controller appends a hash to the name, and the result must fit into a label's value.
 LONGEST_STATEFUL_NAME: Final = 52
 _NO_REPLICAS = (
     "must be unset for a DaemonSet: it has a pod on each node that suits (node_selector, tolerations)"
@@ -49,8 +49,10 @@ def check_workload(found: Findings, container: Container) -> None:
 
 
 def normal_form(container: Container) -> Container:
-    """Returns the container with the quantities of its settings in normal form. Raises InvalidValueError for a text
-    that is no quantity.
+    """Returns the container with the quantities of its settings in normal form.
+
+    Raises:
+        InvalidValueError: a text is no quantity.
     """
     workload = container.spec.workload
     if not isinstance(workload, StatefulSetSettings) or not workload.claim_templates:
@@ -70,9 +72,9 @@ def replacing(
 
     The result raises InvalidArgument if the kind changes, and FailedPrecondition if an immutable setting changes and
     `replace` is false. With `replace` it marks the container, so that its object is deleted and created again.
-    `scales`: the caller gives the number of replicas, for which a DaemonSet raises InvalidArgument. `again`: no setting
-    changes, and others made the object; it is deleted and created again, for which a kind without immutable settings
-    raises InvalidArgument.
+    `scales`: the caller gives the number of replicas; for a DaemonSet, that raises InvalidArgument. `again`: the object
+    is deleted and created again although no setting changes, for example because others created it; for a kind without
+    immutable settings, that raises InvalidArgument.
     """
 
     def merged(stored: Container) -> Container:
@@ -104,7 +106,7 @@ def replacing(
 
 
 def scaled(replicas: int) -> Callable[[Container], Container]:
-    """Returns the change of the number of pods; it raises InvalidArgument for a kind that has no such number."""
+    """Returns a function that sets the number of pods; it raises InvalidArgument for a kind without that number."""
 
     def merged(stored: Container) -> Container:
         type_ = workload_type(stored)

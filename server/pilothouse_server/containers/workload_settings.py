@@ -1,6 +1,6 @@
 """The settings of a container's workload: one struct for each kind, tagged with the kind.
 
-They are a part of the document of the container, so `model` describes how they may change.
+They are stored in the JSON document of the container, so fields may be added or changed only as `model` describes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class KindSettings(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkno
 
 
 class DeploymentSettings(KindSettings, frozen=True, tag="deployment"):
-    """Empty settings take Kubernetes' defaults and are not sent. `max_*`: a number or a percentage."""
+    """Empty settings are not sent, so that Kubernetes uses its defaults. `max_*`: a number or a percentage."""
 
     strategy: str = ""
     max_surge: str = ""
@@ -28,7 +28,7 @@ class DeploymentSettings(KindSettings, frozen=True, tag="deployment"):
 
 
 class ClaimTemplate(KindSettings, frozen=True):
-    """A claim that each pod of a StatefulSet gets; its name is that of a volume of the pods."""
+    """A claim that each pod of a StatefulSet gets; its name is also the name of a volume of the pods."""
 
     name: str
     size: str = ""
@@ -47,7 +47,7 @@ class ClaimRetention(KindSettings, frozen=True):
 
 
 class StatefulSetSettings(KindSettings, frozen=True, tag="stateful_set"):
-    """Empty settings take Kubernetes' defaults and are not sent."""
+    """Empty settings are not sent, so that Kubernetes uses its defaults."""
 
     service_name: str = ""
     pod_management: str = ""
@@ -62,7 +62,7 @@ class StatefulSetSettings(KindSettings, frozen=True, tag="stateful_set"):
 
 
 class DaemonSetSettings(KindSettings, frozen=True, tag="daemon_set"):
-    """Empty settings take Kubernetes' defaults and are not sent."""
+    """Empty settings are not sent, so that Kubernetes uses its defaults."""
 
     update_strategy: str = ""
     max_unavailable: str = ""
@@ -79,7 +79,7 @@ class PodCondition(KindSettings, frozen=True):
 
 
 class PodFailureRule(KindSettings, frozen=True):
-    """By the exit codes of a program (empty: of any), or by conditions of the pod."""
+    """A rule for failed pods: by the exit codes of a program (any program if empty), or by conditions of the pod."""
 
     action: str
     program: str = ""
@@ -89,14 +89,14 @@ class PodFailureRule(KindSettings, frozen=True):
 
 
 class SuccessRule(KindSettings, frozen=True):
-    """By indexes, by their number, or by the number of those indexes."""
+    """A rule for success: by the indexes that succeeded, by their number, or by how many of these indexes succeeded."""
 
     succeeded_indexes: str = ""
     succeeded_count: int | None = None
 
 
 class JobSettings(KindSettings, frozen=True, tag="job"):
-    """Empty settings take Kubernetes' defaults and are not sent, but for `restart_policy`, which has none there."""
+    """Empty settings are not sent, so that Kubernetes uses its defaults; `restart_policy` has none, so it is sent."""
 
     completions: int | None = None
     parallelism: int | None = None
@@ -113,7 +113,7 @@ class JobSettings(KindSettings, frozen=True, tag="job"):
 
 
 class CronJobSettings(KindSettings, frozen=True, tag="cron_job"):
-    """Empty settings take Kubernetes' defaults and are not sent. `max_concurrent` is the platform's own."""
+    """Empty settings are not sent, so that Kubernetes uses its defaults. `max_concurrent` is the platform's own."""
 
     schedule: str = ""
     time_zone: str = ""

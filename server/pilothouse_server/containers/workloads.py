@@ -1,6 +1,6 @@
-"""The kinds of workload: one table, which all that differs between them is read from.
+"""The kinds of workload, in one table that has all differences between them.
 
-A container runs as an object of Kubernetes that makes its pods. Which kind that is follows from the container's
+A container runs as a Kubernetes object that creates its pods. The kind of the object follows from the container's
 settings (`ContainerSpec.workload`). The rest of the server works with a `WorkloadObject` and the `WorkloadType` of its
 container.
 """
@@ -61,10 +61,10 @@ from pilothouse_server.kubernetes.set_objects import (
 
 
 class Newest(msgspec.Struct, frozen=True, gc=False):
-    """The newest template that was seen of a workload: `name` as pods have it (`PodObservation.revision`).
+    """The newest template of a workload that was observed.
 
-    `is_present`: it is known to be the one that the workload has now. `older`: those before it. `replica_set`: the name
-    of its replica set.
+    `name`: as pods have it (`PodObservation.revision`). `is_present`: whether it is known to be the workload's present
+    template. `older`: the names of older templates. `replica_set`: the name of its replica set.
     """
 
     name: str
@@ -76,20 +76,18 @@ class Newest(msgspec.Struct, frozen=True, gc=False):
 class WorkloadType(msgspec.Struct, frozen=True):
     """One kind of workload.
 
-    `resource` and `metadata`: how its objects are read, whole and by their metadata alone. `settings`: the struct of
-    its settings, and `part`: its spec in Kubernetes apart from selector and template. `write` returns that part of
-    the spec; its second argument is whether the rollout, or the schedule, is held. `newest` returns the newest template
-    by the replica sets and the pods that were seen. `has_rolled_out` returns whether the rollout of an object can be
-    held: one that never rolled out would get no pods.
+    `resource` and `metadata`: how its objects are read, completely or only their metadata. `settings`: the struct of
+    its settings. `part`: its spec in Kubernetes, without selector and template. `write` returns that part of the spec;
+    its second argument is whether the rollout, or the schedule, is held. `newest` returns the newest template, from the
+    observed replica sets and pods. `has_rolled_out` returns whether the rollout of an object can be held: an object
+    that never rolled out would get no pods.
 
-    `adopted_hold`: the path of the field that holds a rollout, if others may hold one by it.
-    `states_replicas`: its first apply sets the number of pods. `services_first`:
-    its pods need the Services before they are made. `names_pods`: messages name the pod that they are about. `fixed`:
-    settings that only a new object can have.
-    `per_node`: it has a pod on each node that suits, and no number of its own: callers cannot give one, and a node
-    selector stops it.
-    `runs`: each run is an object of its own. Its pods end by themselves, and its template cannot change.
-    `scheduled`: it makes such objects by a schedule. `template`: where the template of the pods stands.
+    `adopted_hold`: the path of the field that holds a rollout, if others may hold a rollout with it. `states_replicas`:
+    the first apply sets the number of pods. `services_first`: the Services must exist before its pods are created.
+    `names_pods`: messages name the pod that they are about. `fixed`: immutable settings, which only a new object can
+    change. `per_node`: it has a pod on each suitable node and no number of replicas, so callers cannot set one, and a
+    node selector stops it. `runs`: each run is an object of its own, whose pods end by themselves and whose template is
+    immutable. `scheduled`: it creates such objects by a schedule. `template`: the path of the pod template.
     """
 
     name: WorkloadKind
@@ -117,12 +115,12 @@ class WorkloadType(msgspec.Struct, frozen=True):
 
     @property
     def scales(self) -> bool:
-        """Whether it has a number of pods that is set through its scale."""
+        """Whether it has a number of pods that is set through its scale subresource."""
         return self.rolls_out and not self.per_node
 
     @property
     def rolls_out(self) -> bool:
-        """Whether its pods shall run on, and a change replaces them."""
+        """Whether its pods run permanently, and a change replaces them."""
         return not self.runs and not self.scheduled
 
 
@@ -132,7 +130,7 @@ _write_deployment = writer(DEPLOYMENT_SETTINGS, place=lambda name: name.removepr
 
 
 def _deployment(container: Container, held: bool) -> Manifest:
-    # Said also where it is false: a field that we leave out is others' to set.
+    # Written even if it is false, because others may set a field that is left out.
     return {**_write_deployment(container.spec.workload), PAUSED: held}
 
 
@@ -163,20 +161,20 @@ def _stateful_set(container: Container, held: bool) -> Manifest:
     settings = container.spec.workload
     assert isinstance(settings, StatefulSetSettings)
     spec = _write_stateful_set(settings)
-    # Empty is the default of newer clusters alone.
+    # Always written, because only newer clusters have a default, which is empty.
     spec["serviceName"] = settings.service_name or headless_service(container)
     if settings.update_strategy != ON_DELETE:
-        # Said also where it is 0: a field that we leave out is others' to set.
+        # Written even if it is 0, because others may set a field that is left out.
         partition = max(container.replicas, settings.update_partition) if held else settings.update_partition
         spec.setdefault("updateStrategy", {}).setdefault("rollingUpdate", {})["partition"] = partition
     if container.wanted_replicas < container.replicas and settings.claim_retention.when_scaled == DELETE:
-        # A container that is stopped keeps its claims; scaled to 0 it does not.
+        # A stopped container keeps its claims; a container that is scaled to 0 does not.
         spec["persistentVolumeClaimRetentionPolicy"]["whenScaled"] = RETAIN
     return spec
 
 
 def headless_service(container: Container) -> str:
-    """Returns the name of the first headless Service that its ports make; empty without one."""
+    """Returns the name of the first headless Service of the container's ports; empty if there is none."""
     ports = (port for port in container.ports if port.service_type == "Headless")
     return next((port.service_name or container.name for port in ports), "")
 
@@ -201,11 +199,11 @@ def _daemon_set(container: Container, held: bool) -> Manifest:
     spec = _write_daemon_set(settings)
     if held:
         return {**spec, "updateStrategy": {"type": ON_DELETE}}
-    # Said also where it is the default: a field that we leave out is others' to set.
+    # Written even if it is the default, because others may set a field that is left out.
     strategy = spec.setdefault("updateStrategy", {})
     strategy.setdefault("type", ROLLING_UPDATE)
     if settings.max_surge not in ("", "0", "0%") and not settings.max_unavailable:
-        # Kubernetes' default is 1, which it refuses then.
+        # Kubernetes' default is 1, which it refuses together with max_surge.
         strategy["rollingUpdate"]["maxUnavailable"] = 0
     return spec
 
@@ -213,8 +211,8 @@ def _daemon_set(container: Container, held: bool) -> Manifest:
 def _youngest_revision(
     daemon_set: WorkloadObject, _replica_sets: Sequence[ReplicaSet], pods: Sequence[PodObservation]
 ) -> Newest | None:
-    # Its status names none, and the generation that its pods are labelled with moves with any change of its spec.
-    # The pods are sorted by age.
+    # The youngest pod has the newest template: a DaemonSet's status names no revision, and the generation in its pods'
+    # labels changes with any change of its spec. The pods are sorted by age.
     name = next((pod.revision for pod in reversed(pods) if pod.revision), "")
     if not name:
         return None
@@ -227,7 +225,7 @@ _write_job = writer(JOB_SETTINGS, place=lambda name: name.removeprefix("job."))
 
 
 def _job(container: Container, _held: bool) -> Manifest:
-    # Said also where it is false, as that of a Deployment.
+    # Written even if it is false, as for a Deployment.
     return {**_write_job(container.spec.workload), SUSPEND: container.desired_state != "running"}
 
 
@@ -235,7 +233,7 @@ _write_cron_job = writer(CRON_JOB_SETTINGS, place=lambda name: name.removeprefix
 
 
 def _cron_job(container: Container, held: bool) -> Manifest:
-    # Said also where it is false, as that of a Deployment.
+    # Written even if it is false, as for a Deployment.
     return {
         **_write_cron_job(container.spec.workload),
         SUSPEND: held or container.desired_state != "running",
@@ -314,7 +312,7 @@ WORKLOADS: Final[Mapping[WorkloadKind, WorkloadType]] = {
         ),
     )
 }
-# By their kinds in Kubernetes.
+# The same table, by Kubernetes kind.
 WORKLOAD_KINDS: Final[Mapping[str, WorkloadType]] = {each.kind: each for each in WORKLOADS.values()}
 
 
@@ -324,12 +322,12 @@ def workload_type(container: Container) -> WorkloadType:
 
 
 def has_runs(container: Container) -> bool:
-    """Returns whether each run of a container is an object of its own, of which it names the newest."""
+    """Returns whether each run of a container is an object of its own; the container has the newest one's name."""
     return workload_type(container).runs
 
 
 def has_schedule(container: Container) -> bool:
-    """Returns whether the runs of a container are objects that its own one makes."""
+    """Returns whether the runs of a container are objects that its own object creates."""
     return workload_type(container).scheduled
 
 
@@ -339,6 +337,6 @@ def lists_runs(container: Container) -> bool:
 
 
 def is_ready_at_start(container: Container) -> bool:
-    """Returns whether pods that shall run on count as ready as soon as their main program starts."""
+    """Returns whether pods that run permanently count as ready as soon as their main program starts."""
     probes = container.spec.probes
     return workload_type(container).rolls_out and probes.readiness is None and probes.startup is None

@@ -1,12 +1,13 @@
-"""Annotations of carried objects and Services: an allow-list by kind, and the annotations that name hosts.
+"""Checks annotations and labels of carried objects, and annotations of Services.
 
-Controllers act by annotations with rights of their own. Left out on purpose, because each reaches beyond its namespace
-or into the configuration that all tenants share, and so needs `object.privileged`: nginx's snippets, `auth-url`,
-`auth-secret`, `auth-tls-secret`, `proxy-ssl-secret`, `mirror-target` and `server-alias`; Traefik's middlewares and TLS
-options; ALB's groups, actions, conditions, certificates and attributes; static addresses of clouds; shared addresses
-of MetalLB; global services of Cilium; identities of ServiceAccounts in clouds.
+Each kind has an allow-list of annotations. Controllers act on annotations with their own rights. Some annotations
+affect other namespaces or the configuration that all tenants share. They are missing from the allow-lists on purpose,
+so they need `object.privileged`: nginx's snippets, `auth-url`, `auth-secret`, `auth-tls-secret`, `proxy-ssl-secret`,
+`mirror-target` and `server-alias`; Traefik's middlewares and TLS options; ALB's groups, actions, conditions,
+certificates and attributes; static addresses of clouds; shared addresses of MetalLB; global services of Cilium;
+identities of ServiceAccounts in clouds.
 
-A key without a prefix belongs to its user, by the rules of Kubernetes.
+By the rules of Kubernetes, keys without a prefix are private to the user, so the allow-lists do not apply to them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pilothouse_server.values.key_patterns import KeyPatterns
 
 ANNOTATIONS: Final = "annotations"
 
-# Keys that describe an object, or by which deployment tools order their own work.
+# Keys that describe an object, or that deployment tools use to order their own work.
 _COMMON: Final = (
     "app.kubernetes.io/*,helm.sh/*,meta.helm.sh/*,kubectl.kubernetes.io/last-applied-configuration"
     ",kubernetes.io/description,kubernetes.io/change-cause,argocd.argoproj.io/*,checksum/*,prometheus.io/*"
@@ -64,7 +65,7 @@ _ALB: Final = ",".join(
     )
 )
 _CLOUDS: Final = "networking.gke.io/managed-certificates,kubernetes.io/ingress.allow-http"
-# By these, names of hosts come into certificates and DNS.
+# These annotations put host names into DNS (external-dns) and into certificates (cert-manager).
 DNS_NAMES: Final = frozenset({
     "external-dns.alpha.kubernetes.io/hostname", "external-dns.alpha.kubernetes.io/internal-hostname",
 })  # fmt: skip
@@ -94,13 +95,14 @@ def _allowed(*patterns: str) -> Check:
 
 
 def of_services(value: Any, found: Inspection, way: Way) -> None:
-    """Annotations of a Service: load balancers, DNS names and certificates are made by them.
+    """Checks a Service's annotations.
 
-    A setting lists keys that everybody may set. Hosts are the exception: each must be allowed, whoever gives it.
+    Controllers create load balancers and DNS names from them. A setting lists the keys that everybody may set. Hosts
+    are the exception: the namespace must allow each of them, and no permission replaces that.
     """
     for key, text in _entries(value, found, way):
         if key in DNS_NAMES:
-            # Compared at admission; one that was admitted before stays.
+            # Hosts are compared at admission only, so a host that was admitted earlier stays.
             if found.facts.allowed_hosts is not None:
                 hosts_in_text(text, found, (way, key))
         elif key not in found.keys.free and key != _EXTERNAL_DNS:
@@ -108,7 +110,7 @@ def of_services(value: Any, found: Inspection, way: Way) -> None:
 
 
 def labels(value: Any, found: Inspection, way: Way) -> None:
-    """Labels of carried objects: everybody may set those that nobody obeys."""
+    """Checks the labels of carried objects: everybody may set a label that is not guarded."""
     for key, text in _entries(value, found, way):
         if key in found.keys.guarded:
             _guarded(key, text, found, (way, key))

@@ -1,4 +1,7 @@
-"""PodDisruptionBudgets that no drain of a node can ever satisfy: a warning, or refused where the cluster says so."""
+"""Finds PodDisruptionBudgets that block every drain of a node.
+
+Such a budget causes a warning, or is refused if the cluster sets `forbid_blocking_budgets`.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,9 @@ def blocking(document: Mapping[str, Any], found: Inspection, _way: Way) -> None:
 
 
 def problem_of(document: Mapping[str, Any], pods: int | None = None) -> tuple[str, str] | None:
-    """Returns the field of `spec` that blocks every drain, and why; None: some pod may be evicted.
+    """Returns the field of `spec` that is known to block every drain, and why; or None.
 
-    `pods`: how many pods the budget selects, where that is known.
+    `pods`: the number of pods that the budget selects, if it is known.
     """
     spec = document.get("spec")
     if not isinstance(spec, dict):
@@ -46,7 +49,7 @@ def _percent(value: Any) -> int | None:
 
 
 def _amount(value: Any, pods: int | None) -> int | None:
-    """Returns a number of pods; Kubernetes rounds shares of them up. None: it depends on their number."""
+    """Returns an amount as a number of pods (Kubernetes rounds percentages up); None if it is unknown."""
     percent = _percent(value)
     if percent is None:
         return value if isinstance(value, int) and not isinstance(value, bool) else None

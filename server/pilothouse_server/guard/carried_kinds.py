@@ -1,8 +1,9 @@
-"""The allow-lists of carried kinds: Kubernetes 1.30 to 1.37, Gateway API 1.0 to 1.4. Read from the top, as `pods` is.
+"""The allow-lists of carried kinds (Kubernetes 1.30 to 1.37, Gateway API 1.0 to 1.4).
 
-A field that is missing here needs `object.privileged`; in a Role or RoleBinding `object.rbac`. Left out on purpose:
-`resource` of an Ingress's backends, `extensionRef`, `parametersRef` and `tls.options`, because their controllers decide
-their effect; addresses and infrastructure of Gateways; `frontendValidation`, `allowedListeners`.
+The lists are read from the top, as in `pods`. A field that is missing here needs `object.privileged`, or `object.rbac`
+in a Role or RoleBinding. These fields are missing on purpose: `resource` of an Ingress's backends, `extensionRef`,
+`parametersRef` and `tls.options`, because controllers decide their effect; addresses and infrastructure of Gateways;
+`frontendValidation`, `allowedListeners`.
 """
 
 from __future__ import annotations
@@ -33,20 +34,23 @@ def _kind(
 
 
 def _status(value: Any, found: Inspection, way: Way) -> None:
-    """The status of an object is the cluster's."""
+    """Refuses a status, because the cluster writes it."""
     if value:
         found.note(way, "status", "may not be set: the cluster writes it", permission=_NEVER)
 
 
 def protected_policy(document: Mapping[str, Any], found: Inspection, _way: Way) -> None:
-    """Policies add up, so one that allows everything undoes a default deny."""
+    """Requires `object.privileged` for a NetworkPolicy in a protected namespace.
+
+    NetworkPolicies are additive, so a policy that allows everything undoes a default deny.
+    """
     if found.facts.policies_protected:
         words = "is a NetworkPolicy, and network_policies of the namespace is PROTECTED"
         found.note((None, "kind"), "networkPolicies", words, permission=PRIVILEGED_OBJECT)
 
 
 def _ingress_without_rules(document: Mapping[str, Any], found: Inspection, _way: Way) -> None:
-    """An Ingress whose rules are of an unexpected shape names no host that could be compared."""
+    """Notes an empty host for an Ingress without rules and default backend: it names no host to compare."""
     spec = document.get("spec")
     if isinstance(spec, dict) and not spec.get("rules") and not spec.get("defaultBackend"):
         hosts.host(None, found, ((None, "spec"), "rules"))
@@ -57,7 +61,7 @@ def _route_hosts(document: Mapping[str, Any], found: Inspection, _way: Way) -> N
 
 
 def _scale_target(value: Any, found: Inspection, way: Way) -> None:
-    """The workload that an HPA scales: a container of the platform, which the caller may scale."""
+    """Checks that an HPA scales a container of the platform, and that the caller may scale it."""
     target = value if isinstance(value, dict) else {}
     named = (shown(target.get("kind")), shown(target.get("name")))
     known = found.facts.scalable
@@ -234,5 +238,5 @@ CARRIED_KINDS: Final[dict[tuple[str, str], KindFields]] = {
         RBAC_OBJECT,
     ),
 }
-# Custom resources: their fields are their operator's.
+# Custom resources have no list of fields: their operators decide what their fields do.
 CUSTOM: Final = KindFields({}, labels=annotation_keys.labels, annotations=annotation_keys.of_any_kind)

@@ -1,8 +1,8 @@
-"""Admission of a carried object: the rights that its document has, or the error for the first that its caller lacks.
+"""Admits carried objects: returns their rights, or raises for one that is missing.
 
-An object keeps a right that it has while nothing but its labels and annotations change; a label or an annotation is
-kept by itself. So nobody widens an object that an administrator admitted, and a Role stays when its maker loses a
-permission, until somebody changes it.
+An object keeps its rights as long as nothing but its labels and annotations changes. The right of a label or an
+annotation is kept even if the rest of the object changes. So nobody can widen an object that an administrator admitted.
+A Role stays admitted when its author loses a permission, until somebody changes it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ DOCUMENT: Final = "object.document"
 
 
 class CarriedPlace(msgspec.Struct, frozen=True):
-    """Where a carried object goes: our namespace, the Kubernetes namespace, and facts that its guard compares with.
+    """The namespaces that a carried object is sent to, and the facts for the guard.
 
-    `ours`: keys of `pilothouse.dev` that the platform sets in each object.
+    `namespace`: the platform's. `ours`: keys of `pilothouse.dev` that the platform sets in each object.
     """
 
     namespace: str
@@ -44,12 +44,12 @@ class CarriedPlace(msgspec.Struct, frozen=True):
 def admitted_rights(
     wanted: Document, stored: Document | None, place: CarriedPlace, may: May
 ) -> tuple[str, ...]:
-    """Returns the rights that a document is admitted with; the reconciler writes no others.
+    """Returns the rights of an admitted document; the reconciler writes no others.
 
     Raises:
-        PermissionDenied: the caller lacks a permission; with the field.
-        FailedPrecondition: HOST_NOT_ALLOWED, a host that the namespace may not use.
-        InvalidArgument: a part that is never sent.
+        PermissionDenied: the caller lacks a permission; the error names the field.
+        FailedPrecondition: HOST_NOT_ALLOWED, if the namespace may not use a host.
+        InvalidArgument: nobody may send a part of the document.
     """
     found = found_in(wanted, place)
     kept = set() if stored is None else _kept(wanted, found_in(stored, place), stored)
@@ -61,14 +61,14 @@ def admitted_rights(
 
 
 def found_in(document: Document, place: CarriedPlace) -> list[GuardViolation]:
-    """Returns the parts of a document that not everybody may send to its place."""
+    """Returns the parts of a document that not everybody may send to this place."""
     return violations(
         document, namespace=place.kubernetes_namespace, keys=place.keys, ours=place.ours, facts=place.facts
     )
 
 
 def missing(document: Document, place: CarriedPlace, may: May) -> PilothouseError | None:
-    """Returns why a document would be refused as a new one; None: the caller may send it."""
+    """Returns the error that refuses the document as a new object; None if the caller may send it."""
     for each in found_in(document, place):
         if not _is_allowed(each, may):
             return refusal(each, place.namespace)
@@ -76,7 +76,7 @@ def missing(document: Document, place: CarriedPlace, may: May) -> PilothouseErro
 
 
 def warnings_of(document: Document, facts: CarriedFacts) -> list[tuple[str, str]]:
-    """Returns paths of parts that are admitted and rarely meant, each with its effect."""
+    """Returns the paths of parts that are admitted but rarely intended, each with its effect."""
     if document.get("kind") == "PodDisruptionBudget" and (problem := problem_of(document, facts.pods)):
         key, words = problem
         return [(f"spec.{key}", words)]
@@ -90,7 +90,7 @@ def _is_allowed(found: GuardViolation, may: May) -> bool:
 
 
 def _kept(wanted: Document, before: list[GuardViolation], stored: Document) -> set[str]:
-    """Returns the rights that an object keeps: those of labels and annotations, and if no more changes, all."""
+    """Returns the rights that an object keeps: those of its metadata, or all if only its metadata changes."""
     same = _content(wanted) == _content(stored)
     return {each.right for each in before if same or each.steps[0] == "metadata"}
 

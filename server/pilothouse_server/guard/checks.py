@@ -1,7 +1,7 @@
-"""Values of single fields: which of them reach beyond the pod. Each check adds its findings to an `Inspection`.
+"""Checks values of single fields that have effects outside the pod.
 
-The level `baseline` of the Pod Security Standards forbids most of them, as Kubernetes 1.36 checks it
-(staging/src/k8s.io/pod-security-admission/policy); the rest it leaves open.
+Each check adds its findings to an `Inspection`. The level `baseline` of the Pod Security Standards forbids most of
+these values, as Kubernetes 1.36 checks it (staging/src/k8s.io/pod-security-admission/policy), and allows the others.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from pilothouse_server.guard.model import HOST_PATH, PRIVILEGED_OBJECT, CarriedFacts, Keys
 
-# The way to a field: the way to its holder and the last step; None at the root.
+# The path to a field, as a pair: the path to its parent and the last step. None is the root.
 Way = tuple[Any, str | int] | None
 
 _BASELINE_CAPABILITIES = frozenset({
@@ -36,24 +36,26 @@ _CONTROL_PLANE = frozenset({
     "node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/controlplane", "node-role.kubernetes.io/master",
     "node-role.kubernetes.io/etcd", "CriticalAddonsOnly",
 })  # fmt: skip
-# The API server itself, as clusters name it.
+# Audiences that mean the API server itself.
 _API_SERVERS = frozenset({
     "", "https://kubernetes.default.svc", "https://kubernetes.default.svc.cluster.local",
 })  # fmt: skip
 _SERVICE_TYPES = frozenset({"", "ClusterIP", "NodePort", "LoadBalancer"})
 _DEFAULT_ACCOUNT = ("", "default")
-# A pod may be let run as an account whose rights nobody here knows; the reconciler asks the cluster whose it is.
+# The rule for service accounts. The platform cannot see the rights of an account that it did not create, so before a
+# write, the reconciler checks on the cluster who created the account.
 ACCOUNT: Final = "serviceAccount"
 UNLISTED: Final = "unlisted"
 OBEYED_KEYS: Final = "podKeys"
 _LONGEST_VALUE = 100
-# Of the metadata the server sets the rest, or refuses it.
+# The platform sets other metadata itself, or refuses it.
 METADATA: Final = "only name, labels and annotations may be given"
 
 
 class Inspection(Protocol):
-    """The walk over one object, sent to a Kubernetes `namespace`. `keys`: those of annotations and labels that a
-    setting names.
+    """The walk over one object, which is sent to the Kubernetes `namespace`.
+
+    `keys`: the annotation and label keys that a setting lists.
     """
 
     keys: Keys
@@ -63,13 +65,13 @@ class Inspection(Protocol):
     def note(
         self, way: Way, rule: str, words: str, *what: str, permission: str = ..., instead: str = ...
     ) -> None:
-        """Notes a finding at the end of a way."""
+        """Notes a finding at this path."""
 
     def unlisted(self, way: Way, value: Any) -> None:
-        """Notes a field that no list names, unless it says nothing."""
+        """Notes a field that no list names, unless its value is empty."""
 
     def domain(self, way: Way, mapping: dict[str, Any]) -> None:
-        """Notes keys of the platform's domain."""
+        """Notes keys of the platform's domain, which only the platform sets."""
 
 
 Check = Callable[[Any, Inspection, Way], None]
@@ -82,12 +84,12 @@ def shown(value: Any) -> str:
 
 
 def _is_among(value: Any, allowed: Collection[str]) -> bool:
-    """Returns whether a value is one of these texts; no list or object is."""
+    """Returns whether a value is one of these strings; a list or an object never is."""
     return isinstance(value, str) and value in allowed
 
 
 def only(*allowed: Any, rule: str, words: str) -> Check:
-    """A field that everybody may set to one of these values."""
+    """Returns the check of a field that everybody may set to one of these values."""
 
     def check(value: Any, found: Inspection, way: Way) -> None:
         if value is not None and not any(type(value) is type(each) and value == each for each in allowed):
@@ -97,7 +99,7 @@ def only(*allowed: Any, rule: str, words: str) -> Check:
 
 
 def listed(allowed: Collection[str], *, rule: str, words: str) -> Check:
-    """A list of texts of which everybody may give these."""
+    """Returns the check of a list of strings, in which everybody may use the `allowed` ones."""
 
     def check(value: Any, found: Inspection, way: Way) -> None:
         if type(value) is not list:
@@ -175,7 +177,7 @@ def sysctl(value: Any, found: Inspection, way: Way) -> None:
 def toleration(value: Any, found: Inspection, way: Way) -> None:
     key = value.get("key", "") if isinstance(value, dict) else ""
     if not key or not isinstance(key, str) or key in _CONTROL_PLANE:
-        # An empty key is every taint's.
+        # An empty key tolerates every taint.
         effect = value.get("effect", "") if isinstance(value, dict) else shown(value)
         words = "lets its pods run on the nodes of the control plane"
         found.note(way, "tolerations", words, shown(key), shown(effect))
@@ -200,7 +202,7 @@ def host_path(value: Any, found: Inspection, way: Way) -> None:
 
 
 def pod_annotations(value: Any, found: Inspection, way: Way) -> None:
-    """Annotations of pods: profiles of old, and keys that others obey."""
+    """Checks annotations of pods: the former ones for profiles, and the keys that operators and meshes obey."""
     obeyed_keys(value, found, way)
     for key, text in value.items() if isinstance(value, dict) else ():
         if key.startswith(_APPARMOR):
@@ -208,7 +210,7 @@ def pod_annotations(value: Any, found: Inspection, way: Way) -> None:
                 words = f'takes the profile of AppArmor away by "{key}"'
                 found.note((way, key), "appArmor", words, key, shown(text))
         elif key.startswith(_SECCOMP):
-            # Kubernetes heeds them before 1.27 only.
+            # Only Kubernetes before 1.27 applies these annotations.
             usual = text in ("runtime/default", "docker/default") or str(text).startswith("localhost/")
             if not usual:
                 words = f'takes the filter of system calls away by "{key}"'
@@ -216,12 +218,12 @@ def pod_annotations(value: Any, found: Inspection, way: Way) -> None:
 
 
 def never_given(value: Any, found: Inspection, way: Way) -> None:
-    """Metadata of pods beyond labels and annotations: no caller may give them."""
+    """Refuses metadata of pods other than labels and annotations, for every caller."""
     found.note(way, "metadata", f"may not be set: {METADATA}", shown(value), permission="")
 
 
 def obeyed_keys(value: Any, found: Inspection, way: Way) -> None:
-    """Annotations or labels of pods and what makes them: keys by which pods get networks, identities or programs."""
+    """Checks labels or annotations for guarded keys: they give pods networks, identities or programs."""
     if not isinstance(value, dict):
         found.unlisted(way, value)
         return

@@ -1,7 +1,7 @@
-"""Hosts in carried objects and Services: each must be among the `allowed_hosts` of its namespace.
+"""Checks hosts of carried objects and Services against the `allowed_hosts`.
 
-The patterns of two namespaces of a cluster do not overlap, so no host belongs to the first that asks, and a refusal
-reveals nothing of others. An empty host stands for every host and needs `object.privileged`.
+The patterns of two namespaces of a cluster do not overlap. So a namespace does not get a host by using it first, and a
+refusal reveals nothing about other namespaces. An empty host means every host and needs `object.privileged`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MOST_HOSTS = 1000
 
 
 def host(value: Any, found: Inspection, way: Way) -> None:
-    """A host, or `*.x`, that must not be empty."""
+    """Checks a host or a wildcard (`*.x`); an empty host needs `object.privileged`."""
     if value in (None, ""):
         found.note(way, "emptyHost", _EMPTY, permission=PRIVILEGED_OBJECT)
         return
@@ -45,7 +45,7 @@ def refusal(found: GuardViolation, field: str) -> FailedPrecondition:
 
 
 def field(key: str) -> Check:
-    """The host in a field of an object; a missing field is an empty host."""
+    """Returns the check of the host in a field of an object; a missing field counts as an empty host."""
 
     def check(value: Any, found: Inspection, way: Way) -> None:
         if isinstance(value, dict):
@@ -55,7 +55,7 @@ def field(key: str) -> Check:
 
 
 def fields(key: str) -> Check:
-    """The hosts in a list of an object; a missing or empty list is an empty host."""
+    """Returns the check of the hosts in a list of an object; a missing or empty list counts as an empty host."""
 
     def check(value: Any, found: Inspection, way: Way) -> None:
         if not isinstance(value, dict):
@@ -71,7 +71,7 @@ def fields(key: str) -> Check:
 
 
 def hosts_in_text(text: Any, found: Inspection, way: Way) -> None:
-    """The hosts of an annotation, separated by commas."""
+    """Checks the hosts in an annotation, separated by commas."""
     names = str(text).split(",")
     if len(names) > _MOST_HOSTS:
         found.note(way, HOST, f"must have at most {_MOST_HOSTS} hosts", permission="")

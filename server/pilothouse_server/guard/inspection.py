@@ -1,6 +1,7 @@
-"""The walk over a complete object. It costs about as much as rendering the object: a few microseconds a container.
+"""Walks over a complete object and collects its violations.
 
-A way is a chain of pairs, and becomes a path only where something is found.
+The walk costs about as much as rendering the object: a few microseconds per container. A path is kept as a chain of
+pairs (`Way`), and is converted to steps only for a finding.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from pilothouse_server.guard.pods import FREE, WORDS
 from pilothouse_server.values.document_paths import selected
 
 DOMAIN: Final = "pilothouse.dev"
-# By these a caller says how the simulated cluster treats pods.
+# The domain of the keys with which a caller sets how the simulated cluster treats pods.
 _SIMULATED = f"simulate.{DOMAIN}"
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _ALL_KINDS: Final[Mapping[Any, KindFields]] = {**KINDS, **CARRIED_KINDS}
-# An empty object may mean much: an empty `namespaceSelector` selects all namespaces.
+# Values without effect. An empty object is not one: an empty `namespaceSelector` selects all namespaces.
 _NOTHING: Final[tuple[Any, ...]] = (None, "", [])
 _NEVER: Final = ""
-# A name, and preconditions by which the platform writes to one object alone.
+# The name, and the preconditions with which the platform writes only to one exact object.
 _IDENTITY: Final = frozenset({"name", "uid", "resourceVersion"})
 
 
@@ -46,10 +47,11 @@ def violations(
     ours: Collection[str] = (),
     facts: CarriedFacts = UNCOMPARED,
 ) -> list[GuardViolation]:
-    """Returns the parts of an object that not everybody may send, in the order of its fields.
+    """Returns the parts of an object that not everybody may send, in field order.
 
-    `namespace`: the Kubernetes namespace that it may be sent to. `ours`: keys of `pilothouse.dev` that the platform
-    itself has set in it; a caller's object has none. `facts`: those of carried objects.
+    `namespace`: the Kubernetes namespace that the object may be sent to. `ours`: keys of `pilothouse.dev` that the
+    platform itself sets in the object; none for an object from a caller. `facts`: what a carried object is compared
+    with.
     """
     walk = _Walk(keys, frozenset(ours), namespace, facts)
     version, kind = document.get("apiVersion"), document.get("kind")
@@ -78,7 +80,7 @@ def violations(
 
 
 class _Walk:
-    """One object: see `checks.Inspection`."""
+    """The walk over one object; implements `checks.Inspection`."""
 
     def __init__(self, keys: Keys, ours: frozenset[str], namespace: str, facts: CarriedFacts) -> None:
         self.keys = keys
@@ -119,7 +121,7 @@ class _Walk:
                 self.note((way, key), "domain", "is a key that the platform sets", permission=_NEVER)
 
     def walk(self, value: Any, node: Any, way: Way) -> None:
-        """Notes the findings in a field, of which `node` is the entry in an allow-list."""
+        """Notes the findings in a field; `node` is the field's entry in an allow-list."""
         kind = type(node)
         if value is None:
             return
@@ -161,7 +163,7 @@ class _Walk:
 
 
 def _opened(facts: CarriedFacts, version: Any, kind: Any) -> OpenedKind | None:
-    """Returns how the cluster opens a kind; no cluster opens one that has a list, or that is never taken."""
+    """Returns how the cluster opens a kind, or None. Kinds that are built in or never taken cannot be opened."""
     opened = facts.opened
     if opened is None or (opened.api_version, opened.kind) != (version, kind):
         return None
@@ -169,7 +171,10 @@ def _opened(facts: CarriedFacts, version: Any, kind: Any) -> OpenedKind | None:
 
 
 def _of_custom(walk: _Walk, document: Mapping[str, Any], opened: OpenedKind) -> list[GuardViolation]:
-    """Returns the findings in a custom resource: its operator decides what its fields do, so only paths are listed."""
+    """Returns the findings in a custom resource.
+
+    Its operator decides what its fields do, so there is no allow-list: only the refused paths are compared.
+    """
     walk.permission = PRIVILEGED_OBJECT
     if not opened.to_tenants:
         words = f"is {opened.kind}, which the cluster opens to holders of {PRIVILEGED_OBJECT} alone"

@@ -1,4 +1,4 @@
-"""Findings of the guard in an object, and the keys of annotations and labels that a setting names."""
+"""The guard's findings, and the annotation and label keys that a setting lists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PRIVILEGED: Final = "container.privileged"
 PRIVILEGED_OBJECT: Final = "object.privileged"
 HOST_PATH: Final = "storage.host_path"
 RBAC_OBJECT: Final = "object.rbac"
-# The rule of a host that is not among those of the namespace.
+# The rule for a host that the namespace may not use.
 HOST: Final = "host"
 
 # From the root of the object to a field: keys of mappings, positions in lists.
@@ -21,23 +21,25 @@ Steps = tuple[str | int, ...]
 
 
 class Keys(msgspec.Struct, frozen=True):
-    """Keys by the permission to set them: everybody may set `free` ones of Services, few callers `guarded` ones of
-    pods.
+    """Annotation and label keys, by the permission to set them.
+
+    `free`: keys of Services that everybody may set. `guarded`: keys of pods that only privileged callers may set.
     """
 
     free: KeyPatterns
     guarded: KeyPatterns
 
 
-# For callers that have checked keys before: no key is found.
+# For callers that have already checked the keys: no key causes a finding.
 UNGUARDED: Final = Keys(free=KeyPatterns("*"), guarded=KeyPatterns(""))
 
 
 class GuardViolation(msgspec.Struct, frozen=True):
     """A part of an object that not everybody may send.
 
-    `rule`: its name. `words`: the effect of the field, after its path. `what`: the value, at any place. `permission`:
-    the one that a caller needs to send it; empty: it is never sent. `instead`: one that suffices as well.
+    `rule`: the name of the rule. `words`: the effect of the field, worded to follow its path. `what`: the value,
+    independent of its position in the object. `permission`: the permission that a caller needs to send the part; empty
+    if nobody may send it. `instead`: another permission that also suffices.
     """
 
     steps: Steps
@@ -54,7 +56,7 @@ class GuardViolation(msgspec.Struct, frozen=True):
 
     @property
     def right(self) -> str:
-        """The right that the part gives, at any place in the pods: `capabilities NET_ADMIN`."""
+        """The right that the part gives, independent of its position in the object: `capabilities NET_ADMIN`."""
         return " ".join((self.rule, *self.what))
 
 
@@ -70,9 +72,10 @@ def written(steps: Steps) -> str:
 
 
 class OpenedKind(msgspec.Struct, frozen=True):
-    """A kind of custom resources that a cluster opens. `to_tenants`: else only to holders of `object.privileged`.
+    """A kind of custom resources that a cluster opens.
 
-    `refused_paths`: fields that only they may set, as steps of `values.document_paths`.
+    `to_tenants`: whether it is open to everybody, or only to holders of `object.privileged`. `refused_paths`: fields
+    that only those holders may set, as steps of `values.document_paths`.
     """
 
     api_version: str
@@ -82,11 +85,12 @@ class OpenedKind(msgspec.Struct, frozen=True):
 
 
 class CarriedFacts(msgspec.Struct, frozen=True):
-    """The facts of a namespace and its cluster that carried objects are compared with. None: not compared.
+    """The facts that carried objects are compared with. None: not compared.
 
     `allowed_hosts`: patterns in normal form. `shared_gateways`: `namespace/name` on the cluster. `roles`: the documents
-    of the namespace's Roles by name, for RoleBindings. `scalable`: kind and name on the cluster of its containers, for
-    HPAs. `pods`: how many a PodDisruptionBudget selects. `opened`: the kind of a custom resource.
+    of the namespace's Roles by name, for RoleBindings. `scalable`: the namespace's containers, by kind and name on the
+    cluster, for HPAs. `pods`: the number of pods that a PodDisruptionBudget selects. `opened`: the kind of a custom
+    resource.
     """
 
     allowed_hosts: Collection[str] | None = None
@@ -99,16 +103,16 @@ class CarriedFacts(msgspec.Struct, frozen=True):
     opened: OpenedKind | None = None
 
 
-# For objects that were compared before: an object is written later than it was admitted.
+# For writes: the object was compared when it was admitted.
 UNCOMPARED: Final = CarriedFacts()
 
 
 class Admitted(msgspec.Struct, frozen=True):
-    """The content that an object may have which is written to a cluster.
+    """The content that is allowed in an object that is written to a cluster.
 
-    `namespace`: the Kubernetes namespace. `ours`: keys of `pilothouse.dev` that the platform sets. `rights`: those
-    that a caller was allowed to give; None: no caller was checked, so only content that is never sent is refused.
-    `opened`: the kind, if it is one of custom resources.
+    `namespace`: the Kubernetes namespace. `ours`: keys of `pilothouse.dev` that the platform sets. `rights`: the rights
+    that a caller was allowed to give; None if no caller was checked, so that only content that nobody may send is
+    refused. `opened`: the kind of a custom resource.
     """
 
     namespace: str

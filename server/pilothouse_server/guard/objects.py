@@ -12,8 +12,11 @@ from pilothouse_server.guard.pods import FREE, LABEL_SELECTOR, TEMPLATE, WORDS
 
 
 class KindFields(msgspec.Struct, frozen=True):
-    """`fields`: those that everybody may set. The metadata are alike for all kinds but for the checks of `labels` and
-    `annotations`. `permission`: the one that a field needs which is not listed.
+    """The allow-list of one kind.
+
+    `fields`: fields that everybody may set. `permission`: the permission that any other field needs. `labels` and
+    `annotations`: their checks; the rules for other metadata are the same for all kinds. `whole`: a check of the
+    complete object.
     """
 
     fields: dict[str, Any]
@@ -127,7 +130,8 @@ _CRON_JOB = {
     }
 }
 KINDS: Final[dict[tuple[str, str], KindFields]] = {
-    # Operators add programs to the pods of Deployments with such keys, and meshes pass Services with such labels by.
+    # Workloads and Services have guarded keys, too: operators add programs to the pods of Deployments with such keys,
+    # and meshes leave out Services with such labels.
     ("apps/v1", "Deployment"): KindFields(
         _DEPLOYMENT, PRIVILEGED, labels=checks.obeyed_keys, annotations=checks.obeyed_keys
     ),
@@ -150,6 +154,6 @@ KINDS: Final[dict[tuple[str, str], KindFields]] = {
     ("v1", "Secret"): KindFields({"data": WORDS, "stringData": WORDS, "immutable": FREE, "type": FREE}),
     ("v1", "PersistentVolumeClaim"): KindFields(_CLAIM),
     ("v1", "Namespace"): KindFields({}, cluster_scoped=True),
-    # Only that of a namespace's own quota is sent; callers have no way to send one.
+    # The platform sends only the ResourceQuota of a namespace's own quota; callers cannot send one.
     ("v1", "ResourceQuota"): KindFields({"spec": {"hard": WORDS}}),
 }

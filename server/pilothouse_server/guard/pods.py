@@ -1,10 +1,10 @@
-"""The allow-list of a pod's fields, Kubernetes 1.30 to 1.37: those that everybody may set, and the checks of values.
+"""The allow-list of pod fields, Kubernetes 1.30 to 1.37, and checks of values.
 
-A field that is missing here needs `container.privileged`: the lists are read from the top, so a field is free only if
-each of its holders is listed. Left out on purpose: volumes of drivers (`csi`, `nfs` …) and generic ephemeral ones,
-which pass by the platform's volumes and quota; `resourceClaims`; `overhead`; `namespaces` and `namespaceSelector` of
-pod affinity, which keep pods of other namespaces off nodes; `matchFields` of node affinity, which name a node;
-ephemeral containers.
+A field that is missing here needs `container.privileged`. The lists are read from the top, so a field is free only if
+each of its parents is listed. These fields are missing on purpose: volumes of drivers (`csi`, `nfs` …) and generic
+ephemeral volumes, which bypass the platform's volumes and quota; `resourceClaims`; `overhead`; `namespaces` and
+`namespaceSelector` of pod affinity, which keep pods of other namespaces off nodes; `matchFields` of node affinity,
+which name a node; ephemeral containers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pilothouse_server.guard import checks
 
 # A scalar, or a list of scalars.
 FREE: Final = "free"
-# A mapping with keys of the caller's, of scalars.
+# A mapping of scalars, with keys that the caller chooses.
 WORDS: Final = "words"
 
 

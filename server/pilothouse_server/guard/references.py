@@ -1,7 +1,8 @@
-"""References of carried objects to others: none leaves the namespace without `object.privileged`.
+"""Checks references of carried objects: another namespace needs a permission.
 
-`parentRefs` may also name the gateways that the cluster shares. A ReferenceGrant is never taken from a caller, so a
-reference into another namespace would depend on grants that stand there already.
+A reference into another namespace needs `object.privileged`, but `parentRefs` may also name the gateways that the
+cluster shares. The platform accepts no ReferenceGrant from a caller, so a reference into another namespace would depend
+on grants that already exist there.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ _SERVICE: Final = ("", "Service")
 
 
 def _referenced(value: dict[str, Any], default: tuple[str, str]) -> tuple[str, str]:
-    """Returns group and kind of a reference; Gateway API calls the group of Services also core."""
+    """Returns the group and kind of a reference; Gateway API also accepts "core" for the empty group."""
     group, kind = value.get("group"), value.get("kind")
     group = default[0] if group is None else "" if group == "core" else group
     return shown(group), shown(default[1] if kind is None else kind)
 
 
 def _reference(default: tuple[str, str], *more: tuple[str, str]) -> Check:
-    """A reference to an object of these kinds, in the object's own namespace."""
+    """Returns the check of a reference: to an object of these kinds, in the object's own namespace."""
 
     def check(value: Any, found: Inspection, way: Way) -> None:
         if not isinstance(value, dict):
@@ -56,31 +57,31 @@ _own_parent: Final = _reference(_GATEWAY, _SERVICE)
 
 
 def parent(value: Any, found: Inspection, way: Way) -> None:
-    """A parent of a route: a Gateway or, in a mesh, a Service."""
+    """Checks the parent of a route: a Gateway or, in a mesh, a Service."""
     if isinstance(value, dict) and _referenced(value, _GATEWAY) == _GATEWAY:
         shared = found.facts.shared_gateways
-        # At its write the gateway was compared before.
+        # None is passed at a write: the gateway was compared when the route was admitted.
         if shared is None or f"{value.get('namespace')}/{value.get('name')}" in shared:
             return
     _own_parent(value, found, way)
 
 
 def routes_from(value: Any, found: Inspection, way: Way) -> None:
-    """The namespaces whose routes a listener takes."""
+    """Checks the namespaces from which a listener accepts routes."""
     if value not in (None, "", "Same", "None"):
         words = "takes routes of other Kubernetes namespaces"
         found.note(way, OTHER_NAMESPACE, words, shown(value), permission=PRIVILEGED_OBJECT)
 
 
 def default_backend(value: Any, found: Inspection, way: Way) -> None:
-    """The backend of an Ingress for requests that no rule takes."""
+    """Checks the backend of an Ingress for requests that match no rule."""
     if value is not None:
         words = "takes requests of every host"
         found.note(way, "defaultBackend", words, shown(value), permission=PRIVILEGED_OBJECT)
 
 
 def path_of_ingress(value: Any, found: Inspection, way: Way) -> None:
-    """A path, which controllers write into their configuration."""
+    """Checks a path, which controllers write into their configuration."""
     if value is not None and (not isinstance(value, str) or any(each in value for each in _CONTROLS)):
         words = "holds characters that may end a line of a controller's configuration"
         found.note(way, "path", words, shown(value), permission=PRIVILEGED_OBJECT)

@@ -1,9 +1,9 @@
-"""Roles and RoleBindings of a namespace: nobody gives programs more than they hold themselves.
+"""Checks Roles and RoleBindings: callers cannot give rights that they lack.
 
-A caller without `object.rbac` makes Roles of rules that stand in one table: Kubernetes group, resource and verb, and
-the permission for the same act here. Everything else needs `object.rbac`: wildcards, `escalate`, `bind`, `impersonate`,
-tokens of service accounts, and each verb that makes or changes pods, workloads, Services or routes, because a program
-that uses it goes around this guard and around the audit log.
+`TABLE` maps a Kubernetes group, resource and verb to the permission for the same action on the platform. A caller
+without `object.rbac` may use only rules from this table. Everything else needs `object.rbac`: wildcards, `escalate`,
+`bind`, `impersonate`, tokens of service accounts, and each verb that creates or changes pods, workloads, Services or
+routes, because a program that uses such a verb bypasses this guard and the audit log.
 
 A RoleBinding gives the rights of its Role, so its caller needs the same permissions as for the Role.
 """
@@ -47,7 +47,7 @@ TABLE: Final[Mapping[tuple[str, str, str], str]] = {
     **_reading("container", "batch", "jobs", "jobs/status", "cronjobs", "cronjobs/status"),
     **_reading("container", "", "events"),
     **_reading("container", "events.k8s.io", "events"),
-    # Events tell of other objects, and change nothing.
+    # Events describe other objects and change nothing.
     **_writing("object", "", "events"),
     **_writing("object", "events.k8s.io", "events"),
     **_reading("service", "", "services", "services/status", "endpoints"),
@@ -63,7 +63,7 @@ TABLE: Final[Mapping[tuple[str, str, str], str]] = {
     **_reading("object", "autoscaling", "horizontalpodautoscalers", "horizontalpodautoscalers/status"),
     **_reading("object", GATEWAY, "gateways", "gateways/status", "httproutes", "httproutes/status"),
     **_reading("object", RBAC, "roles", "rolebindings"),
-    # Locks by which the programs of a namespace choose a leader.
+    # Locks that the programs of a namespace use for leader election.
     **_reading("object", "coordination.k8s.io", "leases"),
     **_writing("object", "coordination.k8s.io", "leases"),
     ("metrics.k8s.io", "pods", "get"): "metrics.get",
@@ -72,14 +72,14 @@ TABLE: Final[Mapping[tuple[str, str, str], str]] = {
 
 
 def rules(value: Any, found: Inspection, way: Way) -> None:
-    """The rules of a Role."""
+    """Checks the rules of a Role."""
     for number, permission, words, what in _needs(value):
         at = way if number is None else (way, number)
         found.note(at, _RULE, words, *what, permission=permission, instead=RBAC_OBJECT)
 
 
 def _needs(value: Any) -> Iterator[tuple[int | None, str, str, tuple[str, ...]]]:
-    """Yields the needs of a Role's rules: position, permission, words, and the parts of the right."""
+    """Yields what a Role's rules need: position of the rule, permission, words, and the parts of the right."""
     if value is None:
         return
     if not isinstance(value, list):
@@ -127,7 +127,7 @@ def _size(parts: Iterable[list[str]]) -> int:
 
 
 def bound_role(value: Any, found: Inspection, way: Way) -> None:
-    """The Role that a RoleBinding gives: one of the platform in its namespace; its caller holds the rights."""
+    """Checks the Role of a RoleBinding: a Role of the platform in the namespace, whose rights the caller has."""
     role = value if isinstance(value, dict) else {}
     name = shown(role.get("name"))
     if (role.get("apiGroup") or RBAC, role.get("kind")) != (RBAC, "Role"):
@@ -147,7 +147,7 @@ def bound_role(value: Any, found: Inspection, way: Way) -> None:
 
 
 def subject(value: Any, found: Inspection, way: Way) -> None:
-    """A subject of a RoleBinding: a ServiceAccount of its namespace."""
+    """Checks a subject of a RoleBinding: a ServiceAccount of its namespace."""
     who = value if isinstance(value, dict) else {}
     if who.get("kind") != "ServiceAccount" or who.get("apiGroup"):
         words = "is no ServiceAccount: people and groups get rights here, by grants"

@@ -43,7 +43,7 @@ def _uptime(value: model.Container) -> timedelta | None:
 def _time_since(status: model.Status, started_at: datetime | None) -> timedelta | None:
     if status != "running" or started_at is None:
         return None
-    # The cluster reports its start by its own clock, which may be ahead.
+    # The start is a time of the cluster's clock, which may be ahead.
     return max(timedelta(0), datetime.now(UTC) - started_at)
 
 
@@ -54,7 +54,7 @@ _SOURCE_WORDS = "one of config_map, secret, downward_api, service_account_token 
 
 
 def _check_choices(message: pb.Container) -> None:
-    """Refuses a probe and a hook that do nothing, and a volume that shows nothing."""
+    """Refuses probes and hooks without a handler, and volumes without a source."""
     for number, volume in enumerate(message.pod_volumes):
         if volume.WhichOneof("source") is None:
             raise invalid(f"container.pod_volumes[{number}].source", _VOLUME_WORDS, reason="REQUIRED")
@@ -86,7 +86,7 @@ CONTAINER: Converter[model.Container, pb.Container] = Converter(
         computed={"conditions": _conditions, "uptime": _uptime, "warnings": _warnings},
         struct_only=(
             *("id", "namespace_ref", "updated_by", "row_version"),
-            # Between desired and observed: callers see what becomes of them.
+            # Internal state: callers see its effects in other fields.
             *("volumes", "desired_state", "hold_rollout", "imported", "spec.restarted_at", "spec.taken_over"),
             *("spec.rights", "spec.replaced_generation", "spec.run", "spec.most_replicas", "revision_number"),
             "observed.conditions",
@@ -104,13 +104,14 @@ def _added_to(ready: model.CachedContainer) -> bytes:
     return added if uptime is None else added + _UPTIME.answer(duration(uptime))
 
 
-# Of few users there are many containers.
+# Many containers have the same few creators.
 @lru_cache(maxsize=1024)
 def _made_by(username: str) -> bytes:
     return _CREATED_BY.answer(username.encode())
 
 
-# The creator's name and the time since the start change without the container, and a condition with its volumes.
+# The creator's name and the time since the start change without the container, so they are added to each response. A
+# condition about the container's volumes changes with the volumes, so containers that show it are not cached.
 CACHE: MessageCache[model.Container, pb.Container] = MessageCache(
     CONTAINER,
     ("created_by", "uptime"),

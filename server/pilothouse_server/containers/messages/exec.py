@@ -1,4 +1,4 @@
-"""A program that runs in a pod: input from the caller's stream of messages, output back, concurrently."""
+"""Passes the caller's input to a program in a pod, and its output back."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def exec_answers(
                         {output} if feeding.done() else {output, feeding}, return_when=asyncio.FIRST_COMPLETED
                     )
                     if feeding.done() and not output.done():
-                        # An error of the input ends the call; its end does not.
+                        # An error of the input ends the call; the end of the input does not.
                         feeding.result()
             finally:
                 if not output.done():
@@ -85,20 +85,20 @@ async def _feed(
 
 
 class Transcript:
-    """The first bytes that went to a program and came from it, kept for the audit record if that is `wanted`."""
+    """The first bytes of a program's input and output, stored for the audit record if `wanted`."""
 
     def __init__(self, *, wanted: bool) -> None:
         self._wanted = wanted
         self._kept: dict[str, bytearray] = {}
 
     def add(self, stream: str, data: bytes) -> None:
-        """Keeps the bytes that there is room for."""
+        """Stores bytes of a stream, until it has `_KEPT_BYTES`."""
         if self._wanted:
             kept = self._kept.setdefault(stream, bytearray())
             kept += data[: max(0, _KEPT_BYTES - len(kept))]
 
     def facts(self) -> dict[str, str]:
-        """Returns the text by stream; NUL, which the database cannot hold, as a replacement character."""
+        """Returns the text by stream; a replacement character stands for NUL, which PostgreSQL cannot store."""
         return {
             stream: bytes(kept).decode("utf-8", "replace").replace("\x00", "\ufffd")
             for stream, kept in self._kept.items()
@@ -106,21 +106,21 @@ class Transcript:
 
 
 def exec_output(output: Output) -> pb.ExecResponse:
-    """Returns bytes that a program wrote."""
+    """Returns the message with bytes that a program wrote."""
     if output.stream == "stdout":
         return pb.ExecResponse(stdout=output.data)
     return pb.ExecResponse(stderr=output.data)
 
 
 def ending(ended: Ended) -> dict[str, int | str]:
-    """Returns how a program ended, for the audit record; with -1, why it could not be run."""
+    """Returns how a program ended, for the audit record; with -1, also why it could not be run."""
     facts: dict[str, int | str] = {"exit_code": ended.exit_code}
     if ended.message:
-        # It may repeat what was to be run.
+        # The message may repeat the command line.
         facts["message"] = masked_argument(ended.message[:_MOST_CHARACTERS])
     return facts
 
 
 def exec_result(ended: Ended) -> pb.ExecResponse:
-    """Returns how a program ended."""
+    """Returns the message with the result of a program."""
     return pb.ExecResponse(result=pb.ExecResult(exit_code=ended.exit_code, message=ended.message))

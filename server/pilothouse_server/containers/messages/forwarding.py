@@ -1,4 +1,4 @@
-"""Bytes for a pod from the caller's stream of messages, and back, concurrently."""
+"""Passes bytes between the caller's stream and a pod, in both directions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def forwarded_bytes(
                         {output} if feeding.done() else {output, feeding}, return_when=asyncio.FIRST_COMPLETED
                     )
                     if feeding.done() and not output.done():
-                        # An error of the input ends the call; its end does not.
+                        # An error of the input ends the call; the end of the input does not.
                         feeding.result()
             finally:
                 if not output.done():

@@ -1,8 +1,9 @@
-"""The watch of images: which images an event is about, and how its caller sees them.
+"""The watch of images: the images of an event, as the caller sees them.
 
-An image belongs to no namespace: a caller sees those that its containers use, with the number of these containers. So
-an image changes for a caller if a container comes or goes, if a container uses another one (the database puts an event
-about both), or if its row changes. Each time the images are read again as the caller.
+An image belongs to no namespace. A caller sees the images that visible containers use, with the number of these
+containers. So an image changes for a caller if a container is created or deleted, if a container changes to another
+image (the database writes an event for each of the two), or if the image's row changes. Each time, the images are read
+again with the caller's rights.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ async def _reload(
     for name in _names(event):
         reference = ImageReference.parse(name)
         if reference.tag:
-            # Of the pulls of a tag, each of which has a digest, the last is the image.
+            # Each pull of a tag has its own digest; the image is the last pull.
             reference = replace(reference, digest="")
         image = await operations.find_image(transaction, reference, visible)
         if image is not None:
@@ -51,10 +52,10 @@ async def _reload(
 
 
 def _names(event: FeedEvent) -> list[str]:
-    """The images that an event is about."""
+    """Returns the images that an event is about."""
     if event.resource_type == "image":
         return [event.name]
-    # Where a container begins to use another image, both images have events of their own.
+    # If a container changes to another image, both images have their own events.
     if event.kind == "modified":
         return []
     container = pb.Container.FromString(event.message)

@@ -11,7 +11,7 @@ from pilothouse_server.containers.pod_log_reader import Entry, Problem
 
 
 def log_entry(entry: Entry) -> pb.LogEntry:
-    """Returns one line."""
+    """Returns the message for one line."""
     seconds, nanos = divmod(entry.line.nanoseconds, 1_000_000_000)
     return pb.LogEntry(
         container=entry.container,
@@ -30,7 +30,7 @@ def log_answer(
     several: bool,
     programs: Sequence[str] = (),
 ) -> pb.StreamLogsResponse:
-    """Returns some lines, and the problems that keep others from coming."""
+    """Returns the message for some lines, and for the problems of logs that cannot be read."""
     return pb.StreamLogsResponse(
         entries=[log_entry(item) for item in batch if isinstance(item, Entry)],
         problems=[

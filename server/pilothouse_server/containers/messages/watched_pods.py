@@ -1,7 +1,7 @@
-"""The pods in the watch of one container: read as the caller for each response, and added to it.
+"""Adds the pods of a container to the responses of its watch.
 
-A pod changes more often than its container, and has no events of its own. So the pods come with each change of the
-container and with each bookmark, as they are at that moment.
+The pods are read with the caller's rights for each response. A pod changes more often than its container, and has no
+events of its own. So each change of the container and each bookmark contains the pods as they are at that moment.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ async def _pods(call: Call) -> bytes:
             found = await operations.locate(transaction, request.namespace, request.name)
             pods, _ = await operations.list_observed_pods(transaction, found.id, _EVERY)
     except NotFound:
-        # Its deletion follows.
+        # The container's deletion event follows.
         return b""
     to_proto = pod_to_proto(found)
     chosen = sorted(pods, key=lambda pod: (pod.ready, pod.name))[:_MOST]

@@ -1,1 +1,1 @@
-"""Calls that reach into the pods of a container."""
+"""Calls that access the pods of a container."""

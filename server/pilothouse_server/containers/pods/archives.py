@@ -1,7 +1,7 @@
 """Archives that `tar` in a container writes or unpacks, as `kubectl cp` does it.
 
-Paths are absolute and come after `-C` or with `./` before them, so none is taken for an option. The server counts the
-bytes and passes them on. Names in an archive are checked by whoever unpacks it: the client, and `tar` in a pod.
+Paths are absolute after `-C`, and names begin with `./`, so `tar` takes none for an option. The server counts the bytes
+and passes them on. The program that unpacks an archive checks the names in it: the client, or `tar` in a pod.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LAST_WORDS_BYTES = 1000
 
 
 def packing(path: str) -> Sequence[str]:
-    """Returns the command that writes a file or folder as an archive, with names from its last part on."""
+    """Returns the command that writes a file or folder as an archive, with names relative to the parent folder."""
     folder, name = posixpath.split(posixpath.normpath(path))
     return ("tar", "cf", "-", "-C", folder, f"./{name}")
 
@@ -55,7 +55,7 @@ async def packed(call: Call, opened: RunningProgram) -> AsyncGenerator[bytes, No
 
 
 async def unpacked(call: Call, parts: AsyncIterator[bytes], opened: RunningProgram) -> int:
-    """Sends an archive to `tar`, and returns its size. Raises as `packed`."""
+    """Sends an archive to `tar`, and returns its size. Raises as `packed` does."""
     size = 0
 
     async def send() -> None:
@@ -69,7 +69,7 @@ async def unpacked(call: Call, parts: AsyncIterator[bytes], opened: RunningProgr
     sending = asyncio.create_task(send(), name="copy to a pod")
     ending = asyncio.create_task(_end(opened), name="end of a copy")
     try:
-        # An error of the input ends the call; its end does not.
+        # An error of the input ends the call; the end of the input does not.
         await asyncio.wait({sending, ending}, return_when=asyncio.FIRST_COMPLETED)
         if sending.done() and not ending.done():
             sending.result()

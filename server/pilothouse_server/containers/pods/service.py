@@ -1,4 +1,4 @@
-"""Calls that reach into pods: logs and programs. A part of ContainerService."""
+"""The part of ContainerService for pods: logs, programs, ports and files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PlaceInPod = pb.ExecStart | pb.PortForwardStart | pb.CopyFromRequest | pb.CopyTo
 
 
 class PodCalls:
-    """The handlers of calls that reach into pods."""
+    """The handlers of calls that access pods."""
 
     def __init__(self, page_key: bytes, connect: Connect, keys: Keys) -> None:
         self._page_key = page_key
@@ -92,7 +92,7 @@ class PodCalls:
         choice = _choice(request, pods)
         several = query.several_programs or bool(request.label_selector) or wanted_pods > 1
         if request.follow or choice or several:
-            # It may be long until there is a line, and a caller wants to know that the stream is there.
+            # The first line may come late, but the caller must know that the stream is open.
             call.resume_token = position_token(self._page_key, bound_to, positions)
             yield messages.log_answer(
                 (), pods=len(pods), resume_token=call.resume_token, several=several, programs=choice
@@ -124,7 +124,7 @@ class PodCalls:
             )
             async with running as opened:
                 if start.HasField("terminal_size"):
-                    # Before all else, or the program would begin without.
+                    # Sent first, so that the program starts with this size.
                     await opened.resize(start.terminal_size.width, start.terminal_size.height)
                 yield pb.ExecResponse(started=pb.ExecStarted(pod=pod.name))
                 async with contextlib.aclosing(
@@ -187,10 +187,10 @@ class PodCalls:
         return pb.CopyToResponse(pod=pod.name, bytes=size)
 
     async def _chosen(self, call: Call, place: PlaceInPod) -> tuple[Container, Pod]:
-        """Returns the container of a call that reaches into a pod, and the pod.
+        """Returns the container and the pod of a call that accesses a pod.
 
-        The caller needs the permission to give the container the rights that it has: a program, a file or a port of it
-        may give them. That is checked again whenever the caller's permissions change.
+        The caller needs the permission to give the container its rights, because a program, a file or a port in it may
+        give the caller the same rights. That is checked again whenever the caller's permissions change.
         """
         async with call.read() as transaction:
             found = await operations.locate(transaction, place.namespace, place.name)
@@ -198,7 +198,7 @@ class PodCalls:
         describe(call, found)
         chosen = getattr(place, "program", "")
         if chosen and not any(each.name == chosen for _, each in found.programs()):
-            # A program of others may have rights that nobody was allowed.
+            # A program that others added may have rights that no caller was allowed to give.
             own = ", ".join(each.name for _, each in found.programs())
             field = "program" if isinstance(place, pb.CopyFromRequest) else "start.program"
             raise invalid(field, f'container "{found.name}" has no program "{chosen}": it has {own}')
@@ -246,7 +246,7 @@ def _check_end(request: pb.StreamLogsRequest) -> None:
 
 
 def _programs(request: pb.StreamLogsRequest) -> tuple[str, ...]:
-    """Returns the programs that a request names; raises InvalidArgument where it names them in several ways."""
+    """Returns the programs that a request names; raises InvalidArgument if it names them in several ways."""
     given = {
         "program": (request.program,) if request.program else (),
         "init_container": (request.init_container,) if request.init_container else (),
@@ -260,7 +260,7 @@ def _programs(request: pb.StreamLogsRequest) -> tuple[str, ...]:
 
 
 def _choice(request: pb.StreamLogsRequest, pods: Sequence[tuple[Container, Pod]]) -> list[str]:
-    """Returns the programs that a log could be of, the one that is read first; empty if there is no choice."""
+    """Returns the programs that have a log, first the one that is read; empty if there is no choice."""
     if not pods or not request.name or request.all_programs or _programs(request):
         return []
     names = program_names(pods[0][0])
@@ -270,7 +270,7 @@ def _choice(request: pb.StreamLogsRequest, pods: Sequence[tuple[Container, Pod]]
 async def _pods_of(
     transaction: ReadTransaction, found: Sequence[Container], run: int
 ) -> Sequence[tuple[Container, Pod]]:
-    """The pods of containers, of a run alone if it is not 0. Raises NotFound if none has such a run."""
+    """Returns the pods of containers, only those of `run` if it is not 0. Raises NotFound if none has that run."""
     pairs = [(item, pod) for item in found for pod in await operations.list_pods(transaction, item.id)]
     if not run:
         return pairs
@@ -283,7 +283,7 @@ async def _pods_of(
 async def _containers_of(
     call: Call, transaction: ReadTransaction, request: pb.StreamLogsRequest
 ) -> Sequence[Container]:
-    """The containers whose logs are asked for."""
+    """Returns the containers whose logs are requested."""
     if request.name:
         return [await operations.locate(transaction, request.namespace, request.name)]
     namespace_id = await named_namespace(call, transaction, request.namespace)

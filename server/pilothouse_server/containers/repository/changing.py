@@ -1,9 +1,10 @@
-"""How a container is changed: one statement reads it with all facts, and another writes the change.
+"""Changes a container with two statements.
 
-Both are functions of the database. `admit_container_change` reads; `update_container` compares the facts with the
-present rows, and writes. A draft sends `change_container`: the write and the record in one message, with nothing locked
-before. A unit of work locks the rows that it will write as it reads, calls `update_container` for each of its
-containers, and writes the records at its commit.
+The first reads the container with all facts, and the second writes the change. Both are SQL functions.
+`admit_container_change` reads; `update_container` compares the facts with the present rows, and writes. A draft sends
+`change_container`, which writes the change and its record in one message; nothing is locked before. A unit of work
+locks the rows that it will write when it reads them, calls `update_container` for each of its containers, and writes
+the records at its commit.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ _UPDATE = text(
     f"SELECT update_container({_DOCUMENTS}, CAST(CAST(:operation AS text) AS jsonb), "
     f"CAST(:mounted AS text[]), {FACTS})"
 )
-# One after the other, in the order of their ids.
+# Reads and locks the containers one after the other, in the order of their ids.
 _ADMIT_MANY = text("""
 SELECT a.* FROM (
     SELECT c.name FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
@@ -86,10 +87,11 @@ class HistoryLine(NamedTuple):
 class ContainerChange(msgspec.Struct, frozen=True, kw_only=True):
     """A change of a container that is to be written.
 
-    `wanted`: with its status, where the change alone decides it. `quota`: millicores and bytes that it will count,
-    where they change. `mounted`: volumes that it began or ceased to mount. The write compares `namespace_version`,
-    `limits`, `most` (Services, bytes of storage), `needs` and `volume_definitions`; without a version, the container
-    alone. `origin`: number of the revision that it brings back.
+    `wanted`: the changed container, with its new status if the change alone decides it. `quota`: millicores and bytes
+    that the container will count; None if they do not change. `mounted`: volumes that it starts or stops to mount. The
+    write compares `namespace_version`, `limits`, `most` (Services, bytes of storage), `needs` and `volume_definitions`
+    with the present facts; without a version, it compares only the container. `origin`: the number of the revision that
+    a rollback restores.
     """
 
     stored: Container
@@ -108,7 +110,7 @@ class ContainerChange(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def written(self) -> Container:
-        """The container as it is stored by the change: a new generation."""
+        """The container as the change stores it, with a new generation."""
         return msgspec.structs.replace(
             self.wanted,
             generation=self.stored.generation + 1,
@@ -121,7 +123,7 @@ class ContainerChange(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def revision_number(self) -> int:
-        """Number of the newest revision after the change; of a container without any, two are written."""
+        """The number of the newest revision after the change; for a container without any, two are written."""
         number = self.stored.revision_number
         if self.deleting or desired_fields(self.stored) == desired_fields(self.wanted):
             return number
@@ -147,12 +149,12 @@ class ContainerChange(msgspec.Struct, frozen=True, kw_only=True):
 async def admit_change(
     target: Draft | Transaction, namespace: str, name: str
 ) -> tuple[Namespace | None, ChangeFacts | None]:
-    """The namespace, and the facts that decide whether the container of this name may be changed.
+    """Returns the namespace, and the facts that decide about a change of the container.
 
-    Each is None where the caller does not reach it. A transaction locks both.
+    Each is None if it does not exist or is outside of the caller's scope. A transaction locks both.
 
     Raises:
-        Replayed, BeingServed: the request of a draft is no new one.
+        Replayed, BeingServed: the request of the draft was sent before.
     """
     drafted = isinstance(target, Draft)
     parameters = {
@@ -170,7 +172,7 @@ async def admit_change(
 
 
 async def admit_changes(transaction: Transaction, namespace: str, names: Sequence[str]) -> list[ChangeFacts]:
-    """The facts of the containers of these names that are there, in the order of their ids; all are locked."""
+    """Returns the facts of the existing containers of these names, in the order of their ids; locks them all."""
     rows = await transaction.read(_ADMIT_MANY, {"namespace": namespace, "names": list(names)})
     found = [_facts(namespace_of(namespace, row), row) async for row in cooperatively(rows)]
     return [each for each in found if each is not None]
@@ -184,7 +186,7 @@ def _facts(namespace: Namespace, row: Any) -> ChangeFacts | None:
 
 
 def _row(namespace: Namespace, document: str) -> Any:
-    """The document of `admit_container_change` as a row for `container_of`."""
+    """Returns the document of `admit_container_change` as a row for `container_of`."""
     columns: dict[str, Any] = orjson.loads(document)
     for name in _TIMES:
         if (moment := columns[name]) is not None:
@@ -199,7 +201,7 @@ def _row(namespace: Namespace, document: str) -> Any:
 
 
 def draft_change(draft: Draft, change: ContainerChange) -> None:
-    """Has the draft write a change, and leave the container to the reconciler."""
+    """Makes the draft write a change, with work for the reconciler."""
     draft.follow_up = change.follow_up
     draft.write(
         _CHANGE,
@@ -209,10 +211,10 @@ def draft_change(draft: Draft, change: ContainerChange) -> None:
 
 
 async def write_change(transaction: Transaction, change: ContainerChange) -> None:
-    """Writes a change, and leaves the container to the reconciler.
+    """Writes a change, with work for the reconciler.
 
     Raises:
-        Aborted: the facts are outdated; never where the transaction had locked the rows.
+        Aborted: the facts are outdated, which cannot happen if the transaction had locked the rows.
     """
     transaction.follow_up |= change.follow_up
     parameters = {
@@ -227,7 +229,7 @@ async def write_change(transaction: Transaction, change: ContainerChange) -> Non
 
 
 async def write_changes(transaction: Transaction, changes: Sequence[ContainerChange]) -> None:
-    """Writes changes by one statement, in their order; all or none. Raises as `write_change`."""
+    """Writes changes with one statement, in their order; all or none. Raises as `write_change` does."""
     if not changes:
         return
     transaction.follow_up |= any(each.follow_up for each in changes)
@@ -266,7 +268,7 @@ def _parameters(change: ContainerChange, operation_id: UUID) -> dict[str, Any]:
     if change.quota is not None:
         columns["quota_cpu_millicores"], columns["quota_memory_bytes"] = change.quota
     parts = None
-    # A mount may stay while its volume becomes one of the namespace.
+    # Rows are compared, because a mount may be unchanged while its volume becomes a volume of the namespace.
     if (stored.env, stored.ports, mount_rows(stored)) != (wanted.env, wanted.ports, mount_rows(wanted)):
         parts = {
             "env": [env_row(position, item) for position, item in enumerate(wanted.env)],
@@ -299,7 +301,7 @@ def _history(stored: Container, line: HistoryLine) -> dict[str, Any]:
 
 
 def _operation(transaction: Transaction, change: ContainerChange) -> str | None:
-    """The row that the line of history refers to, where there is one; `put_changes` writes it otherwise."""
+    """Returns the operation that a user's line of history refers to; without such a line, `put_changes` writes it."""
     if change.history is None or change.history.triggered_by != "user":
         return None
     return _json(

@@ -1,7 +1,7 @@
-"""Writing a container: the columns of its row, and the rows of its environment, ports and volume mounts.
+"""Renders a container for the database: its row, environment, ports and mounts.
 
-Mounts of volumes are rows (`container_volumes`) in addition to the document that holds them all, because volumes must
-know their users.
+Mounts of volumes are stored as rows (`container_volumes`) in addition to the document, so that the users of a volume
+can be queried.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def columns_of(container: Container) -> dict[str, Any]:
 def _document(container: Container) -> dict[str, Any]:
     document: dict[str, Any] = msgspec.to_builtins(container.spec)
     document["image"] = container.image
-    # Stated also where they are empty: a document without them is of a release that had none.
+    # Written even if they are empty: a document without them was written by a release that did not have them.
     document["pod_labels"] = container.spec.pod_labels
     document["pod_annotations"] = container.spec.pod_annotations
     if container.volume_mounts:
@@ -45,7 +45,7 @@ def _document(container: Container) -> dict[str, Any]:
     resources = container.resources
     if amounts := {name: found for name in ("requests", "limits") if (found := getattr(resources, name))}:
         document["resources"] = amounts
-    # Of the Service, not of a port: each is kept once.
+    # They belong to the Service and not to a port, so they are stored once per Service.
     annotations = {
         port.service_name: port.service_annotations for port in container.ports if port.service_annotations
     }
@@ -55,7 +55,7 @@ def _document(container: Container) -> dict[str, Any]:
 
 
 def image_parts(image: str) -> dict[str, str | None]:
-    """The parts of an image's name by which it is registered."""
+    """Returns the parts of an image's name under which the image is registered."""
     reference = ImageReference.parse(image)
     return {
         "repository": reference.repository or None,
@@ -66,7 +66,7 @@ def image_parts(image: str) -> dict[str, str | None]:
 
 
 def env_row(position: int, variable: EnvVar) -> dict[str, Any]:
-    """A row of `environment_variables`, less its owner."""
+    """Returns a row of `environment_variables` without its owner."""
     return {
         "position": position,
         "name": variable.name,
@@ -80,7 +80,7 @@ def env_row(position: int, variable: EnvVar) -> dict[str, Any]:
 
 
 def port_row(port: Port) -> dict[str, Any]:
-    """A row of `port_mappings`, less its owner."""
+    """Returns a row of `port_mappings` without its owner."""
     return {
         "name": port.name or None,
         "container_port": port.container_port,

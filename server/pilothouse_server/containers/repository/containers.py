@@ -48,11 +48,12 @@ from pilothouse_server.values.labels import LabelSelector
 
 
 class PlacedContainer(NamedTuple):
-    """A container, whether its namespace was applied to its cluster before, is not ours there any more as far as is
-    known, or is to be taken over there first, and when that was so by the database.
+    """A container, and the last known state of its namespace on the cluster.
 
-    `namespace_doubted`, of one that was not applied yet: the owner of the Kubernetes namespace may have changed, and
-    nobody knows yet.
+    `namespace_applied`: the namespace was applied. `namespace_lost`: it no longer belongs to the platform there.
+    `namespace_adopting`: it must be taken over there first. `namespace_doubted`: the container was not applied yet, and
+    the owner of the Kubernetes namespace may have changed without being observed. `read_at`: the database's time of
+    this state.
     """
 
     container: Container
@@ -66,7 +67,7 @@ class PlacedContainer(NamedTuple):
 register_constraint("uq_containers_name", lambda: already_exists("container", "of this name"))
 
 _STATUSES = {name.upper(): name for name in get_args(Status)}
-# As it stands in the document.
+# The kinds as the document contains them.
 _KINDS = {name.upper(): name for name in get_args(WorkloadKind)}
 _POLICIES = {name.upper(): name for name in ("repair", "report", "adopt")}
 _FILTERS = {
@@ -79,7 +80,7 @@ _FILTERS = {
         "WORKLOAD_KIND_",
     ),
     "namespace": FilterField(NAMESPACES.c.name),
-    # As requested and shown; its parts are the image's own.
+    # The image as it is requested and returned; its parts are columns of the image's row.
     "image": FilterField(
         CONTAINERS.c.spec["image"].astext,
         parts=filter_fields(CONTAINER_IMAGES, "repository name tag digest"),
@@ -101,13 +102,13 @@ _NAMED = (NAMESPACES.c.name == bindparam("namespace"), CONTAINERS.c.name == bind
 _IDENTIFIED = CONTAINERS.c.id == bindparam("container_id")
 _FIND = WHOLE.where(*_NAMED)
 _GET = WHOLE.where(_IDENTIFIED)
-# One statement however many there are, which is prepared once.
+# One statement for any number of ids, so that it is prepared only once.
 _GET_MANY = WHOLE.where(CONTAINERS.c.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))).order_by(
     CONTAINERS.c.id
 )
 _LOST = [{"type": APPLIED, "status": "False", "reason": LABEL_LOST}]
-# The owner of a Kubernetes namespace is known while somebody watches its cluster and all changes of it have been
-# handled.
+# The owner of a Kubernetes namespace is known while a server watches its cluster and has processed all changes of the
+# namespace.
 _GET_MANY_PLACED = _GET_MANY.add_columns(
     and_(NAMESPACES.c.deleted_at.is_(None), NAMESPACES.c.observed_generation > 0).label("namespace_applied"),
     NAMESPACES.c.conditions.contains(_LOST).label("namespace_lost"),
@@ -118,8 +119,8 @@ _GET_MANY_PLACED = _GET_MANY.add_columns(
     ).label("namespace_doubted"),
     func.statement_timestamp().label("read_at"),
 )
-# A row is locked before it is read with its parts: a statement that waits for a row then sees what else it reads as
-# that was before the wait, or misses the row altogether.
+# A row is locked before it is read with its parts. A single statement that waits for the row's lock would read the
+# other tables as they were before the wait, or miss the row altogether.
 _LOCK = select(CONTAINERS.c.id).join(NAMESPACES, NAMESPACES.c.id == CONTAINERS.c.namespace_id)
 _LOCK_NAMED = _LOCK.where(*_NAMED).with_for_update(of=CONTAINERS)
 _LOCK_IDENTIFIED = _LOCK.where(_IDENTIFIED).with_for_update(of=CONTAINERS)
@@ -127,7 +128,7 @@ _LOCK_FREE = _LOCK.where(_IDENTIFIED).with_for_update(of=CONTAINERS, skip_locked
 _LOCK_ALL = text("SELECT id FROM containers WHERE namespace_id = :id ORDER BY id FOR UPDATE")
 _REMOVE_ALL = text("DELETE FROM containers WHERE namespace_id = :id")
 _COUNT_ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
-# Triggers keep the rows of `quota_counters`; those of a namespace add up to what its containers do.
+# Triggers maintain the rows of `quota_counters`; the rows of a namespace add up to the usage of its containers.
 _USAGE_OF_QUOTA = text("""
 SELECT coalesce(sum(containers), 0), coalesce(sum(cpu_millicores), 0), coalesce(sum(memory_bytes), 0)
 FROM quota_counters WHERE namespace_id = :namespace_id
@@ -137,15 +138,16 @@ _ORDERS = {
     "create_time": OrderField(CONTAINERS.c.created_at),
     "status": OrderField(CONTAINERS.c.status),
 }
-# The 32 that the worker loads together take 4 to 6 ms.
+# Containers that are converted before other tasks get a turn. The 32 that the worker loads together take 4 to 6 ms.
 _CONVERTED_IN_A_TURN = 8
 
 
 async def find(
     transaction: ReadTransaction, namespace: str, name: str, *, lock: bool = False
 ) -> Container | None:
-    """The container of this name, if the caller reaches it; `lock` holds its row until the
-    transaction ends.
+    """Returns the container of this name, if it is in the caller's scope.
+
+    `lock`: locks its row until the transaction ends.
     """
     named = {"namespace": namespace, "name": name}
     if lock:
@@ -158,7 +160,7 @@ async def find(
 async def get(
     transaction: ReadTransaction, container_id: int, *, lock: bool = False, skip_locked: bool = False
 ) -> Container | None:
-    """The container with this id."""
+    """Returns the container with this id."""
     identified = {"container_id": container_id}
     if lock:
         statement = _LOCK_FREE if skip_locked else _LOCK_IDENTIFIED
@@ -169,13 +171,13 @@ async def get(
 
 
 async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Container]:
-    """The containers with these ids, in the order of their ids; missing ones are left out."""
+    """Returns the containers with these ids, in the order of their ids; leaves out missing ones."""
     rows = (await transaction.connection.execute(_GET_MANY, {"ids": list(ids)})).all()
     return [container_of(row) for row in rows]
 
 
 async def get_many_placed(transaction: ReadTransaction, ids: Sequence[int]) -> list[PlacedContainer]:
-    """The same, each with its cluster's state of its namespace."""
+    """Returns the containers with these ids, each with the state of its namespace on the cluster."""
     rows = (await transaction.connection.execute(_GET_MANY_PLACED, {"ids": list(ids)})).all()
     found = []
     for number, row in enumerate(rows):
@@ -217,7 +219,7 @@ async def stream_containers(
     selector: LabelSelector | None = None,
     visible: Collection[int] | None = None,
 ) -> AsyncIterator[Container]:
-    """Every container that matches, by namespace and name."""
+    """Yields every container that matches, sorted by namespace and name."""
     wanted = Matching(namespace_id, selector, visible, name, status)
     async for rows in read_matching(transaction.connection, WHOLE, CONTAINERS, wanted):
         for row in rows:
@@ -233,20 +235,18 @@ async def remove_all(transaction: Transaction, namespace_id: int) -> Sequence[Co
 
 
 async def count(transaction: ReadTransaction, namespace_id: int) -> int:
-    """How many containers a namespace holds, those being deleted included."""
+    """Returns how many containers a namespace has, including those that are being deleted."""
     query = select(func.count()).where(CONTAINERS.c.namespace_id == namespace_id)
     return int((await transaction.connection.execute(query)).scalar_one())
 
 
 async def usage_of_quota(transaction: ReadTransaction, namespace_id: int) -> tuple[int, int, int]:
-    """Containers, millicores and bytes that count against a namespace's quota."""
+    """Returns containers, millicores and bytes that count against a namespace's quota."""
     counted = await transaction.connection.execute(_USAGE_OF_QUOTA, {"namespace_id": namespace_id})
     count, cpu, memory = counted.one()
     return int(count), int(cpu), int(memory)
 
 
 async def count_alone(transaction: Transaction, namespace_id: int) -> None:
-    """Waits for other transactions that count against a namespace's quota, and keeps others waiting until the
-    transaction ends.
-    """
+    """Takes the counting lock of a namespace's quota, which the transaction holds until it ends."""
     await transaction.connection.execute(_COUNT_ALONE, {"key": f"quota/{namespace_id}"})

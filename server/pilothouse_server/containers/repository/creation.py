@@ -1,9 +1,10 @@
-"""The creation of a container: one statement reads the deciding facts, and another writes everything.
+"""Creates a container with two statements.
 
-Both are functions of the database. `admit_container` reads the facts. `write_container` compares them with the
-present ones once it has the locks, refuses outdated ones, and writes. Between the two nothing is locked and no
-connection held. A draft sends `create_container`: the write and the record in one message. A unit of work calls
-`write_container` for each of its containers, and writes the records at its commit.
+The first reads the deciding facts, and the second writes everything. Both are SQL functions. `admit_container` reads
+the facts. `write_container` compares them with the present ones once it has the locks, refuses outdated facts, and
+writes. Between the two statements, nothing is locked and no connection is in use. A draft sends `create_container`,
+which writes the container and its record in one message. A unit of work calls `write_container` for each of its
+containers, and writes the records at its commit.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ _CREATE = text(
     "CAST(CAST(:operation AS text) AS jsonb), CAST(CAST(:idempotency AS text) AS jsonb))"
 )
 _WRITE = text(f"SELECT write_container({_ROWS}, CAST(CAST(:operation AS text) AS jsonb), {FACTS})")
-# One after the other, in the order of the array.
+# Writes the containers one after the other, in the order of the array.
 _WRITE_MANY = text("""
 SELECT write_container(r.container, r.env, r.ports, r.mounts, CAST(CAST(:operation AS text) AS jsonb),
     r.namespace_version, r.limits, r.services, r.config_maps, r.secrets, r.volumes)
@@ -74,7 +75,7 @@ LEFT JOIN containers AS c ON c.namespace_id = :namespace_id AND c.name = n.name 
 
 
 class FactReader(Protocol):
-    """A draft or a transaction, of which only facts are read."""
+    """A draft or a transaction, from which only facts are read."""
 
     async def read(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Returns the rows of one statement; a statement that needs the caller gets `user_id`."""
@@ -88,7 +89,7 @@ class ReadOnce:
         self._rows: dict[tuple[Executable, str], Sequence[Any]] = {}
 
     async def read(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
-        """Returns the rows that the statement had with these parameters at first."""
+        """Returns the rows of the statement's first execution with these parameters."""
         key = statement, repr(sorted(parameters.items()))
         if key not in self._rows:
             self._rows[key] = await self._reader.read(statement, parameters)
@@ -98,9 +99,9 @@ class ReadOnce:
 class Creation(msgspec.Struct, frozen=True):
     """A container that is to be written, and the facts that were read for it.
 
-    `share`: millicores and bytes that it counts. `limits`: containers, millicores and bytes that the namespace may
-    have, 0 if there is no limit; None if nothing is counted. `most`: the same of Services, and of bytes of
-    storage, where it gets such.
+    `share`: millicores and bytes that the container counts. `limits`: containers, millicores and bytes that the
+    namespace may have, 0 if there is no limit; None if nothing is counted. `most`: Services and bytes of storage that
+    the namespace may have; 0 if there is no limit or the container gets none.
     """
 
     container: Container
@@ -112,15 +113,15 @@ class Creation(msgspec.Struct, frozen=True):
 
     @property
     def follow_up(self) -> bool:
-        """Whether it leaves rows for another transaction."""
+        """Whether the creation leaves rows for another transaction."""
         return bool(self.container.volumes or self.needs.services or templates_of(self.container))
 
 
 class StorageLimits(NamedTuple):
-    """The storage that a namespace allows, a quantity, and the bytes that count against it.
+    """The storage that a namespace may have, and the bytes that count against it.
 
-    `most`: empty for no limit; then nothing is counted. `asked`: of the claims that have no row yet. `taken`: a volume
-    that is none of these claims and has the name of one; empty if there is none.
+    `most`: a quantity; empty if there is no limit, and nothing is counted. `asked`: the bytes of the claims that have
+    no row yet. `taken`: the name of another volume that has the name of one of these claims; empty if there is none.
     """
 
     most: str
@@ -130,9 +131,10 @@ class StorageLimits(NamedTuple):
 
 
 class ServiceLimits(NamedTuple):
-    """The Services that a namespace allows, and how many count against its quota.
+    """The Services that a namespace may have, and how many count against its quota.
 
-    `types`: empty for all that need no permission. `most`: 0 for no limit; then nothing is counted.
+    `types`: the allowed types; if empty, all types that need no permission. `most`: 0 if there is no limit, and nothing
+    is counted.
     """
 
     types: Sequence[str]
@@ -141,10 +143,12 @@ class ServiceLimits(NamedTuple):
 
 
 async def admit_draft(draft: Draft, namespace: str, name: str, needs: Needs) -> CreationFacts | None:
-    """The facts that decide whether a container of this name may be made; None where the caller reaches no namespace.
+    """Returns the facts that decide whether a container of this name may be created.
+
+    None if the namespace does not exist or is outside of the caller's scope.
 
     Raises:
-        Replayed, BeingServed: the request is no new one.
+        Replayed, BeingServed: the request was sent before.
     """
     rows = await draft.read(_ADMIT, {"request_id": draft.request_id, **_names(namespace, name, needs)})
     refuse_replay(rows[0])
@@ -152,7 +156,7 @@ async def admit_draft(draft: Draft, namespace: str, name: str, needs: Needs) -> 
 
 
 async def admit(target: FactReader, namespace: str, name: str, needs: Needs) -> CreationFacts | None:
-    """The same after a look for a replay."""
+    """Returns the same facts, without checking for a replay."""
     rows = await target.read(_ADMIT, {"request_id": None, **_names(namespace, name, needs)})
     return _facts(namespace, rows[0])
 
@@ -160,9 +164,10 @@ async def admit(target: FactReader, namespace: str, name: str, needs: Needs) -> 
 async def admit_many(
     transaction: Transaction, namespace: str, wanted: Sequence[tuple[str, Needs]]
 ) -> list[CreationFacts] | None:
-    """The facts for containers of these names, in two statements.
+    """Returns the facts for containers of these names, with two statements.
 
-    Each has what its own needs name; the share of those before it, and their Services, are not among the facts.
+    The facts for each container have only the names of its own needs. They do not include the shares and the Services
+    of the containers before it.
     """
     together = Needs(
         *(frozenset[str]().union(*names) for names in zip(*(_of(needs) for _, needs in wanted), strict=True))
@@ -204,7 +209,7 @@ async def service_limits(target: FactReader, namespace: str) -> ServiceLimits:
 
 
 async def storage_limits(target: FactReader, namespace: str, wanted: Container) -> StorageLimits:
-    """Returns the storage that a namespace allows, and the bytes that the claims of a container ask of it."""
+    """Returns the storage that a namespace may have, and the bytes that the claims of a container need."""
     parameters = {
         "namespace": namespace,
         "container_id": wanted.id,
@@ -215,7 +220,7 @@ async def storage_limits(target: FactReader, namespace: str, wanted: Container) 
 
 
 async def allowed_external_sources(target: FactReader, namespace: str) -> Sequence[str]:
-    """Returns the patterns for names of config maps and secrets that only the cluster has; empty: none may be named."""
+    """Returns the allowed patterns for config maps and secrets that exist on the cluster only; empty: none."""
     rows = await target.read(_EXTERNAL_SOURCES, {"namespace": namespace})
     return rows[0]["external_sources"] or ()
 
@@ -227,13 +232,13 @@ async def allowed_hosts(target: FactReader, namespace: str) -> Sequence[str]:
 
 
 async def version_of_cluster(target: FactReader, namespace: str) -> str:
-    """Returns the version of Kubernetes of a namespace's cluster; empty: not known."""
+    """Returns the version of Kubernetes of a namespace's cluster; empty if it is unknown."""
     rows = await target.read(_VERSION, {"namespace": namespace})
     return rows[0]["version"] or ""
 
 
 def refuse_replay(row: Any) -> None:
-    """Raises Replayed or BeingServed if `begin_request` has found the request to be so."""
+    """Raises Replayed or BeingServed if `begin_request` has found that the request was sent before."""
     answer = (
         None if row["method"] is None else StoredAnswer(row["method"], row["request_hmac"], row["response"])
     )
@@ -271,7 +276,7 @@ def _facts(namespace: str, row: Any) -> CreationFacts | None:
 
 
 def namespace_of(name: str, row: Any) -> Namespace:
-    """The part of a namespace that decides, as `admit_container` and `admit_container_change` return it."""
+    """Returns the deciding part of a namespace, from a row of `admit_container` or `admit_container_change`."""
     return Namespace(
         id=NamespaceId(row["namespace_id"]),
         uid=str(row["namespace_uid"]),
@@ -286,7 +291,7 @@ def namespace_of(name: str, row: Any) -> Namespace:
 
 
 def used_of(row: Any) -> tuple[int, int, int]:
-    """Containers, millicores and bytes that count against the quota, of the same row."""
+    """Returns containers, millicores and bytes that count against the quota, from the same row."""
     return (row["used_containers"] or 0, int(row["used_cpu"] or 0), int(row["used_memory"] or 0))
 
 
@@ -297,11 +302,11 @@ def facts_parameters(
     needs: Needs,
     volumes: str | None,
 ) -> dict[str, Any]:
-    """Returns the arguments of the SQL function `lock_facts`, which locks and compares the facts.
+    """Returns the arguments of the SQL function `lock_facts`.
 
-    `most`: Services and bytes of storage that the namespace may have; 0 for no limit.
-    `version` and `volumes`: the namespace and the mounted volumes as they were read. If they have changed, the write
-    starts again.
+    The function locks and compares the facts. `most`: Services and bytes of storage that the namespace may have; 0 for
+    no limit. `version` and `volumes`: the namespace and the mounted volumes as they were read. If they have changed,
+    the write starts again.
     """
     counted = limits is not None or any(most)
     return {
@@ -325,10 +330,10 @@ def draft_creation(
     written: Callable[[NewContainer], None],
     outdated: Callable[[], None],
 ) -> None:
-    """Makes the draft write an admitted container, and leave it to the reconciler.
+    """Makes the draft write an admitted container, with work for the reconciler.
 
-    `written` gets the id for a later container once this one is committed. `outdated` is called if the facts have
-    changed.
+    `written` is called with the id for a later container once this one is committed. `outdated` is called if the facts
+    have changed.
     """
     draft.write(
         _CREATE,
@@ -340,7 +345,7 @@ def draft_creation(
 
 
 async def write(transaction: Transaction, creation: Creation) -> None:
-    """Writes a container that was admitted, and leaves it to the reconciler.
+    """Writes a container that was admitted, with work for the reconciler.
 
     Raises:
         Aborted: the facts are outdated.
@@ -354,7 +359,7 @@ async def write(transaction: Transaction, creation: Creation) -> None:
 
 
 async def write_many(transaction: Transaction, creations: Sequence[Creation]) -> None:
-    """Writes containers by one statement, in their order; all or none. Raises as `write`."""
+    """Writes containers with one statement, in their order; all or none. Raises as `write` does."""
     rows = [_parameters(each, transaction.operation_id) async for each in cooperatively(creations)]
     for row in rows:
         row.update((name, orjson.Fragment(row[name] or "null")) for name in _JSON)

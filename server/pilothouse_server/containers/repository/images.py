@@ -1,7 +1,8 @@
-"""SQL about images. They are registered by being used; a tenant sees those that its containers use.
+"""SQL about images.
 
-A container uses the images of all programs of its pods: that of the main one is in its row, the others are in
-`program_images`, which the database writes with the container's document.
+An image is registered when a container uses it; a tenant sees the images of its containers. A container uses the images
+of all programs of its pods. The main program's image is in the container's row; the others are in `program_images`,
+which the database writes with the container's document.
 """
 
 from __future__ import annotations
@@ -54,9 +55,10 @@ _ORDERS = {"name": OrderField(CONTAINER_IMAGES.c.name)}
 async def find_image(
     transaction: ReadTransaction, reference: ImageReference, visible: Collection[int] | None
 ) -> Image | None:
-    """Returns the image that a reference names, if a container among `visible` namespaces (None: all) uses it.
+    """Returns the image that a reference names, if a visible container uses it.
 
-    For a tag it is the last image pulled under it.
+    `visible`: the ids of the visible namespaces; None: all. For a tag, it is the last image that was pulled under this
+    tag.
     """
     query = (
         _images(visible, None, latest=not reference.digest)
@@ -80,8 +82,10 @@ async def list_images(
     namespace_id: int | None,
     visible: Collection[int] | None,
 ) -> tuple[Sequence[Image], NextPage]:
-    """Returns one page of the images in use in one namespace or in those among `visible`, and where the next page
-    begins. Of the pulls of a tag, each of which has a digest, the last is the image.
+    """Returns one page of the images in use, and where the next page begins.
+
+    The images are those of one namespace, or of the `visible` ones. Each pull of a tag has its own digest; the image is
+    the last pull.
     """
     query = _images(visible, namespace_id).where(compile_filter(page.filter, _FILTERS))
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=CONTAINER_IMAGES.c.id)
@@ -91,9 +95,7 @@ async def list_images(
 
 
 async def count_users(transaction: ReadTransaction, image: Image) -> int:
-    """Returns how many containers, in all namespaces that the caller reaches, use an image, in any pull of its
-    tag.
-    """
+    """Returns how many containers in the caller's scope use an image, in any pull of its tag."""
     pulls = select(CONTAINER_IMAGES.c.id).where(*_pulls_of(image))
     users = _users().subquery()
     query = select(func.count(users.c.container_id.distinct())).where(users.c.image_id.in_(pulls))
@@ -101,7 +103,7 @@ async def count_users(transaction: ReadTransaction, image: Image) -> int:
 
 
 async def delete_image(transaction: Transaction, image: Image) -> None:
-    """Forgets an image, with all pulls of its tag."""
+    """Deletes the rows of an image and of all pulls of its tag."""
     await transaction.connection.execute(delete(CONTAINER_IMAGES).where(*_pulls_of(image)))
 
 
@@ -116,7 +118,7 @@ def _pulls_of(image: Image) -> list[ColumnElement[bool]]:
 
 
 def _users() -> CompoundSelect[Any]:
-    """Which container uses which images. One that uses an image in several programs is there several times."""
+    """Returns the query for containers with their images; an image of several programs is returned several times."""
     others = PROGRAM_IMAGES.c
     return union_all(
         select(CONTAINERS.c.id.label("container_id"), CONTAINERS.c.namespace_id, CONTAINERS.c.image_id),
@@ -125,7 +127,10 @@ def _users() -> CompoundSelect[Any]:
 
 
 def _images(visible: Collection[int] | None, namespace_id: int | None, *, latest: bool = True) -> Select[Any]:
-    """Images with the containers that use them; of a tag only its `latest` pull, with those of all of its pulls."""
+    """Returns the query for images with the number of their containers.
+
+    With `latest`, a tag has only its last pull. The number counts the containers of all of its pulls.
+    """
     users = _users().subquery()
     using: Select[Any] = select(users)
     if namespace_id is not None:
@@ -134,7 +139,7 @@ def _images(visible: Collection[int] | None, namespace_id: int | None, *, latest
         using = using.where(users.c.namespace_id.in_(visible))
     used = using.subquery()
     table = CONTAINER_IMAGES.c
-    # A caller who reaches every namespace also sees unused images.
+    # A caller with all namespaces in scope also sees unused images.
     everything = namespace_id is None and visible is None
     pulls = (
         select(

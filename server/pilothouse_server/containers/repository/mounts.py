@@ -1,8 +1,8 @@
-"""SQL about the volumes that containers mount: their definitions, and the rows of mounts.
+"""SQL about the volumes that containers mount: definitions, and rows of mounts.
 
-The mounts themselves lie in the document `containers.spec`; `container_volumes` repeats them as rows, those of init
-containers included, because a volume must know its users. Where a container and its init container mount the same
-volume in the same place, one row stands for both.
+The mounts themselves are in the document `containers.spec`. `container_volumes` repeats them as rows, including those
+of init containers, so that the users of a volume can be queried. If a container and its init container mount the same
+volume at the same path, they have one row.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pilothouse_server.containers.tables import CONTAINER_VOLUMES, CONTAINERS, V
 
 
 def mounted_volumes() -> ScalarSelect[Any]:
-    """The volumes that a row of `CONTAINERS` mounts, as JSON; null where there is none."""
+    """Returns the query for the volumes that a row of `CONTAINERS` mounts, as JSON; null if there is none."""
     return (
         select(func.jsonb_agg(_definition().distinct()))
         .select_from(CONTAINER_VOLUMES.join(VOLUMES, VOLUMES.c.id == CONTAINER_VOLUMES.c.volume_id))
@@ -28,14 +28,15 @@ def mounted_volumes() -> ScalarSelect[Any]:
 
 
 def volumes_of(document: list[dict[str, Any]] | None) -> tuple[MountedVolume, ...]:
-    """Returns the values of `mounted_volumes`, by name: their order is part of a pod's template."""
+    """Returns the values of `mounted_volumes`, sorted by name, because their order is part of a pod's template."""
     volumes = msgspec.convert(document or [], list[MountedVolume])
     return tuple(sorted(volumes, key=lambda volume: volume.name))
 
 
 def mount_rows(container: Container) -> list[dict[str, Any]]:
-    """Rows of `container_volumes` less their owner, with the volume's name in place of its id; a container's own
-    are no volumes of the namespace.
+    """Returns rows of `container_volumes` without their owner.
+
+    They have the volume's name instead of its id. Mounts of the pods' own volumes have no row.
     """
     own = container.spec.own_volumes
     return [

@@ -1,4 +1,4 @@
-"""SQL about the pods of a container, as the observer saw them last."""
+"""SQL about the pods of a container, as they were last observed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pilothouse_server.store.paging import (
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
 _ROWS = CONTAINER_PODS.c
-# Without programs, which are long: a log that is followed asks every second.
+# Programs are left out because they are long, and each followed log runs this query every second.
 _CHOICE = select(
     _ROWS.pod_name, _ROWS.uid, _ROWS.phase, _ROWS.ready, _ROWS.deleting, _ROWS.started_at, _ROWS.revision
 )

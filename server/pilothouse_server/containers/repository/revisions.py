@@ -1,4 +1,4 @@
-"""The newest revision of a container, as the SQL functions that write a container take it."""
+"""The newest revision of a container, in the form that the SQL functions read."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def revision_row(
     stored: Container | None = None,
     origin: int | None = None,
 ) -> dict[str, Any]:
-    """Returns the newest revision of a container, as the SQL function `write_revision` takes it.
+    """Returns the newest revision of a container for the SQL function `write_revision`.
 
-    `stored`: the container before. If it has no revision, its state becomes one, too.
+    `stored`: the container before the change. If it has no revision, its state is written as one, too.
     """
     row = {
         "number": number,

@@ -1,9 +1,9 @@
-"""A container as one row: the select that reads it whole, and the value made of it.
+"""Reads a container as one row: the query, and the conversion to `Container`.
 
 The document `containers.spec` is `ContainerSpec` with the volume mounts, the maps of resources, the annotations of
-Services and the image as requested. The requested image is repeated there because the row of `container_images` that
-`image_id` names learns a digest from the nodes, which must not change the desired state. Environment, ports and
-volumes are rows of their own and come as JSON aggregates, so a container costs one statement.
+Services and the image as requested. The document repeats the requested image, because nodes report a digest for the
+row of `container_images` that `image_id` references, and that digest must not change the desired state. Environment,
+ports and volumes are separate rows and are read as JSON aggregates, so reading a container takes one statement.
 """
 
 from __future__ import annotations
@@ -69,19 +69,19 @@ def _whole_containers() -> Select[Any]:
         ports.label("ports"),
         mounted_volumes().label("mounted_volumes"),
     ).select_from(
-        # An ended namespace holds no containers, so its rows need no distinction here.
+        # A deleted namespace has no containers, so the join need not exclude deleted namespaces.
         CONTAINERS.join(NAMESPACES, NAMESPACES.c.id == CONTAINERS.c.namespace_id).outerjoin(
             USERS, USERS.c.id == CONTAINERS.c.created_by
         )
     )
 
 
-# Every container that the transaction's role reaches, with its parts.
+# The query for every container that the transaction's role may read, with its parts.
 WHOLE = _whole_containers()
 
 
 def _present(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as JSON without its missing values, which the model has defaults for."""
+    """Returns a row from JSON without its null values, for which the model has defaults."""
     return {name: value for name, value in document.items() if value is not None}
 
 
@@ -101,7 +101,7 @@ def _variable(item: Mapping[str, Any]) -> EnvVar:
 def _resources(row: Row, maps: Mapping[str, dict[str, str]]) -> Resources:
     """Returns the resources of a row, each amount in the field that the caller set.
 
-    The columns hold every amount of cpu and memory, also those from the maps `requests` and `limits`.
+    The columns have every amount of cpu and memory, including those from the maps `requests` and `limits`.
     """
     whole = Resources(
         row.cpu_request or "", row.cpu_limit or "", row.memory_request or "", row.memory_limit or "", **maps
@@ -113,7 +113,7 @@ def _resources(row: Row, maps: Mapping[str, dict[str, str]]) -> Resources:
 
 
 def _of_pods(row: Row, taken_over: Mapping[str, Any] | None) -> dict[str, dict[str, str]]:
-    """The labels and annotations of the pods of a row that release 0.2.0 has written."""
+    """Returns the labels and annotations of the pods from a row that release 0.2.0 has written."""
     if taken_over is None:
         return {"pod_labels": row.labels, "pod_annotations": row.annotations}
     return {

@@ -40,7 +40,7 @@ async def list_runs(
 ) -> tuple[Sequence[ContainerRun], NextPage]:
     """Returns one page of a container's runs, newest first, and where the next page begins.
 
-    A run that the cluster has not shown yet is pending.
+    A requested run that was not observed yet is pending.
     """
     query = select(CONTAINER_RUNS).where(CONTAINER_RUNS.c.container_id == container.id)
     order = parse_order_by("", _ORDERS, default="number desc", unique=CONTAINER_RUNS.c.id)
@@ -53,7 +53,7 @@ async def list_runs(
 
 
 async def find_run_name(transaction: ReadTransaction, container: Container, number: int) -> str | None:
-    """Returns the name of the Job of a run; None without one of that number."""
+    """Returns the name of the Job of a run; None if there is no run of that number."""
     if not has_schedule(container):
         return run_name(container, number) if number <= container.spec.run else None
     query = select(CONTAINER_RUNS.c.name).where(
@@ -64,7 +64,7 @@ async def find_run_name(transaction: ReadTransaction, container: Container, numb
 
 
 def _is_unseen(container: Container, found: Sequence[ContainerRun]) -> bool:
-    """Returns whether the newest run that was requested is none of those that the cluster has shown."""
+    """Returns whether the newest requested run was not observed yet."""
     if has_schedule(container):
         requested = run_name(container, container.spec.run)
         return (
@@ -76,7 +76,7 @@ def _is_unseen(container: Container, found: Sequence[ContainerRun]) -> bool:
 async def runs_by_id(
     transaction: ReadTransaction, containers: Iterable[Container]
 ) -> dict[int, tuple[Container, ContainerRun]]:
-    """Returns the runs of containers, with these, by the ids of their rows."""
+    """Returns the runs of containers, each with its container, by the ids of the runs' rows."""
     by_id = {int(each.id): each for each in containers if lists_runs(each)}
     if not by_id:
         return {}
@@ -88,7 +88,7 @@ async def runs_by_id(
 def run_event(
     container: Container, run: ContainerRun, run_id: int, kind: Kind, before: ContainerRun | None = None
 ) -> Event:
-    """The event of a change of a run, under the name of its container."""
+    """Returns the event of a change of a run, under the name of its container."""
     return Event(
         resource_type="run",
         resource_id=run_id,
@@ -112,7 +112,7 @@ async def stream_runs(
     selector: LabelSelector | None,
     visible: Collection[int] | None,
 ) -> AsyncIterator[ContainerRun]:
-    """Yields runs, by their containers and numbers. `name` and `selector` are of the containers."""
+    """Yields runs, by their containers and numbers. `name` and `selector` apply to the containers."""
     wanted = Matching(namespace_id, selector, visible, name)
     async for rows in read_matching(transaction.connection, _OWNERS, CONTAINERS, wanted):
         owners = {row.id: row for row in rows}

@@ -1,7 +1,7 @@
-"""SQL about the config maps and secrets that containers read: by their environment, by the volumes they mount, and to
-pull their images; and about the claims that they name themselves.
+"""SQL about config maps, secrets and existing claims that containers reference.
 
-The variables of the container are rows; the other references lie in the document `containers.spec`.
+Containers read config maps and secrets through their environment and their mounted volumes, and to pull their images.
+The variables of the main program are rows; the other references are in the document `containers.spec`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ORDER BY c.id
 
 
 async def users_of_claim(transaction: ReadTransaction, namespace_id: int, name: str) -> list[str]:
-    """The names of the containers that mount an existing claim of the cluster, without those being deleted."""
+    """Returns the names of the containers that mount an existing claim, except those that are being deleted."""
     parameters = {"namespace_id": namespace_id, "name": name}
     return list((await transaction.connection.execute(_USERS_OF_CLAIM, parameters)).scalars())
 
@@ -55,7 +55,10 @@ async def users_of_source(
     *,
     deleting: bool = False,
 ) -> dict[int, str]:
-    """The containers that read some config maps or secrets, less those being deleted unless `deleting`: name by id."""
+    """Returns the containers that read any of these sources, as names by id.
+
+    Containers that are being deleted are included only with `deleting`.
+    """
     parameters = {"namespace_id": namespace_id, "kind": kind, "names": list(names)}
     rows = await transaction.connection.execute(_USERS_OR_DELETING if deleting else _USERS, parameters)
     return {row.id: row.name for row in rows}
