@@ -1,9 +1,10 @@
-"""The composition root: the only module that knows all others. It makes the parts, joins them, and starts
-and stops them in order.
+"""The composition root: the only module that imports all others.
 
-Start: database and schema checked → shipped roles, first administrator → feed → background work → gRPC, healthy once
-the feed stands at the head. Stop is the reverse: health reports NOT_SERVING → open streams end with the request to
-reconnect elsewhere → calls in flight end within the grace → background work → last audit records → database.
+It creates and connects the parts, and starts and stops them in order.
+
+Start: check the database and the schema → shipped roles, first administrator → feed → background work → gRPC, which
+is healthy once the feed has reached the head. Stop: health reports NOT_SERVING → open streams end with the request to
+reconnect elsewhere → calls in flight end within the grace → last audit records → background work → database.
 """
 
 from __future__ import annotations
@@ -151,10 +152,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Twice as many as objects that are reconciled together (`WorkerSettings`), so that callers and watches have some, too.
+# Twice the number of objects that are reconciled concurrently (`WorkerSettings`), so that callers and watches also get
+# connections.
 _CLUSTER_CONNECTIONS = 128
 
-# Facts about the tables of each noun, for the store. The commands use this list without a server.
+# The tables of each noun, for the store. The commands use this list without a server.
 NOUN_TABLES: Final = (
     APPLICATION_TABLES,
     OBJECT_TABLES,
@@ -173,10 +175,10 @@ SEALED: Final = sealed_tables(NOUN_TABLES)
 
 
 class Application:
-    """One server. `start` returns the port; `stop` drains. Made for one start and one stop.
+    """One server. `start` returns the port; `stop` drains.
 
-    `kubeconfigs` are the clusters that the server's own configuration reaches, by name. `limits` replace the default
-    ones and those of the settings.
+    An instance can be started and stopped once. `kubeconfigs` are the clusters of the server's own configuration, by
+    name. `limits` replace the default limits and those of the settings.
     """
 
     def __init__(
@@ -269,7 +271,7 @@ class Application:
             reconciler
             or ReconcilerSettings(
                 worker=WorkerSettings(
-                    # The feed looks for work that is due, with what it looks for itself.
+                    # The feed's own poll also finds work that is due.
                     poll_seconds=5.0,
                 ),
                 containers=ContainerObserverSettings(permitted=drift_rules.permitted),
@@ -309,25 +311,28 @@ class Application:
 
     @property
     def password_made(self) -> str | None:
-        """The password of the first administrator, if this start made one; it is stored nowhere else."""
+        """The first administrator's password, if this start made it; it is not stored."""
         return self.bootstrap.random_password if self.bootstrap is not None else None
 
     async def start(self, before_listening: Callable[[], Awaitable[None]] | None = None) -> int:
-        """Starts everything and returns the listening port. One of several processes calls `before_listening` first.
+        """Starts everything and returns the listening port.
+
+        With several processes, `before_listening` is awaited before this one listens.
 
         Raises:
             pilothouse_migrations.schema.MigrationError: the schema is not this release's.
-            DeclarationError: the proto files leave something open.
-            Unavailable: the database or a token is away, or values are stored that no key provider can open.
-            SettingsError: the address is taken, or a role that settings name is not there.
+            DeclarationError: the proto files leave a declaration open.
+            Unavailable: the database or a key token is unreachable, or no key provider can decrypt some stored values.
+            SettingsError: the address is taken, or a role that the settings name does not exist.
         """
         await self._check_schema()
         await rotation.begin(self.store, self.envelopes, SEALED)
         await self.sealer.begin()
         self._server = self._build_server()
-        # A process among others has its address held for it, and takes no connection from them before it serves.
+        # With several processes, the supervisor reserves the address, and this process must not accept connections
+        # before it can serve them.
         port = self._server.bind() if self.settings.processes == 1 else None
-        # Not before the address is ours: a password that is made here is shown once.
+        # After the address is bound: a password that is made here is shown once, and a failed start would lose it.
         self.bootstrap = await bootstrap(self.store, self._new_passwords, self.settings.bootstrap_password)
         await second_factors.check_roles(self.store, self.settings)
         await federated_users.check_roles(self.store, (issuer.config for issuer in self.issuers))
@@ -360,7 +365,7 @@ class Application:
         self.feed.on_partitions_wanted = lambda: periodic.run_now(MAKE_PARTITIONS)
 
         def begin_anew() -> None:
-            """Drops state that belongs to the history before the database went back."""
+            """Drops state that belongs to the history before the rewind of the database."""
             self._callers.invalidate()
             self.usage_stream.begin_anew()
             self.reconciler.begin_anew()
@@ -375,7 +380,7 @@ class Application:
             witnessing = Witnessing(self.store, self.sealer.identity.policy)
             self.sealer.on_sealed = witnessing.seal_made
             self._supervisor.start("audit witnesses", witnessing.run)
-        # The supervisor requests the figures of each of several processes.
+        # With several processes, the supervisor collects the metrics of each.
         if self.settings.metrics_listen or self.settings.processes > 1:
             self._supervisor.start("gauges of the database", DatabaseGauges(self.store).run)
         await self.feed.started()
@@ -390,8 +395,10 @@ class Application:
         return port
 
     async def stop(self) -> None:
-        """Drains: no call in flight fails, open streams end with the request to resume elsewhere, and programs
-        may run for a while.
+        """Drains and stops the server.
+
+        Calls in flight and bidirectional streams may continue within the grace. Other open streams end with the request
+        to resume elsewhere.
         """
         if self._server is not None:
             await self._server.serving(False)
@@ -425,7 +432,7 @@ class Application:
         try:
             await schema.check(plain_dsn(dsn))
         except OSError as error:
-            # Of the library's words the kind alone: they may hold the address with its password.
+            # Only the type of the library's error: its text may contain the address with its password.
             why = tls_problem(error) or f"the database does not respond ({type(error).__name__})"
             name = "MAINTENANCE_DATABASE_URL" if self.settings.maintenance_database_url else "DATABASE_URL"
             raise SettingsError(f"{PREFIX}{name}: {why}") from None
@@ -483,7 +490,7 @@ class Application:
             clients=self._clients,
         )
         if self.settings.http_listen:
-            # A server without the port is smaller by aiohttp and the page.
+            # Imported here so that a server without the HTTP port does not load aiohttp and the page.
             from pilothouse_server.gateway.server import HttpGateway
 
             name = self._keys.derive("console").hex()[:12]
@@ -494,7 +501,7 @@ class Application:
 
     @property
     def asking_port(self) -> int | None:
-        """Returns the second port, which requires client certificates; None if there is only one port."""
+        """The second port, which requires client certificates, or None."""
         return None if self._server is None else self._server.asking_port
 
     def _away(self, cluster: str) -> PilothouseError | None:
@@ -502,11 +509,14 @@ class Application:
         return None if error is None else unavailability(error, cluster)
 
     def _connect(self) -> Connect:
-        """Returns the way of calls to the clusters."""
+        """Returns the function by which calls get a cluster's client.
+
+        It refuses clusters that are known to be unreachable, and acquires a seat at the others.
+        """
         return unless_away(in_a_seat(self.clusters.client, before_cluster), self.clusters.away)
 
     def _nouns(self, watches: WatchServer, page_key: bytes) -> list[Noun]:
-        """The nouns with their dependencies, in the order in which a namespace's contents are deleted."""
+        """Returns the nouns, in the order in which a namespace's contents are deleted."""
         connect = self._connect()
         keys, objects = self._rights.keys, self._rights.guarded
         in_namespaces = [
@@ -544,7 +554,7 @@ class Application:
         ]
 
     def _backups(self) -> list[Periodic]:
-        """The backups that are made on schedule, if any are."""
+        """Returns the jobs of scheduled backups, if the settings have any."""
         if self.settings.backup_dir is None:
             return []
         from pilothouse_server.backup.schedule import scheduled

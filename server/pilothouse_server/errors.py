@@ -1,12 +1,11 @@
 """Every failure that a caller may see, in one closed hierarchy.
 
-Rules, repositories and the kernel raise these and nothing else on purpose. The outermost interceptor turns
-each into its canonical gRPC code, a `google.rpc.ErrorInfo` (the reason, the metadata) and, where there are
-violations, a `google.rpc.BadRequest`. Any other exception is our fault and leaves the server as INTERNAL
-without its text. Therefore messages here are written for the caller, and never contain SQL, a secret or a
-driver's text.
+Rules, repositories and the kernel deliberately raise only these errors. The outermost interceptor turns
+each into its canonical gRPC code, a `google.rpc.ErrorInfo` (the reason, the metadata) and, if there are
+violations, a `google.rpc.BadRequest`. Any other exception is a bug of the server and reaches the caller as INTERNAL
+without its text. So messages here are written for the caller, and never contain SQL, a secret or a driver's text.
 
-Nothing here knows gRPC, so that the rules do not have to. `code` is the name of the canonical code.
+This module does not import gRPC, so that the rules need not. `code` is the name of the canonical code.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One thing that is wrong with one field of a request.
+    """One error in one field of a request.
 
     `field` is its full path as the caller wrote it (`container.ports[0].container_port`), `rule` a word for
     programs (`required`, `maximum`, `format_dns_label`), `description` a sentence for people.
@@ -32,8 +31,8 @@ class Violation:
 class PilothouseError(Exception):
     """The base of the hierarchy; only its subclasses are raised.
 
-    `message` is lower-case and names the remedy. `reason` is UPPER_SNAKE and stable: programs decide by it.
-    `metadata` goes into ErrorInfo. `retry_after_seconds` is set where trying again later helps.
+    `message` is lower-case and names the remedy. `reason` is UPPER_SNAKE and stable, because programs depend on it.
+    `metadata` is sent in ErrorInfo. `retry_after_seconds` is set if a later retry may succeed.
     """
 
     code: ClassVar[str] = "UNKNOWN"
@@ -65,7 +64,7 @@ class InvalidArgument(PilothouseError):
 
 
 class NotFound(PilothouseError):
-    """The thing does not exist, or the caller may not know that it does."""
+    """The object does not exist, or the caller may not know that it exists."""
 
     code = "NOT_FOUND"
 
@@ -77,13 +76,13 @@ class AlreadyExists(PilothouseError):
 
 
 class FailedPrecondition(PilothouseError):
-    """The state of the system forbids it; the message names that state."""
+    """The state of the system forbids the request; the message names that state."""
 
     code = "FAILED_PRECONDITION"
 
 
 class Aborted(PilothouseError):
-    """A concurrent change came first: read the resource again, then retry."""
+    """A concurrent change was committed first: read the resource again, then retry."""
 
     code = "ABORTED"
 
@@ -95,7 +94,7 @@ class ResourceExhausted(PilothouseError):
 
 
 class OutOfRange(PilothouseError):
-    """A position that does not exist any more, or does not exist yet."""
+    """The position no longer exists, or does not exist yet."""
 
     code = "OUT_OF_RANGE"
 
@@ -113,7 +112,10 @@ class PermissionDenied(PilothouseError):
 
 
 class Unavailable(PilothouseError):
-    """A database or cluster is away, or this server is ending; the message names it."""
+    """A database or cluster is unreachable, or this server is shutting down.
+
+    The message names which.
+    """
 
     code = "UNAVAILABLE"
 
@@ -127,7 +129,10 @@ class Unimplemented(PilothouseError):
 def invalid(
     field: str, description: str, *, reason: str = "INVALID_FIELD", rule: str = ""
 ) -> InvalidArgument:
-    """Return the error for one wrong field; `rule` defaults to the reason in lower case."""
+    """Returns the error for one wrong field.
+
+    `rule` defaults to the reason in lower case.
+    """
     violation = Violation(field, rule or reason.lower(), description)
     return InvalidArgument(
         f"{field}: {description}", reason=reason, metadata={"field": field}, violations=(violation,)
@@ -135,7 +140,7 @@ def invalid(
 
 
 def in_field(error: PilothouseError, field: str) -> PilothouseError:
-    """Return the same error as one about a part of the request, such as `scopes[2]`."""
+    """Returns the same error, but for a part of the request, such as `scopes[2]`."""
     violations = [replace(each, field=f"{field}.{each.field}") for each in error.violations]
     return type(error)(
         f"{field}: {error.message}",
@@ -152,20 +157,24 @@ REQUIRED = "REQUIRED"
 
 
 def missing(field: str) -> InvalidArgument:
-    """Return the error for a field that must be given and is empty."""
+    """Returns the error for a field that must be given and is empty."""
     return invalid(field, MISSING, reason=REQUIRED)
 
 
 def missing_field(field: str) -> Violation:
-    """Return the same as one violation among others."""
+    """Returns the violation for a field that must be given and is empty.
+
+    It is for an error with several violations.
+    """
     return Violation(field, REQUIRED.lower(), MISSING)
 
 
 def over_all_namespaces_needed(
     permission: str, namespace: str, why: str, **metadata: str
 ) -> PermissionDenied:
-    """Returns the error for a permission that no grant in one namespace gives (`access.OVER_ALL_NAMESPACES`);
-    `why` names the field or call that needs it.
+    """Returns the error for a permission that no grant in one namespace gives.
+
+    `access.OVER_ALL_NAMESPACES` has these permissions. `why` names the field or call that needs the permission.
     """
     return PermissionDenied(
         f'permission {permission} is needed in namespace "{namespace}", from a grant over all namespaces: {why}',
@@ -175,7 +184,10 @@ def over_all_namespaces_needed(
 
 
 def not_found(kind: str, name: str) -> NotFound:
-    """Return the error for a `kind` (as in `role grant`) that is not there, or that the caller may not see."""
+    """Returns the error for an object that does not exist, or may not be seen.
+
+    `kind` is a text such as `role grant`.
+    """
     return NotFound(
         f'{kind} "{name}" not found',
         reason=f"{_reason_word(kind)}_NOT_FOUND",
@@ -184,7 +196,10 @@ def not_found(kind: str, name: str) -> NotFound:
 
 
 def already_exists(kind: str, name: str, *, being_deleted: bool = False) -> AlreadyExists:
-    """Returns the error for a name of a `kind` that is taken, perhaps by an object that is `being_deleted`."""
+    """Returns the error for a name that an object of this `kind` already has.
+
+    That object may be `being_deleted`.
+    """
     until = ", and is being deleted: its name is free once it is gone" if being_deleted else ""
     return AlreadyExists(
         f'{kind} "{name}" already exists{until}',

@@ -1,12 +1,12 @@
 """The queues and rates of one process: which calls may be served now.
 
-A unary call that needs a cluster is found by a context variable (`reservation.RESERVATION`), because the need shows
-deep in a noun, or in a task of its own. Work that is done for no caller, such as reconciling, has no reservation and
-waits for no seat.
+A context variable (`reservation.RESERVATION`) leads from the code that calls a cluster to the reservation of the call,
+because that code runs deep in a noun, or in a task of its own. Work that is done for no caller, such as reconciling,
+has no reservation and waits for no seat.
 
-A dry run is written to the database, rolled back, and then sent to the cluster. If an earlier one showed which cluster
-that is, the call acquires its seat there first, and is refused if that cluster is known to be away. So dry runs at a
-cluster that hangs cost the database nothing.
+A dry run is written to the database, rolled back, and then sent to the cluster. If an earlier dry run showed which
+cluster that is, the call acquires its seat there first, and is refused if that cluster is known to be unreachable. So
+dry runs at a cluster that hangs cost the database nothing.
 """
 
 from __future__ import annotations
@@ -37,24 +37,26 @@ WAITING = Gauge(
 )
 REFUSED = Counter("pilothouse_admission_refused_total", "Calls that got no seat.", ("class",))
 
-# Clusters that are remembered although nobody waits for them: their names come from requests.
+# The number of cluster queues above which unused ones are dropped: the clusters' names come from requests.
 _MOST_CLUSTERS = 1000
-# Dry runs whose cluster is remembered.
+# The number of dry runs whose cluster is remembered.
 _MOST_DRY_RUNS = 10_000
-# A refusal whose caller's deadline comes before its turn is sent this long before it.
+# A refusal whose turn would come after its caller's deadline is sent this long before the deadline.
 _BEFORE_DEADLINE_SECONDS = 1.0
-# A user that may have many streams open may open all of them within so many seconds.
+# A user with a high limit of streams may open all of them within this time.
 _OPEN_ALL_SECONDS = 5.0
-# A draining server refuses new calls for so long at most, and continues when none has come for a moment. A
-# refused call is asked to retry later than that: a call that arrives at the moment of the stop may be
-# cancelled.
+# A draining server refuses new calls for the first time at most, and stops earlier if no call arrives for the second.
+# It asks refused callers to retry after the third: a call that arrives at the moment of the stop may be cancelled.
 REFUSING_SECONDS, _QUIET_SECONDS, _ELSEWHERE_SECONDS = 1.0, 0.05, 2.0
-# Passes of the event loop between a call that gRPC hands over and its being counted, and some more.
+# More iterations of the event loop than pass between gRPC handing a call over and the call being counted.
 _LOOP_PASSES = 10
 
 
 class CallAdmission:
-    """The queues and rates of this process. `draining` is set when it refuses every new call."""
+    """The queues and rates of this process.
+
+    `draining` is set when it refuses every new call.
+    """
 
     def __init__(self, limits: CallLimits) -> None:
         self.limits = limits
@@ -73,7 +75,7 @@ class CallAdmission:
             _show(IN_USE, each.label, self, partial(CallAdmission._sum, name=each.name, figure=_in_use))
             _show(WAITING, each.label, self, partial(CallAdmission._sum, name=each.name, figure=_waiting))
         self.pending_requests = self._pending("requests")
-        # Apart from the others, which cannot push out a question for the server's health.
+        # A queue of their own, so that other requests cannot push out a health check.
         self.pending_health_requests = self._pending("health_requests")
         self.pending_responses = PendingResponses(_refusals("unsent_answers"))
         self.arrivals = Arrivals(limits.wait_seconds, _refusals("arrivals"))
@@ -87,16 +89,16 @@ class CallAdmission:
         self.cluster_call_rate = KeyedRate(*classes.CLUSTER_CALL_RATE)
         # The cluster of the last dry run, by method and namespace.
         self._dry_run_clusters: dict[Hashable, str] = {}
-        # The error for a cluster that is known not to answer.
+        # Returns the error for a cluster that is known to be unreachable, or None.
         self.known_away: Callable[[str], PilothouseError | None] = lambda _cluster: None
         self.draining = False
         # Calls that are being served.
         self.in_flight = 0
-        # Unary calls that have come so far.
+        # The number of unary calls so far.
         self._came = 0
 
     def call_began(self, *, streams: bool = False) -> None:
-        """Counts a call; `call_ended` is to follow."""
+        """Counts a call; its end must call `call_ended`."""
         self.in_flight += 1
         self._came += not streams
 
@@ -105,8 +107,10 @@ class CallAdmission:
         self.in_flight -= 1
 
     async def refusal(self, caller: Hashable, remaining: float | None) -> None:
-        """Returns when it is the turn of a refusal of this caller, or for some refusals shortly before its deadline: a
-        caller that hears nothing does not know when to come back. `remaining` are the seconds until the deadline.
+        """Returns when a refusal of this caller may be sent.
+
+        That is in its turn, or for some refusals shortly before the caller's deadline. A caller that receives no
+        refusal does not know when to retry. `remaining` is the time until its deadline in seconds.
         """
         if remaining is None:
             await self.refusals.acquire(caller)
@@ -116,14 +120,18 @@ class CallAdmission:
             async with asyncio.timeout(remaining - rest):
                 await self.refusals.acquire(caller)
         except TimeoutError:
-            # If all of them were sent then, short deadlines would be a way around the rate. The others' deadlines end
-            # them: gRPC does, not this clock, which may be a little before it.
+            # If all of these refusals were sent early, a short deadline would be a way around the rate. A call whose
+            # refusal gets no token is ended by gRPC at its deadline. This clock may be slightly ahead of gRPC's, so
+            # the sleep is longer than the rest.
             if not self.late_refusals.try_acquire(caller):
                 await asyncio.sleep(rest + _BEFORE_DEADLINE_SECONDS)
 
     @asynccontextmanager
     async def out_of_flight(self) -> AsyncIterator[None]:
-        """Excludes a call from `in_flight` during the block, in which it only waits to be refused."""
+        """Excludes a call from `in_flight` during the block.
+
+        The call only waits to be refused in the block.
+        """
         self.in_flight -= 1
         try:
             yield
@@ -140,12 +148,12 @@ class CallAdmission:
             )
 
     async def drain(self, grace_seconds: float) -> None:
-        """Returns when gRPC's server may be stopped, at the latest after about half of the grace.
+        """Returns when gRPC's server may be stopped, after at most half of the grace.
 
-        gRPC's stop cancels the calls that it holds and no handler has taken. So calls are served until a moment passes
-        without a new one, for clients that heed the health service or the end of their streams. Then calls are refused
-        until a moment passes without one, so that few are left to be cancelled. This does not wait for calls in flight:
-        the stop does.
+        gRPC's stop cancels the calls that it has received but not yet handed to a handler. So the server first serves
+        calls until no new one arrives for a moment; clients that heed the health service or the end of their streams
+        stop sending in this time. Then it refuses calls until none arrives for a moment, so that few are left to be
+        cancelled. This does not wait for calls in flight: gRPC's stop does.
         """
         now = asyncio.get_running_loop().time()
         await self._no_new_call(now + grace_seconds / 3)
@@ -157,20 +165,25 @@ class CallAdmission:
         await self._no_new_call(now + min(REFUSING_SECONDS, grace_seconds / 4))
 
     async def _no_new_call(self, until: float) -> None:
-        """Returns when no unary call has come for a moment and no call of a burst waits, or at a time of the loop.
-        Streams are sent elsewhere, and may come back faster than that.
+        """Returns when no unary call has arrived for a moment, at the latest at `until`.
+
+        The burst gate must also be empty. Streams do not count: their clients are sent to another replica and may
+        reconnect faster than that.
         """
         loop = asyncio.get_running_loop()
         came = -1
         while (now := loop.time()) < until and (came != self._came or self.arrivals.waiting):
             came = self._came
             await asyncio.sleep(min(_QUIET_SECONDS, until - now))
-            # A loop that was busy runs its timers before it takes the calls that have come since.
+            # An event loop that was busy runs its timers before it accepts the calls that arrived in that time.
             for _ in range(_LOOP_PASSES):
                 await asyncio.sleep(0)
 
     def of_cluster(self, of_class: SeatClass, cluster: str) -> FairQueue:
-        """Returns the queue of a class at one cluster; '' stands for clusters that are not registered."""
+        """Returns the queue of a class at one cluster.
+
+        The cluster '' stands for clusters that are not registered.
+        """
         found = self._of_clusters.get((of_class.name, cluster))
         if found is None:
             if len(self._of_clusters) >= _MOST_CLUSTERS:
@@ -180,7 +193,7 @@ class CallAdmission:
         return found
 
     def dry_run_cluster(self, what: Hashable) -> str | None:
-        """Returns the cluster of the last dry run of this, if there was one."""
+        """Returns the cluster of the last dry run of `what`, or None."""
         return self._dry_run_clusters.get(what)
 
     def note_dry_run(self, what: Hashable, cluster: str) -> None:
@@ -190,7 +203,7 @@ class CallAdmission:
         self._dry_run_clusters[what] = cluster
 
     def _sum(self, name: str, figure: Callable[[FairQueue], int]) -> int:
-        # Over all clusters.
+        # The sum over all clusters.
         return sum(figure(each) for (own, _), each in self._of_clusters.items() if own == name)
 
     def _queue(self, of_class: SeatClass) -> FairQueue:
@@ -207,7 +220,7 @@ class CallAdmission:
 
 
 def _show(gauge: Gauge, label: str, owner: T, figure: Callable[[T], int]) -> None:
-    """Makes the gauge of a class read its owner, which the gauge does not keep alive."""
+    """Makes the gauge of a class read `owner`, of which it keeps a weak reference."""
     weak = ref(owner)
 
     def read() -> float:

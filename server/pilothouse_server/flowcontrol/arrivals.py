@@ -1,15 +1,14 @@
-"""Bursts of calls: all are taken in first, then served a few at a time.
+"""The burst gate: it accepts all calls of a burst, then serves a few at a time.
 
 gRPC hands calls over one by one, those of a listener shard (`rpc.lines`) in the order of their arrival. If
-each were served as it is taken in, a call behind two thousand others would wait until all those are done.
-That takes seconds, whichever caller sent them. To take a call in and do nothing costs a tenth of a
-millisecond. So a caller with many calls passes with the first few, and the others are *held* here until gRPC
-has no more to hand over. Then they continue, a few at a time, callers in turn, while the calls of all others
-pass.
+each were served when it is accepted, a call behind two thousand others would wait until all of them are done.
+That takes seconds, whichever caller sent them. Accepting a call without serving it costs a tenth of a
+millisecond. So the first few calls of a caller pass, and the gate *holds* the others until gRPC has no more to
+hand over. Then the held calls continue, a few at a time, callers in turn. The calls of all other callers pass.
 
-The server cannot ask gRPC how many calls it has. A burst counts as over when the event loop had time and no more calls
-were held. To look costs two milliseconds of waiting, so it is done once for so many calls of a caller, and less often
-the longer it finds nothing. A caller with a few concurrent calls stays as fast as before.
+The server cannot ask gRPC how many calls it has. A burst counts as over when the event loop was idle and the gate held
+no further call. Each check costs two milliseconds of waiting. So the gate checks once for a number of calls of one
+caller, and less often as long as it finds nothing. A caller with a few concurrent calls stays as fast as before.
 """
 
 from __future__ import annotations
@@ -22,42 +21,49 @@ from contextlib import suppress
 from pilothouse_server.errors import ResourceExhausted
 from pilothouse_server.flowcontrol.fair_queue import too_many_calls
 
-# So many of a caller pass before it is looked whether more are behind them; where nothing was found, more and more.
+# The number of calls of one caller that pass before the gate checks for more behind them. It doubles, up to the second
+# number, each time that the check finds no burst.
 _FEW, _MANY = 16, 64
 # The number of anonymous calls that pass in `_FORGOTTEN_SECONDS` together: a caller with many addresses has
 # few calls of each.
 _STRANGERS = 64
 # A caller with fewer calls than `_FEW` in this time is never held.
 _FORGOTTEN_SECONDS = 0.25
-# After so long without a call gRPC has none, and of a burst after that: the thread that hands calls over may wait for
-# a processor. A late event loop was busy, and may not have taken one in: then the wait is as many looks, and as long.
+# The time without a new held call after which gRPC counts as having no more; the second time applies during a burst,
+# because the thread that hands calls over may be waiting for a processor. A check that is late by more than the third
+# time shows that the event loop was busy and may not have accepted every call. Then `_LOOKS` checks in a row must find
+# no new call. All checks together take at most `_MOST_LOOKS_SECONDS`; in a burst that does not end, this limit falls to
+# `_LEAST_LOOKS_SECONDS`.
 _CALM_SECONDS, _CALM_AFTER_MANY_SECONDS, _PUNCTUAL_SECONDS = 0.002, 0.004, 0.0005
 _LOOKS = 3
 _MOST_LOOKS_SECONDS, _LEAST_LOOKS_SECONDS = 2.0, 0.01
-# So few are no burst. They all continue in the next turns of the loop, so many in each.
+# Up to `_NO_BURST` held calls are no burst. They all continue in the next iterations of the event loop, `_A_TURN` in
+# each.
 _NO_BURST, _A_TURN = 32, 1
-# The number of calls of a burst that are worked on concurrently. A call that takes longer is waiting for
-# something, and makes room.
+# The number of calls of a burst that are served concurrently. A call that takes longer than `_AT_WORK_SECONDS` is
+# waiting for something, so it no longer counts.
 _AT_WORK, _AT_WORK_SECONDS = 2, 0.01
-# And while others make calls. Then the others get the loop for as long as the last one took, at most so long: if each
-# began as soon as one has ended, others would wait for one of them at each step of their own.
+# The same number while other callers make calls. After each call of a burst, the event loop is left to the other
+# callers for as long as that call took, but at most for the second number. If the next call of the burst began
+# immediately, the other calls would wait for a call of the burst at each of their steps.
 _AT_WORK_BESIDE_OTHERS, _MOST_REST_SECONDS = 1, 0.004
-# The gate looks for newly arrived calls after so many. It does not look while so few are held: any busy
-# caller has that many in progress, and each look leaves the process idle.
+# The number of calls that the gate releases between two checks for newly arrived calls. It does not check while
+# `_LOOKED_FOR` or fewer are held: any busy caller has that many in progress, and each check leaves the process idle.
 _BETWEEN_LOOKS, _LOOKED_FOR = 16, 128
-# A call that is held takes some 25 KB. Anonymous callers can have any number of addresses, so they get half
-# of all places. If all places are taken, the caller with the most held calls loses its newest one to a caller
-# with fewer.
+# The most held calls: of all callers, of all anonymous callers, and of one caller. A held call takes some 25 KB.
+# Anonymous callers can have any number of addresses, so they get half of all places. If all places are taken, the
+# caller with the most held calls loses its newest one to a caller with fewer.
 _MOST, _MOST_OF_STRANGERS, _MOST_OF_ONE = 5_000, 2_500, 2_500
 
 
-# So long what is much work waits for the rest of its burst to be taken in.
+# How long expensive calls, such as streams, wait until the rest of their burst has been accepted.
 _TAKEN_IN_SECONDS = 1.0
 
 
 class _Held:
-    """A held call: its caller and the time since when; `goes_on` returns whether it may continue, or has
-    waited for too long.
+    """A held call, and the time since which it is held.
+
+    `goes_on` becomes True when the call may continue, and False when it is refused.
     """
 
     __slots__ = ("goes_on", "since", "who")
@@ -70,7 +76,10 @@ class _Held:
 
 
 class _Caller:
-    """Calls of one caller: how many passed since it was looked, how many may, and those that are held."""
+    """The calls of one caller.
+
+    It counts how many passed since the last check and how many may pass, and has the held ones.
+    """
 
     __slots__ = ("has_turn", "held", "is_stranger", "may", "most_held", "none_held", "passed")
 
@@ -79,28 +88,29 @@ class _Caller:
         self.passed = 0
         self.may = _FEW
         self.most_held = 0
-        # Also those that nobody waits for any more, until they are come upon.
+        # Includes cancelled calls until `_first` or `_make_room` removes them.
         self.held: deque[_Held] = deque()
         self.has_turn = False
-        # Set once none is held; None where nobody waits for that.
+        # Set once no call is held; None if no call waits for that.
         self.none_held: asyncio.Event | None = None
 
     def all_are_taken_in(self) -> None:
-        """Releases the waiting calls once none is held."""
+        """Wakes the calls that wait in `all_taken_in`."""
         if self.none_held is not None:
             self.none_held.set()
             self.none_held = None
 
 
 class Arrivals:
-    """The calls that have arrived and are held; each for about `wait_seconds` at most. `on_refused` is called with each
-    refusal.
+    """The burst gate with its held calls, each for about `wait_seconds` at most.
+
+    It calls `on_refused` at each refusal.
     """
 
     def __init__(self, wait_seconds: float, on_refused: Callable[[], None] = lambda: None) -> None:
         self.waiting = 0
         self._strangers_waiting = 0
-        # How many were ever held.
+        # The number of calls that were ever held.
         self._came = 0
         self._wait_seconds = wait_seconds
         self._on_refused = on_refused
@@ -108,24 +118,25 @@ class Arrivals:
         self._forget_at = 0.0
         # The number of anonymous calls that have passed since the callers were last forgotten.
         self._strangers = 0
-        # Of whom calls are held, in the order of their turns.
+        # Callers with held calls, in the order of their turns.
         self._turns: deque[_Caller] = deque()
-        # Calls of a burst that are worked on, the oldest first, and when each has no place any more.
+        # Calls of a burst that are being served, the oldest first, and the time at which each stops counting.
         self._places: dict[object, float] = {}
         # Until this time no call of a burst continues while others make calls.
         self._rests_until = 0.0
         self._until_look = 0
-        # How many of those that are held are the rest of a burst.
+        # How many of the held calls are the rest of a burst.
         self._of_burst = 0
-        # One thing is scheduled at a time: a look, or the release of some calls.
+        # Either a check or a release of calls is scheduled, never both.
         self._next: asyncio.Handle | None = None
         self._looking = False
         self._patience_seconds = _MOST_LOOKS_SECONDS
         self._over = False
 
     def passes(self, caller: Hashable) -> bool:
-        """Returns whether a call of this caller, a user's id or an anonymous address, may continue
-        immediately. If it may not, the caller awaits `turn`.
+        """Returns whether a call of this caller may continue immediately.
+
+        `caller` is a user's id or an anonymous address. If the call may not continue, `turn` must be awaited.
         """
         now = asyncio.get_running_loop().time()
         if now >= self._forget_at:
@@ -145,11 +156,13 @@ class Arrivals:
         return True
 
     async def turn(self, caller: Hashable, who: object) -> None:
-        """Returns when it is the turn of a call that does not pass. In every case `leave` must be called with the
-        same `who`, or it counts as one that waits.
+        """Returns when it is the turn of a call that does not pass.
+
+        The caller must then call `leave` with the same `who`, also after an error. Until then the call counts as one
+        that is being served.
 
         Raises:
-            ResourceExhausted: too many are held, or it was held for too long.
+            ResourceExhausted: too many calls are held, or this one was held for too long.
         """
         found = self._callers[caller]
         if len(found.held) >= _MOST_OF_ONE:
@@ -177,7 +190,10 @@ class Arrivals:
             self._strangers_waiting -= found.is_stranger
 
     async def all_taken_in(self, caller: Hashable) -> None:
-        """Returns when no call of this caller is held, or after a second: some always have calls under way."""
+        """Returns when no call of this caller is held, or after a second.
+
+        The limit is for callers that always have calls in progress.
+        """
         found = self._callers.get(caller)
         if found is None or not found.held or self._over:
             return
@@ -188,12 +204,13 @@ class Arrivals:
                 await found.none_held.wait()
 
     def _make_room(self, newcomer: _Caller, among: Collection[_Caller]) -> None:
-        """Refuses the newest call of the caller that holds the most. Raises ResourceExhausted if that is the
-        newcomer.
+        """Refuses the newest call of the caller with the most held calls.
+
+        Raises ResourceExhausted if that is the newcomer.
         """
         while True:
             most = max(among, key=lambda each: len(each.held), default=newcomer)
-            # One that was taken back has given its place up already.
+            # A call that is already done, for example cancelled, has given its place up.
             while most.held and most.held[-1].goes_on.done():
                 most.held.pop()
             if len(most.held) > len(newcomer.held) + 1:
@@ -203,7 +220,10 @@ class Arrivals:
                 raise self._refused(of_caller=False)
 
     def leave(self, who: object) -> None:
-        """Gives the place back of a call that has ended, or waits for somebody else than this process."""
+        """Gives back the place of a call.
+
+        The call has ended, or waits for something outside this process.
+        """
         until = self._places.pop(who, None)
         if until is None:
             return
@@ -244,7 +264,7 @@ class Arrivals:
         self._go_on()
 
     def _soon(self, seconds: float = 0.0) -> None:
-        """Schedules `_go_on`: in the next turn of the loop, or later if a place has to become free."""
+        """Schedules `_go_on` for the next iteration of the event loop, or after `seconds`."""
         if self._next is not None:
             self._next.cancel()
         self._looking = False
@@ -257,12 +277,13 @@ class Arrivals:
         now = asyncio.get_running_loop().time()
         for who in [each for each, until in self._places.items() if until <= now]:
             del self._places[who]
-        # The rest of a burst belongs to it until its end. A few calls that arrive in that time do not:
+        # The rest of a burst belongs to the burst until its end. A few calls that arrive during that time do not:
         # otherwise a caller that sends at its usual rate after a burst would be held for ever.
         if self.waiting > _NO_BURST:
             self._of_burst = self.waiting
         paced = self._of_burst > 0 and not self._over
-        # The callers of late. If no call came since the last forgetting, the earlier callers no longer count.
+        # True if every recent caller has held calls. If `_forget_at` is long past, no call has come since, and the
+        # remembered callers are not recent.
         alone = len(self._callers) <= len(self._turns) or now >= self._forget_at + _FORGOTTEN_SECONDS
         for _ in range(_A_TURN):
             if not self._turns:
@@ -272,7 +293,7 @@ class Arrivals:
                 return
             call = self._first()
             if call is None or call.goes_on.done():
-                # Nobody waits for it any more.
+                # The call was cancelled or refused.
                 continue
             call.goes_on.set_result(self._over or now - call.since < self._wait_seconds)
             if paced:
@@ -282,7 +303,10 @@ class Arrivals:
         self._soon()
 
     def _must_wait(self, now: float, alone: bool) -> bool:
-        """Returns whether no call of a burst may continue now; `_go_on` is then called when one may."""
+        """Returns whether no call of a burst may continue now.
+
+        If so, `_go_on` is called when one may.
+        """
         if len(self._places) >= (_AT_WORK if alone else _AT_WORK_BESIDE_OTHERS):
             self._soon(_AT_WORK_SECONDS)
         elif not alone and now < self._rests_until:
@@ -294,7 +318,7 @@ class Arrivals:
         return True
 
     def _first(self) -> _Held | None:
-        """The call whose turn it is; None where its caller has none left."""
+        """Returns the call whose turn it is; None if its caller has no held call left."""
         caller = self._turns.popleft()
         call = caller.held.popleft() if caller.held else None
         if caller.held:

@@ -1,19 +1,21 @@
-"""One table of all classes of seats: their flow, seats, weight and wait; and the rates that are paced.
+"""One table of all classes of seats, and the rates that are paced.
 
-docs/limits.md shows both (`make limits`); `make lint` compares it with this module.
+A class has a flow, seats, a weight and a wait. docs/limits.md shows the classes and the rates (`make limits`);
+`make lint` compares it with this module.
 
-An address is the client's, behind trusted proxies; of IPv6 its /64, because one customer has at least that.
+An address is the client's, as trusted proxies report it. An IPv6 address counts as its /64, because one customer has at
+least a /64.
 
 The reasons for these bounds:
 
-- Tokens are looked up before the user is known, so those calls count by address, as calls without a log-in do. Users
-  may share an address, so it has ten times the calls of a user.
+- The server looks up a token before it knows the user, so those calls count by address, as calls without a log-in do.
+  Users may share an address, so it has ten times the calls of a user.
 - Each user may have one wide page in progress, however many seats the user has. Three would occupy two
-  cores and three database connections. The others wait before they take a seat, so the user's small calls
-  overtake them. The same holds for large requests, which are read, checked, written and recorded: eight
+  cores and three database connections. The user's other wide pages wait before they take a seat, so the user's small
+  calls overtake them. The same holds for large requests, which are read, checked, written and recorded: eight
   together leave the event loop little time.
-- A dry run is written to the database, rolled back, and then sent to the cluster. Each user has one at a time: eight
-  together would have eight connections plan all that a create takes, and others wait for these.
+- A dry run is written to the database, rolled back, and then sent to the cluster. Each user may have one in progress:
+  eight would have eight connections plan every statement of a create, while other calls wait for a connection.
 - An apply of 500 objects holds a connection for a second. Four at a time leave most connections to small calls.
 - Health watches and reflection streams stay open, so a caller with too many is refused immediately.
 """
@@ -26,7 +28,8 @@ from typing import Final, NamedTuple
 
 from pilothouse_server.flowcontrol.fair_queue import QueueBounds
 
-# A page of so many rows takes one seat, and so does so much of a request. A page that takes more than one is wide.
+# A page takes one seat for every 100 rows, and a request takes one more for every 64 KiB. A page with more rows than
+# the first number is wide; a request with more bytes than the second is large.
 WIDE_PAGE_ROWS: Final = 100
 LARGE_REQUEST_BYTES: Final = 64 * 1024
 # The number of seats that the widest page takes.
@@ -35,9 +38,9 @@ _MOST_SEATS_FOR_ROWS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """The numbers that bound the calls and connections of one process. The first four are settings.
+    """The numbers that bound the calls and connections of one process.
 
-    `make soak PART=hostile` attacks a server that has these numbers.
+    The first four are settings. `make soak PART=hostile` attacks a server that has these numbers.
     """
 
     max_concurrent_calls: int = 256
@@ -52,9 +55,9 @@ class CallLimits:
     max_cluster_streams_per_user: int = 24
     # Clients and load balancers watch each replica, and many may share an address.
     max_health_watches_per_address: int = 100
-    # A body comes with its call, so only slow clients have requests that are pending.
+    # A body usually arrives with its call, so only slow clients have pending requests.
     max_pending_requests: int = 500
-    # For 4 MiB this is a line of 3 Mbit/s.
+    # Enough for 4 MiB at 3 Mbit/s.
     request_seconds: float = 10.0
     # A third of the 15 s that our client gives a read with its retries.
     wait_seconds: float = 5.0
@@ -63,19 +66,22 @@ class CallLimits:
     # The default of gRPC.
     max_message_bytes: int = 4 * 1024 * 1024
     handshake_seconds: float = 15.0
-    # Then a client is asked to connect again, so that replicas share the load.
+    # The server then asks the client to reconnect, so that replicas share the load.
     max_connection_age_seconds: int = 3600
-    # A client connects again with its next call.
+    # The client reconnects with its next call.
     max_connection_idle_seconds: float = 15.0
 
     @property
     def max_calls_per_address(self) -> int:
-        """Calls without a log-in of one address: ten times those of a user, because users may share an address."""
+        """The limit of calls without a log-in of one address.
+
+        It is ten times a user's, because users may share an address.
+        """
         return 10 * self.max_calls_per_user
 
 
 class Size(NamedTuple):
-    """A number of `CallLimits`, `times` so many; without a name `times` itself."""
+    """A field of `CallLimits` multiplied by `times`; without a field `times` itself."""
 
     limit: str = ""
     times: int = 1
@@ -88,7 +94,7 @@ class Size(NamedTuple):
 class SeatClass(NamedTuple):
     """A class: its name, which calls hold a seat, the key of a flow, and its numbers.
 
-    So many calls may wait for each seat.
+    `waiting_per_seat` calls may wait for each seat.
     """
 
     name: str
@@ -111,7 +117,7 @@ class SeatClass(NamedTuple):
             seats=seats,
             seats_per_flow=min(seats, per_flow),
             waiting=self.waiting_per_seat * seats,
-            # As many calls of a user may wait for its one turn as for its seats.
+            # For a class with one seat for each user, as many calls of the user may wait as for its ordinary seats.
             waiting_per_flow=self.waiting_per_seat
             * (_SEATS_OF_USER.of(limits) if self.per_flow == ONE else per_flow),
             wait_seconds=limits.wait_seconds,
@@ -233,7 +239,10 @@ CLASSES: Final = (
 
 
 class Rate(NamedTuple):
-    """Of each user, or address without a log-in: a second, at first, and the longest wait."""
+    """A rate for each user, or each address without a log-in.
+
+    It has the tokens a second, the burst, and the longest wait.
+    """
 
     per_second: float
     burst: int
@@ -241,7 +250,7 @@ class Rate(NamedTuple):
 
 
 REFUSALS: Rate = Rate(50.0, 20, 15.0)
-# For refusals whose caller's deadline comes before their turn. They do not wait.
+# For refusals whose turn would come after their caller's deadline. They do not wait.
 LATE_REFUSALS: Rate = Rate(25.0, 10, 0.0)
 STREAM_OPENS: Rate = Rate(40.0, 4, 15.0)
 CLUSTER_CALL_RATE: Rate = Rate(250.0, 1, 1.0)
@@ -254,17 +263,17 @@ RATES: Final = {
 
 
 def is_wide(page_size: int) -> bool:
-    """Returns whether a page of so many rows takes its user's turn for wide pages."""
+    """Returns whether a page of this many rows needs its user's turn for wide pages."""
     return page_size > WIDE_PAGE_ROWS
 
 
 def is_large(request_bytes: int) -> bool:
-    """Returns whether a request of so many bytes takes its user's turn for large requests."""
+    """Returns whether a request of this size needs its user's turn for large requests."""
     return request_bytes > LARGE_REQUEST_BYTES
 
 
 def seats_for(page_size: int, request_bytes: int) -> int:
-    """Returns the number of seats of a unary call for so many rows with a request of so many bytes."""
+    """Returns the number of seats of a unary call, by its page and request size."""
     rows = min(_MOST_SEATS_FOR_ROWS - 1, max(0, page_size - 1) // WIDE_PAGE_ROWS)
     return 1 + rows + request_bytes // LARGE_REQUEST_BYTES
 

@@ -1,14 +1,15 @@
-"""A fair queue: the seats of one class, given by start-time fair queuing (KEP-1040).
+"""A fair queue for the seats of one class: start-time fair queuing (KEP-1040).
 
-A call that finds a seat free takes it immediately, by a few comparisons. Otherwise it waits in the queue of its *flow*:
-the calls of one user, or of one address. A seat that becomes free goes to the flow that was served least, by the number
-of seats that its calls took, but never to a flow that already holds as many as a flow may. So a flow with many calls
-waits for itself. No call overtakes one that waits for more seats than are free, so wide calls are not starved either.
+A call that finds a seat free takes it immediately, after a few comparisons. Otherwise it waits in the queue of its
+*flow*: the calls of one user, or of one address. A seat that becomes free goes to the flow that was served least, by
+the number of seats that its calls took, but never to a flow that already holds as many as a flow may. So a flow with
+many calls waits for itself. No call overtakes one that waits for more seats than are free, so wide calls are not
+starved either.
 
-A wait is bounded, and so are the queues: of one flow, and of all together. If all places are taken, the flow with the
-most waiting calls loses its youngest one, unless the newcomer belongs to that flow.
+The time of a wait is bounded, and so are the number of waiting calls of one flow and of all flows. If all places are
+taken, the flow with the most waiting calls loses its youngest one, unless the newcomer belongs to that flow.
 
-A seat counts in `in_use` from the moment it is given until `release`. When a caller is cancelled while it waits, it has
+A seat counts in `in_use` from the moment it is given until `release`. A caller that is cancelled while it waits has
 left its queue, or has released its seats, by the time `acquire` raises.
 """
 
@@ -22,12 +23,15 @@ from dataclasses import dataclass
 
 from pilothouse_server.errors import PilothouseError, ResourceExhausted
 
-# After this a refused caller may try again.
+# The delay that a refusal asks its caller to wait before a retry.
 RETRY_SECONDS = 1.0
 
 
 def too_many_calls(message: str, of_class: str, *, of_caller: bool = True) -> ResourceExhausted:
-    """Returns the error for a call that a bound of its class refuses: its caller's, or the server's."""
+    """Returns the error for a call that exceeds a bound of its class.
+
+    The bound is that of its caller, or that of the server.
+    """
     return ResourceExhausted(
         message,
         reason="TOO_MANY_CALLS",
@@ -38,7 +42,7 @@ def too_many_calls(message: str, of_class: str, *, of_caller: bool = True) -> Re
 
 @dataclass(frozen=True, slots=True)
 class QueueBounds:
-    """The seats of a class, and of one flow in it; the waiting calls of all flows and of one; the longest wait."""
+    """The most seats and waiting calls, of a class and of one flow; the longest wait."""
 
     seats: int
     seats_per_flow: int
@@ -52,7 +56,10 @@ Refusal = Callable[[bool], PilothouseError]
 
 
 class _Waiter:
-    """A call that waits for `width` seats. `given` is set in the same step that counts them as in use."""
+    """A call that waits for `width` seats.
+
+    `given` is set in the same step that counts the seats as in use.
+    """
 
     __slots__ = ("answer", "flow", "given", "width")
 
@@ -60,12 +67,15 @@ class _Waiter:
         self.flow = flow
         self.width = width
         self.given = False
-        # A result when the seats are given, an exception when it may wait no longer.
+        # Gets a result when the seats are given, an exception when the call may wait no longer.
         self.answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class _Flow:
-    """The calls of one key. `served` is the virtual time up to which it has had its share."""
+    """The calls of one key.
+
+    `served` is the virtual time up to which the flow has had its share.
+    """
 
     __slots__ = ("in_use", "key", "queued", "served", "waiting")
 
@@ -75,7 +85,7 @@ class _Flow:
         self.in_use = 0
         # In order of arrival; a dict, because calls may leave from the middle.
         self.waiting: dict[_Waiter, None] = {}
-        # Whether it stands in the heap of flows that may have the next seat.
+        # Whether the flow is in the heap of flows that may have the next seat.
         self.queued = False
 
     @property
@@ -84,7 +94,10 @@ class _Flow:
 
 
 class FairQueue:
-    """The seats of the class `name`. `on_refused` is called with each refusal; `refusal` makes its error."""
+    """The seats of the class `name`.
+
+    `on_refused` is called with each refusal; `refusal` makes its error.
+    """
 
     def __init__(
         self,
@@ -101,7 +114,7 @@ class FairQueue:
         self._on_refused = on_refused
         self._refusal = refusal or self._too_many
         self._flows: dict[Hashable, _Flow] = {}
-        # (virtual time, a number that decides between equals, flow) of flows whose first waiter their own bound allows.
+        # The heap of flows whose bound allows their first waiter: (virtual time, tie-breaker, flow).
         self._next: list[tuple[float, int, _Flow]] = []
         self._entries = 0
         self._virtual = 0.0
@@ -116,7 +129,10 @@ class FairQueue:
         return max(1, min(width, self.bounds.seats_per_flow, self.bounds.seats))
 
     def try_acquire(self, key: Hashable, width: int = 1) -> bool:
-        """Takes `width` seats, which must `fit`, if no other call waits for them; returns whether it did."""
+        """Takes `width` seats if no other call waits for them; returns whether it did.
+
+        `width` must `fit`.
+        """
         bounds = self.bounds
         if self._next or self.in_use + width > bounds.seats:
             return False
@@ -130,8 +146,9 @@ class FairQueue:
         return True
 
     async def acquire(self, key: Hashable, width: int = 1, until: float | None = None) -> None:
-        """Takes `width` seats, which must `fit`, in this call's turn. It waits for `wait_seconds` of the bounds at
-        most, or until a time of the loop's clock.
+        """Takes `width` seats, which must `fit`, in this call's turn.
+
+        It waits for at most `wait_seconds` of the bounds, or until `until` by the event loop's clock.
 
         Raises:
             PilothouseError: `refusal`, by default ResourceExhausted: too many calls wait, or this one waited too long.
@@ -180,9 +197,9 @@ class FairQueue:
             self._dispatch()
 
     def admit_waiting(self, key: Hashable) -> None:
-        """Gives seats to all calls of a flow that wait, beyond every bound: they will all do the same small work.
+        """Gives seats to all waiting calls of a flow, beyond every bound.
 
-        Each of the calls releases its own.
+        They will all do the same small work. Each of the calls releases its own seats.
         """
         flow = self._flows.get(key)
         while flow is not None and flow.waiting:
@@ -213,7 +230,7 @@ class FairQueue:
         flow.waiting[waiter] = None
         self.waiting += 1
         self._queue(flow)
-        # Its own bound may have kept the flow out while there was room.
+        # There may be free seats: a flow at its own bound also waits while the class has room.
         self._dispatch()
         return waiter
 
@@ -224,7 +241,7 @@ class FairQueue:
         youngest = next(reversed(most.waiting))
         if not youngest.answer.done():
             youngest.answer.set_exception(self._refused(most, youngest.width))
-            # Read, so that asyncio does not complain if its caller leaves now.
+            # Marks the exception as retrieved, so that asyncio logs nothing if its caller leaves now.
             youngest.answer.exception()
         self._leave(youngest)
 
@@ -235,7 +252,7 @@ class FairQueue:
         del flow.waiting[waiter]
         self.waiting -= 1
         if flow.waiting:
-            # The next call of the flow may be one that its bound allows.
+            # The flow's bound may allow its next call, which may be narrower.
             self._queue(flow)
         elif not flow.in_use and self._flows.get(flow.key) is flow:
             del self._flows[flow.key]
@@ -248,11 +265,14 @@ class FairQueue:
             heapq.heappush(self._next, (max(flow.served, self._virtual), self._entries, flow))
 
     def _dispatch(self) -> None:
-        """Gives the free seats to the calls in turn; the heap keeps a flow that waits for room."""
+        """Gives the free seats to the calls in turn.
+
+        A flow whose first call needs more seats stays in the heap.
+        """
         while self._next:
             start, _, flow = self._next[0]
             if not flow.waiting or flow.in_use + flow.first.width > self.bounds.seats_per_flow:
-                # Its calls have left since, or the first one has, and the next is wider.
+                # All of its calls have left, or the first one has left and the next is wider.
                 heapq.heappop(self._next)
                 flow.queued = False
                 continue

@@ -1,12 +1,13 @@
 """Requests whose body has not arrived yet.
 
-A client may open a call and send nothing. Until it does, the call holds no seat; it stands here, for some seconds at
-most. The number of places is bounded: if all are taken, the caller with the most calls here loses its oldest. A body
-that is sent with its call is here for one turn of the event loop, so this ends no call of a client that behaves.
+A client may open a call and send nothing. Until its body arrives, the call holds no seat; it is registered here, for
+some seconds at most. The number of places is bounded: if all are taken, the caller with the most calls here loses its
+oldest. A body that is sent with its call is here for one iteration of the event loop, so no call of a well-behaved
+client is ended.
 
-All wait equally long, so one timer serves them: it checks the oldest. Calls that came together do not end together:
-each that ends is answered and perhaps recorded, and hundreds in one turn of the loop would delay everybody else. So a
-few end at a time, some hundred a second, and the last of many somewhat late.
+All calls have the same time limit, so one timer serves them: it checks the oldest. Calls that arrived together do not
+end together: each gets an error response and perhaps an audit record, and hundreds in one iteration of the event loop
+would delay all other calls. So a few end at a time, some hundred a second, and the last of many end somewhat late.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pilothouse_server.runtime.tasks import Cut
 
 T = TypeVar("T")
 
-# So many end in one turn of the event loop, and after so long the next.
+# The number of overdue calls that end in one iteration of the event loop, and the pause until the next ones.
 _ENDED_TOGETHER = 5
 _PAUSE_SECONDS = 0.01
 
@@ -35,18 +36,21 @@ class _Wait(Cut):
         super().__init__()
         self.key = key
         self.until = until
-        # Whether it ended because another call needed its place.
+        # Whether the wait was ended because another call needed its place.
         self.made_room = False
 
 
 class PendingRequests:
-    """At most `most` pending requests, each for `seconds`. `on_refused` is called with each call that ends here."""
+    """At most `most` pending requests, each for `seconds`.
+
+    `on_refused` is called with each call that ends here.
+    """
 
     def __init__(self, most: int, seconds: float, on_refused: Callable[[], None] = lambda: None) -> None:
         self._most = most
         self._seconds = seconds
         self._on_refused = on_refused
-        # The oldest first; and the number of each caller.
+        # The pending requests, the oldest first; and their number by caller.
         self._waiting: dict[_Wait, None] = {}
         self._of: dict[Hashable, int] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -57,11 +61,13 @@ class PendingRequests:
         return len(self._waiting)
 
     async def receive(self, body: Awaitable[T], key: Hashable) -> T:
-        """Returns the body, of a call of `key`: a user or an address.
+        """Returns the body of a call when it has arrived.
+
+        `key` is the caller's user or address.
 
         Raises:
-            InvalidArgument: it has not arrived in time.
-            ResourceExhausted: too many are pending, and `key` has most of them.
+            InvalidArgument: the body has not arrived in time.
+            ResourceExhausted: too many requests are pending, and `key` has most of them.
         """
         wait = self._enter(key)
         try:
@@ -96,8 +102,8 @@ class PendingRequests:
             del self._of[wait.key]
 
     def _push_out(self) -> None:
-        # Anonymous callers can have as many addresses as there are places: while they have more than half, one of
-        # theirs goes, and no user's.
+        # Anonymous callers can have as many addresses as there are places. While they have more than half of the
+        # places, one of their requests is pushed out, and none of a user.
         addresses = [key for key in self._of if isinstance(key, str)]
         theirs = sum(self._of[key] for key in addresses)
         most = max(addresses if 2 * theirs > self._most else self._of, key=self._of.__getitem__)

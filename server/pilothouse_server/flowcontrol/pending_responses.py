@@ -1,9 +1,9 @@
-"""Responses of unary calls that their readers have not taken yet.
+"""Responses of unary calls that their readers have not read yet.
 
-A call releases its seats when its response is made. gRPC keeps the response until the connection has taken it, and the
-client decides when: one that opens no window takes nothing while the connection lives. So the bytes of each user are
-counted, and a user with too many is refused further calls until it takes some, or its connections end. Only large
-responses count: a connection has few calls, and small responses do not add up.
+A call releases its seats when its response is made. gRPC buffers the response until it can be written to the
+connection, and the client decides when: a client that opens no flow-control window reads nothing while the connection
+lives. So the bytes of each user are counted, and a user with too many is refused further calls until it reads some of
+them, or its connections end. Only large responses count: a connection has few calls, and small responses do not add up.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from pilothouse_server.flowcontrol.fair_queue import too_many_calls
 
 LARGE_BYTES: Final = 32 * 1024
 _MEBIBYTE = 1024 * 1024
-# Of a user: two of the largest responses. While all users have more than the second, the third bounds each of them.
+# The first number bounds the bytes of one user: two of the largest responses. While all users together have the second
+# number or more, the third bounds each user instead.
 _MOST_OF_ONE, _MOST, _FEW = 32 * _MEBIBYTE, 128 * _MEBIBYTE, 4 * _MEBIBYTE
 
 
 class PendingResponses:
-    """The bytes of large responses that each user, or address without a log-in, has not taken.
+    """The bytes of large responses that each user or address has not read.
 
-    `on_refused` is called with each refusal.
+    An address counts for calls without a log-in. `on_refused` is called with each refusal.
     """
 
     def __init__(self, on_refused: Callable[[], None] = lambda: None) -> None:
@@ -32,7 +33,7 @@ class PendingResponses:
         self._on_refused = on_refused
 
     def check(self, user: Hashable) -> None:
-        """Raises ResourceExhausted if the user has too much."""
+        """Raises ResourceExhausted if the user has too many unread bytes."""
         if self.of.get(user, 0) < (_MOST_OF_ONE if self.bytes < _MOST else _FEW):
             return
         self._on_refused()
@@ -41,7 +42,7 @@ class PendingResponses:
         )
 
     def add(self, user: Hashable, size: int, call: asyncio.Task[object]) -> None:
-        """Counts a response of so many bytes until the task of its call ends, which sends the response."""
+        """Counts a response of `size` bytes until `call` ends, the task that sends it."""
         self._add(user, size)
         call.add_done_callback(lambda _call: self._add(user, -size))
 

@@ -4,15 +4,16 @@
      ▲                  │                            │
      └────refused───────┴──────────refused───────────┘        every state ──release──▶ released
 
-    new         The call holds nothing. It may wait in its burst (`pass_burst`), and holds a place of it after that.
+    new         The call holds nothing. It may wait in the burst gate (`pass_burst`), and then counts as being served.
     seated      It holds its first seats, and for a wide page or a large request its user's turn for those. A stream
                 may `read_slice`.
     at cluster  A unary call has released its first seats and holds one seat at each cluster that it has called. A
                 stream holds such a seat in addition to its first one, and keeps that if it is refused.
-    released    It holds nothing, for good. A task of the call that acquires something later releases it immediately.
+    released    It holds nothing and never will again. If a task of the call acquires something later, that is released
+                immediately.
 
 A dry run also holds its user's one turn at the database, from `acquire_dry_run` until the cluster is called or the call
-ends. A unary call that is refused releases everything first, so it waits for its refusal with nothing held.
+ends. A unary call that is refused releases everything before it waits for its refusal.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from pilothouse_server.flowcontrol import classes
 from pilothouse_server.flowcontrol.admission import CallAdmission
 from pilothouse_server.flowcontrol.fair_queue import FairQueue
 
-# A stream waits so long to read a slice: it has read others before, and its caller is still there.
+# How long a stream waits to read a slice. Longer than a call waits: the stream has read others, and its caller is still
+# connected.
 _SLICE_WAIT_SECONDS: Final = 30.0
 
 
@@ -44,7 +46,7 @@ class State(Enum):
 
 
 class Reservation:
-    """The seats that one call holds. `release` is to be called however the call ends."""
+    """The seats that one call holds. `release` must be called however the call ends."""
 
     __slots__ = (
         "_admission",
@@ -63,20 +65,20 @@ class Reservation:
         self.state = State.NEW
         self._admission = admission
         self._streams = streams
-        # By the monotonic clock; None if the call has none.
+        # By the monotonic clock; None if the call has no deadline.
         self._deadline = deadline
         self._user: Hashable = None
         # First the seats of calls or streams, then those at clusters.
         self._held: list[tuple[FairQueue, Hashable, int]] = []
         self._at_clusters: set[str] = set()
-        # Whether it came in a burst, and may hold a place of it.
+        # Whether the burst gate held the call, which may count there as being served.
         self._in_burst = False
         # The key of the dry run in progress.
         self._dry_run: Hashable = None
         self._has_dry_run_turn = False
 
     async def pass_burst(self, caller: Hashable) -> None:
-        """Waits until a call may continue; `Arrivals` holds the calls of a burst.
+        """Waits until the burst gate lets the call continue.
 
         Raises:
             ResourceExhausted: too many calls are held, or the call was held too long.
@@ -99,7 +101,9 @@ class Reservation:
     async def acquire(
         self, queue: FairQueue, user: Hashable, width: int = 1, *, turns: FairQueue | None = None
     ) -> None:
-        """Takes the first seats. With `turns` it first takes its user's turn there, while it holds no seat; both
+        """Takes the first seats.
+
+        With `turns`, the call first waits for its user's turn in that queue, while it holds no seat. Both waits
         together take no longer than one wait may. Raises ResourceExhausted.
         """
         self._user = user
@@ -112,35 +116,40 @@ class Reservation:
         try:
             await queue.acquire(user, width, until)
         except BaseException:
-            # Other calls of the user continue before this one is refused.
+            # Released now, so that other calls of the user continue before this one is refused.
             self._release_seats()
             raise
         self._hold(queue, width, State.SEATED)
 
     async def begin(self) -> None:
-        """Returns when a call that has its seats may begin. A stream waits until all calls that came with it are taken
-        in, and for its user's rate.
+        """Returns when a call that has its seats may begin.
+
+        A stream waits until all calls of its burst are accepted, and for its user's stream-open rate.
         """
         if self._streams:
             admission = self._admission
             self._leave_burst()
             await admission.arrivals.all_taken_in(self._user)
             await admission.stream_opens.acquire(self._user)
-            # More may have come during that time.
+            # More calls may have arrived during that time.
             await admission.arrivals.all_taken_in(self._user)
-            # It would be ended as soon as it has begun.
+            # A draining server would end the stream as soon as it has begun.
             admission.refuse_if_draining()
 
     @asynccontextmanager
     async def read_slice(self) -> AsyncIterator[None]:
-        """The time in which a stream reads as much as a wide page, in its user's turn. Raises ResourceExhausted."""
+        """Holds the user's turn for wide pages while a stream reads a slice.
+
+        Raises ResourceExhausted.
+        """
         until = asyncio.get_running_loop().time() + _SLICE_WAIT_SECONDS
         async with self._admission.wide_pages.seat(self._user, until):
             yield
 
     async def acquire_cluster(self, cluster: str) -> None:
-        """Takes a seat at a cluster before it is called; a unary call releases the seats it has. Raises
-        ResourceExhausted.
+        """Takes a seat at a cluster before it is called.
+
+        A unary call first releases its first seats. Raises ResourceExhausted.
         """
         self._end_dry_run_turn()
         if self.state is State.RELEASED or cluster in self._at_clusters:
@@ -153,7 +162,7 @@ class Reservation:
             classes.CLUSTER_STREAMS if self._streams else classes.CLUSTER_CALLS, cluster
         )
         if queue.has_flow(self._user):
-            # Each call waits with its first seat, so no more wait than have one.
+            # Each call holds its first seats during this wait, so no more calls wait than have seats.
             await admission.cluster_call_rate.acquire(self._user)
         try:
             queue.check_room(self._user)
@@ -173,17 +182,19 @@ class Reservation:
         self._hold(queue, 1, State.AT_CLUSTER)
 
     async def acquire_dry_run(self, what: Hashable) -> None:
-        """Prepares a dry run of `what`: takes a seat at the cluster of the last one, and the user's turn at the
-        database until the cluster is called.
+        """Prepares a dry run of `what`.
+
+        The call takes a seat at the cluster of the last dry run of `what`, and the user's turn at the database until
+        the cluster is called.
 
         Raises:
-            ResourceExhausted: too many wait for that cluster, or for their user's turn.
-            PilothouseError: the cluster is known to be away.
+            ResourceExhausted: too many calls wait for that cluster, or for their user's turn.
+            PilothouseError: the cluster is known to be unreachable.
         """
         admission = self._admission
         self._dry_run = what
         if admission.dry_run_cluster(what) is None:
-            # A hundred that come together would all ask the database before the first one shows the cluster.
+            # One at a time: a hundred concurrent ones would all use the database before the first shows the cluster.
             await self._take_dry_run_turn()
         if (cluster := admission.dry_run_cluster(what)) is None:
             return
@@ -202,7 +213,10 @@ class Reservation:
         self._release_seats()
 
     async def _wait_for_refusal(self) -> None:
-        """Returns when it is the turn of a refusal of this user; a unary call holds nothing during that time."""
+        """Returns when it is the turn of a refusal of this user.
+
+        A unary call holds nothing during that time.
+        """
         if not self._streams:
             self._leave_burst()
             self._end_dry_run_turn()
@@ -243,14 +257,15 @@ class Reservation:
             queue.release(user, width)
 
 
-# Of the call that is being served.
+# The reservation of the call that is being served.
 RESERVATION: ContextVar[Reservation | None] = ContextVar("reservation", default=None)
 
 
 async def before_cluster(cluster: str) -> None:
-    """Returns when the present call has a seat at the cluster; immediately if this is done for no call.
+    """Returns when the current call has a seat at the cluster.
 
-    '' stands for clusters that are not registered. Raises ResourceExhausted.
+    It returns immediately if there is no current call. '' stands for clusters that are not registered. Raises
+    ResourceExhausted.
     """
     reservation = RESERVATION.get()
     if reservation is not None:
@@ -258,7 +273,10 @@ async def before_cluster(cluster: str) -> None:
 
 
 async def before_dry_run(what: Hashable) -> None:
-    """Returns when the present call may begin a dry run; see `Reservation.acquire_dry_run`."""
+    """Returns when the current call may begin a dry run.
+
+    See `Reservation.acquire_dry_run`.
+    """
     reservation = RESERVATION.get()
     if reservation is not None:
         await reservation.acquire_dry_run(what)
@@ -266,9 +284,9 @@ async def before_dry_run(what: Hashable) -> None:
 
 @asynccontextmanager
 async def read_slice() -> AsyncIterator[None]:
-    """`Reservation.read_slice` for the present call; immediately if this is done for no call.
+    """Does `Reservation.read_slice` for the current call.
 
-    Within it, wait for nothing but the database.
+    It enters immediately if there is no current call. The block must wait for nothing but the database.
     """
     reservation = RESERVATION.get()
     if reservation is None:

@@ -1,18 +1,22 @@
-"""Token buckets: a burst at first, then so many a second; one bucket alone, or one for each key.
+"""Token buckets: a burst at first, then a number a second.
+
+A bucket stands alone, or there is one for each key.
 
 `TokenBucket` counts. It may go below zero, so that a caller can take a token now and sleep until the debt is paid.
 `TokenBuckets` has one for each key, and forgets the keys that were used least recently.
 `KeyedRate` lets callers wait for their token in order. It paces three things that cost their caller nothing:
 
-    refusals       Each costs the server two milliseconds: an error, a record or count, an answer. A client that holds
-                   thousands of calls and replaces each refused one would otherwise delay everybody else.
-    stream opens   Each takes five milliseconds: its request is checked, its first state is read and sent, and it has
-                   two records. A user that opens a hundred watches a second would otherwise occupy the event loop.
-    cluster calls  Half a millisecond each. Clients that begin together come together again, so a hundred of them would
-                   delay everybody else by a twentieth of a second, each second. Spaced out they delay nobody.
+    refusals       Each costs the server two milliseconds: an error, a record or count, a response. A client that has
+                   thousands of calls open and replaces each refused one would otherwise delay all other callers.
+    stream opens   Each takes five milliseconds: its request is checked, its first state is read and sent, and two audit
+                   records are written. A user that opens a hundred watches a second would otherwise occupy the event
+                   loop.
+    cluster calls  Each takes half a millisecond. Clients that begin together also call together later, so a hundred of
+                   them would delay all other callers by a twentieth of a second, each second. Spaced out they delay
+                   nobody.
 
-A call that waits for a refusal holds no seat, only its stream, and a connection has few of those. A stream that waits
-to be opened holds its seat.
+A call that waits for a refusal holds no seat, only its HTTP/2 stream, and a connection has few of those. A stream that
+waits to be opened holds its seat.
 """
 
 from __future__ import annotations
@@ -24,15 +28,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Final
 
-# Keys that are remembered: a bucket takes some 200 bytes.
+# The number of keys that are remembered: a bucket takes some 200 bytes.
 _MOST_KEYS: Final = 20_000
-# After `close`, waiting callers continue this far apart: all together would delay those who are notified of the
-# shutdown.
+# After `close`, waiting callers continue this far apart: all together would delay the callers that are being notified
+# of the shutdown.
 _CLOSING_SECONDS: Final = 0.002
-# A caller whose wait would exceed the longest one waits for a random part of that, at least half: all of them
-# together would delay others.
+# A caller whose wait would exceed the longest one waits for a random part of the longest, at least this part. If all
+# such callers continued together, they would delay others.
 _LEAST_OF_LONGEST: Final = 0.5
-# Sums of floats: a token that is due now may be short of one by this much.
+# Sums of floats are inexact: a token that is due now may be short of one by this much.
 _ROUNDING: Final = 1e-9
 
 _Turn = asyncio.Future[None]
@@ -54,7 +58,7 @@ class TokenBucket:
 
     @property
     def tokens(self) -> float:
-        """The tokens that are there now; negative while more were taken than there were."""
+        """The current number of tokens; negative after more were taken than there were."""
         return min(self.burst, self._tokens + (self._clock() - self._updated) * self.per_second)
 
     def seconds_until_one(self) -> float:
@@ -80,7 +84,10 @@ class TokenBucket:
         self._set(self.tokens - 1.0)
 
     def take_last(self) -> None:
-        """Takes a token and drops all others, so that nobody makes up for time in which the event loop was late."""
+        """Takes a token and drops all others.
+
+        So no burst makes up for time in which the event loop was late.
+        """
         self._set(min(self.tokens, 1.0) - 1.0)
 
     def give_back(self) -> None:
@@ -92,7 +99,7 @@ class TokenBucket:
 
 
 class TokenBuckets:
-    """One bucket for each key; beyond `most_keys` the one that was used least recently is forgotten."""
+    """One bucket for each key; beyond `most_keys` the least recently used is dropped."""
 
     def __init__(
         self,
@@ -109,7 +116,7 @@ class TokenBuckets:
         self._buckets: OrderedDict[Hashable, TokenBucket] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many keys are remembered."""
+        """Returns the number of keys that are remembered."""
         return len(self._buckets)
 
     def of(self, key: Hashable) -> TokenBucket:
@@ -125,7 +132,7 @@ class TokenBuckets:
 
 
 class _Line:
-    """The callers of one key that wait, in order; it exists only while somebody waits."""
+    """The waiting callers of one key, in order; it exists only while a caller waits."""
 
     __slots__ = ("bucket", "timer", "waiting")
 
@@ -136,10 +143,13 @@ class _Line:
 
 
 class KeyedRate:
-    """Each key has `burst` tokens at first and `per_second` after that; callers without one wait in order.
+    """Each key has `burst` tokens at first and `per_second` after that.
 
-    No caller waits longer than `longest_seconds`. One whose wait would exceed that waits for half of it or more, a
-    random time. A caller that is cancelled leaves its place: its token goes to the next one, and none comes early.
+    Callers without a token wait in order.
+
+    No caller waits longer than `longest_seconds`. A caller whose wait would exceed that waits for a random time
+    instead, between half of it and all of it. When a caller is cancelled, its token goes to the next caller of the key,
+    and no caller continues before a token is due.
     """
 
     def __init__(
@@ -152,16 +162,16 @@ class KeyedRate:
         # Callers whose place would be too far back.
         self._late: set[_Turn] = set()
         self._closed = False
-        # How many continued since `close`.
+        # The number of callers that continued since `close`.
         self._released = 0
 
     @property
     def keys(self) -> int:
-        """How many keys are remembered."""
+        """The number of keys that are remembered."""
         return len(self._buckets)
 
     async def acquire(self, key: Hashable) -> None:
-        """Returns when it is this caller's turn; soon after `close`."""
+        """Returns when it is this caller's turn, or soon after `close`."""
         if self.try_acquire(key):
             return
         if not self._closed:
@@ -198,7 +208,7 @@ class KeyedRate:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():
-                # It got its turn and was cancelled in the same step of the loop.
+                # The caller got its turn and was cancelled in the same iteration of the event loop.
                 self._serve_next(line)
             raise
         finally:
@@ -234,7 +244,7 @@ class KeyedRate:
 
     def _serve_next(self, line: _Line) -> bool:
         """Wakes the first caller that still waits; returns whether there was one."""
-        # Those that are done were cancelled, and leave by themselves.
+        # Turns that are done were cancelled; their callers remove them.
         turn = next((each for each in line.waiting if not each.done()), None)
         if turn is None:
             return False

@@ -1,1 +1,1 @@
-"""Connections from this server to addresses that somebody named: which are allowed, and how much is read from them."""
+"""Connections to addresses that callers name: which are allowed, and their bounds."""

@@ -1,20 +1,22 @@
-"""The connections of `outbound.destinations`, with bounds on the bytes that the other side sends.
+"""Bounds on the bytes that the other side of an outbound connection sends.
 
-A connection ends where the other side sends too much that is not a response. A response that comes in small pieces is
-read with pauses.
+`outbound.destinations` uses these connections.
 
-aiohttp skips 100 and 103 without end and without a pause, and does not count bytes outside of a body:
-extensions of chunks, or chunks of a byte. Each kept the event loop from all others for as long as it was
-sent.
+A connection is closed when the other side sends too many bytes that are not part of a response. A response that
+arrives in small pieces is parsed with pauses.
 
-And it parses all bytes of one socket read in one turn of the loop: a quarter of a megabyte is a hundred
-thousand empty parts of a message, or forty thousand chunks of two bytes, and takes 50 ms or more. So some are
-parsed at a time. The rest and the socket wait until it is this connection's turn among all long work: ten
-connections with pauses of their own took the whole loop, and one cluster has as many. In HTTP every small
-thing has a line of its own, be it a chunk, a header or an answer. In a websocket the frames that end no
-message count. (Of the others the library itself parses so many, and no further before they are read.)
+aiohttp skips responses 100 and 103 without limit and without a pause, and does not count bytes outside a body, such
+as extensions of chunks, or chunks of one byte. Each of these occupied the event loop for as long as it was sent.
 
-Apart, because it imports aiohttp, which takes long.
+aiohttp also parses all bytes of one socket read in one iteration of the event loop. A quarter of a megabyte can be a
+hundred thousand empty parts of a message, or forty thousand chunks of two bytes, and takes 50 ms or more. So this
+module parses a limited number at a time. The rest of the bytes and the socket wait until it is this connection's turn
+among all long work: when each connection paused by itself, ten connections took the whole event loop, and one cluster
+has as many. In HTTP it counts lines, because every chunk, header or response has at least one. In a websocket it
+counts the frames that do not end a message. (aiohttp itself pauses after a number of complete messages until they are
+read.)
+
+A separate module, because it imports aiohttp, which takes long.
 """
 
 from __future__ import annotations
@@ -29,23 +31,23 @@ from aiohttp.http import HttpProcessingError, WebSocketError
 
 from pilothouse_server.runtime.event_loop import long_work
 
-# Answers before the answer (100, 103) to one request.
+# The most interim responses (100, 103) to one request.
 _MOST_INTERIM: Final = 16
-# The most bytes outside of bodies that a connection may send: this number, and so many times the bytes of
-# bodies. (Each line of a log has 30 bytes or more, and six around it where the other side sends it by
-# itself.)
+# The most bytes that a connection may send in response to one request: the first number, plus the second times the
+# bytes of its body. (Each line of a log has 30 bytes or more, and six more around it if the other side sends it in a
+# chunk of its own.)
 _MOST_AROUND_BYTES: Final = 1024 * 1024
 _MOST_AROUND_TIMES: Final = 4
-# So many lines, or parts of messages, are parsed at a time, which takes less than a millisecond. (A log has lines of
-# its own; this permits some 100,000 of them a second if nothing else runs.)
+# The number of lines, or of parts of messages, that are parsed at a time, in less than a millisecond. (The lines of a
+# log count too; this permits some 100,000 of them a second if nothing else runs.)
 _LINES_AT_ONCE: Final = 512
 _PARTS_AT_ONCE: Final = 256
-# Of one message. The longest that is taken has a kilobyte in each.
+# The most parts of one message. If the longest accepted message has this many, each has a kilobyte.
 _MOST_PARTS: Final = 4096
 
 
 class Connector(aiohttp.TCPConnector):
-    """A connector of aiohttp, with its options."""
+    """aiohttp's connector with bounded connections; it takes the same options."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -64,24 +66,27 @@ class _Bounded(ResponseHandler):
 
     @property
     def should_close(self) -> bool:
-        """Returns whether it cannot serve another request, because the held bytes belong to none."""
+        """Whether the connection cannot serve another request.
+
+        Its unparsed bytes belong to no request.
+        """
         return bool(self._held) or super().should_close
 
     def set_response_params(self, **given: Any) -> None:
-        """A request begins."""
+        """Resets the counters at the beginning of a request."""
         self._interim = self._received = 0
         super().set_response_params(**given)
 
     def set_parser(self, parser: Any, payload: Any, data_received_cb: Any = None) -> None:
-        """A websocket begins."""
+        """Begins a websocket."""
         self._frames = _Frames()
-        # The bytes after the answer to the handshake go through it first, in their order.
+        # The bytes after the response to the handshake are passed to the parser first, in their order.
         self._tail += self._held
         self._held = b""
         super().set_parser(parser, payload, data_received_cb)
 
     def feed_data(self, data: Any, size: int = 0) -> None:
-        """The head of an answer has come."""
+        """Counts the interim responses when the head of a response arrives."""
         if 100 <= data[0].code < 200 and data[0].code != 101:
             self._interim += 1
         if self._interim <= _MOST_INTERIM:
@@ -90,8 +95,9 @@ class _Bounded(ResponseHandler):
             self._refuse()
 
     def data_received(self, data: bytes) -> None:
-        """Takes received bytes; an empty value lets the library continue with the bytes that it has kept
-        itself.
+        """Handles received bytes.
+
+        An empty value lets aiohttp continue with the bytes in its own buffer.
         """
         if self._held and data:
             self._held += data
@@ -99,13 +105,13 @@ class _Bounded(ResponseHandler):
             self._go_through(data)
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """The reader has room again."""
+        """Continues with the unparsed bytes when the reader has room again."""
         super().resume_reading(resume_parser)
         if self._held:
             self._go_on_in_turn()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """The connection ended. The bytes received before are parsed, unless we ended it."""
+        """Parses the remaining bytes after the end, unless this side ended the connection."""
         if self._going_on is not None:
             self._going_on.cancel()
             self._going_on = None
@@ -140,8 +146,9 @@ class _Bounded(ResponseHandler):
 
     @property
     def _waits_for_parser(self) -> bool:
-        """Returns whether the library buffers the bytes, and pauses the socket if there are many, until a
-        websocket begins.
+        """Whether aiohttp buffers the bytes until a websocket begins.
+
+        It pauses the socket if there are many.
         """
         return self._upgraded and self._frames is None
 
@@ -178,7 +185,10 @@ class _Bounded(ResponseHandler):
         transport.abort()
 
     def _refuse_message(self) -> None:
-        """Ends a websocket as the library does where a message is too long; nothing more of it is read."""
+        """Ends a websocket as aiohttp does if a message is too long.
+
+        Nothing more of it is read.
+        """
         queue, self._payload = self._payload, None
         self._payload_parser, self._payload_parser_failed = None, True
         self._pause_reading_for_buffer()
@@ -187,7 +197,7 @@ class _Bounded(ResponseHandler):
 
 
 def _end_of_lines(data: bytes) -> int:
-    """Where so many lines end; the end of all that has fewer."""
+    """Returns the end of the first `_LINES_AT_ONCE` lines of `data`, or its end."""
     end = 0
     for _ in range(_LINES_AT_ONCE):
         end = data.find(b"\n", end) + 1
@@ -197,18 +207,24 @@ def _end_of_lines(data: bytes) -> int:
 
 
 class _Frames:
-    """The frames of a websocket as they come: how many parts the present message has that do not end it."""
+    """The received frames of a websocket.
+
+    It counts the parts of the current message that do not end it.
+    """
 
     __slots__ = ("_head", "_rest", "parts")
 
     def __init__(self) -> None:
-        # The head of a frame so far, and how much of a frame's content is to come.
+        # The head of a frame so far, and how many bytes of a frame's content are still to be received.
         self._head = bytearray()
         self._rest = 0
         self.parts = 0
 
     def end_of_some(self, data: bytes) -> int:
-        """Where so many parts have begun, or one more than a message may have; the end of all that has fewer."""
+        """Returns where `_PARTS_AT_ONCE` parts have begun, or one more than allowed.
+
+        A message may have `_MOST_PARTS`. Returns the end of `data` if it has fewer.
+        """
         at, some = 0, 0
         while at < len(data):
             if self._rest:
@@ -225,7 +241,7 @@ class _Frames:
         return at
 
     def _begin(self) -> bool:
-        """A frame begins, by its head; returns whether it is such a part."""
+        """Begins a frame, by its head; returns whether the frame has no FIN bit."""
         head = self._head
         ends, is_control = bool(head[0] & 0x80), bool(head[0] & 0x08)
         short = head[1] & 0x7F
@@ -238,7 +254,7 @@ class _Frames:
 
 
 def _length_of_head(head: bytearray) -> int:
-    """How long the head of a frame is, by its beginning."""
+    """Returns the length of a frame's head, by its first bytes."""
     if len(head) < 2:
         return 2
     return 2 + {126: 2, 127: 8}.get(head[1] & 0x7F, 0) + (4 if head[1] & 0x80 else 0)

@@ -1,20 +1,20 @@
-"""Connections to addresses that callers name: which addresses are allowed or denied, how much of an answer is
-read, and the names of failures.
+"""Connections to addresses that callers name.
 
-Clusters that callers register are reached this way, and so is every other address that a caller names. A
-caller who names one must not learn about this machine or its network by it, nor read data that only this
+This module decides which addresses are allowed or denied, how much of a response is read, and the texts of failures.
+The server connects in this way to clusters that callers register, and to every other address that a caller names.
+Naming an address must not let a caller learn about this machine or its network, or read data that only this
 machine may read:
 
-  * An address is scheme, host and port, without user info (`origin`); a path only where the purpose has one.
-  * Loopback, link-local and the metadata services of clouds are denied by the resolved address: the socket
-    that connects is the one that was checked, so a name that changes its address changes nothing
-    (`Reach.connector`). Other private networks are not denied: clusters stand in them.
+  * An address is scheme, host and port, without user info (`origin`); a path is allowed only for some purposes.
+  * Loopback, link-local and the metadata services of clouds are denied by the resolved address. The check is made
+    on the address that the socket connects to, so a name that changes its address cannot evade it
+    (`Reach.connector`). Other private networks are not denied: clusters run in them.
   * Redirects are not followed (`refuse_redirects`).
-  * An answer is read up to a bound, which holds after decompression (`read`); the bytes around it are
+  * A response is read up to a bound, which applies after decompression (`read`); the bytes around it are
     bounded, too (`outbound.connections`).
-  * A private key that is shown to somebody touches no disk (`key_pair_file`).
-  * Libraries' own messages hold addresses, user info and bytes of the other side, so none is passed on: a failure has
-    our own text (`failure`).
+  * A client's private key is never written to disk (`key_pair_file`).
+  * Libraries' own messages contain addresses, user info and bytes of the other side, so none is passed on: a failure
+    has this module's text (`failure`).
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ _HOST = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_-]{1,63})*\.?\Z"
 )
 _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*\Z")
-# Texts that resolvers read as an IPv4 address, whole or in parts, in decimal, octal or hexadecimal; no name
-# ends so.
+# Texts that end with a number in decimal, octal or hexadecimal: resolvers read some of them as an IPv4 address. No
+# host name ends with a number.
 _ENDS_IN_NUMBER = re.compile(r"(?:\A|.*\.)(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?\Z")
 
-# Addresses that a machine or its cloud serves to itself alone. Multicast, unspecified and reserved ones lead
-# nowhere by right.
+# Addresses that only this machine or its cloud's machines may reach. Multicast, unspecified and reserved addresses are
+# never a valid destination.
 DENIED: Final = tuple(
     ipaddress.ip_network(network)
     for network in (
@@ -77,34 +77,42 @@ DENIED: Final = tuple(
     )
 )
 LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
-# Networks whose last 32 bits are an IPv4 address: NAT64 (RFC 6052; RFC 8215, whose networks are anybody's
-# own), SIIT.
+# Networks whose last 32 bits are an IPv4 address: NAT64 (RFC 6052; RFC 8215 for locally chosen prefixes), SIIT.
 _LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
 _TRANSLATED = (*map(ipaddress.ip_network, ("64:ff9b::/96", "::ffff:0:0:0/96")), _LOCAL_NAT64)
 _COMPATIBLE = ipaddress.ip_network("::/96")
-# ISATAP: what stands before the IPv4 address, of a local one and of a global one.
+# ISATAP: the 32 bits before the IPv4 address, for a local and for a global IPv4 address.
 _ISATAP = (0x00005EFE, 0x02005EFE)
 _LOCAL_NAME = re.compile(r"(.*\.)?localhost|localhost\.localdomain|ip6-(localhost|loopback)", re.IGNORECASE)
 
 
 class AddressRefused(ValueError):
-    """An address that is not connected to; the text is the rule, without the address."""
+    """The server does not connect to this address.
+
+    The text is the rule, without the address.
+    """
 
 
 class AddressDenied(OSError):
-    """The address that a name led to is denied. Raised at the connection, and reported by `failure`."""
+    """The address that a name resolved to is denied.
+
+    Raised when connecting, and reported by `failure`.
+    """
 
 
 class TooLong(Exception):
-    """An answer is longer than its bound."""
+    """A response is longer than its bound."""
 
 
 class Redirected(Exception):
-    """A redirect, which is not followed."""
+    """A response is a redirect, which is not followed."""
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """An address in its parts; `port` is always there, `path` is '' or begins with a slash."""
+    """The parts of an address.
+
+    `port` is always set, `path` is '' or begins with a slash.
+    """
 
     scheme: str
     host: str
@@ -126,7 +134,7 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 def origin(text: str, *, schemes: Sequence[str] = tuple(SCHEMES), path: bool = False) -> Origin:
-    """Returns an address in its parts. `path`: whether one is allowed, beyond a single slash.
+    """Parses an address. `path` allows a path other than a single slash.
 
     Raises AddressRefused: user info, query, fragment, path, another scheme, or no host.
     """
@@ -151,7 +159,7 @@ def origin(text: str, *, schemes: Sequence[str] = tuple(SCHEMES), path: bool = F
             "has a path with characters that are not allowed" if path else "must have no path after the host"
         )
     if _ENDS_IN_NUMBER.match(host) and _literal(host) is None:
-        # Each program reads these in its own way, and some as an address of this machine.
+        # Programs interpret these texts differently, and some of them as an address of this machine.
         raise AddressRefused("must have an IPv4 address as four numbers from 0 to 255, or a name")
     if port == 0 or not is_host(host):
         raise AddressRefused("must have a host, and a port from 1 to 65535 if any")
@@ -160,13 +168,16 @@ def origin(text: str, *, schemes: Sequence[str] = tuple(SCHEMES), path: bool = F
 
 
 def is_host(text: str) -> bool:
-    """Returns whether a text is a name of a host, or an IP address, as they can be connected to."""
+    """Returns whether a text is a host name or an IP address that can be connected to."""
     is_name = _HOST.match(text) is not None and _ENDS_IN_NUMBER.match(text) is None
     return is_name or _literal(text) is not None
 
 
 def place_of(url: str) -> str:
-    """Returns host and port of any URL, however it came: all of it that a message may show."""
+    """Returns host and port of any URL, even an invalid one.
+
+    Messages may show no more of a URL.
+    """
     try:
         parts = urlsplit(url)
         port = parts.port or SCHEMES.get(parts.scheme, 0)
@@ -180,7 +191,10 @@ def place_of(url: str) -> str:
 
 
 def without_user_info(url: str) -> tuple[str, str]:
-    """Returns a URL without the user and password before its host, and those as a Basic header; '' where none are."""
+    """Returns a URL without its user and password, and these as a Basic header.
+
+    The header is '' if the URL has none.
+    """
     parts = urlsplit(url)
     user_info, at, place = parts.netloc.rpartition("@")
     if not at:
@@ -191,13 +205,19 @@ def without_user_info(url: str) -> tuple[str, str]:
 
 
 class Reach:
-    """Which addresses are connected to: all but DENIED, and of these the ones in `allowed`."""
+    """The addresses that the server connects to.
+
+    These are all except those in DENIED that are not in `allowed`.
+    """
 
     def __init__(self, allowed: Sequence[Network] = ()) -> None:
         self._allowed = tuple(allowed)
 
     def denies(self, address: str | Address) -> bool:
-        """Returns whether an IP address is denied, or is mapped, translated or tunnelled to a denied one."""
+        """Returns whether an IP address is denied.
+
+        An address that is mapped, translated or tunnelled to a denied one is denied too.
+        """
         meant = ipaddress.ip_address(address.partition("%")[0]) if isinstance(address, str) else address
         return any(
             any(each in network for network in DENIED)
@@ -206,10 +226,9 @@ class Reach:
         )
 
     def check(self, host: str) -> None:
-        """Refuses a host whose own text is denied; the addresses of a name are checked when it is connected
-        to.
+        """Raises AddressRefused if the host is a denied IP address or names this machine.
 
-        Raises AddressRefused.
+        The addresses of other names are checked when connecting.
         """
         literal = _literal(host)
         if literal is None and _LOCAL_NAME.fullmatch(host.rstrip(".")):
@@ -220,21 +239,27 @@ class Reach:
             )
 
     def socket(self, address: tuple[Any, ...]) -> socket.socket:
-        """Makes the socket for an address as it was resolved, or raises AddressDenied: `socket_factory` of aiohttp."""
+        """Makes the socket for a resolved address, as aiohttp's `socket_factory`.
+
+        Raises AddressDenied.
+        """
         family, kind, protocol, _, target = address
         if family not in (socket.AF_INET, socket.AF_INET6) or self.denies(str(target[0])):
             raise AddressDenied("denied")
         return socket.socket(family=family, type=kind, proto=protocol)
 
     def connector(self, **options: Any) -> aiohttp.TCPConnector:
-        """A connector that connects to nothing that is denied; `options` are those of aiohttp's."""
+        """Returns a connector that connects to no denied address.
+
+        `options` are those of aiohttp's connector.
+        """
         from pilothouse_server.outbound.connections import Connector
 
         return Connector(socket_factory=self.socket, **options)
 
 
 class Anywhere(Reach):
-    """The reach for addresses that the server's own configuration names."""
+    """Allows every address, for those that the server's own configuration names."""
 
     def denies(self, _address: str | Address) -> bool:
         return False
@@ -250,10 +275,10 @@ ANYWHERE: Final = Anywhere()
 
 @contextmanager
 def cutting(response: aiohttp.ClientResponse) -> Iterator[None]:
-    """Cuts the connection of an answer at the end of the block, even if its sender continues to send.
+    """Aborts the connection of a response at the end of the block.
 
-    Closing it is not enough for TLS: uvloop then reads on for half a minute, as fast as the other side sends,
-    waiting for the other side's close notification.
+    It does so even if the other side continues to send. Closing it is not enough for TLS: uvloop then continues to read
+    for half a minute, as fast as the other side sends, waiting for the other side's close notification.
     """
     connection = response.connection
     transport = None if connection is None else connection.transport
@@ -265,19 +290,20 @@ def cutting(response: aiohttp.ClientResponse) -> Iterator[None]:
 
 
 def cut(response: aiohttp.ClientResponse) -> None:
-    """Ends an answer with its connection."""
+    """Closes a response and aborts its connection."""
     with cutting(response):
         response.close()
 
 
 @contextmanager
 def key_pair_file(certificate: bytes, key: bytes) -> Iterator[str]:
-    """The path of a file that holds a client's certificate and its key (PEM) until the end of the block.
+    """Yields the path of a file with a client's certificate and key (PEM).
 
-    The TLS library reads files only; this one is in memory, and only this process has it. A key that needs a password
-    is refused: otherwise the library asks for it at the server's terminal, and waits.
+    The file exists until the end of the block. The TLS library reads only files; this file is in memory and belongs to
+    this process alone. A key that needs a password is refused: otherwise the library asks for the password at the
+    server's terminal, and waits.
 
-    Raises OSError or ValueError: they cannot be read, or do not belong together.
+    Raises OSError or ValueError: certificate and key cannot be read, or do not belong together.
     """
     descriptor = os.memfd_create("client", os.MFD_CLOEXEC)
     try:
@@ -294,7 +320,10 @@ async def refuse_redirects(
     request: aiohttp.ClientRequest,
     send: Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]],
 ) -> aiohttp.ClientResponse:
-    """Middleware of an aiohttp session that raises Redirected instead of following a redirect."""
+    """Raises Redirected instead of following a redirect.
+
+    It is middleware of an aiohttp session.
+    """
     response = await send(request)
     if 300 <= response.status < 400:
         cut(response)
@@ -309,10 +338,10 @@ async def _let_others_run(_size: int) -> None:
 async def read(
     response: aiohttp.ClientResponse, most: int, more: Callable[[int], Awaitable[None]] = _let_others_run
 ) -> bytes:
-    """Returns the body, after decompression. Raises TooLong above `most` bytes, having read little more.
+    """Returns the body, after decompression.
 
-    `more` is awaited between its parts, with the bytes that are there so far. If the body is not read to its
-    end, the connection is cut.
+    Raises TooLong above `most` bytes, having read little more. `more` is awaited between its parts, with the number of
+    bytes so far. If the body is not read to its end, the connection is aborted.
     """
     try:
         return await _read(response, most, more)
@@ -325,15 +354,15 @@ async def _read(response: aiohttp.ClientResponse, most: int, more: Callable[[int
     if (response.content_length or 0) > most:
         raise TooLong
     body = bytearray()
-    # Received bytes are decompressed piece by piece, as they are read: the next piece is there immediately,
-    # and so are all others of an answer that was small on the wire. Without a pause all of it would be one
-    # turn of the event loop.
+    # Received bytes are decompressed piece by piece, as they are read. The next piece is available immediately,
+    # and so are all other pieces of a response that was small on the wire. Without a pause all of it would be read in
+    # one iteration of the event loop.
     async for part in response.content.iter_any():
         if body:
             await more(len(body))
         body += part
         if len(body) > most:
-            # The error's traceback holds this frame, for as long as it pleases the collector.
+            # The error's traceback refers to this frame until the garbage collector runs, so the data is dropped here.
             part = b""
             body.clear()
             raise TooLong
@@ -341,9 +370,10 @@ async def _read(response: aiohttp.ClientResponse, most: int, more: Callable[[int
 
 
 def failure(error: BaseException, url: str = "") -> str:
-    """Returns why a connection gave nothing usable, in our own words: `the connection is refused`.
+    """Returns why a connection gave no usable response, in this module's own text.
 
-    `url` is the requested address: a connection to another host is one to the proxy in front of it.
+    An example is `the connection is refused`. `url` is the requested address: a connection to another host is one to
+    the proxy in front of it.
     """
     import aiohttp
 
@@ -366,7 +396,10 @@ def failure(error: BaseException, url: str = "") -> str:
 
 
 def is_reached(error: BaseException) -> bool:
-    """Returns whether the failure shows that the other side was reached: then its answer is wrong."""
+    """Returns whether the failure shows that the other side was reached.
+
+    Its response is wrong then.
+    """
     import aiohttp
 
     if isinstance(error, aiohttp.ClientHttpProxyError):
@@ -428,7 +461,7 @@ def _connecting(error: BaseException, reason: BaseException) -> str:
     return "there is no connection to it"
 
 
-# By OpenSSL's numbers of what is wrong with a certificate.
+# The faults of a certificate by OpenSSL's verification codes.
 _CERTIFICATE_FAULTS: Final = {
     9: "it is not valid yet",
     10: "it has expired",
@@ -455,12 +488,15 @@ def _literal(host: str) -> Address | None:
         found = ipaddress.ip_address(host)
     except ValueError:
         return None
-    # Without the interface that is named behind it.
+    # Without the zone id (the interface) of an IPv6 address.
     return ipaddress.IPv6Address(int(found)) if isinstance(found, ipaddress.IPv6Address) else found
 
 
 def _meant_by(address: Address) -> list[Address]:
-    """An address, and those that it carries in itself: an IPv4 one mapped, translated or tunnelled."""
+    """Returns an address, and the IPv4 addresses that it contains.
+
+    They are mapped, translated or tunnelled.
+    """
     if not isinstance(address, ipaddress.IPv6Address):
         return [address]
     carried = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
@@ -471,6 +507,7 @@ def _meant_by(address: Address) -> list[Address]:
     ):
         carried.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     if address in _LOCAL_NAT64 and not int(address) & 0xFFFFFF:
-        # Behind a prefix of 64 bits it stands before the last 24; behind shorter ones the last 32 are 0, and denied.
+        # With a prefix of 64 bits, 24 zero bits follow the IPv4 address. With shorter prefixes the last 32 bits are 0,
+        # which the check above has added as 0.0.0.0, a denied address.
         carried.append(ipaddress.IPv4Address((int(address) >> 24) & 0xFFFFFFFF))
     return [address, *(each for each in carried if each is not None)]

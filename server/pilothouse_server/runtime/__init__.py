@@ -1,1 +1,1 @@
-"""The needs of every process: tasks, supervision, the cooperative scheduler, log lines, tuning."""
+"""Parts of every process: tasks, supervision, scheduler, log lines, tuning."""

@@ -1,13 +1,13 @@
-"""Which account an embedded program runs under, and the command line that puts it there.
+"""The account of an embedded program, and the command line that switches to it.
 
-PostgreSQL refuses to run as root. Started by root it therefore runs as an unprivileged account, which could enter
-neither a 0700 folder of root's that holds its data nor a virtual environment below one that holds its programs.
-Opening those folders to everybody would expose their other content. So the program gets one capability instead, for
-passing file permissions, and no other power of root's. It counts in `access(2)`, by which PostgreSQL checks its own
-programs, only if the kernel does not clear it for users other than root.
+PostgreSQL refuses to run as root. If root starts the server, PostgreSQL therefore runs as an unprivileged account. That
+account could enter neither a 0700 folder of root's with its data nor a virtual environment below such a folder with its
+programs. Opening those folders to everybody would expose their other content. So the program gets one capability
+instead, to bypass file permissions, and no other privilege of root's. PostgreSQL checks its own programs by
+`access(2)`, which respects the capability only if the kernel does not clear it for users other than root.
 
 `setpriv` (util-linux, part of every Debian) changes the account. It also sets the signal that the program
-gets when its parent dies, in the one place where that holds: after the change of account, which clears it.
+gets when its parent dies. This must come after the change of account, which clears that setting.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-# Accounts that a program started by root may take, in order of preference. The second exists everywhere.
+# Accounts for a program that root starts, in order of preference. The second exists everywhere.
 UNPRIVILEGED = ("postgres", "nobody")
 FILE_CAPABILITY = "+dac_override"
 
 
 @dataclass(frozen=True)
 class ProcessAccount:
-    """The user and group that an embedded program runs as. `changed`: they are not those of this process."""
+    """The user and group that an embedded program runs as.
+
+    `changed` is True if they are not those of this process.
+    """
 
     user_id: int
     group_id: int
@@ -33,11 +36,13 @@ class ProcessAccount:
 
     @classmethod
     def choose(cls, owner_of: Path) -> ProcessAccount:
-        """This process's own account; under root, the owner of the existing data `owner_of`, or an
-        unprivileged account for data yet to be made.
+        """Returns this process's own account, or another one under root.
+
+        Under root it is the owner of the existing data `owner_of`, or an unprivileged account if there is no data yet
+        or root owns it.
 
         Raises:
-            LookupError: under root, where none of the accounts in `UNPRIVILEGED` exists.
+            LookupError: under root, if none of the accounts in `UNPRIVILEGED` exists.
         """
         if os.geteuid() != 0:
             return cls(os.geteuid(), os.getegid(), changed=False)
@@ -53,10 +58,10 @@ class ProcessAccount:
         raise LookupError(f"PostgreSQL does not run as root, and none of the users {UNPRIVILEGED} exists")
 
     def command(self, *, dies_with_parent_by: str | None = None) -> list[str]:
-        """The words to put before a command so that it runs as this account.
+        """Returns the words to put before a command so that it runs as this account.
 
         `dies_with_parent_by` names the signal (as in "INT") that the program gets when the thread that
-        started it ends: start it from a thread that lives as long as the process, the main one.
+        started it ends. So start the program from the main thread, which lives as long as the process.
 
         Raises:
             FileNotFoundError: `setpriv` is needed and not installed.
@@ -76,6 +81,6 @@ class ProcessAccount:
         return [setpriv, *options, "--"]
 
     def own(self, path: Path) -> None:
-        """Gives `path` to this account where it is not that of this process."""
+        """Makes this account the owner of `path`, unless it is that of this process."""
         if self.changed:
             os.chown(path, self.user_id, self.group_id)

@@ -1,8 +1,7 @@
-"""A program that ends with this process, however this process ends.
+"""Starts a program that ends with this process, however this process ends.
 
-The kernel sends the program a signal when its launcher dies (PDEATHSIG), also by SIGKILL. It counts the thread that
-started the program as the launcher: a program started from a thread that ends early would be signalled early. So only
-the main thread starts one.
+The kernel sends the program a signal when its launcher dies (PDEATHSIG), even by SIGKILL. The launcher is the thread
+that started the program: if that thread ends early, the program is signalled early. So only the main thread starts one.
 
 The program has a session of its own. Ctrl-C in a terminal reaches only the launcher, which ends its own work first.
 """
@@ -26,7 +25,10 @@ class EmbeddedProgramError(Exception):
 
 
 def require_main_thread() -> None:
-    """RuntimeError unless this is the main thread, the only one that lives as long as the process."""
+    """Raises RuntimeError unless this is the main thread.
+
+    No other thread lives as long as the process.
+    """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError(
             "an embedded program dies with the thread that starts it: start it from the main thread"
@@ -44,9 +46,9 @@ def launch(
     stderr: Stream = None,
     directory: Path = Path("/"),
 ) -> subprocess.Popen[bytes]:
-    """Starts a program as `account`, which gets the signal `dies_by` (as in "INT") when this process dies.
+    """Starts a program as `account`.
 
-    `directory` is the one it runs in.
+    The program gets the signal `dies_by` (as in "INT") when this process dies. `directory` is its working directory.
 
     Raises:
         RuntimeError: not called from the main thread.
@@ -65,9 +67,9 @@ def launch(
 
 
 def end(process: subprocess.Popen[bytes], signals: Sequence[signal.Signals], seconds: float) -> None:
-    """Sends the signals one after the other, each after `seconds` for the one before it, until the program has ended.
+    """Sends the signals, `seconds` apart, until the program has ended.
 
-    Blocks: not for the event loop.
+    It blocks, so it must not be called on the event loop.
     """
     for number in signals:
         process.send_signal(number)

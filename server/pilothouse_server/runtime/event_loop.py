@@ -1,15 +1,17 @@
-"""Cooperation on the event loop: a long loop yields every millisecond, so that others run, and periodic work
-of many objects runs in the same turn.
+"""Cooperation on the event loop: long work yields so that other tasks run.
 
-A call that is answered without waiting needs a dozen turns of the loop. So of all long loops together one continues
-at a time, and not after a turn in which others had something to do, for they are likely to have more: it waits until
-a turn was empty, or for some milliseconds. If one continued in each turn, a call next to long work would wait for a
-share in every one of its turns. The long loops get the rest of the loop's time, or a fifth of it if there is no rest:
-after a loop that ran for longer than a share, the next one waits longer.
+Long work yields every millisecond. Periodic work of many objects runs in the same iteration of the event loop
+(`tick_before`).
 
-A turn is empty as well while a call waits for the database, and a share would be in the way of each answer.
-So the lowest class (a wide page, a large request) waits until nothing has run for two milliseconds, as most
-statements take less. It goes after other long loops, too; where there is no such time, it has a fifth.
+A call that waits for nothing needs a dozen iterations of the event loop. So only one piece of long work continues at a
+time. It does not continue after an iteration in which other tasks ran, because they are likely to have more to do: it
+waits until an iteration was empty, or for some milliseconds. If long work continued in each iteration, a concurrent
+call would wait for a share in every one of its iterations. Long work gets the rest of the loop's time, or a fifth of
+the time if there is no rest. After work that ran for longer than a share, the next one waits longer.
+
+An iteration is also empty while a call waits for the database, and a share would then delay the call's response.
+So the lowest class (a wide page, a large request) waits until nothing has run for two milliseconds, because most
+statements take less. It also runs after other long work. If there is no such time, it gets a fifth of the time.
 """
 
 from __future__ import annotations
@@ -23,23 +25,27 @@ from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
 _SHARE_SECONDS = 0.00075
-# A turn in which nobody had anything to do takes a fraction of it.
+# An iteration with less processor time than this counts as empty.
 _EMPTY_SECONDS = 0.00015
-# So many times as long as the share before it long loops wait for an empty turn, or to be the last.
+# The longest wait of long work for an empty iteration, and of the lowest class for its turn, in multiples of the
+# previous share.
 _PATIENCE = 4.0
-# A call that waits for the database gets its answer within so long, and continues.
+# Most calls that wait for the database get their response within this time, and continue.
 _QUIET_SECONDS = 0.002
 _NAP_SECONDS = 0.001
-# A longer time was likely caused by the machine.
+# Longer measured shares count as this long: the machine likely caused the rest.
 _LONGEST_SECONDS = 0.02
 _TICK_SECONDS = 0.25
 
 
 def run(work: Coroutine[Any, Any, T], name: str) -> T:
-    """Runs `work` to its end as `asyncio.run` does, on the loop of that name: "uvloop" or "asyncio"."""
+    """Runs `work` to its end as `asyncio.run` does.
+
+    It uses the event loop named `name`: "uvloop" or "asyncio".
+    """
     if name == "asyncio":
         return asyncio.run(work)
-    # Imported where it is used: other verbs of the command, and the supervisor of several servers, do without.
+    # Imported here because other commands, and the supervisor of several servers, do not need it.
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -47,23 +53,21 @@ def run(work: Coroutine[Any, Any, T], name: str) -> T:
 
 
 class _Turns:
-    """The work of one loop whose share is used up: one of them continues at a time, the longest waiting
-    first.
+    """The long work of one event loop that has used up its share.
 
-    The work of others is measured in processor time: a machine that gives the server little makes no turn
-    busy.
+    One piece continues at a time, the oldest first. The work of other tasks is measured in processor time, so that an
+    iteration does not count as busy only because the machine gives the server little time.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: deque[asyncio.Future[None]] = deque()
-        # Those that go last; since when the first of them waits; and when it was last seen that others did something.
+        # The waiting work of the lowest class; since when its first piece waits; and when other tasks were last busy.
         self._last: deque[asyncio.Future[None]] = deque()
         self._last_since = self._busy_at = 0.0
         self._nap: asyncio.TimerHandle | None = None
         self._looking = False
-        # When somebody last had a share, when it was last looked whether others leave the loop free, and how long that
-        # share was.
+        # The time of the last share, the time of the last check whether the loop is free, and the length of that share.
         self._since = self._looked = 0.0
         self._held_seconds = _SHARE_SECONDS
 
@@ -108,11 +112,11 @@ class _Turns:
             self._last_since = clock + _SHARE_SECONDS
             self._go_on(self._last)
         else:
-            # To look in each turn would take a processor from the database.
+            # Checking in each iteration would take a core from the database.
             self._nap = self._loop.call_later(_NAP_SECONDS, self._look)
 
     def _go_on(self, line: deque[asyncio.Future[None]]) -> None:
-        # Measured around the one that continues: how long it holds the loop, and the work of others after it.
+        # `_goes_on` and `_went_on` run before and after the work that continues, to measure how long it runs.
         self._loop.call_soon(self._goes_on)
         # A task that was cancelled while it waited gets no turn.
         while line:
@@ -145,37 +149,44 @@ def _turns_of_this_loop() -> _Turns:
 
 
 async def long_work(*, last: bool = False) -> None:
-    """Returns when it is the caller's turn to do something that cannot be cut into steps and takes milliseconds;
-    `last`: after all else.
+    """Returns when it is the caller's turn to do work that cannot be cut into steps.
+
+    The work takes milliseconds. With `last`, the turn comes after all other work.
     """
     await _turns_of_this_loop().come(last=last)
 
 
 async def others_first() -> None:
-    """Returns when all that is ready has run once.
+    """Returns when every task that is ready has run once.
 
-    For a caller that holds a connection or locks between two steps of milliseconds: it waits in no queue, as
-    `Share` does.
+    It is for a caller that holds a connection or locks between two steps of milliseconds. Unlike `Share`, it does not
+    wait in a queue.
     """
     await asyncio.sleep(0)
 
 
 class Share:
-    """Not quite a millisecond of the event loop; `last`: for something that goes after all else."""
+    """A share of the event loop's time, of almost a millisecond.
+
+    With `last` it is for work of the lowest class.
+    """
 
     def __init__(self, *, last: bool = False) -> None:
         self._since = perf_counter()
         self._last = last
 
     async def used(self) -> None:
-        """Gives the loop to others once the share is used up, and begins a new one."""
+        """Lets other tasks run if the share is used up, and then begins a new share."""
         if perf_counter() - self._since >= _SHARE_SECONDS:
             await _turns_of_this_loop().come(last=self._last)
             self._since = perf_counter()
 
 
 async def cooperatively(items: Iterable[T]) -> AsyncIterator[T]:
-    """Yields the items one by one, and to the event loop before an item once its share of time is used up."""
+    """Yields the items one by one, and lets other tasks run in between.
+
+    It does so before an item, if its share of time is used up.
+    """
     share = Share()
     for item in items:
         await share.used()
@@ -183,8 +194,9 @@ async def cooperatively(items: Iterable[T]) -> AsyncIterator[T]:
 
 
 def tick_before(time: float) -> float:
-    """Returns the last moment, `time` included, of those that all share: four a second, by the loop's clock.
+    """Returns the last common tick at or before `time`.
 
-    Hundreds of periodic streams cost half as much if they send at the same moments.
+    There are four ticks a second, by the event loop's clock. Hundreds of periodic streams cost half as much if they
+    send at the same moments.
     """
     return time // _TICK_SECONDS * _TICK_SECONDS

@@ -1,11 +1,13 @@
-"""Log lines: one event and its facts each, as text for people or JSON for programs, on standard error.
+"""Log lines: one event and its facts each, on standard error.
 
-The libraries' own loggers go through the same renderer. Their lines at DEBUG may hold parameters of
-statements, so those of the database and of HTTP stay at WARNING at any level of our own. Anyone who reaches
-the port can provoke their warnings: gRPC reports each header that is no UTF-8, with its content. So their
-lines of one kind have a bound, and bytes are not shown.
+They are text for people or JSON for programs.
 
-Where the database is away, full or takes no writes, each call and each task of the server fails by it. All of them
+The libraries' own loggers use the same renderer. Their lines at DEBUG may contain parameters of statements, so
+the loggers in `QUIET` stay at WARNING at any configured level. Any client that reaches the port can provoke
+their warnings: gRPC reports each header that is not UTF-8, with its content. So the number of their lines of one
+kind is bounded, and bytes are not shown.
+
+If the database is unreachable, full or takes no writes, every call and every task of the server fails. All of them
 together write one line a minute for each such reason.
 """
 
@@ -19,8 +21,8 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
-# structlog takes these where it finds them, rich for tracebacks that we do not show so, greenlet for a module that we
-# do not use: 7 MB in each server.
+# structlog imports these if they are installed: rich for a traceback style and greenlet for a module that this server
+# does not use. Without them each server takes 7 MB less.
 _unwanted = {"rich", "greenlet"} - sys.modules.keys()
 sys.modules.update(dict.fromkeys(_unwanted))  # type: ignore[arg-type]
 import structlog  # noqa: E402
@@ -30,21 +32,22 @@ from pilothouse_server.errors import PilothouseError  # noqa: E402
 for _name in _unwanted:
     del sys.modules[_name]
 
-# Returns the facts of the present task for each of its log lines, such as the call that it serves.
+# Returns the facts of the current task for each of its log lines, such as the call that it serves.
 SCOPE: ContextVar[Callable[[], Mapping[str, str]] | None] = ContextVar("SCOPE", default=None)
 
-# Libraries whose own words stay at WARNING.
+# Libraries whose loggers stay at WARNING.
 QUIET = ("sqlalchemy", "asyncpg", "aiohttp", "urllib3", "kubernetes", "alembic", "grpc", "asyncio")
 
-# So many lines of one kind, which is a place in the code, in so long.
+# The most lines of one kind in a period, and the period. A kind is one logging statement of a library.
 _MOST_OF_A_KIND, _WHILE_SECONDS = 10, 60.0
-# Reasons that need one line in so long.
+# Reasons that get one line in each period.
 _OF_THE_DATABASE = frozenset({"DATABASE_BUSY", "DATABASE_FULL", "DATABASE_UNAVAILABLE"})
 
 
 def configure(level: str, log_format: str, *, process: int | None = None) -> None:
-    """Sets logging up for the process; `log_format` is `text` or `json`. Each line has its process's number if there
-    are several.
+    """Sets logging up for the process; `log_format` is `text` or `json`.
+
+    Each line has the number `process`, unless it is None because there is only one process.
     """
     shared: list[Any] = [
         OneLineAMinute(),
@@ -83,12 +86,14 @@ def configure(level: str, log_format: str, *, process: int | None = None) -> Non
 
 
 class OneLineAMinute:
-    """Drops all lines but the first in a minute that have the same reason of the database. That line has the number
-    of lines left out since the one before.
+    """Drops all lines but the first in a minute that have the same database reason.
+
+    The reasons are those in `_OF_THE_DATABASE`. That line has the number of lines that were left out since the previous
+    one.
     """
 
     def __init__(self) -> None:
-        # Of each reason: when its minute ends, and how many lines were left out.
+        # For each reason: when its minute ends, and how many lines were left out.
         self._reasons: dict[str, tuple[float, int]] = {}
 
     def __call__(self, _logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
@@ -106,13 +111,14 @@ class OneLineAMinute:
 
 
 class _Bounded(logging.Filter):
-    """Lets through a bounded number of libraries' warnings of each kind in a period. The first line of the next
-    period has the number of lines left out.
+    """Passes a bounded number of libraries' warnings of each kind in a period.
+
+    The first line of the next period has the number of lines that were left out.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        # Of each kind when its while ends, and how many there were in it.
+        # For each kind: when its period ends, and how many lines it has had.
         self._kinds: dict[tuple[str, str, int], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -128,19 +134,21 @@ class _Bounded(logging.Filter):
             return False
         _without_received(record)
         if left_out:
-            # Its arguments are not put in here: where they do not fit, the library is not to hear of it.
+            # The arguments are not formatted here: an error in the format must not be raised in the library.
             record.msg = f"{record.msg} ({left_out} more like it were left out)"
         return True
 
 
 def _without_received(record: logging.LogRecord) -> None:
-    """Removes received bytes and the words of an exception from a library's line, and the traceback of a refused
-    request, which shows no fault in our code."""
+    """Removes received bytes and an exception's text from a library's line.
+
+    It also removes the traceback of a refused request, which shows no bug of the server.
+    """
     has_bytes = isinstance(record.args, tuple) and any(isinstance(each, bytes) for each in record.args)
     if has_bytes:
         record.args = tuple("[not shown]" if isinstance(each, bytes) else each for each in record.args or ())
     error = record.exc_info[1] if record.exc_info else None
-    # aiohttp quotes the header that is wrong, which may be the one with the credentials.
+    # aiohttp quotes the invalid header, which may be the one with the credentials.
     if has_bytes or type(error).__module__ == "aiohttp.http_exceptions":
         record.exc_info = None
     elif error is not None:
@@ -153,9 +161,10 @@ def _with_scope(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, 
 
 
 def reason_of(error: BaseException) -> str:
-    """Returns the reason of a domain error, which needs no traceback; '' for all others.
+    """Returns the reason of a domain error; '' for all other errors.
 
-    Of several that is the first one's, if all of them are domain errors.
+    A domain error needs no traceback. For a group it is the reason of the first error, if all of them are domain
+    errors.
     """
     if isinstance(error, BaseExceptionGroup):
         reasons = [reason_of(each) for each in error.exceptions]
@@ -164,10 +173,11 @@ def reason_of(error: BaseException) -> str:
 
 
 def without_values(error: BaseException) -> tuple[type[Exception], Exception, TracebackType | None]:
-    """The traceback of an unforeseen error, for `exc_info`, with its kind in place of its words.
+    """Returns the traceback of an unexpected error, for `exc_info`, without its text.
 
-    Its text may hold values: a parameter of a statement, an address with its password, a cluster's answer. So
-    may the texts of its causes, which are left out. Of several, the first is reported.
+    It has the error's type in place of the text. The text may contain values: a parameter of a statement, an address
+    with its password, a cluster's response. So may the texts of its causes, which are left out. For a group, the first
+    error is reported.
     """
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -1,6 +1,6 @@
-"""Settings of one operating system process: open files, memory allocator, garbage collector, thread priority.
+"""Settings of one process: open files, memory allocator, collector, priorities.
 
-Each function is called once while a process starts. Each does nothing where the system does not support it.
+Each function is called once while a process starts, and does nothing if the system does not support the setting.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _LARGE_BYTES = 1024 * 1024
 
 # The names of gRPC's threads: those that read connections, and the one that starts new ones.
 _READING_THREADS = frozenset({"event_engine", "lifeguard"})
-# A third of the weight of other threads (sched(7): each step is about 1.25 times). An idle processor runs them
-# immediately whatever their niceness is.
+# This gives them a third of the weight of other threads (sched(7): each step is a factor of about 1.25). An idle core
+# runs them immediately at any niceness.
 READING_NICENESS = 5
 
 
 def allow_many_open_files() -> None:
-    """Raise the limit of open files to the highest that the system allows; child processes inherit it.
+    """Raises the limit of open files to the highest that the system allows.
 
-    Systemd, and containerd since version 2, start a process with 1,024 and allow hundreds of thousands,
-    because programs that call `select` need the low limit. None of our programs calls it. With the low limit
-    1,100 idle connections of one anonymous caller kept everybody else out, and kept the server from its
-    database.
+    Child processes inherit it. Systemd, and containerd since version 2, start a process with a limit of 1,024 and allow
+    hundreds of thousands, because programs that call `select` need the low limit. None of this server's programs calls
+    it. With the low limit 1,100 idle connections of one anonymous caller locked out all other clients, and the server
+    could not connect to its database.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
@@ -39,7 +39,10 @@ def allow_many_open_files() -> None:
 
 
 def is_glibc() -> bool:
-    """Returns whether the C library is glibc; `give_back_large_buffers` configures its allocator."""
+    """Returns whether the C library is glibc.
+
+    `give_back_large_buffers` configures its allocator.
+    """
     try:
         return hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
     except (OSError, TypeError):
@@ -47,25 +50,27 @@ def is_glibc() -> bool:
 
 
 def give_back_large_buffers() -> bool:
-    """Make glibc return freed blocks of 1 MiB and more to the system. Returns False if the C library is not glibc.
+    """Makes glibc return freed blocks of 1 MiB and more to the system.
 
-    By default glibc raises its threshold when such a block is freed: the next one of that size comes from the heap and
-    stays there. The buffer of one password's hash, 19 MiB, would be kept for good. A threshold that is set explicitly
-    stays as it is.
+    Returns False if the C library is not glibc.
+
+    By default glibc raises its threshold when such a block is freed: the next block of that size comes from the heap
+    and is never returned. The buffer of one password's hash, 19 MiB, would stay allocated for good. A threshold that is
+    set explicitly does not change.
     """
     if not is_glibc():
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    # Setting one threshold fixes both; the default of the other would trim the heap at every free.
+    # Setting one threshold stops glibc from adjusting both; the default of the other would trim the heap at every free.
     return bool(mallopt(_MMAP_THRESHOLD, _LARGE_BYTES) and mallopt(_TRIM_THRESHOLD, _LARGE_BYTES))
 
 
 @contextmanager
 def no_collections() -> Iterator[None]:
-    """Turn the garbage collector off while modules are loaded.
+    """Turns the garbage collector off while modules are loaded.
 
-    Modules live to the end, and each full collection visits all that were loaded before: a sixth of the processor time
-    that loading a server takes.
+    Modules are never freed, and each full collection visits all that were loaded before. That takes a sixth of the
+    processor time of loading a server.
     """
     gc.disable()
     try:
@@ -75,28 +80,30 @@ def no_collections() -> Iterator[None]:
 
 
 def collect_rarely() -> None:
-    """Run the garbage collector rarely, and never over the objects that exist now. Call it when all is loaded.
+    """Makes the garbage collector run rarely, and never over present objects.
 
-    A full collection visits every tracked object and blocks the event loop: 50 ms and more with all modules loaded.
-    Objects that exist at the start live to the end. Objects that a server keeps later (objects of clusters, events)
-    form no cycles. No call may leave a cycle, however it ends: callers could fill the memory with them.
+    Call it when all is loaded. A full collection visits every tracked object and blocks the event loop: 50 ms and more
+    with all modules loaded. Objects that exist at the start are never freed. Objects that a server stores later
+    (objects of clusters, events) form no cycles. No call may leave a cycle, however it ends: callers could fill the
+    memory with them.
     """
     gc.collect()
     gc.freeze()
-    # The first threshold is high because thousands of young objects that live on, such as the pods of a cluster, take
-    # milliseconds. Full collections are rarer still: with two thousand pending calls one takes 40 ms.
+    # The first threshold is high because a collection of thousands of young objects that stay alive, such as the pods
+    # of a cluster, takes milliseconds. Full collections are rarer still: with two thousand pending calls one takes
+    # 40 ms.
     gc.set_threshold(2_000, 4, 800)
 
 
 def served_calls_go_first() -> None:
-    """Lower the priority of gRPC's reading threads. Call it once the process serves.
+    """Lowers the priority of gRPC's reading threads. Call it once the process serves.
 
     A burst of thousands of calls keeps several of these threads busy for a tenth of a second. Without this, the main
     thread, which serves all calls, had a third of the processor time that it needed. A new thread inherits the
     niceness of the thread that starts it, and `lifeguard` starts the later ones.
     """
     for thread in Path("/proc/self/task").glob("*"):
-        # The thread may have ended already. A thread that is nicer stays as it is.
+        # The thread may have ended already. A thread with a higher niceness stays as it is.
         with suppress(OSError):
             number = int(thread.name)
             if (thread / "comm").read_text().strip() in _READING_THREADS:

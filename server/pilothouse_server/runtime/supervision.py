@@ -1,9 +1,9 @@
 """Keeps a server's background tasks running.
 
 A task that ends with an exception is logged with its name and started again, after a delay that doubles
-from a tenth of a second to half a minute; a task that has run for a minute begins at the shortest delay
-again. Nothing here hides a fault: each is logged and counted, with a traceback unless it is a domain error, such as a
-database that is away.
+from a tenth of a second to half a minute; after a task has run for a minute, the delay begins at the shortest again.
+No failure is hidden: each is logged and counted, with a traceback unless it is a domain error, such as an unreachable
+database.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Supervisor:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Runs `work` until `stop`, again whenever it ends."""
+        """Runs `work` until `stop`, and starts it again whenever it ends."""
         self._tasks.append(asyncio.create_task(_forever(name, work), name=name))
 
     async def stop(self) -> None:
@@ -48,8 +48,8 @@ async def _forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
     loop = asyncio.get_running_loop()
     while True:
         started = loop.time()
-        # A task of its own for each attempt: a TaskGroup that failed leaves its task marked as cancelled
-        # (Python 3.11), and one that is cancelled may raise its tasks' failures instead.
+        # A separate task for each attempt: a TaskGroup that failed leaves its task marked as cancelled
+        # (Python 3.11), and a TaskGroup that is cancelled may raise its tasks' failures instead.
         attempt = asyncio.create_task(_attempt(work), name=name)
         try:
             await asyncio.wait([attempt])

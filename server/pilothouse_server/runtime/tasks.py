@@ -1,9 +1,9 @@
 """Ends and awaits tasks without losing a cancellation.
 
-A coroutine that catches CancelledError cannot know from the exception alone who was cancelled: the task it
-waits for, or itself. A task that takes its own cancellation for that of the awaited task runs for ever, and
-everything that waits for its end hangs. The functions that must catch it stand here and nowhere else; a check
-of the conventions forbids it elsewhere.
+A coroutine that catches CancelledError cannot know from the exception alone which task was cancelled: the awaited
+one, or its own. A task that mistakes its own cancellation for that of the awaited task runs for ever, and
+everything that waits for its end hangs. All functions that must catch CancelledError are in this module; `make lint`
+forbids it elsewhere.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ T = TypeVar("T")
 
 
 class Cut:
-    """A wait of the present task that others may cut off, like `asyncio.timeout`, but without a timer of its own.
+    """A wait of the current task that other tasks may cut off.
+
+    It is like `asyncio.timeout`, but without a timer.
 
         with Cut() as cut:
             await something     # TimeoutError if another task calls cut.off() in that time
 
-    It costs a tenth of that, for a caller that waits a thousand times a second and is hardly ever cut off.
+    It costs a tenth of `asyncio.timeout`, for a caller that waits a thousand times a second and is hardly ever cut off.
     """
 
     __slots__ = ("_before", "_task", "was_cut")
@@ -39,7 +41,7 @@ class Cut:
         self.was_cut = False
 
     def off(self) -> None:
-        """Ends the wait. Called once, while it lasts."""
+        """Ends the wait. Call it once, during the wait."""
         self.was_cut = True
         self._task.cancel()
 
@@ -55,7 +57,7 @@ class Cut:
 async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
     """Cancels the tasks and returns once all of them have ended, however they ended.
 
-    A task that fails while it winds up is logged. The outcome of a task that was done before is its owner's to check.
+    A task that fails while it ends is logged. The owner of a task that was already done must check its outcome.
 
     Raises:
         CancelledError: the caller was cancelled in that time. The tasks were cancelled once more and have
@@ -64,7 +66,7 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
     pending = [task for task in tasks if not task.done()]
     for task in pending:
         task.cancel()
-    # `gather` returns the tasks' own cancellations among the outcomes, and raises the caller's.
+    # `gather` returns the tasks' own cancellations as outcomes, and raises the caller's cancellation.
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     for task, outcome in zip(tasks, outcomes, strict=True):
         if task in pending and isinstance(outcome, Exception):
@@ -76,9 +78,9 @@ async def uncancelled(work: Coroutine[Any, Any, T]) -> T:
     """Awaits `work` to its end even if the caller is cancelled in that time.
 
     Raises:
-        CancelledError: the caller was cancelled, and `work` has ended; if it failed, its exception is the
-            cause. (Otherwise a caller that handles failures in a loop would continue as if it had not been
-            cancelled.)
+        CancelledError: the caller was cancelled, and `work` has ended; if `work` failed, its exception is the
+            cause. (If that exception were raised instead, a caller that handles failures in a loop would continue
+            as if it had not been cancelled.)
     """
     task = asyncio.ensure_future(work)
     try:

@@ -1,4 +1,4 @@
-"""The last statement of a transaction: the database function `put_changes` and the form of its arguments."""
+"""The last statement of a transaction: `put_changes`, and its arguments."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATEMENT = text(
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """The row that answers a replay of the same `request_id`."""
+    """The row with the response that a replay of the same `request_id` gets."""
 
     user_id: int
     request_id: UUID
@@ -48,7 +48,7 @@ class Operation:
 
 
 def audit_row(record: AuditRecord) -> bytes:
-    """The record as `put_changes` takes it: the hashed bytes are JSON, and also the ones that are sent."""
+    """Returns the record as `put_changes` takes it: as JSON, in the hashed bytes."""
     return audit_records.canonical_json(record.as_row())
 
 
@@ -60,9 +60,9 @@ def parameters(
     idempotency: Idempotency | None,
     operation_id: UUID,
 ) -> dict[str, Any]:
-    """The parameters of `STATEMENT`, which other functions that end with `put_changes` take under the same names.
+    """Returns the parameters of `STATEMENT`.
 
-    `audit`: the rows of records.
+    Other statements that call `put_changes` use the same names. `audit` contains the rows of records (`audit_row`).
     """
     return {
         "audit": (b"[" + b",".join(audit) + b"]").decode(),
@@ -75,7 +75,7 @@ def parameters(
 
 
 def idempotency_json(idempotency: Idempotency, operation_id: UUID) -> str:
-    """The idempotency row as `put_changes` takes it."""
+    """Returns the idempotency row as `put_changes` takes it."""
     return orjson.dumps(
         {
             "user_id": idempotency.user_id,

@@ -1,8 +1,8 @@
-"""The arrays of PostgreSQL's own types, as asyncpg would ask the database for them.
+"""The array types of PostgreSQL's built-in types, as asyncpg would read them.
 
-asyncpg knows those types, but not their arrays: it asks for them on each new connection, by a statement whose
-plan costs PostgreSQL ten milliseconds and more. Their numbers are fixed in PostgreSQL's sources and the same
-on every server, so a new connection need not ask. A test compares them with the database.
+asyncpg knows the built-in types, but not their array types. It would read these on each new connection, by a statement
+whose plan costs PostgreSQL ten milliseconds and more. Their oids are fixed in PostgreSQL's sources and the same
+on every server, so a new connection need not read them. A test compares them with the database.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-# Name of a type -> the number of its array, and its own.
+# Name of a type -> the oid of its array type, and its own oid.
 ARRAYS: Final[Mapping[str, tuple[int, int]]] = {
     "bool": (1000, 16),
     "bytea": (1001, 17),
@@ -29,7 +29,10 @@ ARRAYS: Final[Mapping[str, tuple[int, int]]] = {
 
 
 class Known:
-    """Stands for the statement that would have been run: nothing was prepared that has to be prepared again."""
+    """Stands in for asyncpg's introspection statement.
+
+    Its name shows asyncpg that no statement must be prepared again.
+    """
 
     name = "known"
 
@@ -57,6 +60,9 @@ _ROWS: Final = {number: _row(name, number, element) for name, (number, element) 
 
 
 def known(numbers: Collection[int]) -> tuple[list[dict[str, Any]], Known] | None:
-    """Returns the database's description of these types; None if it must be asked."""
+    """Returns the database's description of the types with these oids.
+
+    Returns None if asyncpg must read it.
+    """
     rows = [_ROWS[number] for number in numbers if number in _ROWS]
     return (rows, Known()) if len(rows) == len(numbers) else None

@@ -24,9 +24,12 @@ import orjson
 
 
 class AuditRecord(msgspec.Struct, kw_only=True):
-    """One row of `operation_logs`, before the database gives it its place. Bodies are redacted already."""
+    """One row of `operation_logs`, before the database numbers it.
 
-    # Ids are numbers or already text.
+    Bodies are already redacted.
+    """
+
+    # An id is a UUID, or already text.
     operation_id: UUID | str
     user_id: int | None = None
     username: str | None
@@ -52,8 +55,8 @@ class AuditRecord(msgspec.Struct, kw_only=True):
     stream_id: UUID | str | None = None
 
     def as_row(self) -> dict[str, Any]:
-        """The record as JSON-able values, keyed by column."""
-        # Written out: there is one for each call, and a walk over the fields takes three times as long.
+        """Returns the record as values that JSON can represent, by column."""
+        # Written out: there is one record for each call, and a loop over the fields takes three times as long.
         return {
             "operation_id": str(self.operation_id),
             "user_id": self.user_id,
@@ -82,20 +85,20 @@ class AuditRecord(msgspec.Struct, kw_only=True):
 
 
 def canonical_time(moment: datetime) -> str:
-    """ISO 8601 in UTC with six digits of a second and `Z`."""
+    """Returns a time in ISO 8601 in UTC, with six digits of a second and `Z`."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
 
 
-# Types that both encoders write alike: no floating-point numbers, whose text differs, and nothing that only
-# orjson takes.
+# Types that both encoders write in the same way: no floating-point numbers, whose text differs, and no type that only
+# orjson accepts.
 _ALIKE = frozenset({str, int, bool, NoneType})
 
 
 def canonical_json(row: Mapping[str, Any]) -> bytes:
-    """The bytes that are hashed.
+    """Returns the bytes that are hashed.
 
-    They are those of the standard library, which names the form; orjson writes them ten times as fast where nothing is
-    in the row that it would write otherwise, or not at all (numbers of more than 64 bits, lone surrogates).
+    The standard library's encoder defines the form. orjson writes the same bytes ten times as fast, unless the row has
+    values that it writes differently or not at all (numbers of more than 64 bits, lone surrogates).
     """
     if _is_plain(row):
         try:
@@ -105,13 +108,14 @@ def canonical_json(row: Mapping[str, Any]) -> bytes:
     return standard_json(row)
 
 
-# A number that is not whole, where the fast encoder may have written one; also what looks so within a text.
+# Matches every floating-point number that orjson may have written, and also text that looks like one.
 _NUMBER = re.compile(rb"(?:^|[:,\[])-?[0-9]+[.eE]")
 
 
 def canonical_stored(value: Any) -> bytes:
-    """The same for a value that was read from JSON. It can hold nothing else, so it is only walked if its
-    bytes may contain a floating-point number.
+    """Returns the same as `canonical_json`, for a value that was read from JSON.
+
+    Such a value has only JSON's types, so its items are checked only if its bytes may contain a floating-point number.
     """
     try:
         encoded = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
@@ -131,7 +135,10 @@ def _is_plain(value: object) -> bool:
 
 
 def standard_json(row: object) -> bytes:
-    """Returns the canonical form by the standard library; a value that JSON does not have is refused."""
+    """Returns the canonical form by the standard library.
+
+    Raises TypeError for a value that JSON cannot represent.
+    """
     return json.dumps(
         row, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_refuse, allow_nan=False
     ).encode()
@@ -142,12 +149,15 @@ def _refuse(value: object) -> str:
 
 
 def record_hash(canonical: bytes) -> bytes:
-    """SHA-256 of a record's canonical form."""
+    """Returns the SHA-256 of a record's canonical form."""
     return hashlib.sha256(canonical).digest()
 
 
 def stored_row(stored: Any) -> dict[str, Any]:
-    """A record as it is hashed, from its row in `operation_logs`, without the columns of its place in the log."""
+    """Returns a record as it is hashed, from its row in `operation_logs`.
+
+    The columns that number the record are left out.
+    """
     return {
         "operation_id": str(stored.operation_id),
         "user_id": stored.user_id,

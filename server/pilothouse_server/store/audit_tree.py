@@ -1,7 +1,7 @@
-"""All SQL about the tree over the audit log: how far it has grown, its tiles, and its sealed heads.
+"""All SQL about the tree over the audit log: its size, tiles, and sealed heads.
 
 `audit.merkle` describes the tree; the record of sequence n is its leaf n - 1. The server that grows it locks the one
-row of `audit_tree`, for milliseconds, and locks nothing after it.
+row of `audit_tree` for milliseconds, and takes no other lock after that one.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ _SEALS_AFTER = text(
 
 @dataclass(frozen=True, slots=True)
 class TreeState:
-    """The tree, and how far the log goes.
+    """The tree, and the head of the log.
 
-    `newest` is the newest record's sequence; `head_history` the database's history, `history` that in which the tree
-    began. `edge` are the tiles that are not full, by level. `origins` are the names that heads were signed under; none
-    is signed while `stopped_history` is the database's.
+    `newest` is the newest record's sequence, `head_history` the database's history, and `history` the history in which
+    the tree began. `edge` contains the tiles that are not full, by level. `origins` are the names under which heads
+    were signed. No head is signed while `stopped_history` is the database's history.
     """
 
     log_id: str
@@ -88,7 +88,7 @@ class TreeState:
 
     @property
     def stopped(self) -> bool:
-        """Whether no head may be signed before a person begins another history."""
+        """Whether no head may be signed until an operator begins another history."""
         return self.stopped_history == self.head_history
 
 
@@ -103,32 +103,38 @@ class Seal:
 
 
 async def read(transaction: ReadTransaction) -> TreeState:
-    """The tree as it is. Raises FailedPrecondition where somebody has removed it."""
+    """Reads the tree. Raises FailedPrecondition if its row is missing."""
     return _state((await transaction.connection.execute(_READ)).one_or_none())
 
 
 async def take(transaction: Transaction) -> TreeState:
-    """The tree, which nobody else grows before the transaction ends. Raises as `read`.
+    """Locks the tree until the transaction ends, and reads it. Raises as `read`.
 
-    It is read by a statement after that which waits for the lock: so the history is the one of that moment.
+    The tree is read by a later statement than the one that waits for the lock, so the history is current.
     """
     await transaction.connection.execute(_TAKE)
     return await read(transaction)
 
 
 async def stop(transaction: Transaction, history: str, reason: str) -> bool:
-    """Has no head signed while this is the database's history; False where that is so already."""
+    """Stops the signing of heads while this is the database's history.
+
+    Returns False if it is stopped already.
+    """
     found = await transaction.connection.execute(_STOP, {"history": history, "reason": reason})
     return found.first() is not None
 
 
 async def name(transaction: Transaction, origin: str) -> None:
-    """Gives the log its name, unless it has one."""
+    """Sets the log's name, unless it has one."""
     await transaction.connection.execute(_NAME, {"origin": origin})
 
 
 async def record_hashes(transaction: ReadTransaction, after: int, upto: int) -> dict[int, bytes]:
-    """Returns the hashes of the records of a stretch of the log, by sequence; missing ones are left out."""
+    """Returns the hashes of the records after `after` up to `upto`, by sequence.
+
+    Missing records are left out.
+    """
     found: dict[int, bytes] = {}
     for row in await transaction.connection.execute(_ENTRIES, {"after": after, "upto": upto}):
         found.setdefault(row.sequence, bytes(row.record_hash))
@@ -138,8 +144,9 @@ async def record_hashes(transaction: ReadTransaction, after: int, upto: int) -> 
 async def grow(
     transaction: Transaction, size: int, edge: Sequence[bytes], full: Collection[tuple[int, int, bytes]]
 ) -> None:
-    """Writes a tree that has grown: its size, the tiles that are not full, and those that are full now
-    (level, position, hashes).
+    """Writes a tree that has grown.
+
+    It takes the new size, the tiles that are not full, and the tiles that are full now (level, position, hashes).
     """
     if full:
         levels, positions, hashes = zip(*full, strict=True)
@@ -152,7 +159,7 @@ async def grow(
 async def tiles(
     transaction: ReadTransaction, places: Collection[tuple[int, int]]
 ) -> dict[tuple[int, int], bytes]:
-    """Returns the full tiles at these places (level, position); missing ones are left out."""
+    """Returns the full tiles by (level, position); missing ones are left out."""
     if not places:
         return {}
     levels, positions = zip(*places, strict=True)
@@ -163,7 +170,10 @@ async def tiles(
 
 
 async def put_seal(transaction: Transaction, size: int, root: bytes, note: str) -> Seal:
-    """Keeps a head, and the name of its log; or returns the head of the size which is kept already."""
+    """Stores a head, and the name of its log.
+
+    Returns it, or the head of that size that is stored already.
+    """
     await transaction.connection.execute(_ADD_ORIGIN, {"origin": note.split("\n", 1)[0]})
     found = (
         await transaction.connection.execute(_PUT_SEAL, {"size": size, "root": root, "note": note})
@@ -172,36 +182,42 @@ async def put_seal(transaction: Transaction, size: int, root: bytes, note: str) 
 
 
 async def put_note(transaction: Transaction, size: int, before: str, note: str) -> bool:
-    """Replaces the note of a head by one with more signatures; returns False if the stored one is not `before`."""
+    """Replaces the note of a head by one with more signatures.
+
+    Returns False if the stored note is not `before`.
+    """
     parameters = {"size": size, "before": before, "note": note}
     return (await transaction.connection.execute(_PUT_NOTE, parameters)).first() is not None
 
 
 async def newest_seal(transaction: ReadTransaction) -> Seal | None:
-    """The newest head that was signed, if any was."""
+    """Returns the newest signed head, if there is one."""
     found = (await transaction.connection.execute(_NEWEST_SEAL)).one_or_none()
     return None if found is None else _seal(found)
 
 
 async def newest_seals(transaction: ReadTransaction, *, most: int) -> Sequence[Seal]:
-    """The newest heads that were signed, the greatest first."""
+    """Returns at most `most` of the newest signed heads, the largest first."""
     return [_seal(row) for row in await transaction.connection.execute(_NEWEST_SEALS, {"most": most})]
 
 
 async def newest_seals_of(transaction: ReadTransaction, origin: str, *, most: int) -> Sequence[Seal]:
-    """Returns the newest heads of an origin, by their notes, the greatest first."""
+    """Returns the newest heads of an origin, the largest first.
+
+    There are at most `most`; their notes name the origin.
+    """
     rows = await transaction.connection.execute(_NEWEST_SEALS_OF, {"beginning": f"{origin}\n", "most": most})
     return [_seal(row) for row in rows]
 
 
 async def seal_at(transaction: ReadTransaction, size: int) -> Seal | None:
-    """The head of a size, if one was signed."""
+    """Returns the signed head of this size, if there is one."""
     found = (await transaction.connection.execute(_SEAL_AT, {"size": size})).one_or_none()
     return None if found is None else _seal(found)
 
 
 async def seals_after(transaction: ReadTransaction, size: int, *, most: int) -> Sequence[Seal]:
-    """Heads of trees greater than a size, the smallest first, at most `most`."""
+    """Returns at most `most` heads of trees larger than `size`, the smallest first."""
     rows = await transaction.connection.execute(_SEALS_AFTER, {"after": size, "most": most})
     return [_seal(row) for row in rows]
 

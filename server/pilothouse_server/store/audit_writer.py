@@ -1,15 +1,17 @@
-"""Writes audit records that belong to no other transaction: reads, denials, failures, log-ins, streams.
+"""Writes audit records that belong to no other transaction.
 
-One task writes the gathered records, in one transaction a batch, so that a thousand reads a second do not
-take the stream head's lock a thousand times. A read's record is handed over and forgotten (at most a second
-of them is lost on a kill); where the call must not be answered without its record, `write` waits until the
-batch that holds it is committed. The queue has a bound: a read that finds it full is lost, a call that must
-be recorded fails. While the database is away the records of reads stay in the queue, in their order, and are
-written when it is back. Lost records are counted in `lost`, and exported as a metric.
+These are reads, denials, failures, log-ins and streams.
 
-A batch that the database refuses is written again record by record, so that one which cannot be stored does
-not take others with it; one that met another change (a deadlock) is written again as it is. A batch that has
-begun is finished even if tasks are cancelled, and `close` waits for it.
+One task writes the gathered records, one batch in each transaction, so that a thousand reads a second do not
+take the stream head's lock a thousand times. A read does not wait for its record (a kill loses at most the
+records of a second). A call that must not return without its record uses `write`, which waits until the batch
+with the record is committed. The queue is bounded: if it is full, a read's record is lost, and a call that must
+be recorded fails. While the database is unreachable the records of reads stay in the queue, in their order, and
+are written later. Lost records are counted in `lost`, and exported as a metric.
+
+A batch that the database refuses is written again record by record, so that one record that cannot be stored
+does not prevent the others. A batch that failed because of a concurrent change (a deadlock) is written again as
+it is. A batch that has begun is finished even if tasks are cancelled, and `close` waits for it.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ log = structlog.get_logger(__name__)
 LOST = Counter("pilothouse_audit_records_lost_total", "Audit records that could not be written.")
 
 _BATCH = 256
-# Between two attempts while the database is away.
+# The pause between two attempts while the database is unreachable.
 _AWAY_SECONDS = 0.5
 _GATHER_SECONDS = 0.1
 _ATTEMPTS = 5
@@ -39,7 +41,10 @@ _Waiting = tuple[AuditRecord, asyncio.Future[None] | None]
 
 
 class AuditWriter:
-    """The one writer of a server. `run` is its task; `close` writes the remaining records."""
+    """The one writer of a server.
+
+    `run` is its task; `close` writes the remaining records.
+    """
 
     def __init__(self, store: Store, *, capacity: int = 20_000) -> None:
         self._store = store
@@ -49,7 +54,7 @@ class AuditWriter:
         self._wake = asyncio.Event()
         self._urgent = asyncio.Event()
         self._closing = False
-        # Whether the last batch found no database.
+        # Whether the database was unreachable for the last batch.
         self._away = False
         self.lost = 0
 
@@ -65,7 +70,7 @@ class AuditWriter:
         """Returns when the record is committed.
 
         Raises:
-            Unavailable: it could not be written; the call must fail.
+            Unavailable: the record could not be written; the call must fail.
         """
         if len(self._waiting) >= self._capacity or self._closing:
             raise _unwritten()
@@ -144,7 +149,10 @@ class AuditWriter:
         await unit.commit(audit=records)
 
     def _postpone(self, batch: list[_Waiting], error: Unavailable) -> None:
-        """Calls get an error that their record cannot be written; records of reads are written later, if possible."""
+        """Fails the calls that wait for their records.
+
+        It queues the records of reads again, if there is room.
+        """
         calls = [each for each in batch if each[1] is not None]
         reads = [each for each in batch if each[1] is None]
         room = 0 if self._closing else max(0, self._capacity - len(self._waiting))

@@ -1,8 +1,7 @@
-"""Renders messages that are missing or of an older format: this release renders more than the one that wrote them (see
-`rendered`).
+"""Backfill: renders messages that are missing or of an older format.
 
-It works in small batches, without an event. A message is only ever replaced by one of a later version of its row,
-or of a newer format, so it does not matter who comes first.
+It works in small batches and emits no events. A message is only ever replaced by one of a later version of its row, or
+of a newer format, so the order of concurrent writers does not matter. See `rendered`.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ RETURNING m.resource_id
 """)
 BACKFILL_SECONDS = 300.0
 _BATCH_ROWS = 100
-# So many batches of a type in one run, about a second's work each; the next run continues.
+# The most batches of a type in one run, each of about a second's work; the next run continues.
 _MOST_BATCHES = 50
 
 # Reads resources by their ids; missing ones are left out.
@@ -44,7 +43,10 @@ Loader = Callable[[ReadTransaction, Sequence[int]], Awaitable[Sequence[Any]]]
 
 
 class Watched(NamedTuple):
-    """How resources of a type are loaded and rendered; `format` is that of the rendered message."""
+    """How resources of a type are loaded and rendered.
+
+    `format` is that of the rendered message.
+    """
 
     load: Loader
     render: Callable[[Any], Rendered]
@@ -52,7 +54,7 @@ class Watched(NamedTuple):
 
 
 async def backfill_messages(store: Store, watched: Mapping[str, Watched]) -> int:
-    """Gives rows that have none a message that can be shown. Returns how many were kept."""
+    """Renders missing and outdated messages; returns the number that were stored."""
     return sum([await _backfill(store, name, each) for name, each in watched.items()])
 
 

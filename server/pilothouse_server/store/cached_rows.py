@@ -1,7 +1,7 @@
-"""The resources of a table in namespaces, read as their stored messages (`store.rendered`).
+"""Resources of one table in namespaces, read as stored messages.
 
-Reads by name, lists and the first states of watches return a message as it was stored. A row without a stored message
-of this format is loaded whole, and its noun renders it.
+Reads by name, lists and the first states of watches return a message as it was stored (`store.rendered`). A row
+without a stored message of this format is loaded completely, and its noun renders it.
 """
 
 from __future__ import annotations
@@ -34,15 +34,17 @@ WholeT = TypeVar("WholeT", bound=Versioned)
 
 
 def cached_message(row: Any) -> CachedMessage:
-    """Returns the value of a row without further columns."""
+    """Returns the value of a row that has only the columns of the message."""
     return CachedMessage(row.id, row.namespace_id, row.creator, row.message)
 
 
 @dataclass(eq=False)
 class CachedRows(Generic[CachedT, WholeT]):
-    """The resources of one type. `load` returns whole ones by their ids; `value` makes the value of a row, which has
-    `columns` next to the message. `filters` and `orders` are those of the list; `joined` is a further table with its
-    condition, for filters that name one of its columns.
+    """The resources of one type.
+
+    `load` returns complete resources by their ids. `value` makes the value of a row, which has `columns` in addition to
+    the message. `filters` and `orders` are those of the list. `joined` is another table with its join condition, for
+    filters that name one of its columns.
     """
 
     resource_type: str
@@ -64,7 +66,10 @@ class CachedRows(Generic[CachedT, WholeT]):
         self.select = lru_cache(maxsize=8)(self._select)
 
     def _select(self, message_format: int | ColumnElement[int]) -> Select[Any]:
-        """The stored messages without rendering; the database function is this select, for one name."""
+        """Returns the select of the stored messages.
+
+        The database function runs the same select for one name.
+        """
         table = self.table
         return select(
             table.c.id, table.c.namespace_id, creator(table.c.created_by), RENDERED.c.message, *self.columns
@@ -77,7 +82,10 @@ class CachedRows(Generic[CachedT, WholeT]):
     async def find(
         self, store: Store, user_id: int, namespace: str, name: str, message_format: int
     ) -> CachedT | None:
-        """Returns the resource of this name without rendering it, if the caller reaches it, in one round trip."""
+        """Returns the resource of this name, if the caller may read it.
+
+        It takes one round trip and no rendering.
+        """
         named = {"namespace": namespace, "name": name, "format": message_format}
         rows = await store.call(user_id, self._call, named)
         return self.value(rows[0]) if rows else None
@@ -85,7 +93,10 @@ class CachedRows(Generic[CachedT, WholeT]):
     async def list_page(
         self, transaction: ReadTransaction, page: PageRequest, wanted: Matching, message_format: int
     ) -> tuple[Sequence[CachedT | WholeT], NextPage]:
-        """Returns one page of the rows in the namespaces and with the labels of `wanted`, and where the next begins."""
+        """Returns one page of the rows that match `wanted`, and the next page.
+
+        It uses only the namespaces and the labels of `wanted`.
+        """
         condition = compile_filter(page.filter, self.filters)
         keys = narrowed(
             keys_of(self.table, condition), self.table, wanted.namespace_id, wanted.selector, wanted.visible
@@ -114,5 +125,5 @@ class CachedRows(Generic[CachedT, WholeT]):
                 yield each
 
     async def ready(self, transaction: ReadTransaction, rows: Sequence[Any]) -> list[CachedT | WholeT]:
-        """Returns the values of rows that `select` selected, in their order."""
+        """Returns the values of rows that `select` returned, in their order."""
         return await with_missing(rows, self.value, lambda ids: self.load(transaction, ids))

@@ -1,17 +1,17 @@
-"""Maintenance that keeps a database fast: ANALYZE, VACUUM, and REINDEX, on schedule and by hand.
+"""Maintenance: ANALYZE, VACUUM and REINDEX, on schedule and by hand.
 
-Autovacuum does most of it. It never analyses a partitioned table as a whole, so the planner has no statistics
-of it; it leaves rows behind that a long snapshot kept alive; and it never shrinks an index. So a round runs,
-of each kind, the statements that are due:
+Autovacuum does most of it. But it never analyses a partitioned table as a whole, so the planner has no statistics
+of it. It leaves rows behind that a long snapshot kept alive. And it never shrinks an index. So a maintenance round
+runs the statements that are due:
 
-    ANALYZE     tables that nobody has analysed for a period, a partitioned one with its partitions
-    VACUUM      tables with dead rows that nobody has vacuumed for a period
+    ANALYZE     tables that have not been analysed for a period, a partitioned one with its partitions
+    VACUUM      tables with dead rows that have not been vacuumed for a period
     REINDEX     indexes of which a share is empty, by an estimate from the planner's statistics (`BLOAT`)
 
-Each statement runs by itself, outside of a transaction. None takes a lock that a writer waits for but for
-moments (REINDEX CONCURRENTLY), and none waits long for one. A failure does not keep other tables from their
-turn; its error is raised at the end. A REINDEX that was cut off leaves an invalid index behind, which the
-next round drops.
+Each statement runs by itself, outside a transaction. No statement makes writers wait for a lock for longer than moments
+(REINDEX CONCURRENTLY), and the time that a statement waits for a lock is limited. A failure does not stop the other
+statements; the error is raised at the end. A REINDEX that was interrupted leaves an invalid index behind, which
+the next round drops.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ LOCK_TIMEOUT_MILLISECONDS: Final = 5_000
 # Building an index waits for every transaction that began before it.
 REINDEX_LOCK_MILLISECONDS: Final = 60_000
 STATEMENT_MILLISECONDS: Final = 3_600_000
-# Fewer take no room worth speaking of: they are autovacuum's.
+# Tables with fewer dead rows are left to autovacuum: they waste too little space.
 FEWEST_DEAD_ROWS: Final = 50
 # A small index is not worth the work: its empty pages are few.
 SMALLEST_INDEX_BYTES: Final = 8 << 20
-# The share of an index that is empty at which it is built again: then it would be half as large.
+# An index is rebuilt if at least this share of it is empty: it is then at most half as large.
 BLOAT_PERCENT: Final = 50.0
 
 _TABLES = text("""
@@ -54,10 +54,10 @@ WHERE c.relnamespace = CAST('public' AS regnamespace) AND c.relkind IN ('r', 'p'
   AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = c.oid AND d.deptype = 'e')
 ORDER BY c.relname
 """)
-# Of each B-tree and each table: its size, and what it would take if it were packed as it is when it is made.
-# NULL where it was never analysed. A row of a page has 4 bytes in addition to itself; one of an index 8
-# before its values and one of a table 24; a page has a header of 24, and that of an index 16 more at its end
-# and room left for a tenth.
+# The size of each B-tree and table, and the bytes that it would save if it were packed as densely as when it is
+# created; NULL if it was never analysed. The estimate assumes 4 bytes for each row's line pointer, a row header of 8
+# bytes in an index and 24 in a table, and a page header of 24 bytes. An index page also has 16 bytes at its end, and a
+# tenth of it stays free.
 BLOAT: Final = text("""
 WITH relation AS (
     SELECT c.oid, c.relname, c.relkind, c.reltuples, c.relam, i.indrelid, i.indkey, pg_relation_size(c.oid) AS bytes,
@@ -102,7 +102,10 @@ ORDER BY c.relname
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table, and the maintenance that is due for it; `partition` is one of a partitioned table."""
+    """A table, and the maintenance that is due for it.
+
+    `partition` means that it is a partition of another table.
+    """
 
     name: str
     partitioned: bool
@@ -113,9 +116,10 @@ class Table:
 
 
 class Care:
-    """The care of one database, by the maintenance login, which becomes `owner` for each statement.
+    """Maintenance of one database by the maintenance login.
 
-    `tell` is called before each statement with its description, as in "ANALYZE containers".
+    The login sets the role `owner` for each statement. `tell` is called with each statement before it runs, as in
+    "ANALYZE public.containers".
     """
 
     def __init__(
@@ -126,7 +130,10 @@ class Care:
         self._tell = tell
 
     async def round(self, period: timedelta, bloat_percent: float = BLOAT_PERCENT) -> list[str]:
-        """Runs the maintenance that is due after `period`; returns the statements. Raises as `analyze`."""
+        """Runs the maintenance that is due after `period`; returns the statements.
+
+        Raises as `analyze`.
+        """
         tables = await self._tables(period)
         statements = [_analyze(each) for each in tables if each.analyze_due and not each.partition]
         statements += [
@@ -142,18 +149,23 @@ class Care:
         """Analyses tables by name, or all; returns the statements.
 
         Raises:
-            NotFound: there is no such table. Unavailable. FailedPrecondition: some failed, the others are done.
+            NotFound: there is no such table.
+            Unavailable: the database is unreachable.
+            FailedPrecondition: some statements failed; the others are done.
         """
         return await self._do([_analyze(each) for each in await self._chosen(names)])
 
     async def vacuum(self, names: Sequence[str] = ()) -> list[str]:
-        """Vacuums and analyses tables, with their partitions. Returns and raises as `analyze`."""
+        """Vacuums and analyses tables with their partitions.
+
+        Returns and raises as `analyze`.
+        """
         return await self._do([_vacuum(each) for each in await self._chosen(names)])
 
     async def reindex(self, names: Sequence[str] = (), bloat_percent: float = BLOAT_PERCENT) -> list[str]:
-        """Rebuilds the indexes of tables, or, if no table is named, those of which such a share is empty.
+        """Rebuilds the indexes of tables, or those of which `bloat_percent` is empty.
 
-        Returns and raises as `analyze`.
+        The latter are rebuilt if no table is named. Returns and raises as `analyze`.
         """
         if names:
             chosen = await self._chosen(names)
@@ -215,14 +227,14 @@ class Care:
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[Connection]:
-        """A connection outside of a transaction, which these statements demand."""
+        """Yields a connection outside a transaction, as these statements require."""
         async with self._pool.connect() as connection:
             try:
                 await connection.command(f"SET ROLE {self._owner}")
                 await connection.command(f"SET statement_timeout = {STATEMENT_MILLISECONDS}")
                 yield connection
             finally:
-                # The connection keeps its role and time limits; a pool must not hand them on.
+                # The role and the time limits stay set on the connection, so it must not return to the pool.
                 await self._pool.discard(connection)
 
 

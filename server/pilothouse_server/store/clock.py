@@ -1,12 +1,12 @@
-"""The time for records: the server's time, or the database's if that is much later.
+"""The time for records: the server's, or the database's if that is much later.
 
-A record's time decides in which partition it lies and until when it is kept, and so it does of the answer
-that is kept for replays. Where the clocks of a server and of the database are more than a minute apart, one
-of them is wrong, and nobody can tell which. By a time that is too late a record is kept longer; by one that
-is too early it would be dropped before its time. So the later one counts, and the difference is reported.
-(Deletions by time use the earlier one: `Clocks`.)
+A record's time determines its partition and how long it is stored. The same holds for a response that is stored for
+replays. If the clocks of a server and of the database are more than a minute apart, one of them is wrong, and the
+server cannot know which. With a time that is too late, a record is stored longer; with one that is too early, it
+would be dropped too soon. So the later time is used, and the difference is logged. (Deletions by time use the
+earlier one: `Clocks`.)
 
-The feed notes the database's time with each of its looks, so it costs no round trip. Between two looks that time is
+The feed passes on the database's time at each poll, so this costs no round trip. Between two polls that time is
 advanced by the monotonic clock.
 """
 
@@ -25,7 +25,7 @@ APART = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """The time by the clock of this server or of the database: the `earlier` and the `later` of the two.
+    """The time by this server's clock and by the database's, as `earlier` and `later`.
 
     Rows expire by the `earlier` one: a clock that is ahead for seconds would delete keys and sessions for
     good. A row counts as a leftover of a wrong clock if its time is after the `later` one.
@@ -36,15 +36,18 @@ class Clocks:
 
 
 class RecordClock:
-    """The clock of one server's records. `note` takes the database's time; `now` returns the time for a record."""
+    """The clock of one server's records.
+
+    `note` takes the database's time; `now` returns the time for a record.
+    """
 
     def __init__(self) -> None:
         self._apart = False
-        # The database's time and when it was noted, where it is later than ours.
+        # The database's time and the monotonic time of reading it; None unless it is ahead by more than `APART`.
         self._later: tuple[datetime, float] | None = None
 
     def note(self, theirs: datetime) -> None:
-        """Takes the time of the database, as it answered just now."""
+        """Sets the database's time, which was just read."""
         ahead = theirs - datetime.now(UTC)
         apart = abs(ahead) > APART
         if apart and not self._apart:

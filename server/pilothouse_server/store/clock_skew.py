@@ -1,11 +1,11 @@
-"""Clock-skew repair: a time that lies further ahead than any code sets it counts as expired.
+"""Clock-skew repair: times further ahead than any code sets them count as expired.
 
-A database whose clock was ahead for a while leaves times behind that come only much later, once the clock is right
-again: work that stays leased, accounts that stay locked, tokens that stay valid. Each kind of time has a longest
-distance from now that a correct clock can give it. The repair ends or shortens a time that lies further ahead, and
-logs that, because an operator should check the clock. "Ahead" is measured from the later of two clocks, the
-database's and this server's: where the database's clock is behind, times written earlier are right. The holders of
-cluster leases check these by their own clocks (`reconcile/queue/leadership.py`).
+If the database's clock was ahead for a while, some stored times stay far in the future after the clock is right again:
+work stays leased, accounts stay locked, tokens stay valid. A correct clock can set each kind of time only to a limited
+distance from now. The repair ends or shortens a time that lies further ahead, and logs that, because an operator should
+check the clock. "Ahead" is measured from the later of two clocks, the database's and this server's: if the database's
+clock is behind, times that were written earlier are right. The holders of cluster leases check these by their own
+clocks (`reconcile/queue/leadership.py`).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ REPAIR_SECONDS = 30.0
 # A request is claimed for at most this long.
 LONGEST_CLAIM_SECONDS = 600.0
 
-# A lease on work lasts a few seconds. Finished work may be due in a day, but a row that was updated at a time in the
-# future was written by a wrong clock. Locked rows are left to the next run. The former leaseholder finds its lease
-# lost, and writes nothing.
+# A lease on work lasts a few seconds. Finished work may be due in a day, but a row whose `updated_at` is in the future
+# was written by a wrong clock. Locked rows are left to the next run. The former leaseholder finds its lease lost, and
+# writes nothing.
 _WORK = """
 WITH far AS (
     SELECT resource_type, resource_id FROM reconcile_work
@@ -42,7 +42,7 @@ FROM far WHERE work.resource_type = far.resource_type AND work.resource_id = far
 RETURNING 1
 """
 _CLAIMS = (
-    "DELETE FROM request_claims WHERE expires_at > CAST(:later AS timestamptz) "  # noqa: S608 - a constant of ours
+    "DELETE FROM request_claims WHERE expires_at > CAST(:later AS timestamptz) "  # noqa: S608 - our constant
     f"+ interval '{LONGEST_CLAIM_SECONDS + 60} seconds' RETURNING 1"
 )
 # Responses are kept for a day (`retention` of `rpc.idempotency`).
@@ -63,7 +63,10 @@ OWN: Final = (
 async def repair(
     store: Store, repairs: Iterable[SkewRepair], settings: Settings, clocks: Clocks
 ) -> dict[str, int]:
-    """Ends times that lie too far ahead of both clocks. Returns how many of each kind. Raises Unavailable."""
+    """Ends times that lie too far ahead of both clocks; returns their number by kind.
+
+    Raises Unavailable.
+    """
     repaired = {}
     for each in repairs:
         async with store.system_write("periodic") as transaction:

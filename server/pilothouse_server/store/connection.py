@@ -1,8 +1,8 @@
 """A connection on loan from the pool, on which repositories run their statements.
 
-It is valid until it is given back; a later use raises an error instead of running in the next user's
-transaction. It knows whether a statement was left unfinished (a cancelled call, a time-out), so that the pool
-does not lend the session to somebody else before it is clean (see `pool`).
+It is valid until it is returned; a later use raises an error instead of running in the next borrower's
+transaction. It records whether a statement was left unfinished (a cancelled call, a time-out), so that the pool
+does not lend the session again before it is clean (see `pool`).
 """
 
 from __future__ import annotations
@@ -36,33 +36,36 @@ from pilothouse_server.store.statements import Form, Parameters, StatementError
 
 T = TypeVar("T")
 _NOTHING: Final[Parameters] = {}
-# Rows of a slice: to make them takes a millisecond.
+# The number of rows in a slice: making them takes a millisecond.
 SLICE_ROWS: Final = 64
 _PROCESS: Final = secrets.token_hex(8)
 _numbers = count(1)
 
 
 class Driver(asyncpg.Connection):  # type: ignore[misc]
-    """The connection of asyncpg, with names of its own and a shorter way to prepared statements.
+    """asyncpg's connection with unique statement names and faster prepared statements.
 
-    That way has one timer for a connection, not one for a statement, which would cost a tenth of a short one.
-    It fires when the running statement would be late, and closes the connection of a late one: PostgreSQL
-    itself ends a long statement, so nobody answers there.
+    The faster path has one timer for the connection. One for each statement would cost a tenth of a short
+    statement. When the timer fires and the running statement is late, it closes the connection: PostgreSQL itself
+    ends a long statement, so a late response means that the server is lost.
     """
 
     _since: float | None = None
     _timer: asyncio.TimerHandle | None = None
 
     def _get_unique_id(self, prefix: str) -> str:
-        # asyncpg numbers what it prepares from 1 in each process. A pooler in transaction mode shares its connections
-        # between processes, so that names must not repeat.
+        # asyncpg numbers prepared statements from 1 in each process. A pooler in transaction mode shares its
+        # connections between processes, so names must not repeat.
         return f"__pilothouse_{prefix}_{_PROCESS}_{os.getpid():x}_{next(_numbers):x}__"
 
     async def _introspect_types(self, typeoids: Collection[int], timeout: float | None) -> Any:
         return array_types.known(typeoids) or await super()._introspect_types(typeoids, timeout)
 
     async def run(self, sql: str, arguments: Sequence[Any], record_class: type[Row]) -> list[Any]:
-        """The same as `fetch`. A prepared statement goes directly to the protocol."""
+        """Returns the same as `fetch`.
+
+        If the statement is prepared, it calls asyncpg's protocol directly.
+        """
         prepared = self._stmt_cache.get((sql, record_class, False))
         if prepared is not None and not self._query_loggers:
             self._check_open()
@@ -75,7 +78,7 @@ class Driver(asyncpg.Connection):  # type: ignore[misc]
                 asyncpg.exceptions.InvalidCachedStatementError,
                 asyncpg.exceptions.OutdatedSchemaCacheError,
             ):
-                # The schema changed. Within a transaction nothing can be repeated.
+                # The schema changed. Within a transaction the statement cannot be repeated.
                 await self.reload_schema_state()
                 if self.is_in_transaction():
                     raise
@@ -87,8 +90,9 @@ class Driver(asyncpg.Connection):  # type: ignore[misc]
         return rows
 
     async def open_cursor(self, sql: str, arguments: Sequence[Any], record_class: type[Row]) -> Any:
-        """Returns a cursor for a query whose rows are fetched later, some at a time; None if nothing is
-        prepared, because a pooler may not know prepared statements.
+        """Returns a cursor for a query whose rows are fetched later, some at a time.
+
+        Returns None if prepared statements are off, as behind a pooler that does not support them.
         """
         if not self._stmt_cache_enabled:
             return None
@@ -115,7 +119,7 @@ class Driver(asyncpg.Connection):  # type: ignore[misc]
 
 @dataclass(slots=True, eq=False)
 class Loan:
-    """One use of a connection: its user, and its beginning by the loop's clock."""
+    """One use of a connection: its task, and its beginning by the event loop's clock."""
 
     task: asyncio.Task[Any] | None
     began: float
@@ -124,7 +128,7 @@ class Loan:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One connection to PostgreSQL, for as long as it is open. Times are by the loop's clock."""
+    """One open connection to PostgreSQL. Times are by the event loop's clock."""
 
     driver: Driver
     born: float
@@ -133,9 +137,9 @@ class Session:
 
 
 class Connection:
-    """One session of PostgreSQL, for one user at a time.
+    """One loan of a PostgreSQL session.
 
-    Errors of PostgreSQL are raised as asyncpg has them, less every word that may hold a value; see `errors`.
+    PostgreSQL's errors are raised as asyncpg's, without the texts that may contain a value; see `errors`.
     """
 
     __slots__ = ("_savepoints", "_session", "unfinished")
@@ -143,28 +147,34 @@ class Connection:
     def __init__(self, session: Session) -> None:
         self._session: Session | None = session
         self._savepoints = 0
-        # Whether a statement was sent whose end was not seen.
+        # Whether a statement was sent whose end was not received.
         self.unfinished = False
 
     @property
     def driver(self) -> Driver:
-        """The connection of asyncpg. Raises StatementError once it was given back."""
+        """asyncpg's connection. Raises StatementError after it was returned to the pool."""
         if self._session is None:
             raise StatementError("the connection was already returned to the pool")
         return self._session.driver
 
     def detach(self) -> Session | None:
-        """Ends the use of the connection. Returns its session; None if the use has already ended."""
+        """Ends the use of the connection and returns its session.
+
+        Returns None if the use has already ended.
+        """
         session, self._session = self._session, None
         return session
 
     async def execute(
         self, statement: Executable, parameters: Parameters | Sequence[Parameters] = _NOTHING
     ) -> Result:
-        """Runs a statement; with a list of parameters once for each of them, without rows.
+        """Runs a statement.
+
+        With a list of parameters it runs once for each of them, and returns no rows.
 
         Raises:
-            asyncpg.PostgresError: PostgreSQL refused it. StatementError: the parameters do not fit.
+            asyncpg.PostgresError: PostgreSQL refused the statement.
+            StatementError: the parameters do not fit the statement.
         """
         if isinstance(parameters, Mapping):
             ready = statements.ready(statement, parameters)
@@ -181,10 +191,10 @@ class Connection:
     async def slices(
         self, statement: Executable, parameters: Parameters = _NOTHING
     ) -> AsyncGenerator[Sequence[Any], None]:
-        """Yields the rows of a query in slices of 64, each of which is made on demand.
+        """Yields the rows of a query in slices of 64, each of which is fetched on demand.
 
-        So a thousand rows, or large ones, hold the event loop no longer than a few do, and a caller that has
-        enough stops. Only in a transaction. Raises as `execute`.
+        So a thousand rows, or large ones, block the event loop no longer than a few do, and a caller that has
+        enough can stop. It must be called in a transaction. Raises as `execute`.
         """
         ready = statements.ready(statement, parameters)
         arguments, form = ready.arguments(parameters), ready.form
@@ -200,7 +210,10 @@ class Connection:
                 return
 
     async def execute_in_slices(self, statement: Executable, parameters: Parameters = _NOTHING) -> Result:
-        """The same as `execute`, by `slices`; others have the event loop between them."""
+        """Runs a statement as `execute` does, but by `slices`.
+
+        Other tasks run between the slices.
+        """
         rows: list[Any] = []
         share = Share()
         async for found in self.slices(statement, parameters):
@@ -209,7 +222,10 @@ class Connection:
         return Result(rows)
 
     async def command(self, sql: str) -> str:
-        """Runs our own commands, which take no values and return no rows; returns the tag of the last one."""
+        """Runs constant commands; returns the tag of the last one.
+
+        They take no values and return no rows.
+        """
         self.unfinished = True
         try:
             tag: str = await self.driver.execute(sql)
@@ -235,29 +251,33 @@ class Connection:
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        """A part of the transaction that stands or falls by itself: where the block raises, it is undone."""
+        """Runs the block in a savepoint.
+
+        If the block raises, only its statements are rolled back.
+        """
         self._savepoints += 1
         name = f"part_{self._savepoints}"
         await self.command(f"SAVEPOINT {name}")
         try:
             yield
         except BaseException:
-            # With the connection the whole transaction is lost.
+            # If the connection is closed, the whole transaction is lost.
             if not self.driver.is_closed():
                 await self.command(f"ROLLBACK TO SAVEPOINT {name}")
             raise
         await self.command(f"RELEASE SAVEPOINT {name}")
 
     def _failed(self, error: asyncpg.PostgresError) -> None:
-        """Learns that PostgreSQL has refused a statement."""
+        """Handles the error with which PostgreSQL has refused a statement."""
         self.unfinished = False
         _make_discreet(error)
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and self._session is not None:
-            # The next one may find a server that takes writes: a proxy may lead elsewhere by now, a setting be another.
+            # The session is replaced when it is next requested. A new one may reach a server that takes writes: a proxy
+            # may lead elsewhere by now, or a setting may have changed.
             self._session.born = float("-inf")
 
     async def _fetch(self, form: Form, arguments: list[Any]) -> list[Any]:
-        # As `_driven`, written out: it is done for each call, and many times.
+        # `_driven` inlined, because each call runs this many times.
         self.unfinished = True
         try:
             rows: list[Any] = await self.driver.run(form.sql, arguments, form.record_class)
@@ -272,7 +292,7 @@ class Connection:
         return rows
 
     async def _driven(self, work: Coroutine[Any, Any, T]) -> T:
-        """Returns the driver's result."""
+        """Awaits the driver's work and returns its result. Raises as `execute`."""
         self.unfinished = True
         try:
             found = await work
@@ -298,7 +318,10 @@ class Connection:
 
 
 def _make_discreet(error: asyncpg.PostgresError) -> None:
-    """Takes the words that may hold a value from an error: a row that was refused, a text that is no number."""
+    """Removes texts that may contain a value from an error.
+
+    Examples are a refused row, and a text that is no number.
+    """
     error.detail = error.hint = None
     if (error.sqlstate or "").startswith("22"):
         error.args = ("a value was refused",)

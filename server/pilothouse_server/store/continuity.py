@@ -1,20 +1,22 @@
-"""Detects whether the database continues from its last known state; if it was rewound, a new history begins.
+"""Rewind detection: whether the database continues from its last known state.
 
-A database goes back by a restored dump or snapshot, or where a standby that had not got everything takes
-over. Then it gives the same revisions and sequences to other events and records, and a reader that continues
-from an earlier number misses the new ones. The stream's head shows it: one lower than a head that was seen
-before, or another mark at a known position. A copy that lost nothing has the same head and marks, and
-continues. Another identifier of the system, another timeline or another database are hints, and stand in the
-record. Another record at a known place of the very same database is tampering: only somebody who writes there
-can cause it. Events start over then, too, and no head of the audit log is signed before a person has looked
-(`begin_new_history`).
+If it does not, a new history begins.
 
-The last seen state is kept in a file of the data folder, so that it is known after a restart. So are those of
-former histories, for a database may go back to one of them. It is written lazily, a second after it changed:
-an older state is equally true, and loses one second of detection. The mark in a resume token detects the rest
-for its holder.
+A database is rewound when a dump or snapshot is restored, or when a standby takes over that had not received
+everything. It then gives the same revisions and sequences to other events and records, and a reader that
+continues from an earlier number misses the new ones. The stream's head shows the rewind: it is lower than a
+head that was seen before, or the mark at a known position differs. A copy that lost nothing has the same head
+and marks, so it continues the history. A different system identifier, timeline or database oid is no proof;
+the identities before and after are logged and recorded. A different record at a known position of the very
+same database is tampering: only somebody who writes there can cause it. Then, too, a new history of events
+begins, and no head of the audit log is signed until an operator has checked (`begin_new_history`).
 
-Each pass of the feed compares its head, which costs nothing. The marks are looked up at the start, after failures and
+The last known state is stored in a file of the data folder, so that it is known after a restart. The last
+states of former histories are stored as well, because a database may return to one of them. The file is
+written a second after the state changed: an older state is equally true, and loses one second of detection.
+The mark in a resume token detects a rewind in that second for the token's holder.
+
+Each pass of the feed compares the head, which costs nothing. The marks are verified at the start, after failures and
 lost listeners, and whenever the pool has opened a connection: an open connection cannot lead to another database.
 """
 
@@ -55,9 +57,10 @@ _BEGIN = text("SELECT begin_new_history(:reason, :seen, CAST(:expected AS uuid),
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where the stream stood: newest event and record with their marks in hex, and in which database.
+    """A position of the stream, and the identity of the database.
 
-    `marked_sequence` is the record with `record_mark`, at or before the newest.
+    It has the newest event and record with their marks in hex. `record_mark` belongs to the record `marked_sequence`,
+    which is the newest or an earlier one.
     """
 
     history: str
@@ -69,9 +72,9 @@ class Place(msgspec.Struct, frozen=True):
     identity: str = ""
 
     def broken_by(self, there: Any) -> str:
-        """Returns the evidence that the database no longer continues from this place; '' if there is none.
+        """Returns the evidence that the database does not continue from this position.
 
-        `there` is a row of the look at the database, in the same history.
+        Returns '' if there is none. `there` is a row of `_LOOK`, in the same history.
         """
         if there.revision < self.revision:
             return f"revision {there.revision} after {self.revision}"
@@ -84,7 +87,10 @@ class Place(msgspec.Struct, frozen=True):
         return ""
 
     def rewritten_in(self, there: Any) -> bool:
-        """Returns whether the same database has another record at the place: it did not go back, it was rewritten."""
+        """Returns whether the same database has another record at this position.
+
+        It was rewritten then, not rewound.
+        """
         return self.identity == there.identity and self._has_another_record(there)
 
     def _has_another_record(self, there: Any) -> bool:
@@ -92,29 +98,30 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Continuity:
-    """The last state of the database that one server knows. `path` is its file; None: it is not kept over a
-    restart.
+    """The last state of the database that one server knows.
+
+    `path` is the file that stores it; with None, a restart forgets the state.
     """
 
     def __init__(self, store: Store, path: Path | None = None) -> None:
         self._store = store
         self._path = path
-        # The place in each history that was seen, the present one last.
+        # The last position in each history that was seen, the current history last.
         self._places: dict[str, Place] = {}
         self._known: Place | None = None
         self._read = False
         self._doubtful = True
         self._opened = -1
         self._moved = asyncio.Event()
-        # Called with the history that was begun because records were rewritten, and the evidence.
+        # Called after records were rewritten, with the new history and the evidence.
         self.on_tampering: Callable[[str, str], Awaitable[None]] | None = None
 
     def doubt(self) -> None:
-        """Has the marks looked up with the next pass: it may be another database that answers."""
+        """Makes the next pass verify the marks: another database may be answering."""
         self._doubtful = True
 
     def is_in_doubt(self, revision: int, sequence: int) -> bool:
-        """Returns whether a head of the known history requires a check of the marks."""
+        """Returns whether the marks must be verified for this head of the known history."""
         known = self._known
         return (
             self._doubtful
@@ -125,10 +132,10 @@ class Continuity:
     async def goes_on(self, history: str, revision: int, mark: bytes, sequence: int) -> bool:
         """Returns whether the head that a pass found continues from the known state.
 
-        If it does not, a new history has been begun, and the pass has to be repeated.
+        If it does not, a new history has begun, and the pass must be repeated.
 
         Raises:
-            Unavailable: the database is away, or is a standby that is behind.
+            Unavailable: the database is unreachable, or is a standby that is behind.
         """
         if not self._read:
             self._places, self._read = self._load(), True
@@ -146,7 +153,10 @@ class Continuity:
         return True
 
     async def keep(self) -> None:
-        """Writes the known state whenever it has changed, until cancelled, and once more at the end."""
+        """Writes the known state whenever it has changed, until cancelled.
+
+        It writes once more at the end.
+        """
         if self._path is None:
             return
         try:
@@ -155,18 +165,21 @@ class Continuity:
                 await asyncio.sleep(_KEEP_SECONDS)
                 self._moved.clear()
                 await self._mark_record()
-                # By a thread: to replace a file waits for the disk, for a twentieth of a second where others write.
+                # In a thread: replacing a file waits for the disk, for 50 ms while other processes write.
                 await uncancelled(asyncio.to_thread(self._write, self._written_down()))
         finally:
             self._write(self._written_down())
 
     async def _look(self) -> bool:
-        """Looks the place up that is known, and takes the database's; False where a new history was begun instead."""
+        """Verifies the known position and adopts the database's.
+
+        Returns False if a new history was begun instead.
+        """
         known = self._known
         there = await self._there(known)
         if known is not None and there.history == known.history and (fault := known.broken_by(there)):
             if there.standby:
-                # It cannot be written, and may still reach the known state.
+                # A standby is read-only, and may still reach the known state.
                 raise database_unavailable()
             seen = f"{fault}; {known.identity} before, {there.identity} now"
             await self._begin(known, seen, tampering=known.rewritten_in(there))
@@ -227,7 +240,10 @@ class Continuity:
         log.warning("the database went back: a new history of events begins", history=history, seen=seen)
 
     async def _mark_record(self) -> None:
-        """Brings the mark of the newest record up to date; one that is older is as true."""
+        """Updates the mark to that of the newest record.
+
+        If that fails, the older mark stays, which is equally true.
+        """
         known = self._known
         if known is None or known.marked_sequence == known.sequence:
             return
@@ -235,7 +251,7 @@ class Continuity:
             there = await self._there(known)
         except PilothouseError:
             return
-        # The next pass of the feed finds a rewind that happened in between.
+        # If the database was rewound in between, the next pass of the feed detects it.
         if self._known is not None and there.history == self._known.history and not known.broken_by(there):
             mark = (there.record_mark or b"").hex()
             self._known = msgspec.structs.replace(
@@ -258,9 +274,11 @@ class Continuity:
         return msgspec.json.encode(list(self._places.values())) if self._places else b""
 
     def _write(self, content: bytes) -> None:
-        """Writes the file, or gives up: a folder that cannot be written costs detection, not the server.
+        """Writes the file.
 
-        It is a few thousand bytes that nobody waits for, and not flushed: the file is old or new, never half of both.
+        After an error it never tries again, so only the detection after a restart is lost. The file has a few thousand
+        bytes, is not flushed, and nothing waits for it. `os.replace` leaves either the old or the new file, never half
+        of both.
         """
         if self._path is None or not content:
             return

@@ -1,10 +1,12 @@
-"""A change that is written by one statement: its transaction is one message, with the record in it.
+"""A change that is written by one statement, with its audit record.
+
+Its transaction is one round trip.
 
 A unit of work holds a connection from its first statement to its commit, over many round trips. A draft holds
-none: single statements read the facts for the decision before, and the whole change, with its record, its
-event and the row that answers a replay, is sent at the commit to one function of the database. That function
-takes the locks, refuses by a serialization failure (Aborted here) if the facts have changed since, and ends
-with `put_changes`; so, as in a unit of work, nothing is written without its record. The caller then begins
+no connection: single statements first read the facts for the decision. The whole change, with its record, its
+event and the row for replays, is sent at the commit to one function of the database. That function takes the
+locks, and ends with `put_changes`; so, as in a unit of work, nothing is written without its record. If the facts
+have changed since they were read, it refuses with a serialization failure (Aborted here), and the caller begins
 again with a new draft.
 """
 
@@ -26,7 +28,10 @@ from pilothouse_server.store.unit_of_work import Actor, Event, Store, described
 
 
 class Draft:
-    """One change of one caller; `request_id` is the id under which it happens once, if it has one."""
+    """One change of one caller.
+
+    `request_id` is the caller's id of its request, or None.
+    """
 
     def __init__(
         self,
@@ -56,21 +61,25 @@ class Draft:
 
     @property
     def writes(self) -> bool:
-        """Whether there is a change to send; without one, the record needs a transaction of its own."""
+        """Whether there is a change to send.
+
+        If not, the record needs a transaction of its own.
+        """
         return self._statement is not None
 
     async def take_turn(self, key: Hashable) -> None:
-        """Waits until no other draft of this process has a turn of this key; it ends with the draft.
+        """Waits until no other draft of this process has the turn of this key.
 
-        Several callers change the same row so: the second one reads the row that the first one has written. Changes by
-        other processes outdate the draft instead.
+        The turn ends with the draft. When several callers change the same row, the second one thus reads the row that
+        the first one has written. A change by another process instead makes the draft outdated.
         """
         await self._store.drafts.acquire(key)
         self._turn = key
 
     async def read(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
-        """Returns the rows of one statement, a transaction of its own; a statement that needs the caller gets
-        `user_id`.
+        """Returns the rows of one statement, run in its own transaction.
+
+        It gets `user_id` as one more parameter.
         """
         return await self._store.call(self.user_id, statement, parameters)
 
@@ -87,11 +96,11 @@ class Draft:
         written: Callable[[Sequence[Any]], None] | None = None,
         outdated: Callable[[], None] | None = None,
     ) -> None:
-        """Has the change written by this statement at the commit, with the parameters of `append.parameters` as well.
+        """Sets the statement that writes the change at the commit.
 
-        Those of one process that have the same `alone` are sent one after another: they would wait for a
-        lock. `written` gets the statement's rows after the commit; `outdated` is called if the statement
-        refuses because the facts have changed.
+        It also gets the parameters of `append.parameters`. Statements of one process with the same `alone` are sent one
+        after another, because they would wait for the same lock. `written` is called with the statement's rows after
+        the commit; `outdated` is called if the statement refuses because the facts have changed.
         """
         self._statement, self._parameters, self._alone = statement, parameters, alone
         self._written, self._outdated = written or _nothing, outdated or _nothing
@@ -107,7 +116,7 @@ class Draft:
 
         Raises:
             Aborted: the facts have changed since they were read; nothing was written. Begin again.
-            Unavailable: the database went away; nothing was written unless the loss happened during the commit itself.
+            Unavailable: the connection was lost; nothing was written, unless it was lost during the commit itself.
         """
         assert self._statement is not None, "a draft says what writes it"
         events, messages = described(self._events, self._store.renderers, self.operation_id)
@@ -130,7 +139,7 @@ class Draft:
         self._store.committed(self.follow_up)
 
     async def rollback(self) -> None:
-        """Nothing was written yet."""
+        """Ends the draft without its change; nothing was written yet."""
         self.close()
 
     def close(self) -> None:

@@ -1,11 +1,11 @@
-"""The key-encryption key in use, and the data keys that are wrapped by others.
+"""The active key-encryption key, and the data keys that other keys still wrap.
 
-One key is active: values are encrypted under it. Rotation makes another one active, then wraps the data keys
-of all rows again, a batch a transaction, and retires the unused keys. A writer that has read the active key
-holds a shared advisory lock until its commit, and the change of the active key takes it exclusively: once the
-change is committed nothing more is written under the old key, so that "none remain" stays true.
+One key is active: values are encrypted under it. Rotation activates another key, then wraps the data keys
+of all rows again, one batch in each transaction, and retires the unused keys. A writer that has read the active key
+holds a shared advisory lock until its commit, and the change of the active key takes the lock exclusively. So nothing
+is written under the old key after that change is committed, and a count of zero old rows stays true.
 
-A rotation that was cut off continues from its last row: every row says which key wraps it.
+A rotation that was interrupted continues from its last row: every row stores the id of the key that wraps it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqlalchemy import text
 from pilothouse_server.store.noun_tables import EnvelopeTable
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
-# An arbitrary number that nothing else locks.
+# An arbitrary number that no other code locks.
 _LOCK = 0x70_69_6C_6F_74_4B_45_4B
 
 
@@ -54,43 +54,55 @@ class WrappedKey:
 
 
 async def active_key_id(transaction: Transaction) -> str:
-    """The key to encrypt under, which stays active until the transaction ends."""
+    """Returns the key to encrypt under, which stays active until the transaction ends."""
     await transaction.connection.execute(_SHARED, {"lock": _LOCK})
     return str((await transaction.connection.execute(_ACTIVE)).scalar_one())
 
 
 async def find_active(transaction: ReadTransaction) -> str | None:
-    """The active key; None where none was ever chosen."""
+    """Returns the active key; None if no key was ever activated."""
     found: str | None = (await transaction.connection.execute(_ACTIVE)).scalar_one_or_none()
     return found
 
 
 async def activate(transaction: Transaction, key_id: str, provider: str) -> None:
-    """Makes a key the active one, after everybody who writes under the former has committed."""
+    """Activates a key after all transactions that write under the former have ended."""
     await lock(transaction)
     await transaction.connection.execute(_DEMOTE, {"key_id": key_id})
     await transaction.connection.execute(_PROMOTE, {"key_id": key_id, "provider": provider})
 
 
 async def note_providers(transaction: Transaction, providers: Mapping[str, str]) -> None:
-    """Stores which provider has each key, by identifier, for the message when no provider has it any more."""
+    """Stores the provider of each key, by identifier.
+
+    An error names it when no provider has the key any more.
+    """
     await transaction.connection.execute(
         _NOTE_PROVIDERS, {"key_ids": list(providers), "providers": list(providers.values())}
     )
 
 
 async def find_providers(transaction: ReadTransaction) -> dict[str, str]:
-    """Which provider had each key last, by identifier; not those of which it is not known."""
+    """Returns the last known provider of each key, by identifier.
+
+    Keys without one are left out.
+    """
     return {row.key_id: row.provider for row in await transaction.connection.execute(_PROVIDERS)}
 
 
 async def lock(transaction: Transaction) -> None:
-    """Keeps the choice of the active key until the transaction ends."""
+    """Locks the choice of the active key until the transaction ends.
+
+    Transactions that write under the key wait.
+    """
     await transaction.connection.execute(_EXCLUSIVE, {"lock": _LOCK})
 
 
 async def uses(transaction: ReadTransaction, tables: Iterable[EnvelopeTable]) -> dict[str, int]:
-    """How many rows' data keys each key wraps; no key that wraps none. `tables` are all that hold encrypted values."""
+    """Returns the number of data keys that each key wraps.
+
+    Keys that wrap none are left out. `tables` must be all tables with encrypted values.
+    """
     union = " UNION ALL ".join(
         f"SELECT key_id FROM {table.table} WHERE key_id IS NOT NULL"  # noqa: S608 - our own constants
         for table in tables
@@ -102,8 +114,10 @@ async def uses(transaction: ReadTransaction, tables: Iterable[EnvelopeTable]) ->
 async def take_old(
     transaction: Transaction, table: EnvelopeTable, active: str, *, after: int, rows: int
 ) -> Sequence[WrappedKey]:
-    """Up to `rows` data keys that another key wraps, by id beyond `after`, locked; a row that somebody else
-    holds is waited for. All lock in the order of ids, so that two concurrent rotations cannot deadlock.
+    """Locks and returns up to `rows` data keys that another key than `active` wraps.
+
+    Their ids are above `after`. It waits for rows that another transaction has locked. Rows are locked in the order of
+    ids, so that two concurrent rotations cannot deadlock.
     """
     owner = f"CAST({table.owner} AS text)" if table.owner else "''"
     query = text(
@@ -126,7 +140,10 @@ async def put_rewrapped(
 
 
 async def count_old(transaction: ReadTransaction, tables: Iterable[EnvelopeTable], active: str) -> int:
-    """How many rows of all these tables another key wraps."""
+    """Returns the number of rows in all these tables that another key wraps.
+
+    It counts all keys other than `active`.
+    """
     counts = " + ".join(
         f"(SELECT count(*) FROM {table.table} WHERE key_id <> :active)"  # noqa: S608
         for table in tables

@@ -1,11 +1,13 @@
-"""Connections to PostgreSQL: one pool for each database role, with the settings of the seed's § 6.2.
+"""Connections to PostgreSQL: one pool for each database role.
+
+The settings are those of the seed's § 6.2.
 
 `app` serves requests under row-level security, `system` the feed, the reconciler and log-in, `maintenance`
-the periodic work. A `replica` may serve two heavy reads. All speak asyncpg, in UTC, with a statement timeout.
+the periodic work. A `replica` may serve two heavy reads. All use asyncpg, in UTC, with a statement timeout.
 SQLAlchemy's engine is not used; `statements` describes the parts that are.
 
-A commit is always awaited to its end: `grpc.aio` cancels a handler whenever its client goes away, and after a
-cancelled commit neither the caller nor the pool would know its result. `uncancelled` finishes it first.
+A commit is always awaited to its end: `grpc.aio` cancels a handler whenever its client disconnects, and after a
+cancelled commit neither the caller nor the pool would know its result. So `uncancelled` finishes it first.
 """
 
 from __future__ import annotations
@@ -30,10 +32,10 @@ from pilothouse_server.store.results import Row
 from pilothouse_server.values.database_address import tls_problem
 
 PERIOD_SECONDS: Final = 30.0
-# The longest that our client waits for a call (`Deadlines.mutation`).
+# The longest time that our client waits for a call (`Deadlines.mutation`).
 STATEMENT_TIMEOUT_SECONDS: Final = 30.0
 _decode = msgspec.json.Decoder().decode
-# How long a request waits for a lock that another one holds.
+# How long a request waits for a lock that another transaction holds.
 _LOCK_MILLISECONDS = 20_000
 _TELL_AGAIN_SECONDS = 60.0
 
@@ -49,7 +51,7 @@ def plain_dsn(dsn: str) -> str:
 class Database:
     """The pools of a server.
 
-    `direct_dsn` bypasses a transaction pooler, as LISTEN and session locks need; `pooled`: there is one.
+    `direct_dsn` bypasses a transaction pooler, as LISTEN and session locks require. `pooled` is True behind a pooler.
     """
 
     app: Pool
@@ -61,11 +63,11 @@ class Database:
 
     @classmethod
     def connect(cls, settings: Settings) -> Database:
-        """Makes the pools; nothing is dialled yet.
+        """Makes the pools; they open no connection yet.
 
-        A role without a DSN of its own uses `database_url`. Each login takes its role on when it connects, which it
-        must be allowed to: rights that a member only inherits do not make it that role for `put_changes`. Behind a
-        transaction pooler nothing can be taken on, so there the logins are the roles themselves.
+        A role without a DSN of its own uses `database_url`. Each login sets its role when it connects, and must be
+        allowed to: `put_changes` checks the current role, and inherited rights do not change that. Behind a transaction
+        pooler no role can be set, so there the logins are the roles themselves.
         """
         shared = settings.database_url
         system_dsn = settings.system_database_url or shared
@@ -74,8 +76,8 @@ class Database:
             open=settings.pool_open_connections,
             working=settings.pool_working_connections,
             idle=settings.pool_idle_connections,
-            # A stream needs one, too, before its first answer: many concurrent openings wait, and cause no
-            # refusals.
+            # A stream also needs a connection before its first response. With this bound, many streams that open
+            # concurrently wait instead of being refused.
             waiting=settings.max_concurrent_calls + settings.max_streams,
             lifetime_seconds=settings.pool_max_lifetime_seconds,
             idle_seconds=settings.pool_max_idle_seconds,
@@ -109,7 +111,7 @@ class Database:
         )
 
     async def close_unneeded(self) -> None:
-        """Gives up connections that nobody needs, until cancelled."""
+        """Closes connections that were not needed for a period, until cancelled."""
         while True:
             for pool in self._pools():
                 pool.begin_period()
@@ -118,7 +120,7 @@ class Database:
                 pool.close_unneeded()
 
     async def end_lost_sessions(self) -> None:
-        """Ends the sessions of a server that is gone, until cancelled."""
+        """Terminates dead connections, until cancelled."""
         pools = (pool for pool in self._pools() if pool is not self.maintenance)
         await watch_over(*(LostSessions(pool, direct=not self.pooled) for pool in pools))
 
@@ -133,7 +135,10 @@ class Database:
 def _opener(
     dsn: str, settings: Settings, name: str, statement_timeout: float, role: str
 ) -> Callable[[], Awaitable[Driver]]:
-    """Returns the function that opens a connection of a role. `statement_timeout` in seconds, 0 for none."""
+    """Returns the function that opens a connection of a role.
+
+    `statement_timeout` is in seconds, 0 for none.
+    """
     options: dict[str, Any] = {
         "dsn": plain_dsn(dsn),
         "timeout": 5.0,
@@ -153,7 +158,7 @@ def _opener(
         try:
             driver: Driver = await asyncpg.connect(**options)
         except OSError as error:
-            # The caller only learns that the database is away; a wrong certificate is reported to the
+            # The caller's error only shows that the database is unreachable; the log shows a wrong certificate to the
             # operator.
             if (problem := tls_problem(error)) and time.monotonic() - told >= _TELL_AGAIN_SECONDS:
                 told = time.monotonic()
@@ -170,8 +175,10 @@ def _opener(
 
 
 def _session_settings(settings: Settings, name: str, statement_timeout: float, role: str) -> dict[str, str]:
-    """Returns the settings of a new session. A transaction pooler refuses most of it, or forgets it after the
-    first transaction: behind one, the defaults of the roles hold (see `pilothouse_migrations.roles`).
+    """Returns the settings of a new session.
+
+    A transaction pooler refuses most of them, or drops them after the first transaction. Behind a pooler the defaults
+    of the roles apply (see `pilothouse_migrations.roles`).
     """
     kept = {"application_name": f"pilothouse-{name}", "timezone": "UTC"}
     if settings.direct_database_url:
@@ -187,11 +194,14 @@ def _session_settings(settings: Settings, name: str, statement_timeout: float, r
 
 
 async def _set_codecs(driver: Driver) -> None:
-    """JSON comes as Python values, and goes as text that is JSON already: statements make it (see `statements`)."""
+    """Makes the driver decode JSON to Python values, and send JSON text as it is.
+
+    `statements` encodes it.
+    """
     await driver.set_type_codec(
         "json", schema="pg_catalog", format="binary", encoder=str.encode, decoder=_decode
     )
-    # The binary form of jsonb has a number of its version before the text.
+    # The binary form of jsonb has a version number before the text.
     await driver.set_type_codec(
         "jsonb",
         schema="pg_catalog",

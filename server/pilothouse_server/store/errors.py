@@ -1,11 +1,11 @@
-"""Turns the driver's errors into errors that the caller may see.
+"""Translates the driver's errors into errors that the caller may see.
 
-`translated()` stands around every use of the database. A broken constraint becomes the domain error that its
-name stands for: nouns register their constraints with `register_constraint`, so that a race that a check
-before could not see ends as the same ALREADY_EXISTS. A database that is away becomes UNAVAILABLE, and so does
-one whose disk is full or that lacks another resource (SQLSTATE class 53), or that takes no writes (a
-standby). A metric counts these, and the log has a line a minute (`log_lines`). Everything else stays as it is
-and leaves the server as INTERNAL without its text.
+`translated()` surrounds every use of the database. A violated constraint becomes the domain error that is registered
+for its name: nouns register their constraints with `register_constraint`, so that a race that an earlier check could
+not detect ends with the same ALREADY_EXISTS. An unreachable database becomes UNAVAILABLE. So does a database whose
+disk is full, that lacks another resource (SQLSTATE class 53), or that takes no writes (a standby). A metric counts
+these, and the log has one line a minute (`log_lines`). All other errors stay as they are, and reach the caller as
+INTERNAL without their text.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from pilothouse_server.store.pool import PoolBusyError, PoolClosedError
 
 log = structlog.get_logger(__name__)
 
-# Nothing can be numbered until one is made.
+# No change can be numbered until the missing partition is made.
 PARTITION_MISSING = "PARTITION_MISSING"
-# The text of the function that numbers, under a code that PostgreSQL also uses for its own limits.
+# The beginning of the sequencer's error, whose SQLSTATE PostgreSQL also uses for its own limits.
 _NO_PARTITION = "no partition of "
-# How `put_changes` ends its refusal of a record or an event whose namespace the caller does not reach: not any more, as
-# the call was authorised before.
+# The end of the error by which `put_changes` refuses a record or an event of a namespace that the caller may not see.
+# The call was authorised before, so the caller's grants have changed since.
 _NOT_REACHED = "of reachable namespaces only"
 REFUSED = Counter(
     "pilothouse_database_refused_total",
@@ -49,7 +49,7 @@ _AWAY = (
     ConnectionError,
     OSError,
 )
-# How the loss of a connection that is used directly shows. The last is asyncpg's error for a loss within a statement.
+# The errors of a lost connection that is used directly. The last is asyncpg's error for a loss within a statement.
 CONNECTION_LOST = (
     OSError,
     TimeoutError,
@@ -71,24 +71,24 @@ _RETRY = (
     asyncpg.exceptions.InvalidCachedStatementError,
 )
 _SLOW = (asyncpg.QueryCanceledError, asyncio.TimeoutError)
-# Class 53; and 25006, of a standby that nobody has promoted, or of a server that was set so.
+# SQLSTATE class 53; and 25006, of a standby that was not promoted, or of a server that is set to read-only.
 _REFUSING = (asyncpg.InsufficientResourcesError, asyncpg.ReadOnlySQLTransactionError)
 
 
 def register_constraint(name: str, error: Callable[[], PilothouseError]) -> None:
-    """Registers the domain error for a violation of the constraint or unique index `name`."""
+    """Registers the domain error for violations of the constraint or index `name`."""
     _constraints[name] = error
 
 
 def database_unavailable() -> Unavailable:
-    """The error for a database that cannot be reached."""
+    """Returns the error for a database that cannot be reached."""
     return Unavailable(
         "the database is not available, try again", reason="DATABASE_UNAVAILABLE", retry_after_seconds=1.0
     )
 
 
 class _Translated:
-    """Raises domain errors in place of the driver's errors, and of errors of the types in `also`."""
+    """Raises domain errors in place of the driver's, and of errors in `also`."""
 
     __slots__ = ("_also",)
 
@@ -113,29 +113,34 @@ _of_the_driver = _Translated(PoolClosedError)
 
 
 def translated() -> AbstractContextManager[None]:
-    """Raises domain errors in place of the driver's, with no trace of the driver's words."""
+    """Returns the context that raises domain errors in place of the driver's.
+
+    They do not contain the driver's text.
+    """
     return _translated
 
 
 def connecting() -> AbstractContextManager[None]:
-    """The same around the taking of a connection, where the system's own errors mean the database too: a socket
-    that is not there, a name that is not known.
+    """Returns the same context for taking a connection.
+
+    There, OSErrors also come from the database. Examples are a missing socket and an unknown host name.
     """
     return _connecting
 
 
 def of_the_driver() -> AbstractContextManager[None]:
-    """Returns the context that translates the driver's errors only: for work that also uses files or other
-    connections. Their OSErrors stay as they are.
+    """Returns the context that translates the driver's errors only.
+
+    It is for work that also uses files or other connections. Their OSErrors stay as they are.
     """
     return _of_the_driver
 
 
 @contextmanager
 def fitting() -> Iterator[None]:
-    """Raises InvalidArgument where the database finds a value too great or too long.
+    """Raises InvalidArgument if a value is too large or too long for the database.
 
-    Callers' values are checked before; values from elsewhere, as from a cluster, may be anything.
+    Callers' values are checked before; values from other sources, such as a cluster, are not.
     """
     try:
         yield
@@ -172,7 +177,7 @@ def _meaning(cause: BaseException) -> PilothouseError | None:
 
 
 def _refused(cause: asyncpg.PostgresError) -> Unavailable:
-    """Returns the error of a database that answers but refuses; it is counted, and logged."""
+    """Returns the error for a database that refuses statements; counts and logs it."""
     if isinstance(cause, asyncpg.ConfigurationLimitExceededError) and str(cause).startswith(_NO_PARTITION):
         return Unavailable(
             "a partition of the database is missing, so nothing can be numbered until it is made",

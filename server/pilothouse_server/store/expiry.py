@@ -1,7 +1,7 @@
-"""Expired rows are deleted in lots of a thousand, each lot in a transaction of its own.
+"""Expiry: deletes expired rows in batches of a thousand, one transaction each.
 
 One delete of all rows would hold locks, a connection and space in the write-ahead log for a long time: a log-in storm
-leaves hundreds of thousands of rows. A row that a request has locked is left to the next run, so nothing waits for a
+leaves hundreds of thousands of rows. A row that a request has locked is left to the next run, so this waits for no
 request. An index finds the rows, oldest first.
 """
 
@@ -19,7 +19,7 @@ from pilothouse_server.store.noun_tables import EARLIER, ExpiringRows, parameter
 from pilothouse_server.store.unit_of_work import Store
 
 LOT: Final = 1000
-# Lots of one table in one run. The next run, five minutes later, deletes the rest.
+# The most batches of one table in one run. The next run, five minutes later, deletes the rest.
 MOST_LOTS: Final = 500
 
 
@@ -33,10 +33,10 @@ OWN: Final = (
 async def delete_expired(
     store: Store, tables: Iterable[ExpiringRows], settings: Settings, clocks: Clocks
 ) -> int:
-    """Deletes the rows that have expired by these clocks, and returns how many that were.
+    """Deletes the rows that have expired by these clocks; returns their number.
 
     Raises:
-        Unavailable: the database does not answer. Rows that were deleted before stay deleted.
+        Unavailable: the database is unreachable. Rows that were deleted before stay deleted.
     """
     total = 0
     for each in tables:
@@ -45,7 +45,7 @@ async def delete_expired(
             total += lot
             if lot < LOT:
                 break
-            # The connection goes back between lots, so that a call that waits for one gets it first.
+            # The connection returns to the pool between batches, so that a call that waits for one gets it first.
             await asyncio.sleep(0)
     return total
 

@@ -1,18 +1,20 @@
-"""Has committed changes numbered, and brings the events into this server's hub, in commit order.
+"""Makes PostgreSQL number committed changes, and publishes the events in order.
 
-Mutations commit side by side, each with a pending row (`unit_of_work`). The feed calls `sequence_changes`,
-which numbers pending changes and returns the events that it numbered; they go to the hub without another
-read. One call at most is in flight in a process, and is repeated while this process's own commits have set
-the flag. Events that another server numbered are read from the table. A revision that can be seen has no
-unseen one before it, so reading `revision > last` in order loses nothing.
+The events go to this server's hub.
 
-NOTIFY is only a hint to look immediately; the feed looks several times a second anyway, on another
-connection. So a listener that died silently costs a quarter of a second and no event (half of one if nothing
-has happened for some seconds), and the changes that a killed server left pending are numbered by the next
-look of another. A look without a hint usually finds nothing, so it is one plain read, and the sequencer is
-called only if there are pending changes. It is the one look for all that may wait in the database: it sees
-work for the reconciler that is due, too. The same listener hears of changed grants (`pilothouse_grants`), by
-which cached principals are dropped early.
+Mutations commit concurrently, each with a pending row (`unit_of_work`). The feed calls `sequence_changes`,
+which numbers pending changes and returns the events that it numbered; the feed publishes these without another
+read. A process has at most one such call in flight, and repeats it while its own commits have set the flag.
+The feed reads events that another server numbered from the table. When a revision is visible, all revisions
+before it are visible too, so reading `revision > last` in order loses nothing.
+
+NOTIFY is only a hint to poll immediately; the feed polls several times a second anyway, on another connection.
+So a listener that died silently delays events by a quarter of a second (half a second if nothing has happened
+for some seconds) and loses none, and the next poll of another server numbers the changes that a killed server
+left pending. A poll without a hint usually finds nothing, so it is one plain read, and the sequencer is called
+only if there are pending changes. The same read also shows whether work for the reconciler is due. The listener
+also receives notifications of changed grants (`pilothouse_grants`), at which cached principals are dropped before
+they expire.
 """
 
 from __future__ import annotations
@@ -42,12 +44,12 @@ GRANTS_CHANNEL = "pilothouse_grants"
 PARTITIONS_CHANNEL = "pilothouse_partitions"
 HISTORY_CHANNEL = "pilothouse_history"
 POLL_SECONDS = 0.25
-# So long a pass waits, where the one before it found several changes, for more that are numbered together.
+# How long a pass waits for more changes to number together, if the pass before it found several.
 GATHER_SECONDS = 0.005
-# Where nothing has been found for a while.
+# The poll interval after `_CALM_SECONDS` without a change.
 IDLE_POLL_SECONDS = 0.5
 _CALM_SECONDS = 5.0
-# Work that stays due, because nobody is free for it, is reported so often.
+# How often work is reported that stays due because no worker is free.
 _DUE_SECONDS = 1.0
 _PAGE = 1000
 _LISTENER_CHECK_SECONDS = 5.0
@@ -65,15 +67,15 @@ _COLUMNS = (
     "status_before, pending_id, coalesce(mark, '\\x0000000000000000') AS mark"
 )
 _EVENTS = text(
-    f"SELECT {_COLUMNS} FROM events WHERE revision > :after AND revision <= :upto "  # noqa: S608 - columns of ours
+    f"SELECT {_COLUMNS} FROM events WHERE revision > :after AND revision <= :upto "  # noqa: S608 - our columns
     "ORDER BY revision LIMIT :page"
 )
 _SEQUENCE = text(
     f"SELECT {_COLUMNS}, audit_sequence, history_id::text AS history, more, aside, oldest_seconds "  # noqa: S608
     "FROM sequence_changes()"
 )
-# Whether something is pending, and where the stream stands, by one snapshot that is not older than `now`; and whether
-# work for the reconciler is due, of each cluster by its index.
+# Reads, in one snapshot that is not older than `now`: whether changes are pending, the head of the stream, and whether
+# work for the reconciler is due (one index descent for each cluster).
 _LOOK = text(
     "SELECT revision, audit_sequence, history_id::text AS history, "
     "statement_timestamp() AS now, EXISTS (SELECT FROM pending_changes AS p WHERE p.id > h.pending_floor) AS pending, "
@@ -87,7 +89,7 @@ _OLDEST_SECONDS = text(
 _EVENT_MARK = text("SELECT event_mark(:revision)")
 _RECORD_MARK = text("SELECT record_mark(:sequence)")
 _NO_MARK = bytes(8)
-# A first state that would have more numbers to pass over has them numbered first.
+# If a first state would contain more changes than this that are not numbered yet, they are numbered first.
 MOST_PENDING_IDS = 256
 
 PENDING_SECONDS = Gauge(
@@ -116,17 +118,17 @@ class FeedEvent:
     status: str
     labels_before: Mapping[str, str] | None
     status_before: str | None
-    # The pending row that it was, if any: a change that a first state showed before its numbering is not repeated.
+    # The id of the change's pending row, if any. A watch uses it to skip a change that its first state already showed.
     pending_id: int | None = None
-    # Eight random bytes that only this event has.
+    # Eight random bytes that identify this event.
     mark: bytes = _NO_MARK
 
 
 @dataclass(frozen=True, slots=True)
 class StreamHead:
-    """Where events and the audit log stand.
+    """The head of the events and of the audit log.
 
-    Newest and oldest kept revision, identifier of this line, newest record, and the marks of the newest event and
+    Newest and oldest stored revision, identifier of the history, newest record, and the marks of the newest event and
     record.
     """
 
@@ -140,7 +142,7 @@ class StreamHead:
 
 @dataclass(frozen=True, slots=True)
 class _Pass:
-    """The result of one call of the sequencer: the numbered events, and the stream's head after it."""
+    """The result of one call of the sequencer: events, and the stream's head after it."""
 
     events: list[FeedEvent]
     revision: int
@@ -159,22 +161,22 @@ class EventSink(Protocol):
 
     @property
     def history(self) -> str:
-        """Identifier of the line of events."""
+        """Identifier of the history of events."""
 
     def begin(self, revision: int, sequence: int, history: str) -> None:
-        """Starts (again) at a revision."""
+        """Starts at a revision, or restarts there."""
 
     def audited(self, sequence: int) -> None:
-        """Learns how far the audit log goes."""
+        """Sets the newest sequence of the audit log."""
 
     def publish(self, events: Sequence[FeedEvent], newest: int) -> None:
-        """Takes the events that follow the published ones."""
+        """Adds the events that follow the published ones, up to `newest`."""
 
 
 class Feed:
     """The feed of one server.
 
-    `run` is its task; `on_grants_changed` and `on_changes` are called for those events.
+    `run` is its task. Its attributes `on_…` are callbacks, which do nothing unless they are set.
     """
 
     def __init__(self, store: Store, hub: EventSink, continuity: Continuity | None = None) -> None:
@@ -182,14 +184,14 @@ class Feed:
         self.hub = hub
         self._continuity = continuity or Continuity(store)
         self.on_grants_changed: Callable[[], None] = lambda: None
-        # Called whenever something was committed that others may have to act on, and for due work.
+        # Called after new events, and when work for the reconciler is due.
         self.on_changes: Callable[[], None] = lambda: None
         # Called when the partitions of events are half used up, and when one is missing.
         self.on_partitions_wanted: Callable[[], None] = lambda: None
         # Called when the database's history was replaced while this server ran.
         self.on_new_history: Callable[[], None] = lambda: None
         self._runs = False
-        # By the database's clock: whatever was committed before is in the hub. None before the first look.
+        # By the database's clock: everything that was committed before this is in the hub. None before the first poll.
         self.complete_until: datetime | None = None
         self._looked_at: datetime | None = None
         self._hint = asyncio.Event()
@@ -199,12 +201,12 @@ class Feed:
         self._passes_done = 0
         self._pass_done = asyncio.Event()
         self._failure: PilothouseError | None = None
-        # How many changes the last pass numbered, and whether somebody waits for the next one.
+        # How many changes the last pass numbered, and whether a caller of `settled` waits for the next pass.
         self._numbered = 0
         self._asked = asyncio.Event()
 
     async def run(self) -> None:
-        """Publishes until cancelled; a database that is away is waited for."""
+        """Publishes until cancelled; keeps trying while the database is unreachable."""
         self._runs = True
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen(), name="feed listener")
@@ -212,27 +214,29 @@ class Feed:
             group.create_task(self._continuity.keep(), name="feed place")
 
     async def started(self) -> None:
-        """Returns once the hub stands at the head of the events."""
+        """Returns once the hub has reached the head of the events."""
         await self._started.wait()
 
     async def read(self, after: int, page: int = _PAGE) -> list[FeedEvent]:
-        """Events after a revision, oldest first, from the database.
+        """Reads the events after a revision from the database, oldest first.
 
-        For a watcher whose place left the ring.
+        A watcher whose position has left the hub's ring continues with these.
         """
         async with self._store.system_read() as transaction:
             return await _page(transaction.connection, after, self.hub.newest, page)
 
     async def horizon(self) -> int:
-        """The oldest revision that is kept."""
+        """Returns the oldest revision that is stored."""
         async with self._store.system_read() as transaction:
             return (await stream_head(transaction)).oldest_revision
 
     async def settled(self) -> None:
-        """Returns once all that was committed before this call is numbered; readers of the log begin with it.
+        """Returns once everything that was committed before this call is numbered.
+
+        Calls that read the audit log wait for this first.
 
         Raises:
-            Unavailable: the database is away.
+            Unavailable: the database is unreachable.
         """
         number = self._passes_begun
         self._hint.set()
@@ -243,17 +247,19 @@ class Feed:
                 raise self._failure
 
     async def look_again(self) -> None:
-        """Returns once a pass has compared the database with the known state; immediately if no feed runs.
+        """Returns once a pass has compared the database with the last known state.
+
+        It returns immediately if no feed runs.
 
         Raises:
-            Unavailable: the database is away.
+            Unavailable: the database is unreachable.
         """
         if self._runs:
             self._continuity.doubt()
             await self.settled()
 
     def committed(self) -> None:
-        """Learns that this server has committed something that is to be numbered."""
+        """Starts a pass soon: this server has committed a change that is to be numbered."""
         self._hint.set()
 
     async def _poll(self) -> None:
@@ -294,17 +300,20 @@ class Feed:
                 await self._gather()
 
     async def _gather(self) -> None:
-        """Waits a moment for other changes, unless somebody waits for the present ones.
+        """Waits a moment for other changes, unless `settled` waits for the current ones.
 
         A pass costs PostgreSQL as much as numbering a dozen changes, and with many concurrent commits there
-        would be a pass for each one or two of them.
+        would be a pass for every one or two of them.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(GATHER_SECONDS):
                 await self._asked.wait()
 
     async def _finds_some(self) -> bool:
-        """Returns whether something is pending, or in the stream and not in the hub."""
+        """Returns whether a pass is needed.
+
+        It is if changes are pending, if the hub is behind the stream, or if the marks must be verified.
+        """
         async with self._store.system_call() as connection:
             found: Any = (await connection.execute(_LOOK)).one()
         self._store.clock.note(found.now)
@@ -325,7 +334,7 @@ class Feed:
         return False
 
     async def _catch_up(self) -> bool:
-        """One pass; returns whether more was pending than it took."""
+        """Does one pass; returns whether another must follow immediately."""
         found = await self._sequence()
         if not await self._continuity.goes_on(
             found.history, found.revision, found.mark, found.audit_sequence
@@ -342,7 +351,7 @@ class Feed:
         if found.events and found.events[0].revision == before + 1:
             self.hub.publish(found.events, found.revision)
         else:
-            # Another server numbered some, or all, of what is new.
+            # Another server numbered some or all of the new events.
             while self.hub.newest < found.revision:
                 async with self._store.system_read() as transaction:
                     events = await _page(transaction.connection, self.hub.newest, found.revision, _PAGE)
@@ -371,7 +380,10 @@ class Feed:
         )
 
     async def _measure_pending(self) -> None:
-        """Sets the metric after a pass that failed, and so did not; a database that is away is noticed elsewhere."""
+        """Sets the metric after a failed pass, which has not set it.
+
+        It ignores an unreachable database.
+        """
         with suppress(PilothouseError):
             async with self._store.system_call() as connection:
                 PENDING_SECONDS.set((await connection.execute(_OLDEST_SECONDS)).scalar_one())
@@ -413,7 +425,7 @@ class Feed:
             connection.terminate()
 
     def _changed(self, *arguments: Any) -> None:
-        # Events that this server numbered itself need no second look.
+        # No poll for events that this server numbered itself.
         if int(arguments[-1] or 0) > self.hub.newest:
             self._hint.set()
 
@@ -428,14 +440,14 @@ class Feed:
 
 
 async def stream_head(transaction: ReadTransaction) -> StreamHead:
-    """The head as this transaction sees it."""
+    """Returns the head as this transaction sees it."""
     return _head((await transaction.connection.execute(_HEAD)).one())
 
 
 async def stream_begins(transaction: ReadTransaction) -> tuple[StreamHead, tuple[int, ...]]:
-    """The same, and the ids of the changes that this snapshot shows before their events come, ascending.
+    """Returns the head, and the ids of changes that are not numbered yet, ascending.
 
-    Of these `MOST_PENDING_IDS` and one more at most.
+    This snapshot shows these changes. There are at most `MOST_PENDING_IDS + 1` ids.
     """
     row = (await transaction.connection.execute(_BEGINS, {"most": MOST_PENDING_IDS + 1})).one()
     return _head(row), tuple(row.pending)
@@ -448,7 +460,7 @@ async def event_mark(transaction: ReadTransaction, revision: int) -> bytes | Non
 
 
 async def record_mark(transaction: ReadTransaction, sequence: int) -> bytes | None:
-    """Eight bytes that only the record of the audit log at `sequence` has; None where it is not kept."""
+    """Returns the mark of the audit record at `sequence`; None if it is not stored."""
     found = (await transaction.connection.execute(_RECORD_MARK, {"sequence": sequence})).scalar_one()
     return None if found is None else bytes(found)
 

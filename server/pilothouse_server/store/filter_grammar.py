@@ -1,16 +1,16 @@
 """The grammar of filters: a subset of AIP-160, from text to a tree.
 
-    filter      = { condition }                    conditions in a row must all hold
+    filter      = [ expression ]
     expression  = sequence { "AND" sequence }
-    sequence    = factor { factor }
-    factor      = term { "OR" term }               OR binds closer than AND, as AIP-160 has it
+    sequence    = factor { factor }                adjacent factors must all be true
+    factor      = term { "OR" term }               OR binds closer than AND, as in AIP-160
     term        = [ "NOT" | "-" ] ( restriction | "(" expression ")" )
     restriction = field operator value             operator: = != < <= > >= :
     field       = name { "." ( name | string ) }   labels.app, labels."app.kubernetes.io/name"
     value       = text | string                    string in " or ', with \\ before ", ', \\ and *
 
-The rest of AIP-160 (functions, bare words that search everywhere) is refused with a text that says so.
-Length, depth and the number of restrictions are bounded, so that every filter costs little. Every error names
+The parser refuses the rest of AIP-160 (functions, bare words that search everywhere).
+Length, depth and the number of restrictions are bounded, so that every filter costs little. Every error has
 the position, counted from 1.
 """
 
@@ -40,9 +40,9 @@ _OPERATORS = frozenset({"=", "!=", "<", "<=", ">", ">=", ":"})
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A value as it was written. `text` has its escapes resolved and its wildcards taken away.
+    """A value of a filter. `text` has its escapes resolved and its wildcards removed.
 
-    `starts_open` and `ends_open`: an unescaped `*` stood there; `*` alone is both, with an empty text.
+    `starts_open` and `ends_open` mean that the value had an unescaped `*` there; `*` alone is both, with an empty text.
     """
 
     text: str
@@ -52,13 +52,16 @@ class Literal:
 
     @property
     def is_any(self) -> bool:
-        """Whether it is `*` alone: any value that is there."""
+        """Whether the value is `*` alone, which means any value that is not missing."""
         return not self.text and (self.starts_open or self.ends_open)
 
 
 @dataclass(frozen=True, slots=True)
 class Restriction:
-    """One comparison. `key` is the part after the first `.` of the field, such as a label's key."""
+    """One comparison.
+
+    `key` is the part after the first `.` of the field, such as a label's key.
+    """
 
     field: str
     key: str | None
@@ -69,14 +72,14 @@ class Restriction:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """Holds where `operand` does not."""
+    """True where `operand` is not."""
 
     operand: Node
 
 
 @dataclass(frozen=True, slots=True)
 class Junction:
-    """Holds where all operands do (`every`), or any of them."""
+    """True where all operands are true (`every`), or any of them."""
 
     every: bool
     operands: tuple[Node, ...]
@@ -94,7 +97,7 @@ class _Token:
 
 
 def filter_error(position: int, description: str) -> InvalidArgument:
-    """Return the error for a filter, at a position counted from 0."""
+    """Returns the error for a filter, at a position counted from 0."""
     text = f"position {position + 1}: {description}"
     return InvalidArgument(
         f"filter: {text}",
@@ -105,10 +108,10 @@ def filter_error(position: int, description: str) -> InvalidArgument:
 
 
 def parse(text: str) -> Node | None:
-    """Read a filter; None where it is empty and everything passes.
+    """Parses a filter; returns None if it is empty, so that everything passes.
 
     Raises:
-        InvalidArgument: of the field `filter`, naming the position.
+        InvalidArgument: of the field `filter`; the message has the position.
     """
     if len(text) > LONGEST_FILTER:
         raise filter_error(LONGEST_FILTER, f"must not be longer than {LONGEST_FILTER} characters")
@@ -192,7 +195,7 @@ class _Parser:
             if self._accept("word", "NOT") or self._accept("word", "-"):
                 return Not(self._term())
             if self._now.kind == "word" and self._now.text.startswith("-"):
-                # A minus right before a name: take it away and read on.
+                # A minus right before a name: remove it and parse the rest.
                 token = self._now
                 self._tokens[self._index] = _Token("word", token.text[1:], token.position + 1, token.end)
                 return Not(self._term())
@@ -258,7 +261,7 @@ def _unquoted(token: _Token) -> Literal:
 
 
 def _literal(text: str, position: int, escaped: frozenset[int]) -> Literal:
-    """Take the wildcards away; indices in `escaped` are stars that mean themselves."""
+    """Removes the wildcards; indices in `escaped` are literal stars."""
     if "\0" in text:
         raise filter_error(position, "must not hold U+0000")
     stars = [index for index, character in enumerate(text) if character == "*" and index not in escaped]

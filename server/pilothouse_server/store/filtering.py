@@ -1,12 +1,11 @@
 """Filters and label selectors as SQL conditions.
 
-A noun's repository declares the fields that filters may use: `FilterField` pairs a column with a kind. Only those can
-be named, so no filter reaches a column that was not offered, and every value travels as a bound parameter.
+A noun's repository declares the fields that filters may use: `FilterField` pairs a column with a kind. A filter can
+name only those fields, so it reaches no other column, and every value is a bound parameter.
 
-SQL's third truth value is kept out of the answers. Missing text is `""`, as answers show it. Any other
-comparison with a missing value does not hold, so its negation does. Negations are pushed down to the
-comparisons, so that only they need guarding against NULL, and conditions without a negation stay in the plain
-form that an index serves.
+A filter never distinguishes NULL from false. Missing text is `""`, as responses show it. Any other comparison with a
+missing value is false, so its negation is true. Negations are pushed down to the comparisons. So only negated
+comparisons need a guard against NULL, and the others stay in the plain form that an index serves.
 """
 
 from __future__ import annotations
@@ -69,7 +68,10 @@ _EQUALITY: Final = frozenset({"=", "!=", ":"})
 
 
 class FilterKind(Enum):
-    """How a field's values are written and which operators it takes."""
+    """The kind of a field.
+
+    It determines how the field's values are written and which operators it accepts.
+    """
 
     TEXT = "text"
     ENUM = "enum"
@@ -86,8 +88,8 @@ class FilterField:
     """A column that a filter may name.
 
     `names` maps the upper-case names of an enum, without their `prefix`, to the column's values. A caller may
-    write the prefix too: `CONTAINER_STATUS_RUNNING` and `RUNNING` are the same. Of text it maps other
-    spellings of a value. `parts` are named after a dot: `image.tag`.
+    write the prefix too: `CONTAINER_STATUS_RUNNING` and `RUNNING` are the same. For text, `names` maps other
+    spellings of a value. A filter names `parts` after a dot: `image.tag`.
     """
 
     column: ColumnElement[Any]
@@ -97,7 +99,7 @@ class FilterField:
     parts: Mapping[str, FilterField] = field(default_factory=dict)
 
 
-# Columns whose names are not those of the API's fields.
+# API fields whose columns have another name.
 _COLUMNS: Final = {
     "create_time": "created_at",
     "update_time": "updated_at",
@@ -119,7 +121,10 @@ _KINDS: Final[tuple[tuple[type[Any], FilterKind], ...]] = (
 
 
 def filter_fields(table: FromClause, names: str) -> dict[str, FilterField]:
-    """Returns the fields of the API in `names`, which spaces separate, that are columns of `table`."""
+    """Returns the filter fields for API fields that are columns of `table`.
+
+    `names` are separated by spaces.
+    """
     columns = {name: table.c[_COLUMNS.get(name, name)] for name in names.split()}
     return {
         name: FilterField(column, next(kind for of, kind in _KINDS if isinstance(column.type, of)))
@@ -128,24 +133,23 @@ def filter_fields(table: FromClause, names: str) -> dict[str, FilterField]:
 
 
 def compile_filter(expression: str, fields: Mapping[str, FilterField]) -> ColumnElement[bool]:
-    """Return the condition of an AIP-160 filter; an empty one holds always.
+    """Returns the condition of an AIP-160 filter; an empty filter is always true.
 
-    `=` on text takes `*` at either end as a wildcard, `:` finds a part of the text in any case, `field:*`
-    holds if there is a value, and `labels:KEY` if there is such a label. Enums are given by name, times as
+    `=` on text accepts `*` at either end as a wildcard, `:` finds a part of the text and ignores case, `field:*`
+    is true if there is a value, and `labels:KEY` if there is such a label. Enums are given by name, times as
     RFC 3339.
 
     Raises:
-        InvalidArgument: of the field `filter`, naming the position, and for an unknown field the known
-        ones.
+        InvalidArgument: of the field `filter`. The message has the position and, for an unknown field, the known ones.
     """
     tree = parse(expression)
     return true() if tree is None else _condition(tree, fields, negated=False)
 
 
 def label_selector_condition(labels: ColumnElement[Any], selector: LabelSelector) -> ColumnElement[bool]:
-    """Return the condition under which the JSONB object in column `labels` fulfils `selector`.
+    """Returns the condition that the JSONB object in `labels` matches `selector`.
 
-    It holds for exactly the rows for which `selector.matches` holds.
+    It is true for exactly the rows for which `selector.matches` returns True.
     """
     return and_(true(), *(_requirement(labels, requirement) for requirement in selector.requirements))
 
@@ -164,7 +168,10 @@ def _condition(node: Node, fields: Mapping[str, FilterField], *, negated: bool) 
 
 
 def _restriction(node: Restriction, fields: Mapping[str, FilterField]) -> ColumnElement[bool]:
-    """Return the condition of one comparison; for `!=` that of `=`, which the caller negates."""
+    """Returns the condition of one comparison.
+
+    For `!=` it is that of `=`, which the caller negates.
+    """
     found = _field(node, fields)
     if found.kind is FilterKind.LABELS:
         return _label(node, found.column)
@@ -182,7 +189,10 @@ def _restriction(node: Restriction, fields: Mapping[str, FilterField]) -> Column
 
 
 def _field(node: Restriction, fields: Mapping[str, FilterField]) -> FilterField:
-    """Returns the field, or the part of a field, that a comparison names. Raises the error of an unknown one."""
+    """Returns the field, or the part of a field, that a comparison names.
+
+    Raises InvalidArgument if it is unknown.
+    """
     found = fields.get(node.field)
     if found is None:
         known = ", ".join(_names(fields))
@@ -205,7 +215,7 @@ def _names(fields: Mapping[str, FilterField]) -> Iterator[str]:
 
 
 def _compare(column: ColumnElement[Any], operator: str, value: Any) -> ColumnElement[bool]:
-    # An operator that is no order is equality; the caller negates `!=`.
+    # All other operators mean equality; the caller negates `!=`.
     condition: ColumnElement[bool] = (
         _COMPARISONS[operator](column, value) if operator in _COMPARISONS else column == value
     )
@@ -268,8 +278,7 @@ def _integer(value: Literal) -> ColumnElement[int]:
     number = whole_number(value.text)
     if number is None:
         raise filter_error(value.position, "expected a whole number of 64 bits")
-    # Of 64 bits whatever the column has: a value beyond an integer column's range is a value like any
-    # other.
+    # Always 64 bits, so that a value beyond the range of an integer column is compared like any other.
     return literal(number, BigInteger)
 
 
@@ -294,7 +303,7 @@ def read_time(value: Literal) -> datetime:
     error = filter_error(value.position, "expected a time such as 2026-01-31T12:00:00Z")
     if found is None:
         raise error
-    # The database keeps microseconds; finer digits cannot distinguish rows.
+    # The database stores microseconds; finer digits cannot distinguish rows.
     fraction = (found["fraction"] or "").ljust(6, "0")[:6]
     zone = (found["zone"] or "Z").upper().replace("Z", "+00:00")
     try:
@@ -321,7 +330,10 @@ _READERS: Final[dict[FilterKind, Callable[[Literal], Any]]] = {
 
 
 def _object(column: ColumnElement[Any]) -> Any:
-    """Return the column with the operators of JSONB, which SQLAlchemy's type hints do not show."""
+    """Returns the column with JSONB's operators.
+
+    SQLAlchemy's type hints do not show them.
+    """
     return column if isinstance(column.type, JSONB) else cast(column, JSONB)
 
 
@@ -350,7 +362,8 @@ def _requirement(column: ColumnElement[Any], requirement: Requirement) -> Column
             return not_(_has_key(labels, key))
         case Operator.GREATER | Operator.LESS:
             text = labels[key].astext
-            # CASE, because AND promises no order, and a cast of what is no number would fail the query.
+            # CASE, because AND guarantees no order of evaluation, and a cast of text that is no number would fail the
+            # query.
             number = case((text.regexp_match("^[+-]?[0-9]{1,63}$"), cast(text, Numeric)), else_=None)
             in_range = number.between(-LARGEST_NUMBER - 1, LARGEST_NUMBER)
             wanted = (

@@ -1,10 +1,12 @@
-"""Follow-ups: rows that commits leave for another transaction, so that they stay short and wait for no lock of others.
+"""Follow-ups: rows that commits leave for another transaction.
 
-A change leaves rows that name the values to write. Soon after its commit a server writes these in a short transaction
-of its own and removes the rows in it, as observed changes are written.
+So the commits stay short and wait for few locks.
 
-The server that has committed the change is woken by it. It gathers rows for a moment, because a transaction for a few
-costs almost as much as one for thirty. If its process dies before, the rows are still there: every server looks for
+A change leaves rows that name the values to write. Soon after its commit a server writes these values in a short
+transaction and deletes the rows in the same transaction, as it does for observed changes.
+
+The commit wakes the server that made it. The server gathers rows for a moment, because a transaction for a few rows
+costs almost as much as one for thirty. If its process dies first, the rows are still there: every server checks for
 them every few seconds, and when it starts.
 """
 
@@ -19,7 +21,7 @@ import structlog
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.store.unit_of_work import Store
 
-# Handles a part of these rows; returns something true where it wrote.
+# Handles a part of these rows; returns a true value if it wrote something.
 FollowUpWriter = Callable[[Store], Awaitable[object]]
 
 log = structlog.get_logger(__name__)
@@ -29,7 +31,10 @@ GATHER_SECONDS = 0.03
 
 
 class FollowUps:
-    """Has the writers handle the rows that commits have left, shared by all servers on the database."""
+    """Runs the writers for the rows that commits have left.
+
+    All servers on the database share this work.
+    """
 
     def __init__(self, store: Store, writers: Sequence[FollowUpWriter]) -> None:
         self._store = store
@@ -43,7 +48,7 @@ class FollowUps:
                     while await write(self._store):  # noqa: ASYNC110 - more rows are gathered
                         await asyncio.sleep(GATHER_SECONDS)
                 except PilothouseError as error:
-                    # The rows stay.
+                    # The rows stay for the next attempt.
                     log.warning("the events that a change has left are written later", reason=error.reason)
             await self._pause()
 

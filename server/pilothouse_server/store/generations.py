@@ -1,4 +1,4 @@
-"""The next generation of a resource: how every noun on a cluster writes its desired state."""
+"""Writes the next generation of a resource that is on a cluster, for every noun."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pilothouse_server.values.resources import Reconciled
 async def write_generation(
     transaction: Transaction, table: Table, resource_id: int, stored: Reconciled, values: dict[str, Any]
 ) -> None:
-    """Writes the values of a row that the transaction has locked, as its next generation."""
+    """Writes values of a row that the transaction has locked, as its next generation."""
     await transaction.connection.execute(
         update(table)
         .where(table.c.id == resource_id)

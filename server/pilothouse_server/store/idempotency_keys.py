@@ -1,12 +1,14 @@
-"""Looks for the answer to a replayed `request_id`, and keeps two calls from serving one at the same time.
+"""Finds the stored response to a replayed `request_id`.
 
-The rows that answer are written by `put_changes` with the change itself, and their primary key alone decides
-that a request happens once. This module spares a second caller the work and the refusal: it learns that the
-request is being served, gives its connection back, and looks again later.
+It also prevents two calls from serving it concurrently.
 
-A call that works in one transaction from its first look holds an advisory lock, which ends with the
-transaction in every case. A call that waits for something else (a cluster) holds no transaction: it leaves a
-row of `request_claims` with its operation and its deadline. After that time the row counts for nothing.
+`put_changes` writes the rows with the responses together with the change itself, and only their primary key ensures
+that a request happens once. This module saves a second call the work and the refusal: the call finds that the
+request is being served, returns its connection, and checks again later.
+
+A call that works in one transaction from its first check on holds an advisory lock, which always ends with the
+transaction. A call that waits for something else (a cluster) holds no transaction: it inserts a row of
+`request_claims` with its operation and its deadline. After the deadline the row is ignored.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from pilothouse_server.errors import Aborted
 from pilothouse_server.store.errors import register_constraint, translated
 from pilothouse_server.store.unit_of_work import ReadTransaction, UnitOfWork
 
-# The look may be older than the lock by a moment in which another one committed; the primary key then refuses the
-# second row.
+# The statement's snapshot may be slightly older than the lock. If another call committed in between, the primary key
+# refuses the second row.
 _LOOK = text(
     "SELECT pg_try_advisory_xact_lock(hashtextextended(:key, 0)) AS ours, k.method, k.request_hmac, k.response "
     "FROM (SELECT) AS always "
@@ -46,7 +48,7 @@ _RELEASE = text(
 
 
 def being_served() -> Aborted:
-    """The error for a call whose `request_id` another one serves at this moment."""
+    """Returns the error for a call whose `request_id` another call is serving."""
     return Aborted(
         "the request is being served at this very moment, try again",
         reason="CONCURRENT_CHANGE",
@@ -59,7 +61,7 @@ register_constraint("pk_idempotency_keys", being_served)
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """The request and the answer that are stored under an id."""
+    """The request and the response that are stored under an id."""
 
     method: str
     request_hmac: bytes
@@ -68,8 +70,9 @@ class StoredAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The result of a look. If there is no answer and it is not `ours` either, another call serves the
-    request.
+    """The result of a check.
+
+    If there is no `answer` and the id is not `ours`, another call is serving the request.
     """
 
     answer: StoredAnswer | None
@@ -77,7 +80,7 @@ class Look:
 
 
 class Replayed(Exception):
-    """The request was served before; the layer that keeps the ids returns this answer."""
+    """The request was served before; the idempotency layer returns this response."""
 
     def __init__(self, answer: StoredAnswer) -> None:
         super().__init__()
@@ -85,14 +88,15 @@ class Replayed(Exception):
 
 
 class BeingServed(Exception):
-    """Another call serves the request; the layer that keeps the ids has this one try again."""
+    """Another call is serving the request; the idempotency layer tries this one again."""
 
 
 def settle(found: Look) -> None:
-    """Returns where the request is the caller's to serve.
+    """Returns normally if this call must serve the request.
 
     Raises:
-        Replayed, BeingServed: it is not.
+        Replayed: the request was served before.
+        BeingServed: another call is serving the request.
     """
     if found.answer is not None:
         raise Replayed(found.answer)
@@ -101,14 +105,20 @@ def settle(found: Look) -> None:
 
 
 async def look(transaction: ReadTransaction, user_id: int, request_id: UUID) -> Look:
-    """The stored answer, and whether this transaction now has the lock of the id; it waits for nobody."""
+    """Returns the stored response, and whether this transaction locked the id.
+
+    It does not wait for the lock.
+    """
     with translated():
         named = {"key": f"{user_id}/{request_id}", "user_id": user_id, "request_id": request_id}
         return _found((await transaction.connection.execute(_LOOK, named)).one())
 
 
 async def claim(unit: UnitOfWork, user_id: int, request_id: UUID, owner: UUID, seconds: float) -> Look:
-    """The stored answer, and whether `owner` has claimed the id for so many seconds; a transaction of its own."""
+    """Returns the stored response, and whether `owner` has now claimed the id.
+
+    The claim lasts `seconds`. It runs in its own transaction.
+    """
     named = {"user_id": user_id, "request_id": request_id, "owner": owner, "seconds": seconds}
     return _found(await _alone(unit, _CLAIM, named))
 

@@ -1,7 +1,7 @@
-"""The rows of one table that live in namespaces, as lists and watches read them: those of one namespace, or of all
-that the caller sees, by label, name and status.
+"""Selects rows that belong to namespaces, for lists and watches.
 
-The selects have no columns, as `keys` of `paging.paginate_rows`.
+The rows are those of one namespace, or of all namespaces that the caller sees, by label, name and status. The selects
+have no columns, as `keys` of `paging.paginate_rows` requires.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pilothouse_server.values.labels import LabelSelector
 
 @cache
 def _by_namespace(table: Table) -> OrderSpec:
-    # An index has it. Where several kinds share a table, they share names.
+    # An index has this order. If several kinds share a table, a name may occur once for each kind.
     columns = [OrderColumn("namespace", table.c.namespace_id), OrderColumn("name", table.c.name)]
     if "kind" in table.c:
         columns.append(OrderColumn("", table.c.id))
@@ -36,7 +36,10 @@ def narrowed(
     selector: LabelSelector | None,
     visible: Collection[int] | None,
 ) -> Select[Any]:
-    """Returns the select of those in one namespace, or else in those that are `visible`; None: in all of them."""
+    """Returns `keys` restricted to one namespace and a selector.
+
+    Without a namespace it is restricted to the `visible` ones (None: all).
+    """
     if namespace_id is not None:
         keys = keys.where(table.c.namespace_id == namespace_id)
     elif visible is not None:
@@ -52,8 +55,10 @@ _FIELD = "of_field_"
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """The resources that a watch begins with: in one namespace, or else in those that are `visible` (None: in
-    all of them). An empty word matches everything. `fields`: columns and the text that each must have.
+    """The condition for the resources that a watch begins with.
+
+    They are in one namespace, or else in the `visible` namespaces (None: all). An empty name or status matches
+    everything. `fields` contains columns and the text that each must have.
     """
 
     namespace_id: int | None
@@ -67,10 +72,10 @@ class Matching:
 def read_matching(
     connection: Connection, whole: Select[Any], table: Table, wanted: Matching, *, most_rows: int = 250
 ) -> AsyncIterator[Sequence[Row]]:
-    """Yields all rows that match, by namespace and name, in pages (see `paging.read_in_pages`).
+    """Yields all rows that match, by namespace and name, in pages.
 
-    `whole` is a constant. Only values differ from call to call, because building a select costs more than
-    sending it.
+    See `paging.read_in_pages`. `whole` must be the same object in all calls. Only bound values differ from call to
+    call, because building a select costs more than running it.
     """
     parameters: dict[str, Any] = {}
     if wanted.namespace_id is not None:

@@ -1,9 +1,9 @@
-"""Closes the sessions of a PostgreSQL server that disappeared without closing them.
+"""Dead-connection reaper: ends connections to a PostgreSQL server that vanished.
 
 A machine that loses its power or its network closes no connection: a caller would wait until its own deadline,
-although a standby has long been promoted. Therefore, when a statement has no answer for some seconds, the server
-opens a new connection and queries `pg_stat_activity` for the backend processes of our connections. Connections whose
-process no longer exists are terminated, and the calls that wait for them fail with `DATABASE_UNAVAILABLE`, which
+although a standby has long been promoted. Therefore, when a statement has no response for some seconds, the server
+opens a new connection and queries `pg_stat_activity` for the backend processes of its connections. It terminates
+connections whose process no longer exists, and the calls that wait for them fail with `DATABASE_UNAVAILABLE`, which
 clients retry. If no new connection can be opened either, all connections are terminated.
 
 A statement that is only slow is left alone: its process still exists.
@@ -24,7 +24,8 @@ from pilothouse_server.store.pool import Pool
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS: Final = 1.0
-# The first check comes after so many looks, the next after twice as many, and so on: a long report is rarely checked.
+# The first check comes after a statement was pending in this many looks, the next after twice as many, and so on, so
+# that a long query is rarely checked.
 FIRST_LOOKS: Final = 2
 _PROCESSES = "SELECT pid FROM pg_stat_activity WHERE pid = ANY ($1) AND usename = session_user"
 
@@ -42,13 +43,13 @@ class LostSessions:
         self._looks: dict[Connection, int] = {}
 
     def is_to_ask(self) -> bool:
-        """Counts how long each statement has been pending; returns whether to check."""
+        """Counts the looks in which each statement was pending; returns whether to check."""
         before = self._looks
         self._looks = {waiting: before.get(waiting, 0) + 1 for waiting in self._pool.waiting_for_answers}
         return any(_is_due(looks) for looks in self._looks.values())
 
     async def end_lost(self) -> int:
-        """Terminates connections whose backend process is gone; returns how many."""
+        """Terminates connections whose backend process is missing; returns their number."""
         sessions = self._pool.sessions()
         living = await self._living(list(sessions))
         lost = [driver for process, driver in sessions.items() if process not in living]
@@ -62,7 +63,7 @@ class LostSessions:
         try:
             asking = await self._pool.open_session()
         except asyncpg.PostgresError:
-            # The server responds, if only to say that it has no free connection: its processes are alive.
+            # PostgreSQL responds, even if only with an error such as too many connections: its processes are alive.
             return frozenset(processes)
         except CONNECTION_LOST:
             return frozenset()

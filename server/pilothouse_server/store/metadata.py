@@ -14,7 +14,10 @@ METADATA = MetaData(schema="public", naming_convention={"pk": "pk_%(table_name)s
 
 
 def version_columns() -> tuple[Column[Any], ...]:
-    """Returns the columns that number the changes of a resource, with the times and users of the first and last."""
+    """Returns the columns that count the changes of a resource.
+
+    They include the times and users of the first and the last change.
+    """
     return (
         Column("resource_version", BigInteger),
         Column("row_version", BigInteger),
@@ -26,7 +29,7 @@ def version_columns() -> tuple[Column[Any], ...]:
 
 
 def generation_columns() -> tuple[Column[Any], ...]:
-    """Returns the columns of a resource that the reconciler brings to its cluster."""
+    """Returns the columns of a resource that the reconciler applies to its cluster."""
     return (
         Column("generation", BigInteger),
         Column("observed_generation", BigInteger),

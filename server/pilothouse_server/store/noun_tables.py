@@ -1,8 +1,8 @@
-"""The facts that the store needs about the tables of a noun. The store itself names none of them.
+"""The facts that the store needs about a noun's tables.
 
-Each noun has one `NounTables` in its `tables.py`; `app.py` hands them to the store. Statements of a noun take
-settings as parameters of the same name (`:session_access_seconds`), and two times: `:earlier` and `:later` are those
-of the two clocks, the server's and the database's.
+The store itself names no noun's table. Each noun has one `NounTables` in its `tables.py`; `app.py` passes them to the
+store. Statements of a noun take settings as parameters of the same name (`:session_access_seconds`), and two times:
+`:earlier` and `:later` are the earlier and the later of the server's and the database's time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ LATER: Final = "CAST(:later AS timestamptz)"
 
 @dataclass(frozen=True, slots=True)
 class ExpiringRows:
-    """The rows of a table under `condition` are deleted. `order` is an indexed order, '' where there are few rows."""
+    """Rows that expiry deletes: those under `condition`.
+
+    `order` is an indexed order, '' if there are few rows.
+    """
 
     table: str
     condition: str
@@ -34,10 +37,9 @@ class ExpiringRows:
 
 @dataclass(frozen=True, slots=True)
 class SkewRepair:
-    """Ends times that lie further ahead than any code sets them: one statement, which returns a row for each
-    one.
+    """One statement that ends times further ahead than any code sets them.
 
-    `kind` names the repaired rows in the log.
+    It returns one row for each repaired row. `kind` names the repaired rows in the log.
     """
 
     kind: str
@@ -46,7 +48,10 @@ class SkewRepair:
 
 @dataclass(frozen=True, slots=True)
 class EnvelopeTable:
-    """A table with encrypted values: the column of the ciphertext, and the columns that a value is bound to."""
+    """A table with encrypted values.
+
+    It has the column of the ciphertext, and the columns that a value is bound to.
+    """
 
     table: str
     column: str
@@ -54,14 +59,15 @@ class EnvelopeTable:
     owner: str = ""
 
     def binding(self, row: str, owner: str) -> Binding:
-        """The binding of the value of one row."""
+        """Returns the binding of the value of one row."""
         return Binding(self.table, self.column, row, owner)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NounTables:
-    """The names of a noun's tables, and the store's work on them: expiry, keys, partitions, clock-skew
-    repair.
+    """The names of a noun's tables, and the work of the store on them.
+
+    That is expiry, keys, partitions and clock-skew repair.
     """
 
     tables: frozenset[str]
@@ -72,16 +78,25 @@ class NounTables:
 
 
 def outside(column: str, before: str, after: str) -> str:
-    """The condition: longer ago than `before` by the earlier clock, or further ahead than `after` by the later one."""
+    """Returns the SQL condition for a time that is outside the expected range.
+
+    It is longer ago than `before` by the earlier clock, or further ahead than `after` by the later one.
+    """
     return f"{column} NOT BETWEEN {EARLIER} - interval '{before}' AND {LATER} + interval '{after}'"
 
 
 def sealed_tables(nouns: Iterable[NounTables]) -> tuple[EnvelopeTable, ...]:
-    """Every table with an encrypted value: a key may be forgotten once no row of them refers to it."""
+    """Returns every table with encrypted values.
+
+    A key may be deleted once no row of these tables refers to it.
+    """
     return tuple(table for noun in nouns for table in noun.sealed)
 
 
 def parameters_of(statement: str, settings: Settings, clocks: Clocks) -> dict[str, Any]:
-    """Returns a value, from the settings or clocks, for each parameter of a noun's statement."""
+    """Returns a value for each parameter of a noun's statement.
+
+    The values come from the settings and the clocks.
+    """
     values = {**msgspec.structs.asdict(settings), "earlier": clocks.earlier, "later": clocks.later}
     return {name: values[name] for name in text(statement).compile().params}

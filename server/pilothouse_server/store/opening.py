@@ -1,8 +1,8 @@
-"""Opens a transaction in an actor's name, and ends it in every case.
+"""Opens a transaction in an actor's name, and always ends it.
 
-It begins and sets the actor in one message: the caller's id is set with `set_config(…, true)` before anything
-else, for row-level security, and ends with the transaction, also behind a pooler. A transaction that only
-reads is rolled back by the pool after its caller has continued.
+One round trip begins the transaction and sets the actor. The caller's id is set with `set_config(…, true)` before any
+other statement, for row-level security, and ends with the transaction, also behind a pooler. The pool rolls back a
+read-only transaction after its caller has continued.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from pilothouse_server.store.errors import connecting, translated
 from pilothouse_server.store.pool import Pool
 
 _NOW = text("SELECT transaction_timestamp()")
-# A simple query holds several statements and no parameters; only our own numbers are put into it.
+# A simple query has several statements and no parameters; only integers and UUIDs of this server are put into it.
 _IDENTITY = (
     "SELECT set_config('app.current_user_id', '{user_id}', true), "
     "set_config('app.operation_id', '{operation_id}', true)"
 )
-# Not READ WRITE: a server that takes no writes, by its setting or as a standby, reports that by the same code (25006)
-# for all writes. A standby would refuse to begin such a transaction by another one.
+# Not READ WRITE: a server that takes no writes, by its setting or as a standby, reports that with the same SQLSTATE
+# (25006) for all writes. A standby would refuse to begin a READ WRITE transaction with another SQLSTATE.
 _WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED; " + _IDENTITY
 _READ = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; " + _IDENTITY
 _SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; " + _IDENTITY
-# A transaction that only reads computes the caller's reach once, for all its statements; one that writes may
-# change it on its way.
+# A read-only transaction computes the caller's scope once, for all its statements. A transaction that writes may change
+# the scope, so it does not.
 _REACH = "; SELECT set_config('app.reach', app_reach(), true)"
 
 
@@ -40,7 +40,7 @@ async def begin(connection: Connection, user_id: int | None, operation_id: UUID)
 
 
 async def began(connection: Connection) -> datetime:
-    """When the transaction began, by the database's clock."""
+    """Returns when the transaction began, by the database's clock."""
     now: datetime = (await connection.execute(_NOW)).scalar_one()
     return now
 
@@ -49,7 +49,10 @@ async def began(connection: Connection) -> datetime:
 async def reading(
     pool: Pool, user_id: int | None, *, snapshot: bool, timed: bool = True
 ) -> AsyncIterator[tuple[Connection, datetime | None]]:
-    """A transaction that only reads, with the time when it began if it is `timed`; a `snapshot` is of one moment."""
+    """Opens a read-only transaction; yields its connection and when it began.
+
+    The time is None unless it is `timed`. With `snapshot`, all its statements see the same moment.
+    """
     async with Connected(pool) as connection:
         statements = _SNAPSHOT if snapshot else _READ
         await connection.command(_opened(statements, user_id))
@@ -57,7 +60,10 @@ async def reading(
 
 
 class Connected:
-    """A connection without an actor. Each of its statements is a transaction: no lock outlives its statement."""
+    """Lends a connection without an actor.
+
+    Each of its statements is a transaction: no lock outlives its statement.
+    """
 
     __slots__ = ("_connection", "_pool")
 
@@ -77,7 +83,7 @@ class Connected:
 
 
 class Looking(Connected):
-    """A transaction for the many short reads, which do not read the time."""
+    """Opens a read-only transaction for the many short reads, which read no time."""
 
     __slots__ = ("_user_id",)
 

@@ -1,13 +1,14 @@
-"""Keyset paging: pages that neither repeat nor miss a row that exists throughout, despite concurrent writes.
+"""Keyset paging: no row is repeated or missed despite concurrent writes.
 
-A page holds the rows after the last row of the page before, in a total order: the requested columns, then a
-unique column that decides between equals. Nothing is counted off, so rows that come and go do not shift the
-others. Missing values stand where PostgreSQL puts them (last ascending, first descending), so that the usual
-indexes serve.
+That is guaranteed for rows that exist while the pages are read.
 
-The token holds that last row's values. It is authenticated with a key of the server, and bound to the
-method, the caller, the filter and the order, so that one cannot be forged, lent to somebody else, or used
-with another question.
+A page contains the rows after the last row of the previous page, in a total order: the requested columns, then a
+unique column as tie-breaker. There is no OFFSET, so rows that are inserted or deleted do not shift the others.
+NULLs are sorted as PostgreSQL does by default (last ascending, first descending), so that the usual indexes serve.
+
+The token contains that last row's values. It is authenticated with a key of the server, and bound to the
+method, the caller, the filter and the order. So it cannot be forged, passed to another caller, or used
+with another query.
 
 In a repository::
 
@@ -17,8 +18,8 @@ In a repository::
     rows = (await connection.execute(paginate(select(TABLE).where(…), order, page))).all()
     rows, next_page = finish_page(rows, order, page)
 
-If a row is joined from many tables, its page is found first and read then (`paginate_rows`): an index over
-the columns of filter and order finds the page's rows, and the other tables are read for these rows alone.
+If a row is joined from many tables, use `paginate_rows`: an index over the columns of filter and order first finds
+the page's rows, and the other tables are then read for these rows only.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ LARGEST_PAGE_SIZE: Final = 1000
 LARGEST_PAGE_BYTES: Final = 3 * 1024 * 1024
 LONGEST_TOKEN: Final = 4096
 MOST_ORDER_COLUMNS: Final = 5
-# The first byte of a token's payload: a later release may lay it out otherwise.
+# The first byte of a token's payload: a later release may use another layout.
 _VERSION: Final = b"1"
 _TAG_BYTES: Final = 16
 _KEY_LABEL: Final = "page_key_"
@@ -81,10 +82,10 @@ class PageRequest:
 
     @property
     def limit(self) -> int:
-        """Rows on the page.
+        """The number of rows on the page.
 
         Raises:
-            InvalidArgument: of the field `page_size`, where it is negative.
+            InvalidArgument: of the field `page_size`, if it is negative.
         """
         if self.page_size < 0:
             raise invalid("page_size", "must not be negative")
@@ -92,13 +93,19 @@ class PageRequest:
 
     @property
     def is_wide(self) -> bool:
-        """Whether it has many rows: its caller has one such page at a time, and all other work goes first."""
+        """Whether the page has many rows.
+
+        Each user may have one such page in progress, and other work has priority.
+        """
         return is_wide(self.page_size)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OrderField:
-    """A column that a list may be ordered by; `nullable` costs the plain index condition, so set it only if true."""
+    """A column that a list may be ordered by.
+
+    Set `nullable` only if the column may be NULL: it prevents the condition that an index serves with one descent.
+    """
 
     column: ColumnElement[Any]
     nullable: bool = False
@@ -129,13 +136,13 @@ class OrderSpec:
 def parse_order_by(
     text: str, fields: Mapping[str, OrderField], *, default: str, unique: ColumnElement[Any]
 ) -> OrderSpec:
-    """Read an AIP-132 order such as `create_time desc, name`; an empty one is `default`, written the same
-    way.
+    """Parses an AIP-132 order such as `create_time desc, name`.
 
-    `unique` is appended, in the direction of the last column, unless it is named already.
+    An empty text means `default`. `unique` is appended, in the direction of the last column, unless the text names it
+    already.
 
     Raises:
-        InvalidArgument: of the field `order_by`; an unknown field is named with the known ones.
+        InvalidArgument: of the field `order_by`; for an unknown field the message lists the known ones.
     """
     columns: list[OrderColumn] = []
     for part in (text if text.strip() else default).split(","):
@@ -159,13 +166,13 @@ def parse_order_by(
 
 
 def paginate(select: _SelectType, order: OrderSpec, page: PageRequest) -> _SelectType:
-    """Return the select of one page, with one row more, by which `finish_page` sees whether another
-    follows.
+    """Returns the select of one page and one more row.
 
-    The values of the order's columns are added to each row as `page_key_0` and so on.
+    The extra row shows `finish_page` whether another page follows. The values of the order's columns are added to each
+    row as `page_key_0` and so on.
 
     Raises:
-        InvalidArgument: of the field `page_token`, where it is garbled, or another caller's or question's.
+        InvalidArgument: of the field `page_token`: garbled, or of another caller or query.
     """
     result: Any = _one_page(select, order, page).add_columns(*_labelled(order))
     return cast("_SelectType", result)
@@ -174,13 +181,14 @@ def paginate(select: _SelectType, order: OrderSpec, page: PageRequest) -> _Selec
 def paginate_rows(
     whole: Select[Any], keys: Select[Any], unique: ColumnElement[Any], order: OrderSpec, page: PageRequest
 ) -> Select[Any]:
-    """Return the select of one page as `paginate` does, that finds the rows of the page before it reads them.
+    """Returns the select of one page, which finds the rows before it reads them.
 
-    `keys` is a select without columns from the tables that the conditions are about, with those conditions. `whole`
-    selects rows whole, without any; its joins may neither drop nor repeat one. `unique` is the column that both have.
+    It replaces `paginate` for rows that are joined from many tables. `keys` is a select without columns, from the
+    tables that the conditions use, with those conditions. `whole` selects complete rows without conditions; its joins
+    may neither drop nor repeat a row. Both have the column `unique`.
 
     Raises:
-        InvalidArgument: of the field `page_token`, where it is garbled, or another caller's or question's.
+        InvalidArgument: of the field `page_token`: garbled, or of another caller or query.
     """
     return _whole_rows(whole, _one_page(keys, order, page), unique, order)
 
@@ -188,7 +196,10 @@ def paginate_rows(
 async def every_page(
     read: Callable[[PageRequest], Awaitable[tuple[Sequence[T], NextPage]]],
 ) -> AsyncIterator[T]:
-    """Yields the items of all pages of a list, for a first state; nothing is open between two pages."""
+    """Yields the items of all pages of a list, for a first state.
+
+    Nothing is open between two pages.
+    """
     page = PageRequest(key=bytes(32), page_size=LARGEST_PAGE_SIZE)
     while True:
         found, following = await read(page)
@@ -210,12 +221,13 @@ async def read_in_pages(
     kept: bool = False,
     most_rows: int = 250,
 ) -> AsyncIterator[Sequence[Row]]:
-    """Yield every row, in pages of at most `most_rows`, the first of them small; see `paginate_rows`.
+    """Yields every row, in pages of at most `most_rows`, the first of them small.
 
-    `parameters` are the values of `keys` where that has places for them. `kept`: it, `whole` and `order` are the same
-    objects for all calls, so the statement of the first page is put together once.
+    See `paginate_rows`. `parameters` are the values of the bind parameters in `keys`. With `kept`, the statement of the
+    first page is built once and cached; `keys`, `whole` and `order` must then be the same objects in all calls.
 
-    Between two pages nothing is open but the connection's transaction. It decides whether all belong to one moment.
+    Between two pages only the connection's transaction is open. Its isolation level decides whether all pages show
+    the same moment.
     """
     size = min(50, most_rows)
     query = (_kept_page_of if kept else _page_of)(whole, keys, unique, order, size)
@@ -237,14 +249,17 @@ def _page_of(
     return _whole_rows(whole, _ordered(keys, order).limit(size), unique, order)
 
 
-# Building one takes longer than PostgreSQL needs for it, and hundreds of watches may begin concurrently.
+# Building a statement takes longer than PostgreSQL takes to run it, and hundreds of watches may begin concurrently.
 _kept_page_of = lru_cache(maxsize=256)(_page_of)
 
 
 def _whole_rows(
     whole: Select[Any], keys: Select[Any], unique: ColumnElement[Any], order: OrderSpec
 ) -> Select[Any]:
-    """The rows that `keys` finds, whole and in their order, with the keys of the order."""
+    """Returns the select of the complete rows that `keys` finds, in order.
+
+    The order's columns are added.
+    """
     found = keys.add_columns(unique.label("page_row"), *_labelled(order)).subquery("page")
     columns = [found.c[f"{_KEY_LABEL}{index}"] for index in range(len(order.columns))]
     ordering = [
@@ -255,7 +270,7 @@ def _whole_rows(
 
 
 def _one_page(select: Select[Any], order: OrderSpec, page: PageRequest) -> Select[Any]:
-    """The rows of a page and one more, in their order."""
+    """Returns the select of the rows of a page and one more, in order."""
     paged = select.where(_after(order, _read_token(order, page))) if page.page_token else select
     return _ordered(paged, order).limit(page.limit + 1)
 
@@ -272,15 +287,19 @@ def _labelled(order: OrderSpec) -> list[ColumnElement[Any]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NextPage:
-    """Where a list continues after the rows that `paginate` read: all of a page, or fewer, if they are too large."""
+    """The position after a page, of which `paginate` has read `rows`.
+
+    The page has as many rows as were requested, or fewer if they are too large.
+    """
 
     rows: Sequence[Row] = field(repr=False)
     order: OrderSpec
     page: PageRequest
 
     def after(self, count: int) -> str:
-        """Return the token of the page that begins after the first `count` rows, at least one; empty where no row
-        follows.
+        """Returns the token of the page that begins after the first `count` rows.
+
+        `count` is at least 1. Returns '' if no row follows.
         """
         if count >= len(self.rows):
             return ""
@@ -288,12 +307,12 @@ class NextPage:
 
     @property
     def token(self) -> str:
-        """The token of the page that follows on a whole one."""
+        """The token of the page that follows if this page has all its rows."""
         return self.after(self.page.limit)
 
 
 def finish_page(rows: Sequence[Row], order: OrderSpec, page: PageRequest) -> tuple[Sequence[Row], NextPage]:
-    """Returns the rows of the page without the one too many, and where the list continues."""
+    """Returns the rows of the page without the extra row, and the `NextPage`."""
     return rows[: page.limit], NextPage(rows, order, page)
 
 
@@ -303,12 +322,12 @@ async def read_page(
     page: PageRequest,
     size_of: Callable[[Row], int],
 ) -> tuple[Sequence[Row], NextPage]:
-    """Reads a page whose rows may be large, without having more in memory than about twice
-    `LARGEST_PAGE_BYTES`, or 50 rows.
+    """Reads a page whose rows may be large, with bounded memory.
 
-    Returns the result of `finish_page`, or fewer rows.
+    About twice `LARGEST_PAGE_BYTES` are in memory at most, or 50 rows. Returns the result of `finish_page`, or fewer
+    rows.
 
-    `read` executes the query of a page (`paginate`). The first 50 rows show how large the others may be.
+    `read` executes the query of a page (`paginate`). The sizes of the first 50 rows are used to estimate the others.
     """
     rows: list[Row] = []
     size, part = 0, replace(page, page_size=min(page.limit, DEFAULT_PAGE_SIZE))
@@ -333,10 +352,10 @@ async def read_page_in_slices(
     page: PageRequest,
     size_of: Callable[[Row], int],
 ) -> tuple[Sequence[Row], NextPage]:
-    """Reads a page by one query (`paginate`), in slices between which others have the event loop.
+    """Reads a page by one query (`paginate`), in slices between which other tasks run.
 
-    Returns the result of `finish_page`, or fewer rows if all would be larger than `LARGEST_PAGE_BYTES`. Only
-    in a transaction.
+    Returns the result of `finish_page`, or fewer rows if all would be larger than `LARGEST_PAGE_BYTES`. It must be
+    called in a transaction.
     """
     rows: list[Row] = []
     size, share = 0, Share(last=page.is_wide)
@@ -345,7 +364,7 @@ async def read_page_in_slices(
             rows += found
             size += sum(map(size_of, found))
             if size > LARGEST_PAGE_BYTES and len(rows) > 1:
-                # The last one shows that there is more.
+                # The last row is not on the page: it only shows that another page follows.
                 return rows[: min(page.limit, len(rows) - 1)], NextPage(rows, order, page)
             await share.used()
     return finish_page(rows, order, page)
@@ -391,23 +410,23 @@ def _read_token(order: OrderSpec, page: PageRequest) -> list[Any]:
 
 def _tag(order: OrderSpec, page: PageRequest, payload: bytes) -> bytes:
     bound = json.dumps(["page_token", *page.binding, page.filter, order.text]).encode()
-    # The length stands between the two, so that nothing can move from one into the other.
+    # The length comes first, so that no byte can move between the bound facts and the payload.
     message = len(bound).to_bytes(8, "big") + bound + payload
     return hmac.digest(page.key, message, hashlib.sha256)[:_TAG_BYTES]
 
 
 def _after(order: OrderSpec, values: Sequence[Any]) -> ColumnElement[bool]:
-    """Return the condition of the rows that stand after `values`."""
+    """Returns the condition of the rows that come after `values` in the order."""
     columns = order.columns
     bound = [literal(value, item.column.type) for item, value in zip(columns, values, strict=True)]
     plain = not any(item.nullable for item in columns)
     if plain and len({item.descending for item in columns}) == 1:
-        # One comparison of rows, which an index on these columns answers with one descent.
+        # One row comparison, which an index on these columns serves with one descent.
         left, right = tuple_(*(item.column for item in columns)), tuple_(*bound)
         condition: ColumnElement[bool] = left < right if columns[0].descending else left > right
         if len({getattr(item.column, "table", None) for item in columns}) == 1:
             return condition
-        # Columns of several tables have no index together: that of the first begins where the page does.
+        # No index covers columns of several tables, so the first column has a condition that its own index serves.
         first = columns[0].column
         return and_(first <= bound[0] if columns[0].descending else first >= bound[0], condition)
     steps: list[ColumnElement[bool]] = []
@@ -419,8 +438,9 @@ def _after(order: OrderSpec, values: Sequence[Any]) -> ColumnElement[bool]:
 
 
 def _beyond(item: OrderColumn, value: Any, parameter: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Return the condition under which one column stands beyond the value; PostgreSQL sorts missing
-    ones highest.
+    """Returns the condition that one column comes after the value.
+
+    PostgreSQL sorts NULL as the highest value.
     """
     if value is None:
         return item.column.is_not(None) if item.descending else false()

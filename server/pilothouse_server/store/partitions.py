@@ -1,22 +1,23 @@
-"""Partitions made ahead and old ones dropped, without making a writer wait.
+"""Creates partitions ahead and drops old ones, without making a writer wait.
 
 The audit log has a partition for each month, usage samples for each day, events for each million revisions.
-There is no default partition, so an insert without its partition fails: `make_ahead` is called at start and
-every ten minutes. It makes enough for 12 months, 14 days and two million revisions, and for the months of
-records that wait to be numbered: records with a time far from right wait for a partition, and cause an
-immediate call.
+There is no default partition, so an insert without its partition fails. Therefore `make_ahead` is called at
+start and every ten minutes. It makes enough for 12 months, 14 days and two million revisions. It also makes
+those for the months of records that wait to be numbered: a record with a time that is far off waits for a
+partition, and causes an immediate call.
 
-The bounds of a partition are read from the catalogue, never from a name (the functions of migration 0007).
+The bounds of a partition are read from the catalogue, never from its name (the functions of migration 0007).
 
-Attaching, detaching and dropping need locks that writers also need, on the table and on those its foreign
-keys refer to. A statement that waits for such a lock makes every later writer wait behind it. So each step is
-a transaction of its own with a `lock_timeout` of 50 ms, and is tried again after a pause. A step that never
-succeeds raises `PartitionBusyError`; the completed steps stay, and the next call does the rest:
+Attaching, detaching and dropping need locks that writers also need, on the table and on the tables that its
+foreign keys refer to. A statement that waits for such a lock makes every later writer wait behind it. So each
+step is a transaction of its own with a `lock_timeout` of 50 ms, and is tried again after a pause. A step that
+never succeeds raises `PartitionBusyError`; the completed steps stay, and the next call does the rest:
 
     mark (a comment) → DETACH CONCURRENTLY → DROP
 
-A crash after the mark leaves an old partition, one within DETACH leaves it pending (it is finalised), one after it
-leaves a table with the mark to drop it. A table that somebody detached by hand bears no mark and is left alone.
+A crash after the mark leaves an old partition. A crash within DETACH leaves the detach pending, and the next call
+finalises it. A crash after DETACH leaves a marked table, which the next call drops. A table that somebody detached by
+hand has no mark and is left alone.
 
 Dropping events moves the watch horizon first, in a transaction of its own. A reader of events must therefore
 read the horizon *after* the events: if it has passed the reader's position, the events may have a gap.
@@ -42,7 +43,7 @@ from pilothouse_server.store.pool import Pool
 Bound = TypeVar("Bound", datetime, int)
 Result = TypeVar("Result")
 Spacing = Literal["month", "day", "revision"]
-# How many partitions are made beyond the current one.
+# The number of partitions that are made beyond the current one.
 AHEAD: Mapping[Spacing, int] = {"month": 12, "day": 14, "revision": 2}
 
 LOCK_TIMEOUT_MILLISECONDS = 50
@@ -61,13 +62,13 @@ _MAKE: dict[Spacing, TextClause] = {
     "revision": text("SELECT create_revision_partitions(:table, CAST(:start AS bigint), 1)"),
 }
 _HEAD = text("SELECT revision FROM stream_head")
-# Of records that wait to be numbered, as by a server whose clock is far from right.
+# The months of records that wait to be numbered, for example those of a server whose clock is far off.
 _PENDING_MONTHS = text(
     "SELECT DISTINCT date_trunc('month', coalesce(r.started_at, p.created_at), 'UTC') "
     "FROM pending_changes AS p, unnest(p.records) AS r LIMIT 100"
 )
-# In the order of revisions, so that it reads the rows that are then deleted. A time ahead comes from a wrong clock:
-# its event is as old as those around it.
+# Searched in the order of revisions, so that it reads only rows that are then deleted. A time in the future comes from
+# a wrong clock: that event is as old as the events around it, so it does not count.
 _FIRST_SINCE = text(
     "SELECT revision FROM events "
     "WHERE created_at >= :moment AND created_at <= clock_timestamp() + interval '5 minutes' "
@@ -89,7 +90,10 @@ _BY_REVISION = text(
 
 
 class PartitionBusyError(Exception):
-    """A lock was not to be had within all attempts; nothing is half done, call again later."""
+    """A lock could not be acquired within all attempts.
+
+    No step is half done, so call again later.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,10 @@ OWN = (AUDIT_LOG, EVENTS)
 
 @dataclass(frozen=True, slots=True)
 class Partition(Generic[Bound]):
-    """One partition: it holds `lower <= key < upper`; None is no bound. Times are in UTC."""
+    """One partition: it contains keys with `lower <= key < upper`.
+
+    None is no bound. Times are in UTC.
+    """
 
     name: str
     lower: Bound | None
@@ -116,8 +123,9 @@ class Partition(Generic[Bound]):
 
 
 class Partitions:
-    """The partitions of one database, kept through the maintenance role, which becomes `owner` for
-    each step.
+    """The partitions of one database, maintained by the maintenance login.
+
+    The login sets the role `owner` in each step.
     """
 
     def __init__(
@@ -128,35 +136,38 @@ class Partitions:
         of_nouns: Iterable[Scheme] = (),
         attempts: int = ATTEMPTS,
     ) -> None:
-        """`of_nouns`: the partitioned tables of nouns. Their partitions are made ahead with the store's own."""
+        """Takes the partitioned tables of nouns as `of_nouns`.
+
+        Their partitions are made with the store's own.
+        """
         self._pool = pool
         self._schemes = (*OWN, *of_nouns)
         self._owner = owner
         self._attempts = attempts
 
     async def make_ahead(self) -> int:
-        """Make the missing partitions of every table; returns how many were made.
+        """Makes the missing partitions of every table; returns the number made.
 
-        Raises PartitionBusyError, after which the tables before it are complete.
+        Raises PartitionBusyError; the tables before the one that failed are then complete.
         """
         return sum([await self._make_ahead(scheme) for scheme in self._schemes])
 
     async def by_time(self, table: str) -> list[Partition[datetime]]:
-        """The partitions of a table that is partitioned by time, oldest first."""
+        """Returns the partitions of a table that is partitioned by time, oldest first."""
         rows = await self._list(table, _BY_TIME)
         return [Partition(row[0], _utc(row[1]), _utc(row[2]), row[3]) for row in rows]
 
     async def by_revision(self, table: str) -> list[Partition[int]]:
-        """The partitions of a table that is partitioned by revision, oldest first."""
+        """Returns the partitions of a table that is partitioned by revision, oldest first."""
         return [Partition(*row) for row in await self._list(table, _BY_REVISION)]
 
     async def drop_older(self, scheme: Scheme, before: datetime) -> list[str]:
-        """Drop the partitions of a table by time that hold nothing at or after `before`.
+        """Drops the partitions of a table by time that end at or before `before`.
 
         Returns the names of the dropped partitions, oldest first, including those that an earlier call left
-        behind. Operations older than the log that is left are deleted with it. One that cannot be dropped
-        does not keep the others: its error is raised once they are gone, PartitionBusyError or PostgreSQL's
-        own.
+        behind. With partitions of the audit log, operations older than the rest of the log are deleted too. A
+        partition that cannot be dropped does not stop the others: its error, PartitionBusyError or PostgreSQL's
+        own, is raised after they are dropped.
         """
         old = [partition for partition in await self.by_time(scheme.table) if _ends_by(partition, before)]
         return await self.drop_named(scheme, [partition.name for partition in old])
@@ -173,8 +184,8 @@ class Partitions:
     async def drop_events_below(self, revision: int) -> list[str]:
         """Drops the events below `revision`; the horizon moves there first.
 
-        Partitions that hold nothing else are dropped, and of the next one the rows are deleted, a batch a
-        transaction. Returns the names of the partitions, oldest first, including those that an earlier call
+        Partitions with only such events are dropped. In the next partition the rows are deleted, one batch in each
+        transaction. Returns the names of the dropped partitions, oldest first, including those that an earlier call
         left behind. Raises as `drop_older`.
         """
         old = [
@@ -186,7 +197,10 @@ class Partitions:
         return dropped
 
     async def first_event_since(self, moment: datetime) -> int:
-        """The revision below which every event is older than `moment`, for `drop_events_below`."""
+        """Returns the revision below which every event is older than `moment`.
+
+        It is for `drop_events_below`.
+        """
         async with self._transaction() as connection:
             first = (await connection.execute(_FIRST_SINCE, {"moment": moment})).scalar_one_or_none()
             if first is None:
@@ -248,7 +262,7 @@ class Partitions:
         return made
 
     async def _wanted(self, scheme: Scheme) -> list[datetime]:
-        """Returns where the months begin that records wait for."""
+        """Returns the beginning of each month that records wait for."""
         if scheme is not AUDIT_LOG:
             return []
         async with self._transaction() as connection:
@@ -284,12 +298,12 @@ class Partitions:
             )
 
         async def detach(connection: Connection) -> None:
-            # Looked up at each attempt, because another replica may be at the same work.
+            # Read again at each attempt, because another replica may be doing the same work.
             rows = await connection.execute(
                 text("SELECT partition_name, detach_pending FROM partition_bounds(:table)"), {"table": table}
             )
             attached = {str(row[0]): bool(row[1]) for row in rows}
-            # A detach that was cut off forbids every other one, so a pending one is finished first.
+            # An interrupted detach prevents every other one, so pending ones are finalised first.
             for pending in (other for other, detach_pending in attached.items() if detach_pending):
                 if pending in to_be_dropped:
                     await mark(connection, pending)
@@ -305,8 +319,9 @@ class Partitions:
         await self._step(detach, autocommit=True)
 
     async def _trim_operations(self, before: datetime, batch: int = 5_000) -> None:
-        """Delete the operations of dropped log records, a batch a transaction, so that no lock is
-        held for long.
+        """Deletes the operations of dropped log records.
+
+        Each batch has its own transaction, so that no lock is held for long.
         """
 
         async def trim(connection: Connection) -> int:
@@ -324,8 +339,9 @@ class Partitions:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:
-        """Errors of its statements stay as they are, for a caller that tries again; a missing connection is
-        translated.
+        """Yields a connection in a transaction with the owner's role.
+
+        Errors of its statements are not translated, because the caller may retry; a failure to connect is.
         """
         async with AsyncExitStack() as stack:
             with connecting():
@@ -336,10 +352,10 @@ class Partitions:
     async def _step(
         self, work: Callable[[Connection], Awaitable[Result]], *, autocommit: bool = False
     ) -> Result:
-        """Run `work` under the lock timeout, again and again until it gets its locks."""
+        """Runs `work` under the lock timeout, again and again until it gets its locks."""
         for attempt in range(self._attempts):
             if attempt:
-                # Pauses grow, and differ, so that two replicas do not meet each other at every attempt.
+                # Pauses grow and are random, so that two replicas do not collide at every attempt.
                 await asyncio.sleep(backoff_seconds(attempt, _FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS))
             try:
                 if autocommit:
@@ -355,7 +371,7 @@ class Partitions:
         )
 
     async def _alone(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
-        """Run `work` outside of a transaction, which DETACH CONCURRENTLY demands."""
+        """Runs `work` outside a transaction, as DETACH CONCURRENTLY requires."""
         async with AsyncExitStack() as stack:
             with connecting():
                 connection = await stack.enter_async_context(self._pool.connect())
@@ -364,7 +380,7 @@ class Partitions:
                 await connection.command(f"SET lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}")
                 return await work(connection)
             finally:
-                # The connection keeps its role and time limit; a pool must not hand them on.
+                # The role and the time limit stay set on the connection, so it must not return to the pool.
                 await self._pool.discard(connection)
 
 
@@ -376,7 +392,7 @@ def _statement(sql: str) -> Callable[[Connection], Awaitable[None]]:
 
 
 def _starts(scheme: Scheme, now: datetime, revision: int | None) -> list[datetime | int]:
-    """Where each wanted partition begins: the current one and those ahead."""
+    """Returns the beginning of each required partition: the current and later ones."""
     steps = range(AHEAD[scheme.spacing] + 1)
     if scheme.spacing == "revision":
         first = (revision or 0) // REVISIONS_PER_PARTITION

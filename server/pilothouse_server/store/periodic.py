@@ -1,14 +1,14 @@
-"""Periodic jobs: partitions made ahead and dropped, the summary refreshed, tables analysed and vacuumed, expired rows
-removed.
+"""Periodic jobs, such as partitions, maintenance of tables, and expiry.
 
-Every server runs this; an advisory lock lets one at a time do a job, and a job that another server holds is left to it.
-All jobs are idempotent. A job that fails does not stop the others: the failure is logged, counted and noted for
+Every server runs this. An advisory lock lets one server at a time do a job; the others skip it. All jobs are
+idempotent. A job that fails does not stop the others: the failure is logged, counted and stored for
 `GetDatabaseStats`, and the job is tried again after its period.
 
-The lock is a session's, not a transaction's. A job may take hours, and a transaction that is open for so long has a
-snapshot (`backend_xmin`), so that VACUUM removes nothing that died since: a table of 400 rows that changes grew to
-80 MB within half an hour. So the lock needs a connection of its own past a transaction pooler, which that of the
-maintenance login is. Where the session is lost, so is the lock, and another server may begin the same job.
+The lock belongs to a session, not to a transaction. A job may take hours, and a transaction that is open for so long
+has a snapshot (`backend_xmin`), so that VACUUM removes no row that died since: a table of 400 rows that changes grew to
+80 MB within half an hour. So the lock needs a connection that does not go through a transaction pooler, as the
+connections of the maintenance login do not. If the session is lost, the lock is lost as well, and another server may
+begin the same job.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
 
-# How the runs of each job ended: a row a job.
+# Stores the result of a run: one row for each job.
 _NOTE = text("""
 INSERT INTO periodic_jobs AS job (name, failures, failing_since, last_failure_at, last_failure, last_success_at)
 SELECT :name, CASE WHEN failed THEN 1 ELSE 0 END, CASE WHEN failed THEN now() END, CASE WHEN failed THEN now() END,
@@ -57,12 +57,12 @@ Job = Callable[[], Awaitable[object]]
 
 MAKE_PARTITIONS = "make partitions ahead"
 CARE = "analyse, vacuum and reindex"
-# Each look finds what is due since; the first comes when a start is over.
+# How often maintenance checks what is due, and the delay of the first check, which keeps it out of the server's start.
 _CARE_LOOK_SECONDS = 3600.0
 _CARE_DELAY_SECONDS = 900.0
 _CLOCKS_APART_SECONDS = 60.0
-# At a start one job begins after the other: all together would open two connections each, while the first
-# callers come.
+# At a start the jobs begin this far apart: all together would open two connections each, while the first
+# calls arrive.
 _BETWEEN_SECONDS = 0.5
 _UNLOCK_SECONDS = 5.0
 _LOCK = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
@@ -72,7 +72,7 @@ FAILED = Counter("pilothouse_periodic_failures_total", "Runs of periodic work th
 
 @dataclass(frozen=True, slots=True)
 class Periodic:
-    """A job, its name, the seconds between two runs, and those from the start to the first one."""
+    """A job, its name, the seconds between two runs, and the delay of the first run."""
 
     name: str
     period_seconds: float
@@ -89,7 +89,7 @@ class PeriodicWork:
         self._wanted = {job.name: asyncio.Event() for job in jobs}
 
     def run_now(self, name: str) -> None:
-        """Runs a job immediately, or again once its present run ends."""
+        """Runs a job immediately, or again once its current run ends."""
         self._wanted[name].set()
 
     async def run(self) -> None:
@@ -107,7 +107,7 @@ class PeriodicWork:
             await self._pause(periodic.name, periodic.period_seconds)
 
     async def _pause(self, name: str, seconds: float) -> None:
-        """Returns after so many seconds, or when the job is requested."""
+        """Returns after `seconds`, or when the job is requested."""
         wanted = self._wanted[name]
         if seconds > 0:
             try:
@@ -118,7 +118,7 @@ class PeriodicWork:
         wanted.clear()
 
     async def _once(self, periodic: Periodic) -> None:
-        """Runs the job unless another server runs it; a failure is counted, logged and stored."""
+        """Runs the job unless another server does; counts, logs and stores a failure."""
         try:
             if not await self._run_alone(periodic):
                 return
@@ -141,7 +141,7 @@ class PeriodicWork:
             log.warning("a run of periodic work cannot be noted", job=periodic.name, reason=error.reason)
 
     async def _run_alone(self, periodic: Periodic) -> bool:
-        """Runs the job; False where another server is at it."""
+        """Runs the job; returns False if another server runs it."""
         with of_the_driver():
             async with _locked(self._store.database.maintenance, f"periodic/{periodic.name}") as ours:
                 if ours:
@@ -151,7 +151,10 @@ class PeriodicWork:
 
 @asynccontextmanager
 async def _locked(pool: Pool, name: str) -> AsyncIterator[bool]:
-    """Whether the advisory lock of this name was free; if so, a session holds it until the end of the block."""
+    """Yields whether the advisory lock of this name was free.
+
+    If so, a session holds it until the end of the block.
+    """
     with connecting():
         connection = await pool.take()
     ours: bool | None = None
@@ -167,9 +170,10 @@ async def _locked(pool: Pool, name: str) -> AsyncIterator[bool]:
 
 
 async def _unlock(pool: Pool, connection: Connection, name: str, *, is_held: bool) -> None:
-    """Gives the session back without the lock. A session that may still hold it is closed, which ends the lock.
+    """Unlocks and returns the session to the pool.
 
-    Where the answer to the lock did not come, as at the end of a server, it may not be held: `is_held` is False.
+    A session that may still hold the lock is closed, which releases it. `is_held` is False if the response to the lock
+    statement was not received, as at a shutdown: the lock may not be held then.
     """
     try:
         async with asyncio.timeout(_UNLOCK_SECONDS):
@@ -189,7 +193,10 @@ async def _unlock(pool: Pool, connection: Connection, name: str, *, is_held: boo
 
 
 def standard_jobs(store: Store, settings: Settings, nouns: Sequence[NounTables]) -> list[Periodic]:
-    """The jobs that every database needs, over the store's own tables and those of the nouns."""
+    """Returns the jobs that every database needs.
+
+    They work on the store's own tables and on those of the nouns.
+    """
     partitioned = [scheme for noun in nouns for scheme in noun.partitioned]
     partitions = Partitions(store.database.maintenance, of_nouns=partitioned)
     expiring = [*expiry.OWN, *(rows for noun in nouns for rows in noun.expiring)]
@@ -224,7 +231,10 @@ def standard_jobs(store: Store, settings: Settings, nouns: Sequence[NounTables])
 
 
 async def clocks(store: Store) -> Clocks:
-    """The time by this server's clock and by the database's. Raises Unavailable."""
+    """Returns the time by this server's clock and by the database's.
+
+    Raises Unavailable.
+    """
     async with store.system_read() as transaction:
         theirs = await transaction.moment()
     ours = datetime.now(UTC)
@@ -232,8 +242,9 @@ async def clocks(store: Store) -> Clocks:
 
 
 async def earlier_now(store: Store) -> datetime:
-    """Returns the earlier of the two times: a clock that is ahead would drop rows too early. Raises
-    Unavailable.
+    """Returns the earlier of this server's and the database's time.
+
+    A clock that is ahead would drop rows too early. Raises Unavailable.
     """
     found = await clocks(store)
     apart = (found.later - found.earlier).total_seconds()
@@ -243,7 +254,10 @@ async def earlier_now(store: Store) -> datetime:
 
 
 async def run_as_owner(store: Store, statement: str) -> None:
-    """Runs a statement as the owner of the schema; the maintenance role takes that role for one transaction."""
+    """Runs a statement as the owner of the schema.
+
+    The maintenance login sets that role for one transaction.
+    """
     with connecting():
         async with store.database.maintenance.transaction() as connection:
             await connection.command("SET LOCAL ROLE pilothouse_owner")
@@ -251,6 +265,9 @@ async def run_as_owner(store: Store, statement: str) -> None:
 
 
 async def note_run(store: Store, name: str, failure: str) -> None:
-    """Notes how a run ended, whichever server did it; `failure` is '' where it went well. Raises Unavailable."""
+    """Stores the result of a run, which all servers share.
+
+    `failure` is '' after a success. Raises Unavailable.
+    """
     async with store.system_write("periodic") as transaction:
         await transaction.connection.execute(_NOTE, {"name": name, "failure": failure[:100]})

@@ -1,18 +1,18 @@
-"""The connections of one database role, few of them at work at a time.
+"""The connections of one database role, of which only a few are in use at a time.
 
-PostgreSQL does more with eight connections in use than with thirty, so a call beyond `working` waits here, in
-the order of arrival, and not in the database. A call that has kept its connection for longer than a short one
-needs it waits for something itself (a lock, a cluster, a long read): from then on it does not count, and the
-next one goes ahead, up to the number of connections that may be open. So slow work does not block fast work;
-and a task that needs a second connection while it has one does not wait for others to give up theirs.
+PostgreSQL completes more work with eight connections in use than with thirty, so a call beyond `working` waits
+here, in the order of arrival, and not in the database. A call that has had its connection for longer than a
+short call needs is itself waiting for something (a lock, a cluster, a long read). From then on it no longer
+counts, and the next call gets a connection, up to the number that may be open. So slow work does not block fast
+work. A task that needs a second connection while it has one does not wait for other tasks to return theirs.
 
-Giving back takes no time of the caller and cannot be cancelled: an open transaction or an unfinished
-statement is ended by a task of the pool. A session is lent again only when it is seen to be outside of a
-transaction and to have nothing under way; one that cannot be brought there is closed.
+Returning a connection takes no time of the caller and cannot be cancelled: a task of the pool ends an open
+transaction or an unfinished statement. A session is lent again only after the pool has checked that it is outside
+a transaction and has no statement in progress. A session that cannot be brought into that state is closed.
 
-The connection that was used last is lent first. One that is too old, was unused for too long or was closed by
-the server is replaced when it is asked for. Connections that were not needed for a whole period are closed,
-down to the number that is kept.
+The connection that was used last is lent first. A connection that is too old, was unused for too long or was
+closed by the server is replaced when its turn comes. Connections that were not needed for a whole period are
+closed, down to the number that the limits keep idle.
 """
 
 from __future__ import annotations
@@ -30,27 +30,28 @@ import asyncpg
 from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.store.connection import Connection, Driver, Loan, Session
 
-# A call that has had its connection for so long does not count any more among those that work.
+# A call that has had its connection for this long no longer counts as working.
 SHORT_SECONDS: Final = 0.25
-# So long a call waits for a connection.
+# How long a call waits for a connection.
 WAIT_SECONDS: Final = 5.0
-# So long the end of a session may take, and of what it was left in.
+# How long it may take to close a session, or to end the transaction or statement that it was left in.
 _END_SECONDS: Final = 5.0
 
 
 class PoolBusyError(Exception):
-    """No connection within the time, or too many calls that wait for one."""
+    """No connection became free within the time, or too many calls wait for one."""
 
 
 class PoolClosedError(Exception):
-    """The pool is closed, because the server is ending."""
+    """The pool is closed, because the server is shutting down."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Connections: that may be `open`, that may be at work, that are kept `idle`; and calls that may wait for one.
+    """The limits of a pool.
 
-    A connection is replaced at the age of `lifetime_seconds`, and after `idle_seconds` without use.
+    They are the most open and working connections, the connections that stay idle even if they are not needed, and the
+    most waiting calls. A connection is replaced at the age of `lifetime_seconds`, and after `idle_seconds` without use.
     """
 
     open: int
@@ -71,7 +72,10 @@ class _Waiting:
 
 
 class Pool:
-    """Lends connections. `open_session` makes one; nothing is dialled before the first is requested."""
+    """Lends connections.
+
+    `open_session` opens one; the pool opens none before the first request.
+    """
 
     def __init__(
         self,
@@ -84,7 +88,7 @@ class Pool:
         self._open_session = open_session
         self._wait_seconds = wait_seconds
         self._idle: list[Session] = []
-        # Every loan, and of them those that count as working, oldest first; and how many each task has.
+        # All loans; the loans that count as working, oldest first; and the number of loans of each task.
         self._loans: set[Loan] = set()
         self._working: dict[Loan, None] = {}
         self._held: dict[asyncio.Task[Any] | None, int] = {}
@@ -93,27 +97,30 @@ class Pool:
         self._expiry: asyncio.TimerHandle | None = None
         self._endings: set[asyncio.Task[None]] = set()
         self._closed = False
-        # Connections that were opened since the beginning: by a new one another database may answer.
+        # The number of connections that were ever opened. When it changes, another database may be answering.
         self.opened = 0
-        # The fewest that were idle at any moment since the period began: so many were not needed.
+        # The smallest number of idle connections since the period began: this many were not needed.
         self._fewest = 0
 
     @property
     def lent(self) -> int:
-        """Connections that are in use."""
+        """The number of connections in use."""
         return len(self._loans)
 
     async def take(self) -> Connection:
-        """A connection, to be given back by `give`.
+        """Returns a connection, which the caller must return by `give`.
 
         Raises:
-            PoolBusyError: none within the time. PoolClosedError. Of asyncpg and OSError: none can be opened.
+            PoolBusyError: no connection became free within the time.
+            PoolClosedError: the pool is closed.
+            asyncpg's errors, OSError: no connection can be opened.
         """
         task = asyncio.current_task()
         try:
             loan = self._lend(task, _now()) if self._may_lend(task) else await self._turn(task)
         finally:
-            # An error that ends the task knows this frame: a frame that knew the task would stay, and so would they.
+            # The traceback of an error refers to this frame. If the frame referred to the task, which refers to the
+            # error, this cycle would keep all of them in memory.
             del task
         try:
             session = self._idle_session(_now()) or await self._new_session()
@@ -124,10 +131,10 @@ class Pool:
         return _lent(session, loan)
 
     def take_now(self) -> Connection | None:
-        """The same where nobody has to wait for it; None where `take` would.
+        """Returns a connection as `take` does, or None if `take` would wait or open one.
 
         Raises:
-            PoolClosedError.
+            PoolClosedError: the pool is closed.
         """
         if not self._idle:
             return None
@@ -140,9 +147,9 @@ class Pool:
         return None if session is None else _lent(session, self._lend(task, now))
 
     def give(self, connection: Connection) -> asyncio.Task[None] | None:
-        """Takes a connection back in any state; one that was already given back is ignored.
+        """Takes a connection back in any state; ignores one that was already returned.
 
-        Returns the task that cleans it, if that is needed; nobody has to wait for it.
+        Returns the task that cleans the session, if that is needed; the caller need not wait for it.
         """
         session = self._take_back(connection)
         if session is None:
@@ -159,7 +166,7 @@ class Pool:
         return None
 
     async def discard(self, connection: Connection) -> None:
-        """Takes a connection back and closes it, because its session is not fit for another use."""
+        """Takes a connection back and closes it: its session must not be used again."""
         session = self._take_back(connection)
         if session is not None:
             session.driver.terminate()
@@ -168,13 +175,16 @@ class Pool:
     def _take_back(self, connection: Connection) -> Session | None:
         session = connection.detach()
         if session is not None and session.loan is not None:
-            # The pool cleans the session: nobody waits for it any more.
+            # No call waits for the session any more, so `waiting_for_answers` must not show it.
             session.loan.connection = None
         return session
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Connection]:
-        """Lends a connection for the block. Each statement is a transaction unless one is begun. Raises as `take`."""
+        """Lends a connection for the block.
+
+        Each statement is a transaction unless one is begun. Raises as `take`.
+        """
         connection = await self.take()
         try:
             yield connection
@@ -183,7 +193,10 @@ class Pool:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """A connection in a transaction that is committed when the block ends well. Raises as `take`."""
+        """Lends a connection in a transaction, which commits if the block raises nothing.
+
+        Raises as `take`.
+        """
         async with self.connect() as connection:
             await connection.command("BEGIN ISOLATION LEVEL READ COMMITTED")
             yield connection
@@ -191,7 +204,7 @@ class Pool:
 
     @property
     def waiting_for_answers(self) -> Iterator[Connection]:
-        """The connections in use whose statement PostgreSQL has not answered yet."""
+        """The connections in use whose statement has no response yet."""
         return (
             loan.connection
             for loan in self._loans
@@ -199,32 +212,39 @@ class Pool:
         )
 
     def sessions(self) -> dict[int, Driver]:
-        """The open sessions that are idle or wait for an answer, by the process that serves each."""
+        """Returns the open sessions by the pid of their backend process.
+
+        These are the sessions that are idle or wait for a response.
+        """
         waiting = (connection.driver for connection in self.waiting_for_answers)
         idle = (session.driver for session in self._idle)
         return {driver.get_server_pid(): driver for driver in (*waiting, *idle) if not driver.is_closed()}
 
     async def open_session(self) -> Driver:
-        """Opens a session apart from those of the pool, which the caller closes. Raises asyncpg's errors, and
-        OSError.
+        """Opens a session that does not belong to the pool; the caller must close it.
+
+        Raises asyncpg's errors, and OSError.
         """
         return await self._open_session()
 
     def begin_period(self) -> None:
-        """Begins the period after which `close_unneeded` closes the connections that were not needed in it."""
+        """Begins the period after which `close_unneeded` closes unneeded connections."""
         self._fewest = len(self._idle)
 
     def close_unneeded(self) -> int:
-        """Ends the period; returns how many connections were too many, and are closed."""
+        """Ends the period and closes connections that were not needed; returns the number."""
         surplus = max(0, min(self._fewest, len(self._idle)) - self.limits.idle)
-        # Those that were not used for the longest time come first.
+        # The connections that were unused for the longest time come first.
         unneeded, self._idle = self._idle[:surplus], self._idle[surplus:]
         for session in unneeded:
             self._retire(session)
         return surplus
 
     async def close(self) -> None:
-        """Lends nothing more, and closes idle connections; those in use are closed when they are given back."""
+        """Stops lending and closes idle connections.
+
+        Connections in use are closed when they are returned.
+        """
         self._closed = True
         for timer in (self._ageing, self._expiry):
             if timer is not None:
@@ -271,7 +291,7 @@ class Pool:
             raise
 
     def _leave(self, waiting: _Waiting) -> None:
-        """Ends the wait of a call that does not take its turn, though it may have been given one."""
+        """Ends the wait of a cancelled or refused call, even if it was just given a turn."""
         turn = waiting.turn
         if turn.done() and not turn.cancelled() and turn.exception() is None:
             self._end(turn.result())
@@ -297,7 +317,7 @@ class Pool:
                 waiting.turn.set_result(self._lend(waiting.task, _now()))
 
     def _expire(self) -> None:
-        """Ends the wait of those who have waited for too long, and looks again when the next one will have."""
+        """Ends waits that have lasted too long, and sets the timer for the next one."""
         loop = asyncio.get_running_loop()
         self._expiry = None
         while self._waiting and self._waiting[0].since + self._wait_seconds <= loop.time():
@@ -308,7 +328,7 @@ class Pool:
             self._expiry = loop.call_at(self._waiting[0].since + self._wait_seconds, self._expire)
 
     def _watch_ages(self) -> None:
-        """Sees to it that the oldest loan stops counting as soon as it is no short one, while somebody waits."""
+        """While a call waits, sets the timer at which the oldest loan stops being working."""
         if self._ageing is None and self._waiting and self._working:
             oldest = next(iter(self._working))
             loop = asyncio.get_running_loop()
@@ -342,9 +362,9 @@ class Pool:
         return Session(driver, asyncio.get_running_loop().time())
 
     async def _clean(self, session: Session) -> None:
-        """Ends the session's transaction or statement. If that fails the session is closed."""
+        """Ends the session's transaction or statement; closes the session if that fails."""
         try:
-            # It waits first for the end of a statement that was cut off.
+            # asyncpg first waits until a cancelled statement has ended.
             await session.driver.execute("ROLLBACK", timeout=_END_SECONDS)
         except (
             OSError,

@@ -1,7 +1,7 @@
-"""The reconciler's tables, as the nouns' statements read them: its queue, and the server that watches each
-cluster.
+"""The reconciler's tables, as the nouns' statements read them.
 
-`reconcile/` alone writes these tables. The conditions are about the row of `NAMESPACES` that a statement joins.
+These are its queue, and the leases of cluster observers. Only `reconcile/` writes these tables. The conditions refer to
+the row of `NAMESPACES` that a statement joins.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _LEASES = table(
     schema="public",
 )
 _NOW = func.statement_timestamp()
-# The namespace is due for a check on its cluster, is being checked, or could not be.
+# The namespace is due for a check on its cluster, is being checked, or its last check failed.
 NAMESPACE_IS_LOOKED_AT = exists().where(
     _WORK.c.resource_type == "namespace",
     _WORK.c.resource_id == NAMESPACES.c.id,
     or_(_WORK.c.attempts > 0, _WORK.c.due_at <= _NOW, _WORK.c.leased_until > _NOW),
 )
-# Some server watches the namespace's cluster.
+# A server watches the namespace's cluster.
 CLUSTER_IS_WATCHED = exists().where(
     _LEASES.c.name == func.concat(OBSERVE, NAMESPACES.c.cluster_name),
     _LEASES.c.owner.is_not(None),

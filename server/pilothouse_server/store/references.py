@@ -1,7 +1,7 @@
-"""The references of every noun's rows: the namespace that a resource lives in, and the user who created it.
+"""The references of every noun's rows: a resource's namespace and its creator.
 
-Other nouns own these tables; here they are only joined. A select that names `IN_NAMESPACE` and joins `NAMESPACES` gives
-rows of which `namespace_ref` makes the value.
+Other nouns own these tables; here they are only joined. If a select names `IN_NAMESPACE` and joins `NAMESPACES`,
+`namespace_ref` makes the namespace's value of each row.
 """
 
 from __future__ import annotations
@@ -53,9 +53,10 @@ IN_NAMESPACE = (
 
 
 def creator(created_by: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The name of the user with this id, as far as the caller sees that user, where it is looked up for few rows.
+    """Returns a subquery for the name of the user with this id.
 
-    A join costs more: it is set up, with the policy of users, also where nobody is named.
+    It is NULL if the caller may not see that user. For few rows it costs less than a join, which PostgreSQL sets up,
+    with the row-level security of users, even if no row names a user.
     """
     return select(USERS.c.username).where(USERS.c.id == created_by).scalar_subquery().label("creator")
 
@@ -72,7 +73,10 @@ def namespace_ref(row: Row) -> NamespaceRef:
 
 
 def reconciled_fields(row: Row) -> dict[str, Any]:
-    """Returns the fields of `values.resources.Reconciled`, of a row with its creator's name."""
+    """Returns the fields of `Reconciled`, from a row with its creator's name.
+
+    See `values.resources`.
+    """
     return {
         "namespace_ref": namespace_ref(row),
         "generation": row.generation,
@@ -87,17 +91,19 @@ def reconciled_fields(row: Row) -> dict[str, Any]:
 
 
 def reconciling(table: FromClause) -> ColumnElement[bool]:
-    """Returns the condition that the cluster does not yet match the row, for the field `reconciling` of
-    answers.
+    """Returns the condition that the cluster does not yet match the row.
+
+    It is for the field `reconciling` of responses.
     """
     behind: ColumnElement[bool] = table.c.observed_generation < table.c.generation
     return or_(behind, table.c.deletion_requested_at.is_not(None))
 
 
 def keys_of(table: Table, condition: ColumnElement[bool]) -> Select[Any]:
-    """Returns a select without columns of the rows of `table` that fulfil a condition: `keys` of `paginate_rows`.
+    """Returns a select without columns of the rows of `table` under a condition.
 
-    Their namespace and their maker are joined only where the condition is about them.
+    It is for `keys` of `paginate_rows`. The namespace and the creator are joined only if the condition names one of
+    their columns.
     """
     keys = select().select_from(table)
     if is_about(condition, NAMESPACES):

@@ -1,9 +1,9 @@
-"""Serialized messages of resources, stored next to their rows, which answer reads without rendering.
+"""Serialized messages of resources, stored so that reads need not render them.
 
-A change renders its resource for the event; `put_changes` keeps a part of those bytes in `rendered_messages`,
+A change renders its resource for the event; `put_changes` stores a part of those bytes in `rendered_messages`,
 with the `row_version` of the row that it was rendered from and the `format` of this release. A reader
-compares both and renders the row where they differ. Values that change without the row (a name of another
-row, a time that passes) are not in the stored part; a noun adds them when it is read.
+compares both and renders the row if one differs. Values that change without the row (a name of another
+row, a time that passes) are not in the stored part; the noun adds them at each read.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Versioned(Protocol):
 
     @property
     def row_version(self) -> int:
-        """The version of the row that it was read from, or written as."""
+        """The version of the row that the resource was read from or written as."""
 
 
 class Rendered(NamedTuple):
-    """A resource as its event holds it; `kept_bytes` from `kept_at` on are stored next to the row, none if
-    that is 0.
+    """A resource as its event contains it.
 
-    `format` grows with each release that renders more.
+    `kept_bytes` bytes from `kept_at` on are stored next to the row, none if that is 0. `format` grows with each release
+    that renders more.
     """
 
     message: bytes
@@ -62,7 +62,10 @@ class Rendered(NamedTuple):
     kept_bytes: int = 0
 
     def place(self, entity: Versioned) -> dict[str, int]:
-        """Returns which part is stored, and of which row, as `put_changes` reads it next to an event."""
+        """Returns the stored part and its row version, as `put_changes` reads them.
+
+        They are added to an event's document.
+        """
         return {
             "row_version": entity.row_version,
             "format": self.format,
@@ -72,14 +75,14 @@ class Rendered(NamedTuple):
 
     @property
     def kept(self) -> bytes:
-        """The part that is kept."""
+        """The part that is stored."""
         return self.message[self.kept_at : self.kept_at + self.kept_bytes]
 
 
 def is_cached(
     resource_type: str, rows: FromClause, message_format: int | ColumnElement[int]
 ) -> ColumnElement[bool]:
-    """The condition under which `RENDERED` is the message of a row, in this format."""
+    """Returns the condition that `RENDERED` is a row's current message in this format."""
     return and_(
         RENDERED.c.resource_type == literal_column(f"'{resource_type}'"),
         RENDERED.c.resource_id == rows.c.id,
@@ -93,13 +96,14 @@ async def with_missing(
     ready: Callable[[Any], ReadyT],
     load: Callable[[list[int]], Awaitable[Sequence[WholeT]]],
 ) -> list[ReadyT | WholeT]:
-    """Returns the values of rows that have `id` and `message`, in their order; rows without a message are
-    loaded whole.
+    """Returns the values of rows that have `id` and `message`, in their order.
+
+    Rows without a message are loaded completely.
     """
     unready = [row.id for row in rows if row.message is None]
     if not unready:
         return [ready(row) for row in rows]
     whole = {item.id: item for item in await load(unready)}
-    # One that has gone since the rows were read is left out.
+    # A resource that was deleted since the rows were read is left out.
     found = (whole.get(row.id) if row.message is None else ready(row) for row in rows)
     return [each for each in found if each is not None]

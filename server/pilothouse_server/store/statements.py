@@ -1,10 +1,10 @@
-"""Statements of SQLAlchemy Core, each compiled once to the form that asyncpg runs: SQL with `$1`, and the
-order of its values.
+"""Statements of SQLAlchemy Core, each compiled once to the form that asyncpg runs.
 
-SQLAlchemy is the language in which queries are written, and its compiler is used; nothing of its engine runs
-here. A statement that is a constant of a module is found again by its identity. A statement that is built for
-a call is found by the cache key of its form, which leaves out the values, so that a list with another filter
-value is not compiled again.
+That form is SQL with `$1`, `$2` …, and the order of its values.
+
+Queries are written in SQLAlchemy Core and compiled by its compiler, but its engine is not used. The cache finds a
+statement that is a constant of a module by its identity. It finds a statement that is built for a call by
+SQLAlchemy's cache key, which leaves out the values, so that a list with another filter value is not compiled again.
 
 `column IN (values)` is rendered as `column = ANY (array)`: one text for every number of values, and so one prepared
 statement.
@@ -27,7 +27,7 @@ from sqlalchemy.types import TypeEngine
 
 from pilothouse_server.store.results import Row
 
-# So many forms of statements are kept compiled, and so many statements are found by their identity.
+# The number of compiled forms in the cache, and the number of statements that are found by their identity.
 MOST_FORMS: Final = 1000
 MOST_STATEMENTS: Final = 4000
 
@@ -37,7 +37,7 @@ _REQUIRED: Final = object()
 
 
 class StatementError(Exception):
-    """A fault of the program: a statement that the store does not run, or values that do not fit it."""
+    """A bug: a statement that the store does not run, or values that do not fit it."""
 
 
 class _Compiler(PGCompiler_asyncpg):
@@ -57,7 +57,7 @@ class _Compiler(PGCompiler_asyncpg):
         values = binary.right
         if not isinstance(values, BindParameter) or not values.expanding or values.type._is_tuple_type:
             return ""
-        # A clone is known as the same parameter, so that other values find their way to it.
+        # The clone has the same cache key, so that the values of later statements are bound to it.
         array = values._clone(maintain_key=True)
         array.expanding = False
         array.type = ARRAY(values.type)
@@ -77,7 +77,7 @@ _DIALECT: Final = _Dialect(json_serializer=_json)  # type: ignore[no-untyped-cal
 
 
 class Form:
-    """One SQL text, with a place for each of its values, in the order of `$1`, `$2` …"""
+    """One SQL text, and the name and source of each value in the order of `$1` …"""
 
     __slots__ = ("keys", "plain", "processors", "record_class", "required", "sources", "sql")
 
@@ -89,7 +89,7 @@ class Form:
         for column in compiled._result_columns or ():
             _check_result(column.type)
         self.sql = str(compiled)
-        # That of the columns, once they were seen.
+        # Replaced by the class for the columns, once a row was returned.
         self.record_class: type[Row] = Row
         names = tuple(compiled.positiontup or ())
         binds = [compiled.binds[name] for name in names]
@@ -102,7 +102,10 @@ class Form:
         self.sources = _sources(compiled, binds, extracted)
 
     def defaults(self, extracted: Sequence[BindParameter[Any]]) -> tuple[Any, ...]:
-        """The values that a statement of this form has within itself; `_REQUIRED` where it has none."""
+        """Returns the values that a statement of this form contains.
+
+        A place without one has `_REQUIRED`.
+        """
         return tuple(
             _REQUIRED
             if required
@@ -112,7 +115,7 @@ class Form:
 
 
 class Statement:
-    """A statement that is ready to be run: its form, and the values that it holds itself."""
+    """A statement that is ready to run: its form, and the values that it contains."""
 
     __slots__ = ("_defaults", "_given", "form", "sql")
 
@@ -124,10 +127,10 @@ class Statement:
         self._given = given
 
     def arguments(self, parameters: Parameters) -> list[Any]:
-        """The values in the order of `$1`, `$2` …
+        """Returns the values in the order of `$1`, `$2` …
 
         Raises:
-            StatementError: one is missing.
+            StatementError: a value is missing.
         """
         form = self.form
         if self._given:
@@ -151,12 +154,15 @@ class Statement:
 
 
 _forms: OrderedDict[Any, Form] = OrderedDict()
-# By the identity of the statement; the weak reference shows whether it is still that one.
+# By the identity of the statement; the weak reference shows whether the id still belongs to that statement.
 _statements: dict[int, tuple[weakref.ref[Executable], Any, Statement]] = {}
 
 
 def ready(statement: Executable, parameters: Parameters, *, many: bool = False) -> Statement:
-    """The statement, compiled. `parameters` name the columns that an INSERT or UPDATE without values writes."""
+    """Returns the compiled statement.
+
+    `parameters` name the columns that an INSERT or UPDATE without values writes.
+    """
     columns = _columns(statement, parameters, many=many)
     known = _statements.get(id(statement))
     if known is not None and known[0]() is statement and known[1] == columns:
@@ -197,7 +203,10 @@ def _made(statement: Any, columns: Any) -> Statement:
 def _sources(
     compiled: SQLCompiler, binds: Sequence[BindParameter[Any]], extracted: Sequence[BindParameter[Any]]
 ) -> tuple[int | BindParameter[Any], ...]:
-    """Where each parameter's own value is: the place among those of the cache key, or the parameter itself."""
+    """Returns the source of each parameter's own value.
+
+    It is the value's index in the cache key's parameters, or the parameter itself.
+    """
     if compiled._cache_key_bind_match is None:
         return tuple(binds)
     matches = compiled._cache_key_bind_match[0]
@@ -206,7 +215,10 @@ def _sources(
 
 
 def _check_result(type_: TypeEngine[Any]) -> None:
-    """Values come as the driver makes them. Raises StatementError where SQLAlchemy would make others of them."""
+    """Raises StatementError for a type whose values SQLAlchemy would convert.
+
+    The store returns the driver's values.
+    """
     implementation = type_.dialect_impl(_DIALECT)
     if isinstance(implementation, ARRAY):
         return _check_result(implementation.item_type)

@@ -1,11 +1,11 @@
-"""One transaction for a change, its record, its events and the work it leaves.
+"""One transaction for a change, its audit record, its events and its new work.
 
 `UnitOfWork` opens a transaction as the app role (under row-level security, as the caller) or as the system
-role, and ends it by one call of the database function `put_changes`, which writes the idempotency row and the
-operation, and as its very last statement one pending row with the record and the events. Commits run side by side;
-the feed has the pending rows numbered, in the order of their ids (see `feed` and the migration that makes
-`pending_changes`). A change without its record, or a record without its change, cannot be written: nothing else
-commits.
+role. Before the commit it calls the database function `put_changes` once, which writes the idempotency row and the
+operation, and as its very last statement one pending row with the record and the events. Commits run concurrently;
+the feed makes PostgreSQL number the pending rows, in the order of their ids (see `feed` and the migration that
+creates `pending_changes`). A change without its record, or a record without its change, cannot be written: no other
+code commits.
 
     unit = UnitOfWork(store, pool, actor, operation_id)
     transaction = await unit.begin()        # on first use
@@ -13,7 +13,7 @@ commits.
     await unit.commit(audit=[record])       # or await unit.rollback()
 
 Identity is set with `set_config(…, true)` as the first statement of each transaction, so that it ends with
-it, also behind a pooler.
+the transaction, also behind a pooler.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _ENQUEUE_ALL = text(
     "going = EXCLUDED.going, attempts = 0, updated_at = clock_timestamp()"
 )
 
-# Of drafts, by key: one at a time; the longest wait is below that of a statement.
+# One draft at a time for each key. The longest wait is shorter than the time limit of a statement.
 _DRAFT_BOUNDS = QueueBounds(1_000_000, 1, 1_000, 1_000, 20.0)
 
 
@@ -82,7 +82,7 @@ class Actor:
 class Event:
     """One change of a watched resource.
 
-    `entity` is its model value; filters need the labels and the status before.
+    `entity` is its model value; filters need the labels and the status before the change.
     """
 
     resource_type: str
@@ -100,7 +100,10 @@ class Event:
 def described(
     events: Sequence[Event], renderers: Mapping[str, Renderer], operation_id: UUID | None
 ) -> tuple[list[dict[str, Any]], list[bytes]]:
-    """The events and their messages as `put_changes` takes them; `operation_id` is a caller's who caused them."""
+    """Returns the events and their messages as `put_changes` takes them.
+
+    `operation_id` is the operation of the caller that caused them; None if the server did.
+    """
     found = [_described(each, renderers, operation_id) for each in events]
     return [document for document, _ in found], [message for _, message in found]
 
@@ -133,12 +136,15 @@ class ReadTransaction:
 
     @property
     def now(self) -> datetime:
-        """Returns when it began, by the database's clock; short reads and calls do not read it (see `moment`)."""
+        """When the transaction began, by the database's clock.
+
+        Short reads and calls use `moment` instead.
+        """
         assert self._began is not None, "only snapshots and what the server does itself know the time"
         return self._began
 
     async def moment(self) -> datetime:
-        """The same, read if it is not known."""
+        """Returns when the transaction began; reads it if it is not known."""
         if self._began is None:
             self._began = await opening.began(self.connection)
         return self._began
@@ -153,20 +159,21 @@ class Transaction(ReadTransaction):
     # The full method of the call, for the row of `operations` that status history refers to; empty for
     # the server itself.
     method: str = ""
-    # The id under which the caller's request happens once, for the same row.
+    # The caller's id of its request, for the same row.
     request_id: UUID | None = None
     events: list[Event] = field(default_factory=list)
     # The records of changes that the call's own record does not cover.
     records: list[AuditRecord] = field(default_factory=list)
-    # Whether its commit leaves rows for another short transaction of this server.
+    # Whether the commit leaves rows for another short transaction of this server.
     follow_up: bool = False
-    # Namespaces whose rows it has locked against all others, by name: calls that write many objects read them once.
+    # Namespaces whose rows this transaction has locked exclusively, by name: calls that write many objects read each
+    # row once.
     namespaces: dict[str, Any] = field(default_factory=dict)
-    # Work for the reconciler that the commit writes by one statement; None: each is written where it is left.
+    # Work for the reconciler that the commit writes by one statement; with None, `enqueue` writes it immediately.
     batched_work: list[dict[str, Any]] | None = None
 
     async def read(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
-        """Returns the rows of one statement; a statement that needs the caller gets `user_id`."""
+        """Returns the rows of one statement, which also gets the parameter `user_id`."""
         return await self.connection.rows(statement, {"user_id": self.actor.user_id, **parameters})
 
     def emit(self, event: Event) -> None:
@@ -175,8 +182,9 @@ class Transaction(ReadTransaction):
 
     @asynccontextmanager
     async def attempt(self) -> AsyncIterator[None]:
-        """A part that stands or falls by itself: if it raises, it leaves nothing behind, and the rest
-        continues.
+        """Runs the block in a savepoint.
+
+        If it raises, nothing of it remains, and the transaction can continue.
         """
         emitted, recorded = len(self.events), len(self.records)
         queued = len(self.batched_work or ())
@@ -201,9 +209,10 @@ class Transaction(ReadTransaction):
         going: bool = False,
         due_in_seconds: float = 0.0,
     ) -> None:
-        """Leaves work for the reconciler: one row a resource, due immediately unless said otherwise.
+        """Adds work for the reconciler, which is due after `due_in_seconds`.
 
-        `going`: the resource is to be deleted; such work has a lower priority than new or changed resources.
+        There is one row for each resource. `going` means that the resource is to be deleted. Such work has a lower
+        priority than new or changed resources.
         """
         work = {
             "resource_type": resource_type,
@@ -221,7 +230,7 @@ class Transaction(ReadTransaction):
     async def write_batched_work(self) -> None:
         """Writes the work that was collected."""
         if self.batched_work:
-            # Of several changes of one resource the last one says whether it goes.
+            # Of several changes of one resource, the last one determines `going`.
             last = {(each["resource_type"], each["resource_id"]): each for each in self.batched_work}
             rows = orjson.dumps([last[key] for key in sorted(last)]).decode()
             await self.connection.execute(_ENQUEUE_ALL, {"rows": rows})
@@ -229,7 +238,7 @@ class Transaction(ReadTransaction):
 
 
 class UnitOfWork:
-    """A transaction that is opened on first use and committed or rolled back exactly once."""
+    """A transaction that is opened on first use and ends exactly once."""
 
     def __init__(
         self,
@@ -243,7 +252,7 @@ class UnitOfWork:
         timed: bool = True,
     ) -> None:
         self._pool = pool
-        # Whether the transaction knows from its beginning what time it is.
+        # Whether `begin` reads the time at which the transaction began.
         self._timed = timed
         self._on_committed = on_committed
         self._method = method
@@ -277,8 +286,8 @@ class UnitOfWork:
         """Writes events, records and the idempotency row, and commits.
 
         Raises:
-            Unavailable: the database went away; nothing was written unless the loss happened during the commit itself.
-            PilothouseError: the registered error of a broken constraint.
+            Unavailable: the connection was lost; nothing was written, unless it was lost during the commit itself.
+            PilothouseError: the registered error of a violated constraint.
         """
         transaction = await self.begin()
         try:
@@ -301,7 +310,7 @@ class UnitOfWork:
         self.committed = True
 
     async def rollback(self) -> None:
-        """Ends the transaction, if one is open, without a trace."""
+        """Rolls the transaction back, if one is open."""
         connection = self._forget()
         if connection is not None and (ending := self._pool.give(connection)) is not None:
             await asyncio.shield(ending)
@@ -313,7 +322,10 @@ class UnitOfWork:
         operation: Operation | None,
         idempotency: Idempotency | None,
     ) -> bool:
-        """Writes the pending row, if there is anything for it. Nothing may be written after it."""
+        """Writes the pending row, if it has any content; returns whether it did.
+
+        Nothing may be written after it.
+        """
         audit = [*audit, *transaction.records] if transaction.records else audit
         if not (audit or transaction.events or idempotency):
             return False
@@ -341,10 +353,10 @@ def _database_timeout() -> Unavailable:
 
 
 class Store:
-    """Every way to the database.
+    """All access to the database.
 
-    The composition root fills `renderers`: resource type → protobuf bytes, and the part of them that is
-    stored.
+    The composition root fills `renderers`: resource type → the function that renders its protobuf bytes and the part
+    of them that is stored.
     """
 
     def __init__(self, database: Database) -> None:
@@ -354,20 +366,20 @@ class Store:
         self.on_committed: Callable[[], None] = lambda: None
         # Set after a commit that left rows for another transaction.
         self.follow_ups = asyncio.Event()
-        # Drafts that would wait for one another in the database wait here instead, with nothing held, one at a time
+        # Drafts that would wait for each other in the database wait here instead, holding no connection; one at a time
         # for each key.
         self.drafts = FairQueue("drafts", _DRAFT_BOUNDS, refusal=lambda _of_caller: _database_timeout())
-        # By which records have their times.
+        # The clock for the times of records.
         self.clock = RecordClock()
 
     def committed(self, follow_up: bool) -> None:
-        """Notifies those who wait for commits of this server."""
+        """Notifies the feed of a commit and, with `follow_up`, the follow-up task."""
         self.on_committed()
         if follow_up:
             self.follow_ups.set()
 
     def unit_of_work(self, actor: Actor, operation_id: UUID, method: str) -> UnitOfWork:
-        """A change requested by a user, as the app role."""
+        """Returns a unit of work for a change requested by a user, as the app role."""
         return UnitOfWork(
             self.database.app,
             actor,
@@ -381,9 +393,9 @@ class Store:
     def system_unit(
         self, actor: Actor | None = None, operation_id: UUID | None = None, method: str = ""
     ) -> UnitOfWork:
-        """A change made as the system role.
+        """Returns a unit of work as the system role.
 
-        By the server itself, or for a caller who is not known yet (log-in).
+        It is for a change by the server itself, or for a caller whose identity is not known yet (log-in).
         """
         return UnitOfWork(
             self.database.system,
@@ -398,9 +410,9 @@ class Store:
     async def read(
         self, user_id: int, *, snapshot: bool = False, replica: bool = False, timed: bool = True
     ) -> AsyncIterator[ReadTransaction]:
-        """A read as the app role, under the user's row-level security.
+        """Opens a read as the app role, under the user's row-level security.
 
-        `snapshot` sees one moment throughout, and reads its time unless it is not `timed`.
+        With `snapshot`, all statements see the same moment. Its time is also read unless `timed` is False.
         """
         pool = (self.database.replica or self.database.app) if replica else self.database.app
         if snapshot:
@@ -413,10 +425,10 @@ class Store:
     async def call(
         self, user_id: int, statement: Executable, parameters: Mapping[str, Any] | None = None
     ) -> Sequence[Any]:
-        """The rows of one statement, a transaction of its own, sent in one message as the app role.
+        """Returns the rows of one statement, run as the app role.
 
-        Nothing sets the caller's identity but the statement: it calls a function that does so first, with its
-        parameter `user_id`.
+        It runs in its own transaction, in one round trip. The statement itself must set the caller's identity: it first
+        calls a function that does so, with its parameter `user_id`.
         """
         # This is `opening.Connected` inlined: most calls of a server are one such statement.
         pool = self.database.app
@@ -432,26 +444,35 @@ class Store:
     async def system_read(
         self, *, snapshot: bool = False, timed: bool = True
     ) -> AsyncIterator[ReadTransaction]:
-        """A read of the server itself: every row. It reads its time, by a statement, unless it is not `timed`."""
+        """Opens a read of the server itself, which sees every row.
+
+        Unless `timed` is False, one more statement reads the time.
+        """
         reading = opening.reading(self.database.system, None, snapshot=snapshot, timed=timed)
         async with reading as (connection, began):
             yield ReadTransaction(connection, began)
 
     @asynccontextmanager
     async def system_look(self) -> AsyncIterator[ReadTransaction]:
-        """A read of the server itself, each statement of which is a transaction of its own, and one message."""
+        """Opens a read of the server itself in which each statement is a transaction.
+
+        Each statement is one round trip.
+        """
         async with self.system_call() as connection:
             yield ReadTransaction(connection)
 
     @asynccontextmanager
     async def system_call(self) -> AsyncIterator[Connection]:
-        """A connection of the server itself on which each statement is a transaction of its own."""
+        """Lends a connection of the server itself; each statement is a transaction."""
         async with opening.Connected(self.database.system) as connection:
             yield connection
 
     @asynccontextmanager
     async def system_write(self, actor_name: str = SYSTEM) -> AsyncIterator[Transaction]:
-        """A change made by the server itself; its events are appended when the block ends well."""
+        """Opens a change by the server itself.
+
+        Its events are written and committed if the block raises nothing.
+        """
         unit = self.system_unit(Actor(None, actor_name))
         try:
             transaction = await unit.begin()

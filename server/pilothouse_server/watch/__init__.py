@@ -1,1 +1,4 @@
-"""Events in memory, and the tokens by which a watch continues: nothing here knows SQL or gRPC."""
+"""Events in memory, and resume tokens.
+
+This package imports neither SQL nor gRPC.
+"""

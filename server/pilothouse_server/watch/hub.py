@@ -1,9 +1,9 @@
 """The newest events of this server, shared by all its watchers.
 
 There is no queue per watcher. The hub is a ring of the last events in commit order; each watcher has only
-its own position. One that is behind the ring reads from the database until it is in the ring again
-(`Feed.read`), so a slow one costs no memory, and none is given a gap. A watcher that has nothing to read
-waits for `beyond`.
+its own position. A watcher that has fallen behind the ring reads from the database until it is in the ring
+again (`Feed.read`), so a slow watcher costs no memory, and no watcher misses an event. A watcher that has
+nothing to read waits in `beyond`.
 """
 
 from __future__ import annotations
@@ -15,45 +15,49 @@ from itertools import islice
 
 from pilothouse_server.store.feed import FeedEvent
 
-# A watcher of a namespace in which nothing happens looks after so many events of others: it stays in the ring.
+# A watcher of an idle namespace is woken after this many events of other namespaces, so that it stays in the ring.
 _MOST_BEHIND = 64
 
 
 class Watermark:
-    """A number that only grows, and those who wait for it to pass theirs, each for something that it is about."""
+    """A number that only grows, and its waiters.
+
+    Each waits until the number passes its position. A waiter may name one topic, and is then woken at events about it,
+    or name None for all topics.
+    """
 
     def __init__(self) -> None:
         self.newest = 0
-        # By what they wait for; None for whatever there is.
+        # The waiters by topic; None for all topics.
         self._waiting: dict[Hashable, set[asyncio.Future[None]]] = {}
 
     def advance(self, newest: int) -> None:
-        """Raises the number and wakes who waits."""
+        """Raises the number and wakes all waiters."""
         if newest > self.newest:
             self.newest = newest
             self.wake()
 
     def advance_for(self, newest: int, about: Iterable[Hashable]) -> None:
-        """The same, but wakes only waiters for one of these topics, or for all topics."""
+        """Raises the number and wakes the waiters for these topics, or for all topics."""
         if newest > self.newest:
             self.newest = newest
             for each in {None, *about}:
                 _wake(self._waiting.pop(each, ()))
 
     def wake(self) -> None:
-        """Lets everybody who waits look again."""
+        """Wakes all waiters, which then check again."""
         waiting, self._waiting = self._waiting, {}
         for each in waiting.values():
             _wake(each)
 
     async def beyond(self, position: int, timeout_seconds: float, about: Hashable = None) -> bool:
-        """Waits until the number has passed `position`; False if the time is over first.
+        """Waits until the number has passed `position`; returns False on timeout.
 
-        A waiter `about` some topic may learn late about others, at the end of the time at the latest.
+        A waiter with a topic may notice other topics late, at the latest at the timeout.
         """
         if self.newest > position:
             return True
-        # One for each who waits: one for all is searched for each of them as they leave.
+        # One future for each waiter: a shared one would be searched for the callback of each waiter that leaves.
         loop = asyncio.get_running_loop()
         waiting = loop.create_future()
         self._waiting.setdefault(about, set()).add(waiting)
@@ -80,9 +84,10 @@ def _look_again(waiting: asyncio.Future[None]) -> None:
 
 
 class Hub:
-    """A ring of events. `newest` is the revision up to which this server has seen everything.
+    """A ring of events.
 
-    `records` is the newest sequence of the audit log; watchers of records read them from the database.
+    `newest` is the revision up to which this server has seen everything. `records` is the newest sequence of the audit
+    log; watchers of records read them from the database.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -90,7 +95,7 @@ class Hub:
         self._events = Watermark()
         self._history = ""
         self._all_woken_at = 0
-        # No watcher falls out of the ring during this.
+        # At most an eighth of the ring, so that no watcher falls out of it before it is woken.
         self._most_behind = min(_MOST_BEHIND, capacity // 8)
         self.records = Watermark()
 
@@ -107,11 +112,14 @@ class Hub:
 
     @property
     def history(self) -> str:
-        """Identifier of the line of events; another after a restore."""
+        """Identifier of the history of events; a rewind of the database changes it."""
         return self._history
 
     def begin(self, revision: int, sequence: int, history: str) -> None:
-        """Starts (again) at a revision; earlier events must be read from the database."""
+        """Starts or restarts at a revision.
+
+        Earlier events must be read from the database.
+        """
         self._ring.clear()
         self._history = history
         self._all_woken_at = revision
@@ -120,17 +128,17 @@ class Hub:
         self.records.wake()
 
     def wake(self) -> None:
-        """Lets every watcher check again: its caller may see other namespaces now."""
+        """Wakes every watcher to check again: its caller may see other namespaces now."""
         self._events.wake()
 
     def publish(self, events: Sequence[FeedEvent], newest: int) -> None:
         """Adds the events after the published ones, up to `newest`.
 
         A watcher of one namespace is woken by events of that namespace, and otherwise at intervals: hundreds of watches
-        that check every event of every tenant cost more than the events.
+        that check every event of every tenant would cost more than the events.
         """
         if events and self._ring and events[0].revision != self._ring[-1].revision + 1:
-            # The events in between are gone: a watcher in the ring must not skip them without noticing.
+            # The events in between are not here: a watcher in the ring must not skip them without noticing.
             self._ring.clear()
         self._ring.extend(events)
         if newest - self._all_woken_at >= self._most_behind or not events:
@@ -140,13 +148,13 @@ class Hub:
             self._events.advance_for(newest, {event.namespace_id for event in events})
 
     def audited(self, sequence: int) -> None:
-        """Notes that the audit log holds records up to `sequence`."""
+        """Sets the newest sequence of the audit log and wakes the watchers of records."""
         self.records.advance(sequence)
 
     def since(self, revision: int) -> list[FeedEvent] | None:
-        """The events after `revision`; None if the ring does not hold them all.
+        """Returns the events after `revision`; None if the ring does not hold them all.
 
-        The caller's position moves with the result, so the result has no gap, and is never empty while there are
+        The caller moves its position by the result, so the result has no gap, and is never empty while there are
         events.
         """
         newest, ring = self.newest, self._ring
@@ -156,12 +164,12 @@ class Hub:
             return None
         found = list(islice(reversed(ring), newest - revision))
         found.reverse()
-        # With a gap among them they would begin earlier.
+        # If the ring had a gap among these events, the first of them would be an earlier one.
         return found if found[0].revision == revision + 1 else None
 
     async def beyond(self, revision: int, timeout_seconds: float, namespace_id: int | None = None) -> bool:
-        """Waits until an event after `revision` was published; False if the time is over first.
+        """Waits until an event after `revision` was published; False on timeout.
 
-        If a namespace is given, events of others may be noticed late, at the end of the time at the latest.
+        If a namespace is given, events of other namespaces may be noticed late, at the latest at the timeout.
         """
         return await self._events.beyond(revision, timeout_seconds, namespace_id)

@@ -2,20 +2,20 @@
 
     base64url( form, 1 byte ‖ revision, 8 ‖ mark, 8 ‖ history, 8 ‖ sight, 4 ‖ skipped ids ‖ MAC, 16 )
 
-`mark` is the random bytes of the event at that revision: a copy of the database with other changes has other bytes
-there, so its tokens are detected, while tokens stay valid after a failover that lost nothing. `history` names the
+`mark` is the random bytes of the event at that revision. A copy of the database with other changes has other bytes
+there, so its tokens are detected, but tokens stay valid after a failover that lost nothing. `history` identifies the
 sequence of events, `sight` the namespaces that the caller's grants show. The skipped ids are those of changes that the
-first state of the watch showed before they were numbered; their events are passed over. They are written as
+first state of the watch showed before they were numbered; the watch skips their events. The ids are written as
 differences, seven bits a byte.
 
-A watch of several scopes has another form: for `sight` it has the number of its scopes, 1 byte, and of each the digests
-of its filter and of its sight, 4 bytes each. A resumed watch may have fewer scopes, or others that begin with their
-state.
+A watch of several scopes has another form. In place of `sight` it has the number of its scopes, 1 byte, and for each
+scope the digests of its filter and of its sight, 4 bytes each. A resumed watch may have fewer scopes, or new scopes
+that begin with their first state.
 
-The MAC (keyed BLAKE2b) is over all of it, the caller, the method and the filter, so a token works only for the
-watch that got it. The key is the server's, the same on every replica.
+The MAC (keyed BLAKE2b) covers all of it, the caller, the method and the filter, so a token works only for the
+watch that received it. The key is the server's, the same on every replica.
 
-    the MAC does not fit                     INVALID_ARGUMENT   another caller's, another filter's, or rubbish
+    the MAC does not match                   INVALID_ARGUMENT   of another caller or another filter, or not a token
     another history, sight or mark           OUT_OF_RANGE       watch again without it
 """
 
@@ -36,11 +36,11 @@ _FORM = b"\x02"
 _FORM_OF_SCOPES: Final = b"\x03"
 _DIGEST_BYTES: Final = 4
 _HEAD_BYTES = 29
-# With the head a multiple of three, so that base64 has nothing to fill up where no id is skipped.
+# Together with the head a multiple of three, so that base64 adds no padding if no id is skipped.
 _MAC_BYTES = 16
-# The limit of watch requests: 339 bytes of ids, each one or two bytes unless they are far apart.
+# The limit of a watch request. It leaves 339 bytes for ids, each of one or two bytes unless they are far apart.
 LONGEST_CHARACTERS = 512
-# The limit of a watch of many scopes: 32 have 256 bytes more.
+# The limit of a watch of many scopes: 32 scopes take 256 bytes more.
 LONGEST_OF_SCOPES: Final = 1024
 
 
@@ -74,22 +74,22 @@ class TokenIssuer:
             body += _encoded(skipped)
         mac = self._state.copy()
         mac.update(body)
-        # Often a multiple of three bytes, and nothing to strip.
+        # If no id is skipped, there is no padding to strip.
         return base64.urlsafe_b64encode(body + mac.digest()).decode().rstrip("=")
 
     def fits(self, position: Position) -> bool:
         """Returns whether the token of a position is short enough for a request.
 
-        It is too long if too many ids were skipped.
+        A token is too long if too many ids are skipped.
         """
         return len(self.token(position)) <= self.longest
 
     def read(self, token: str, *, oldest_revision: int) -> Position:
-        """The position of a token.
+        """Returns the position of a token.
 
         Raises:
-            InvalidArgument: not a token, another caller's, or of another filter.
-            OutOfRange: of another history or sight; watch again without a token.
+            InvalidArgument: not a token, or a token of another caller or another filter.
+            OutOfRange: a token of another history or sight; watch again without a token.
         """
         body = self._opened(token, _HEAD_BYTES)
         if body[17:25] != self.history or body[25:29] != self.sight:
@@ -97,7 +97,10 @@ class TokenIssuer:
         return _position(body, _HEAD_BYTES)
 
     def _opened(self, token: str, least_bytes: int) -> bytes:
-        """The contents of a token that this server made for the caller and the watch."""
+        """Returns the content of a token of this caller and watch.
+
+        It checks that a replica made the token.
+        """
         if len(token) > self.longest:
             raise _foreign()
         try:
@@ -120,20 +123,20 @@ class TokenIssuer:
 
 
 class ScopesIssuer(TokenIssuer):
-    """The same of a watch of several scopes."""
+    """Makes and reads the tokens of one watch of several scopes."""
 
     __slots__ = ()
 
     def read_scopes(
         self, token: str, wanted: Sequence[tuple[str, str]], *, oldest_revision: int
     ) -> tuple[Position, list[PilothouseError | None]]:
-        """Returns the position of a token, and of each scope that resumes why it cannot; None where it can.
+        """Returns a token's position, and for each scope the error why it cannot resume.
 
-        `wanted` has the filter and the sight of each.
+        The error is None if the scope resumes. `wanted` contains the filter and the sight of each scope.
 
         Raises:
-            InvalidArgument: not a token, or another caller's.
-            OutOfRange: of another history; watch again without a token.
+            InvalidArgument: not a token, or a token of another caller.
+            OutOfRange: a token of another history; watch again without a token.
         """
         body = self._opened(token, _HEAD_BYTES - _DIGEST_BYTES + 1)
         if body[17:25] != self.history:
@@ -157,7 +160,10 @@ class ScopesIssuer(TokenIssuer):
 def scopes_issuer(
     key: bytes, *, user_id: int, method: str, history: str, scopes: Sequence[tuple[str, str]]
 ) -> ScopesIssuer:
-    """The issuer for a watch of several scopes, each by the text of its filter and its sight."""
+    """Returns the issuer for a watch of several scopes.
+
+    A scope is the text of its filter and its sight.
+    """
     sight = bytes((len(scopes),)) + b"".join(_digest(each) for scope in scopes for each in scope)
     return ScopesIssuer(
         _state(key, (str(user_id), method)),
@@ -177,9 +183,9 @@ def issuer(
     history: str,
     sight: str = "",
 ) -> TokenIssuer:
-    """The issuer for one watch; `key` is the server's, the same on every replica.
+    """Returns the issuer for one watch.
 
-    `sight` identifies the namespaces that the caller's grants show.
+    `key` is the server's, the same on every replica. `sight` identifies the namespaces that the caller's grants show.
     """
     return TokenIssuer(
         _state(key, (str(user_id), method, filter_text)),
@@ -207,7 +213,10 @@ def _position(body: bytes, head_bytes: int) -> Position:
 
 
 def _encoded(ids: tuple[int, ...]) -> bytes:
-    """Ascending ids as differences, seven bits a byte, the last byte of each without its high bit."""
+    """Returns ascending ids as differences, seven bits a byte.
+
+    The last byte of each difference has no high bit.
+    """
     encoded = bytearray()
     previous = 0
     for one in ids:
@@ -233,7 +242,7 @@ def _decoded(encoded: bytes) -> tuple[int, ...]:
 
 
 def horizon(oldest_revision: int) -> OutOfRange:
-    """The error for a position that is no longer kept."""
+    """Returns the error for a position whose events are no longer stored."""
     return OutOfRange(
         (
             f"the resume token is older than the stored events (oldest revision {oldest_revision}): watch "
@@ -245,7 +254,7 @@ def horizon(oldest_revision: int) -> OutOfRange:
 
 
 def changed(oldest_revision: int) -> OutOfRange:
-    """The error for a watch whose former state is no longer visible to its caller."""
+    """Returns the error for a token of another history, or other visible namespaces."""
     return OutOfRange(
         (
             "the history of events, or the caller's namespaces, have changed: watch again without the "
