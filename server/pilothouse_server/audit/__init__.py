@@ -1,1 +1,1 @@
-"""The audit log as callers read it. `rpc.interceptors.audit` makes its records; `store` writes them."""
+"""The audit log as callers read it. `rpc.interceptors.audit` creates its records; `store` writes them."""

@@ -20,7 +20,7 @@ FAULTS = Counter(
 
 
 def alarm(message: str, metadata: Mapping[str, Any]) -> AuditRecord:
-    """The record of an alarm (`action = "verify" AND error_code = "DATA_LOSS"`)."""
+    """Returns the record of an alarm (`action = "verify" AND error_code = "DATA_LOSS"`)."""
     now = datetime.now(UTC)
     return AuditRecord(
         operation_id=uuid4(),

@@ -1,4 +1,4 @@
-"""The checks on the tree before retention drops records: the records match the tree, and the log has signed."""
+"""The checks before retention drops records: the records match the tree, and the log signs the drop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pilothouse_server.store.unit_of_work import Store
 
 @dataclass(frozen=True, slots=True)
 class Dropping:
-    """The tree over the log and its keys, as retention needs them. All raise Unavailable: no database."""
+    """The tree over the log and its keys, for retention. All methods raise Unavailable."""
 
     store: Store
     identity: LogIdentity
@@ -30,14 +30,12 @@ class Dropping:
         return not walk.report.findings
 
     async def sign(self, dropped: Sequence[Stretch]) -> str:
-        """Returns the signature line of every key, for the text that lists the dropped stretches."""
+        """Returns the signature line of every key, for the text that lists the dropped ranges."""
         origin = origin_of(await self._state())
         return "".join(signer.line(drops.text(origin, dropped)) for signer in self.identity.signers(origin))
 
     async def signed(self, metadata: Mapping[str, Any]) -> tuple[bool, bool]:
-        """Returns whether a key of the log has signed a record's dropped stretches, and whether all current
-        keys have.
-        """
+        """Returns whether a key of the log has signed a record's dropped ranges, and whether all present keys have."""
         state = await self._state()
         by = drops.signed_by(metadata, self.identity.verifiers(state))
         now = [signer.verifier for signer in self.identity.signers(origin_of(state))]

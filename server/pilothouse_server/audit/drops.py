@@ -1,15 +1,15 @@
-"""The list of dropped stretches in a retention record, signed by the keys of the log.
+"""The ranges of records that retention dropped, listed in its records and signed by the keys of the log.
 
 Somebody with all rights on the database can delete records and write a record as retention does. So such a record
 counts only if a key of the log has signed it, as a signed note (C2SP signed-note):
 
     <name of the log>
     dropped
-    <first> <last>                 a line for each stretch of the log: the sequences of its first and last record
+    <first> <last>                 a line for each range of the log: the sequences of its first and last record
 
     — <key name> <base64(key id ‖ signature)>
 
-The record's metadata hold the stretches as `dropped` and the lines of the signatures as `signatures`.
+The record's metadata contains the ranges as `dropped` and the signature lines as `signatures`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def text(name: str, dropped: Sequence[Stretch]) -> str:
 
 
 def signed_by(metadata: Mapping[str, Any], verifiers: Iterable[Verifier]) -> list[Verifier]:
-    """Returns the keys among `verifiers` that have signed the dropped stretches in a record's metadata."""
+    """Returns the keys among `verifiers` that have signed the dropped ranges in a record's metadata."""
     try:
         lines = [notes.signature_line(line) for line in metadata["signatures"].splitlines()]
         return [
@@ -47,14 +47,12 @@ def signed_by(metadata: Mapping[str, Any], verifiers: Iterable[Verifier]) -> lis
 
 
 def newest(records: Iterable[Mapping[str, Any]], verifiers: Sequence[Verifier]) -> Mapping[str, Any] | None:
-    """The newest of these metadata, which are newest first, that a key has signed."""
+    """Returns the first of these metadata (newest first) that a key has signed; None if there is none."""
     return next((each for each in records if signed_by(each, verifiers)), None)
 
 
 def exported(records: Iterable[Mapping[str, Any]], verifiers: Sequence[Verifier]) -> str:
-    """Returns the newest signed metadata as JSON, with only the fields `dropped` and `signatures`; '' if
-    there is none.
-    """
+    """Returns the newest signed metadata as JSON, with only the fields `dropped` and `signatures`; '' without any."""
     told = newest(records, verifiers)
     if told is None:
         return ""
@@ -62,7 +60,7 @@ def exported(records: Iterable[Mapping[str, Any]], verifiers: Sequence[Verifier]
 
 
 class Dropped:
-    """The stretches that retention has dropped, from the newest record that the log has signed.
+    """The ranges that retention has dropped, from the newest record that the log has signed.
 
     `records` has the newest first.
     """
@@ -72,5 +70,5 @@ class Dropped:
         self._ranges = [(int(first), int(last)) for first, last in believed["dropped"]]
 
     def holds(self, first: int, last: int) -> bool:
-        """Whether all of a stretch was dropped."""
+        """Returns whether all of a range was dropped."""
         return any(low <= first and last <= high for low, high in self._ranges)

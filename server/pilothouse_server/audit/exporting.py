@@ -1,7 +1,7 @@
 """Exports records in the order of the log, each with the proof that one sealed head covers it.
 
-Many exports may run concurrently, and readers may be slow. So each export keeps little in memory: it reads
-one answer's worth of records, and decodes a record's texts only when it puts the record into the answer.
+Many exports may run concurrently, and readers may be slow. So each export keeps little data in memory: it reads the
+records of one response, and decodes a record's texts only when it puts the record into the response.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from pilothouse_server.store import audit_records, audit_tree
 from pilothouse_server.store.unit_of_work import Store
 
 MOST_AT_ONCE = 512
-# Of the records; one may go beyond it.
+# The size of the records of one response, which the last record may exceed.
 MOST_BYTES_AT_ONCE = 512 * 1024
 
 # The fields of a record that are JSON and may be read as text.
 _JSON = ("request_body", "request_headers", "response_body", "metadata")
 _decode = msgspec.json.Decoder().decode
-# (after, upto, most) → rows of the log that the caller may see, by the rights that it has now
+# (after, upto, most) → rows of the log that the caller may see with its present rights
 Read = Callable[[int, int, int], Awaitable[list[Any]]]
 
 
@@ -39,7 +39,7 @@ class Exported:
 
 
 async def export(store: Store, read: Read, after: int, size: int) -> AsyncIterator[list[Exported]]:
-    """Yields the records after a sequence, up to those of the tree of a size; the caller may empty the list.
+    """Yields the records after `after` that a tree of `size` leaves covers; the caller may empty each list.
 
     Raises FailedPrecondition, Unavailable.
     """
@@ -66,7 +66,7 @@ async def export(store: Store, read: Read, after: int, size: int) -> AsyncIterat
 
 
 async def _prover(store: Store, state: audit_tree.TreeState, indexes: Sequence[int], size: int) -> Prover:
-    # Leaves of one tile share the way from the tile to the root.
+    # Leaves of one tile share the path from the tile to the root.
     firsts = {index // merkle.WIDTH: index for index in indexes}
     spans = [span for index in firsts.values() for span in merkle.inclusion_spans(index, size)]
     spans += [(index, index + 1) for index in firsts.values()]

@@ -2,10 +2,10 @@
 
 Anyone who may change the database may change the log together with its heads. So the copy that a server
 compares the log with must be elsewhere: the server keeps the last signed note itself, as the logs of
-Certificate Transparency do. The file is replaced in one step and is on the disk before the head is given out.
-A head in the file may be older than the last one, because several processes write it, but it is equally true.
+Certificate Transparency do. The file is replaced in one step and is on the disk before the head is published.
+A head in the file may be older than the last one, because several processes write it, but it is equally valid.
 
-A stop of sealing is kept, too, so that clearing it in the database does not end it.
+A stop of sealing is kept, too, so that clearing it in the database does not end the stop.
 """
 
 from __future__ import annotations
@@ -56,22 +56,22 @@ class KeptHeads:
         self._read = False
 
     def of(self, history: str) -> KeptHead | None:
-        """The last head of a history; None where this server has seen none."""
+        """Returns the last head of a history; None if this server has seen none."""
         self._load()
         return self._heads.get(history)
 
     def newest(self) -> KeptHead | None:
-        """The last head of all."""
+        """Returns the last head of all."""
         self._load()
         return next(reversed(self._heads.values()), None)
 
     def stop_of(self, history: str) -> str:
-        """Why no head of a history is signed any more; '' where heads are."""
+        """Returns why no head of a history is signed any more; '' if heads are signed."""
         self._load()
         return self._stopped.get(history, "")
 
     async def keep(self, history: str, note: str) -> None:
-        """Keeps a head; it is on the disk on return."""
+        """Stores a head; it is on the disk on return."""
         known = self.of(history)
         if known is not None and known.note == note:
             return
@@ -82,7 +82,7 @@ class KeptHeads:
         await self._write()
 
     async def stop(self, history: str, reason: str) -> None:
-        """Keeps that no head of a history is to be signed any more; it is on the disk on return."""
+        """Stores that no head of a history may be signed any more; it is on the disk on return."""
         if self.stop_of(history):
             return
         self._stopped[history] = reason
@@ -112,11 +112,11 @@ class KeptHeads:
 
     async def _write(self) -> None:
         content = _File({each.history: each.note for each in self._heads.values()}, dict(self._stopped))
-        # By a thread, since the disk may be slow.
+        # In a thread, since the disk may be slow.
         await uncancelled(asyncio.to_thread(self._replace, msgspec.json.encode(content)))
 
     def _replace(self, content: bytes) -> None:
-        """Replaces the file. A folder that cannot be written costs the comparison after a restart, not the server."""
+        """Replaces the file. If the folder cannot be written, only the comparison after a restart is lost."""
         if self._path is None:
             return
         unfinished = self._path.with_name(f"{self._path.name}.{os.getpid()}")

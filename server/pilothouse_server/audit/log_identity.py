@@ -1,7 +1,7 @@
 """The name of the audit log, and the keys that sign its heads.
 
-A key bears the name of the log that it signs heads of. After a rewind of the database, the log continues under its
-name with the new history's appended, its *origin*; the same seeds sign there, as keys of that name.
+A key has the name of the log whose heads it signs. After a rewind of the database, the log continues under its name
+with the new history's appended, its *origin*. The same seeds then sign as keys with the origin as their name.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _USE = "audit-log-signature"
 
 
 class LogIdentity:
-    """The name of the log and the keys that sign its heads, newest first; each head bears a signature of every key.
+    """The name of the log and the keys that sign its heads, newest first; each head has a signature of every key.
 
-    `former` have signed heads once, and sign none any more.
+    `former`: keys that signed heads before, and now only verify them.
     """
 
     def __init__(
@@ -36,12 +36,12 @@ class LogIdentity:
         self.policy = policy
         self._signers = signers
         self._former = former
-        # As it is set; '' where the log may have any name.
+        # The name in the settings; '' if the log may have any name.
         self.wanted = origin
 
     @classmethod
     def load(cls, settings: Settings, keys: KeyRing) -> LogIdentity:
-        """The keys that are named, else those that follow from the master keys.
+        """Returns the identity with the keys that the settings name, or else with keys derived from the master keys.
 
         Raises:
             SettingsError: a key cannot be read, or name and keys do not fit each other.
@@ -61,24 +61,24 @@ class LogIdentity:
         return cls(keys.derive_each(_USE), signers, origin or next(iter(names), ""), policy, former)
 
     def signers(self, origin: str) -> list[Signer]:
-        """The keys that sign heads of this origin."""
+        """Returns the keys that sign heads of this origin."""
         return [Signer(origin, each.seed) for each in self._signers] or [
             Signer(origin, seed) for seed in self._seeds
         ]
 
     def origins(self, state: TreeState) -> list[str]:
-        """The origins that heads of a log may bear, that of the present history last."""
+        """Returns the origins that heads of a log may have; the origin of the present history is last."""
         return list(dict.fromkeys([*self.names(state), *self.signed_origins(state)][::-1]))[::-1]
 
     def signed_origins(self, state: TreeState) -> list[str]:
-        """The origins that heads of a log were signed under, and that of the next one last."""
+        """Returns the origins under which heads of a log were signed; that of the next head is last."""
         own = [origin for origin in state.origins if self._is_name(origin, state)]
         return list(dict.fromkeys([*own, origin_of(state)][::-1]))[::-1]
 
     def verifiers(self, state: TreeState) -> list[Verifier]:
-        """The keys that may have signed heads of a log, under each of its origins.
+        """Returns the keys that may have signed heads of a log, under each of its origins.
 
-        Next to those that sign now these are those that follow from the master keys, and former ones.
+        They are the present signers, the keys derived from the master keys, and former keys.
         """
         origins = self.origins(state)[::-1]
         found = [signer.verifier for origin in origins for signer in self.signers(origin)]
@@ -87,7 +87,7 @@ class LogIdentity:
         return list(dict.fromkeys(found))
 
     def names(self, state: TreeState) -> list[str]:
-        """The name of a log; and that which it had before it was named, if it is the settings that name it so."""
+        """Returns the name of a log; and the name before that, if the log got its name from the settings."""
         name, unnamed = name_of(state), _unnamed(state)
         return [name, unnamed] if self.wanted == name != unnamed else [name]
 
@@ -129,7 +129,7 @@ def _named_keys(settings: Settings) -> tuple[list[Signer], list[Verifier]]:
 
 
 def name_of(state: TreeState) -> str:
-    """The name of the log and of its keys."""
+    """Returns the name of the log and of its keys."""
     return state.origin or _unnamed(state)
 
 
@@ -138,6 +138,6 @@ def _unnamed(state: TreeState) -> str:
 
 
 def origin_of(state: TreeState) -> str:
-    """The first line of the log's heads: its name, and where the database went back, its history."""
+    """Returns the first line of the log's heads: its name, and after a rewind of the database, its history."""
     name = name_of(state)
     return name if state.head_history == state.history else f"{name}/{state.head_history[:8]}"

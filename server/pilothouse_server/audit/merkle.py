@@ -1,8 +1,8 @@
-"""The Merkle tree of RFC 6962, kept as tiles of 256 hashes (C2SP tlog-tiles).
+"""The Merkle tree of RFC 6962, stored as tiles of 256 hashes (C2SP tlog-tiles).
 
     leaf = SHA-256(00 ‖ data)         node = SHA-256(01 ‖ left ‖ right)
 
-A tile of level 0 holds hashes of leaves, one of a level above the roots of full tiles of the level below.
+A tile of level 0 has hashes of leaves; a tile of a higher level has the roots of full tiles of the level below.
 Every hash that a proof or a root needs covers a run of consecutive leaves, a *span*; a span splits into full
 subtrees, each of which lies in one tile.
 
@@ -31,24 +31,24 @@ class NotInTreeError(ValueError):
 
 
 def leaf_hash(data: bytes) -> bytes:
-    """The hash of a leaf."""
+    """Returns the hash of a leaf."""
     return sha256(b"\x00" + data).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """The hash of a node over two others."""
+    """Returns the hash of a node over two others."""
     return sha256(b"\x01" + left + right).digest()
 
 
 def leaf_hashes(data: bytes) -> bytes:
-    """The tile of level 0 of leaves whose data, 32 bytes each, stands in a row."""
+    """Returns the level-0 tile of leaves whose data, 32 bytes each, is concatenated."""
     return b"".join(
         sha256(b"\x00" + data[at : at + HASH_BYTES]).digest() for at in range(0, len(data), HASH_BYTES)
     )
 
 
 def full_root(hashes: bytes) -> bytes:
-    """The root over 2^n hashes that stand in a row."""
+    """Returns the root over 2^n concatenated hashes."""
     level = [hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES)]
     while len(level) > 1:
         level = [
@@ -59,7 +59,7 @@ def full_root(hashes: bytes) -> bytes:
 
 
 def subtrees(span: Span) -> list[tuple[int, int]]:
-    """The full subtrees of a span, from the left: the height of each, and its index among those of its height."""
+    """Returns the full subtrees of a span, from the left: the height of each, and its index at that height."""
     low, high = span
     found = []
     while low < high:
@@ -70,8 +70,9 @@ def subtrees(span: Span) -> list[tuple[int, int]]:
 
 
 def inclusion_spans(index: int, size: int) -> list[Span]:
-    """Returns the spans that prove that a leaf is in the tree of a size, from the leaf's sibling up. Raises
-    NotInTreeError.
+    """Returns the spans that prove that a leaf is in the tree of a size, from the leaf's sibling up.
+
+    Raises NotInTreeError.
     """
     if not 0 <= index < size:
         raise NotInTreeError(f"no leaf {index} among {size}")
@@ -94,7 +95,7 @@ def consistency_spans(first: int, size: int) -> list[Span]:
         raise NotInTreeError(f"a tree of {size} leaves does not contain one of {first}")
     spans: list[Span] = []
     low, high = 0, size
-    # Whether what is left of the old tree is all of it, whose root the verifier knows.
+    # Whether the remaining part is still the whole old tree, whose root the verifier already has.
     whole = True
     while first < high:
         middle = low + _half(high - low)
@@ -110,7 +111,7 @@ def consistency_spans(first: int, size: int) -> list[Span]:
 
 
 def is_consistent(first: tuple[int, bytes], second: tuple[int, bytes], proof: Sequence[bytes]) -> bool:
-    """Whether hashes prove that the tree of the second size and root begins with the first one (RFC 9162, 2.1.4.2)."""
+    """Returns whether hashes prove that the second tree begins with the first one (RFC 9162, 2.1.4.2)."""
     (size, root), (later_size, later_root) = first, second
     if not 0 < size <= later_size:
         return False
@@ -136,24 +137,24 @@ def is_consistent(first: tuple[int, bytes], second: tuple[int, bytes], proof: Se
 
 
 def _half(length: int) -> int:
-    """The greatest power of two below a length of two or more."""
+    """Returns the greatest power of two below a length of two or more."""
     return 1 << ((length - 1).bit_length() - 1)
 
 
 def places(spans: Iterable[Span]) -> set[Place]:
-    """The tiles that the hashes of spans are computed from."""
+    """Returns the tiles that the hashes of spans are computed from."""
     return {_place(height, index)[0] for span in spans for height, index in subtrees(span)}
 
 
 def _place(height: int, index: int) -> tuple[Place, int, int]:
-    """Where a full subtree lies: its tile, and the hashes of the tile that it covers, from and how many."""
+    """Returns the position of a full subtree: its tile, its first hash in that tile, and its number of hashes."""
     level, rest = divmod(height, _TILE_HEIGHT)
     first = index << rest
     return (level, first // WIDTH), first % WIDTH, 1 << rest
 
 
 class Nodes:
-    """Hashes over spans, from tiles; those of level 0 hold the leaves' data. Computed hashes are kept."""
+    """Hashes over spans, computed from tiles and cached. Tiles of level 0 have the leaves' data."""
 
     def __init__(self, tiles: Mapping[Place, bytes]) -> None:
         self._tiles = tiles
@@ -161,18 +162,18 @@ class Nodes:
         self._known: dict[tuple[int, int], bytes] = {}
 
     def span(self, span: Span) -> bytes:
-        """The hash over a span. Raises NotInTreeError where a tile lacks some of it."""
+        """Returns the hash over a span. Raises NotInTreeError if a tile lacks some of it."""
         *rest, found = [self._subtree(height, index) for height, index in subtrees(span)]
         for left in reversed(rest):
             found = node_hash(left, found)
         return found
 
     def spans(self, spans: Iterable[Span]) -> list[bytes]:
-        """The hash over each of the spans. Raises NotInTreeError."""
+        """Returns the hash over each of the spans. Raises NotInTreeError."""
         return [self.span(span) for span in spans]
 
     def leaves(self, position: int) -> bytes:
-        """The hashes of the 256 leaves of a full tile. Raises NotInTreeError."""
+        """Returns the hashes of the 256 leaves of a full tile. Raises NotInTreeError."""
         found = self._tile((0, position))
         if len(found) != TILE_BYTES:
             raise NotInTreeError(f"the tile {position} of leaves is not there")
@@ -198,7 +199,7 @@ class Nodes:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A tile with its place."""
+    """A tile with its position."""
 
     level: int
     position: int
@@ -214,11 +215,11 @@ class Edge:
 
     @property
     def levels(self) -> list[bytes]:
-        """The tiles that are not full, by level; empty where the last one is full."""
+        """The tiles that are not full, by level; empty if the last one is full."""
         return [bytes(level) for level in self._levels]
 
     def grow(self, data: Iterable[bytes]) -> list[Tile]:
-        """Takes leaves; returns the tiles that are full now."""
+        """Adds leaves; returns the tiles that became full."""
         full: list[Tile] = []
         for each in data:
             self.size += 1
@@ -226,13 +227,13 @@ class Edge:
         return full
 
     def root(self) -> bytes:
-        """The root of the tree; that of no leaf is the hash of nothing. Raises NotInTreeError."""
+        """Returns the root of the tree; that of an empty tree is the hash of an empty text. Raises NotInTreeError."""
         if self.size == 0:
             return sha256().digest()
         return Nodes(self.tiles()).span((0, self.size))
 
     def tiles(self) -> dict[Place, bytes]:
-        """The tiles that are not full, by place."""
+        """Returns the tiles that are not full, by position."""
         return {
             (level, self.size >> (_TILE_HEIGHT * (level + 1))): bytes(hashes)
             for level, hashes in enumerate(self._levels)
@@ -251,14 +252,14 @@ class Edge:
 
 
 class Frontier:
-    """A tree that only grows. It keeps only the hashes that its next root needs."""
+    """A tree that only grows. It stores only the hashes that its next root needs."""
 
     def __init__(self) -> None:
         self.size = 0
         self._stack: list[bytes] = []
 
     def add(self, leaf: bytes) -> None:
-        """Takes the hash of the next leaf."""
+        """Adds the hash of the next leaf."""
         self.size += 1
         rest = self.size
         while rest % 2 == 0:
@@ -267,7 +268,7 @@ class Frontier:
         self._stack.append(leaf)
 
     def root(self) -> bytes:
-        """The root of the tree as it is."""
+        """Returns the present root of the tree."""
         if not self._stack:
             return sha256().digest()
         *rest, found = self._stack
@@ -287,7 +288,7 @@ class Prover:
         self._above = b""
 
     def proof(self, index: int) -> bytes:
-        """The hashes from a leaf's sibling up, one after another. Raises NotInTreeError."""
+        """Returns the hashes from a leaf's sibling up, concatenated. Raises NotInTreeError."""
         tile = index // WIDTH
         if (tile + 1) * WIDTH > self._size:
             return b"".join(self._nodes.spans(inclusion_spans(index, self._size)))

@@ -96,7 +96,7 @@ _FAULTS = {fault: pb.AuditFault.Value(f"AUDIT_FAULT_{fault.name}") for fault in 
 
 
 def exported(found: Sequence[Exported]) -> pb.ExportAuditLogResponse:
-    """A part of an export."""
+    """Returns one response of an export."""
     return pb.ExportAuditLogResponse(
         records=[
             pb.ExportedRecord(
@@ -112,7 +112,7 @@ def exported(found: Sequence[Exported]) -> pb.ExportAuditLogResponse:
 def verification(
     report: VerificationReport, head: Head | None, *, complete: bool = False
 ) -> pb.VerifyAuditLogResponse:
-    """How far a verification is; with the head that belongs to it where it is done."""
+    """Returns the progress of a verification; with its head once it is done."""
     answer = pb.VerifyAuditLogResponse(verified_records=report.verified, total_records=report.total)
     if not report.done:
         return answer

@@ -25,7 +25,7 @@ class FieldChange(msgspec.Struct, frozen=True):
 class AuditOperation(msgspec.Struct, frozen=True):
     """One record, with the name of its namespace. Bodies and headers are JSON as the database writes it.
 
-    `mark` are eight random bytes that only this record has; resume tokens carry them.
+    `mark`: eight random bytes that only this record has; resume tokens contain them.
     """
 
     operation_id: str
@@ -73,32 +73,32 @@ class AuditOperation(msgspec.Struct, frozen=True):
 
     @property
     def resource_uid(self) -> str:
-        """The permanent identifier of the resource; '' where none was found."""
+        """The permanent identifier of the resource; '' if none was found."""
         return str(self.metadata.get("resource_uid", ""))
 
     @property
     def validate_only(self) -> bool:
-        """Whether nothing was changed."""
+        """Whether the call only validated, and changed nothing."""
         return self.metadata.get("validate_only") is True
 
     @property
     def trace_id(self) -> str:
-        """The trace that the caller named; '' where none was."""
+        """The trace that the caller named; '' if the caller named none."""
         return str(self.metadata.get("trace_id", ""))
 
     @property
     def parent_operation_id(self) -> str:
-        """The operation that it is a part of; '' for a call."""
+        """The operation that this one is a part of; '' for a call."""
         return str(self.metadata.get("parent_operation_id", ""))
 
     @property
     def granting_role(self) -> str:
-        """The role by which the caller was let in; '' where none was needed."""
+        """The role that permitted the call; '' if none was needed."""
         return str(self._grant.get("role", ""))
 
     @property
     def grant_id(self) -> int | None:
-        """The grant by which the caller was let in."""
+        """The grant that permitted the call."""
         found = self._grant.get("id")
         return found if isinstance(found, int) else None
 

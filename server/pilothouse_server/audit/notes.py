@@ -1,4 +1,4 @@
-"""Signed notes and checkpoints (C2SP signed-note, tlog-checkpoint, tlog-cosignature): made, read and verified.
+"""Signed notes and checkpoints (C2SP signed-note, tlog-checkpoint, tlog-cosignature): created, read and verified.
 
     <origin>                        the name of the log
     <size>                          leaves of the tree
@@ -8,10 +8,10 @@
     — <key name> <base64(key id ‖ signature)>
 
 A key is written `<name>+<key id>+<base64(type ‖ public key)>`, a secret one with `PRIVATE+KEY+` before it; the key id
-is the first four bytes of SHA-256(name ‖ newline ‖ type ‖ public key). Type 1 is Ed25519 over the text; type 4 is that
-of a witness, which signs with the time.
+is the first four bytes of SHA-256(name ‖ newline ‖ type ‖ public key). Type 1 is Ed25519 over the text; type 4 is the
+key of a witness, which also signs the time.
 
-The library of the signatures is loaded where one is made or verified.
+The signature library is imported only when a signature is created or verified.
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ MOST_ORIGIN_CHARACTERS = 200
 
 
 class NoteError(ValueError):
-    """The text is not a signed note, checkpoint or key, or no known key has signed it. The error's text names
-    the fault.
-    """
+    """The text is not a signed note, checkpoint or key, or its signature is not valid; the message names the fault."""
 
 
 class UnknownKeysError(NoteError):
@@ -46,9 +44,7 @@ class UnknownKeysError(NoteError):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A head of a tree: the value that a log signs. `follows`: origin, size and root of the head before, or
-    ''.
-    """
+    """A head of a tree: the value that a log signs. `follows`: origin, size and root of the head before, or ''."""
 
     origin: str
     size: int
@@ -57,13 +53,13 @@ class Checkpoint:
 
     @property
     def text(self) -> str:
-        """Returns the text that is signed."""
+        """The text that is signed."""
         extension = self.follows and f"{_FOLLOWS}{self.follows}\n"
         return f"{self.origin}\n{self.size}\n{base64_text(self.root)}\n{extension}"
 
     @property
     def reference(self) -> str:
-        """Returns the text by which the first head of the next history names this one."""
+        """The text by which the first head of the next history names this one."""
         return f"{self.origin} {self.size} {base64_text(self.root)}"
 
 
@@ -77,7 +73,7 @@ class Verifier:
 
     @classmethod
     def parse(cls, text: str) -> Verifier:
-        """Reads a key as it is written. Raises NoteError."""
+        """Reads a key in its written form. Raises NoteError."""
         name, kind, public, key_id = _key_parts(text)
         verifier = cls(name, public, kind == _WITNESS_KEY)
         if verifier.key_id.hex() != key_id:
@@ -90,14 +86,14 @@ class Verifier:
 
     @property
     def key_id(self) -> bytes:
-        """The four bytes that a signature names its key by."""
+        """The four bytes by which a signature names its key."""
         return sha256(self.name.encode() + b"\n" + self._kind + self.public).digest()[:ID_BYTES]
 
     def __str__(self) -> str:
         return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(self._kind + self.public).decode()}"
 
     def verifies(self, text: str, signature: bytes) -> bool:
-        """Whether this key has signed a text."""
+        """Returns whether this key has signed a text."""
         signed = text.encode()
         if self.witness:
             if len(signature) != _TIME_BYTES + _SIGNATURE_BYTES:
@@ -117,7 +113,7 @@ class Signer:
 
     @classmethod
     def parse(cls, text: str) -> Signer:
-        """Reads a secret key as it is written. Raises NoteError; its text contains no part of the key."""
+        """Reads a secret key in its written form. Raises NoteError; its text contains no part of the key."""
         if not text.startswith(_SECRET):
             raise NoteError(f"a secret key begins with {_SECRET}")
         name, kind, seed, key_id = _key_parts(text.removeprefix(_SECRET))
@@ -138,7 +134,7 @@ class Signer:
         )
 
     def line(self, text: str) -> str:
-        """The line of its signature under a text."""
+        """Returns the line of the key's signature under a text."""
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         signature = Ed25519PrivateKey.from_private_bytes(self.seed).sign(text.encode())
@@ -146,19 +142,19 @@ class Signer:
 
 
 def is_secret(text: str) -> bool:
-    """Whether a key is meant to be a secret one, as it is written."""
+    """Returns whether a key in its written form is a secret one."""
     return text.startswith(_SECRET)
 
 
 def signed(checkpoint: Checkpoint, signers: Sequence[Signer]) -> str:
-    """The note of a head, with a signature of each key."""
+    """Returns the note of a head, with a signature of each key."""
     return checkpoint.text + "\n" + "".join(signer.line(checkpoint.text) for signer in signers)
 
 
 def parse(note: str) -> tuple[Checkpoint, list[tuple[str, bytes]]]:
     """Reads a note of a head: the head, and for each signature the key's name and key id with signature.
 
-    Nobody has verified it. Raises NoteError.
+    The signatures are not verified. Raises NoteError.
     """
     if len(note) > MOST_NOTE_CHARACTERS or any(ord(each) < 32 and each != "\n" for each in note):
         raise NoteError(f"a checkpoint is text of at most {MOST_NOTE_CHARACTERS} characters")
@@ -197,7 +193,7 @@ def opened(note: str, verifiers: Iterable[Verifier]) -> tuple[Checkpoint, list[V
 
     Raises:
         UnknownKeysError: no known key has signed it.
-        NoteError: it is no checkpoint, or a signature of a known key is wrong.
+        NoteError: it is not a checkpoint, or a signature of a known key is wrong.
     """
     checkpoint, signatures = parse(note)
     known = {(verifier.name, verifier.key_id): verifier for verifier in verifiers}
@@ -218,7 +214,7 @@ def opened(note: str, verifiers: Iterable[Verifier]) -> tuple[Checkpoint, list[V
 
 
 def checked_name(name: str) -> str:
-    """The name of a log, or key, that may stand in a note. Raises NoteError."""
+    """Returns the name of a log or key if it may appear in a note. Raises NoteError."""
     if (
         not 0 < len(name) <= MOST_ORIGIN_CHARACTERS
         or "+" in name
@@ -238,7 +234,7 @@ def _key_parts(text: str) -> tuple[str, int, bytes, str]:
 
 
 def base64_text(value: bytes) -> str:
-    """A hash or key as notes and proofs write it."""
+    """Returns a hash or key in the form of notes and proofs."""
     return base64.b64encode(value).decode()
 
 

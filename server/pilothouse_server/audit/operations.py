@@ -1,4 +1,4 @@
-"""The rules of reading the audit log."""
+"""The rules for reading the audit log."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ operations_between = repository.operations_between
 
 
 async def locate(transaction: ReadTransaction, operation_id: UUID, sight: Sight) -> AuditOperation:
-    """The record of a call; NotFound, alike where there is none and where the caller may not see it."""
+    """Returns the record of a call. Raises the same NotFound if there is none and if the caller may not see it."""
     found = await repository.find_operation(transaction, operation_id, sight)
     if found is None:
         raise not_found("operation", str(operation_id))
@@ -44,7 +44,7 @@ async def locate(transaction: ReadTransaction, operation_id: UUID, sight: Sight)
 
 
 async def locate_row(transaction: ReadTransaction, operation_id: UUID, sight: Sight, sequence: int) -> Any:
-    """The stored row of a record, of a stream's two that at a place or else the later one; raises as `locate`."""
+    """Returns the stored row of a record; of a stream's two, that at `sequence` or the later. Raises as `locate`."""
     found = await repository.find_row(transaction, operation_id, sight, sequence)
     if found is None:
         raise not_found("operation", str(operation_id))

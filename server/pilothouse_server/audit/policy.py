@@ -1,4 +1,4 @@
-"""Which witnesses sign the heads of the audit log, and how many of them have to."""
+"""The witness policy: the witnesses that sign the heads of the audit log, and how many of them have to."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Witness:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How many of which witnesses have to sign a head."""
+    """The witnesses, and the number of them that have to sign a head."""
 
     wanted: int = 0
     witnesses: Sequence[Witness] = ()
 
     @classmethod
     def parse(cls, text: str) -> Policy:
-        """Reads `K of KEY@URL, KEY@URL`; '' is no witness. Raises SettingsError."""
+        """Reads `K of KEY@URL, KEY@URL`; '' means no witnesses. Raises SettingsError."""
         if not text.strip():
             return cls()
         number, separator, rest = text.partition(" of ")
@@ -44,7 +44,7 @@ class Policy:
         return cls(wanted, witnesses)
 
     def signed_by(self, note: str) -> list[Verifier]:
-        """The witnesses whose signatures a note bears, and that are theirs."""
+        """Returns the witnesses with a valid signature in a note."""
         checkpoint, signatures = notes.parse(note)
         keys = {(each.key.name, each.key.key_id): each.key for each in self.witnesses}
         found = {}
@@ -55,7 +55,7 @@ class Policy:
         return list(found.values())
 
     def met_by(self, note: str) -> bool:
-        """Whether enough witnesses have signed."""
+        """Returns whether enough witnesses have signed."""
         return self.wanted == 0 or len(self.signed_by(note)) >= self.wanted
 
 

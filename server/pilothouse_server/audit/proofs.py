@@ -28,8 +28,7 @@ class History(msgspec.Struct, frozen=True):
 class Head(msgspec.Struct, frozen=True):
     """A sealed head, with the facts about the log that a verifier needs; hashes are in hexadecimal.
 
-    `witnesses` names the witnesses that have signed it; `witnessed`: there are as many as the policy
-    requires.
+    `witnesses` names the witnesses that have signed it; `witnessed`: whether there are as many as the policy requires.
     """
 
     origin: str
@@ -44,7 +43,7 @@ class Head(msgspec.Struct, frozen=True):
 
 
 def head_of(seal: Seal, state: TreeState, identity: LogIdentity) -> Head:
-    """A head as callers get it."""
+    """Returns a head as callers get it."""
     witnesses = tuple(key.name for key in identity.policy.signed_by(seal.note))
     return Head(
         origin=notes.parse(seal.note)[0].origin,
@@ -66,7 +65,7 @@ def _keys(identity: LogIdentity, origin: str) -> tuple[str, ...]:
 
 
 async def sealed_head(transaction: ReadTransaction, size: int) -> Seal:
-    """The head of a size. Raises NotFound."""
+    """Returns the head of a size. Raises NotFound."""
     found = await audit_tree.seal_at(transaction, size)
     if found is None:
         raise not_found("audit head", str(size))
@@ -74,10 +73,10 @@ async def sealed_head(transaction: ReadTransaction, size: int) -> Seal:
 
 
 async def nodes(transaction: ReadTransaction, state: TreeState, spans: Iterable[Span]) -> Nodes:
-    """The tree, as far as the hashes over these spans need it. `state` was read before."""
+    """Returns the nodes of the tree that the hashes over these spans need. `state` was read before."""
     edge = Edge(state.size, state.edge).tiles()
     wanted = merkle.places(spans)
-    # A tile that has become full since the state was read is in both, and of the edge what is needed is there.
+    # A tile that became full after the state was read is in both results; the edge has all hashes needed of it.
     stored = await audit_tree.tiles(transaction, wanted - {place for place, hashes in edge.items() if hashes})
     return Nodes({**stored, **{place: hashes for place, hashes in edge.items() if hashes}})
 
@@ -90,8 +89,9 @@ async def inclusion(transaction: ReadTransaction, state: TreeState, index: int, 
 async def consistency(
     transaction: ReadTransaction, state: TreeState, first: int, second: int
 ) -> Sequence[bytes]:
-    """Returns the hashes that prove that the tree of the second size begins with that of the first. Raises
-    FailedPrecondition.
+    """Returns the hashes that prove that the tree of the second size begins with that of the first.
+
+    Raises FailedPrecondition.
     """
     if not 0 < first <= second:
         raise invalid("first_size", f"must be from 1 to {second}, the size of the later head")
@@ -99,7 +99,7 @@ async def consistency(
 
 
 async def root(transaction: ReadTransaction, state: TreeState, size: int) -> bytes:
-    """The root of the tree of a size. Raises FailedPrecondition."""
+    """Returns the root of the tree of a size. Raises FailedPrecondition."""
     (found,) = await _proof(transaction, state, [(0, size)])
     return found
 
@@ -117,11 +117,11 @@ def damaged() -> FailedPrecondition:
 
 
 def accepted(note: str, state: TreeState, identity: LogIdentity) -> Checkpoint:
-    """A checkpoint of this log that a caller has kept.
+    """Returns the checkpoint in a note that a caller has kept, if it is of this log.
 
     Raises:
-        InvalidArgument: it is none. FailedPrecondition: it belongs to another log, or no key of this one has signed
-            it.
+        InvalidArgument: the note is malformed. FailedPrecondition: it belongs to another log, or no key of this log has
+            signed it.
     """
     try:
         kept, _ = notes.parse(note)
@@ -156,7 +156,7 @@ async def differs(transaction: ReadTransaction, state: TreeState, kept: Checkpoi
 
 
 def text(index: int, hashes: Sequence[bytes], note: str) -> str:
-    """A proof as C2SP tlog-proof writes it."""
+    """Returns a proof in the form of C2SP tlog-proof."""
     return "".join(
         (
             f"c2sp.org/tlog-proof@v1\nindex {index}\n",

@@ -1,6 +1,7 @@
-"""All SQL about the audit log. Row-level security decides which records a caller reaches; `Sight` narrows
-that to the namespaces in which the caller holds the permission to read the log, and the caller's own
-records.
+"""All SQL about the audit log.
+
+Row-level security limits the records that a caller can read. `Sight` narrows that to the namespaces in which the caller
+has the permission to read the log, and the caller's own records.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 
 # Sequences of the first and the last record.
 Stretch = tuple[int, int]
-# At most this many records that claim to be of retention are read.
+# The most records read that claim to be of retention.
 _MOST_DROP_RECORDS = 100
 _PARTITION_FACTS = text(
     "SELECT max(l.sequence) AS last, "
@@ -54,7 +55,7 @@ _FILTERS = {
     "action": FilterField(_LOG.action),
     "resource_type": FilterField(_LOG.resource_type),
     "resource_name": FilterField(_LOG.resource_name),
-    # The name at the time of the call; a record without it has the id alone.
+    # The name at the time of the call; a record without it has only the id.
     "namespace": FilterField(func.coalesce(_LOG.metadata["namespace"].astext, NAMESPACES.c.name)),
     "method": FilterField(_LOG.request_path),
     "request_path": FilterField(_LOG.request_path),
@@ -62,7 +63,7 @@ _FILTERS = {
     "client_ip": FilterField(_LOG.client_ip),
     "user_agent": FilterField(_LOG.user_agent),
     "status_code": FilterField(_LOG.status_code, FilterKind.INTEGER),
-    # A record of a success has no code; answers and people write OK.
+    # A successful record has no code; responses and filters use OK.
     "error_code": FilterField(_LOG.error_code, names={"OK": ""}),
     "error_message": FilterField(_LOG.error_message),
     "result": FilterField(
@@ -77,7 +78,7 @@ _FILTERS = {
     "trace_id": FilterField(_LOG.metadata["trace_id"].astext),
     "parent_operation_id": FilterField(_LOG.metadata["parent_operation_id"].astext),
     "granting_role": FilterField(_LOG.metadata["grant"]["role"].astext),
-    # For `text : "words"`, a part of any of them.
+    # For `text : "words"`, which may be part of any of these columns.
     "text": FilterField(
         func.concat_ws(
             " ",
@@ -110,9 +111,9 @@ _OUTSIDE = text(
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """Which records a caller may see: own ones, and those of `visible` namespaces (None: every record).
+    """The records that a caller may see: own ones, and those of `visible` namespaces (None: every record).
 
-    `namespace_id`, `username`, `action`, `resource_type` and a filter expression narrow it; None and '' do not.
+    `namespace_id`, `username`, `action`, `resource_type` and a filter expression narrow this; None and '' do not.
     """
 
     user_id: int
@@ -144,10 +145,10 @@ def check_filter(text: str) -> None:
     compile_filter(text, _FILTERS)
 
 
-# Bodies and headers are the most of a record, and are shown as text: values are made of them one record at a time.
+# Most of a record's bytes are bodies and headers. They are selected as text, and decoded one record at a time.
 _TEXTS = ("request_body", "request_headers", "response_body")
 _FEW = 64
-# Of a record that is exported nothing is read but the text that is hashed.
+# An export also selects the metadata as text, and decodes one record at a time.
 _EXPORTED_TEXTS = (*_TEXTS, "metadata")
 
 
@@ -156,7 +157,7 @@ def _operations() -> Select[Any]:
 
 
 def _shown_operations(texts: Collection[str] = _TEXTS) -> Select[Any]:
-    """The same, with the fields that `AuditOperation` has as text selected as texts."""
+    """Returns the query of `_operations` with these columns selected as text."""
     columns = (column.cast(Text).label(column.name) if column.name in texts else column for column in _LOG)
     return select(*columns, NAMESPACES.c.name.label("namespace_name")).select_from(_WITH_NAMESPACE)
 
@@ -190,7 +191,7 @@ async def find_operation(
 async def find_row(
     transaction: ReadTransaction, operation_id: UUID, sight: Sight, sequence: int = 0
 ) -> Any | None:
-    """Returns the row of a call's record; of a stream's two the one at `sequence`, or else the later one."""
+    """Returns the row of a call's record; of a stream's two records, the one at `sequence`, or else the later one."""
     return await _find(transaction, _operations(), operation_id, sight, sequence)
 
 
@@ -207,8 +208,9 @@ async def _find(
 async def operations_between(
     transaction: ReadTransaction, after: int, upto: int, sight: Sight, *, most: int, most_bytes: int
 ) -> tuple[list[AuditOperation], bool]:
-    """Records of a stretch of the log that the caller may see, in order, at most `most`, and no more once they have
-    `most_bytes`; and whether there may be more.
+    """Returns records of a range of the log that the caller may see, in order, and whether there may be more.
+
+    At most `most` are returned, and no more once they reach `most_bytes`.
     """
     query = (
         sight.narrow(_shown_operations())
@@ -217,7 +219,7 @@ async def operations_between(
         .limit(most)
     )
     if upto - after <= _FEW:
-        # Most watches get one record at a time, for which a cursor would be three statements.
+        # Most watches read one record at a time, for which a cursor would need three statements.
         few = (await transaction.connection.execute(query)).all()
         count = _fitting(few, most_bytes, _TEXTS)[0]
         return [_operation(row) for row in few[:count]], count < len(few)
@@ -235,8 +237,9 @@ async def exported_records(
     most: int,
     most_bytes: int,
 ) -> list[Any]:
-    """Rows of a stretch of the log that the caller may see and that a filter finds, in order, at most `most`, and no
-    more once they have `most_bytes`; their bodies, headers and metadata as texts.
+    """Returns rows of a range of the log that the caller may see and that match a filter, in order.
+
+    At most `most` are returned, and no more once they reach `most_bytes`. Bodies, headers and metadata are text.
     """
     query = (
         sight.narrow(_shown_operations(_EXPORTED_TEXTS))
@@ -251,7 +254,7 @@ async def exported_records(
 async def _within(
     transaction: ReadTransaction, query: Select[Any], most_bytes: int, texts: Collection[str]
 ) -> tuple[list[Any], bool]:
-    """The rows of a query until their texts have so many bytes, and whether that has cut it."""
+    """Returns the rows of a query until their texts reach `most_bytes`, and whether this cut the result."""
     rows: list[Any] = []
     left, share = most_bytes, Share()
     async with aclosing(transaction.connection.slices(query)) as slices:
@@ -266,7 +269,7 @@ async def _within(
 
 
 def _fitting(rows: Sequence[Any], most_bytes: int, texts: Collection[str]) -> tuple[int, int]:
-    """How many of the rows there are until their texts have so many bytes, and how many they have."""
+    """Returns the number of rows until their texts reach `most_bytes`, and the bytes that these have."""
     size = 0
     for count, row in enumerate(rows, start=1):
         size += sum(len(row[name] or "") for name in texts)
@@ -276,7 +279,7 @@ def _fitting(rows: Sequence[Any], most_bytes: int, texts: Collection[str]) -> tu
 
 
 async def stored_records(transaction: ReadTransaction, after: int, upto: int) -> Sequence[Any]:
-    """Every row of a stretch of the log, as it is stored, in order. For the system role."""
+    """Returns every row of a range of the log, as it is stored, in order. For the system role."""
     query = (
         select(OPERATION_LOGS)
         .where(_LOG.sequence > after, _LOG.sequence <= upto)
@@ -286,7 +289,7 @@ async def stored_records(transaction: ReadTransaction, after: int, upto: int) ->
 
 
 async def visible_records(transaction: ReadTransaction, after: int, upto: int, sight: Sight) -> Sequence[Any]:
-    """The rows of a stretch of the log that the caller may see, as they are stored, in order."""
+    """Returns the rows of a range of the log that the caller may see, as they are stored, in order."""
     query = (
         sight.narrow(select(OPERATION_LOGS))
         .where(_LOG.sequence > after, _LOG.sequence <= upto)
@@ -296,8 +299,9 @@ async def visible_records(transaction: ReadTransaction, after: int, upto: int, s
 
 
 async def drop_records(transaction: ReadTransaction) -> Sequence[dict[str, Any]]:
-    """Returns the metadata of the newest retention records, which list dropped stretches, newest first. For
-    the system role.
+    """Returns the metadata of the newest retention records, which list dropped ranges, newest first.
+
+    For the system role.
     """
     query = (
         select(_LOG.metadata)
@@ -309,13 +313,14 @@ async def drop_records(transaction: ReadTransaction) -> Sequence[dict[str, Any]]
 
 
 async def sequences_outside(transaction: ReadTransaction) -> Sequence[int]:
-    """Returns the sequences of records outside of the log, at most 1,000. For the system role."""
+    """Returns the sequences of records outside of the log's range, at most 1,000. For the system role."""
     return (await transaction.connection.execute(_OUTSIDE)).scalars()
 
 
 async def oldest_sequence(transaction: ReadTransaction) -> int:
-    """Returns the sequence of the oldest kept record, whether the caller may see it or not; 1 if there is
-    none. For the system role.
+    """Returns the sequence of the oldest stored record, whether the caller may see it or not; 1 if there is none.
+
+    For the system role.
     """
     found = (await transaction.connection.execute(select(func.min(_LOG.sequence)))).scalar_one()
     return int(found or 1)
@@ -385,15 +390,15 @@ def _stats(row: Any) -> UserOperationStats:
 
 
 async def partition_facts(transaction: ReadTransaction, bounds: Mapping[str, Any]) -> Any:
-    """Returns the facts that keep the records of a partition between the times `lower` and `upper`, as a row.
+    """Returns the facts that decide whether a partition between the times `lower` and `upper` is kept, as a row.
 
-    `last` is the newest place, None where it is empty, `sealed` the newest place that a signed head covers, `held`
-    whether a namespace with a record there is under legal hold.
+    `last` is the newest sequence, None if the partition is empty; `sealed` the newest sequence that a sealed head
+    covers; `held`: whether a namespace with a record in the partition is under legal hold.
     """
     return (await transaction.connection.execute(_PARTITION_FACTS, bounds)).one()
 
 
 async def stretches(transaction: ReadTransaction, bounds: Mapping[str, Any], most: int) -> list[Stretch]:
-    """The places of the log that a partition between the times `lower` and `upper` holds, at most `most` stretches."""
+    """Returns the ranges of sequences in a partition between the times `lower` and `upper`, at most `most` ranges."""
     rows = await transaction.connection.execute(_STRETCHES, {**bounds, "most": most})
     return [(row.first, row.last) for row in rows]

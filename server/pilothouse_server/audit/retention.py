@@ -1,16 +1,16 @@
-"""Drops old records of the audit log, and records which stretches it dropped.
+"""Drops old records of the audit log, and records which ranges it dropped.
 
 A partition is dropped completely or kept. It is kept while no sealed head covers all of its records, while a required
-sink lacks some of them, while it has records of a namespace under legal hold, and if a record differs from the tree:
-otherwise somebody could make a record old to have it dropped, together with the trace of that.
+sink lacks some of them, while it has records of a namespace under legal hold, and if a record differs from the tree.
+Otherwise somebody could backdate a record to have it dropped together with the evidence.
 
-Before partitions are dropped, a record lists the stretches of the log that they hold, and all stretches that were
-dropped before. So the newest such record distinguishes retention from tampering, also once older ones are dropped. The
-keys of the log sign it, so that nobody else can write one, and it is written again when another key signs. The hashes
-of records are not in partitions and stay for ever (`audit_tree`).
+Before partitions are dropped, a record lists their ranges of the log, and all ranges that were dropped before. So the
+newest such record distinguishes retention from tampering, even after older ones are dropped. The keys of the log sign
+it, so that nobody else can write one, and it is written again when another key signs. The hashes of records are not in
+partitions and stay permanently (`audit_tree`).
 
-If the server ends after the record was written, the next run drops the partition: a record that lists too much is no
-fault.
+If the server ends after the record was written, the next run drops the partition: a record that lists too much is not
+a fault.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ HELD = Gauge(
 _TOO_MANY = "too many stretches"
 _NOT_INTACT = "not intact"
 _REASONS = ("not sealed", "a sink lacks records", "legal hold", _TOO_MANY, _NOT_INTACT)
-# A record of more stretches would be too long.
+# A record of more ranges would be too long.
 _MOST_STRETCHES = 1000
-# The most of one partition that are read; those of several partitions that are dropped together may be one stretch.
+# The most ranges that are read of one partition; ranges of adjacent partitions may be joined.
 _MOST_READ = 50_000
 
-# (last sequence of a partition) → whether everybody who has to has the records up to there
+# (last sequence of a partition) → whether every required sink has the records up to there
 Delivered = Callable[[int], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """Drops old records; `delivered` returns how far the required sinks have acknowledged the log."""
+    """Drops old records; `delivered` returns whether the required sinks have acknowledged the log up to a sequence."""
 
     store: Store
     partitions: Partitions
@@ -60,7 +60,7 @@ class Retention:
     audit_log: Dropping
 
     async def drop_older(self, before: datetime) -> list[str]:
-        """Drops the partitions of the log that hold nothing at or after `before`, and that nothing keeps.
+        """Drops the partitions of the log without records at or after `before`, unless they must be kept.
 
         Returns their names, oldest first. Raises as `Partitions.drop_older`.
         """
@@ -85,12 +85,12 @@ class Retention:
         return await self.partitions.drop_named(AUDIT_LOG, [name for name, _ in going])
 
     async def _facts(self, partition: Partition[datetime]) -> Any:
-        """The facts about the records of a partition that decide whether it is kept."""
+        """Returns the facts about the records of a partition that decide whether it is kept."""
         async with self.store.system_read() as transaction:
             return await repository.partition_facts(transaction, _bounds(partition))
 
     async def _kept_by(self, facts: Any) -> str:
-        """Why a partition stays; '' where it may go."""
+        """Returns why a partition is kept; '' if it may be dropped."""
         if facts.last is None:
             return ""
         if facts.last > facts.sealed:
@@ -100,18 +100,18 @@ class Retention:
         return "" if await self.delivered(facts.last) else "a sink lacks records"
 
     async def _stretches(self, partition: Partition[datetime]) -> list[Stretch]:
-        """The places of the log that a partition holds."""
+        """Returns the ranges of the log that a partition contains."""
         async with self.store.system_read() as transaction:
             return await repository.stretches(transaction, _bounds(partition), _MOST_READ)
 
     async def _doubted(self, found: Sequence[Stretch]) -> str:
-        """Why records stay although nothing keeps them; '' where they may go."""
+        """Returns why records are unverified, and so kept; '' if they may be dropped."""
         if len(found) == _MOST_READ:
             return _TOO_MANY
         return "" if await self.audit_log.intact(found) else _NOT_INTACT
 
     async def _tell(self, going: Sequence[tuple[str, Sequence[Stretch]]]) -> bool:
-        """Leaves the record; none for partitions that hold nothing. False where it would be too long."""
+        """Writes the record, unless it would add nothing. Returns False if it would be too long."""
         found: list[Stretch] = []
         for _, stretches in going:
             found = merged(found, stretches)
@@ -134,8 +134,8 @@ class Retention:
         return True
 
     async def _told(self) -> tuple[list[Stretch], bool]:
-        """Returns the dropped stretches of the newest record that the log has signed, and whether every
-        current key has signed it.
+        """Returns the dropped ranges of the newest record that the log has signed, and whether every present key has
+        signed it.
         """
         async with self.store.system_read() as transaction:
             told = list(await repository.drop_records(transaction))
@@ -147,7 +147,7 @@ class Retention:
 
 
 def merged(before: Sequence[Stretch], found: Sequence[Stretch]) -> list[Stretch]:
-    """Returns stretches in order; adjacent and overlapping ones are joined."""
+    """Returns ranges in order; adjacent and overlapping ones are joined."""
     result: list[Stretch] = []
     for first, last in sorted([*before, *found]):
         if result and first <= result[-1][1] + 1:

@@ -1,18 +1,19 @@
-"""Grows the tree over the audit log, and seals its heads: at least once a period while there is something new.
+"""Grows the tree over the audit log, and seals its heads: at least once a period if there are new records.
 
-Every server does this; the row of the tree's size lets one at a time grow it, in steps that are short. So any
-server continues where another one stopped, and records that were numbered while no sealer ran become leaves
-like all others.
+Every server does this. The row of the tree's size is the lock under which one server at a time grows the tree, in short
+steps. So any server continues where another one stopped, and records that were numbered while no sealer ran become
+leaves like all others.
 
-A head is signed only where the tree proves to continue the last one (`audit.kept_heads`): its row must bear the same
-root and note, and a consistency proof from it must lead to the new root. A server that keeps no head of the present
-history trusts the newest one in the database with a valid signature. A contradiction stops sealing for good, on all
-servers, until a person begins another history; an error line, a metric and an alarm record report it. A record that
-is missing while the tree grows does not stop it: its leaf has no hash, and verification reports that for ever.
+A head is signed only if the tree provably continues the last head (`audit.kept_heads`): the row of the last head must
+have the same root and note, and a consistency proof from it must lead to the new root. A server that has no kept head
+of the present history trusts the newest one in the database with a valid signature. A contradiction stops sealing
+permanently, on all servers, until a person begins another history; an error line, a metric and an alarm record report
+it. A record that is missing while the tree grows does not stop it: its leaf has no hash, and verification reports that
+permanently.
 
-Where the database went back, heads of another line of records have been given out. The log continues under its name
-with the new history's appended, so that no head contradicts another of its origin; the first head of a history names
-the head that it follows. Since a database that went back looks like a contradiction, the feed looks for that first.
+When the database is rewound, heads of other records have already been published. The log continues under its name with
+the new history's appended, so that no head contradicts another of its origin. The first head of a history names the
+head that it follows. A rewound database looks like a contradiction, so the feed checks for a rewind first.
 """
 
 from __future__ import annotations
@@ -52,16 +53,16 @@ STOPPED = Gauge(
     ),
 )
 
-# So many leaves a transaction: some ten milliseconds.
+# Leaves per transaction: some ten milliseconds.
 _STEP = 4096
-# Others have the event loop between so many leaves: the leaves of a step take ten milliseconds.
+# Leaves that are processed before other tasks run: the leaves of a step take ten milliseconds.
 _PART = 256
-# Requested heads are sealed no faster.
+# The shortest time between two heads, also if callers request them.
 _LEAST_SECONDS = 1.0
 _NO_HASH = bytes(merkle.HASH_BYTES)
-# Heads whose signatures nobody knows are passed over, at most so many.
+# The most heads that are read in search of one with a known signature.
 _MOST_LOOKED_AT = 1000
-# Of the error that callers get while no head is signed.
+# The reason of the error that callers get while no head is signed.
 STOPPED_REASON = "AUDIT_LOG_CONTRADICTS_ITS_HEAD"
 
 
@@ -74,14 +75,14 @@ class _Contradiction(Exception):
 
 
 async def _nothing() -> None:
-    """Does nothing: the check for a rewind of a sealer without a feed."""
+    """Does nothing: the rewind check of a sealer without a feed."""
 
 
 class Sealer:
     """The sealer of one server; `run` is its task.
 
-    `newest` returns the newest record's sequence as far as this server knows, and costs nothing. `look_again` returns
-    once the feed has looked whether the database went back.
+    `newest` returns the sequence of the newest record that this server knows, without a query. `look_again` returns
+    once the feed has checked for a rewind.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class Sealer:
         """Names the log at the first start.
 
         Raises:
-            SettingsError: it has another name already. Unavailable: the database is away.
+            SettingsError: it has another name already. Unavailable: the database is unavailable.
         """
         async with self._store.system_read() as transaction:
             state = await audit_tree.read(transaction)
@@ -124,7 +125,7 @@ class Sealer:
             )
 
     async def run(self) -> None:
-        """Seals until cancelled; a database that is away is waited for."""
+        """Seals until cancelled; waits while the database is unavailable."""
         while True:
             await asyncio.sleep(self._period)
             if self._newest() in (0, self._known):
@@ -132,28 +133,28 @@ class Sealer:
             try:
                 await self.seal()
             except PilothouseError as error:
-                # A stop was logged once, by the server that found it.
+                # A stop was logged once, by the server that detected it.
                 if error.reason != STOPPED_REASON:
                     log.warning("the audit log cannot be sealed", reason=error.reason)
 
     async def close(self) -> None:
-        """Returns once no seal is being made any more."""
+        """Cancels a seal in progress, and returns once it has ended."""
         if self._at_work is not None:
             await cancel_and_wait(self._at_work)
 
     async def seal(self) -> Seal:
-        """Grows the tree over all that is in the log, and seals its head; callers at the same time share the work.
+        """Grows the tree over all records of the log, and seals its head; concurrent callers share the work.
 
         Raises:
             FailedPrecondition: the log contradicts a head that was signed, now or before (STOPPED_REASON).
-            NotFound: the log has no record yet. Unavailable: the database is away.
+            NotFound: the log has no record yet. Unavailable: the database is unavailable.
         """
         if self._at_work is None or self._at_work.done():
             self._at_work = asyncio.create_task(self._seal_soon(), name="seal the audit log")
         return await asyncio.shield(self._at_work)
 
     async def covering(self, size: int) -> Seal:
-        """Returns the newest head; it has at least so many leaves if the log has them. Raises as `seal`."""
+        """Returns the newest head; it has at least `size` leaves if the log has them. Raises as `seal`."""
         async with self._store.system_read() as transaction:
             seal = await audit_tree.newest_seal(transaction)
         if seal is not None and seal.size >= size:
@@ -161,7 +162,7 @@ class Sealer:
         return await self.seal()
 
     async def tampered(self, history: str, found: str) -> None:
-        """Learns that the feed began this history because somebody rewrote records; no head of it is signed."""
+        """Stops sealing in a history that the feed began because somebody rewrote records."""
         FAULTS.labels("record").inc()
         STOPPED.set(1)
         await self._kept.stop(history, found)
@@ -173,7 +174,7 @@ class Sealer:
         try:
             seal, history = await self._steps()
         except _Contradiction:
-            # A database that went back has a new history once the feed has looked, and heads of another origin.
+            # After a rewind, the feed's check gives the database a new history, and so heads of another origin.
             await self._look_again()
             seal, history = await self._steps_or_stop()
         self._sealed_at = loop.time()
@@ -205,7 +206,7 @@ class Sealer:
                 seal = await self._step(transaction, state)
             if seal is not None:
                 return seal, state.head_history
-            # A server that catches up leaves half of the time to others.
+            # A server that catches up pauses for as long as its step took.
             await asyncio.sleep(loop.time() - began)
 
     def _stopped(self, state: TreeState) -> str:
@@ -241,7 +242,7 @@ class Sealer:
         return _stopped_error(words)
 
     async def _step(self, transaction: Transaction, state: TreeState) -> Seal | None:
-        """Takes some records into the tree; seals it where these were all."""
+        """Adds some records to the tree; returns its sealed head once it has all records, else None."""
         kept = self._kept.of(state.head_history)
         if kept is not None and kept.checkpoint.size > state.size:
             raise _cut(kept.checkpoint.size, state.size)
@@ -253,7 +254,7 @@ class Sealer:
         return await self._head(transaction, replace(state, size=edge.size, edge=edge.levels), kept)
 
     async def _head(self, transaction: Transaction, state: TreeState, kept: KeptHead | None) -> Seal:
-        """The head of a tree that has grown, if it continues those before it. Raises _Contradiction."""
+        """Returns the head of a tree that has grown, if it continues earlier heads. Raises _Contradiction."""
         origin, root = origin_of(state), Edge(state.size, state.edge).root()
         newest = await self._newest_valid(transaction, state, origin)
         if kept is not None:
@@ -278,7 +279,7 @@ class Sealer:
         return seal
 
     async def _newest_valid(self, transaction: Transaction, state: TreeState, origin: str) -> Seal | None:
-        """The newest head of an origin that a known key has signed; where none has, the newest of unknown keys."""
+        """Returns the newest head of an origin that a known key has signed, else the newest with unknown keys only."""
         verifiers, unknown = self.identity.verifiers(state), None
         for seal in await audit_tree.newest_seals_of(transaction, origin, most=_MOST_LOOKED_AT):
             if seal.size > state.size:
@@ -294,7 +295,7 @@ class Sealer:
         return unknown
 
     async def _check_kept(self, transaction: Transaction, state: TreeState, kept: KeptHead) -> None:
-        """Returns whether the database has the head that this server keeps. Raises _Contradiction."""
+        """Checks that the database has the head that this server keeps. Raises _Contradiction."""
         size = kept.checkpoint.size
         if kept.checkpoint.origin not in {origin_of(state), *self.identity.names(state)}:
             words = f"the log is called {origin_of(state)}; its last head is of {kept.checkpoint.origin}"
@@ -302,14 +303,14 @@ class Sealer:
         row = await audit_tree.seal_at(transaction, size)
         if row is None:
             raise _Contradiction(f"its sealed head of {size} leaves is gone", size)
-        # Witnesses add signatures after those that were kept.
+        # Witnesses append their signatures to the note that was kept.
         if row.root != kept.checkpoint.root or not row.note.startswith(kept.note):
             raise _Contradiction(f"its sealed head of {size} leaves was altered", size)
 
     async def _check_continues(
         self, transaction: Transaction, state: TreeState, head: Checkpoint, root: bytes
     ) -> None:
-        """Whether the tree proves to begin with that of a head. Raises _Contradiction."""
+        """Checks that the tree begins with the tree of a head. Raises _Contradiction."""
         try:
             spans = merkle.consistency_spans(head.size, state.size)
             proof = (await proofs.nodes(transaction, state, spans)).spans(spans)
@@ -321,7 +322,7 @@ class Sealer:
             raise _Contradiction(f"its first {head.size} leaves are not those of its sealed head", head.size)
 
     async def _followed(self, transaction: Transaction, state: TreeState) -> str:
-        """The head before the first one of a history: the last that this server keeps, or the newest valid one."""
+        """Returns the head before the first one of a history: the last that this server keeps, or the newest valid."""
         kept = self._kept.newest()
         if kept is not None and self.identity.is_of_log(kept.checkpoint, state):
             return kept.checkpoint.reference
@@ -353,7 +354,7 @@ def _cut(size: int, found: int) -> _Contradiction:
 
 
 def _stopped_error(reason: str) -> FailedPrecondition:
-    """The error for callers that request a head of a log that contradicts an earlier head."""
+    """Returns the error for callers that request a head of a log that contradicts an earlier head."""
     return FailedPrecondition(
         (
             f"no head is signed, because the audit log contradicts an earlier head or record: {reason}; "

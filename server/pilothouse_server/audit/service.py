@@ -32,9 +32,9 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.watch import resume_token
 from pilothouse_server.watch.resume_token import Position
 
-# Records that a late watch reads in one go: there may be hundreds of watches with slow readers.
+# The most records, and bytes, that a late watch reads at a time: there may be hundreds of watches with slow readers.
 _STRETCH, _STRETCH_BYTES = 500, 256 * 1024
-# Seconds between two answers about the progress of a verification.
+# Seconds between two responses about the progress of a verification.
 _PROGRESS_SECONDS = 0.5
 
 _WATCH = "/pilothouse.audit.v1.AuditService/WatchOperations"
@@ -59,7 +59,7 @@ class AuditService(AuditSinkCalls):
         page = wire.page_request(call, self._page_key, request.namespace)
         await self._watches.feed.settled()
         async with call.read(replica=True) as transaction:
-            # Read first, so the page has every record up to there.
+            # Read before the page, so that the page has every record up to this head.
             head = await stream_head(transaction)
             sight = await _sight(call, transaction, request.namespace)
             found, next_page = await operations.list_operations(transaction, page, sight)
@@ -95,15 +95,15 @@ class AuditService(AuditSinkCalls):
     ) -> AsyncIterator[pb.WatchOperationsResponse]:
         """Watches records in the order of the log.
 
-        A record may be numbered while a watcher looks, never before one that is seen: sequences are given
-        under the lock that is held until the commit.
+        A record may be numbered while a watch reads, but never before a record that was read: sequences are assigned
+        under a lock that is held until the commit.
         """
         mask = read_mask.of_request(request, pb.Operation)
         operations.check_filter(request.filter)
         await self._watches.feed.settled()
         hub = self._watches.hub
         records = hub.records
-        # Hundreds of watches of one user wake together; they must not delay the calls of others.
+        # Hundreds of watches of one user wake at the same time; they must not delay the calls of other users.
         looks = self._watches.looks
         async with looks.seat(call.user_id), call.read(snapshot=True) as transaction:
             head = await stream_head(transaction)
@@ -166,7 +166,7 @@ class AuditService(AuditSinkCalls):
                 last_sent = loop.time()
 
     async def GetAuditHead(self, request: pb.GetAuditHeadRequest, call: Call) -> pb.GetAuditHeadResponse:
-        """Returns a sealed head; seals the first one where none was."""
+        """Returns a sealed head; seals one if there is none."""
         head = await self._head(call, request.size)
         if request.witnessed and not head.witnessed:
             seal = await published(call.store, self._sealer.identity.policy)
@@ -237,8 +237,8 @@ class AuditService(AuditSinkCalls):
         try:
             head = await self._sealer.seal()
         except FailedPrecondition as error:
-            # The verification below finds the fault and its place. However, it does not find that heads which
-            # this server has seen are missing.
+            # The verification below finds the fault and its position. But it does not detect that heads which this
+            # server has seen are missing.
             head, refused = None, error.message
         async with call.store.system_read() as transaction:
             state = await audit_tree.read(transaction)
@@ -289,7 +289,7 @@ class AuditService(AuditSinkCalls):
 
         async for found in exporting.export(call.store, read, request.after_sequence, head.size):
             answer = messages.exported(found).SerializeToString()
-            # While a slow reader takes it, nothing else is held.
+            # While a slow reader receives the response, nothing else stays in memory.
             found.clear()
             yield answer
             del answer
@@ -302,7 +302,7 @@ class AuditService(AuditSinkCalls):
         yield pb.ExportAuditLogResponse(done=True, sees_all=sees_all, dropped=dropped)
 
     async def _head(self, call: Call, size: int) -> Head:
-        """The head of a size, or the newest one."""
+        """Returns the head of a size, or the newest one."""
         if size:
             async with call.store.system_read() as transaction:
                 seal = await proofs.sealed_head(transaction, size)
@@ -311,7 +311,7 @@ class AuditService(AuditSinkCalls):
         return await self._with_keys(call, seal)
 
     async def _newest(self, call: Call) -> Head:
-        """A head over all that was recorded until now."""
+        """Returns a head over all records until now."""
         return await self._with_keys(call, await self._sealer.seal())
 
     async def _with_keys(self, call: Call, seal: Seal) -> Head:
@@ -337,7 +337,7 @@ class AuditService(AuditSinkCalls):
     async def _resumed(
         self, token: str, call: Call, tokens: resume_token.TokenIssuer, head: StreamHead
     ) -> tuple[int, bytes]:
-        """Where a token stands, if that is a place in this log that is still kept."""
+        """Returns the position and mark of a token; raises if the log no longer has this position."""
         async with call.store.system_read() as transaction:
             oldest = await operations.oldest_sequence(transaction)
             position = tokens.read(token, oldest_revision=oldest)
@@ -350,13 +350,13 @@ class AuditService(AuditSinkCalls):
 
 
 async def _oldest(call: Call) -> int:
-    """The oldest record that is kept."""
+    """Returns the sequence of the oldest record that is stored."""
     async with call.store.system_read() as transaction:
         return await operations.oldest_sequence(transaction)
 
 
 async def _check_namespace(call: Call, transaction: ReadTransaction, namespace_id: int | None) -> None:
-    """Raises NotFound if the watched namespace is gone, even if another one has its name."""
+    """Raises NotFound if the watched namespace was deleted, even if another one has its name."""
     if namespace_id is None:
         return
     try:
@@ -375,8 +375,8 @@ async def _sight(call: Call, transaction: ReadTransaction, namespace: str) -> Si
 
 
 def _own(call: Call) -> int:
-    """Returns the user whose records are visible in every namespace: the caller; nobody for a key that is
-    limited to some namespaces.
+    """Returns the user whose records are visible in every namespace: the caller, or 0 for a key that is limited to some
+    namespaces.
     """
     return 0 if call.caller.narrowed else call.user_id
 

@@ -1,4 +1,4 @@
-"""The audit log and its view, as far as they are queried here."""
+"""The audit log and its view: the columns that are queried here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The tree over the audit log as C2SP tlog-tiles: its paths and their content. All of it is public by nature.
+"""The tree over the audit log as C2SP tlog-tiles: its paths and their content. All of it is public.
 
     checkpoint                      the newest sealed head
-    tile/<level>/<index>[.p/<width>]     hashes, 256 of them where no width is given
+    tile/<level>/<index>[.p/<width>]     hashes, 256 of them if no width is given
     tile/entries/<index>[.p/<width>]     the leaves' data, each with its length before it
 
 An index is written in groups of three digits, all but the last with `x` before: 1234067 is `x001/x234/067`.
@@ -40,7 +40,7 @@ class TilePath:
         """Reads a path. Raises InvalidArgument."""
         found = _PATH.fullmatch(path)
         groups = found["index"].split("/") if found else []
-        # No index has groups of zeros before it.
+        # An index has no leading group of zeros.
         if found is None or (len(groups) > 1 and groups[0] == "x000"):
             raise invalid("path", "must be that of a tile, such as tile/0/x001/067 or tile/entries/000.p/5")
         entries = found["level"] == "entries"
@@ -57,7 +57,7 @@ class TilePath:
 
 
 async def read(transaction: ReadTransaction, path: TilePath) -> bytes:
-    """A tile, or as much of it as the path names. Raises NotFound where the tree does not reach so far."""
+    """Returns a tile, or the part of it that the path names. Raises NotFound if the tree is too small."""
     place = (path.level, path.index)
     state = await audit_tree.read(transaction)
     hashes = Edge(state.size, state.edge).tiles().get(place, b"")

@@ -1,4 +1,4 @@
-"""The tree over the audit log served to everybody by HTTP, as C2SP tlog-tiles, and nothing else."""
+"""Serves the tree over the audit log to everybody by HTTP, as C2SP tlog-tiles, and nothing else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHORT = "no-cache"
 
 
 class TilesServer:
-    """The listener. `shared`: other processes of this server listen on the same address."""
+    """The HTTP listener. `shared`: other processes of this server listen on the same address."""
 
     def __init__(self, store: Store, policy: Policy, address: str, *, shared: bool) -> None:
         self._store = store
@@ -32,7 +32,7 @@ class TilesServer:
         self.port = 0
 
     async def start(self) -> None:
-        """Listens. Raises SettingsError where the address cannot be had."""
+        """Starts to listen. Raises SettingsError if the address cannot be used."""
         from aiohttp import web
 
         application = web.Application(client_max_size=1024)

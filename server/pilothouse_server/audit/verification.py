@@ -28,7 +28,7 @@ from pilothouse_server.store import audit_records, audit_tree
 from pilothouse_server.store.audit_tree import Seal, TreeState
 from pilothouse_server.store.unit_of_work import Store
 
-# (after, upto) → the rows of a stretch of the log that a caller may see
+# (after, upto) → the rows of a range of the log that a caller may see
 Visible = Callable[[int, int], Awaitable[Sequence[Any]]]
 
 # Full tiles that are read at a time: 1,024 leaves.
@@ -38,7 +38,7 @@ MOST_FINDINGS = 1000
 
 
 class Fault(Enum):
-    """The kinds of fault in a stretch of the log."""
+    """The kinds of fault in a range of the log."""
 
     ALTERED = "altered"
     MISSING = "missing"
@@ -57,7 +57,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class VerificationFinding:
-    """A fault, from the first to the last record of a stretch."""
+    """A fault in a range of records, from `first` to `last`."""
 
     fault: Fault
     first: int
@@ -76,7 +76,7 @@ class VerificationReport:
     former_heads: int = 0
     done: bool = False
     findings: list[VerificationFinding] = field(default_factory=list)
-    # More than are kept were found.
+    # Whether more findings exist than are stored.
     more: bool = False
 
     def add(self, finding: VerificationFinding) -> None:
@@ -106,8 +106,8 @@ class VerificationReport:
 class Verification:
     """One walk over the log. `kept`: a checkpoint that the caller has kept, which this log's key has signed.
 
-    With `visible` only the records that it returns are verified against the tree; missing records are not
-    noticed.
+    With `visible`, only the records that it returns are verified against the tree; missing records are not
+    detected.
     """
 
     def __init__(
@@ -124,9 +124,9 @@ class Verification:
         self._kept = kept
         self._identity = identity
         self._verifiers: Sequence[Verifier] = identity.verifiers(state)
-        # Whether a head was found that a key has signed which is known.
+        # Whether a head was found that a known key has signed.
         self._known_key = False
-        # Of the last head of a former key: its size, and the keys that it names.
+        # The size of the last head of a former key, and the keys that signed it.
         self._former: tuple[int, frozenset[bytes]] | None = None
         self.report = VerificationReport(total=state.newest)
         self._dropped = Dropped()
@@ -134,11 +134,11 @@ class Verification:
         self._frontier = Frontier()
         self._seals: list[Seal] = []
         self._seals_read = 0
-        # Up to here the tree is that of a sealed head; None once one was contradicted, as all after it are then.
+        # The size of the last head that matches the tree; None after a mismatch, because no later head matches then.
         self._good: int | None = 0
 
     async def run(self) -> AsyncIterator[VerificationReport]:
-        """Yields the report as it grows; the last one is done. Raises Unavailable."""
+        """Yields the report as it grows; the last one has `done`. Raises Unavailable."""
         await self._read_dropped()
         for place in range(0, self._state.size, _TILES * merkle.WIDTH):
             yield self.report
@@ -158,7 +158,7 @@ class Verification:
         yield self.report
 
     async def records_between(self, first: int, last: int) -> None:
-        """Verifies the records of a stretch against their leaves in the tree, and nothing else."""
+        """Verifies the records of a range against their leaves in the tree, and nothing else."""
         step = _TILES * merkle.WIDTH
         for low in range(first - 1, last, step):
             high = min(last, low + step)
@@ -174,7 +174,7 @@ class Verification:
         return finding.fault is Fault.MISSING and self._dropped.holds(finding.first, finding.last)
 
     async def _stretch(self, first: int) -> None:
-        """The leaves from one on: their data, the tiles above them, the heads over them, and their records."""
+        """Verifies a range of leaves: their data, the tiles above them, the heads over them, and their records."""
         upto = min(self._state.size, first + _TILES * merkle.WIDTH)
         async with self._store.system_read() as transaction:
             data = await self._leaf_data(transaction, first, upto)
@@ -197,7 +197,7 @@ class Verification:
         return data
 
     async def _tiles_above(self, transaction: Any, data: Sequence[bytes]) -> None:
-        """Whether the tiles that are full with these leaves are those that are stored."""
+        """Checks the stored tiles above the leaves that these leaves complete."""
         full = {(tile.level, tile.position): tile.hashes for tile in self._edge.grow(data) if tile.level > 0}
         stored = await audit_tree.tiles(transaction, set(full))
         for (level, position), hashes in full.items():
@@ -224,8 +224,8 @@ class Verification:
                 and self._kept.size == size
                 and self._frontier.root() != self._kept.root
             ):
-                # Heads that are kept here prove nothing about it: an attacker who altered the log may have
-                # sealed it again.
+                # The heads in the database prove nothing about this: an attacker who altered the log may have sealed it
+                # again.
                 self.report.add(
                     VerificationFinding(Fault.CHECKPOINT, 1, size, "not the log of the checkpoint")
                 )
@@ -260,9 +260,10 @@ class Verification:
             self._good = None
 
     def _opened(self, size: int, note: str) -> Checkpoint:
-        """The head of a note, also of a former key that nobody has named, before the first that a known key has signed.
+        """Returns the checkpoint of a note.
 
-        Its content is compared with the tree, too, and the later head binds the tree. Raises NoteError.
+        Before the first head of a known key, former keys that nobody has named are accepted too: the content is
+        compared with the tree, and a later head of a known key covers it. Raises NoteError.
         """
         try:
             checkpoint, _ = notes.opened(note, self._verifiers)
@@ -280,7 +281,7 @@ class Verification:
         return checkpoint
 
     def _hand_over(self, size: int, note: str) -> None:
-        """While one key replaces another, both sign: a head that shares no key with the next one was not signed so."""
+        """Adds a finding if a former head shares no key with the next one: while a key is replaced, both keys sign."""
         names = self._identity.names(self._state)
         keys = frozenset(value[: notes.ID_BYTES] for name, value in notes.parse(note)[1] if name in names)
         if self._former is not None and not keys & self._former[1]:
@@ -299,8 +300,9 @@ class Verification:
         self.report.add(VerificationFinding(Fault.TREE, low + 1, high, words))
 
     async def _verify(self, after: int, upto: int, expected: Mapping[int, bytes]) -> None:
-        """Reads the records of a stretch and verifies them. For a user's verification only one record at a
-        time is in memory.
+        """Reads the records of a range and verifies them.
+
+        For a caller's verification, one range for each user is in memory at a time.
         """
         async with read_slice():
             await self._records(after, upto, expected, await self._rows(after, upto))
@@ -314,7 +316,7 @@ class Verification:
     async def _records(
         self, after: int, upto: int, expected: Mapping[int, bytes], rows: Sequence[Any]
     ) -> None:
-        """Compares the records of a stretch with their hashes in the tree."""
+        """Compares the records of a range with their hashes in the tree."""
         position, share = after, Share()
         for row in rows:
             sequence = row.sequence
@@ -332,7 +334,7 @@ class Verification:
 
     def _absent(self, first: int, last: int) -> None:
         if self._visible is not None:
-            # Others' records may stand there.
+            # Records of other users may be at these positions.
             return
         for sequence in range(first, last + 1):
             if self._dropped.holds(sequence, sequence):
@@ -341,7 +343,7 @@ class Verification:
                 self.report.of_record(Fault.MISSING, sequence)
 
     async def _tail(self) -> None:
-        """Verifies the records that are in no tree yet, and looks for records beyond the log's end."""
+        """Verifies the records that the tree does not cover yet, and finds records beyond the log's end."""
         for first in range(self._state.size, self._state.newest, _TILES * merkle.WIDTH):
             upto = min(self._state.newest, first + _TILES * merkle.WIDTH)
             await self._verify(first, upto, {})
@@ -349,7 +351,7 @@ class Verification:
             for sequence in await repository.sequences_outside(transaction) if self._visible is None else ():
                 self.report.of_record(Fault.INSERTED, sequence)
             newest = await audit_tree.newest_seal(transaction)
-            # Read after it: the tree has grown by then to all that was sealed while this walked.
+            # Read after the seal, so the tree has grown to all that was sealed during this walk.
             size = (await audit_tree.read(transaction)).size
             if newest is not None and newest.size > size:
                 self._lost_to(newest.size, f"the log was cut: a head of {newest.size} leaves was sealed")

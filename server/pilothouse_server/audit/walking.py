@@ -1,7 +1,7 @@
 """Verifies the log slowly in the background, so faults are found although nobody requests it.
 
-A walk leaves the database alone most of the time, and one server at a time does it (`store.periodic`). It
-reports findings by a log line, a metric and a record of the log.
+A walk pauses most of the time to spare the database, and one server at a time does it (`store.periodic`). A log line, a
+metric and a record of the log report its findings.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FINISHED = Gauge("pilothouse_audit_walk_finished_timestamp_seconds", "When the l
 
 PERIOD_SECONDS = 24 * 3600.0
 DELAY_SECONDS = 600.0
-# Pauses so many times as long as the work before them.
+# A pause is this many times as long as the work before it.
 _LEISURE = 20.0
 _MOST_TOLD = 20
 

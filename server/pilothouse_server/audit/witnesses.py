@@ -1,13 +1,12 @@
 """Heads of the audit log cosigned by witnesses (C2SP tlog-witness, tlog-cosignature).
 
-A witness signs a head only where it continues the one that it signed before, so a log that shows different
-people different things, or takes something back, finds no witness for it. The witness's signature is added to
-the note of the head. While fewer witnesses have signed a head than the policy wants, the head before it is
-the one that is published.
+A witness signs a head only if it continues the one that it signed before. So a log that shows different records to
+different readers, or takes records back, gets no signature. The witness's signature is added to the note of the head.
+The newest head with as many signatures as the policy requires is the one that is published.
 
 A witness that refuses the proof (422), or that has signed a head which this log does not have, proves a fork: somebody
-was shown another log of this origin (EQUIVOCATION). That is an error line, counted apart, and an alarm record, once for
-each witness until it signs again.
+received another log of this origin (EQUIVOCATION). Such responses are counted separately. An error line and an alarm
+record report a fork once for each witness, until the witness signs again.
 """
 
 from __future__ import annotations
@@ -50,12 +49,12 @@ _SECONDS = 10.0
 _PAUSE_SECONDS = 15.0
 _MOST_ANSWER_BYTES = 64 * 1024
 _OK, _CONFLICT, _NOT_CONSISTENT = 200, 409, 422
-# Heads older than so many others are ignored.
+# The number of newest heads among which a head with enough signatures is searched for.
 _MOST_LOOKED_AT = 1000
 
 
 async def published(store: Store, policy: Policy) -> Seal | None:
-    """The newest head that may be published: the newest that enough witnesses have signed."""
+    """Returns the newest head that enough witnesses have signed, so that it may be published; None without any."""
     async with store.system_read() as transaction:
         for seal in await audit_tree.newest_seals(
             transaction, most=1 if policy.wanted == 0 else _MOST_LOOKED_AT
@@ -67,22 +66,22 @@ async def published(store: Store, policy: Policy) -> Seal | None:
 
 @dataclass
 class Witnessing:
-    """Has the newest head signed; `run` is the task of one server, `seal_made` wakes it."""
+    """Gets signatures for the newest head; `run` is the task of one server, and `seal_made` wakes it."""
 
     store: Store
     policy: Policy
-    # Of each witness the size of the head that it signed last, as far as it is known here.
+    # The size of the head that each witness signed last, if this server knows it.
     _sizes: dict[str, int] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     # Witnesses whose proof of a fork has already been reported.
     _forked: set[str] = field(default_factory=set)
 
     def seal_made(self, _seal: Seal) -> None:
-        """Learns that a head was sealed."""
+        """Wakes the task for a new head."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Asks until cancelled; a witness that is away is asked again."""
+        """Requests signatures until cancelled; retries witnesses that are unavailable."""
         from aiohttp import ClientSession, ClientTimeout
 
         async with ClientSession(timeout=ClientTimeout(total=_SECONDS), trust_env=False) as session:
@@ -99,7 +98,10 @@ class Witnessing:
                     pass
 
     async def round(self, session: ClientSession) -> None:
-        """Asks each witness that has not signed the newest head yet, all concurrently. Raises Unavailable."""
+        """Requests a signature of each witness that has not signed the newest head yet, all concurrently.
+
+        Raises Unavailable.
+        """
         async with self.store.system_read() as transaction:
             seal = await audit_tree.newest_seal(transaction)
         if seal is None:
@@ -113,7 +115,7 @@ class Witnessing:
             WITNESSED_SIZE.set(known.size)
 
     async def _add(self, size: int, lines: str) -> None:
-        """Adds signatures to the note of a head, to which another server may add at the same time."""
+        """Adds signatures to the note of a head; another server may add some at the same time."""
         for _ in range(MOST_WITNESSES):
             async with self.store.system_write("seal") as transaction:
                 seal = await audit_tree.seal_at(transaction, size)
@@ -124,7 +126,7 @@ class Witnessing:
                     return
 
     async def _ask(self, session: ClientSession, witness: Witness, seal: Seal) -> str:
-        """The lines of a witness's signatures; '' where it does not sign."""
+        """Returns the lines of a witness's signatures; '' if it does not sign."""
         from aiohttp import ClientError
 
         name, old = witness.key.name, self._sizes.get(witness.key.name, 0)
@@ -156,16 +158,16 @@ class Witnessing:
         return lines
 
     async def _is_fork(self, status: int, answer: str, seal: Seal, old: int) -> bool:
-        """Whether an answer proves that the witness has signed another log of this origin."""
+        """Returns whether a response proves that the witness has signed another log of this origin."""
         if status == _NOT_CONSISTENT:
             return True
         if status != _CONFLICT or not answer.strip().isdecimal():
             return False
         signed = int(answer)
         if signed <= seal.size:
-            # It has a head of this very size, and another root.
+            # The witness has signed a head of the same size with another root.
             return signed == old == seal.size
-        # Another server may have sealed since: what was signed stands in the database before it is shown.
+        # Another server may have sealed in between: a head is stored in the database before a witness receives it.
         async with self.store.system_read() as transaction:
             newest = await audit_tree.newest_seal(transaction)
         return newest is None or newest.size < signed
@@ -208,7 +210,7 @@ class Witnessing:
 
 
 def _log_only(note: str) -> str:
-    """A note as the log signed it: of others' signatures a witness needs none."""
+    """Returns a note with the log's own signatures only; a witness needs no others."""
     text, _, lines = note.rpartition("\n\n")
     return f"{text}\n\n" + "".join(
         line

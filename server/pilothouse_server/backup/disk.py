@@ -1,8 +1,9 @@
 """Disk operations of a backup: one step after the other, by threads of their own.
 
-A disk may hang, such as a network share whose server is gone, and nobody can end a thread that waits for it. So no step
+A disk may hang, such as a network share whose server is down, and nobody can end a thread that waits for it. So no step
 runs on the event loop, nor on asyncio's shared threads, for which a process waits at its end. A caller that waits for a
-step may give it up at any time. The next step begins when it has ended, so that nothing is written after its removal.
+step may give it up at any time. The next step begins only after the previous one has ended, so that nothing is written
+to a folder after its removal.
 
 Errors of the system are translated here, because elsewhere the same errors mean a connection to the database.
 """
@@ -20,11 +21,11 @@ from pilothouse_server.backup.failures import refused, unreadable
 
 T = TypeVar("T")
 
-# So many steps wait for one that hangs; no more are begun.
+# The most steps that run or wait for one that hangs; no more are begun.
 _MOST_WAITING: Final = 4
-# How long a step may take: each reads or writes little, also where all of them take hours.
+# The longest time of a step: each reads or writes little, even if all steps together take hours.
 _ANSWER_SECONDS: Final = 60.0
-# How long somebody who fails waits until what was written is removed.
+# How long a backup that failed waits until its files are removed.
 _CLEARING_SECONDS: Final = 2.0
 
 
@@ -37,7 +38,7 @@ class Disk:
         self._steps = 0
 
     async def run(self, step: Callable[..., T], *given: Any) -> T:
-        """Returns the step's result. A step that is given up before it begins is left out.
+        """Runs a step, and returns its result. A step that is given up before it begins is skipped.
 
         Raises:
             FailedPrecondition: too many steps wait for one that hangs, or the system refuses it.
@@ -54,9 +55,7 @@ class Disk:
             given_up.set()
 
     async def answer(self, step: Callable[..., T], *given: Any) -> T:
-        """The same of a step that takes next to no time, as all of a backup do. Raises FailedPrecondition where it
-        takes a minute.
-        """
+        """Runs a short step, as all steps of a backup are. Raises FailedPrecondition if it takes a minute."""
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 return await self.run(step, *given)
@@ -67,7 +66,7 @@ class Disk:
             ) from None
 
     async def clear(self, step: Callable[[], object]) -> None:
-        """Runs a step after those before it, and waits a moment for it. Its errors are ignored."""
+        """Runs a step after those before it, and waits briefly for it. Its errors are ignored."""
         await asyncio.wait([self._begun(step, lambda: False)], timeout=_CLEARING_SECONDS)
 
     def _translated(self, step: Callable[..., T], *given: Any) -> T:
@@ -86,7 +85,7 @@ class Disk:
                 return
             if failure is not None:
                 done.set_exception(failure)
-                # Nobody may wait for it any more.
+                # Marks the error as retrieved, because nobody may wait for it any more.
                 done.exception()
             elif outcome:
                 done.set_result(outcome[0])
@@ -98,7 +97,7 @@ class Disk:
                 try:
                     if not given_up():
                         outcome.append(step())
-                except Exception as error:  # noqa: BLE001 - handed to who waits
+                except Exception as error:  # noqa: BLE001 - passed to the caller that waits
                     failure = error
             # The loop may have ended.
             with contextlib.suppress(RuntimeError):

@@ -6,7 +6,7 @@ from pilothouse_server.errors import FailedPrecondition
 
 
 def refused(message: str, reason: str) -> FailedPrecondition:
-    """Returns the error for a state that forbids it; `reason` is UPPER_SNAKE, without BACKUP_."""
+    """Returns the error for a state that forbids the operation; `reason` is UPPER_SNAKE, without BACKUP_."""
     return FailedPrecondition(message, reason=f"BACKUP_{reason}")
 
 

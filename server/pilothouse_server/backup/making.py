@@ -1,4 +1,4 @@
-"""Making a backup: check space, dump one snapshot into a folder with a temporary name, hash, rename.
+"""Creates a backup: checks space, dumps one snapshot into a folder with a temporary name, hashes, renames.
 
 If a step fails, the temporary folder is removed, and no folder has the name of a backup.
 """
@@ -27,7 +27,7 @@ from pilothouse_server.backup.sealing import BackupKeys, BackupSealer, Writer
 from pilothouse_server.store.noun_tables import EnvelopeTable
 
 _BLOCK: Final = 1 << 20
-# No more than this waits to be brought to the disk, so that a slow one ends each step in time.
+# The most bytes that are written without fsync, so that each step ends in time on a slow disk.
 _MOST_UNSYNCED_BYTES: Final = 32 << 20
 # Free space to leave in addition to the dump.
 _RESERVE_BYTES: Final = 16 << 20
@@ -35,7 +35,7 @@ DEFAULT_SECONDS: Final = 6 * 3600.0
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that this process may still write there."""
+    """Returns the bytes that this process may still write there."""
     return shutil.disk_usage(folder).free
 
 
@@ -44,8 +44,8 @@ class Plan:
     """The source, target and options of a backup.
 
     `dsn` is that of the maintenance login. `key_file` encrypts; without it nothing is encrypted, and
-    `master_key_file` cannot be included. `seconds` is the longest time for the whole backup. `sealed` are all tables
-    with encrypted values: the manifest names the keys that they need.
+    `master_key_file` cannot be included. `seconds` limits the whole backup. `sealed` are all tables with encrypted
+    values: the manifest names the keys that they need.
     """
 
     dsn: str
@@ -64,7 +64,7 @@ class Plan:
 
 
 async def make(plan: Plan, moment: datetime | None = None) -> Backup:
-    """Makes a backup, of this `moment` or now; returns it complete, under its own name and on the disk.
+    """Creates a backup, named after `moment` or the present time; returns it complete and flushed to the disk.
 
     Raises:
         FailedPrecondition: the message has the reason: no space, no key, no program that is new enough, another
@@ -204,9 +204,9 @@ def _bytes_of(path: Path) -> bytes:
 
 
 async def _keep(begun: Path, path: Path, disk: Disk) -> None:
-    """Brings all of it to the disk, then gives it its name.
+    """Flushes all of it to the disk, then renames it to its final name.
 
-    Where the disk hangs in the last two steps, the backup may bear its name later; it is whole then.
+    If the disk hangs in the last two steps, the backup may get its name later; it is complete then.
     """
     for file in await disk.answer(lambda: list(begun.iterdir())):
         await disk.answer(file.chmod, 0o600)

@@ -1,10 +1,9 @@
 """The manifest of a backup, and its folder.
 
-Every byte of a backup is under a SHA-256: the files' stand in `manifest.json`, and SHA256SUMS holds theirs
-and the manifest's. SHA256SUMS itself must equal, byte for byte, the sums computed from the present files. So
-a changed byte anywhere is noticed. However, anybody who may write to the folder can replace all of it. Two
-things detect that: a key file, without which nobody can make a dump that decrypts, and an audit head that was
-exported before.
+Every byte of a backup is covered by a SHA-256: `manifest.json` has the hashes of the files, and SHA256SUMS has these
+and the manifest's. SHA256SUMS itself must equal, byte for byte, the text computed from the manifest. So a changed byte
+anywhere is detected. But anybody who may write to the folder can replace all of it. Two things detect that: a key file,
+without which nobody can create a dump that decrypts, and an audit head that was exported before.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ SUMS: Final = "SHA256SUMS"
 _UNFINISHED: Final = ".unfinished"
 _PREFIX: Final = "pilothouse-"
 _NAME = re.compile(r"pilothouse-\d{8}T\d{6}Z(-\d+)?")
-# A manifest is a few hundred bytes; a file that only bears its name may be anything.
+# A manifest is a few hundred bytes; a file of this name may be anything.
 _LONGEST_MANIFEST: Final = 1 << 20
 _BLOCK: Final = 1 << 20
 
@@ -45,7 +44,7 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BackupManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Contents and needs of a backup, all of the one moment that the dump shows.
+    """Contents and requirements of a backup, all as of the snapshot of the dump.
 
     `schema_version` is the newest migration applied; `server_version_number` PostgreSQL's (180006 is 18.6).
     `history_id` and `revision` are the head of the events, `audit_sequence` is the newest record of the audit log.
@@ -82,7 +81,7 @@ class Backup:
         return sum(file.bytes for file in self.manifest.files.values())
 
     def find(self, plain: str) -> str | None:
-        """The name under which a file is there, sealed or not; None where it is not part of the backup."""
+        """Returns the name of a file in the backup, sealed or not; None if the backup does not contain it."""
         for name in (plain + SEALED, plain):
             if name in self.manifest.files:
                 return name
@@ -104,12 +103,12 @@ class HashingWriter:
         self._bytes += len(data)
 
     def summed(self) -> File:
-        """Size and hash of all that was written."""
+        """Returns size and hash of all that was written."""
         return File(self._bytes, self._sha256.hexdigest())
 
 
 def name_at(moment: datetime, folder: Path) -> str:
-    """The name of a backup that is made at `moment`, which no other in the folder has, nor one that was never ended."""
+    """Returns a name for a backup of `moment` that no other backup in the folder has, complete or not."""
     name = f"{_PREFIX}{moment.astimezone(UTC):%Y%m%dT%H%M%SZ}"
     taken = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
@@ -117,12 +116,12 @@ def name_at(moment: datetime, folder: Path) -> str:
 
 
 def unfinished(folder: Path, name: str) -> Path:
-    """The folder that a backup of this name has until it is complete."""
+    """Returns the folder that a backup of this name has until it is complete."""
     return folder / f".{name}{_UNFINISHED}"
 
 
 def left_unfinished(folder: Path) -> list[Path]:
-    """Folders of backups that were begun and not ended."""
+    """Returns the folders of backups that were begun but not completed."""
     return sorted(folder.glob(f".{_PREFIX}*{_UNFINISHED}"))
 
 
@@ -134,10 +133,10 @@ def write(folder: Path, manifest: BackupManifest) -> None:
 
 
 def read(path: Path) -> Backup:
-    """Reads the manifest of a backup, which is as it was written; of the files nothing is read yet.
+    """Reads the manifest of a backup, and checks that it is unchanged; does not read the other files.
 
     Raises:
-        FailedPrecondition: it is no backup, it was changed, or a newer release made it.
+        FailedPrecondition: it is not a backup, it was changed, or a newer release made it.
     """
     try:
         encoded = _bounded(path / MANIFEST)
@@ -180,7 +179,7 @@ def check_files(backup: Backup) -> None:
 
 
 def blocks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, a mebibyte at a time. Raises FailedPrecondition."""
+    """Yields the bytes of a file, a mebibyte at a time. Raises FailedPrecondition."""
     try:
         with path.open("rb") as file:
             while block := file.read(_BLOCK):
@@ -190,7 +189,7 @@ def blocks(path: Path) -> Iterator[bytes]:
 
 
 def found_in(folder: Path) -> list[Backup | Path]:
-    """The backups of a folder, oldest first; of one whose manifest cannot be read its path."""
+    """Returns the backups of a folder, oldest first; for one whose manifest cannot be read, its path."""
     found: list[Backup | Path] = []
     try:
         paths = sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir())

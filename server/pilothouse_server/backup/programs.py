@@ -1,10 +1,10 @@
 """pg_dump, pg_restore and psql: which ones are used, and how they are run.
 
-They must be of at least the server's major version. They are searched in the embedded PostgreSQL, on the PATH and in
-Debian's folder of each major version; of those that are new enough the oldest is used, which is the server's own if
-it is installed.
+They must be of at least the server's major version. They are searched for in the embedded PostgreSQL, on the PATH and
+in Debian's folder of each major version. The oldest that is new enough is used, which is the server's own version if
+that is installed.
 
-The password of a database goes to them by the environment, because every user of the machine can read a command line.
+The programs get a database's password in the environment, because every user of the machine can read a command line.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ class Programs:
     major: int
 
     def path(self, name: str) -> str:
-        """The path of one of the programs."""
+        """Returns the path of one of the programs."""
         return str(self.folder / name)
 
 
 async def find(
     server_version_number: int, folders: Iterable[Path] | None = None, *, database: str = ""
 ) -> Programs:
-    """The programs to use with a server, and, where it is given, with the URL `database`.
+    """Returns the programs to use with a server, and with the URL `database` if it is given.
 
     Raises:
-        FailedPrecondition: none is installed that is new enough, or that speaks TLS although the URL requires it; the
+        FailedPrecondition: no installed programs are new enough, or none support TLS although the URL requires it; the
             message lists the installed ones.
     """
     major = server_version_number // 10000
@@ -99,13 +99,13 @@ async def _major_version(program: Path) -> int | None:
 
 
 async def _speaks_tls(programs: Programs) -> bool:
-    """Returns whether it was built with TLS: otherwise it refuses a request for TLS before it connects."""
+    """Returns whether psql was built with TLS; if not, it refuses a request for TLS before it connects."""
     nobody = "postgresql://nobody@/nothing?host=/nowhere&sslmode=require"
     return _NOT_BUILT not in await _said(programs.path("psql"), "--no-password", "--dbname", nobody)
 
 
 async def _said(program: Path | str, *words: str) -> str:
-    """A program's version text; empty if it cannot be run or takes too long."""
+    """Returns a program's output; empty if it cannot be run or takes too long."""
     try:
         process = await asyncio.create_subprocess_exec(
             program,
@@ -136,7 +136,7 @@ class Run:
     listening: asyncio.Task[None] | None = None
 
     async def ended(self) -> None:
-        """Waits for its end. Raises FailedPrecondition where it failed, with its last words."""
+        """Waits for its end. Raises FailedPrecondition, with its last output, if it failed."""
         if self.listening is not None:
             await self.listening
         code = await self.process.wait()
@@ -145,7 +145,7 @@ class Run:
             raise refused("\n".join([f"{self.name} failed with code {code}", *words]), "PROGRAM_FAILED")
 
     async def listen(self) -> None:
-        """Stores the end of its messages, and reads them all, so that it never blocks on a full pipe."""
+        """Reads all its messages, so that it never blocks on a full pipe, and stores the end of them."""
         assert self.process.stderr is not None
         while data := await self.process.stderr.read(_WORDS_BYTES):
             self.said += data
@@ -164,7 +164,7 @@ async def running(
 ) -> AsyncIterator[Run]:
     """Runs a program for the block. At the end of the block it is killed if it still runs.
 
-    `database` is the URL that it connects to; `reads` and `writes` are whether we use its input and output. Raises
+    `database` is the URL that it connects to; `reads` and `writes`: whether its input and output are used. Raises
     FailedPrecondition if it cannot be run.
     """
     connecting, environment = _connecting(database)
@@ -196,14 +196,14 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     """Kills a program that still runs. An interrupted dump or restore leaves nothing in a database."""
     if process.returncode is None:
         process.kill()
-    # Of one whose output nobody reads, asyncio never notices the end.
+    # asyncio detects the end of a program only after its output was read.
     while process.stdout is not None and await process.stdout.read(_BLOCK_BYTES):
         continue
     await process.wait()
 
 
 def _connecting(database: str) -> tuple[list[str], dict[str, str]]:
-    """Returns the arguments and the environment by which a program connects."""
+    """Returns the arguments and the environment with which a program connects."""
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
     # libpq finds certificates and service files in the home folder.
     environment |= {name: os.environ[name] for name in ("HOME",) if name in os.environ}

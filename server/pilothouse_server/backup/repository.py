@@ -1,6 +1,6 @@
 """Database access of a backup and a restore, and the SQL around a restored dump.
 
-Each connection is one of its own, not of a pool, because it is used while a dump is written, which may take hours.
+Connections are not taken from a pool, because each is used while a dump is written, which may take hours.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CONNECT_SECONDS: Final = 10.0
 _STATEMENT_SECONDS: Final = 60.0
 _ONE_AT_A_TIME: Final = "pilothouse/backup"
 _SERVER: Final = "SELECT current_setting('server_version_num')::integer"
-# Neither our objects may exist, nor others with which a restore would be mixed.
+# The target must contain neither our objects nor others, with which a restore would be mixed.
 _OBJECTS: Final = """
 SELECT count(*) FROM pg_catalog.pg_class AS c
 WHERE c.relnamespace = 'public'::pg_catalog.regnamespace
@@ -77,8 +77,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackupTarget(msgspec.Struct, frozen=True, kw_only=True):
-    """A database that a backup is to be restored into. `objects` counts those of its schema public; `owner`: the role
-    exists and this login may assume it.
+    """A database that a backup is to be restored into.
+
+    `objects`: the number of objects in its schema public. `owner`: whether the role exists and the login may assume it.
     """
 
     server_version_number: int
@@ -88,7 +89,7 @@ class BackupTarget(msgspec.Struct, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def snapshot(dsn: str, sealed: Iterable[EnvelopeTable]) -> AsyncIterator[Facts]:
-    """The facts of a snapshot, which lasts until the end of the block. One backup of a database at a time.
+    """Yields the facts of a snapshot that lasts until the end of the block. One backup of a database runs at a time.
 
     `sealed` are all tables with encrypted values.
 
@@ -115,13 +116,13 @@ async def snapshot(dsn: str, sealed: Iterable[EnvelopeTable]) -> AsyncIterator[F
                 )
             yield msgspec.convert(dict(row), Facts)
         finally:
-            # PostgreSQL notices the end of a connection a moment later: until then the next backup would be refused.
+            # PostgreSQL detects the end of a connection a moment later: until then the next backup would be refused.
             with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
                 await connection.execute("ROLLBACK")
 
 
 async def look_at(dsn: str) -> BackupTarget:
-    """The contents of the target database of a restore. Raises Unavailable."""
+    """Reads the contents of the target database of a restore. Raises Unavailable."""
     async with _connected(dsn) as connection:
         return BackupTarget(
             server_version_number=await connection.fetchval(_SERVER),
@@ -156,12 +157,12 @@ async def _connected(dsn: str) -> AsyncIterator[Any]:
     except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError, TimeoutError):
         raise database_unavailable() from None
     finally:
-        # Its lock ends with it; nobody waits for a response.
+        # Its lock ends with it, and no response is needed.
         connection.terminate()
 
 
 def before_the_dump() -> bytes:
-    """The SQL before a dump: one transaction, of the owner, in a database that is still empty."""
+    """Returns the SQL before a dump: one transaction of the owner, in a database that is still empty."""
     return f"""
 BEGIN;
 SET LOCAL ROLE {OWNER};
@@ -173,7 +174,7 @@ END $check$;
 
 
 def after_the_dump(manifest: BackupManifest) -> bytes:
-    """The SQL after a complete dump.
+    """Returns the SQL after a complete dump.
 
     It compares the head with the manifest's, numbers pending changes, begins a new history, numbers its record too, and
     commits everything.
@@ -205,7 +206,7 @@ ANALYZE;
 
 
 def _word(text: str) -> str:
-    """A word of the manifest as it stands in SQL. Raises FailedPrecondition for one that no release writes."""
+    """Returns a word of the manifest for use in SQL. Raises FailedPrecondition for one that no release writes."""
     if not re.fullmatch("[0-9A-Za-z-]*", text):
         raise refused("the manifest has a field that no release writes", "DAMAGED")
     return text

@@ -2,12 +2,11 @@
 
 The backup is verified first, every byte of it. Then one psql runs one script: it begins a transaction of the owner,
 checks that the database is empty, passes the output of pg_restore through, compares the head of the log with the
-manifest's,
-numbers pending changes, begins a new history, and commits. The end of the script is sent only after the last byte of
-the dump was read and verified. Until then an error, a kill or a cut-off leaves the database as empty
-as it was.
+manifest's, numbers pending changes, begins a new history, and commits. The end of the script is sent only after the
+last byte of the dump was read and verified. Until then an error, a kill or a cut-off leaves the database as empty as it
+was.
 
-A new history, because there may be watchers whose tokens name changes that this database never had.
+The history is new because watchers may have tokens of changes that this database never had.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from pilothouse_server.backup.manifests import Backup
 from pilothouse_server.backup.repository import BackupTarget
 from pilothouse_server.backup.verifying import Verified
 
-# pg_restore sets it for servers of this version and newer; older ones do not know it.
+# pg_restore sets it for servers of this version and newer; older ones do not have it.
 _TRANSACTION_TIMEOUT: Final = b"SET transaction_timeout = 0;\n"
 _KNOWS_TRANSACTION_TIMEOUT: Final = 170000
 
@@ -50,7 +49,7 @@ class Order:
 
 
 async def restore(order: Order) -> Backup:
-    """Restores a backup; returns it.
+    """Restores a backup, and returns it.
 
     The schema is that of the backup: a newer release applies its migrations afterwards.
 
@@ -108,7 +107,7 @@ def _check_target(target: BackupTarget, verified: Verified, order: Order) -> Non
 
 async def _run(dsn: str, target: BackupTarget, verified: Verified) -> None:
     last_words = repository.after_the_dump(verified.backup.manifest)
-    # As new as the dump, and as the server that it goes to.
+    # The programs must be as new as the dump, and as the target server.
     newest = max(target.server_version_number, verified.backup.manifest.server_version_number)
     found = await programs.find(newest, database=dsn)
     verified = Verified(verified.backup, verified.keys, found)
@@ -121,7 +120,7 @@ async def _run(dsn: str, target: BackupTarget, verified: Verified) -> None:
             first = target.server_version_number < _KNOWS_TRANSACTION_TIMEOUT
             async with aclosing(verifying.script(verified)) as script:
                 async for block in script:
-                    # It stands in the first lines, long before the first block ends.
+                    # The setting is in the first lines, long before the first block ends.
                     into.write(block.replace(_TRANSACTION_TIMEOUT, b"", 1) if first else block)
                     first = False
                     await into.drain()

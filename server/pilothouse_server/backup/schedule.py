@@ -1,12 +1,12 @@
 """Scheduled backups, as a job of the periodic work (`store.periodic`), which one server at a time does.
 
-The folder decides whether a backup is due, not a server's clock: if its newest backup is younger than the period,
-nothing is done. So a restart makes no further backup, and of servers that share a folder the first one makes the backup
-that is due.
+The newest backup in the folder decides whether another one is due, not the start of a server: if it is younger than the
+period, nothing is done. So a restart causes no further backup. If several servers share a folder, the first one makes
+the backup that is due.
 
-After each backup the job removes those that are older than the retention, and unfinished ones that began a day ago. It
-keeps the newest, however old, and any folder whose manifest it cannot read. A backup with a time in the future, by a
-wrong clock, does not prevent others.
+After each backup the job removes backups that are older than the retention, and unfinished ones that began a day ago.
+It keeps the newest, however old, and any folder whose manifest it cannot read. A backup with a time in the future, from
+a wrong clock, does not prevent others.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _AHEAD: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, kw_only=True)
 class BackupSchedule:
-    """How often, and how long each backup is kept."""
+    """The period of backups, and the time that each backup is kept."""
 
     plan: Plan
     period: timedelta
@@ -51,7 +51,7 @@ class BackupSchedule:
 
 
 def scheduled(settings: Settings, store: Store, sealed: Sequence[EnvelopeTable]) -> Periodic:
-    """Returns the job that makes backups as the settings say; `sealed` are the tables with envelopes."""
+    """Returns the job that makes backups according to the settings; `sealed` are the tables with envelopes."""
     assert settings.backup_dir is not None
     schedule = BackupSchedule(
         plan=Plan(
@@ -72,7 +72,7 @@ def scheduled(settings: Settings, store: Store, sealed: Sequence[EnvelopeTable])
 
 
 async def back_up_if_due(schedule: BackupSchedule) -> Backup | None:
-    """Makes a backup where one is due, and removes those that are too old. Raises as `making.make`."""
+    """Makes a backup if one is due, and removes those that are too old. Raises as `making.make`."""
     now, disk = schedule.now(), schedule.plan.disk
     newest = await disk.answer(_newest, schedule.plan.folder, now)
     if newest is not None:
@@ -115,7 +115,7 @@ def _old(schedule: BackupSchedule, now: datetime) -> list[Path]:
 
 
 def _remove(folder: Path, path: Path) -> None:
-    # It is renamed first, so that half of it is never taken for a backup.
+    # The folder is renamed first, so that half of it is never taken for a backup.
     gone = path if path.name.startswith(".") else manifests.unfinished(folder, path.name)
     if gone != path:
         path.rename(gone)

@@ -1,6 +1,6 @@
 """Encryption of the files of a backup, under a key of a key file.
 
-The key file holds one key a line, 32 random bytes in hexadecimal, as the file of the master keys does: the first line
+The key file contains one key a line, 32 random bytes in hexadecimal, like the file of the master keys: the first line
 encrypts, every line decrypts. It must not be stored next to the backups.
 
 A sealed file is a header and chunks::
@@ -9,9 +9,9 @@ A sealed file is a header and chunks::
 
 Each chunk is AES-256-GCM of up to 64 KiB, under a key of the file's own (HKDF-SHA256 of the key, the salt and the name
 of the file) and a nonce of eleven bytes that count and one that is 1 for the last chunk only. This is the construction
-STREAM (Hoang, Reyhanitabar, Rogaway, Vizár 2015), which age and Tink use too: a chunk that was changed, left out,
-repeated or moved, a cut at the end of a chunk, and a file under another's name are all noticed, and at most one chunk
-is held in memory before it is.
+STREAM (Hoang, Reyhanitabar, Rogaway, Vizár 2015), which age and Tink use too. It detects a chunk that was changed, left
+out, repeated or moved, a cut at the end of a chunk, and a file under another's name. Only a few chunks are in memory at
+a time.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class BackupKeys:
         """Reads a key file.
 
         Raises:
-            FailedPrecondition: it is not there, can be read by others, or does not hold lines of 32 bytes in
+            FailedPrecondition: it does not exist, can be read by others, or does not contain lines of 32 bytes in
             hexadecimal.
         """
         try:
@@ -74,7 +74,7 @@ class BackupKeys:
     def find(self, identifier: bytes) -> bytes:
         """Returns the key with this identifier.
 
-        Raises FailedPrecondition: the file does not have it.
+        Raises FailedPrecondition if the file does not have it.
         """
         key = self._keys.get(identifier)
         if key is None:
@@ -87,8 +87,10 @@ class BackupKeys:
 
 
 def make_key_file(path: Path) -> str:
-    """Makes a key file with one new key; returns its identifier. Raises FailedPrecondition: the file is there
-    already."""
+    """Creates a key file with one new key; returns its identifier.
+
+    Raises FailedPrecondition if the file exists already.
+    """
     key = secrets.token_bytes(_KEY_BYTES)
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -104,7 +106,7 @@ class Writer(Protocol):
     """The target of written bytes."""
 
     def write(self, data: bytes, /) -> object:
-        """Takes all of `data`."""
+        """Writes all of `data`."""
 
 
 class BackupSealer:
@@ -119,7 +121,7 @@ class BackupSealer:
         self._file.write(_MAGIC + identifier + salt)
 
     def write(self, data: bytes) -> None:
-        """Takes more of the plain file."""
+        """Adds more of the plain file."""
         self._held += data
         # Bytes of the last chunk stay in memory, so that the end of the file can be marked on it.
         while len(self._held) > CHUNK_BYTES:
@@ -133,10 +135,10 @@ class BackupSealer:
 
 
 def opened(read: IO[bytes], keys: BackupKeys, name: str) -> Iterator[bytes]:
-    """The plain chunks of a sealed file, each authentic. The end is only reached where the whole file is.
+    """Yields the plain chunks of a sealed file, each authenticated. The end is reached only if the file is complete.
 
     Raises:
-        FailedPrecondition: it is no sealed file, the key file does not hold its key, or something of it was changed.
+        FailedPrecondition: it is not a sealed file, the key file does not have its key, or part of it was changed.
     """
     header = read.read(HEADER_BYTES)
     if len(header) < HEADER_BYTES or not header.startswith(_MAGIC):
@@ -156,7 +158,7 @@ class _Chunks:
     """The chunks of one file, in their order."""
 
     def __init__(self, key: bytes, salt: bytes, name: str) -> None:
-        # Loaded with the first use: it takes 8 MB of a server.
+        # Imported on first use, because it takes 8 MB of a server's memory.
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         self._box = AESGCM(_derived(key, salt, f"pilothouse/backup/{name}"))
@@ -187,5 +189,5 @@ def _identifier(key: bytes) -> bytes:
 
 
 def _derived(key: bytes, salt: bytes, use: str) -> bytes:
-    """The first block of HKDF-SHA256 (RFC 5869)."""
+    """Returns the first block of HKDF-SHA256 (RFC 5869)."""
     return hmac.digest(hmac.digest(salt, key, "sha256"), f"{use}\x01".encode(), "sha256")

@@ -1,6 +1,6 @@
 """Verifies a backup: every byte is compared with its manifest, and decrypted if it is encrypted.
 
-pg_restore then reads the whole dump as it would to restore it, and its output is thrown away, so a dump of the right
+pg_restore then reads the whole dump as it would to restore it, and its output is discarded. So a dump with the right
 bytes that no pg_restore here can read is detected too.
 """
 
@@ -92,7 +92,7 @@ def _open_others(verified: Verified) -> None:
 
 
 def plain_bytes(verified: Verified, plain: str) -> Iterator[bytes]:
-    """A file of the backup, decrypted, a piece at a time. Raises FailedPrecondition, at the latest at its end."""
+    """Yields a file of the backup, decrypted, in pieces. Raises FailedPrecondition, at the latest at its end."""
     name = verified.backup.find(plain)
     if name is None:
         raise refused(f"{verified.backup.path} has no {plain}", "NOT_THERE")
@@ -114,8 +114,9 @@ def plain_bytes(verified: Verified, plain: str) -> Iterator[bytes]:
 
 
 async def script(verified: Verified) -> AsyncGenerator[bytes, None]:
-    """The SQL of the dump, a piece at a time, as pg_restore writes it. The end is only reached where all of it was read
-    and was right. Raises FailedPrecondition.
+    """Yields the SQL of the dump in pieces, as pg_restore writes it.
+
+    The end is reached only if all of the dump was read and is right. Raises FailedPrecondition.
     """
     with tempfile.TemporaryDirectory(prefix="pilothouse-restore-") as folder:
         chosen = Path(folder, "list")
@@ -134,7 +135,7 @@ async def script(verified: Verified) -> AsyncGenerator[bytes, None]:
 
 
 async def _contents(verified: Verified) -> bytes:
-    """The list of contents at the beginning of the dump."""
+    """Returns the list of contents at the beginning of the dump."""
     async with programs.running(verified.found, "pg_restore", ["--list"], reads=True, writes=True) as run:
         feeding = asyncio.create_task(_feed(run, verified))
         try:
@@ -149,13 +150,12 @@ async def _contents(verified: Verified) -> bytes:
 
 
 def _ours(listed: bytes) -> bytes:
-    """The list without schemas and extensions, which belong to the database server: the restored database has its
-    own."""
+    """Returns the list without schemas and extensions: they belong to the database server, which has its own."""
     return b"\n".join(line for line in listed.splitlines() if not _OF_THE_SERVER.match(line)) + b"\n"
 
 
 async def _feed(run: Run, verified: Verified) -> None:
-    """Hands the dump to pg_restore."""
+    """Writes the dump to pg_restore."""
     to = run.process.stdin
     assert to is not None
     pieces = plain_bytes(verified, manifests.DUMP)
@@ -168,8 +168,8 @@ async def _feed(run: Run, verified: Verified) -> None:
                 to.write(piece)
                 await to.drain()
             except ConnectionError:
-                # The end of the program has the reason. The rest is read nevertheless, to its last byte.
+                # `run.ended` reports the reason. The rest is still read, to verify its last byte.
                 ended_early = True
     finally:
-        # Also where something is wrong: else it would wait for the rest.
+        # This also happens after an error: otherwise pg_restore would wait for the rest.
         to.close()

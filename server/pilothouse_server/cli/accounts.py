@@ -1,4 +1,4 @@
-"""`pilothouse reset-password --local`: a lost password replaced on the server's machine.
+"""`pilothouse reset-password --local`: replaces a lost password, on the server's machine.
 
 It works on the database that the settings name, or on the one in the data folder, whether a server runs or
 not. Anyone who can read those settings may do it, and nobody else can.
@@ -95,7 +95,7 @@ async def _reset(settings: Settings, username: str, password: str, *, without_fa
 
 @asynccontextmanager
 async def _database(settings: Settings) -> AsyncIterator[Settings]:
-    """Settings that reach the server's database."""
+    """Yields settings for using the server's database."""
     if settings.database_url:
         yield settings
         return

@@ -6,8 +6,8 @@
     pilothouse backup key FILE         a key file to encrypt them under
     pilothouse restore PATH            into an empty database; --dev: into a new data folder
 
-They work on the database that the settings name as the maintenance login, else on the one that `pilothouse serve --dev`
-runs in the data folder.
+They work on the database that the settings name for the maintenance login, or else on the one that
+`pilothouse serve --dev` runs in the data folder.
 """
 
 from __future__ import annotations
@@ -217,14 +217,14 @@ def _master_key_file(settings: Settings) -> Path:
 
 
 def _held_by(file: Path | None) -> frozenset[str]:
-    """The identifiers of the keys of a key file that was taken along."""
+    """Returns the identifiers of the keys in a key file that the backup includes."""
     from pilothouse_server.encryption.keys import KeyRing
 
     return frozenset() if file is None else frozenset(KeyRing.load(file, create=False).key_encryption_keys)
 
 
 def _say_what_else(found: Backup, along: Collection[str] | None = None) -> None:
-    """Names the keys that are needed and not part of it; `along`: those that are, where that is known."""
+    """Prints the keys that the backup needs but does not include; `along`: those that it includes, if known."""
     from pilothouse_server.backup import manifests
 
     has_file = found.find(manifests.MASTER_KEYS) is not None
@@ -272,7 +272,7 @@ def _maintenance_url(settings: Settings) -> str:
 
 
 def _secured(url: str, settings: Settings) -> str:
-    """A URL of the command line, as those of settings are taken."""
+    """Returns a URL of the command line with its degree of TLS, by the same rules as for settings."""
     try:
         return database_secured("--admin-url", url, settings.database_ca_file, os.environ)
     except SettingsError as error:
@@ -287,7 +287,7 @@ def _settings() -> Settings:
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    """Runs to the end; a known failure is one line, not a traceback."""
+    """Runs `work` to the end; reports a known failure in one line, without a traceback."""
     try:
         return asyncio.run(work)
     except Exception as error:

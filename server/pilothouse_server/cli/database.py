@@ -5,8 +5,8 @@
     pilothouse database reindex [TABLE…]   rebuild indexes; without a table those that are largely empty
     pilothouse database stats              connections, bloat, growth and slow statements, from a server
 
-The first three connect to the database of the settings with the maintenance login, while servers run, which do the same
-on schedule. The last one asks the server of the current context.
+The first three connect to the database of the settings with the maintenance login. Servers may run at the same time,
+and do the same on schedule. The last one calls the server of the current context.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _mebibytes(count: float) -> str:
 
 
 def _care(work: Callable[[Care], Awaitable[list[str]]]) -> None:
-    """Does it, a line a statement before it begins."""
+    """Runs the work, and prints a line before each statement."""
     settings = _settings()
     if not (settings.maintenance_database_url or settings.database_url):
         from pilothouse_server.launch.development import running_database

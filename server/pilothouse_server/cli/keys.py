@@ -1,16 +1,16 @@
 """`pilothouse keys`: the key-encryption keys.
 
     pilothouse keys add       a new newest key, for every server
-    pilothouse keys rotate    wrap everything by it (asks a running server, as an administrator)
-    pilothouse keys remove    take out a key that nothing uses any more
+    pilothouse keys rotate    wrap all data keys with it (done by a running server, for an administrator)
+    pilothouse keys remove    remove a key that nothing uses any more
 
 `add`, `list` and `remove` work on the providers that the settings name. Servers read the file and the token
 again by themselves; for the environment the commands print the value to set.
 
-A value is lost for ever without its key. So `remove` first asks whether the key is still needed: it asks the
-database if the settings name one, else the server that one is logged in to. If neither answers, or the
-answering server encrypts under a key that is not here (it belongs to another installation), only `--force`
-removes, and keeps a copy of a file. A key of a token is not destroyed, but gets another label.
+A value is lost permanently without its key. So `remove` first checks whether the key is still needed: in the
+database if the settings name one, else by a call to the server that the user is logged in to. If neither responds, or
+that server encrypts under a key that is not here (it belongs to another installation), only `--force` removes the key;
+it keeps a copy of a file. A key of a token is not destroyed, but gets another label.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _refuse_needed(key_id: str, held: Collection[str]) -> None:
     settings = _settings()
     try:
         uses, active = _uses_in_database(settings) if settings.database_url else _uses_by_server()
-    except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known of the key
+    except Exception as error:  # noqa: BLE001 - after any failure the uses of the key are unknown
         _fail(
             f"the server cannot check whether {key_id} is used: {error}\n"
             "set PILOTHOUSE_DATABASE_URL, or log in to a running server; --force removes it nevertheless"
@@ -207,7 +207,7 @@ def _uses_by_server() -> tuple[Mapping[str, int], str]:
 
 
 def _held(settings: Settings, file: Path | None) -> dict[str, str]:
-    """The providers of all keys, by identifier, newest first; `file`: of that key file alone.
+    """Returns the provider of each key, by identifier, newest first; `file`: of that key file alone.
 
     Raises:
         SettingsError: a provider cannot be read.

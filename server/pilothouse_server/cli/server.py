@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from pilothouse_server.app import Application
     from pilothouse_server.launch.processes.supervisor import Processes
 
-# Of `serve --dev` alone, unless it was given another address: then it is not the only one on the machine.
+# Used by `serve --dev` at its default address only: with another address it may not be the only one on the machine.
 _DEVELOPMENT_HTTP = "127.0.0.1:50080"
 _FAULT = 1
 _USAGE = 2
@@ -63,7 +63,7 @@ def _in_lines(setting: str) -> str:
 
 
 def described() -> list[tuple[str, str, str]]:
-    """Returns every setting as its variable, its default as one would write it, and its description."""
+    """Returns each setting as its variable, its default in the form in which it is set, and its description."""
     return [
         (f"{PREFIX}{field.name.upper()}", _written(field.default), field.type.__metadata__[0])
         for field in msgspec.structs.fields(Settings)
@@ -76,7 +76,7 @@ def _written(default: object) -> str:
     return str(default).lower() if isinstance(default, bool) else str(default)
 
 
-# The backspace keeps the lines of a paragraph as they are: a setting, and below it what it is.
+# The backspace keeps the lines of a paragraph as they are: a setting, and below it its description.
 _SETTINGS = "Settings, with their defaults:\n\n\b\n" + "\n".join(
     _in_lines(f"{variable}={default}")
     + "\n"
@@ -116,7 +116,7 @@ serve = verbs.Verb("serve", _serve_until_ended, epilog=_SETTINGS)
 
 
 def serve_plainly(words: Sequence[str]) -> bool:
-    """Serves where the words are options of `serve` as they stand in its help; else returns False."""
+    """Serves if the words are options of `serve` as in its help; otherwise returns False."""
     rest, dev, self_signed, processes = list(words), False, False, ""
     while rest:
         word = rest.pop(0)
@@ -136,7 +136,7 @@ def serve_plainly(words: Sequence[str]) -> bool:
 
 
 def _run_server(dev: bool, processes: str, *, self_signed: bool) -> None:
-    """Serves until it gets a signal to end. `processes`, if given, overrides the setting."""
+    """Serves until a signal ends it. `processes`, if given, overrides the setting."""
     settings = _settings(PROCESSES=processes) if processes else _settings()
     if dev and not settings.http_listen and settings.listen == Settings().listen:
         settings = msgspec.structs.replace(settings, http_listen=_DEVELOPMENT_HTTP)
@@ -151,12 +151,12 @@ def _run_server(dev: bool, processes: str, *, self_signed: bool) -> None:
     allow_many_open_files()
     if not dev and not settings.database_url:
         _fail(f"{PREFIX}DATABASE_URL must be set (or try it with --dev)", _USAGE)
-    # The supervisor of several processes has little to do.
+    # The supervisor of several processes has little work, so asyncio is fast enough.
     _run(_serve(settings, dev=dev), settings.event_loop if settings.processes == 1 else "asyncio")
 
 
 def _with_certificate(settings: Settings, *, dev: bool) -> Settings:
-    """The settings, with a certificate that is kept in the data folder, and made where there is none."""
+    """Returns the settings with a certificate in the data folder; creates one if there is none."""
     if not dev:
         _fail("--tls-self-signed goes with --dev", _USAGE)
     if settings.tls_certificate_file is not None:
@@ -181,7 +181,7 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     kubeconfigs = _kubeconfigs(settings)
-    # Checked before anything is made for the server, so a taken address is reported immediately.
+    # Checked before anything is created for the server, so a taken address is reported immediately.
     addresses = _free_addresses(settings)
     surroundings = None
     if dev:
@@ -210,7 +210,7 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
                 say(f"Clients with certificates call {host}:{server.asking_port}")
             await stopping.wait()
             say("draining: calls in flight end, watches are told to reconnect elsewhere")
-            # The supervisor of several sees to their ends itself, and what `--dev` brings is to be ended in order.
+            # A supervisor ends its processes itself, and the dependencies of `--dev` must be stopped in order.
             if settings.processes == 1 and not dev:
                 _end_at_last(settings.grace_seconds + CLOSING_SECONDS)
         finally:
@@ -222,9 +222,9 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
 
 
 def _end_at_last(seconds: float) -> None:
-    """Has the process end after so many seconds, if it has not ended by itself.
+    """Ends the process after `seconds`, if it has not ended by itself.
 
-    A thread that waits for a disk which hangs can be ended by nobody, and a process ends after its threads only.
+    Nothing can end a thread that waits for a disk that hangs, and a process ends only after its threads.
     """
 
     def end() -> None:
@@ -239,7 +239,7 @@ def _free_addresses(settings: Settings) -> contextlib.ExitStack:
     """Reserves the addresses to serve on, until they are released; addresses with a free port are left out.
 
     Raises:
-        SettingsError: something else listens on one, or it is no address of this machine.
+        SettingsError: something else listens on an address, or it is not an address of this machine.
     """
     with contextlib.ExitStack() as held:
         for name in ("listen", "tls_client_listen", "metrics_listen", "audit_tiles_listen", "http_listen"):
@@ -255,8 +255,8 @@ def _free_addresses(settings: Settings) -> contextlib.ExitStack:
 
 
 def _server(settings: Settings, kubeconfigs: dict[str, Any]) -> Application | Processes:
-    """One server in this process, or a supervisor of several."""
-    # These import half a second's worth of libraries, which no other verb needs, and the supervisor does not.
+    """Returns one server in this process, or a supervisor of several."""
+    # `Application` imports libraries for half a second, which neither other verbs nor the supervisor need.
     if settings.processes == 1:
         with no_collections():
             from pilothouse_server.app import Application
@@ -268,7 +268,7 @@ def _server(settings: Settings, kubeconfigs: dict[str, Any]) -> Application | Pr
 
 
 def _say(step: str, what: str) -> None:
-    """Announces a step in one line, as the Makefile does. It goes to stderr, because stdout is for the address."""
+    """Prints a step in one line, as the Makefile does, to stderr, because stdout is for the address."""
     say(f"{step:<12} {what}", err=True)
 
 
@@ -308,7 +308,7 @@ def _fingerprint(certificate: Path) -> str:
 
 
 def _how(settings: Settings) -> str:
-    """Options for a client on this machine, which calls its own addresses in plain text and others by TLS."""
+    """Returns options for a client on this machine; clients use plain text for their own machine, TLS for others."""
     local = listening.is_called_in_plain_text(settings.listen)
     encrypted = settings.tls_certificate_file is not None
     if encrypted == local:
@@ -317,7 +317,7 @@ def _how(settings: Settings) -> str:
 
 
 def _own_command() -> str:
-    """How the command is called from here: by its path where that is not searched."""
+    """Returns the command to call this program: its path if PATH does not contain it."""
     own = Path(sys.argv[0])
     if shutil.which(own.name) is not None:
         return own.name
@@ -452,7 +452,7 @@ def _print_kubeconfig(kubeconfig: dict[str, Any]) -> None:
 
 
 def _settings(**given: str) -> Settings:
-    """The settings; those that the command line gives come before the environment's."""
+    """Returns the settings; those of the command line override the environment's."""
     try:
         return load({**os.environ, **{f"{PREFIX}{name}": value for name, value in given.items()}})
     except SettingsError as error:
@@ -460,7 +460,7 @@ def _settings(**given: str) -> Settings:
 
 
 def _secured(url: str) -> str:
-    """A URL of the command line, as those of settings are taken."""
+    """Returns a URL of the command line with its degree of TLS, by the same rules as for settings."""
     try:
         return database_secured("--admin-url", url, _settings().database_ca_file, os.environ)
     except SettingsError as error:
@@ -488,7 +488,7 @@ def _kubeconfigs(settings: Settings) -> dict[str, Any]:
 
 
 def _run(work: Coroutine[Any, Any, Any], loop: str = "asyncio") -> Any:
-    """Runs to the end on that event loop; a known failure is one line, not a traceback."""
+    """Runs `work` to the end on that event loop; reports a known failure in one line, without a traceback."""
     try:
         return event_loop.run(work, loop)
     except KeyboardInterrupt:

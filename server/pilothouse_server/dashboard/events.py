@@ -1,7 +1,7 @@
 """Kubernetes Events of a namespace, read from its cluster while a caller watches them.
 
-Nothing is stored: the cluster keeps each for about an hour. A list gives those that are there, a watch those that
-come. If the cluster no longer has the changes after the list, the events are listed again, and older ones are not
+Nothing is stored: the cluster keeps each event for about an hour. A list returns the present events, a watch returns
+later ones. If the cluster no longer has the changes after the list, the events are listed again, and older ones are not
 repeated.
 """
 
@@ -44,10 +44,10 @@ def permission_of(event: KubernetesEvent) -> str:
 async def follow(
     connect: Connect, home: NamespaceRef, name: str, *, once: bool
 ) -> AsyncGenerator[Sequence[KubernetesEvent], None]:
-    """Yields the events that are there, then each that comes; nothing but an empty one every 10 s where none does.
+    """Yields the present events, then each new one; an empty batch every 10 s while there is none.
 
     Raises:
-        Unavailable, FailedPrecondition: the cluster does not respond, or denies it.
+        Unavailable, FailedPrecondition: the cluster does not respond, or denies the request.
     """
     reading = _read(connect, home, name, once=once)
     pending: asyncio.Task[Any] | None = None

@@ -39,7 +39,7 @@ def noun_of(word: str) -> pb.Noun.ValueType:
 def overview(found: Overview, question: OverviewQuestion) -> pb.GetOverviewResponse:
     """Returns the message of an overview."""
     places = {each.id: each for each in found.namespaces}
-    # A namespace that came between two statements is in the next overview.
+    # A namespace that was created between two statements is in the next overview.
     counts = [each for each in found.counts if each.namespace_id in places]
     by_namespace, by_cluster = defaultdict(list), defaultdict(list)
     for each in counts:

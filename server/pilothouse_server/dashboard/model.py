@@ -10,7 +10,7 @@ import msgspec
 
 from pilothouse_server.namespaces.model import Quota
 
-# The namespaces in which the caller may list a noun, by the noun's word; None: all. A noun without any is left out.
+# The namespaces in which the caller may list a noun, by the noun's word; None: all. Nouns without any are left out.
 Sights = Mapping[str, frozenset[int] | None]
 HOUR, DAY = 3600, 86_400
 NounWord = Literal[
@@ -30,7 +30,7 @@ NounWord = Literal[
 
 
 class OverviewQuestion(msgspec.Struct, frozen=True):
-    """The numbers that an overview is asked for; `namespace_id` is None for all that the caller sees."""
+    """The parameters of an overview; `namespace_id` is None for all that the caller sees."""
 
     namespace_id: int | None
     most_wrong: int
@@ -40,7 +40,7 @@ class OverviewQuestion(msgspec.Struct, frozen=True):
 
 
 class Count(msgspec.Struct, frozen=True):
-    """Resources of a noun in a namespace with one status, as the database has it."""
+    """The number of a noun's resources in a namespace with one status, as the database spells it."""
 
     noun: str
     namespace_id: int
@@ -72,7 +72,7 @@ class Wrong(msgspec.Struct, frozen=True):
 
 
 class SeenNamespace(msgspec.Struct, frozen=True):
-    """A namespace that the caller reaches, with its cluster, and since when that is away."""
+    """A namespace that the caller may read, with its cluster, and since when the cluster has been unreachable."""
 
     id: int
     name: str
@@ -87,7 +87,7 @@ class Overview(msgspec.Struct, frozen=True):
     time: datetime
     namespaces: Sequence[SeenNamespace]
     counts: Sequence[Count]
-    # Numbers of wrong resources, by namespace.
+    # Numbers of resources that need attention, by namespace.
     wrong: Mapping[int, int]
     worst: Sequence[Wrong]
     used: Mapping[int, Quota]

@@ -1,10 +1,10 @@
-"""The overview and the search: their reads, and the results that are kept.
+"""The overview and the search: their reads, and the cached results.
 
-An overview is computed once for all callers with the same sights. It is kept for a second, and for ten as long as no
-event comes, so its cost does not grow with the number of pages that show it. The counts of 10⁵ containers are read from
-an index in 23 ms. With 25,000 of them failed, a whole overview took 0.4 s, most of it for the worst, and 2 ms while it
-was kept. A search of 10⁵ containers took 0.3 s. Curves of usage read roll-ups, which change once an hour, and are
-kept for a minute.
+An overview is computed once for all callers with the same access. It is cached for a second, and for ten seconds while
+no event arrives, so its cost does not grow with the number of pages that show it. The counts of 10⁵ containers are read
+from an index in 23 ms. With 25,000 of them failed, a whole overview took 0.4 s, most of it for the list of the worst,
+and 2 ms while it was cached. A search of 10⁵ containers took 0.3 s. Curves of usage read roll-ups, which change once an
+hour, and are cached for a minute.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _USAGE_SECONDS = 60.0
 _MOST_KEPT = 64
 _NOTHING = Quota(0, "0", "0")
 _HOURLY_WINDOW = timedelta(days=7)
-# The permission by which a noun is listed, by its word. Usage is none, and has its own.
+# The permission to list a noun, by the noun's word. Usage is not a noun, and has a permission of its own.
 PERMISSIONS = {
     "namespace": "namespace.list",
     "application": "application.list",
@@ -64,7 +64,7 @@ def words_of(query: str) -> list[str]:
 
 
 class KeptResults(Generic[T]):
-    """Results by their question, the newest `_MOST_KEPT` of them; each is computed by one call at a time."""
+    """Cached results by question, the newest `_MOST_KEPT` of them; one call at a time computes each."""
 
     def __init__(self) -> None:
         self._results: dict[Hashable, tuple[float, int, T]] = {}
@@ -77,7 +77,7 @@ class KeptResults(Generic[T]):
         revision: Callable[[], int],
         compute: Callable[[], Awaitable[T]],
     ) -> T:
-        """Returns the result that is kept, if no event has come since or it is younger than `seconds`."""
+        """Returns the cached result while it is valid: for `seconds`, or ten times as long without an event."""
         if (found := self._fresh(question, seconds, revision())) is not None:
             return found[2]
         lock = self._computing.setdefault(question, asyncio.Lock())
@@ -101,7 +101,7 @@ class KeptResults(Generic[T]):
         if found is None:
             return None
         age = asyncio.get_running_loop().time() - found[0]
-        # Times pass and grants end without an event, so nothing is kept for long.
+        # Times and grants expire without an event, so no result is cached for long.
         unchanged = found[1] == revision and age <= 10 * seconds
         return found if unchanged or age <= seconds else None
 
@@ -110,7 +110,7 @@ Read = Callable[[], AbstractAsyncContextManager[ReadTransaction]]
 
 
 class Overviews:
-    """The overviews of this server. `revision` returns the newest event that it has."""
+    """The overviews of this server. `revision` returns the revision of the newest event that this server has."""
 
     def __init__(self, revision: Callable[[], int]) -> None:
         self._revision = revision
@@ -144,7 +144,7 @@ async def _overview(
         and any(sight is None or each.id in sight for sight in sights.values())
     ]
     wrong = await repository.count_wrong(transaction, sights, where)
-    # Those with the most that is wrong come first.
+    # Namespaces with the most resources that need attention come first.
     seen.sort(key=lambda each: (-wrong.get(each.id, 0), each.name))
     listed = sights.get("namespace", frozenset())
     shown = [each.id for each in seen[: question.most_namespaces] if listed is None or each.id in listed]

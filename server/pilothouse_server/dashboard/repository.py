@@ -30,7 +30,7 @@ from pilothouse_server.values.quantity import Quantity
 class _Noun(NamedTuple):
     """A noun's table, the columns that it shows, and the condition under which a row needs attention.
 
-    `urgency` orders those: the least first.
+    `urgency` orders such rows, the lowest first.
     """
 
     table: str
@@ -70,7 +70,7 @@ _NOUNS: Final[Mapping[str, _Noun]] = {
         kind="kind",
     ),
 }
-# In the order of results.
+# Nouns in the order of search results.
 SEARCHED: Final = ("namespace", *_NOUNS)
 _NAMESPACES = text(
     "SELECT n.id, n.name, n.cluster_name, n.resource_quota, k.stale_since FROM namespaces AS n "
@@ -84,7 +84,7 @@ _USED = text(
 
 
 async def namespaces(transaction: ReadTransaction) -> list[SeenNamespace]:
-    """Returns the living namespaces that the caller reaches, by name."""
+    """Returns the namespaces that exist and that the caller may read, by name."""
     rows: Sequence[Any] = (await transaction.connection.execute(_NAMESPACES)).all()
     return [
         SeenNamespace(
@@ -125,7 +125,7 @@ async def count_wrong(
 async def worst(
     transaction: ReadTransaction, sights: Sights, namespace_id: int | None, most: int
 ) -> list[Wrong]:
-    """Returns the resources that need attention, the most urgent first, and of these the latest."""
+    """Returns the resources that need attention, the most urgent first, and then the latest."""
     parts = [
         f"(SELECT '{word}' AS noun, namespace_id, name, {noun.kind} AS kind, {noun.status} AS status, "  # noqa: S608
         f"{noun.reason} AS reason, {noun.message} AS message, {noun.restarts} AS restarts, updated_at, "
@@ -158,8 +158,9 @@ async def used(transaction: ReadTransaction, ids: Sequence[int]) -> dict[int, Qu
 async def usage(
     transaction: ReadTransaction, sights: Sights, namespace_id: int | None, since: int, step: int, bucket: int
 ) -> list[UsagePoint]:
-    """Returns sums over the containers of each namespace, as averages over steps of `step` seconds that consist of
-    roll-ups of `bucket` seconds, from `since` on.
+    """Returns sums over the containers of each namespace, from `since` on.
+
+    They are averages over steps of `step` seconds that consist of roll-ups of `bucket` seconds.
     """
     table = "container_usage_hourly" if bucket < 86_400 else "container_usage_daily"
     sight = {"usage": sights["usage"]}
@@ -190,7 +191,7 @@ async def search(
     sights: Sights,
     namespace_id: int | None,
 ) -> tuple[list[Found], NextPage]:
-    """Returns a page of the resources in which all words are found, by noun and name."""
+    """Returns a page of the resources that contain all words, by noun and name."""
     parts = []
     for word in sights:
         rank, where = SEARCHED.index(word), _where(word, sights[word], namespace_id)
@@ -233,7 +234,7 @@ async def search(
         )
         .subquery("found")
     )
-    # Config maps and secrets have ids of their own, so the kind decides, too.
+    # The ids of config maps and secrets overlap, so the order includes the kind.
     order = OrderSpec(
         (
             *(OrderColumn(name, found.c[name]) for name in ("rank", "name", "kind")),
@@ -291,6 +292,6 @@ async def _rows(
         return []
     query = f"{' UNION ALL '.join(parts)} {end}"
     given = {**_parameters(sights, namespace_id), **more}
-    # A noun may have no place in the query.
+    # The query may not have the parameters of every noun.
     given = {name: value for name, value in given.items() if f":{name}" in query}
     return (await transaction.connection.execute(text(query), given)).all()

@@ -155,17 +155,17 @@ class WatchService:
         return pb.SearchResponse(results=map(messages.FOUND.to_proto, found), next_page_token=next_page.token)
 
     async def _namespace(self, call: Call, name: str) -> int | None:
-        """Raises NotFound for a namespace that the caller does not reach."""
+        """Returns the namespace's id; None without a name. Raises NotFound if the caller may not see it."""
         if not name:
             return None
         async with call.read() as transaction:
             return await named_namespace(call, transaction, name)
 
     def _part(self, asked: pb.Scope, *, resumes: bool) -> NounWatch:
-        """The noun of a scope.
+        """Returns the noun of a scope.
 
         Raises:
-            InvalidArgument: a field of the scope has no meaning for it.
+            InvalidArgument: a field of the scope has no meaning for the noun.
         """
         name = pb.Noun.Name(asked.noun)
         part = self._parts.get(messages.word_of(asked.noun))

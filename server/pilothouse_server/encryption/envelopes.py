@@ -3,13 +3,13 @@
 Each stored value is encrypted with AES-256-GCM under a data key of its own; the data key is wrapped, also
 with AES-256-GCM, by a key-encryption key that never enters the database: one of the server's (`keys`), or a
 wrapping key that a token has wrapped (`token_keys`). Rotation wraps data keys again and leaves the values as
-they are. Both layers authenticate where the value belongs (`Binding`): a ciphertext or data key that was
+they are. Both layers authenticate the place of the value (`Binding`): a ciphertext or data key that was
 moved to another row, tenant, table or column is refused.
 
     sealed = envelopes.seal(plaintext, binding, key_id)   # key_id: store.encryption_keys.active_key_id
     plaintext = envelopes.open(sealed, binding)
 
-Both may raise KeyNotAtHand where the key is in a token; unary calls begin again by themselves. A caller that
+Both may raise KeyNotAtHand if the key is in a token; unary calls then start again automatically. A caller that
 opens outside of a transaction awaits `at_hand(sealed)` first.
 
 A box is one byte of version, twelve of nonce, then ciphertext and tag. Nonces are random; a data key encrypts
@@ -44,8 +44,9 @@ _KEY_LENGTH = 32
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """The place that an encrypted value belongs to: table, column, permanent identifier of the row, and its
-    owner (the id of a namespace or user; empty for values of the platform).
+    """The place that an encrypted value belongs to: table, column, permanent identifier of the row, and its owner.
+
+    The owner is the id of a namespace or user; empty for values of the platform.
     """
 
     table: str
@@ -54,8 +55,9 @@ class Binding:
     owner: str = ""
 
     def associated_data(self, part: bytes) -> bytes:
-        """Returns the data that both layers authenticate; each part has its length, so that no two bindings
-        read alike.
+        """Returns the data that both layers authenticate.
+
+        Each part has its length, so that no two bindings have the same data.
         """
         texts = (part, *(text.encode() for text in (self.table, self.column, self.row, self.owner)))
         return b"".join(len(text).to_bytes(4, "big") + text for text in texts)
@@ -74,50 +76,50 @@ class Sealed:
 
 
 class Envelopes:
-    """Seals and opens with the keys of a ring, and of a token where there is one.
+    """Seals and opens with the keys of a ring, and of a token if there is one.
 
-    `order` names the providers as the settings do: the newest key is the newest of the first one that has any.
+    `order` has the providers as in the settings: the newest key is that of the first provider that has any.
     """
 
     def __init__(
         self, keys: KeyRing, token: TokenKeys | None = None, order: Sequence[str] = PROVIDERS
     ) -> None:
         self._keys = keys
-        # Where there is one, its `keep_sealing` is a task of the server.
+        # If there is one, its `keep_sealing` is a task of the server.
         self.token = token
         self._token_first = token is not None and order[0] == PKCS11
 
     @property
     def newest_key_id(self) -> str:
-        """Identifier of the newest key, as the providers were read last."""
+        """Identifier of the newest key, as of the last read of the providers."""
         if self.token is not None and self._token_first and self.token.names:
             return next(iter(self.token.names))
         return self._keys.newest_key_id
 
     @property
     def providers(self) -> Mapping[str, str]:
-        """The name of the provider of every key that there is, as they were read last, by identifier."""
+        """The name of the provider of every key, by identifier, as of the last read of the providers."""
         of_token = dict.fromkeys(self.token.names, PKCS11) if self.token is not None else {}
         return {**of_token, **self._keys.providers}
 
     @property
     def key_ids(self) -> frozenset[str]:
-        """Identifiers of all keys, as the providers were read last."""
+        """Identifiers of all keys, as of the last read of the providers."""
         return frozenset(self.providers)
 
     async def refresh(self) -> None:
-        """Reads the providers again; their keys stay as they were where that fails.
+        """Reads the providers again; if that fails, their present keys stay.
 
         Raises:
             SettingsError: the file cannot be read.
-            Unavailable: the token does not answer.
+            Unavailable: the token does not respond.
         """
         self._keys.refresh()
         if self.token is not None:
             await self.token.refresh()
 
     async def close(self) -> None:
-        """Leaves the token."""
+        """Ends the session of the token."""
         if self.token is not None:
             await self.token.close()
 
@@ -125,7 +127,7 @@ class Envelopes:
         """Encrypts a value under a new data key that the key `key_id` wraps.
 
         Raises:
-            KeyNotAtHand: the token has to be asked first.
+            KeyNotAtHand: a key must first be fetched from the token.
             Unavailable: this server has no such key.
         """
         data_key = secrets.token_bytes(_KEY_LENGTH)
@@ -139,28 +141,28 @@ class Envelopes:
         """Decrypts a value.
 
         Raises:
-            KeyNotAtHand: the token has to be asked first.
+            KeyNotAtHand: a key must first be fetched from the token.
             Unavailable: this server does not have the key.
-            FailedPrecondition: the value does not belong where it stands, or was changed.
+            FailedPrecondition: the value belongs to another place, or was changed.
         """
         data_key = self._unwrap(sealed.data_key, sealed.key_id, binding)
         return _open(data_key, sealed.ciphertext, binding.associated_data(b"value"))
 
     def rewrap(self, data_key: bytes, key_id: str, binding: Binding, new_key_id: str) -> bytes:
-        """The data key wrapped by another key. Raises as `open`."""
+        """Returns the data key wrapped by another key. Raises as `open`."""
         return self._wrap(self._unwrap(data_key, key_id, binding), binding, new_key_id)
 
     async def at_hand(self, sealed: Sealed) -> None:
-        """Returns once `open` needs no token. Raises Unavailable."""
+        """Fetches the keys that `open` needs from the token. Raises Unavailable."""
         wanted = self._missing([(sealed.data_key, sealed.key_id)])
         if wanted:
             await self._of_token().bring(wanted)
 
     def require(self, data_keys: Iterable[tuple[bytes, str]], new_key_id: str) -> None:
-        """Returns if these data keys, with their keys, can be wrapped by another immediately.
+        """Checks that these data keys, with their keys, can be wrapped by another key immediately.
 
         Raises:
-            KeyNotAtHand: names all keys that the token must provide.
+            KeyNotAtHand: names all keys that must first be fetched from the token.
         """
         wanted = self._missing(data_keys)
         if self._is_of_token(new_key_id):
@@ -181,7 +183,7 @@ class Envelopes:
             except KeyNotAtHand as missing:
                 wanted += missing.wanted
             except FailedPrecondition:
-                # It is refused when it is opened.
+                # Opening the value will raise this.
                 continue
         return list(dict.fromkeys(wanted))
 
@@ -205,8 +207,7 @@ class Envelopes:
         return _open(self._of_token().opening_key(key_id, wrapping_key), box, associated)
 
     def _is_of_token(self, key_id: str) -> bool:
-        """Returns whether the key is one of the token's, or may have come there since the token was last
-        asked.
+        """Returns whether the key is one of the token's, or may have been added since the token was last read.
 
         Raises:
             Unavailable: the key is neither in the token nor in the ring; the ring's file was read again.
@@ -215,7 +216,7 @@ class Envelopes:
             return False
         if self.token is not None and key_id in self.token.names:
             return True
-        # A file that cannot be read leaves the keys as they were.
+        # If the file cannot be read, the present keys stay.
         with contextlib.suppress(SettingsError):
             self._keys.refresh()
         if key_id in self._keys.key_encryption_keys:
@@ -230,7 +231,7 @@ class Envelopes:
 
 
 def _parts(data_key: bytes) -> tuple[bytes, bytes]:
-    """The wrapped wrapping key and the box of a data key under a token. Raises FailedPrecondition."""
+    """Returns the wrapped wrapping key and the box of a data key under a token. Raises FailedPrecondition."""
     start = len(_BY_TOKEN) + _LENGTH_BYTES
     end = start + int.from_bytes(data_key[len(_BY_TOKEN) : start], "big")
     if data_key[: len(_BY_TOKEN)] != _BY_TOKEN or len(data_key) <= end:
@@ -238,7 +239,7 @@ def _parts(data_key: bytes) -> tuple[bytes, bytes]:
     return data_key[start:end], data_key[end:]
 
 
-# The library is loaded with the first value: it takes 8 MB of a server.
+# The library is imported with the first value, because it takes 8 MB of a server's memory.
 
 
 def _close(key: bytes, plaintext: bytes, associated_data: bytes) -> bytes:

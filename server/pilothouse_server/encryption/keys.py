@@ -1,18 +1,18 @@
 """The server's secret keys, all derived from master keys that never enter the database.
 
-A master key is 32 random bytes, written in hexadecimal. Two providers give them, each the newest first: the
-key file, a key a line, which only its owner may read and which is made at the first start unless a file is
-named; and the environment, a setting that is read once. Replicas need the same keys. Each use has a key of
-its own (HKDF-SHA256 with the use as info), so a key of one use reveals nothing about another.
+A master key is 32 random bytes, written in hexadecimal. Two providers have master keys, each with the newest first. The
+key file has one key a line. Only its owner may read it, and it is created at the first start unless the settings name a
+file. The environment is a setting that is read once. Replicas need the same keys. Each use has a key of its own
+(HKDF-SHA256 with the use as info), so a key of one use reveals nothing about another.
 
-Two kinds of use. Uses whose key must stay the same while keys come and go (tokens of pages and watches,
-request ids) derive from the *oldest* key: the last one of the last provider. Uses that encrypt stored values
-have a key for every master key (`key_encryption_keys`), each with an identifier that is derived too: the
-database names keys by it, whichever provider has them. A key may be removed once no stored value is encrypted
-under it, for such a value is lost with it: `pilothouse keys remove` asks first (`cli.keys`), this module does
-not. If it was the oldest, page and resume tokens given out before end.
+There are two kinds of use. Uses whose key must stay the same when keys are added and removed (tokens of pages and
+watches, request ids) derive from the *oldest* key: the last one of the last provider. Uses that encrypt stored values
+have a key for every master key (`key_encryption_keys`). Its identifier is derived too, and the database names keys by
+this identifier, whichever provider has them. A key may be removed once no stored value is encrypted under it, because
+such a value would be lost: `pilothouse keys remove` checks this first (`cli.keys`), this module does not. If it was the
+oldest key, existing page and resume tokens become invalid.
 
-The third provider, a PKCS#11 token, gives no master key: its keys wrap and never leave it (`encryption.hsm`).
+The third provider, a PKCS#11 token, has no master keys: its keys wrap, and never leave it (`encryption.hsm`).
 
 The file is read again when a key is requested that was not in it (`refresh`), so a key is added without a restart.
 """
@@ -40,13 +40,13 @@ _VARIABLE = f"{PREFIX}SECRET_KEY_FILE"
 
 
 class KeySource(Protocol):
-    """Where master keys are read from. `provider` is its name in the settings."""
+    """A source of master keys. `provider` is its name in the settings."""
 
     @property
     def provider(self) -> str: ...
 
     def read(self) -> list[bytes]:
-        """The keys, newest first. Raises SettingsError."""
+        """Returns the keys, newest first. Raises SettingsError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +57,19 @@ class FileSource:
     provider: str = FILE
 
     def read(self) -> list[bytes]:
-        """The keys of the file as it is now. Raises SettingsError."""
+        """Returns the keys that the file has now. Raises SettingsError."""
         return _read(self.path)
 
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentSource:
-    """Keys that a setting holds. They stay until a restart."""
+    """Keys in a setting. They do not change until a restart."""
 
     text: str
     provider: str = ENVIRONMENT
 
     def read(self) -> list[bytes]:
-        """The keys of the setting. Raises SettingsError; its text never shows the value."""
+        """Returns the keys of the setting. Raises SettingsError; its text never shows the value."""
         return _parsed(re.split(r"[\s,]+", self.text.strip(" \t\r\n,")), f"{PREFIX}SECRET_KEYS")
 
     def __repr__(self) -> str:
@@ -78,7 +78,7 @@ class EnvironmentSource:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """Keys as they are."""
+    """Keys that are passed directly."""
 
     masters: Sequence[bytes]
     provider: str = ENVIRONMENT
@@ -99,10 +99,10 @@ class KeyRing:
 
     @classmethod
     def of(cls, settings: Settings, *, create: bool = True) -> KeyRing:
-        """The master keys of the providers that the settings name; a key file in the data folder is made if `create`.
+        """Returns the master keys of the configured providers; creates a key file in the data folder if `create`.
 
         Raises:
-            SettingsError: the providers are none that there are, none of them has master keys, or as `load`.
+            SettingsError: a provider does not exist, none of them has master keys, or as `load`.
         """
         named = providers(settings)
         sources: list[KeySource] = []
@@ -127,10 +127,10 @@ class KeyRing:
 
     @classmethod
     def load(cls, path: Path, *, create: bool) -> KeyRing:
-        """Reads the key file; makes it first if `create` and it is not there.
+        """Reads the key file; creates it first if `create` and it does not exist.
 
         Raises:
-            SettingsError: the file is not there, not lines of 32 bytes in hexadecimal, or readable by others.
+            SettingsError: the file does not exist, is not lines of 32 bytes in hexadecimal, or is readable by others.
         """
         if create:
             _make(path)
@@ -152,20 +152,18 @@ class KeyRing:
         return self._providers
 
     def derive(self, use: str) -> bytes:
-        """The 32-byte key of one use, such as `resume-token`; the same while the oldest key stays."""
+        """Returns the 32-byte key of one use, such as `resume-token`; the same while the oldest key stays."""
         return _derived(self._oldest, use, _LENGTH)
 
     def derive_each(self, use: str) -> list[bytes]:
-        """Returns the 32-byte key of one use for every master key, newest first, for signatures that old and
-        new keys make.
-        """
+        """Returns the 32-byte key of one use for every master key, newest first, for signatures by old and new keys."""
         return [_derived(master, use, _LENGTH) for master in self._masters]
 
     def refresh(self) -> None:
         """Reads the keys again and replaces the present ones.
 
         Raises:
-            SettingsError: as `of`; the keys stay as they were.
+            SettingsError: as `of`; the present keys stay.
         """
         found = [(master, source.provider) for source in self._sources for master in source.read()]
         self._oldest = found[-1][0]
@@ -180,7 +178,7 @@ class KeyRing:
 
 
 def providers(settings: Settings) -> tuple[str, ...]:
-    """The providers that the settings name, in their order. Raises SettingsError."""
+    """Returns the providers that the settings name, in their order. Raises SettingsError."""
     named = tuple(part.strip() for part in settings.key_providers.split(",") if part.strip())
     for name in named:
         if name not in PROVIDERS:
@@ -191,19 +189,18 @@ def providers(settings: Settings) -> tuple[str, ...]:
 
 
 def new_key() -> tuple[str, str]:
-    """A new master key as it is written, and its identifier."""
+    """Returns a new master key in its written form, and its identifier."""
     master = secrets.token_bytes(_LENGTH)
     return master.hex(), key_id_of(master)
 
 
 def key_id_of(master: bytes) -> str:
-    """The identifier of the key-encryption key of a master key."""
+    """Returns the identifier of the key-encryption key of a master key."""
     return _derived(master, "key-encryption-key-id", _ID_LENGTH).hex()
 
 
 def add_key(path: Path) -> str:
-    """Puts a new newest key into the key file, in one step that a kill leaves undone or done; answers its
-    identifier.
+    """Adds a new newest key to the key file; returns its identifier. A kill leaves the step undone or done.
 
     Raises:
         SettingsError: as `KeyRing.load`.
@@ -215,7 +212,7 @@ def add_key(path: Path) -> str:
 
 
 def remove_key(path: Path, key_id: str, *, keep: bool = False) -> Path | None:
-    """Takes a key out of the key file. `keep`: also keeps a copy of the old file, and returns its path.
+    """Removes a key from the key file. `keep`: also keeps a copy of the old file, and returns its path.
 
     Raises:
         SettingsError: as `KeyRing.load`; or there is no such key, or it is the newest.
@@ -235,9 +232,9 @@ def remove_key(path: Path, key_id: str, *, keep: bool = False) -> Path | None:
 
 
 def _derived(master: bytes, use: str, length: int) -> bytes:
-    """The first block of HKDF-SHA256 (RFC 5869) without salt; `length` is 32 at most.
+    """Returns the first block of HKDF-SHA256 (RFC 5869) without salt; `length` is 32 at most.
 
-    Written out, because the library that has it takes 8 MB, which a server that opens no stored value does without.
+    Implemented here because the library that has it takes 8 MB, which a server that opens no stored value does not use.
     """
     pseudorandom = hmac.digest(bytes(_LENGTH), master, "sha256")
     return hmac.digest(pseudorandom, f"pilothouse/{use}\x01".encode(), "sha256")[:length]
@@ -267,14 +264,14 @@ def _parsed(words: Sequence[str], where: str) -> list[bytes]:
 
 
 def _make(path: Path) -> None:
-    """Makes the key file with a first key, unless it is there."""
+    """Creates the key file with a first key, unless it exists."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write(path, [secrets.token_bytes(_LENGTH)], new=True)
 
 
 def _write(path: Path, masters: Sequence[bytes], *, new: bool = False) -> None:
-    """Writes the file in one step. `new`: another process's file stays, which it may have read already."""
+    """Writes the file in one step. `new`: a file of another process stays, because that may have read it already."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.writelines(f"{master.hex()}\n" for master in masters)

@@ -1,14 +1,14 @@
 """Keys that stay in a token: the wrapping keys that they protect, and the cache of those.
 
-A PKCS#11 token (an HSM) encrypts and decrypts with keys that never leave it, and each time it is asked something is
-waited for. So it does not wrap the data key of every value: it wraps *wrapping keys*, 32 random bytes each, and a
-wrapping key wraps the data keys of the values that this server writes for some minutes, 256 at most. A stored data key
-brings its wrapping key along as the token has wrapped it, so nothing but the token is needed to open it.
+A PKCS#11 token (an HSM) encrypts and decrypts with keys that never leave it, and each request to it takes time. So it
+does not wrap the data key of every value: it wraps *wrapping keys*, 32 random bytes each. A wrapping key wraps the data
+keys of the values that this server writes for some minutes, 256 at most. A stored data key contains its wrapping key in
+the form that the token has wrapped, so nothing but the token is needed to open it.
 
-Values are sealed and opened within transactions, which wait for nobody. So a transaction does not wait for a
-wrapping key that is not cached: `KeyNotAtHand` is raised, the transaction ends, `bring` asks the token, and
-the work begins again (`rpc` does so for every unary call). A wrapping key is cached for ten minutes, and no
-longer: if a token is taken away, the stored values become unreadable within that time.
+Values are sealed and opened within transactions, which must not wait for the token. So if a wrapping key is not cached,
+`KeyNotAtHand` is raised, the transaction ends, `bring` fetches the key from the token, and the work starts again (`rpc`
+does so for every unary call). A wrapping key is cached for ten minutes at most: if a token is removed, the stored
+values become unreadable within that time.
 
 A wrapping key that the token cannot decrypt is remembered for as long, and refused like any changed value.
 """
@@ -33,23 +33,23 @@ ENCRYPTION_KEY_MISSING = "ENCRYPTION_KEY_MISSING"
 KEPT_SECONDS = 600.0
 MOST_USES = 256
 _MOST_KEPT = 2048
-# Requests to the token are spread over so many queues.
+# The number of queues that requests to the token are spread over.
 _TURNS = 64
 _RENEWED_EVERY_SECONDS = 60.0
 _KEY_LENGTH = 32
 
 
 class Token(Protocol):
-    """A token. Every method raises Unavailable if it does not answer, is away, or lacks the key."""
+    """A token. Every method raises Unavailable if it does not respond, is unavailable, or does not have the key."""
 
     async def keys(self) -> Mapping[str, str]:
         """Returns the names of the token's keys, by identifier, newest first."""
 
     async def wrap(self, key_id: str, plaintext: bytes) -> bytes:
-        """Encrypts 32 bytes by one of its keys."""
+        """Encrypts 32 bytes with one of its keys."""
 
     async def unwrap(self, key_id: str, wrapped: bytes) -> bytes:
-        """Decrypts them. Raises FailedPrecondition where they were not encrypted by that key, or were changed."""
+        """Decrypts them. Raises FailedPrecondition if another key encrypted them, or they were changed."""
 
     async def close(self) -> None:
         """Ends the session."""
@@ -57,7 +57,7 @@ class Token(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WrappingKey:
-    """A wrapping key: as it is, and as the token has wrapped it."""
+    """A wrapping key in plain form, and as the token has wrapped it."""
 
     key: bytes
     wrapped: bytes
@@ -68,9 +68,9 @@ class WrappingKey:
 
 @dataclass(frozen=True, slots=True)
 class WantedTokenKey:
-    """A key that is not cached.
+    """A key that is not cached: the wrapping key of a stored value.
 
-    The wrapping key of a stored value; if `wrapped` is None, one that encrypts new values.
+    If `wrapped` is None, it is one that encrypts new values.
     """
 
     key_id: str
@@ -207,7 +207,7 @@ class TokenKeys:
         self._kept.clear()
 
     async def close(self) -> None:
-        """Forgets all, and leaves the token."""
+        """Clears the cache, and ends the session of the token."""
         self.forget()
         await self._token.close()
 
@@ -261,7 +261,7 @@ class TokenKeys:
 
 
 def key_missing(key_id: str) -> Unavailable:
-    """The error for a key-encryption key that this server does not have."""
+    """Returns the error for a key-encryption key that this server does not have."""
     return Unavailable(
         f'no key provider of this server holds the key "{key_id}" that the value is encrypted under: '
         "give every replica the same keys",
@@ -271,7 +271,7 @@ def key_missing(key_id: str) -> Unavailable:
 
 
 def refused() -> FailedPrecondition:
-    """The error for a stored value that was changed."""
+    """Returns the error for a stored value that was changed."""
     return FailedPrecondition(
         "the stored value cannot be decrypted: it was moved from another row, or changed",
         reason="CIPHERTEXT_REFUSED",

@@ -1,16 +1,16 @@
-"""The client of one cluster's API: raw answers, decoded into partial structs, errors from one closed hierarchy.
+"""The client of one cluster's API: raw responses, decoded into partial structs, errors from one closed hierarchy.
 
 Every call has a deadline, goes through the cluster's own connection pool and rate limit, and can be repeated: writes
 are server-side apply, scale, or deletion with preconditions. Nothing is retried here. A watch is an async iterator that
-ends when the server ends it; following it with a list after `Expired` is the observer's business.
+ends when the server ends it. The observer lists again after `Expired`, and then continues the watch.
 
-Traps of the API that this module knows:
+API pitfalls that this module handles:
   * a DELETE with a DeleteOptions body ignores its query parameters, so all options go into the body;
   * an apply with a wrong type gets a 500 without a reason (see `errors`);
-  * watch lines may exceed 4 MiB and may be cut off in the middle, so lines are split here and a last line without its
-    end is dropped: the watch is resumed from the version before it;
-  * a stopped server leaves watches open and silent for a minute, and a busy one sends no bookmarks for longer, so that
-    silence means nothing until the server should have ended the watch, which it is asked to do within two minutes.
+  * watch lines may exceed 4 MiB and may be cut off in the middle. So lines are split here, and a last line without a
+    line break is dropped: the watch resumes from the version before it;
+  * a stopped server leaves watches open and silent for a minute, and a busy server may send no bookmarks for longer. So
+    silence proves nothing until the server should have ended the watch. Each watch asks it to do so within two minutes.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ _Keys = list[tuple[str, str]]
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):
-    """Objects of a list. `left_out`: namespace and name of those that cannot be read."""
+    """Objects of a list. `left_out`: namespace and name of objects that cannot be read."""
 
     items: tuple[T, ...]
     resource_version: str
@@ -139,8 +139,9 @@ class ClusterClient:
         limits: TransportLimits = DEFAULT_LIMITS,
         reach: Reach = ANYWHERE,
     ) -> ClusterClient:
-        """A client for a parsed kubeconfig. Raises CredentialsRefused; connects to nothing yet, and never beyond
-        `reach`.
+        """Returns a client for a parsed kubeconfig that connects within `reach` only; it does not connect yet.
+
+        Raises CredentialsRefused.
         """
         api_client = await connection.from_kubeconfig(
             kubeconfig, context=context, allow_files=allow_files, pool_size=limits.connections, reach=reach
@@ -149,7 +150,7 @@ class ClusterClient:
 
     @classmethod
     async def in_cluster(cls, *, name: str, limits: TransportLimits = DEFAULT_LIMITS) -> ClusterClient:
-        """A client with the service account of the pod we run in. Raises CredentialsRefused."""
+        """Returns a client with the service account of the server's own pod. Raises CredentialsRefused."""
         return cls(await connection.in_cluster(pool_size=limits.connections), name=name, limits=limits)
 
     @property
@@ -177,14 +178,14 @@ class ClusterClient:
         )
 
     async def find(self, resource: Resource[T], namespace: str | None, name: str) -> T | None:
-        """Reads one object, or None where there is none."""
+        """Reads one object; returns None if it does not exist."""
         try:
             return await self.get(resource, namespace, name)
         except NotFound:
             return None
 
     async def document(self, path: str, query: Mapping[str, str]) -> bytes:
-        """Reads a document of the API server that is no object."""
+        """Reads a document of the API server that is not an object, such as an OpenAPI document."""
         return await self._transport.request("GET", path, query)
 
     async def select(self, resource: Resource[T], namespace: str, field_selector: str) -> Sequence[T]:
@@ -205,7 +206,7 @@ class ClusterClient:
     ) -> AsyncGenerator[Page[T], None]:
         """Yields all objects in pages of one consistent snapshot, without those that cannot be read.
 
-        Raises Expired where the snapshot aged: begin again.
+        Raises Expired if the snapshot is too old: list again from the beginning.
         """
 
         limit, most, path = self.limits.page_size, self.limits.page_bytes, resource.path(namespace)
@@ -230,17 +231,17 @@ class ClusterClient:
                 except TooLong:
                     if limit == 1:
                         raise self._too_long("an object", most) from None
-                    # Large or dense objects, of which a page holds fewer. That costs a cluster which sends too much
-                    # whatever is asked for little, too: it is found out by the third page, in twice the time of one.
+                    # The objects are large or dense, so the next page requests fewer. A cluster that sends too much for
+                    # any request is detected at the third page, within twice the time of one page.
                     limit, most = max(1, limit // 32), self.limits.page_bytes // 2
                     requested = request(token)
                     continue
                 one_by_one = resource.marked or len(body) > AT_ONCE_BYTES or may_be_unstorable(body)
                 whole = None if one_by_one else _all_of(body, resource)
-                # One that cannot be read is no reason to see none.
+                # One unreadable object must not hide the others.
                 listed: Any = whole or await _cut_apart(body, _RawItems)
                 token = listed.metadata.continue_
-                # The cluster works at the next page while this one is taken in.
+                # The cluster prepares the next page while this one is decoded.
                 requested = request(token) if token else None
                 items = listed.items or ()
                 objects, size = objects + len(items), size + len(body)
@@ -248,7 +249,7 @@ class ClusterClient:
                     raise self.too_many(resource)
                 left_out: _Keys = []
                 if whole is None:
-                    # Many in one go would occupy the loop.
+                    # Decoding many objects in one step would block the event loop.
                     items = [
                         each
                         async for item in cooperatively(items)
@@ -260,7 +261,7 @@ class ClusterClient:
                 await cancel_and_wait(requested)
 
     def too_many(self, resource: Resource[Any]) -> AnswerTooLarge:
-        """Returns the error for more objects of a kind than a cluster can have."""
+        """Returns the error for more objects of a kind than a cluster may have."""
         most = f"{self.limits.objects} objects of kind {resource.kind}, or {self.limits.list_bytes} bytes of them"
         return self._transport.too_large(f"it has more than {most}")
 
@@ -269,7 +270,7 @@ class ClusterClient:
         return self._too_long("a message of a stream", self.limits.message_bytes)
 
     def check_answers(self) -> None:
-        """Raises AnswerTooLarge where the cluster has sent more than an answer may be within the last minute."""
+        """Raises AnswerTooLarge if the cluster sent an oversized response within the last minute."""
         if (excess := self._transport.excess()) is not None:
             raise excess
 
@@ -294,7 +295,7 @@ class ClusterClient:
         return Page(tuple(items), resource_version, left_out=tuple(left_out))
 
     async def _read(self, body: msgspec.Raw, resource: Resource[T], left_out: _Keys) -> T | None:
-        """Returns an object; None for one that cannot be read, which is noted. Raises AnswerTooLarge."""
+        """Returns an object; None for an unreadable one, whose key is added to `left_out`. Raises AnswerTooLarge."""
         try:
             if len(body) > AT_ONCE_BYTES:
                 await self._transport.check_values(body, "an object of a list")
@@ -306,7 +307,7 @@ class ClusterClient:
             return None
 
     async def newest_version(self, resource: Resource[Any], namespace: str | None = None) -> str:
-        """Returns the version that a list would be of now."""
+        """Returns the resource version that a list would have now."""
         path, accept = resource.path(namespace), accepted(resource.metadata_only, listed=True)
         body = await self._listed(path, {"limit": "1"}, accept)
         await self._check_items(body, "items", of_one=True)
@@ -321,10 +322,10 @@ class ClusterClient:
         label_selector: str = "",
         field_selector: str = "",
     ) -> AsyncGenerator[WatchEvent[T], None]:
-        """Changes after `resource_version`, and bookmarks. Ends when the server ends it.
+        """Yields changes after `resource_version`, and bookmarks. Ends when the server ends the watch.
 
         After an end, or Unreachable, continue from the last event's version; after Expired list again. Close the
-        iterator (`contextlib.aclosing`) when leaving it early, or its connection stays taken.
+        iterator (`contextlib.aclosing`) when leaving it early, or its connection stays in use.
         """
         seconds = random.randint(self.limits.watch_seconds, 2 * self.limits.watch_seconds)  # noqa: S311
         query = _present(
@@ -416,7 +417,7 @@ class ClusterClient:
     async def set_scale(
         self, resource: Resource[Any], namespace: str, name: str, replicas: int, *, dry_run: bool = False
     ) -> None:
-        """Sets the wanted number of replicas through the scale subresource. Raises NotFound."""
+        """Sets the desired number of replicas through the scale subresource. Raises NotFound."""
         await self._transport.request(
             "PATCH",
             resource.path(namespace, name, "scale"),
@@ -435,9 +436,9 @@ class ClusterClient:
         propagation: Propagation = "Foreground",
         dry_run: bool = False,
     ) -> bool:
-        """Requests the deletion of exactly the object `uid`. False where it is not there (any more).
+        """Requests the deletion of exactly the object `uid`. Returns False if it does not exist (any more).
 
-        True does not mean that it is gone: finalizers and dependents come first. Raises Forbidden.
+        True does not mean that the object is deleted: finalizers and dependents come first. Raises Forbidden.
         """
         options: Manifest = {
             "kind": "DeleteOptions",
@@ -456,7 +457,7 @@ class ClusterClient:
     async def may(self, verb: str, api_group: str, resource: str) -> bool:
         """Returns whether our credentials may do this in every namespace; `pods/log` is a subresource.
 
-        Asking needs no right. Nothing is stored: a review lives as long as its answer.
+        The call needs no right, and the cluster stores nothing.
         """
         plural, _, subresource = resource.partition("/")
         attributes = {"verb": verb, "group": api_group, "resource": plural, "subresource": subresource}
@@ -498,10 +499,7 @@ class ClusterClient:
     async def streaming(
         self, path: str, query: Mapping[str, str], *, idle_seconds: float | None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An answer that is read as it comes; `idle_seconds` is the longest silence, None is none.
-
-        See `live`.
-        """
+        """Yields a response that the caller reads as it arrives; `idle_seconds`: the longest silence, if any."""
         timeout = aiohttp.ClientTimeout(
             total=None,
             connect=self.limits.request_seconds,
@@ -515,12 +513,12 @@ class ClusterClient:
     async def websocket(
         self, path: str, query: Sequence[tuple[str, str]], protocols: Sequence[str]
     ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        """An open websocket; closed at the end. See `live`."""
+        """Yields an open websocket, and closes it at the end."""
         async with self._transport.websocket(path, query, protocols) as socket:
             yield socket
 
     async def _listed(self, path: str, query: Mapping[str, str] | None = None, accept: str = JSON) -> bytes:
-        """A list that does not come by page. Raises AnswerTooLarge."""
+        """Returns a list that has no pages. Raises AnswerTooLarge."""
         most = self.limits.body_bytes
         try:
             return await self._transport.request("GET", path, query, accept=accept, page=PageBound(most))
@@ -528,7 +526,7 @@ class ClusterClient:
             raise self._too_long("an answer", most) from None
 
     async def _check_items(self, body: bytes, name: str, *, of_one: bool = False) -> None:
-        """Returns when it is the caller's turn to cut a list into its items. Raises AnswerTooLarge."""
+        """Checks a list, and waits for a turn to cut it into its items. Raises AnswerTooLarge."""
         async with self._transport.checks(body):
             try:
                 await check_items(body, name, of_one=of_one)
@@ -536,7 +534,7 @@ class ClusterClient:
                 raise self._transport.too_large(f"a list has {found.words}") from None
 
     async def _check_page(self, body: bytes, limit: int) -> None:
-        """The same of a page of so many objects; raises TooLong where it is so dense that less is to be asked for."""
+        """Checks a page of `limit` objects as `_check_items` does; raises TooLong if a smaller one is needed."""
         async with self._transport.checks(body):
             try:
                 await check_items(body, "items", of_one=limit == 1)
@@ -558,7 +556,7 @@ class ClusterClient:
 
 
 def _all_of(body: bytes, resource: Resource[T]) -> _Items[T] | None:
-    """Returns the objects of a list; None where one of them cannot be read."""
+    """Returns the objects of a list; None if one of them cannot be read."""
     form: Any = _Items[resource.type]  # type: ignore[name-defined]
     try:
         return cast("_Items[T]", decode(body, form))
@@ -567,7 +565,7 @@ def _all_of(body: bytes, resource: Resource[T]) -> _Items[T] | None:
 
 
 async def _cut_apart(body: bytes, form: type[_Raw]) -> _Raw:
-    """Returns the items of a list as raw JSON. Where one holds half a surrogate pair, the body is mended first."""
+    """Returns the items of a list as raw JSON. If a lone surrogate makes the body unreadable, it is replaced first."""
     try:
         return decode(body, form)
     except Unreadable:
@@ -577,7 +575,7 @@ async def _cut_apart(body: bytes, form: type[_Raw]) -> _Raw:
 
 
 async def _cut_line(line: bytes) -> Line:
-    """Returns the event of a watch's line, mended where need be as `_cut_apart` does."""
+    """Returns the event of a watch's line, after replacing lone surrogates if necessary, as in `_cut_apart`."""
     try:
         return cut_line(line)
     except Unreachable:
@@ -595,5 +593,5 @@ def _present(**parameters: str) -> dict[str, str]:
 
 
 def object_key(value: KubernetesObject) -> tuple[str, str]:
-    """Namespace and name."""
+    """Returns namespace and name."""
     return value.metadata.namespace, value.metadata.name

@@ -9,7 +9,7 @@ import msgspec
 
 from pilothouse_server.values.resources import Condition, ObjectWarning
 
-# Whether the cluster has what is wanted.
+# Whether the cluster has the desired state.
 APPLIED = "Applied"
 # Not shown as a condition: the warnings of the cluster's response to the last apply, one a line.
 WARNED = "Warned"
@@ -19,7 +19,7 @@ MESSAGE_LIMIT = 4096
 
 
 def set_condition(conditions: Iterable[Condition], new: Condition, now: datetime) -> tuple[Condition, ...]:
-    """Puts `new` in place of its namesake; the time of transition moves only when the status does."""
+    """Replaces the condition of the same type with `new`; the time of transition changes only if the status does."""
     kept = {condition.type: condition for condition in conditions}
     old = kept.get(new.type)
     since = old.last_transition_time if old is not None and old.status == new.status else now
@@ -28,7 +28,7 @@ def set_condition(conditions: Iterable[Condition], new: Condition, now: datetime
 
 
 def warned(messages: Iterable[str]) -> Condition:
-    """Returns the warnings of an apply as they are stored; false if there are none."""
+    """Returns the condition that stores the warnings of an apply; its status is False without any."""
     lines = [message.replace("\n", " ") for message in messages]
     if not lines:
         return Condition(WARNED, "False")
@@ -42,5 +42,5 @@ def warnings_of(conditions: Iterable[Condition]) -> tuple[ObjectWarning, ...]:
 
 
 def cluster_warnings(messages: Iterable[str]) -> tuple[ObjectWarning, ...]:
-    """Returns the words of a cluster as warnings."""
+    """Returns a cluster's messages as warnings."""
     return tuple(ObjectWarning(CLUSTER_WARNING, message=message) for message in messages)

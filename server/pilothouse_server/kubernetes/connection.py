@@ -1,15 +1,16 @@
-"""How a cluster is reached: a kubeconfig or the pod's own service account, turned into a configured HTTP client.
+"""The way to a cluster: a kubeconfig or the pod's own service account, turned into a configured HTTP client.
 
 The Kubernetes client library is used for exactly this: TLS, proxies and authentication headers.
-It is imported on first use and in a thread, because the import costs the better part of a second, which would count
-against the server's start and hold the event loop.
+It is imported on first use and in a thread, because the import takes most of a second, which would delay the server's
+start and block the event loop.
 
-A kubeconfig that a caller of the API hands over must not make this machine do things: exec plugins and auth
-providers run programs, file references read files of the server, and its addresses may be of this machine. All are
-refused, with the exception of a kubeconfig that the operator configured locally (`trusted`).
+A kubeconfig that an API caller sends must not give the caller power over this machine: exec plugins and auth providers
+run programs, file references read files of the server, and addresses may point to this machine. Programs are always
+refused. Files and such addresses are permitted only for a kubeconfig that the operator configured locally
+(`allow_files`, `reach`).
 
-The environment names proxies (HTTPS_PROXY, NO_PROXY …), and `.netrc` passwords. aiohttp would read both again for each
-request, a file and two threads each time. Here they are read once for each client, in a thread.
+Environment variables name proxies (HTTPS_PROXY, NO_PROXY …), and `.netrc` contains passwords. aiohttp would read both
+again for each request: one file and two threads each time. Here they are read once for each client, in a thread.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ DATA_KEYS = {
     "user": ("client-certificate-data", "client-key-data"),
 }
 PROGRAM_KEYS = ("exec", "auth-provider")
-# Fields of credentials that are an address and a token.
+# Field paths of credentials that are an address and a token.
 SERVER, PROXY = "address.api_server", "address.proxy_url"
 PROXY_AUTHORIZATION = "Proxy-Authorization"
 # Where Kubernetes puts the service account of a pod.
@@ -53,7 +54,7 @@ LONGEST_NAME = 253
 async def from_kubeconfig(
     kubeconfig: Mapping[str, Any], *, context: str | None, allow_files: bool, pool_size: int, reach: Reach
 ) -> Any:
-    """An ApiClient for `context` (default: the current one) of a parsed kubeconfig, that connects within `reach`.
+    """Returns an ApiClient for `context` of a parsed kubeconfig (default: the current one); connects within `reach`.
 
     Raises CredentialsRefused, naming the entry that is wrong.
     """
@@ -115,7 +116,7 @@ def unprotected(cluster: Mapping[str, Any]) -> str:
 
 
 def check(cluster: Mapping[str, Any], user: Mapping[str, Any], *, allow_files: bool) -> None:
-    """Refuses entries that we cannot use or do not permit. Raises CredentialsRefused."""
+    """Checks for entries that cannot be used or are not permitted. Raises CredentialsRefused."""
     server_of(cluster, path=allow_files)
     proxy_of(cluster, path=allow_files)
     _check_tls(cluster)
@@ -142,7 +143,7 @@ def check(cluster: Mapping[str, Any], user: Mapping[str, Any], *, allow_files: b
 
 
 def server_of(cluster: Mapping[str, Any], *, path: bool = False) -> Origin:
-    """Returns where the API server is. Raises CredentialsRefused; `path`: whether it may stand under one."""
+    """Returns the API server's origin. `path`: whether the address may have a path. Raises CredentialsRefused."""
     server = cluster.get("server")
     if not isinstance(server, str) or not server:
         raise CredentialsRefused("the address of the API server must be a non-empty string", field=SERVER)
@@ -153,7 +154,7 @@ def server_of(cluster: Mapping[str, Any], *, path: bool = False) -> Origin:
 
 
 def shown_address(cluster: Mapping[str, Any]) -> str:
-    """Returns the address of the API server as it may be shown; '' where it cannot be used."""
+    """Returns the address of the API server as it may be shown; '' if it cannot be used."""
     try:
         return str(server_of(cluster, path=True))
     except CredentialsRefused:
@@ -161,7 +162,7 @@ def shown_address(cluster: Mapping[str, Any]) -> str:
 
 
 def proxy_of(cluster: Mapping[str, Any], *, path: bool = False) -> Origin | None:
-    """Returns where the proxy is, if there is one; user and password are no part of that. Raises CredentialsRefused."""
+    """Returns the proxy's origin without user and password; None if there is no proxy. Raises CredentialsRefused."""
     proxy = cluster.get("proxy-url")
     if not proxy:
         return None
@@ -176,7 +177,7 @@ def proxy_of(cluster: Mapping[str, Any], *, path: bool = False) -> Origin | None
 
 
 def check_reach(cluster: Mapping[str, Any], reach: Reach) -> None:
-    """Refuses addresses by their host name or number alone. Raises CredentialsRefused."""
+    """Checks addresses by their host name or number alone, without DNS. Raises CredentialsRefused."""
     proxy = proxy_of(cluster, path=True)
     named = [("the address of the API server", SERVER, server_of(cluster, path=True))]
     named += [("the 'proxy-url'", PROXY, proxy)] if proxy is not None else []
@@ -223,8 +224,10 @@ def _entry(
 def _kubeconfig_client(
     cluster: Mapping[str, Any], user: Mapping[str, Any], pool_size: int, reach: Reach
 ) -> Any:
-    """The client of one cluster and one user. The library's own loader would write certificates and keys to files in
-    the temporary folder, which stay until the server ends, and after a kill for good.
+    """Returns the client for one cluster and one user.
+
+    The library's own loader would write certificates and keys to files in the temporary folder. They stay there until
+    the server ends, and permanently if it is killed.
     """
     from kubernetes.aio.client import ApiClient, Configuration
 
@@ -277,7 +280,7 @@ def _trust(configuration: Any, cluster: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _shown(user: Mapping[str, Any]) -> Iterator[str | None]:
-    """The file of the certificate and key that the cluster is shown, if there are any."""
+    """Yields a file with the client certificate and its key; None if there is none."""
     certificate, key = (_content(user, name) for name in ("client-certificate", "client-key"))
     if not certificate:
         yield None
@@ -301,7 +304,7 @@ def _in_cluster_client(pool_size: int) -> Any:
     configuration.connection_pool_maxsize = pool_size
     token_file, authority = SERVICE_ACCOUNT / "token", SERVICE_ACCOUNT / "ca.crt"
     try:
-        # Its own renewal would end calls where the file cannot be read for a moment.
+        # The library's own renewal would fail calls while the file cannot be read.
         loader: Any = InClusterConfigLoader(  # type: ignore[no-untyped-call]
             token_filename=str(token_file), cert_filename=str(authority), try_refresh_token=False
         )
@@ -316,11 +319,11 @@ def _in_cluster_client(pool_size: int) -> Any:
 
 
 def _client(api_client: Any, configuration: Any, reach: Reach) -> Any:
-    """An ApiClient whose `configuration` has the session's arguments (`session_options`) and permitted `reach`.
+    """Returns an ApiClient. Its `configuration` has the session's arguments (`session_options`) and permitted `reach`.
 
     A proxy of the kubeconfig overrides that of the environment, which is the operator's choice. A proxy's user and
     password are sent as a header: as part of the address, they would appear in the library's messages. `.netrc` belongs
-    to the operator: its passwords are sent to no address that a caller names, and a token overrides them.
+    to the operator: its passwords are never sent to an address that a caller names, and a token overrides them.
     """
     server = str(configuration.host)
     own = reach is ANYWHERE
@@ -333,7 +336,7 @@ def _client(api_client: Any, configuration: Any, reach: Reach) -> Any:
     if authorization:
         configuration.proxy_headers = {PROXY_AUTHORIZATION: authorization}
         if server.startswith("http://"):
-            # No tunnel is opened for these, so that the request itself is the proxy's.
+            # Plain HTTP uses no tunnel, so the request itself carries the proxy's header.
             options["headers"] = {**options.get("headers", {}), PROXY_AUTHORIZATION: authorization}
     configuration.session_options, configuration.reach = options, reach
     return api_client(configuration)
@@ -342,7 +345,7 @@ def _client(api_client: Any, configuration: Any, reach: Reach) -> Any:
 def _renew_from(configuration: Any, token_file: Path) -> None:
     """Reads a token again every minute, because bound service account tokens are replaced on disk.
 
-    If it cannot be read, the former one stays in use. Raises OSError if the first read fails.
+    If the file cannot be read, the former token stays in use. Raises OSError if the first read fails.
     """
     configuration.api_key["BearerToken"] = _token_in(token_file)
     next_read = monotonic() + TOKEN_FILE_PERIOD_SECONDS
@@ -362,7 +365,7 @@ def _token_in(file: Path) -> str:
 
 
 def _environment_proxy(server: str) -> tuple[str, str]:
-    """Returns the proxy before `server`, and the header for it; '' where there is none. Reads files."""
+    """Returns the proxy for `server`, and the header for the proxy; '' if there is none. Reads files."""
     parts = urlsplit(server)
     if not parts.hostname or proxy_bypass(parts.hostname):
         return "", ""
@@ -375,7 +378,7 @@ def _environment_proxy(server: str) -> tuple[str, str]:
 def session_options(server: str, *, netrc: bool) -> dict[str, Any]:
     """Returns arguments of an `aiohttp.ClientSession` that talks to `server` only, in place of `trust_env`.
 
-    `netrc`: whether the password in `.netrc` is for it. Reads files.
+    `netrc`: whether the password in `.netrc` may be sent to the server. Reads files.
     """
     authorization = _from_netrc(urlsplit(server).hostname) if netrc else ""
     options: dict[str, Any] = {"trust_env": False}

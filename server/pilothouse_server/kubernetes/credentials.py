@@ -1,7 +1,7 @@
 """Credentials of a caller for a cluster, reduced to one small form that can be stored.
 
-Of a kubeconfig only the cluster and the user of one context are kept, and of these only the keys that are used, so
-exactly the checked values are stored. Entries that would run a program or read a file of this machine are refused, as
+Only the cluster and the user of one context of a kubeconfig are stored, and only their keys that are used. So exactly
+the checked values are stored. Entries that would run a program or read a file of this machine are refused, as
 in `connection`, and so are expired ones.
 """
 
@@ -26,15 +26,15 @@ _CLUSTER_KEYS = (
     "proxy-url",
 )
 _USER_KEYS = ("token", "client-certificate-data", "client-key-data")
-# They change who we are to the cluster, so to leave them out silently would be wrong.
+# They change our identity on the cluster, so it would be wrong to ignore them silently.
 _UNSUPPORTED_USER_KEYS = ("username", "password", "as", "as-uid", "as-groups", "as-user-extra")
 _NAME = "cluster"
 # A kubeconfig of one context has 2 to 10 KB.
 MOST_BYTES = 64 * 1024
 _DEEPEST = 32
-# One of thirty contexts has a thousand.
+# A kubeconfig of thirty contexts has a thousand YAML events.
 MOST_PARTS = 5_000
-# The number that is parsed before other threads get their turn.
+# The number of YAML events that are parsed before other threads may run.
 _TURN = 100
 
 
@@ -50,16 +50,16 @@ class ClusterCredentials(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def server(self) -> str:
-        """The API server's address; empty in the cluster, where the pod's environment says it."""
+        """The API server's address; empty inside the cluster, where the pod's environment contains it."""
         return str(self.cluster.get("server", "")).rstrip("/")
 
     @property
     def expires_at(self) -> datetime | None:
-        """When they expire; None if no credential has a date."""
+        """The time when the first of them expires; None if none has a date."""
         return expiry.expires_at(self.user)
 
     def kubeconfig(self) -> dict[str, Any]:
-        """Returns the same as a kubeconfig of one context."""
+        """Returns these credentials as a kubeconfig of one context."""
         return {
             "current-context": _NAME,
             "contexts": [{"name": _NAME, "context": {"cluster": _NAME, "user": _NAME}}],
@@ -73,7 +73,7 @@ IN_CLUSTER = ClusterCredentials(in_cluster=True)
 
 
 def encode(credentials: ClusterCredentials) -> bytes:
-    """As they are stored, before encryption."""
+    """Returns the credentials as they are stored, before encryption."""
     return msgspec.json.encode(credentials)
 
 
@@ -85,7 +85,7 @@ def decode(document: bytes) -> ClusterCredentials:
 def from_kubeconfig(text: str, context: str = "") -> ClusterCredentials:
     """Returns the entries of one context of a kubeconfig, the current one by default.
 
-    Takes tens of milliseconds for a large one: not for the event loop's thread.
+    A large kubeconfig takes tens of milliseconds: do not call this in the event loop's thread.
 
     Raises CredentialsRefused, naming the entry that is missing, malformed, refused or expired.
     """
@@ -110,7 +110,7 @@ def parse(text: str) -> Any:
     Aliases, which make a document larger than its text, and tags, which change its types, are refused. A number or a
     date is returned as its text.
 
-    Raises CredentialsRefused: it is too large, has too many values, is not YAML, or has a refused element.
+    Raises CredentialsRefused if it is too large, has too many values, is not YAML, or has a refused element.
     """
     import yaml
 
@@ -133,7 +133,7 @@ def parse(text: str) -> Any:
                 raise CredentialsRefused("the kubeconfig has a tag, which is not supported")
         return yaml.load(text, Loader=_loader())  # noqa: S506 - a subclass of the safe loader
     except yaml.MarkedYAMLError as error:
-        # The library's words quote the text, which holds secrets: only the place is given.
+        # The library's message quotes the text, which contains secrets, so only the line is named.
         where = f" (line {error.problem_mark.line + 1})" if error.problem_mark is not None else ""
         raise CredentialsRefused(f"the kubeconfig is not YAML{where}") from None
     except (yaml.YAMLError, RecursionError, ValueError, TypeError):
@@ -142,7 +142,7 @@ def parse(text: str) -> Any:
 
 @cache
 def _loader() -> Any:
-    """The safe loader, of which nothing but truth values and null are read as anything but text."""
+    """Returns a safe loader that reads only truth values and null as such, and all other scalars as text."""
     import yaml
 
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -155,7 +155,7 @@ def _loader() -> Any:
 
 
 def from_address(server: str, token: str, *, authority: str = "", proxy_url: str = "") -> ClusterCredentials:
-    """An address and a token; `authority` is PEM, empty for those that this machine trusts.
+    """Returns credentials from an address and a token; `authority` is PEM, empty to trust this machine's authorities.
 
     Raises CredentialsRefused.
     """
@@ -170,7 +170,7 @@ def from_address(server: str, token: str, *, authority: str = "", proxy_url: str
 
 
 def _checked(credentials: ClusterCredentials) -> ClusterCredentials:
-    # As it was read here, so that nobody reads it in another way.
+    # The address is stored as it was parsed here, so that no other parser reads it differently.
     credentials.cluster["server"] = str(connection.server_of(credentials.cluster))
     token = credentials.user.get("token", "")
     if token != token.strip() or not token.isascii() or any(ord(character) < 33 for character in token):
@@ -183,7 +183,7 @@ def _checked(credentials: ClusterCredentials) -> ClusterCredentials:
 
 def _text(section: str, key: str, value: object) -> str:
     if isinstance(value, bool):
-        # YAML reads `yes` and `on` so; what was meant is not known any more.
+        # YAML reads `yes` and `on` as truth values; the text that was meant is lost.
         raise CredentialsRefused(
             f"the kubeconfig's {section} has a {key!r} that is a truth value, not text: put it in quotes"
         )

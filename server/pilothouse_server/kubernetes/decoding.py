@@ -1,19 +1,19 @@
-"""Decoding of answers: a long list in parts, and the rest within a bound of values.
+"""Decoding of responses: a long list in parts, everything else within a bound of values.
 
-The time that an answer occupies the event loop depends on its values more than on its bytes: eight megabytes are a
-hundred pods, or three million empty objects, which would take a third of a second. So a long list is cut into its
-items first, without reading them, and these are decoded one by one, with others in between. An object cannot be cut,
-so it has a bound of values as it has one of bytes. They are counted by the signs that JSON needs for them, which is
-quick.
+The time that a response occupies the event loop depends on its values more than on its bytes: eight megabytes are a
+hundred pods, or three million empty objects, which would take a third of a second. So a long list is first cut into its
+items without decoding them. The items are decoded one by one, and other tasks run in between. An object cannot be cut,
+so it has a bound of values in addition to that of bytes. Values are counted by the characters that JSON needs for them,
+which is quick.
 
-To cut a list reads it as well, though it makes nothing of it. Kubernetes' own answers have a value for each three
-bytes at most; a denser long list is given up before it is cut. So is an object, before it is read which of its fields
-count less.
+Cutting a list also parses it, although it creates nothing. Kubernetes' own responses have at most one value for every
+three bytes. A long list that is denser is rejected before it is cut. Likewise, a much too dense object is rejected
+before its managed fields, which count less, are separated.
 
 A cluster's users can easily write a quarter of a megabyte of annotations into one object; that is within the bound.
-Where they write more, as half a million empty arguments, the object is not read, and others are: nobody makes a
-cluster count as one that sends too much, but the cluster itself. So a dense list is asked for again, of fewer
-objects, and one of a single object of a size that an API server takes is cut: that reads it in a few milliseconds.
+If they write more, such as half a million empty arguments, only that object is not read: users must not be able to make
+a cluster count as one that sends too much. So a dense list is requested again with fewer objects. A dense list of one
+object is cut if an API server would accept an object of that size; this takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ import msgspec
 from pilothouse_server.kubernetes.errors import UNREADABLE, Unreadable
 from pilothouse_server.runtime.event_loop import Share, long_work
 
-# So much is decoded in one piece whatever it holds.
+# Responses up to this size are decoded in one step, regardless of their content.
 AT_ONCE_BYTES: Final = 256 * 1024
 MOST_VALUES: Final = 300_000
 # An API server accepts requests of 3 MiB and adds managed fields. No user has made a larger object.
 MOST_OF_USERS_BYTES: Final = 4 * 1024 * 1024
-# A server that knows no pages sends all there is; of pods and Deployments fewer fit into a page.
+# A server without paging sends all objects in one list; a page has fewer pods or Deployments than this.
 MOST_ITEMS: Final = 20_000
-# A list of more bytes may not have more values for each of them.
+# A list with more bytes than the first number may have at most this many values for each byte.
 _DENSE_BYTES, _MOST_FOR_A_BYTE = 2 * 1024 * 1024, 0.48
 _STEP_BYTES, _CLOSE_STEP_BYTES = 256 * 1024, 32 * 1024
-# So many values of managed fields count for one.
+# This many values of managed fields count as one.
 _MANAGED: Final = 4
 V = TypeVar("V")
 
@@ -70,8 +70,9 @@ def decode(body: bytes | msgspec.Raw, type_: type[V]) -> V:
 
 
 async def check_values(body: bytes | msgspec.Raw) -> None:
-    """Returns when it is the caller's turn to decode an object, where it is long. Raises TooMany where that holds more
-    values than may be decoded in one piece, Unreachable where it cannot be read.
+    """Checks the values of an object and waits for a turn to decode it, if the object is long.
+
+    Raises TooMany if it has more values than may be decoded in one step; Unreadable if it is malformed.
     """
     if len(body) <= AT_ONCE_BYTES:
         return
@@ -82,10 +83,10 @@ async def check_values(body: bytes | msgspec.Raw) -> None:
 
 
 async def check_items(body: bytes, name: str, *, of_one: bool = False) -> None:
-    """Returns when it is the caller's turn to cut a list into its items, where it is long. Raises TooManyItems or
-    TooDense, and Unreadable where they are no objects.
+    """Checks the items of a list and waits for a turn to cut it, if the list is long.
 
-    `name`: of the answer's field that holds the list. `of_one`: whether no more than one item was asked for.
+    `name`: of the response's field that contains the list. `of_one`: whether only one item was requested. Raises
+    TooManyItems, TooDense; Unreadable if the items are not objects.
     """
     if len(body) <= AT_ONCE_BYTES:
         return
@@ -117,14 +118,14 @@ class _Content(msgspec.Struct, gc=False):
 
 
 class _Item(msgspec.Struct, gc=False):
-    """An item of which nothing is read. Those of one list are counted."""
+    """An item without decoded fields. The items of one list are counted."""
 
     def __post_init__(self) -> None:
         _items.one_more()
 
 
 class _Items:
-    """How many more items there may be; TooManyItems is raised after the last."""
+    """The number of items that are still allowed; TooManyItems is raised after the last."""
 
     def __init__(self) -> None:
         self.left = 0
@@ -135,7 +136,7 @@ class _Items:
             raise TooManyItems
 
 
-# One is enough: counting occupies the event loop.
+# One counter is enough: a list is counted in one step of the event loop.
 _items = _Items()
 
 
@@ -167,7 +168,7 @@ async def _check_closely(text: bytes) -> None:
 
 
 async def _counted(text: bytes, most: int) -> int:
-    """How many values a text has at most, also where its texts hold signs; or more than `most`."""
+    """Returns the most values that a text can have, or a number above `most`; characters inside its texts count."""
     values, share = 0, Share()
     for start in range(0, len(text), _STEP_BYTES):
         await share.used()
@@ -178,7 +179,7 @@ async def _counted(text: bytes, most: int) -> int:
 
 
 async def _outside_texts(text: bytes, most: int) -> int:
-    """How many values there are outside texts, and texts; or more than `most`."""
+    """Returns the number of texts, and of values outside of them; or a number above `most`."""
     values = quotes = start = 0
     share = Share()
     while start < len(text) and values + quotes // 2 <= most:
@@ -196,7 +197,7 @@ async def _outside_texts(text: bytes, most: int) -> int:
 
 
 def _values(text: bytes, start: int, end: int) -> int:
-    """Returns the number of JSON signs that mark values and keys. Objects count twice, as they cost."""
+    """Returns the number of JSON characters that mark values and keys. Objects count twice, because they cost more."""
     texts = text.count(b'"', start, end) // 2
     return (
         texts + text.count(b",", start, end) + text.count(b"[", start, end) + 2 * text.count(b"{", start, end)

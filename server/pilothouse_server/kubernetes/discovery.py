@@ -1,8 +1,8 @@
-"""The kinds that a cluster serves, by its own discovery: one document for each group and version.
+"""The kinds that a cluster serves, from its own discovery: one document for each group and version.
 
-A list of all kinds asks for every document, each time. To find one kind asks for the document of its version, which is
-kept for a while: kinds come and go with the custom resource definitions of the cluster. A kind that is not found is
-asked for again each time.
+Listing all kinds reads every document each time. Finding one kind reads the document of its version, which is cached
+briefly: kinds come and go with the custom resource definitions of the cluster. A kind that is not found is requested
+again each time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _AT_ONCE: Final = 8
 
 
 class DiscoveredKind(msgspec.Struct, frozen=True, order=True):
-    """A kind of a cluster. `verbs`: those that the API server takes."""
+    """A kind of a cluster. `verbs`: those that the API server accepts."""
 
     api_version: str
     kind: str
@@ -73,14 +73,14 @@ class _Resources(msgspec.Struct):
 
 
 class KindDiscovery:
-    """The discovery of all clusters, as far as it is kept."""
+    """A cache of the discovery of all clusters."""
 
     def __init__(self, kept_seconds: float = KEPT_SECONDS) -> None:
         self._kept_seconds = kept_seconds
         self._kept: OrderedDict[tuple[str, str], tuple[float, list[DiscoveredKind]]] = OrderedDict()
 
     async def find(self, client: Documents, api_version: str, kind: str) -> DiscoveredKind | None:
-        """Returns a kind; None where the cluster does not serve it in this version. Raises ClusterError."""
+        """Returns a kind; None if the cluster does not serve it in this version. Raises ClusterError."""
         key = client.server, api_version
         read_at, found = self._kept.get(key, (0.0, []))
         known = next((each for each in found if each.kind == kind), None)
@@ -95,7 +95,7 @@ class KindDiscovery:
 
 
 async def of_version(client: Documents, api_version: str) -> list[DiscoveredKind]:
-    """Returns the kinds of a group and version; none where the cluster does not have it. Raises ClusterError."""
+    """Returns the kinds of a group and version; none if the cluster does not have it. Raises ClusterError."""
     path = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
     try:
         document = decode(await client.document(path, {}), _Resources)

@@ -1,11 +1,11 @@
 """Server-side dry runs: the cluster's response to the desired state; nothing is changed.
 
 Each noun's `dry_run` tries the writes of the reconciler: the same objects by apply, scale, patch or deletion.
-Admission, quota, schema and immutable fields are checked as in a real write. Fields of other managers count as taken
-over, as by the reconciler. A namespace that is not on the cluster yet cannot be checked, which is no refusal.
+Admission, quota, schema and immutable fields are checked as in a real write. As in the reconciler, fields of other
+managers are taken over. A namespace that is not on the cluster yet cannot be checked; that is not a refusal.
 
-All raise Refused (Invalid, Forbidden, Conflict if a name is taken) with the cluster's words, Unreachable, Throttled,
-Unauthorized.
+All functions raise Refused (Invalid, Forbidden, Conflict if a name is taken) with the cluster's message, Unreachable,
+Throttled, Unauthorized.
 """
 
 from __future__ import annotations

@@ -1,28 +1,28 @@
 """Failures of calls to a Kubernetes API server: one closed hierarchy.
 
     ClusterError
-    ├── Unreachable        no answer, or a useless one: connection, deadline, 5xx, start-up of the server
-    │   ├── StorageStalled the API server answers, its storage does not: nothing is written, and reads are old
-    │   ├── Away           known not to answer: it was not asked
-    │   ├── Unreadable     an answer, or an object of one, has another form than an API server's
-    │   │   └── TooManyValues  an object that users of the cluster may have made so: it alone is not read
-    │   ├── AnswerTooLarge an answer, a line or a message is longer than it may be: nothing of it is used
-    │   └── NotTrusted     the server's certificate is none that the credentials' authorities vouch for
-    ├── InternalError      500 in the API server's own words: it answers, but its own request to a webhook fails
-    ├── Throttled          429 (or our own rate limit cannot be met before the deadline); says when to retry
+    ├── Unreachable        no response, or an unusable one: connection, deadline, 5xx, start-up of the server
+    │   ├── StorageStalled the API server responds, its storage does not: nothing is written, and reads are old
+    │   ├── Away           known not to respond: no request was sent
+    │   ├── Unreadable     a response, or an object in it, has another form than an API server's
+    │   │   └── TooManyValues  an object too dense to read, perhaps by a user of the cluster: only it is left out
+    │   ├── AnswerTooLarge a response, a line or a message is too long: nothing of it is used
+    │   └── NotTrusted     the authorities in the credentials did not issue the server's certificate
+    ├── InternalError      500 with the API server's own message: it responds, but its request to a webhook fails
+    ├── Throttled          429 (or our own rate limit cannot be met before the deadline); has the time to retry
     ├── Unauthorized       401: the credentials are not, or no longer, accepted
     ├── CredentialsRefused the credentials cannot be used at all (malformed kubeconfig, exec plugins, expired CA ...)
     ├── Expired            410: a resourceVersion or continue token is too old; list again
-    └── Refused            the API server understood and said no; carries its own words
+    └── Refused            the API server understood and refused the request; has its message
         ├── NotFound       404 of an object (or of its namespace)
         ├── Forbidden      403: access rights, quota, admission, or a namespace that is being deleted
         ├── Conflict       409: a field manager, a stale version, a precondition, a name that is taken
         └── Invalid        422 and the refusals of a body that an API server reports as 400 or, in apply, as 500
             └── TooLarge   413, and the storage's own limit, which comes as a 500
 
-The server's shape of failures is irregular (see the recordings): `reason` and `details` may be absent, an apply with
-a wrong type is a 500 without reason, a 504 comes as text/plain without `kind`. `from_response` is the one place that
-knows. A 504 or a broken connection leaves open whether a write was stored: each of our writes may be repeated.
+API servers report failures in irregular shapes (see the recordings): `reason` and `details` may be absent, an apply
+with a wrong type is a 500 without reason, a 504 comes as text/plain without `kind`. Only `from_response` handles these
+shapes. After a 504 or a broken connection, a write may or may not be stored: each of our writes may be repeated.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ import msgspec
 # its object, or the namespace, no longer exists.
 Outlook = Literal["passing", "refused", "gone"]
 
-# The `status_reason` of a Conflict that we raise ourselves: an object of somebody else has the name.
+# The `status_reason` of a Conflict that we raise ourselves: another owner's object has the name.
 NAME_TAKEN = "NameTaken"
-# The reason of an object that holds what nobody was allowed: it is not sent.
+# The reason of an object that is not sent, because it contains something that nobody was allowed to use.
 GUARDED = "Guarded"
-# The reason of a refusal if our namespace has lost the label that makes it ours.
+# The reason of a refusal if our Kubernetes namespace has lost the label that makes it ours.
 LABEL_LOST = "LabelLost"
 
 
@@ -73,7 +73,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 class FieldConflict(msgspec.Struct, frozen=True):
-    """A field that somebody else owns: `manager` as the API names it, `field` as a path in its syntax."""
+    """A field that another manager owns: `manager` as the API names it, `field` as a path in its syntax."""
 
     manager: str
     field: str
@@ -82,9 +82,9 @@ class FieldConflict(msgspec.Struct, frozen=True):
 class ClusterError(Exception):
     """Base of all failures of a cluster call.
 
-    `message` has the cluster's own words if there are any, else ours, and never those of a library; it may be shown to
-    users of the cluster. `answered`: the HTTP status of the cluster's own words; 0 if they are ours. `outlook`: the
-    result of the same call later. `does`: a fact about the cluster, which messages put between its name and `message`.
+    `message` has the cluster's own message if there is one, else ours, and never a library's; it may be shown to
+    users of the cluster. `answered`: the HTTP status of the cluster's message; 0 if the message is ours. `outlook`: the
+    result of the same call later. `does`: a verb phrase that messages put between the cluster's name and `message`.
     """
 
     outlook: Outlook = "passing"
@@ -102,14 +102,14 @@ class ClusterError(Exception):
 
 
 class Unreachable(ClusterError):
-    """No usable answer. Whether a write took place is unknown: repeat it."""
+    """No usable response. A write may or may not be stored: repeat it."""
 
-    # Not that it does not answer: it may, in a way that is of no use.
+    # Not "does not respond": it may respond, but in an unusable way.
     does = "is not available"
 
 
 class NotTrusted(Unreachable):
-    """Somebody answers whose certificate is not trusted. Next move: correct the authorities, or the address."""
+    """The server's certificate is not trusted. Next move: correct the authorities, or the address."""
 
 
 class StorageStalled(Unreachable):
@@ -121,7 +121,7 @@ class Unreadable(Unreachable):
 
 
 class TooManyValues(Unreadable):
-    """An object holds more than is read of one. Next move: make it smaller; nothing is wrong with the cluster."""
+    """An object has more values than are read. Next move: make it smaller; nothing is wrong with the cluster."""
 
     does = "sends what is not read"
 
@@ -131,11 +131,11 @@ class AnswerTooLarge(Unreachable):
 
 
 class Away(Unreachable):
-    """The server is known not to answer, and was not asked. Next move: wait until it does."""
+    """The server is known not to respond, so no request was sent. Next move: wait until it responds."""
 
 
 class InternalError(ClusterError):
-    """The server responds but could not do it: mostly an admission webhook fails. Next move: retry later.
+    """The server responds but cannot execute the call, mostly because a webhook fails. Next move: retry later.
 
     Not Unreachable: the known state of the cluster stays fresh, and other calls succeed.
     """
@@ -144,7 +144,7 @@ class InternalError(ClusterError):
 
 
 class Throttled(ClusterError):
-    """Asked too often. Next move: wait `retry_after_seconds`.
+    """Too many requests. Next move: wait `retry_after_seconds`.
 
     `of_client`: the server counts the requests of a client, so all of them wait. Otherwise only this one does: while
     the watch cache of a kind of object starts, lists and watches of that kind get 429 (Kubernetes 1.37).
@@ -168,7 +168,7 @@ class CredentialsRefused(ClusterError):
     `field`: the part of the credentials that is wrong, such as `address.api_server`; '' if no single part is.
     """
 
-    # `outlook` stays "passing": not the object is refused, and it is applied once the credentials are corrected.
+    # `outlook` stays "passing": the object itself is not refused, and is applied once the credentials are corrected.
     does = "cannot be asked"
 
     def __init__(self, message: str, *, field: str = "") -> None:
@@ -177,13 +177,13 @@ class CredentialsRefused(ClusterError):
 
 
 class Expired(ClusterError):
-    """410: the requested version is gone. Next move: list again, then watch from the list's version."""
+    """410: the requested version is no longer available. Next move: list again, then watch from the list's version."""
 
 
 class Refused(ClusterError):
-    """The API server's no.
+    """The API server refused the request.
 
-    `code`: HTTP status; `status_reason`: the Status' reason, empty where the server gave none; `causes`: by field.
+    `code`: HTTP status; `status_reason`: the Status' reason, empty if the server gave none; `causes`: by field.
     """
 
     outlook: Outlook = "refused"
@@ -198,12 +198,12 @@ class Refused(ClusterError):
 
     @property
     def reason(self) -> str:
-        # A webhook may put anything there, whole sentences among it.
+        # A webhook may set any reason, even whole sentences.
         return self.status_reason if self.status_reason.isalnum() else type(self).__name__
 
 
 class NotFound(Refused):
-    """The object, or the namespace it should be made in, is not there."""
+    """The object, or the namespace in which it should be created, does not exist."""
 
     outlook = "gone"
 
@@ -211,7 +211,7 @@ class NotFound(Refused):
 class Forbidden(Refused):
     """403. The message names the verb and resource, the quota, or the policy that forbids.
 
-    `namespace_terminating`: the namespace is being deleted, nothing can be made in it.
+    `namespace_terminating`: the namespace is being deleted, so nothing can be created in it.
     """
 
     @property
@@ -224,9 +224,9 @@ class Forbidden(Refused):
 
     @property
     def permission(self) -> str:
-        """The right that is missing, as `patch deployments.apps`; empty where something else forbids.
+        """The missing right, such as `patch deployments.apps`; empty if something else forbids the call.
 
-        An API server that has just started answers so for a moment too, until it has read its roles, in the same words.
+        An API server that has just started refuses with the same message for a moment, until it has read its roles.
         """
         found = _DENIED.search(self.message)
         return "" if found is None else f"{found[1]} {found[2]}{'.' if found[3] else ''}{found[3]}"
@@ -250,7 +250,7 @@ class Conflict(Refused):
         super().__init__(message, code=code, status_reason=status_reason, causes=causes)
         self.fields = fields
         if self.name_taken:
-            # The cluster said nothing.
+            # This refusal is ours, not the cluster's.
             self.does = "cannot be used here"
 
     @property
@@ -259,7 +259,7 @@ class Conflict(Refused):
 
     @property
     def name_taken(self) -> bool:
-        """Whether an object of somebody else has the name, which we leave alone."""
+        """Whether another owner's object has the name; we do not touch that object."""
         return self.status_reason == NAME_TAKEN
 
     @property
@@ -272,7 +272,7 @@ class Invalid(Refused):
 
 
 class TooLarge(Invalid):
-    """The object is larger than the cluster takes."""
+    """The object is larger than the cluster accepts."""
 
     @property
     def reason(self) -> str:
@@ -285,18 +285,18 @@ MESSAGE_LIMIT = 4096
 MOST_CAUSES = 100
 # Errors of decoders for unreadable input, including endless nesting and a number of thousands of digits.
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-# How an apply says that its body is wrong: a 500 without reason, but with one of these words.
+# A malformed apply gets a 500 without reason whose message has one of these phrases.
 MALFORMED_APPLY = ("failed to create typed patch object", "failed to create manager", "unable to decode")
-# How an object above the storage's limit (1.5 MiB unless configured) is refused: a 500 without reason. Above 2 MiB it
-# is the API server's own client of the storage that says so.
+# An object above the storage's limit (1.5 MiB unless configured) gets a 500 without reason whose message has one of
+# these phrases. Above 2 MiB, the API server's own storage client refuses it.
 TOO_LARGE = ("request is too large", "trying to send message larger than")
-# A storage without a leader is an outage, though the API server answers a Status.
+# A storage without a leader is an outage, although the API server sends a Status.
 STORAGE = "etcdserver:"
-# Of lists and watches of one kind of object, while the API server fills its watch cache.
+# In refusals of lists and watches of one kind of object, while the API server fills its watch cache.
 _CACHE_STARTS = "storage is (re)initializing"
 DEFAULT_RETRY_AFTER_SECONDS = 1.0
 
-# By HTTP status; a 500 only where it says that an apply is malformed.
+# By HTTP status; 500 is used only for a malformed apply.
 REFUSALS: Mapping[int, type[Refused]] = {
     404: NotFound,
     403: Forbidden,
@@ -309,12 +309,12 @@ _status = msgspec.json.Decoder(Status, strict=False)
 
 
 def shown(text: str) -> str:
-    """Returns a cluster's words as they may be kept and shown: of a bounded length, without NUL."""
+    """Returns a cluster's text in a form that may be stored and shown: of a bounded length, without NUL."""
     return text[:MESSAGE_LIMIT].replace("\0", "")
 
 
 def parse_status(body: bytes) -> Status:
-    """Returns the Status in `body`, or one holding its first line where it is something else."""
+    """Returns the Status in `body`; for any other text, a Status with its first line as the message."""
     try:
         return _status.decode(body)
     except UNREADABLE:
@@ -323,7 +323,7 @@ def parse_status(body: bytes) -> Status:
 
 
 def from_response(code: int, headers: Mapping[str, str], body: bytes) -> ClusterError:
-    """Returns the error for an answer with HTTP status `code` (400 or more)."""
+    """Returns the error for a response with HTTP status `code` (400 or more)."""
     error = from_status(parse_status(body), code=code, retry_after=headers.get("Retry-After", ""))
     error.answered = code
     return error
@@ -346,7 +346,7 @@ def from_status(status: Status, *, code: int = 0, retry_after: str = "") -> Clus
         )
     too_large = code == 413 or (code >= 500 and any(each in status.message for each in TOO_LARGE))
     if code >= 500 and not too_large and not _malformed_apply(code, status):
-        # Proxies in between answer 500 too, but in no Status.
+        # Proxies in between also send 500, but without a Status.
         answers = code == 500 and status.status == "Failure" and STORAGE not in status.message
         return InternalError(message) if answers else Unreachable(message)
     return _refusal(status, code, message, too_large=too_large)

@@ -1,12 +1,12 @@
 """Kubernetes Events: reports of a cluster about its objects, and which of them explain a problem.
 
 There are many; they live for about an hour, and are counted instead of repeated. So they are not stored: `events_of`
-reads those of some objects on request. The explanation of a status is in the status itself if it has one (a pod's
+reads the events of some objects on request. The explanation of a status is in the status itself if it has one (a pod's
 `state`, a condition), in an event if it has none (`explanation`), and in further events (`warnings`).
 
-One list per name, as `kubectl describe` does: a list of the whole namespace has those of all neighbours, and field
-selectors cannot name several objects. If an object was created again under its old name, only events of the newest uid
-count; pods are identified by their uid.
+Events are listed by object name, as `kubectl describe` does: a list of the whole namespace would include all its other
+objects, and field selectors cannot name several objects. If an object was created again under its old name, only events
+of the newest uid count; pods are identified by their uid.
 """
 
 from __future__ import annotations
@@ -36,34 +36,34 @@ _OBSTACLES = frozenset({
     "FailedAttachVolume", "FailedMapVolume", "FailedMount", "FailedCreatePodContainer", "FailedCreatePodSandBox",
     "FailedPodSandBoxStatus", "FailedPrepareDynamicResources", "FailedSync", "NetworkNotReady", "NodeNotReady",
 })  # fmt: skip
-# Reasons of a status that only events explain.
+# Status reasons that only events explain.
 TOLD_BY_EVENTS = _OBSTACLES | {UNHEALTHY}
-# Warnings that the history holds. Others are about the node or hold for pods in good order, too: too many name servers,
-# variables whose names a shell cannot read. They say nothing of what becomes of the container.
+# Warnings that the history stores. Others are about the node, or occur for healthy pods too: too many name servers,
+# variables whose names a shell cannot read. They do not explain the state of the container.
 _EXPLAINING = TOLD_BY_EVENTS | {
     "BackOff", "DeadlineExceeded", "Evicted", "ExceededGracePeriod", "FailedBinding", "FailedCreate", "FailedKillPod",
     "FailedPostStartHook", "FailedPreStopHook", "FailedScheduling", "FailedToRetrieveImagePullSecret",
     "FailedValidation", "FileSystemResizeFailed", "NodeAffinity", "OOMKilling", "Preempting", "ProvisioningFailed",
     "UnexpectedAdmissionError", "VolumeResizeFailed",
 }  # fmt: skip
-# As a kubelet says that it kills; the back-off and the restart follow.
+# The message of a kubelet that kills a program; the back-off and the restart follow.
 _KILLED = re.compile(r"Container (?P<container>\S+) failed (?P<probe>liveness|startup) probe")
 FAILED_CREATE: Final = "FailedCreate"
 _PROGRAM = re.compile(r"spec\.(containers|initContainers)\{(?P<name>[^}]+)\}")
-# Its times are whole seconds.
+# Kubernetes' times are whole seconds.
 _SECOND = timedelta(seconds=1)
-# States that end a warning about a pod.
+# Events that end a warning about a pod.
 _ENDED_BY = {
     "FailedScheduling": "Scheduled",
     "FailedAttachVolume": "SuccessfulAttachVolume",
     "FailedMount": "Started",
 }
-# An event that is older says nothing about now.
+# An older event does not describe the present state.
 _FRESH = timedelta(minutes=10)
 
 
 class EventSubject(msgspec.Struct, frozen=True, order=True):
-    """An object that events may be about; `uid` is empty where it is not known."""
+    """An object that events may be about; `uid` is empty if it is not known."""
 
     kind: str
     name: str
@@ -84,7 +84,7 @@ class KubernetesEvent(msgspec.Struct, frozen=True):
 
 
 class Warned(msgspec.Struct, frozen=True):
-    """A warning as the history holds it; the message begins with the object that it is about."""
+    """A warning as the history stores it; the message begins with the object that it is about."""
 
     reason: str
     message: str
@@ -112,13 +112,13 @@ async def list_events(client: ClusterClient, namespace: str, names: Sequence[str
         async with asyncio.TaskGroup() as group:
             requests = [group.create_task(about(name)) for name in names]
     except* ClusterError as failed:
-        # They have failed alike.
+        # The requests fail alike.
         raise _first(failed) from None
     return tuple(event for task in requests for event in task.result())
 
 
 def newest(events: Iterable[EventObject], subjects: Iterable[EventSubject]) -> tuple[KubernetesEvent, ...]:
-    """Returns the events of the subjects as callers see them: newest first, and no more than a bound."""
+    """Returns the events of the subjects as callers see them: newest first, and at most MOST_EVENTS."""
     uids = {(subject.kind, subject.name): subject.uid for subject in subjects}
     found = sorted(
         (event for event in events if _place(event) in uids),
@@ -137,11 +137,11 @@ def explanation(
 ) -> tuple[str, str] | None:
     """Returns reason and message of the warning that explains why a pod is not ready, or None.
 
-    In a pod of `several` programs the message begins with the one whose probe fails.
+    In a pod of `several` programs the message begins with the name of the program whose probe fails.
 
     If a pod has `started`, only findings of its probes explain it; earlier obstacles are over. If it has not, a volume
-    that cannot be attached is the cause, and later complaints of the kubelet are its effects. A warning about anything
-    else explains nothing, however new it is.
+    that cannot be attached is the cause, and later complaints of the kubelet are its effects. Other warnings explain
+    nothing, however new they are.
     """
     mine = sorted(
         (event for event in events if event.involved_object.uid == uid),
@@ -165,9 +165,9 @@ def explanation(
 
 
 def refused_pod(events: Iterable[EventObject], uid: str) -> str | None:
-    """Returns the words of a controller that could not make a pod, or None; `uid`: of the object whose pods it makes.
+    """Returns the message of a controller that could not create a pod, or None. `uid`: of the pods' owner.
 
-    A pod that it has made since ends them.
+    If the controller has created a pod since, it is None.
     """
     mine = [
         event
@@ -219,8 +219,8 @@ def warnings(
 ) -> tuple[Warned, ...]:
     """Returns the newest warning of each reason about objects of these uids, for the history, by reason.
 
-    Warnings are left out if their reason is `beside` (that of the status itself), if a state says the same, if they are
-    over, or if they explain nothing.
+    Warnings are left out if their reason is `beside` (the reason of the status itself), if a later event ended them, if
+    they are older than ten minutes, or if they do not explain the state of the container.
     """
     uids, found = set(uids), dict[str, EventObject]()
     mine = [event for event in events if event.involved_object.uid in uids]
@@ -265,7 +265,7 @@ def _place(event: EventObject) -> tuple[str, str]:
 
 
 def _version(event: EventObject) -> int:
-    """Orders events of one second by their versions, which are mostly numbers."""
+    """Returns a number that orders events of one second: their version, which is mostly a number."""
     version = event.metadata.resource_version
     return int(version) if version.isdecimal() else 0
 

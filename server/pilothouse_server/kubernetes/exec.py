@@ -2,7 +2,7 @@
 
 A program runs over a websocket in the sub-protocol `v5.channel.k8s.io`: each message begins with the number of its
 channel (0 stdin, 1 stdout, 2 stderr, 3 the final Status, 4 the terminal's size; 255 closes the channel named by the
-second byte, which v4 cannot).
+second byte, in v5 only).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pilothouse_server.kubernetes.objects import PODS
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 _STDIN, _STDOUT, _STDERR, _STATUS, _RESIZE, _CLOSE = 0, 1, 2, 3, 4, 255
-# Messages that say nothing of the program; a cluster sends some a minute, to see whether anybody is there.
+# The rate of messages without output of the program. A cluster sends a few a minute to check the connection.
 _IDLE_PER_SECOND, _IDLE_BURST = 100.0, 100
 _NUMBER = re.compile(r"-?[0-9]{1,10}", re.ASCII)
 
@@ -37,7 +37,7 @@ class Output(msgspec.Struct, frozen=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """How a program ended; `message` is empty, or the cluster's words where it could not be run."""
+    """The end of a program; `message` is empty, or the cluster's message if the program could not be run."""
 
     exit_code: int
     message: str = ""
@@ -55,7 +55,7 @@ class RunningProgram:
         await self._send(_STDIN, data)
 
     async def close_input(self) -> None:
-        """Ends standard input, where the cluster's protocol can."""
+        """Closes standard input, if the protocol supports it (v5)."""
         if self._socket.protocol == PROTOCOLS[0]:
             await self._send(_CLOSE, bytes([_STDIN]))
 
@@ -78,8 +78,8 @@ class RunningProgram:
                 continue
             if message.type is aiohttp.WSMsgType.PING:
                 await self._pong(message.data)
-            # Received data is there immediately: without a pause this loop would occupy the event loop for as long as
-            # more is sent.
+            # Received data is available immediately: without a pause this loop would occupy the event loop for as long
+            # as more is sent.
             await asyncio.sleep(idle.reserve())
         raise Unreachable("the connection to the program broke")
 
@@ -107,7 +107,7 @@ async def program(
 ) -> AsyncIterator[RunningProgram]:
     """Runs a program in a container of a pod; leaving the block ends the connection.
 
-    Raises ClusterError: Refused where the pod or container does not run, Unreachable.
+    Raises ClusterError: Refused if the pod or container does not run, Unreachable.
     """
     query = [("container", container), ("stdout", "true")]
     query += [("stdin", "true")] if stdin else []

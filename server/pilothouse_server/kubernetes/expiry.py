@@ -1,7 +1,8 @@
 """When credentials expire: read from client certificates, authorities and tokens, without asking the cluster.
 
-A certificate says its dates, a service account's token is a JWT that holds `exp`. Nothing is verified here: the API
-server does that. It is read so that an expired one is refused with its date, and a coming end is known before it comes.
+A certificate contains its dates; a service account's token is a JWT with `exp`. Nothing is verified here: the API
+server does that. The dates are read so that an expired credential is refused with its date, and an expiry is known in
+advance.
 """
 
 from __future__ import annotations
@@ -28,10 +29,9 @@ class _Claims(msgspec.Struct):
 
 
 def check(cluster: Mapping[str, Any], user: Mapping[str, Any], now: datetime) -> None:
-    """Refuses credentials that have expired or are not valid yet. Entries are those of a kubeconfig; files are not
-    read.
+    """Checks that credentials have not expired and are valid already.
 
-    Raises CredentialsRefused, naming the entry and the date.
+    Entries are those of a kubeconfig; files are not read. Raises CredentialsRefused, naming the entry and the date.
     """
     if text := user.get(CLIENT_CERTIFICATE):
         certificate = _certificates(text, "the client certificate")[0]
@@ -75,7 +75,7 @@ def token_expires_at(token: str) -> datetime | None:
 
 
 def _certificates(text: object, what: str) -> list[x509.Certificate]:
-    # Loaded with the first certificate: 8 MB, as in `encryption`.
+    # Imported with the first certificate, because it takes 8 MB, as in `encryption`.
     from cryptography import x509
 
     try:

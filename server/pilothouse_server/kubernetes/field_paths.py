@@ -1,11 +1,11 @@
 """Fields of objects by their path in the API's syntax, `.spec.template.spec.containers[name="main"].image`.
 
 Server-side apply names a contested field in this syntax. The syntax does not quote the keys of maps
-(`.metadata.labels.a.b/c`), so a path is only understood against an object: of the keys that fit, the longest that leads
-to an end is taken.
+(`.metadata.labels.a.b/c`), so a path can only be resolved against an object: the longest key with which the whole path
+can be resolved is used.
 
 Kubernetes has two kinds of lists: those with keys (containers by name, ports by number and protocol), with items that
-are fields of their own, and those that are one value. The table of `pilothouse_manifests` says which.
+are fields of their own, and those that are one value. The table of both is in `pilothouse_manifests`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Step = str | int
 
 
 def find(document: Any, path: str) -> list[Step] | None:
-    """The keys and indexes that lead to a field; None where the document does not have it."""
+    """Returns the keys and indexes that lead to a field; None if the document does not have it."""
     if not path:
         return []
     if path.startswith(".") and isinstance(document, dict):
@@ -53,7 +53,7 @@ def find(document: Any, path: str) -> list[Step] | None:
 
 
 def value_at(document: Any, path: str) -> Any:
-    """The field's value; None where the document does not have it."""
+    """Returns the field's value; None if the document does not have it."""
     steps = find(document, path)
     if steps is None:
         return None
@@ -88,7 +88,7 @@ def _holds(fields: Any, document: Any, steps: list[Step]) -> bool:
 
 
 def _is_item(key: str, item: Any) -> bool:
-    """Whether a key of a list, `k:{"name":"main"}`, is an item's."""
+    """Returns whether a key of a list, `k:{"name":"main"}`, is an item's."""
     if not key.startswith("k:") or not isinstance(item, dict):
         return False
     identity: dict[str, Any] = msgspec.json.decode(key[2:])
@@ -96,7 +96,7 @@ def _is_item(key: str, item: Any) -> bool:
 
 
 def elements(document: Any, path: str) -> list[str] | None:
-    """The path as `managedFields` writes its steps, `f:image`, `k:{"name":"main"}`; None where the field is not there.
+    """Returns the path as steps of `managedFields`, `f:image`, `k:{"name":"main"}`; None if the field is not there.
 
     The keys of an item are those that the path names.
     """
@@ -117,7 +117,7 @@ def elements(document: Any, path: str) -> list[str] | None:
 
 
 def without(manifest: Manifest, paths: Iterable[str]) -> Manifest:
-    """Returns a copy without these fields, nor the mappings that become empty.
+    """Returns a copy without these fields, and without mappings that become empty.
 
     Server-side apply would take ownership of an empty mapping.
     """
@@ -168,7 +168,7 @@ def _are_alike(*lists: Any) -> bool:
 def _keys(name: str, items: list[Any]) -> tuple[str, ...]:
     if not all(isinstance(item, dict) for item in items):
         return ()
-    # The same word may stand for two lists: a container's ports and a Service's.
+    # Two lists may have the same name: a container's ports and a Service's.
     rows = _KEYED_LISTS.get(name, ())
     return next((keys for keys in rows if all(keys[0] in item for item in items)), ())
 
@@ -202,7 +202,7 @@ def _fits(item: Any, index: int, inside: str) -> bool:
         value = msgspec.json.decode(key["value"])
         name = key["name"]
         there = item if not name else item.get(name, _MISSING) if isinstance(item, dict) else _MISSING
-        # A key that an item does not say has its default, and only a port's protocol has one.
+        # A key that is missing in an item has its default, and only a port's protocol has a default.
         if there != value and not (there is _MISSING and (name, value) == ("protocol", "TCP")):
             return False
     return True

@@ -1,6 +1,6 @@
-"""Whether a Kubernetes namespace belongs to our namespace of the same name: it carries our namespace's uid.
+"""Namespace ownership: a Kubernetes namespace is ours if it has the uid of our namespace of the same name.
 
-If it does not, it and its contents belong to somebody else: nothing is tried, written, taken over or deleted there.
+If it does not, it and its contents belong to another owner: nothing is tried, written, taken over or deleted there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Finder(Protocol):
     """The methods of a client that this module uses."""
 
     async def find(self, resource: Resource[T], namespace: str | None, name: str) -> T | None:
-        """Reads one object, or None."""
+        """Reads one object; returns None if it does not exist."""
 
 
 async def is_foreign(client: Finder, home: NamespaceRef) -> bool:
@@ -27,13 +27,13 @@ async def is_foreign(client: Finder, home: NamespaceRef) -> bool:
 
 
 async def refuse_foreign(client: Finder, home: NamespaceRef) -> None:
-    """Raises Conflict `NameTaken` if the Kubernetes namespace belongs to another owner; other ClusterErrors."""
+    """Raises Conflict `NameTaken` if the Kubernetes namespace belongs to another owner; or another ClusterError."""
     if await is_foreign(client, home):
         raise Conflict(taken_words(home.kubernetes_name), status_reason=NAME_TAKEN)
 
 
 def taken_words(kubernetes_name: str) -> str:
-    """The message for a Kubernetes namespace that belongs to somebody else."""
+    """Returns the message for a Kubernetes namespace that belongs to another owner."""
     return (
         f"the Kubernetes namespace {kubernetes_name} exists and is not managed by Pilothouse; "
         "an administrator may take it over by asking for its adoption"

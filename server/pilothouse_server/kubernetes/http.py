@@ -1,7 +1,7 @@
 """aiohttp, loaded when the first cluster is connected to.
 
-It takes 8 MB and a quarter of a second, which a server that serves calls, or starts, need not wait for. The Kubernetes
-client library brings it in a thread (`connection`), so the event loop is not held by it.
+The import takes 8 MB and a quarter of a second, which would delay the server's start or its calls. The Kubernetes
+client library imports it in a thread (`connection`), so that the import does not block the event loop.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 else:
 
     class _Aiohttp:
-        """The names of the module; each is looked up once."""
+        """The names of the module; each is imported on first use."""
 
         def __getattr__(self, name: str) -> Any:
             found = getattr(importlib.import_module("aiohttp"), name)

@@ -1,7 +1,7 @@
 """Objects of a cluster that cannot be read: a number beyond its column, a text where a number belongs, no name.
 
-An API server lets none of these be. A cluster that is tampered with, or is none, may show one among thousands, and it
-costs nobody the others: it is left out, counted, and named in the log, where one line a minute and kind is enough.
+An API server never sends such objects. A cluster that was tampered with, or another program in its place, may send one
+among thousands. Only that object is left out. It is counted, and named in the log, at most once a minute for each kind.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class LeftOut:
 
     def __init__(self, cluster: str) -> None:
         self._cluster = cluster
-        # By kind: when one was named.
+        # By kind: the time of the last log line.
         self._named: dict[str, float] = {}
 
     def note(self, kind: str, key: tuple[str, str]) -> None:
-        """Counts an object, by its namespace and name, and names it where none of its kind was lately."""
+        """Counts an object, and logs its name, unless one of its kind was logged in the last minute."""
         LEFT_OUT.labels(kind).inc()
         now = monotonic()
         if now - self._named.get(kind, now - _SECONDS) < _SECONDS:

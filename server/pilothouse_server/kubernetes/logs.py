@@ -58,8 +58,8 @@ async def pod_log(
 ) -> AsyncGenerator[LogLine, None]:
     """Yields the lines of one container of a pod, in order; with `follow` until it ends.
 
-    A line over 256 KiB is cut. Raises ClusterError: Refused where there is no such log (yet), Unreachable
-    where the connection breaks.
+    A line over 256 KiB is cut. Raises ClusterError: Refused if there is no such log (yet), Unreachable
+    if the connection breaks.
     """
     query = {"container": container, "timestamps": "true", **options.query()}
     path = f"{PODS.path(namespace, pod)}/log"
@@ -69,17 +69,17 @@ async def pod_log(
 
 
 async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[LogLine]:
-    """Whole lines; one that is still being written when the stream ends is a line, too."""
+    """Yields whole lines; also a last one that is still being written when the stream ends."""
     pending, share = bytearray(), Share()
     async for chunk in chunks:
         pending += chunk
         while (end := pending.find(b"\n")) >= 0:
-            # Of one chunk there may be as many as it has bytes.
+            # One chunk may hold as many lines as it has bytes.
             await share.used()
             yield _line(bytes(pending[:end]))
             del pending[: end + 1]
         if len(pending) > 2 * LONGEST_LINE:
-            # The rest of an over-long line has no timestamp of its own and could not be told apart: it is dropped.
+            # The rest of an over-long line has no timestamp of its own and would look like other lines: it is dropped.
             del pending[LONGEST_LINE + 64 :]
     if pending:
         yield _line(bytes(pending))
@@ -94,7 +94,7 @@ def _line(raw: bytes) -> LogLine:
 
 
 def parse_nanoseconds(stamp: str) -> int | None:
-    """An RFC 3339 time with up to nine digits of a second; None where it is none."""
+    """Parses an RFC 3339 time with up to nine digits of a second; returns None for any other text."""
     whole, _, rest = stamp.partition(".")
     digits = rest.rstrip("Z") if rest else ""
     try:

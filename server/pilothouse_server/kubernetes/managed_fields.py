@@ -1,12 +1,12 @@
 """Owners of the fields of an object by `metadata.managedFields`, and the transfer of ownership to us.
 
-An entry names a manager, an operation (Apply, Update) and the fields that it set last. Only an entry that holds the
-very path of a field shows the owner; the newest entry alone shows nothing. Entries of the subresource `status`
+An entry names a manager, an operation (Apply, Update) and the fields that it set last. Only an entry that contains the
+exact path of a field shows the owner; the newest entry alone shows nothing. Entries of the subresource `status`
 are reports of controllers and do not count.
 
-`before-first-apply` is no manager: an API server writes it for all fields of an object whose record was cleared.
+`before-first-apply` is not a manager: an API server writes it for all fields of an object whose record was cleared.
 
-Ownership moves by a write of the record alone, as `kubectl apply --server-side` does when it takes over from
+Ownership is transferred by a write of the record alone, as `kubectl apply --server-side` does when it takes over from
 client-side apply. It changes no field, so nothing rolls out. Our next apply then removes the fields that it does not
 name.
 """
@@ -27,14 +27,14 @@ _SELF = "."
 
 
 def entry_of(live: Manifest, manager: str) -> Manifest | None:
-    """Returns the entry of a manager's applies to the object itself; None where there is none."""
+    """Returns the entry of a manager's applies to the object itself; None if there is none."""
     return next((entry for entry in _entries(live) if _is_applied_by(entry, manager)), None)
 
 
 def holder(live: Manifest, path: str, *, apart_from: str) -> str:
-    """Returns the manager whose entry holds this very path; empty where none does.
+    """Returns the manager whose entry contains this exact path; empty if there is none.
 
-    `apart_from`: the manager whose applies do not count. Of several holders the one that wrote last is named.
+    `apart_from`: the manager whose applies do not count. If several match, the one that wrote last is returned.
     """
     steps = field_paths.elements(live, path)
     if steps is None:
@@ -51,7 +51,7 @@ def holder(live: Manifest, path: str, *, apart_from: str) -> str:
 
 
 def setter_of_finalizer(live: Manifest, finalizer: str) -> str:
-    """Returns the manager that set a finalizer; empty where the cluster does not record it."""
+    """Returns the manager that set a finalizer; empty if the cluster does not record it."""
     step = f"v:{msgspec.json.encode(finalizer).decode()}"
     for entry in _entries(live):
         metadata = (entry.get("fieldsV1") or {}).get("f:metadata") or {}
@@ -63,8 +63,8 @@ def setter_of_finalizer(live: Manifest, finalizer: str) -> str:
 def taken_over(live: Manifest, paths: Iterable[str], manager: str, said: Manifest) -> list[Manifest]:
     """Returns the record in which only the applies of `manager` own these fields of the object.
 
-    `said`: the manifest that the manager applies. Mappings on the way to a field that it does not name become its own
-    too, so that they do not stay behind empty.
+    `said`: the manifest that the manager applies. If it does not name the mappings on the way to a field, the manager
+    becomes their owner too, so that they are not left behind empty.
     """
     entries = deepcopy(list(_entries(live, all_=True)))
     mine = next((entry for entry in entries if _is_applied_by(entry, manager)), None)
@@ -148,7 +148,7 @@ def _is_item(item: Any, step: str) -> bool:
 
 
 def _key(fields: Manifest, step: str) -> str | None:
-    """Returns the step as the set writes it: two writers may spell the keys of an item differently."""
+    """Returns the step as the set spells it: two writers may spell the keys of an item differently."""
     if step in fields:
         return step
     if not step.startswith("k:"):
@@ -159,5 +159,5 @@ def _key(fields: Manifest, step: str) -> str | None:
 
 
 def _names(keys: Manifest, wanted: Manifest) -> bool:
-    """Returns whether the keys are of the same item, of which only a port's protocol has a default."""
+    """Returns whether both keys denote the same item; only a port's protocol has a default."""
     return {"protocol": "TCP", **keys} == {"protocol": "TCP", **wanted}

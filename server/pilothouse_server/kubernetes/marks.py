@@ -1,14 +1,13 @@
 """Fingerprints of objects in a few characters, so that a later read shows whether anything has changed.
 
-A mark is the version that was seen, a dot, and a digest of the desired parts of the object: its uid, generation,
-labels, annotations and `spec`. (By the generation a cluster that was put back is noticed where the object looks the
-same.) Status and managed fields are no part of it, nor annotations that controllers of the cluster write by
-themselves. The digest is taken from the API server's own bytes, which are the same in an answer, a list and a watch.
-A server of another release may write them otherwise: then the fingerprints differ, and the comparison reads the
-object itself.
+A fingerprint is the resource version that was read, a dot, and a digest of the desired parts of the object: its uid,
+generation, labels, annotations and `spec`. (The generation reveals a restored cluster even if the object looks the
+same.) Status and managed fields are not part of it, nor annotations that the cluster's controllers write on their own.
+The digest covers the API server's own bytes, which are the same in a single response, a list and a watch. A server of
+another release may write them differently: then the fingerprints differ, and the comparison reads the object itself.
 
-Of config maps and secrets, lists show the metadata alone, and values of secrets must not be kept in any form: their
-digest is of uid and version. Only a writer of the values moves that version, for they have no status.
+For config maps and secrets, lists have the metadata alone, and values of secrets must not be stored in any form. So
+their digest covers uid and version. Only a write of the values changes that version, because they have no status.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from pilothouse_server.kubernetes.errors import Unreadable
 from pilothouse_server.kubernetes.objects import KubernetesObject, Manifest, Resource, T
 
 _DIGEST_BYTES = 15
-# Written by the controllers of Deployments and claims, whoever applied the object.
+# Annotations that the controllers of Deployments and claims write on any object.
 _BY_CONTROLLERS = (
     "deployment.kubernetes.io/",
     "pv.kubernetes.io/",
@@ -34,14 +33,14 @@ _BY_CONTROLLERS = (
 )
 
 
-# An escape of JSON, of two halves where it takes two.
+# A JSON escape; the two halves of a surrogate pair count as one.
 _ESCAPE: Final = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL
 )
 _UNSTORABLE: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2})")
-# An object has 1.5 MiB at most; to mend a greater one would hold the loop.
+# An object has 1.5 MiB at most; replacing characters in a larger one would block the event loop.
 _MOST_MENDED_BYTES: Final = 2 * 1024 * 1024
-# Clusters write what is not ASCII as it is, so these are in few answers.
+# Clusters send non-ASCII characters unescaped, so few responses contain these.
 _SUSPECT: Final = (b"\\u0000", b"\\ud", b"\\uD")
 
 
@@ -72,10 +71,10 @@ class _Content(msgspec.Struct, gc=False):
 
 
 def read(body: bytes | msgspec.Raw, resource: Resource[T]) -> T:
-    """Returns an object with its mark, if the resource has marks. Raises Unreadable if it is no object.
+    """Returns an object, with its fingerprint if the resource has them. Raises Unreadable if it is not an object.
 
-    Characters that no database stores, NUL and halves of surrogate pairs, are replaced: an object with some, such as
-    the event of a probe whose program writes one, hides none of the others.
+    Characters that no database stores, NUL and halves of surrogate pairs, are replaced. Otherwise one object with such
+    characters, such as the event of a probe whose program prints one, would make a whole list unreadable.
     """
     found = decode(_storable(bytes(body)), resource.type)
     if resource.marked:
@@ -84,12 +83,12 @@ def read(body: bytes | msgspec.Raw, resource: Resource[T]) -> T:
 
 
 def may_be_unstorable(body: bytes) -> bool:
-    """Returns whether a text may have characters that no database stores, so that its objects are read one by one."""
+    """Returns whether a text may have characters that no database stores; its objects are then read one by one."""
     return any(each in body for each in _SUSPECT)
 
 
 async def mended(body: bytes) -> bytes:
-    """Returns a text with characters that no database stores replaced, in shares of the event loop's time."""
+    """Returns a text with characters that no database stores replaced; the work runs in a thread."""
     return await asyncio.to_thread(_mended, body)
 
 
@@ -106,26 +105,27 @@ def _mended(body: bytes) -> bytes:
 
 
 def same(mark: str, noted: str) -> bool:
-    """Returns whether nothing of an object has changed between two marks."""
+    """Returns whether an object is unchanged between two fingerprints."""
     return bool(mark) and mark.partition(".")[2] == noted.partition(".")[2]
 
 
 def changed(mark: str, before: str) -> bool:
-    """Returns whether something of an object has changed; no where it has no marks."""
+    """Returns whether an object has changed between two fingerprints; False if it has none."""
     return bool(mark) and not same(mark, before)
 
 
 def older(version: str, noted: str) -> bool:
-    """Returns whether a present version is older than a stored one: the cluster went back.
+    """Returns whether the present version is older than the stored one, as after a restore of the cluster.
 
-    Versions are growing numbers, which Kubernetes promises since 1.35 and has always done; others prove nothing.
+    Versions are increasing numbers, which Kubernetes promises since 1.35 and has always done. Other versions prove
+    nothing.
     """
     before = noted.partition(".")[0]
     return version.isdecimal() and before.isdecimal() and int(version) < int(before)
 
 
 def noted(*found: tuple[Resource[Any], KubernetesObject]) -> dict[str, str]:
-    """Returns the marks of objects by kind and name, as they are noted."""
+    """Returns the fingerprints of objects by kind and name, in the form that is stored."""
     return {key(resource.kind, each.metadata.name): each.mark for resource, each in found}
 
 
@@ -135,7 +135,7 @@ def key(kind: str, name: str) -> str:
 
 
 def version_of(manifest: Manifest) -> str:
-    """Returns the version of an object that was read whole."""
+    """Returns the resource version of an object that was read whole."""
     return cast("str", manifest.get("metadata", {}).get("resourceVersion", ""))
 
 
@@ -146,8 +146,8 @@ def _mark(body: bytes | msgspec.Raw, resource: Resource[T]) -> str:
     if resource.marked == "version":
         digest.update(metadata.resource_version.encode())
     elif isinstance(metadata, _LongMetadata):
-        # It may hold a hundred thousand annotations, so their bytes count: where a controller writes one of its own,
-        # too, who compares looks closer.
+        # The object may have a hundred thousand annotations, so the digest covers their raw bytes. A controller's own
+        # annotation then changes it, too, and the comparison reads the object itself.
         for part in (metadata.labels, metadata.annotations, content.spec):
             digest.update(b"%d:" % len(part) + bytes(part))
         digest.update(str(metadata.generation).encode())

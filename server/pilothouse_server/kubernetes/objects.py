@@ -6,8 +6,8 @@ these, so fields unknown here are never lost.
 
 Absent means zero, as the API omits zero counters; `null` is sent for some absent times.
 
-Numbers and names have the bounds that Kubernetes gives them, so an object that is read fits into its columns. One that
-breaks them is none of Kubernetes, and is left out (`ClusterClient.pages`).
+Numbers and names have the bounds that Kubernetes gives them, so an object that is read fits into its columns. An object
+that exceeds them does not come from Kubernetes, and is left out (`ClusterClient.pages`).
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Time = Annotated[datetime, Meta(tz=True)]
 Name = Annotated[str, Meta(max_length=253)]
-# Words of the API itself, as `Running`.
+# Words of the API itself, such as `Running`.
 Word = Annotated[str, Meta(max_length=20)]
 Address = Annotated[str, Meta(max_length=45)]
 # Uids and versions, which are opaque.
 Opaque = Annotated[str, Meta(max_length=64)]
-# Any later or earlier may be none once it is moved to UTC.
+# Times outside these years may overflow when they are converted to UTC.
 _FIRST_YEAR, _LAST_YEAR = 2, 9998
 
-# Of what controllers report of one object, so that to look at it takes little. A pod whose containers fill an object
-# has a third of it.
+# Bound of the lists that controllers report in one object, so that processing them stays cheap. A pod with as many
+# containers as fit into one object has a third of it.
 MOST: Final = Meta(max_length=4096)
 
 
@@ -42,7 +42,7 @@ class Partial(msgspec.Struct, frozen=True, rename="camel", gc=False):
 
 
 def storable(time: datetime | None) -> datetime | None:
-    """Returns a time as it may be stored and shown; None for one that no clock shows."""
+    """Returns a time if it can be stored and shown; None for one outside of the supported years."""
     return time if time is not None and _FIRST_YEAR <= time.year <= _LAST_YEAR else None
 
 
@@ -67,17 +67,17 @@ class ObjectMeta(Partial, frozen=True, rename="camel"):
     finalizers: tuple[str, ...] = ()
 
     def label(self, key: str) -> str:
-        """Returns the label's value, empty where it is not set."""
+        """Returns the label's value, empty if it is not set."""
         return (self.labels or {}).get(key, "")
 
     def annotation(self, key: str) -> str:
-        """Returns the annotation's value, empty where it is not set."""
+        """Returns the annotation's value, empty if it is not set."""
         return (self.annotations or {}).get(key, "")
 
 
 class KubernetesObject(Partial, frozen=True, rename="camel"):
     metadata: ObjectMeta = ObjectMeta()
-    # See `marks`; no field of the API.
+    # The object's fingerprint (see `marks`); not a field of the API.
     mark: str = ""
 
 
@@ -113,7 +113,7 @@ class PodTemplateSpec(Partial, frozen=True, rename="camel"):
 
 
 class PodTemplate(KubernetesObject, frozen=True, rename="camel"):
-    """Its metadata, and how its programs are called."""
+    """A pod template's metadata, and the names of its programs."""
 
     spec: PodTemplateSpec = PodTemplateSpec()
 
@@ -130,7 +130,7 @@ class WorkloadSpec(Partial, frozen=True, rename="camel"):
 
 
 class WorkloadState(Partial, frozen=True, rename="camel"):
-    """The numbers of pods; the names are those of a Deployment, and other kinds read theirs into them."""
+    """Numbers of pods. The names are those of a Deployment; other kinds map their own fields to them."""
 
     observed_generation: Int64 = 0
     replicas: Count = 0
@@ -141,7 +141,7 @@ class WorkloadState(Partial, frozen=True, rename="camel"):
 
 
 class WorkloadObject(KubernetesObject, frozen=True, rename="camel"):
-    """An object that makes the pods of a container, whichever its kind."""
+    """An object of any kind that creates the pods of a container."""
 
     spec: WorkloadSpec = WorkloadSpec()
     status: WorkloadState = WorkloadState()
@@ -157,12 +157,12 @@ class WorkloadObject(KubernetesObject, frozen=True, rename="camel"):
         return self.spec.selector.match_labels or {}
 
     def keeps_former(self, pod: str) -> bool:
-        """Returns whether a pod of that name may have a former template for good."""
+        """Returns whether a pod of this name may keep a former template permanently."""
         return False
 
     @property
     def replicas(self) -> int:
-        """How many pods it shall have."""
+        """The desired number of pods."""
         return self.spec.replicas
 
     @property
@@ -172,17 +172,17 @@ class WorkloadObject(KubernetesObject, frozen=True, rename="camel"):
 
     @property
     def holds_rollout(self) -> bool:
-        """Whether it keeps pods of an older template."""
+        """Whether its spec lets pods keep an older template."""
         return False
 
     @property
     def to_update(self) -> int:
-        """How many pods its rollout shall bring to the newest template."""
+        """The number of pods that its rollout updates to the newest template."""
         return self.replicas
 
     @property
     def finished(self) -> ObjectCondition | None:
-        """The condition that says that it has ended for good; None while it has not."""
+        """The condition that shows that it has ended permanently; None before that."""
         return None
 
 
@@ -219,7 +219,7 @@ class Job(WorkloadObject, frozen=True, rename="camel"):
 
     @property
     def replicas(self) -> int:
-        """How many pods it may have now: none once it has ended."""
+        """The number of pods that it may have now: 0 once it has ended."""
         if self.spec.suspend or self.finished is not None:
             return 0
         wanted = 1 if self.spec.parallelism is None else self.spec.parallelism
@@ -232,8 +232,9 @@ class Job(WorkloadObject, frozen=True, rename="camel"):
 
     @property
     def finished(self) -> ObjectCondition | None:
-        """The condition that says that it has ended. SuccessCriteriaMet and FailureTarget come before, while its last
-        pods end.
+        """The condition that shows that it has ended.
+
+        SuccessCriteriaMet and FailureTarget appear earlier, while its last pods end.
         """
         ends = (each for each in self.status.conditions if each.type in ("Complete", "Failed"))
         return next((each for each in ends if each.status == "True"), None)
@@ -248,7 +249,7 @@ class ServicePort(Partial, frozen=True, rename="camel"):
 class ServiceSpec(Partial, frozen=True, rename="camel"):
     type: str = ""
     cluster_ip: str = msgspec.field(name="clusterIP", default="")
-    # Two at most: one of each family.
+    # Two at most: one of each IP family.
     cluster_ips: Annotated[tuple[Address, ...], Meta(max_length=2)] = msgspec.field(
         name="clusterIPs", default=()
     )
@@ -291,7 +292,7 @@ class AnyObject(KubernetesObject, frozen=True, rename="camel"):
 
 
 class TlsData(Partial, frozen=True, rename="camel"):
-    """Of a Secret with a certificate only that is read."""
+    """The only field of a Secret with a certificate that is read."""
 
     certificate: str = msgspec.field(name="tls.crt", default="")
 
@@ -338,7 +339,7 @@ class HorizontalPodAutoscaler(KubernetesObject, frozen=True, rename="camel"):
 
     @property
     def scaled_to_zero(self) -> bool:
-        """Whether it set the number to zero itself, and will raise it again (Kubernetes 1.37)."""
+        """Whether the autoscaler set the replicas to zero itself, and will raise them again (Kubernetes 1.37)."""
         return any(each.type == "ScaledToZero" and each.status == "True" for each in self.status.conditions)
 
 
@@ -395,7 +396,7 @@ class ContainerStatus(Partial, frozen=True, rename="camel"):
 class PodContainer(Partial, frozen=True, rename="camel"):
     name: str = ""
     image: str = ""
-    # Of init containers alone.
+    # Set for init containers only.
     restart_policy: str = ""
 
 
@@ -427,7 +428,7 @@ class ObjectReference(Partial, frozen=True, rename="camel"):
     namespace: str = ""
     name: str = ""
     uid: str = ""
-    # Which part of it: `spec.containers{main}`.
+    # The part of the object: `spec.containers{main}`.
     field_path: str = ""
 
 
@@ -437,8 +438,11 @@ class EventSeries(Partial, frozen=True, rename="camel"):
 
 
 class EventObject(KubernetesObject, frozen=True, rename="camel"):
-    """Of two shapes: the scheduler's have no `count` and no timestamps but `eventTime` (and `series` where repeated),
-    those of the kubelet and the controllers the other way round."""
+    """An event in one of two shapes.
+
+    Events of the scheduler have `eventTime` (and `series` if repeated), but no `count` and no other timestamps. Events
+    of the kubelet and the controllers have `count` and the other timestamps, but no `eventTime`.
+    """
 
     involved_object: ObjectReference = ObjectReference()
     type: str = ""
@@ -452,7 +456,7 @@ class EventObject(KubernetesObject, frozen=True, rename="camel"):
 
     @property
     def time(self) -> datetime | None:
-        """When it happened last."""
+        """The time when it happened last."""
         repeated = self.series.last_observed_time if self.series else None
         return storable(
             self.last_timestamp or repeated or self.event_time or self.metadata.creation_timestamp
@@ -460,12 +464,12 @@ class EventObject(KubernetesObject, frozen=True, rename="camel"):
 
     @property
     def first_time(self) -> datetime | None:
-        """When it happened first."""
+        """The time when it happened first."""
         return storable(self.first_timestamp or self.event_time or self.metadata.creation_timestamp)
 
     @property
     def times(self) -> int:
-        """How often it happened."""
+        """The number of times that it happened."""
         return max(1, self.count or (self.series.count if self.series else 0))
 
 
@@ -505,16 +509,16 @@ T = TypeVar("T", bound=KubernetesObject)
 
 
 class Resource(msgspec.Struct, Generic[T], frozen=True):
-    """How a kind is addressed, and the struct it is read into."""
+    """The address of a kind in the API, and the struct that its objects are read into."""
 
     prefix: str
     plural: str
     kind: str
     type: type[T]
     namespaced: bool = True
-    # The metadata alone are asked for: what an object holds does not even travel.
+    # Only the metadata is requested; the content of an object is not even transferred.
     metadata_only: bool = False
-    # Whether its objects carry a mark, and of what; see `marks`.
+    # The basis of its objects' fingerprints, '' for none; see `marks`.
     marked: Literal["", "content", "version"] = ""
 
     @property

@@ -1,9 +1,9 @@
 """The schemas of a cluster's own OpenAPI, one document for each group and version.
 
-A dry run compares with them what the tables in the wheel cannot know: fields of a later Kubernetes, or of a vendor's.
-Only types, names, required fields and enums are taken, and references lead nowhere but into the same document. A
-document is parsed in a thread, and once for each hash that the cluster gives it. A cluster that has none, or none that
-can be read, is compared with the tables alone.
+A dry run uses them for fields that the tables in the wheel do not have: those of a later Kubernetes, or of a vendor.
+Only types, names, required fields and enums are read, and references are followed only within the same document. A
+document is parsed in a thread, and once for each hash that the cluster gives it. If a cluster has no document that can
+be read, only the tables are used.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class _Index(msgspec.Struct):
 
 
 class ClusterSchemas:
-    """The schemas that clusters gave this process last, by the address and the hash of their documents."""
+    """The last schemas that this process read from clusters, by the address and the hash of their documents."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, str], Schemas] = OrderedDict()
 
     async def read(self, client: ClusterClient, api_version: str) -> Schemas | None:
-        """Returns the schemas of a group as its cluster has them now; None where it has none that can be read."""
+        """Returns the schemas of a group as its cluster has them now; None if it has none that can be read."""
         try:
             index = msgspec.json.decode(await client.document(_ROOT, {}), type=_Index)
             group = f"apis/{api_version}" if "/" in api_version else f"api/{api_version}"
@@ -61,7 +61,7 @@ class ClusterSchemas:
 
 
 def _parsed(body: bytes) -> Schemas:
-    """Raises ValueError where the document has another form."""
+    """Parses a document. Raises ValueError if it has another form."""
     document = msgspec.json.decode(body)
     try:
         return Schemas(definitions_of(document))
@@ -69,5 +69,5 @@ def _parsed(body: bytes) -> Schemas:
         raise ValueError("the document has another form") from error
 
 
-# One for the process: a document belongs to its server's address and to its hash, whoever asks.
+# One for the process: entries depend on the server's address and the document's hash, not on the caller.
 CLUSTER_SCHEMAS: Final = ClusterSchemas()

@@ -1,4 +1,4 @@
-"""Labels by which the platform knows its own objects on a cluster."""
+"""Labels by which the platform recognizes its own objects on a cluster."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MANAGED_SELECTOR = f"{MANAGED_BY}={MANAGER}"
 
 
 def label_value(name: str) -> str:
-    """Returns a name as a label's value: ours are DNS labels of at most 63 characters, with which it never differs."""
+    """Returns a name as a label's value. Our names are DNS labels of at most 63 characters, so none is changed."""
     return name[:63]
 
 
 def without_empty(fields: Mapping[str, Any]) -> Manifest:
-    """Returns the fields of a manifest that say something."""
+    """Returns the fields of a manifest that are not empty."""
     return {key: value for key, value in fields.items() if value not in (None, "", {}, [])}

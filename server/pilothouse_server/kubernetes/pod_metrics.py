@@ -1,8 +1,9 @@
-"""Usage of pods by metrics.k8s.io, where a cluster does not let the kubelets be read.
+"""Usage of pods from metrics.k8s.io, for a cluster that does not allow reading its kubelets.
 
-The right to `nodes/proxy` gives more than usage, so some clusters refuse it, and have metrics-server instead. It knows
-cores and memory of each program, and neither network nor disks. Version v1 (Kubernetes 1.37) is asked for before
-v1beta1; both have the same documents (KEP-5207). From Kubernetes' documentation and not from a recording.
+The right to `nodes/proxy` gives more than usage, so some clusters refuse it, and have metrics-server instead. Its
+metrics have the cores and memory of each program, but neither network nor disks. Version v1 (Kubernetes 1.37) is
+requested before v1beta1; both have the same documents (KEP-5207). Written from Kubernetes' documentation, not from a
+recording.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _VERSIONS: Final = ("v1", "v1beta1")
 
 
 class ProgramMetrics(Partial, frozen=True, rename="camel"):
-    """Usage of a program: quantities by `cpu` and `memory`."""
+    """Usage of a program: quantities for `cpu` and `memory`."""
 
     name: str = ""
     usage: dict[str, str] = msgspec.field(default_factory=dict)
@@ -47,9 +48,9 @@ class PodMetrics(KubernetesObject, frozen=True, rename="camel"):
 async def read_summaries(
     client: ClusterClient, uids: Mapping[tuple[str, str], str]
 ) -> list[StatsSummary] | None:
-    """Returns the usage of pods, by the uids of namespace and name; None where the cluster has no such API.
+    """Returns the usage of pods, by the uids of namespace and name; None if the cluster has no such API.
 
-    The answer has all pods of the cluster. Each gets a summary of its own, so that they are added up in small steps.
+    The response has all pods of the cluster. Each gets a summary of its own, so that they are added up in small steps.
 
     Raises ClusterError.
     """
@@ -82,7 +83,7 @@ def _programs(pod: PodMetrics) -> tuple[ContainerStats, ...]:
 
 
 def _nanos(quantity: str) -> int:
-    """Returns billionths; 0 for a text that is no quantity."""
+    """Returns billionths; 0 for a text that is not a quantity."""
     try:
         return Quantity.parse(quantity).nanos
     except InvalidValueError:

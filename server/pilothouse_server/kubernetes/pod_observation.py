@@ -5,8 +5,9 @@ DeadlineExceeded) -> an init container that waits or failed -> a container's `st
 `lastState.terminated` -> the condition PodScheduled -> a lost node -> events (only they report a volume that cannot be
 attached or mounted, and findings of probes). A deletion in progress overrides them all. A healthy pod has no reason.
 
-A program that a probe has killed ends like one that was asked to: `Completed`, exit code 0. Only events show that it
-was killed, and why; they replace that reason. In a pod of several programs the message names the one that it is about.
+A program that a probe has killed ends like one that was asked to stop: `Completed`, exit code 0. Only events show that
+a probe killed it, and why; they replace that reason. In a pod of several programs the message names the program that it
+is about.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ from pilothouse_server.kubernetes.program_observation import (
 _REVISION_HASH = "controller-revision-hash"
 MOST_COUNTED = 2**31 - 1
 _LONGEST_IMAGE = 1000
-# How a program ends whom nobody says to have ended it.
+# End reasons that do not name a cause.
 ENDED = frozenset({"Completed", "Error"})
 
 
 class PodObservation(msgspec.Struct, frozen=True, gc=False):
     """One pod as shown to callers; the fields of `container_pods`. `phase` is the pod's, or `Terminating`.
 
-    `restarted_at`: when the last of its programs began again, of those that run; no column.
+    `restarted_at`: the latest restart of its running programs; not a column.
     """
 
     name: str
@@ -67,11 +68,11 @@ class PodObservation(msgspec.Struct, frozen=True, gc=False):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     deleting: bool = False
-    # The template that it was made of: the name of its replica set or Job, or the hash that its controller gave it.
+    # The template that it was created from: the name of its replica set or Job, or the hash that its controller set.
     revision: str = ""
     created_at: datetime | None = None
     restarted_at: datetime | None = None
-    # Of a pod that has failed: that of its main program, or of the first one that failed.
+    # Only for a failed pod: the exit code of its main program, or of the first one that failed.
     exit_code: int | None = None
     # Left empty by `observe_pod`.
     programs: tuple[ProgramObservation, ...] = ()
@@ -86,7 +87,7 @@ class PodObservation(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def living(self) -> bool:
-        """Whether it counts as a replica: neither on its way out nor at its end."""
+        """Whether it counts as a replica: neither being deleted nor ended."""
         return not self.deleting and self.phase not in ("Failed", "Succeeded")
 
 
@@ -128,22 +129,20 @@ def _exit_code(pod: Pod, main: ContainerStatus | None) -> int | None:
 
 
 def revision_of(pod: Pod) -> str:
-    """Returns the template that a pod was made of: the name of its replica set or Job, or the hash that its controller
-    set.
-    """
+    """Returns the template that a pod was made of: the name of its replica set or Job, or its controller's hash."""
     owners = (owner.name for owner in pod.metadata.owner_references if owner.kind in ("ReplicaSet", "Job"))
     return next(owners, "") or pod.metadata.label(_REVISION_HASH)
 
 
 def is_starting(pod: Pod) -> bool:
-    """Returns whether a pod is on the ordinary way to be ready, of which each step is worth little by itself."""
+    """Returns whether a pod is in an ordinary start, of which the single steps are of little interest."""
     seen = observe_pod(pod, "")
     ordinary = seen.reason in ORDINARY or seen.reason == "ContainersNotReady"
     return ordinary and seen.living and not seen.ready and seen.restart_count == 0
 
 
 def waits_without_saying_why(pod: Pod) -> bool:
-    """Returns whether a pod on a node is not ready and its status does not say why: only its events can."""
+    """Returns whether a scheduled pod is not ready without a reason in its status; only its events have one."""
     if not pod.spec.node_name or pod.metadata.deletion_timestamp or pod.status.reason:
         return False
     natives = native_sidecars(pod)
@@ -157,7 +156,7 @@ def waits_without_saying_why(pod: Pod) -> bool:
         )
     statuses = pod.status.init_container_statuses + pod.status.container_statuses
     return pod.status.phase == "Pending" and all(
-        # A native sidecar that runs and has not started keeps the others back until its startup probe succeeds.
+        # A native sidecar that runs but has not started blocks the other programs until its startup probe succeeds.
         (status.state.running is None or (status.name in natives and status.last_state.terminated is None))
         and status.state.terminated is None
         and (status.state.waiting is None or status.state.waiting.reason in ORDINARY)
@@ -166,7 +165,7 @@ def waits_without_saying_why(pod: Pod) -> bool:
 
 
 def _reason(pod: Pod, ready: bool, events: Iterable[EventObject]) -> Reason:
-    """Returns why a pod is not ready: the first that says something, in the order of this module's docstring."""
+    """Returns why a pod is not ready: the first reason found, in the order of this module's docstring."""
     status, events = pod.status, tuple(events)
     containers = tuple(with_probes(each, pod.metadata.uid, events) for each in status.container_statuses)
     several = len(status.init_container_statuses) + len(containers) > 1
@@ -188,7 +187,7 @@ def _of_init_containers(pod: Pod, events: tuple[EventObject, ...], *, several: b
     for status in pod.status.init_container_statuses:
         init = with_probes(status, pod.metadata.uid, events)
         found = waiting(init) or terminated(init) or last_end(init)
-        # A waiting main container says PodInitializing; the init container says why.
+        # A waiting main container only has PodInitializing; the init container has the reason.
         done = init.state.terminated is not None and init.state.terminated.exit_code == 0
         if found and not (done and init.name not in natives):
             return _named(found, init, several=several)
@@ -213,7 +212,7 @@ def _named(why: Reason, status: ContainerStatus, *, several: bool) -> Reason:
 
 
 def _waits_for_startup(pod: Pod) -> bool:
-    """Returns whether a native sidecar runs whose startup probe keeps the programs after it back."""
+    """Returns whether the startup probe of a running native sidecar blocks the programs after it."""
     natives = native_sidecars(pod)
     return any(
         each.name in natives and each.state.running is not None and each.started is False
@@ -235,7 +234,7 @@ def _of_node(pod: Pod) -> Reason | None:
 
 
 def _restarts(pod: Pod) -> int:
-    """Counts restarts as kubectl does: those of init containers until they are done, so of native sidecars always."""
+    """Counts restarts as kubectl does: an init container counts until it is done, so a native sidecar always counts."""
     counted = [
         status
         for status in pod.status.init_container_statuses
@@ -245,7 +244,7 @@ def _restarts(pod: Pod) -> int:
 
 
 def added_up(counts: Iterable[int]) -> int:
-    """Returns the sum of counts, as far as it can be stored."""
+    """Returns the sum of counts, at most the largest number that can be stored."""
     return min(sum(counts), MOST_COUNTED)
 
 
@@ -281,7 +280,7 @@ def _main(statuses: tuple[ContainerStatus, ...], name: str) -> ContainerStatus |
 
 
 def _times(main: ContainerStatus | None) -> tuple[datetime | None, datetime | None]:
-    """Returns when the main container began, and ended where it did not begin again."""
+    """Returns when the main container began; also when it ended, unless it was started again."""
     if main is None:
         return None, None
     if main.state.running is not None:

@@ -3,7 +3,7 @@
 It runs over a websocket in the sub-protocol `v4.channel.k8s.io`, which the kubelet serves (kubernetes,
 `pkg/kubelet/cri/streaming/portforward/websocket.go`): each message begins with the number of its channel. A port has
 two, 0 for its bytes and 1 for an error, and the first message of either is the port's number, in two bytes. Then
-channel 0 has the bytes both ways, and the error channel a text where the port cannot be connected to. One direction
+channel 0 has the bytes both ways, and the error channel a text if the port cannot be connected to. One direction
 cannot be closed alone.
 """
 
@@ -22,7 +22,7 @@ from pilothouse_server.kubernetes.objects import PODS
 PROTOCOLS = ("v4.channel.k8s.io",)
 _DATA, _ERROR = 0, 1
 _PORT_BYTES = 2
-# Messages without bytes of the port; a cluster sends some a minute, to see whether anybody is there.
+# The rate of messages without data of the port. A cluster sends a few a minute to check the connection.
 _IDLE_PER_SECOND, _IDLE_BURST = 100.0, 100
 
 
@@ -43,7 +43,8 @@ class ForwardedPort:
     async def output(self) -> AsyncGenerator[bytes, None]:
         """Yields the bytes of the port until it is closed.
 
-        Raises Refused where it cannot be connected to, in the cluster's words; Unreachable if the connection breaks.
+        Raises Refused, with the cluster's message, if the port cannot be connected to; Unreachable if the connection
+        breaks.
         """
         begun, idle = set[int](), TokenBucket(_IDLE_PER_SECOND, _IDLE_BURST)
         async for message in self._socket:
@@ -61,8 +62,8 @@ class ForwardedPort:
             if message.type is aiohttp.WSMsgType.PING:
                 with suppress(ConnectionError, aiohttp.ClientError):
                     await self._socket.pong(message.data)
-            # Received data is there immediately: without a pause this loop would occupy the event loop for as long as
-            # more is sent.
+            # Received data is available immediately: without a pause this loop would occupy the event loop for as long
+            # as more is sent.
             await asyncio.sleep(idle.reserve())
         if self._socket.close_code not in (aiohttp.WSCloseCode.OK, None):
             raise Unreachable("the connection to the pod broke")
@@ -79,7 +80,7 @@ async def forwarded_port(
 ) -> AsyncIterator[ForwardedPort]:
     """Connects to a port of a pod; leaving the block ends the connection.
 
-    Raises ClusterError: Refused where the pod does not run, Unreachable.
+    Raises ClusterError: Refused if the pod does not run, Unreachable.
     """
     path = f"{PODS.path(namespace, pod)}/portforward"
     async with client.websocket(path, [("ports", str(port))], PROTOCOLS) as socket:

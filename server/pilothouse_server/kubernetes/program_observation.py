@@ -1,11 +1,13 @@
 """The state of one program of a pod, and the reason why it does not run.
 
 Programs that run side by side are the pod's `containers`, and native sidecars: init containers with the restart policy
-Always. The kubelet starts them again however they end, after a back-off. At first such a program is `terminated`; it
-becomes `waiting` with the reason CrashLoopBackOff seconds later, and a native sidecar only tens of seconds later. So a
-program that has ended after a restart counts as backing off from the start, or its state would flap at each attempt.
+Always. The kubelet starts them again after a back-off, whether they failed or not. At first such a program is
+`terminated`; it becomes `waiting` with the reason CrashLoopBackOff seconds later, and a native sidecar only tens of
+seconds later. So a program that has ended after a restart counts as backing off immediately. Otherwise its state would
+flap at each attempt.
 
-A program counts as ready by the rule of kubectl: it is ready and runs. None does on a node that does not respond.
+A program counts as ready by the rule of kubectl: it is ready and runs. No program is ready on a node that does not
+respond.
 """
 
 from __future__ import annotations
@@ -34,11 +36,11 @@ Reason = tuple[str, str]
 CRASH_LOOP = "CrashLoopBackOff"
 NODE_NOT_READY = "NodeNotReady"
 START_ERROR = "StartError"
-# Reasons to wait that are the ordinary way to a running pod.
+# Waiting reasons of an ordinary start.
 ORDINARY = frozenset({"", "ContainerCreating", "PodInitializing"})
-# Attempts to start that failed. The back-off follows within seconds, and such attempts come between two of them.
+# Failed attempts to start. A back-off follows each within seconds, so these reasons appear between two back-offs.
 _FAILED_ATTEMPTS = frozenset({"RunContainerError", START_ERROR, "PostStartHookError"})
-# Ends of which the exit code says nothing.
+# End reasons that the exit code does not explain, but the message does.
 _EXPLAINED_ENDS = frozenset({START_ERROR, UNHEALTHY})
 _ALWAYS = "Always"
 _LONGEST_REASON = 100
@@ -121,7 +123,10 @@ def _observed(
 
 
 def _why(status: ContainerStatus, kind: ProgramKind) -> Reason:
-    """Returns why a program does not run. A kubelet counts the seconds of a back-off; the last exit stays as it is."""
+    """Returns why a program does not run.
+
+    A back-off is described by the last exit, which does not change; the kubelet's message contains its seconds.
+    """
     found = waiting(status) or terminated(status)
     last = status.state.terminated or status.last_state.terminated
     if found is None:
@@ -142,7 +147,7 @@ def native_sidecars(pod: Pod) -> frozenset[str]:
 
 
 def with_probes(container: ContainerStatus, uid: str, events: tuple[EventObject, ...]) -> ContainerStatus:
-    """Returns the status with the probe's words for the ends that a probe brought about."""
+    """Returns the status; an end that a probe caused gets the probe's finding as its message."""
     if not events:
         return container
 
@@ -162,7 +167,7 @@ def with_probes(container: ContainerStatus, uid: str, events: tuple[EventObject,
 
 
 def waiting(container: ContainerStatus) -> Reason | None:
-    """Returns why a program waits; None on the ordinary way to run."""
+    """Returns why a program waits; None during an ordinary start."""
     waits = container.state.waiting
     if waits is None or waits.reason in ORDINARY:
         return None
@@ -175,12 +180,12 @@ def waiting(container: ContainerStatus) -> Reason | None:
 
 
 def terminated(container: ContainerStatus) -> Reason | None:
-    """Returns how a program has ended that is not started again yet."""
+    """Returns how a program ended that has not been started again yet."""
     ended = container.state.terminated
     if ended is None:
         return None
-    # Restarted once and ended again: the back-off that follows within moments is shown now, or the status would flap.
-    # It follows a program that ends well, too: it is to run always.
+    # A program that was restarted once and ended again: the back-off that follows within moments is shown now, or the
+    # status would flap. The back-off also follows a program that succeeds, because it is to run always.
     if container.restart_count > 0 and not container.ready and container.last_state.terminated:
         return CRASH_LOOP, _ended_again(container, ended)
     return _end(container, ended)
@@ -201,12 +206,12 @@ def _ended_again(container: ContainerStatus, ended: Terminated) -> str:
 
 
 def exit_words(ended: Terminated) -> str:
-    """Returns an end for people, such as `OOMKilled, exit code 137`."""
+    """Returns an end as text for people, such as `OOMKilled, exit code 137`."""
     words = f"{ended.reason or 'Terminated'}, exit code {ended.exit_code}"
     return f"{words}: {ended.message}" if ended.reason in _EXPLAINED_ENDS and ended.message else words
 
 
 def node_lost(pod: Pod) -> bool:
-    """Returns whether the node controller speaks for a kubelet that is silent: it gives no reason, a kubelet does."""
+    """Returns whether the node controller set `Ready` for a silent kubelet: it sets no reason, but a kubelet does."""
     ready = next((each for each in pod.status.conditions if each.type == "Ready"), None)
     return bool(pod.spec.node_name) and ready is not None and ready.status == "False" and not ready.reason

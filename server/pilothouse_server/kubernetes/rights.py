@@ -1,9 +1,9 @@
-"""The rights that the platform needs on a cluster: one table, which gives the ClusterRole to grant and the access
-reviews of missing rights.
+"""The rights that the platform needs on a cluster.
 
-A server-side apply that creates an object needs `create` as well as `patch`. No right is cluster-admin's: there is no
-wildcard, and nodes are only read. Over roles there is neither `escalate` nor `bind`, so a Role gives no more than these
-rights. An API server's access review concerns the credentials of the request, so the check needs no right of its own.
+One table gives both the ClusterRole to grant and the access reviews of missing rights. A server-side apply that creates
+an object needs `create` as well as `patch`. The platform does not need cluster-admin: there is no wildcard, and nodes
+are only read. For roles it has neither `escalate` nor `bind`, so a Role gives no more than these rights. An API
+server's access review concerns the credentials of the request, so the check needs no right of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _KEEP_WATCHED = (*_READ, "create", "patch", "delete")
 class Right(msgspec.Struct, frozen=True, order=True):
     """One verb on one resource. `resource` may name a subresource (`pods/log`).
 
-    `optional`: the platform works without it, except for its purpose.
+    `optional`: the platform works without it, except for the feature that `purpose` names.
     """
 
     api_group: str
@@ -101,7 +101,7 @@ RIGHTS: tuple[Right, ...] = tuple(
 )
 _WRITE = ("create", "update", "patch", "delete")
 # A cluster lets the platform write a Role only of rights that the platform has itself, because it has no `escalate`.
-# They are granted and not asked about: without one, a Role that gives it is refused by the cluster.
+# These rights are granted but not reviewed: if one is missing, the cluster refuses a Role that contains it.
 OF_ROLES: tuple[Right, ...] = tuple(
     Right(group, resource, verb, "Roles that give it to programs", True)
     for group, resources, verbs in (
@@ -127,7 +127,7 @@ OF_ROLES: tuple[Right, ...] = tuple(
 async def denied(client: ClusterClient, rights: Sequence[Right] = RIGHTS) -> list[Right]:
     """Returns those of `rights` that the cluster denies to the credentials of `client`, in all namespaces.
 
-    Raises ClusterError where it cannot be asked.
+    Raises ClusterError if a review fails.
     """
     if await client.may("*", "*", "*"):
         return []
@@ -146,13 +146,13 @@ async def denied(client: ClusterClient, rights: Sequence[Right] = RIGHTS) -> lis
 
 
 def _first(group: BaseExceptionGroup[ClusterError]) -> ClusterError:
-    """One failure for many: they have failed alike."""
+    """Returns one failure for many, because all fail alike."""
     first = group.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def manifest(rights: Iterable[Right] = (*RIGHTS, *OF_ROLES), *, name: str = "pilothouse") -> str:
-    """A ServiceAccount, a ClusterRole of exactly these rights and its binding, as YAML."""
+    """Returns a ServiceAccount, a ClusterRole of exactly these rights and its binding, as YAML."""
     account = {"name": name, "namespace": name}
     documents: list[dict[str, object]] = [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}},
@@ -177,7 +177,7 @@ def manifest(rights: Iterable[Right] = (*RIGHTS, *OF_ROLES), *, name: str = "pil
 
 
 def _rules(rights: Iterable[Right]) -> list[dict[str, object]]:
-    """One rule for all resources of a group that are granted the same verbs."""
+    """Returns one rule for all resources of a group that are granted the same verbs."""
     verbs: dict[tuple[str, str], list[str]] = {}
     for right in rights:
         verbs.setdefault((right.api_group, right.resource), []).append(right.verb)

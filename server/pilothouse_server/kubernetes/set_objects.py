@@ -1,4 +1,4 @@
-"""StatefulSets, DaemonSets and CronJobs: the parts of them that are read, as `objects` has those of other kinds."""
+"""StatefulSets, DaemonSets and CronJobs: the fields of them that are read. `objects` has the other kinds."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class DaemonSetSpec(WorkloadSpec, frozen=True, rename="camel"):
 
 
 class DaemonSetState(WorkloadState, frozen=True, rename="camel"):
-    """Numbers of nodes: those that shall have a pod, and those that have one."""
+    """Numbers of nodes: those that should have a pod, and those that have one."""
 
     desired: Count = msgspec.field(name="desiredNumberScheduled", default=0)
     replicas: Count = msgspec.field(name="currentNumberScheduled", default=0)
@@ -97,7 +97,7 @@ class DaemonSet(WorkloadObject, frozen=True, rename="camel"):
 
     @property
     def replicas(self) -> int:
-        """The number of nodes that suit; 0 until its controller has seen it."""
+        """The number of nodes that should have a pod; 0 until its controller has seen it."""
         return self.status.desired
 
     @property
@@ -130,7 +130,7 @@ class CronJobState(WorkloadState, frozen=True, rename="camel"):
 class CronJob(WorkloadObject, frozen=True, rename="camel"):
     spec: CronJobSpec = CronJobSpec()
     status: CronJobState = CronJobState()
-    # Those that it owns, which an observer adds; no field of the API.
+    # The Jobs that it owns, added by an observer; not a field of the API.
     jobs: tuple[Job, ...] = ()
 
     @property
@@ -139,7 +139,7 @@ class CronJob(WorkloadObject, frozen=True, rename="camel"):
 
     @property
     def replicas(self) -> int:
-        """How many of its Jobs have not ended, as its controller knows."""
+        """The number of its Jobs that have not ended, as its controller reports it."""
         return len(self.status.active)
 
     @property

@@ -1,7 +1,7 @@
-"""One request to an API server: rate limit, deadline, credentials, and the answer's body or its error.
+"""One request to an API server: rate limit, deadline, credentials, and the response's body or its error.
 
-The Kubernetes client library gives the connection pool, TLS, proxy and credentials; its models, its retries and its
-writing of bodies are not used. A body is decoded by msgspec straight into the requested struct.
+The Kubernetes client library provides the connection pool, TLS, proxy and credentials. Its models, retries and
+encoding of bodies are not used. A body is decoded by msgspec straight into the requested struct.
 """
 
 from __future__ import annotations
@@ -52,26 +52,26 @@ from pilothouse_server.runtime.event_loop import Share, long_work
 JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
 _AT_ONCE_BYTES = 256 * 1024
-# A program that is broken off by a drain has a second; a cluster that does not answer the close of its socket, less.
+# A program that a drain breaks off gets one second; a cluster that does not acknowledge a websocket's close gets less.
 _CLOSE_SECONDS = 0.5
-# Read-ahead of a connection: enough for a busy watch, and little if a thousand are open. Three times as much is
-# decompressed in one piece.
+# Read-ahead of a connection: enough for a busy watch, and little if a thousand are open. Up to three times as much is
+# decompressed in one step.
 _READ_AHEAD_BYTES = 64 * 1024
-# The words of a refusal have a few KB, with an entry for each field that is wrong.
+# An error response has a few KB, with one entry for each wrong field.
 _ERROR_BYTES = 256 * 1024
 # A clock that was never set begins in 1970.
 _FARTHEST_CLOCK = timedelta(days=100 * 365)
-# How long a cluster that sent too much is not asked.
+# How long an oversized response counts as recent.
 EXCESS_SECONDS = 60.0
-# The cluster is not asked during a pause: this long after the first time, then twice as long, always less than
-# EXCESS_SECONDS. Otherwise all its observers together would read as much again.
+# The pause without requests after an oversized response: the first value, doubled for each further one in a row, and at
+# most the second value, which is below EXCESS_SECONDS. Without it, all observers would read as much again.
 EXCESS_PAUSE_SECONDS, MOST_EXCESS_PAUSE_SECONDS = 4.0, 45.0
-# So much of what a watch is to wait is gathered.
+# A watch sleeps only if its accumulated wait is longer than this.
 _LINES_SECONDS = 0.005
-# How many messages of a program are read after its end, before that of the connection.
+# The most messages that are read while waiting for the other side's close frame.
 _MOST_LAST_MESSAGES = 64
-# So much of an answer is read whatever else is; the pieces of what is longer come with pauses between them, which are
-# several times as long as a piece takes.
+# The first bytes of a response are read while other responses are read, too; beyond them, one long response at a time.
+# Its pieces are read with pauses in between, which are several times as long as reading a piece takes.
 _LONG_BYTES, _LONG_PAUSE_SECONDS = 256 * 1024, 0.001
 
 
@@ -89,20 +89,21 @@ class TransportLimits(msgspec.Struct, frozen=True):
     # The server is asked to end a watch after a random time between one and two of these, so that they
     # spread out.
     watch_seconds: int = 60
-    # Bookmarks come about every minute from an idle server, and when it suits it from a busy one; no silence below the
-    # end that was asked for says that the connection is dead.
+    # An idle server sends bookmarks about every minute, a busy one irregularly. So silence shows a dead connection only
+    # after the requested end of the watch.
     watch_idle_seconds: float = 140.0
     connections: int = 64
-    # Logs and programs that callers follow, which last: apart from the others, so that they never wait for one.
+    # Connections for logs and programs that callers follow. They last long, so they have a pool of their own, and other
+    # requests never wait for one of them.
     streams: int = 1000
     requests_per_second: float = 200.0
     burst: int = 400
-    # Lines of all watches; what comes faster waits in the connection.
+    # Lines of all watches; lines that arrive faster wait in the connection.
     lines_per_second: float = 4000.0
     lines_burst: int = 5000
     page_size: int = 500
-    # An object has 1.5 MiB at most unless its cluster's storage is configured otherwise. Of a page that is larger than
-    # it may be, less is asked for.
+    # An object has 1.5 MiB at most unless its cluster's storage is configured otherwise. If a page is too large, a
+    # smaller one is requested.
     body_bytes: int = 8 * 1024 * 1024
     message_bytes: int = 4 * 1024 * 1024
     page_bytes: int = 8 * 1024 * 1024
@@ -117,8 +118,8 @@ DEFAULT_LIMITS = TransportLimits()
 class PageBound(NamedTuple):
     """Bounds of a response in bytes.
 
-    If `fewer` objects can be requested, the rest of a response is not read after another one was too long: it may be of
-    the same kind, and a smaller request costs little.
+    `fewer`: whether fewer objects can be requested. Reading such a response stops as soon as another page was too long:
+    this one may be too long as well, and a smaller request costs little.
     """
 
     most: int
@@ -126,7 +127,7 @@ class PageBound(NamedTuple):
 
 
 def clock_ahead(date: str, now: datetime) -> timedelta | None:
-    """Returns how far the clock of a response's `Date` is ahead; None if there is none or it is absurd.
+    """Returns how far the clock of a response's `Date` is ahead; None if it is missing or absurd.
 
     Times that are computed with an absurd clock would be out of range.
     """
@@ -140,7 +141,7 @@ def clock_ahead(date: str, now: datetime) -> timedelta | None:
 
 @lru_cache(maxsize=16)
 def _parsed_date(date: str) -> datetime:
-    """Returns the time of a header, of which all responses of a second have the same. Raises ValueError."""
+    """Parses a `Date` header. All responses of one second have the same, so results are cached. Raises ValueError."""
     return parsedate_to_datetime(date)
 
 
@@ -149,24 +150,24 @@ def _now() -> float:
 
 
 def _payload(body: bytes) -> bytes | BytesIO:
-    """A large body is sent in pieces: in one piece it would occupy the loop, of which aiohttp warns."""
+    """Returns a body for aiohttp: a large one as a stream, since sending it in one piece would block the loop."""
     return body if len(body) <= _AT_ONCE_BYTES else BytesIO(body)
 
 
 class ClusterTransport:
     """Requests to one API server. Bound to the event loop of its first use.
 
-    `ahead`: by how many seconds its clock was ahead of our clock (negative: behind) at the last response. Ages of
+    `ahead`: how far the cluster's clock was ahead of our clock (negative: behind) at the last response. Ages of
     objects are computed with that clock.
     """
 
     def __init__(self, api_client: Any, *, name: str, limits: TransportLimits) -> None:
         self.name = name
-        # The last response that was too large and its time; the number in a row, and the end of the pause.
+        # The last oversized response and its time; the number of all and of those in a row; the end of the pause.
         self._excess: tuple[str, float] | None = None
         self._excesses = self._in_a_row = 0
         self._asked_again_at = 0.0
-        # The lock of the reader of a long response; the number of pages that were too long so far.
+        # The locks for reading and for checking a long response; the number of pages that were too long so far.
         self._long = asyncio.Lock()
         self._checking = asyncio.Lock()
         self._long_pages = 0
@@ -177,7 +178,7 @@ class ClusterTransport:
         self._quiet_until, self._quiet_words = 0.0, ""
         self._rate = TokenBucket(limits.requests_per_second, limits.burst)
         self._lines = TokenBucket(limits.lines_per_second, limits.lines_burst)
-        # The same credentials and authorities, with connections of its own, which are made when they are needed.
+        # The same credentials and authorities with a connection pool of its own, created on first use.
         self._streams = copy(api_client.rest_client)
         self._streams.maxsize, self._streams.pool_manager = limits.streams, None
         self._reach: Reach = getattr(api_client.configuration, "reach", ANYWHERE)
@@ -189,18 +190,18 @@ class ClusterTransport:
 
     @property
     def place(self) -> str:
-        """Host and port of the API server: all of its address that a message names."""
+        """Host and port of the API server, the only part of its address that messages name."""
         return destinations.place_of(self.server)
 
     def too_large(self, what: str) -> AnswerTooLarge:
-        """Returns the error for something that is longer than it may be, and notes it (`excess`).
+        """Returns the error for oversized content, and records it for `excess`.
 
-        The cluster is not asked for a while, for longer each time.
+        Requests to the cluster then pause, for longer each time in a row.
         """
         words = f"cluster {self.name!r} at {self.place} sends too much: {what}"
         now = _now()
         if now >= self._asked_again_at:
-            # Grows only, so that a reader sees that it has changed.
+            # `_excesses` only grows, so concurrent readers notice each change.
             self._in_a_row = self._in_a_row + 1 if self.excess() is not None else 1
             self._excesses += 1
             pause = min(MOST_EXCESS_PAUSE_SECONDS, EXCESS_PAUSE_SECONDS * 2.0 ** (self._in_a_row - 1))
@@ -209,10 +210,10 @@ class ClusterTransport:
         return AnswerTooLarge(words)
 
     def excess(self) -> AnswerTooLarge | None:
-        """Returns the kind of response that was too large lately, if there was one."""
+        """Returns the error for the last oversized response, if it is recent; None otherwise."""
         if self._excess is None or _now() - self._excess[1] > EXCESS_SECONDS:
             return None
-        # A new one each time: an error that is raised keeps all that it has passed.
+        # A new exception each time, because a raised one keeps its traceback.
         return AnswerTooLarge(self._excess[0])
 
     async def close(self) -> None:
@@ -234,7 +235,7 @@ class ClusterTransport:
     ) -> bytes:
         """Returns the body of the response. Raises ClusterError; TooLong if a `page` exceeds its bound: request less.
 
-        Other responses may have as many values as are decoded in one piece.
+        Without `page`, a response may have no more values than may be decoded in one step.
         """
         timeout = aiohttp.ClientTimeout(
             total=seconds or self._limits.request_seconds, sock_connect=self._limits.connect_seconds
@@ -252,16 +253,16 @@ class ClusterTransport:
                 if page is not None:
                     raise
                 raise self.too_large(f"a response has more than {self._limits.body_bytes} bytes") from None
-        # Of what is deleted nobody reads what it was.
+        # Nobody reads the body of a deletion's response.
         if page is None and method != "DELETE":
             await self.check_values(found, "an answer")
         return found
 
     async def check_values(self, text: bytes | msgspec.Raw, what: str) -> None:
-        """Returns when it is the caller's turn to decode an object.
+        """Checks the number of values of an object, and waits for a turn to decode it.
 
-        Raises TooManyValues, when it is the caller's turn to read its name, or AnswerTooLarge where no user of the
-        cluster can have made it.
+        Raises TooManyValues, after a turn to decode the object's name; AnswerTooLarge if no user of the cluster can
+        have created such an object.
         """
         async with self.checks(text):
             try:
@@ -275,9 +276,9 @@ class ClusterTransport:
 
     @asynccontextmanager
     async def checks(self, text: bytes | msgspec.Raw) -> AsyncIterator[None]:
-        """Holds the one turn in which a long response is checked.
+        """Holds the lock under which one long response at a time is checked.
 
-        If one was found too large, the waiting ones are given up, and this raises AnswerTooLarge.
+        Raises AnswerTooLarge if another response was found too large while this one waited.
         """
         if len(text) <= AT_ONCE_BYTES:
             yield
@@ -289,11 +290,11 @@ class ClusterTransport:
             yield
 
     async def _body(self, response: aiohttp.ClientResponse, bound: PageBound, seconds: float | None) -> bytes:
-        """Reads a response within `seconds`, in shares of the loop's time; a long one only while no other is read.
+        """Reads a response within `seconds`, in shares of the event loop's time; only one long response at a time.
 
-        All observers of the cluster ask again at the same time. If all were read concurrently, each would be read to
-        its bound before the first is found too long. So once one was, the others are given up. Raises TooLong,
-        AnswerTooLarge.
+        All observers of the cluster send requests at the same time. If all responses were read concurrently, each would
+        be read to its bound before the first is found too long. So once one is too long, the others are not read
+        further. Raises TooLong, AnswerTooLarge.
         """
         share, alone, given_up = Share(), False, False
         excesses, long_pages = self._excesses, self._long_pages
@@ -324,12 +325,12 @@ class ClusterTransport:
         return body
 
     def pace(self) -> Callable[[], Awaitable[None]]:
-        """Returns the awaitable before each line of a watch, which lets other tasks run however fast lines arrive."""
+        """Returns a function to await before each line of a watch; other tasks then run however fast lines arrive."""
         share = Share()
 
         async def turn() -> None:
             wait = self._lines.reserve()
-            # Some at a time: a timer for each would cost more than the line.
+            # Short waits accumulate: a timer for each line would cost more than the line.
             if wait > _LINES_SECONDS:
                 await asyncio.sleep(wait)
             await share.used()
@@ -337,8 +338,10 @@ class ClusterTransport:
         return turn
 
     async def _admit(self) -> None:
-        """Raises AnswerTooLarge while the server is not asked because it sent too much, Throttled while it has asked
-        not to be asked, and where our own limit cannot be kept.
+        """Waits for the rate limit before a request.
+
+        Raises AnswerTooLarge during the pause after an oversized response; Throttled while the server has asked for a
+        pause, or if our own rate limit would delay the request beyond its deadline.
         """
         now = _now()
         if now < self._asked_again_at and (excess := self.excess()) is not None:
@@ -354,7 +357,7 @@ class ClusterTransport:
             await asyncio.sleep(wait)
 
     def _quieten(self, error: ClusterError) -> None:
-        """A refusal of one request holds for all if the server counts by client: all requests are ours."""
+        """Delays all requests after a 429 if the server counts by client: all requests are ours."""
         if isinstance(error, Throttled) and error.of_client:
             until = _now() + error.retry_after_seconds
             self._quiet_until, self._quiet_words = max(self._quiet_until, until), error.message
@@ -372,15 +375,15 @@ class ClusterTransport:
         timeout: aiohttp.ClientTimeout,
         stream: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer to a request, if it is below 400; released at the end. Raises ClusterError.
+        """Yields the response to a request if its status is below 400; releases it at the end. Raises ClusterError.
 
-        `stream`: a caller reads it as long as it pleases.
+        `stream`: whether the response comes from the pool of streams, because a caller reads it for an unlimited time.
         """
         await self._admit()
         url = self.server + path + ("?" + urlencode(query) if query else "")
         headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._api.user_agent}
         try:
-            # A stream has no end of its own, but its beginning has.
+            # A stream has no deadline, but its response headers have one.
             async with asyncio.timeout(timeout.total or self._limits.request_seconds):
                 await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
                 rest = self._streams if stream else self._api.rest_client
@@ -390,15 +393,15 @@ class ClusterTransport:
                     raise await self._refusal(response)
                 yield response
             finally:
-                # A body read to its end gives the connection back; any other is cut off with it.
+                # After a body is read to its end, the connection returns to the pool; otherwise it is closed.
                 response.release() if response.content.at_eof() else destinations.cut(response)
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError, Redirected) as broken:
             raise self._unreachable(broken) from broken
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> ClusterError:
-        """Returns the error for a response of 400 or more; a body that is too long for words is left out."""
+        """Returns the error for a response of 400 or more; an oversized body is ignored."""
         if response.status == 407:
-            # It may well repeat the credentials that it was given.
+            # The response may repeat the credentials that the proxy received.
             return Unreachable(
                 f"cluster {self.name!r} at {self.place} cannot be reached: the proxy in front of it "
                 "responds with 407"
@@ -422,7 +425,7 @@ class ClusterTransport:
         return kind(f"cluster {self.name!r} at {self.place} {what}: {why}")
 
     def _session(self, rest: Any) -> aiohttp.ClientSession:
-        """The session of a pool of connections, made when it is first needed."""
+        """Returns the session of a connection pool, created on first use."""
         if rest.pool_manager is None:
             rest.pool_manager = aiohttp.ClientSession(
                 connector=self._reach.connector(limit=rest.maxsize, ssl=rest.ssl_context),
@@ -454,7 +457,7 @@ class ClusterTransport:
             "proxy_headers": rest.proxy_headers,
         }
         arguments = {name: value for name, value in given.items() if value}
-        # Names of objects are safe in a path, and the query is quoted: nothing is to be quoted again.
+        # Names of objects are safe in a path, and the query is quoted: nothing may be quoted again.
         address = URL(url, encoded=True)
         return await self._session(rest).request(
             method, address, headers=headers, timeout=timeout, **arguments
@@ -464,7 +467,7 @@ class ClusterTransport:
     async def websocket(
         self, path: str, query: Sequence[tuple[str, str]], protocols: Sequence[str]
     ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        """An open websocket; closed at the end. Raises ClusterError where the handshake is refused."""
+        """Yields an open websocket, and closes it at the end. Raises ClusterError if the handshake is refused."""
         await self._admit()
         headers = {"User-Agent": self._api.user_agent}
         rest = self._streams
@@ -479,8 +482,8 @@ class ClusterTransport:
                 proxy_headers=rest.proxy_headers,
                 max_msg_size=self._limits.message_bytes,
                 heartbeat=20.0,
-                # A server may send pings between responses: the library would read on without a pause for as long as
-                # they come.
+                # A server may send pings between responses: with `autoping`, the library would read on without a pause
+                # for as long as they come.
                 autoping=False,
                 timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_SECONDS),
             )
@@ -488,8 +491,8 @@ class ClusterTransport:
                 socket = await opening
         except aiohttp.WSServerHandshakeError as error:
             if error.status == 500:
-                # The node's own answer is plain text, for a container that does not run (any more). A Status is the
-                # API server's: it did not reach the node.
+                # The kubelet responds in plain text if the container does not run (any more). A Status comes from the
+                # API server, which did not reach the node.
                 kind = "" if error.headers is None else error.headers.get("Content-Type", "")
                 if kind.startswith("text/plain"):
                     raise Refused("the container does not run", code=500) from error
@@ -499,7 +502,7 @@ class ClusterTransport:
             ) from error
         except (aiohttp.ClientError, OSError, Redirected) as error:
             raise self._unreachable(error) from error
-        # From the beginning: the library lets go of the connection where it ends a websocket itself.
+        # `cutting` comes first, because the library releases the connection when it ends a websocket itself.
         with destinations.cutting(socket._response):
             try:
                 yield socket
@@ -508,9 +511,9 @@ class ClusterTransport:
 
 
 async def _farewell(socket: aiohttp.ClientWebSocketResponse) -> None:
-    """Tells the other side of the end, and waits a moment for its own, behind some messages that it sent before.
+    """Sends a close frame, and waits briefly for the other side's, which may follow messages that were sent before.
 
-    The library's own farewell reads all of these, without a pause, and waits as long for each.
+    The library's own close reads any number of such messages, without a pause, and waits as long for each.
     """
     kinds = aiohttp.WSMsgType
     try:
@@ -527,6 +530,6 @@ async def _farewell(socket: aiohttp.ClientWebSocketResponse) -> None:
                         ):
                             break
     finally:
-        # Also where it is cancelled.
+        # This must also run on cancellation.
         socket._set_closed()
         socket._response.close()

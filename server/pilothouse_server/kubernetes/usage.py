@@ -1,10 +1,10 @@
-"""From a kubelet's summary to one usage sample for each of our containers.
+"""Turns the kubelets' summaries into one usage sample for each of our containers.
 
 The summary (`/stats/summary`, through the API server's node proxy) is the only source that every cluster has:
-metrics.k8s.io is an add-on, which is asked where the summaries are refused (`pod_metrics`). One of our containers may
-have pods on several nodes, so the summaries of one round are added up per container. `usageNanoCores` is an average
-that the kubelet keeps over its last samples, and 0 until it has two. Counters of the network count since the pod's
-start and are added as they are; they fall when a pod goes.
+metrics.k8s.io is an add-on, which is used if the summaries are refused (`pod_metrics`). One of our containers may
+have pods on several nodes, so the summaries of one round are added up per container. `usageNanoCores` is the kubelet's
+average over its last samples, and 0 until it has two. Network counters count from the pod's start and are added
+unchanged; the sum falls when a pod is deleted.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import msgspec
 from pilothouse_server.runtime.event_loop import cooperatively
 
 NANO = 1_000_000_000
-# More than whoever stores it takes. A cluster may send a number of thousands of digits, of which no share can be told.
+# More than the database stores. A cluster may send a number with thousands of digits, which no float can hold.
 _MOST_NANO_CORES = 10**18
 _MOST_BYTES = 2**63 - 1
-# As many as the status of a container has.
+# The same number as in the status of a container.
 _MOST_PROGRAMS = 40
 _LONGEST_NAME = 63
 Key = TypeVar("Key")
@@ -96,7 +96,7 @@ class PodUsage(msgspec.Struct, Generic[Key], frozen=True):
 
 
 class _Sum:
-    """Adds up; None until there was something."""
+    """A running sum; None for a value that no pod has had."""
 
     def __init__(self) -> None:
         self.pods = 0
@@ -121,7 +121,7 @@ class _Sum:
                 if file_system is not None:
                     self.disk_used = _plus(self.disk_used, file_system.used_bytes)
             if container.rootfs is not None:
-                # All containers of a node share its disk: the largest one is the best statement about several nodes.
+                # All containers of a node share its disk: for several nodes, the largest disk is the best estimate.
                 self.disk_total = max(self.disk_total or 0, container.rootfs.capacity_bytes or 0) or None
         if pod.network is not None:
             self.received = _plus(self.received, pod.network.rx_bytes)
@@ -131,10 +131,10 @@ class _Sum:
 async def usage_by_container(
     summaries: Iterable[StatsSummary], pods: Mapping[str, Key], time: datetime
 ) -> list[PodUsage[Key]]:
-    """Sum the summaries of one round per container; `pods` maps a pod's uid to the container it belongs to.
+    """Sums the summaries of one round per container; `pods` maps a pod's uid to the container it belongs to.
 
-    Pods of nobody are left out, as are containers without any pod in the summaries. Every sample of a round carries the
-    round's `time`, so that a container is one row a round however its pods' own times differ.
+    Pods that belong to no container are left out, as are containers without a pod in the summaries. Every sample of a
+    round has the round's `time`, so that a container has one row per round although its pods' own times differ.
     """
     sums: dict[Key, _Sum] = {}
     async for summary in cooperatively(summaries):

@@ -1,7 +1,7 @@
 """Warnings of an API server: the `Warning` headers of its responses to writes that were accepted.
 
-Pod Security, webhooks and deprecated versions warn so. A call that writes one object does not pass them on: `noted`
-gathers the headers of all writes within it.
+Pod Security, webhooks and deprecated versions send them. Methods of the client do not return them; instead, `noted`
+collects the headers of all writes within its block.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import islice
 
 from pilothouse_server.kubernetes.errors import shown
 
-# So many are taken of the writes for one object, and so much of each.
+# The most warnings of the writes for one object, and the most characters of each.
 MOST = 20
 _LENGTH = 1000
 _WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
@@ -24,7 +24,7 @@ _noted: ContextVar[dict[str, None] | None] = ContextVar("warnings of writes", de
 
 @contextmanager
 def noted() -> Iterator[dict[str, None]]:
-    """Gathers the warnings of the writes within, each once, as keys of the dictionary that it yields."""
+    """Collects the warnings of the writes within, each once, as keys of the dictionary that it yields."""
     found: dict[str, None] = {}
     before = _noted.set(found)
     try:
@@ -34,7 +34,7 @@ def noted() -> Iterator[dict[str, None]]:
 
 
 def note(headers: Iterable[str]) -> None:
-    """Notes the texts of `Warning` headers (RFC 7234: `299 - "text"`)."""
+    """Records the texts of `Warning` headers (RFC 7234: `299 - "text"`)."""
     found = _noted.get()
     if found is None:
         return

@@ -22,14 +22,14 @@ EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
 
 
 class WatchEvent(msgspec.Struct, Generic[T], frozen=True):
-    """A change. `object` of a BOOKMARK holds nothing but its metadata, of which the resourceVersion counts."""
+    """A change. `object` of a BOOKMARK has only its metadata, of which the resourceVersion matters."""
 
     type: EventType
     object: T
 
     @property
     def resource_version(self) -> str:
-        """Where to resume after this event."""
+        """The version from which to resume after this event."""
         return self.object.metadata.resource_version
 
 
@@ -44,7 +44,7 @@ _decode_line = msgspec.json.Decoder(Line).decode
 
 
 def cut_line(line: bytes) -> Line:
-    """Returns the type of the event, and its object as it is. Raises Unreachable for a line that is none."""
+    """Returns the type of the event, and its object undecoded. Raises Unreachable for a malformed line."""
     try:
         return _decode_line(line)
     except UNREADABLE as error:
@@ -54,17 +54,16 @@ def cut_line(line: bytes) -> Line:
 def decode_event(
     event: Line, resource: Resource[T], left_out: Callable[[str, tuple[str, str]], None]
 ) -> WatchEvent[T]:
-    """Returns the event; of an object that cannot be read, which `left_out` is told of, no more than that it goes, or
-    its version.
+    """Returns the event. An unreadable object is reported to `left_out`; its event is a deletion or a bookmark.
 
-    Raises Unreachable for one of unknown type, and the error that an ERROR event holds.
+    Raises Unreachable for an event of unknown type, and the error that an ERROR event contains.
     """
     if event.type == "ERROR":
         raise from_status(decode(event.object, Status))
     if event.type not in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK"):
         raise Unreachable("a watch sent an event of unknown type")
     if event.type == "BOOKMARK":
-        # The rest of it is no object: a pod without containers, `null` where a list must be.
+        # The rest of a bookmark is not a valid object: a pod without containers, `null` where a list must be.
         metadata = decode(event.object, KubernetesObject).metadata
         return WatchEvent("BOOKMARK", resource.type(metadata=metadata))
     try:
@@ -76,7 +75,7 @@ def decode_event(
 def without_object(
     event: Line, resource: Resource[T], left_out: Callable[[str, tuple[str, str]], None]
 ) -> WatchEvent[T]:
-    """Returns the facts of an event whose object is not read, and reports the object to `left_out`."""
+    """Returns the event of an object that is not read, and reports the object to `left_out`."""
     metadata = known(event.object).metadata
     left_out(resource.kind, (metadata.namespace, metadata.name))
     kind: EventType = "DELETED" if event.type == "DELETED" else "BOOKMARK"
@@ -88,8 +87,8 @@ async def split_lines(
 ) -> AsyncIterator[bytes]:
     """Yields whole lines without their end; empty ones are skipped, and so is a last one that was cut off.
 
-    `before` each line, empty or not, is awaited: a chunk may hold as many as it has bytes. Raises TooLong for a line
-    over `most` bytes.
+    `before` is awaited ahead of each line, also of an empty one: a chunk may hold as many lines as bytes. Raises
+    TooLong for a line over `most` bytes.
     """
     pending = bytearray()
     async for chunk in chunks:

@@ -1,10 +1,11 @@
-"""The dependencies that `pilothouse serve --dev` starts: PostgreSQL and a simulated cluster, each a process
-of its own that ends with the server, so that one command is enough to try it.
+"""The dependencies that `pilothouse serve --dev` starts: PostgreSQL and a simulated cluster.
 
-Everything lives under `data_dir`: `postgres/` (the database, kept between runs), `cluster.json` (the
-simulated cluster, kept too), `master.key`. If the folder is made here, only its owner may enter it.
-PostgreSQL, which is another user if root starts everything, gets in nonetheless (`runtime.account`). The
-first start makes the roles, migrates and continues; a later one only migrates. A configured database or
+Each is a process of its own that ends with the server, so that one command is enough to try Pilothouse.
+
+Everything is stored under `data_dir`: `postgres/` (the database, kept between runs), `cluster.json` (the
+simulated cluster, kept too), `master.key`. If the folder is created here, only its owner may enter it.
+PostgreSQL, which runs as another user if root starts everything, still gets access (`runtime.account`). The
+first start creates the roles, migrates and continues; a later one only migrates. A configured database or
 kubeconfig is used instead of an embedded one.
 """
 
@@ -30,12 +31,12 @@ from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.settings.model import PREFIX, Settings, SettingsError
 
 DATABASE = "pilothouse"
-# Names that lead to this machine, and those of examples (RFC 6761).
+# Host names that resolve to this machine, and those of examples (RFC 6761).
 _HOSTS = "*.localhost,*.example.com"
 
 
 def running_database(settings: Settings) -> str:
-    """The URL, as the maintenance login, of the database that a server with these settings runs; "" where none does."""
+    """Returns the maintenance login's URL of the database that a server with these settings runs; "" without one."""
     postgres = EmbeddedPostgres(settings.data_dir.resolve() / "postgres")
     there = (postgres.socket_directory / f".s.PGSQL.{postgres.port}").exists()
     return postgres.dsn(DATABASE, roles.MAINTENANCE) if there else ""
@@ -43,8 +44,9 @@ def running_database(settings: Settings) -> str:
 
 @asynccontextmanager
 async def local_database(settings: Settings) -> AsyncIterator[Settings]:
-    """Settings that reach the database in the data folder until the end of the block; one that no server runs at the
-    moment is started for it.
+    """Yields settings that use the database in the data folder.
+
+    If no server runs the database at the moment, it is started until the end of the block.
 
     Raises:
         SettingsError: there is none.
@@ -70,8 +72,9 @@ async def local_database(settings: Settings) -> AsyncIterator[Settings]:
 
 @asynccontextmanager
 async def new_database(settings: Settings) -> AsyncIterator[str]:
-    """A superuser's URL of a new, empty database in the data folder, until the end of the block. If the block raises,
-    the database is removed.
+    """Yields a superuser's URL of a new, empty database in the data folder, which runs until the end of the block.
+
+    If the block raises, the database is removed.
 
     Raises:
         SettingsError: there is one already.
@@ -104,11 +107,11 @@ def _reaching(settings: Settings, postgres: EmbeddedPostgres) -> Settings:
 
 
 class Development:
-    """The environment of a server on one machine. `start` returns the settings that reach them.
+    """The environment of a server on one machine. `start` returns the settings for using it.
 
     Args:
         settings: the server's settings.
-        kubeconfigs: the clusters that are configured, by name; none: a simulated one is started.
+        kubeconfigs: the clusters that are configured, by name; if there are none, a simulated one is started.
         say: called before each step that takes time, with the step and its effect, as in ("database", "starts …").
     """
 
@@ -124,12 +127,12 @@ class Development:
 
         Raises:
             EmbeddedProgramError: PostgreSQL or the simulated cluster does not start; the text gives the reason.
-            SettingsError: the data folder holds a database that was made before 0.2.0.
-            OSError: the data folder cannot be made.
+            SettingsError: the data folder contains a database that was created before 0.2.0.
+            OSError: the data folder cannot be created.
         """
         settings = self._settings
         if not settings.outbound_networks:
-            # A user who tries it out has clusters on this machine.
+            # In a trial, the user's clusters are on this machine.
             settings = msgspec.structs.replace(settings, outbound_networks=",".join(map(str, LOOPBACK)))
         if not settings.namespace_allowed_hosts:
             settings = msgspec.structs.replace(settings, namespace_allowed_hosts=_HOSTS)
@@ -185,7 +188,7 @@ class Development:
                 f" move the folder away, or name another one by {PREFIX}DATA_DIR"
             ) from None
         if pending:
-            # Alembic, which a server that finds its schema does not need.
+            # Imports Alembic, which a server with an up-to-date schema does not need.
             from pilothouse_migrations import runner
 
             self._say("database", f"brings its schema up to date: migrations to apply: {len(pending)}")

@@ -1,6 +1,6 @@
 """The simulated cluster as a program, for `pilothouse simulate-cluster` and for the process of `serve --dev`.
 
-The simulator is a house of its own and imports nothing of the server. The form of its log lines and the pace
+The simulator is a package of its own and imports nothing of the server. The format of its log lines and the rate
 of garbage collection are the launcher's choice, so this module sets them for both programs.
 """
 
@@ -28,8 +28,8 @@ log = structlog.get_logger(__name__)
 class SimulatorOrders(msgspec.Struct, frozen=True):
     """The orders that the launcher (`embedded.simulator`) sends to the process: JSON on standard input.
 
-    `launcher` is its process id. `port` 0 is a free one. `definitions_path` is a file of CustomResourceDefinitions that
-    the cluster serves next to those of the Gateway API, or empty.
+    `launcher` is its process id. `port` 0 means a free one. `definitions_path` is a file of CustomResourceDefinitions
+    that the cluster serves next to those of the Gateway API, or empty.
     """
 
     launcher: int
@@ -42,7 +42,7 @@ class SimulatorOrders(msgspec.Struct, frozen=True):
 
 
 async def simulate(cluster: SimulatedCluster, announce: Callable[[dict[str, Any]], None]) -> None:
-    """Runs the cluster until SIGTERM or SIGINT; `announce` is given its kubeconfig when it answers.
+    """Runs the cluster until SIGTERM or SIGINT; calls `announce` with its kubeconfig when it responds.
 
     Raises:
         OSError: its port or its state file is taken.
@@ -68,11 +68,11 @@ async def simulate_for_kubectl(
 
 
 def main() -> int:
-    """The process of `serve --dev`: orders from standard input, the kubeconfig to standard output."""
+    """Runs the process of `serve --dev`: reads orders from standard input, writes the kubeconfig to standard output."""
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=SimulatorOrders)
     log_lines.configure(orders.log_level, orders.log_format)
     if os.getppid() != orders.launcher:
-        # It was killed before the kernel had noted that this process is to end with it.
+        # The launcher was killed before the kernel registered that this process ends with it.
         return 1
     try:
         definitions = read_definitions(Path(orders.definitions_path)) if orders.definitions_path else []
@@ -90,11 +90,11 @@ def main() -> int:
 
 
 def read_definitions(path: Path) -> list[dict[str, Any]]:
-    """The CustomResourceDefinitions in a file of YAML or JSON documents.
+    """Returns the CustomResourceDefinitions in a file of YAML or JSON documents.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it holds something else.
+        ValueError: it contains something else.
     """
     try:
         documents = [document for document in yaml.safe_load_all(path.read_text()) if document is not None]

@@ -2,7 +2,7 @@
 
 A value that cannot be read is an error that names the variable, its value and the permitted values; an
 unknown `PILOTHOUSE_` variable is refused, because a misspelt setting that is ignored is worse than no start.
-An empty variable is one that is not set: Helm and compose write none so.
+An empty variable counts as not set, because Helm and compose set variables without a value to the empty string.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pilothouse_server.values.guarded_keys import NAMESPACE_KEYS, OBJECT_KEYS, P
 
 PREFIX = "PILOTHOUSE_"
 MOST_PROCESSES, _MOST_SEAL_SECONDS = 64, 60.0
-# The protos' minimum of a password's length, and the highest minimum that a setting may demand.
+# The protos' minimum of a password's length, and the highest minimum that a setting may require.
 _SHORTEST_PASSWORD, _MOST_SHORTEST_PASSWORD = 12, 128
 _KEY_LISTS = ("guarded_namespace_keys", "guarded_object_keys", "guarded_pod_keys", "service_annotations")
 # Settings with a non-empty default: they accept the word none.
@@ -39,8 +39,8 @@ _ADDITION = "not FIELD-MANAGER:PATH, with a path such as .spec.template.spec.con
 _ORIGIN_FAULT = "no origin such as https://tools.example.com, in lower case and without a path"
 _NETWORK = "neither an address nor a network such as 10.0.0.0/8"
 T = TypeVar("T")
-# Variables with the prefix that are no settings: the client command and `migrate init` read them, and a server that is
-# started from the same shell must not refuse them.
+# Variables with the prefix that are not settings: the client command and `migrate init` read them, and a server that
+# is started from the same shell must not refuse them.
 CLIENT_VARIABLES = {
     "SERVER", "TOKEN", "CONFIG", "CONTEXT", "NAMESPACE", "USER", "PASSWORD", "OUTPUT", "CA_FILE",
     "CLIENT_CERTIFICATE_FILE", "CLIENT_KEY_FILE", "APP_PASSWORD", "SYSTEM_PASSWORD", "MAINTENANCE_PASSWORD",
@@ -338,7 +338,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key_file(self) -> Path:
-        """Where the master keys are: the file that is named, else one in the data folder."""
+        """The path of the master keys: the file that is named, else one in the data folder."""
         return self.secret_key_file or self.data_dir / "master.key"
 
 
@@ -352,24 +352,24 @@ TrustedPeer = ipaddress.IPv4Network | ipaddress.IPv6Network | Literal["unix"]
 
 
 def trusted_peers(text: str) -> tuple[TrustedPeer, ...]:
-    """The peers that `trusted_proxies` names. Raises SettingsError."""
+    """Returns the peers that `trusted_proxies` names. Raises SettingsError."""
     return _listed(
         text, "TRUSTED_PROXIES", _NETWORK, lambda one: "unix" if one == "unix" else ipaddress.ip_network(one)
     )
 
 
 def outbound_networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-    """The networks that `outbound_networks` names. Raises SettingsError."""
+    """Returns the networks that `outbound_networks` names. Raises SettingsError."""
     return _listed(text, "OUTBOUND_NETWORKS", _NETWORK, ipaddress.ip_network)
 
 
 def allowed_hosts(text: str) -> tuple[str, ...]:
-    """The patterns that `namespace_allowed_hosts` lists, in normal form. Raises SettingsError."""
+    """Returns the patterns that `namespace_allowed_hosts` lists, in normal form. Raises SettingsError."""
     return _listed(text, "NAMESPACE_ALLOWED_HOSTS", "no host and no *.HOST", hosts.normalised)
 
 
 def origins(text: str) -> tuple[str, ...]:
-    """The origins that `http_allowed_origins` lists. Raises SettingsError."""
+    """Returns the origins that `http_allowed_origins` lists. Raises SettingsError."""
     return _listed(text, "HTTP_ALLOWED_ORIGINS", _ORIGIN_FAULT, _origin)
 
 
@@ -385,15 +385,16 @@ def _origin(text: str) -> str:
 
 
 def header_names(text: str) -> tuple[str, ...]:
-    """The names and prefixes of headers that `audit_headers` lists, in lower case. Raises SettingsError."""
+    """Returns the header names and prefixes that `audit_headers` lists, in lower case. Raises SettingsError."""
     return _listed(
         text.lower(), "AUDIT_HEADERS", "no name of a header, nor PREFIX*", key_patterns.checked_header
     )
 
 
 def _listed(text: str, name: str, fault: str, read: Callable[[str], T]) -> tuple[T, ...]:
-    """Returns the results of `read` for each part; a part that it refuses by ValueError is `fault`. Raises
-    SettingsError.
+    """Returns the results of `read` for each part; `fault` describes a part for which `read` raises ValueError.
+
+    Raises SettingsError.
     """
     found = []
     for part in filter(None, map(str.strip, text.split(","))):
@@ -460,7 +461,7 @@ def with_secured_databases(settings: Settings, environment: Mapping[str, str]) -
     """Returns the settings, with the degree of TLS in the URLs of databases.
 
     Raises:
-        SettingsError: there is nothing to check a database's certificate by.
+        SettingsError: there is no authority with which to verify a database's certificate.
     """
     changed = {
         name: database_secured(

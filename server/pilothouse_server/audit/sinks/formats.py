@@ -1,6 +1,6 @@
-"""Records as text that other programs know: OCSF and CloudEvents as JSON, RFC 5424 lines, and OTLP log records.
+"""Records in formats of other programs: OCSF and CloudEvents as JSON, RFC 5424 lines, and OTLP log records.
 
-Each format is complete: it carries every field of a record (docs/audit-format.md).
+Each format is complete: it contains every field of a record (docs/audit-format.md).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _FACILITY = 13
 _INFORMATIONAL, _NOTICE, _WARNING = 6, 5, 4
 _DENIALS = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
 _LARGEST_SEQUENCE_ID = 2147483647
-# Text that may stand in the header of a line.
+# Characters that must not appear in the header of a line.
 _PRINTABLE = re.compile(r"[^\x21-\x7e]")
 _INFO, _WARN = 9, 13
 
 
 def cloud_event(record: Record) -> bytes:
-    """A CloudEvent 1.0 in structured form, as JSON: its data is the record, its namespace's name and its place."""
+    """Returns a CloudEvent 1.0 in structured form, as JSON: its data is the record, its namespace and sequence."""
     fields = record.fields
     subject = "/".join(filter(None, (record.namespace, fields["resource_name"])))
     event: dict[str, Any] = {
@@ -41,7 +41,7 @@ def cloud_event(record: Record) -> bytes:
         "type": f"pilothouse.audit.{fields['resource_type']}.{fields['action']}",
         "time": fields["started_at"],
         "datacontenttype": "application/json",
-        # The extension of that name: text, so that it may be compared by who knows no numbers.
+        # The CloudEvents extension `sequence` is text. It is padded, so that text comparison sorts it by number.
         "sequence": f"{record.sequence:020d}",
         "data": {
             "sequence": record.sequence,
@@ -59,7 +59,7 @@ JSON_FORMATS: Mapping[Format, Encode] = {"ocsf": ocsf.encode, "cloudevents": clo
 
 
 def syslog_line(form: Format) -> Encode:
-    """Lines of RFC 5424 whose message is the record in a format of JSON."""
+    """Returns an encoder of RFC 5424 lines whose message is the record in a JSON format."""
     encode = JSON_FORMATS[form]
 
     def line(record: Record) -> bytes:
@@ -143,7 +143,7 @@ def _severity(code: str | None) -> int:
 
 
 def _escaped(value: str) -> str:
-    # A line break would be one to a receiver that counts no octets.
+    # A receiver that counts no octets would take a line break as the end of the line.
     return re.sub(r'(["\\\]])', r"\\\1", re.sub(r"[\x00-\x1f\x7f]", " ", value))
 
 
@@ -157,6 +157,6 @@ def _host() -> str:
 
 
 def _microseconds(moment: str) -> int:
-    # By whole numbers: a float does not hold the microseconds of a date.
+    # In whole numbers, because a float cannot represent the microseconds of a date.
     parsed = datetime.fromisoformat(moment)
     return int(parsed.replace(microsecond=0).timestamp()) * 1_000_000 + parsed.microsecond

@@ -18,7 +18,7 @@ _OTLP_PATH = "/v1/logs"
 
 
 class SenderMaker:
-    """Makes senders by this server's settings."""
+    """Creates senders according to this server's settings."""
 
     def __init__(self, folder: Path | None, reach: Reach) -> None:
         self._folder = folder
@@ -30,7 +30,7 @@ class SenderMaker:
 
         Raises:
             FailedPrecondition: it is a file, and this server writes none.
-            InvalidArgument: the settings have come to deny its address, or its signing key cannot be decoded.
+            InvalidArgument: the settings no longer permit its address, or its signing key cannot be decoded.
         """
         if sink.kind == "file":
             if self._folder is None:

@@ -14,8 +14,7 @@ Status = Literal["pending", "healthy", "failing"]
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One record: `fields` are its hashed fields (docs/audit-format.md); the rest is its sequence and its
-    namespace's name.
+    """One record: its hashed fields (docs/audit-format.md), its sequence and its namespace's name.
 
     `record_hash` is the hash of `canonical`.
     """
@@ -46,7 +45,7 @@ class AuditSink(msgspec.Struct, frozen=True):
 
     `address` is a URL, or the plain name of a file. `position` is the sequence of the last record that was
     acknowledged. `skipped` counts records that retention dropped before they could be sent.
-    `certificate_authority` and `client_certificate` are PEM, '' where there is none. `lag_records` and
+    `certificate_authority` and `client_certificate` are PEM, '' if there is none. `lag_records` and
     `oldest_pending_at` describe the records that are still to be sent.
     """
 
@@ -78,7 +77,7 @@ class AuditSink(msgspec.Struct, frozen=True):
 class LeasedSink(msgspec.Struct, frozen=True):
     """A sink that this server may send to while it holds the lease under this epoch.
 
-    `beyond`: its cursor lies beyond the end of the log.
+    `beyond`: its cursor is beyond the end of the log.
     """
 
     sink: AuditSink
@@ -86,7 +85,7 @@ class LeasedSink(msgspec.Struct, frozen=True):
     beyond: bool = False
 
     def moved_to(self, position: int) -> LeasedSink:
-        """The same once the sink has acknowledged this record."""
+        """Returns the sink once it has acknowledged the record at `position`."""
         return LeasedSink(
             msgspec.structs.replace(self.sink, position=position, status="healthy", attempts=0), self.epoch
         )

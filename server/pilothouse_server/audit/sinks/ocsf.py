@@ -1,10 +1,10 @@
 """Records as events of the Open Cybersecurity Schema Framework, one JSON object each.
 
 Log-ins are Authentication (3002), changes of users Account Change (3001), grants User Access Management
-(3005), and everything else API Activity (6003). A field for which a class has an equivalent stands there if
-nothing is lost by that; all other fields of the record stand under `unmapped`, whole, and the schema's own
-fields (`time` in milliseconds, `status_id` …) are derived from them. `raw_data_hash` is the record's hash, so
-the record can be put together again from the event and checked by it.
+(3005), and everything else API Activity (6003). A field of a record is stored in the equivalent field of the class if
+that loses nothing. All other fields are stored unchanged under `unmapped`, and the schema's own fields (`time` in
+milliseconds, `status_id` …) are derived from them. `raw_data_hash` is the record's hash, so the record can be
+reconstructed from the event and checked against it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _API_ACTIVITY_OF = {
 _LOG_IN = {"login": (1, "Logon"), "logout": (2, "Logoff")}
 _OF_ACCOUNT = {"create": (1, "Create"), "reset": (4, "Password Reset"), "delete": (6, "Delete")}
 _OF_ACCESS = {"grant": (1, "Assign Privileges"), "revoke": (2, "Revoke Privileges")}
-# They stand where every class has a place for them. `unmapped` has what is left.
+# Fields that have an equivalent in every class; `unmapped` has the others.
 _PLACED = frozenset({
     "operation_id", "user_id", "username", "request_path", "client_ip", "user_agent", "duration_ms", "error_code",
     "error_message",
@@ -171,7 +171,7 @@ _CLASSES: Mapping[str, Callable[[Record, str], _Class | None]] = {
 
 
 def _named(more: Mapping[str, Any], *, name: str | None, uid: Any) -> dict[str, Any] | None:
-    """An object of the schema that must have a name or an identifier; None where the record has neither."""
+    """Returns an object of the schema that must have a name or an identifier; None if the record has neither."""
     if name is None and not uid:
         return None
     given = {"name": name, "uid": uid or None, **more}
@@ -224,7 +224,7 @@ def _severity(code: str | None) -> int:
 
 
 def _status(record: Record) -> int:
-    """A stream that was opened has no outcome yet."""
+    """Returns the outcome; a stream that was opened has none yet."""
     if record.fields["error_code"] is not None:
         return _FAILURE
     return _UNKNOWN if record.fields["completed_at"] is None else _SUCCESS

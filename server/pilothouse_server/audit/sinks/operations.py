@@ -1,6 +1,4 @@
-"""The rules of sinks: which addresses are allowed, which fields belong to which kind, and how secrets are
-stored.
-"""
+"""The rules for sinks: permitted addresses, the fields of each kind, and encrypted secrets."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ _QUERY = re.compile(r"([?#]).*", re.DOTALL)
 _PORT = re.compile(r".*:\d{1,5}")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\xa0-\xff]{0,4096}")
-# They are the sender's own.
+# Headers that the sender sets itself.
 _RESERVED = re.compile(
     r"(host|content-.*|transfer-encoding|connection|webhook-.*|user-agent|expect|te|trailer|upgrade)",
     re.IGNORECASE,
@@ -48,11 +46,11 @@ _SAFE = frozenset({"https", "tls"})
 
 
 def check(wanted: AuditSink, secrets: SinkSecrets, folder: Path | None, reach: Reach) -> None:
-    """Refuses a sink that could not be used; nothing is asked of the network.
+    """Checks that a sink can be used; does not use the network.
 
     Raises:
-        InvalidArgument: a field, by its path in the request.
-        FailedPrecondition: files are written only where the server's settings name a folder.
+        InvalidArgument: a field is wrong; named by its path in the request.
+        FailedPrecondition: the server's settings name no folder for files.
     """
     if wanted.kind == "file":
         _check_file(wanted, secrets, folder)
@@ -78,7 +76,7 @@ def check(wanted: AuditSink, secrets: SinkSecrets, folder: Path | None, reach: R
 
 
 def signing_bytes(key: str) -> bytes:
-    """The bytes that sign: after `whsec_` a key is base64 (Standard Webhooks); any other is its own bytes.
+    """Returns the bytes that sign: base64 after `whsec_` (Standard Webhooks), else the bytes of the key itself.
 
     Raises InvalidArgument if the text after `whsec_` is not base64.
     """
@@ -96,12 +94,12 @@ def signing_bytes(key: str) -> bytes:
 
 
 def without_credentials(address: str) -> str:
-    """An address as it was given, as a record may show it: without user info, query and fragment."""
+    """Returns an address in the form that a record may show: without user info, query and fragment."""
     return _QUERY.sub(r"\1[redacted]", _USER_INFO.sub("//[redacted]@", address))
 
 
 def address_of(sink: AuditSink, reach: Reach) -> Origin:
-    """The parts of the address of a sink that is no file. Raises InvalidArgument where it must not be connected to."""
+    """Returns the parts of the address of a sink that is not a file. Raises InvalidArgument if it is not permitted."""
     if sink.kind == "syslog" and not _PORT.fullmatch(sink.address):
         raise invalid("audit_sink.address", "must have a port, such as tls://siem.example.com:6514")
     try:
@@ -119,18 +117,18 @@ async def create(
     envelopes: Envelopes,
     start_after: int | None,
 ) -> AuditSink:
-    """Adds a sink that `check` has let through. `start_after` None begins with the oldest record that is kept.
+    """Adds a sink that `check` has accepted. `start_after` None begins with the oldest stored record.
 
     Raises:
-        InvalidArgument: it would begin after records that there are not yet.
-        AlreadyExists: the name, or a file of this name that another sink writes.
-        Unavailable: the active key is held by no key provider of this server.
+        InvalidArgument: it would begin beyond the end of the log.
+        AlreadyExists: the name is taken, or another sink writes a file of this name.
+        Unavailable: no key provider of this server has the active key.
     """
     if await repository.find(transaction, wanted.name) is not None:
         raise already_exists("audit sink", wanted.name)
     newest = (await stream_head(transaction)).audit_sequence
     if start_after is not None and start_after > newest:
-        # All up to there would never be sent, without a word.
+        # Records up to there would be skipped silently.
         raise invalid("start_after_sequence", f"must be at most {newest}, where the log ends")
     added = await repository.add(transaction, wanted, start_after or 0)
     if secrets != SinkSecrets():
@@ -152,10 +150,10 @@ async def delete(transaction: Transaction, name: str) -> AuditSink:
 
 
 def opened(sink: AuditSink, sealed: Sealed | None, envelopes: Envelopes) -> SinkSecrets:
-    """The secrets of a sink.
+    """Returns the secrets of a sink.
 
     Raises:
-        Unavailable: the key is held by no key provider of this server.
+        Unavailable: no key provider of this server has the key.
         FailedPrecondition: the ciphertext does not belong to this sink.
     """
     if sealed is None:

@@ -1,8 +1,7 @@
 """All SQL about sinks of the audit log: their rows, leases and cursors, and the records that are sent to them.
 
-The runner acts as the system role, and each of its statements is a transaction of its own. A lease is free
-where its end has passed, or lies so far ahead that the database's clock must have gone back since it was
-written.
+The runner acts as the system role, and each of its statements is a transaction of its own. A lease is free if it has
+expired, or if its end is so far in the future that the database's clock must have been set back since it was written.
 """
 
 from __future__ import annotations
@@ -109,7 +108,7 @@ _LACKING = text("SELECT 1 FROM audit_sinks WHERE required AND position < :sequen
 
 
 async def add(transaction: Transaction, wanted: AuditSink, position: int) -> AuditSink:
-    """Adds a sink that begins after a place of the log. AlreadyExists by its constraints."""
+    """Adds a sink that begins after a sequence of the log. Its constraints raise AlreadyExists."""
     statement = insert(AUDIT_SINKS).values(
         name=wanted.name,
         kind=wanted.kind,
@@ -125,13 +124,13 @@ async def add(transaction: Transaction, wanted: AuditSink, position: int) -> Aud
 
 
 async def seal(transaction: Transaction, sink: AuditSink, sealed: Sealed) -> None:
-    """Keeps the secrets of a sink that was just added: they are bound to its uid."""
+    """Stores the secrets of a sink that was just added, because they are bound to its uid."""
     values = {"secrets": sealed.ciphertext, "data_key": sealed.data_key, "key_id": sealed.key_id}
     await transaction.connection.execute(update(AUDIT_SINKS).where(_SINKS.id == sink.id).values(**values))
 
 
 async def find(transaction: ReadTransaction, name: str) -> AuditSink | None:
-    """The sink of this name, without its lag."""
+    """Returns the sink of this name, without its lag."""
     query = select(*_SHOWN, creator(_SINKS.created_by)).where(_SINKS.name == name)
     row = (await transaction.connection.execute(query)).one_or_none()
     return None if row is None else _sink(row)
@@ -157,20 +156,20 @@ async def remove(transaction: Transaction, sink: AuditSink) -> None:
 async def find_lags(
     transaction: ReadTransaction, ids: Collection[int] | None = None
 ) -> Mapping[int, tuple[int, datetime | None]]:
-    """How many records are still to be sent, and when the oldest of them began, by the sinks' ids."""
+    """Returns the number of records still to be sent, and when the oldest of them began, by the sinks' ids."""
     found = await transaction.connection.execute(_LAGS, {"ids": None if ids is None else list(ids)})
     return {row.id: (row.lag_records, row.oldest_pending_at) for row in found}
 
 
 async def names(transaction: ReadTransaction) -> Mapping[int, str]:
-    """The names of all sinks by their ids."""
+    """Returns the names of all sinks by their ids."""
     return {row.id: row.name for row in await transaction.connection.execute(select(_SINKS.id, _SINKS.name))}
 
 
 async def take(
     transaction: ReadTransaction, owner: str, seconds: float
 ) -> tuple[LeasedSink, Sealed | None] | None:
-    """Leases the sink that has waited longest, if there is something to send; with its secrets as they are stored."""
+    """Leases the sink with pending records that has waited longest; returns it with its encrypted secrets, or None."""
     row = (await transaction.connection.execute(_TAKE, {"owner": owner, "seconds": seconds})).first()
     if row is None:
         return None
@@ -183,7 +182,7 @@ async def take(
 async def renew(
     transaction: ReadTransaction, owner: str, ids: Collection[int], seconds: float
 ) -> Mapping[int, int]:
-    """Renews leases; returns the epochs of those that are held still, by the sinks' ids."""
+    """Renews leases; returns the epochs of those that are still held, by the sinks' ids."""
     found = await transaction.connection.execute(
         _RENEW, {"owner": owner, "ids": list(ids), "seconds": seconds}
     )
@@ -193,7 +192,7 @@ async def renew(
 async def acknowledge(
     transaction: ReadTransaction, leased: LeasedSink, owner: str, position: int, skipped: int
 ) -> bool:
-    """Moves the cursor; False where the lease is lost, and nothing is written."""
+    """Moves the cursor; writes nothing and returns False if the lease is lost."""
     parameters = {**_held(leased, owner), "position": position, "skipped": skipped}
     return (await transaction.connection.execute(_ACKNOWLEDGED, parameters)).first() is not None
 
@@ -201,7 +200,7 @@ async def acknowledge(
 async def fail(
     transaction: ReadTransaction, leased: LeasedSink, owner: str, reason: str, message: str, seconds: float
 ) -> None:
-    """Keeps why a sink does not take records, and releases it; it is tried again after so many seconds."""
+    """Stores why a sink does not accept records, and releases it; it is tried again after `seconds`."""
     await transaction.connection.execute(
         _FAILED,
         {**_held(leased, owner), "reason": reason[:50], "message": message[:1000], "seconds": seconds},
@@ -214,13 +213,13 @@ async def give_up(transaction: ReadTransaction, leased: LeasedSink, owner: str) 
 
 
 async def records_after(transaction: ReadTransaction, sequence: int, most: int) -> list[Record]:
-    """The records after a place of the log, in order, at most `most`; none that somebody put beyond its end."""
+    """Returns at most `most` records after a sequence, in order; none that somebody inserted beyond the log's end."""
     rows = (await transaction.connection.execute(_RECORDS, {"after": sequence, "most": most})).all()
     return [_record(row) for row in rows]
 
 
 async def required_have(transaction: ReadTransaction, sequence: int) -> bool:
-    """Whether every required sink has the records up to a place of the log."""
+    """Returns whether every required sink has the records up to a sequence of the log."""
     found = await transaction.connection.execute(_LACKING, {"sequence": sequence})
     return found.first() is None
 

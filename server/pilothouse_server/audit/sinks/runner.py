@@ -1,13 +1,13 @@
 """Sends the log to its sinks. Leases decide which server serves which sink.
 
-Each server looks for a sink that has something to be sent and that nobody holds, takes it, and sends batch
-after batch in the order of the log until nothing is left for a while. The cursor moves after the sink has
-acknowledged, by a statement that writes nothing where the lease is lost. So a kill at any instant loses
-nothing: the next holder sends again the records that were not acknowledged, and those that were acknowledged
-before the cursor moved.
+Each server looks for a sink with pending records and without a holder, leases it, and sends batch after batch in the
+order of the log until no records have been pending for a while. After the sink has acknowledged a batch, the cursor
+moves, by a statement that writes nothing if the lease is lost. So a kill at any time loses nothing: the next holder
+sends again the records that were not acknowledged, and those that were acknowledged before the cursor moved.
 
-A sink that fails is let go with the time of its next attempt, at most a minute away: it holds no memory, connection or
-task of any server, only its lag grows. Nothing of the database is held while a sink is waited for.
+A sink that fails is released with the time of its next attempt, at most a minute away. It then uses no memory,
+connection or task of any server; only its lag grows. No resource of the database is held while a server waits for a
+sink.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ LEASE_SECONDS = 15.0
 _LOOK_SECONDS = 1.0
 _GAUGE_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
-# A sink without pending records for so long is released, so that servers share the work again.
+# A sink without pending records for this long is released, so that servers share the work again.
 _IDLE_SECONDS = 30.0
 MOST_RECORDS = 200
 _MOST_BYTES = 512 * 1024
-# So many are encoded before others have their turn.
+# Records that are encoded before other tasks run.
 _AT_ONCE = 20
 
 LAG = Gauge("pilothouse_audit_sink_lag_records", "Records that a sink has still to be sent.", ("sink",))
@@ -55,15 +55,15 @@ SENT = Counter("pilothouse_audit_sink_records_total", "Records that a sink has a
 FAILURES = Counter("pilothouse_audit_sink_failures_total", "Batches that a sink did not take.", ("sink",))
 
 Encode = Callable[[Record], bytes]
-# Makes the sender of a sink and what encodes its records; raises PilothouseError where its row cannot be used.
+# Creates the sender of a sink and the encoder of its records; raises PilothouseError if its row cannot be used.
 MakeSender = Callable[[AuditSink, SinkSecrets], tuple[Sender, Encode]]
-# Waits until the log goes beyond a place, at most so many seconds; returns whether it has.
+# (sequence, seconds) → waits at most so long for records after the sequence; returns whether there are any.
 Beyond = Callable[[int, float], Awaitable[bool]]
 
 
 @dataclass(eq=False, slots=True)
 class _Held:
-    """A sink that this server holds. `until` is when its lease may have run out, by the clock of the event loop."""
+    """A sink that this server leases. `until`: when its lease may have expired, by the event loop's clock."""
 
     leased: LeasedSink
     until: float
@@ -72,7 +72,7 @@ class _Held:
 
 
 class SinkRunner:
-    """The sinks of one server. `beyond` of the hub's records signals new ones, `newest` is the last one."""
+    """The sinks of one server. `beyond` waits for new records; `newest` returns the sequence of the last one."""
 
     def __init__(
         self,
@@ -112,20 +112,20 @@ class SinkRunner:
                         shown = loop.time()
                     away = False
                 except PilothouseError as error:
-                    # The database is away; what is held runs out, unless it is back before.
+                    # The database is unavailable; leases expire unless it is available again before.
                     if not away:
                         log.warning("sinks of the audit log wait for the database", reason=error.reason)
                     away = True
                 await self._end_overdue()
                 await asyncio.sleep(min(_LOOK_SECONDS, self._lease_seconds / 4))
                 if not (self._held or self._shown):
-                    # There is no sink, and one that is made leaves a record. So a server at rest asks seldom.
+                    # There is no sink, and creating one writes a record. So an idle server rarely queries for sinks.
                     await self._beyond(newest, _GAUGE_SECONDS)
         finally:
             await uncancelled(self._close())
 
     async def have(self, sequence: int) -> bool:
-        """Whether every required sink has the records up to a place of the log. Raises Unavailable."""
+        """Returns whether every required sink has the records up to a sequence of the log. Raises Unavailable."""
         async with self._store.system_look() as transaction:
             return await repository.required_have(transaction, sequence)
 
@@ -137,7 +137,7 @@ class SinkRunner:
             try:
                 await self._let_go(held)
             except PilothouseError:
-                # Then its lease runs out.
+                # The lease then expires.
                 return
 
     async def _take_one(self) -> None:
@@ -149,7 +149,7 @@ class SinkRunner:
             return
         leased, sealed = taken
         if leased.beyond:
-            # All until there would be left out without a word.
+            # Otherwise all new records up to the cursor would be skipped silently.
             await self._fail(
                 _Held(leased, until),
                 SinkFailed(
@@ -177,7 +177,7 @@ class SinkRunner:
         async with self._store.system_look() as transaction:
             epochs = await repository.renew(transaction, self._owner, list(self._held), self._lease_seconds)
         for sink_id, held in self._held.items():
-            # One that was deleted, or that another server holds, ends.
+            # A sink that was deleted, or that another server holds, is ended.
             held.until = until if epochs.get(sink_id) == held.leased.epoch else 0.0
 
     async def _end_overdue(self) -> None:
@@ -187,7 +187,7 @@ class SinkRunner:
                 await cancel_and_wait(held.task)
 
     async def _serve(self, held: _Held, sender: Sender, encode: Encode) -> None:
-        """Sends until the lease is lost, the sink fails, or nothing has been there to send for a while."""
+        """Sends until the lease is lost, the sink fails, or no records have been pending for a while."""
         leased = held.leased
         try:
             while await self._next_batch(held, sender, encode):
@@ -229,7 +229,8 @@ class SinkRunner:
     async def _acknowledged(self, held: _Held, records: Sequence[Record]) -> bool:
         sink = held.leased.sink
         newest = records[-1].sequence
-        # Retention drops what a sink that is not required does not have yet. Somebody may have put in a record twice.
+        # Retention drops records that an optional sink does not have yet. `max`: somebody may have inserted a record
+        # twice.
         skipped = max(0, newest - sink.position - len(records))
         async with self._store.system_look() as transaction:
             moved = await repository.acknowledge(transaction, held.leased, self._owner, newest, skipped)
@@ -250,7 +251,7 @@ class SinkRunner:
                     transaction, held.leased, self._owner, error.reason, error.message, pause
                 )
         except PilothouseError:
-            # Then its lease runs out.
+            # The lease then expires.
             return
 
     async def _let_go(self, held: _Held) -> None:
@@ -269,14 +270,14 @@ class SinkRunner:
                 OLDEST.labels(name).set(0.0 if oldest is None else max(0.0, (now - oldest).total_seconds()))
         for gone in self._shown - set(names.values()):
             for metric in (LAG, OLDEST, SENT, FAILURES):
-                # One that was never counted is not there.
+                # A metric that was never counted does not exist.
                 with suppress(KeyError):
                     metric.remove(gone)
         self._shown = set(names.values())
 
 
 async def _encoded(records: Sequence[Record], encode: Encode) -> list[bytes]:
-    """The records that fit into a batch, one at least, encoded with turns for others."""
+    """Returns the records that fit into a batch, at least one, encoded; other tasks run in between."""
     items: list[bytes] = []
     size = 0
     for number, record in enumerate(records, start=1):

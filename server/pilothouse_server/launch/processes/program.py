@@ -1,7 +1,7 @@
 """One of several server processes: the program that a supervisor starts.
 
-It is the same server that `pilothouse serve` is without other processes. A line on its standard input carries
-its orders; its only argument is the event loop to use. Its log lines bear its number.
+It is the same server as that of `pilothouse serve` with one process. A line on its standard input contains
+its orders; its only argument is the event loop to use. Its log lines contain its number.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def main() -> int:
-    """Serves until SIGTERM, or until the supervisor is gone."""
+    """Serves until SIGTERM, or until the supervisor has ended."""
     give_back_large_buffers()
     return event_loop.run(_run(socket.socket(fileno=sys.stdin.fileno())), sys.argv[1])
 
@@ -43,7 +43,7 @@ async def _run(supervisor: socket.socket) -> int:
     turn, stopping = asyncio.Event(), asyncio.Event()
 
     def stop() -> None:
-        # A start that waits for its turn ends, too.
+        # This also ends a start that waits for its turn.
         turn.set()
         stopping.set()
 
@@ -53,7 +53,7 @@ async def _run(supervisor: socket.socket) -> int:
     orders = link.orders_of(await reader.readline())
     log_lines.configure(orders.settings.log_level, orders.settings.log_format, process=orders.number)
     if os.getppid() != orders.launcher:
-        # It was killed before the kernel had noted that this process is to end with it.
+        # The supervisor was killed before the kernel registered that this process ends with it.
         return 1
     answering = asyncio.create_task(_answer(reader, writer, turn, stop), name="supervisor")
     try:
@@ -61,7 +61,7 @@ async def _run(supervisor: socket.socket) -> int:
     finally:
         await cancel_and_wait(answering)
         writer.close()
-        # It ends already; a signal that came while the loop is closed would be reported as a fault of the handler.
+        # The process is ending: a signal while the loop is being closed would be reported as an error of the handler.
         for number in _ENDING:
             signal.signal(number, signal.SIG_IGN)
 
@@ -102,7 +102,7 @@ async def _answer(
     turn: asyncio.Event,
     stop: Callable[[], None],
 ) -> None:
-    """Sends the figures at each request and sets `turn` when the process may listen, until the supervisor is gone."""
+    """Sends metrics at each request, and sets `turn` when the process may listen, until the supervisor has ended."""
     while line := await reader.readline():
         if line == link.LISTEN:
             turn.set()

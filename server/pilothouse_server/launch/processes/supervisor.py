@@ -1,13 +1,13 @@
-"""Starts the server processes, starts again one that ends, and drains all.
+"""Starts the server processes, restarts processes that end, and drains all.
 
 Each of them is a replica: it has its own feed, hub and caches, and the leases in the database give it its
 share of the work. The supervisor handles everything that is common to all: the address, the limits of
-connections to the database, the figures.
+connections to the database, the metrics.
 
 A process that ends by itself is started again, immediately and then after growing pauses, for as long as the
-supervisor runs. Its connections are cut by its end; callers come again and reach the others, since a process
-listens only while it serves. At the first start there is nobody else to serve: there a process that cannot
-start ends all, with its reason.
+supervisor runs. Its end closes its connections. Callers reconnect to the other processes, since a process
+listens only while it serves. At the first start there is no other process to serve: if a process cannot start
+then, all end, with its reason.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ from pilothouse_server.settings.model import Settings
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 10.0
 # A process that lived longer than this begins with the first pause again.
 GOOD_SECONDS = 60.0
-# How the supervisor is called among the processes, whose names are numbers from 1.
+# The supervisor's name in the metrics; the names of the processes are numbers from 1.
 _SUPERVISOR = "supervisor"
 
 log = structlog.get_logger(__name__)
 
 
 def of_one_process(settings: Settings, listen: str, asking: str = "", http: str = "") -> Settings:
-    """Returns the settings of each process: the pools are for all together, and the addresses are `listen`, `asking`,
-    which asks for certificates, and `http`.
+    """Returns the settings of each process, with its share of the connection pools.
+
+    The addresses are `listen`, `asking`, which asks for certificates, and `http`.
     """
     return msgspec.structs.replace(
         settings,
@@ -54,15 +55,14 @@ def of_one_process(settings: Settings, listen: str, asking: str = "", http: str 
 
 
 class Processes:
-    """Several servers on one port, as many as the settings require. Made for one start and one stop, like an
-    `Application`.
+    """Several servers on one port, as many as the settings require. It is used for one start and one stop.
 
-    `kubeconfigs` are the clusters that the server's own configuration reaches, by name.
+    `kubeconfigs` are the clusters that the server's own configuration names, by name.
     """
 
     def __init__(self, settings: Settings, kubeconfigs: Mapping[str, Mapping[str, Any]]) -> None:
         self.settings = settings
-        # That of the first administrator, if this start made one.
+        # The password of the first administrator, if this start created one.
         self.password_made: str | None = None
         self._kubeconfigs = kubeconfigs
         self._port: ReservedPort | None = None
@@ -72,7 +72,7 @@ class Processes:
         self._running: dict[int, ServerProcess] = {}
         self._serving: set[int] = set()
         self._restarts = 0
-        # Processes begin to listen one after the other (`rpc.lines`).
+        # Processes start to listen one after the other (`rpc.lines`).
         self._listening = asyncio.Lock()
         self._totals = Totals()
         self._keeping = Supervisor()
@@ -82,7 +82,7 @@ class Processes:
 
         Raises:
             SettingsError: the address, or that of the metrics, is taken.
-            ServerProcessError: a process cannot start; the text gives the reason. None is left.
+            ServerProcessError: a process cannot start; the text gives the reason. No process is left.
             OSError: as `ServerProcess.launch`.
         """
         self._port = reserve(self.settings.listen)
@@ -113,7 +113,7 @@ class Processes:
         return None if self._asking is None else self._asking.port
 
     async def stop(self) -> None:
-        """Drains: no call in flight fails, open streams end with the request to resume elsewhere, within the grace."""
+        """Drains within the grace period: calls in flight complete, open streams end with a request to reconnect."""
         await self._keeping.stop()
         await self._end_all()
         if self._metrics is not None:
@@ -183,13 +183,13 @@ class Processes:
             self._forget(number)
 
     async def _figures(self) -> list[Metric]:
-        """Returns the metrics of all processes, this one among them."""
+        """Returns the metrics of all processes, including this one."""
         asked = dict(self._running)
         answers = await asyncio.gather(*(process.figures() for process in asked.values()))
         heard = [_SUPERVISOR]
         self._totals.heard(_SUPERVISOR, figures_of_this_process())
         for (number, process), figures in zip(asked.items(), answers, strict=True):
-            # A process that has ended in the meantime is already counted among the ended.
+            # The counts of a process that has ended in the meantime are already in the totals.
             if figures is not None and self._running.get(number) is process:
                 self._totals.heard(str(number), figures)
                 heard.append(str(number))

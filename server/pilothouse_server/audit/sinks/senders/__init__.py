@@ -1,18 +1,18 @@
-"""One sender a kind of sink. Each returns once the sink has acknowledged the records, else it raises."""
+"""One sender for each kind of sink. `send` returns once the sink has acknowledged the records, or raises."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
 
-# So long a sink may take to acknowledge a batch.
+# The time that a sink has to acknowledge a batch.
 SEND_SECONDS = 30.0
 
 
 class SinkFailed(Exception):
-    """A sink did not take a batch; it is sent again. `reason` is a word, `message` a text for people, in our words.
+    """A sink did not accept a batch; it is sent again. `reason` is a word, `message` our text for people.
 
-    `too_large`: it may take a smaller one.
+    `too_large`: the sink may accept a smaller batch.
     """
 
     def __init__(self, reason: str, message: str, *, too_large: bool = False) -> None:

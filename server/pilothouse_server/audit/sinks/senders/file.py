@@ -1,15 +1,16 @@
 """A file of JSON lines in the folder of the setting `audit_sink_dir`, rotated by size.
 
-A batch is acknowledged once it is on the disk (fsync). A line that a kill cut off is taken away before the next batch
-is written: it was not acknowledged, so it is written again. A file that is full is renamed to its name, a dot and the
-time, and a new one begins; how many of those are kept is the sink's, 0 keeps all.
+A batch is acknowledged once it is on the disk (fsync). A line that a kill cut off is removed before the next batch is
+written: it was not acknowledged, so it is sent again. A full file is renamed to its name, a dot and the time, and a new
+file begins. The sink limits the number of such files; 0 keeps all.
 
-One server at a time writes, by the sink's lease, and holds a lock on the file; where several machines serve, the folder
-is one that they share, or each has a part of the log, in order and with repetitions where the lease has moved.
+One server at a time writes: it has the sink's lease, and holds a lock on the file. If several machines serve, they
+either share the folder, or each has a part of the log, in order, and with repetitions if the lease has moved.
 
-A disk may hang, such as a network disk without its server, and nothing can end a thread that waits for it. So each
-file is written by threads of its own, one at a time, which nothing else needs and no end of a server waits for. A
-batch that is not on the disk in time fails: the sink is marked failed, and the next server that takes it tries again.
+A disk may hang, such as a network disk whose server is down, and nothing can end a thread that waits for it. So each
+file is written by threads of its own, one at a time. Nothing else uses these threads, and a server does not wait for
+them when it ends. A batch that is not on the disk in time fails: the sink is marked failed, and the next server that
+leases it tries again.
 """
 
 from __future__ import annotations
@@ -30,31 +31,31 @@ from pilothouse_server.audit.sinks.senders import SEND_SECONDS, SinkFailed
 
 DEFAULT_ROTATE_BYTES = 64 * 1024 * 1024
 _TAIL_BYTES = 64 * 1024
-# So many threads of a server wait for the disk; each has one batch in its hands.
+# The most threads of a server that wait for the disk; each has one batch in memory.
 MOST_WRITES: Final = 64
 # The most attempts to open a file that is renamed during the opening.
 _MOST_OPENED: Final = 5
-# The errors of a file system without locks. Then the lease alone keeps others away.
+# The errors of a file system without locks. Then only the lease excludes other writers.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
-# Returns whether nobody waits for a write any more.
+# Returns whether the caller no longer waits for the write.
 GivenUp = Callable[[], bool]
 
 
 class FileWrites:
-    """The threads that write the files of one server: one for each file, which may wait for the disk for
-    ever.
-    """
+    """The threads that write the files of one server: one for each file, which may wait for the disk for ever."""
 
     def __init__(self) -> None:
         self._running: dict[Path, asyncio.Future[None]] = {}
 
     async def run(self, path: Path, write: Callable[[GivenUp], None]) -> None:
-        """Returns once `write` has, which is given up after some seconds, and where the caller is cancelled.
+        """Runs `write` in a thread, and returns once it has ended.
+
+        The thread is given up after SEND_SECONDS, or if the caller is cancelled; it may still run then.
 
         Raises:
-            OSError: `write` failed; TimeoutError: it, or the one of this file before it, has not ended in time.
-            SinkFailed: too many hang already, or `write` fails.
+            OSError: `write` failed; TimeoutError: it, or the write of this file before it, has not ended in time.
+            SinkFailed: too many writes hang already, or `write` raised it.
         """
         given_up = threading.Event()
         async with asyncio.timeout(SEND_SECONDS):
@@ -78,27 +79,27 @@ class FileWrites:
                 done.set_result(None)
             else:
                 done.set_exception(error)
-                # Nobody may wait for it any more.
+                # Marks the error as retrieved, because nobody may wait for it any more.
                 done.exception()
 
         def run() -> None:
             failure: Exception | None = None
             try:
                 work()
-            except Exception as error:  # noqa: BLE001 - handed to who waits
+            except Exception as error:  # noqa: BLE001 - passed to the caller that waits
                 failure = error
             # The loop may have ended before the thread finishes.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, failure)
 
-        # No end of the process waits for one of these, as it does for the threads of a pool.
+        # A daemon thread: the process does not wait for it at its end, as it would for the threads of a pool.
         threading.Thread(target=run, name=f"sink {path.name}", daemon=True).start()
         self._running[path] = done
         return done
 
 
 class FileSender:
-    """Appends to one file, by `writes` of the server."""
+    """Appends to one file, through the server's `writes`."""
 
     def __init__(self, path: Path, writes: FileWrites, rotate_bytes: int = 0, keep_files: int = 0) -> None:
         self._path = path
@@ -120,12 +121,12 @@ class FileSender:
             raise SinkFailed("FILE", f"the file cannot be written: {os.strerror(error.errno or 0)}") from None
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """Does nothing: no file is open."""
 
     def _append(self, lines: bytes, given_up: GivenUp) -> None:
         descriptor = self._opened()
         try:
-            # Another server may write it by now, and what this one would cut off be a line of that one's.
+            # Another server may write the file by now, and this one might cut off a line that the other has begun.
             if given_up():
                 return
             size = _without_torn_line(descriptor)
@@ -147,7 +148,7 @@ class FileSender:
                 os.close(descriptor)
 
     def _opened(self) -> int:
-        """The file, which no other program writes until it is closed. Raises OSError, SinkFailed."""
+        """Returns the file, opened and locked. Raises OSError, SinkFailed."""
         for _ in range(_MOST_OPENED):
             descriptor = self._locked()
             if self._stands_there(descriptor):
@@ -159,7 +160,7 @@ class FileSender:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(self._path, flags, 0o600)
         try:
-            # A pipe takes what nobody reads until it is full, and then nothing.
+            # A pipe accepts what nobody reads until it is full, and then nothing more.
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise SinkFailed("FILE", "the path is not a regular file")
             _lock(descriptor)
@@ -169,8 +170,9 @@ class FileSender:
         return descriptor
 
     def _stands_there(self, descriptor: int) -> bool:
-        """Returns whether the name still leads to this file. The previous holder of the lock may have renamed
-        or removed the file, and then writes to it would be lost.
+        """Returns whether the path still leads to this file.
+
+        The previous holder of the lock may have renamed or removed the file. Writes to it would then be lost.
         """
         try:
             return os.path.samestat(os.fstat(descriptor), os.lstat(self._path))

@@ -1,10 +1,11 @@
 """HTTP receivers and OTLP collectors: a POST for each batch, which a status of 2xx acknowledges.
 
-To an HTTP receiver a batch is JSON lines (`application/x-ndjson`), or a batch of CloudEvents. With a signing key it is
-signed as Standard Webhooks have it: `webhook-id`, `webhook-timestamp` and `webhook-signature: v1,` with the HMAC-SHA256
-of `id.timestamp.body` in base64. The id follows from the records, so a batch that is sent again has it again.
+An HTTP receiver gets a batch as JSON lines (`application/x-ndjson`), or as a batch of CloudEvents. With a signing key a
+request is signed according to Standard Webhooks: `webhook-id`, `webhook-timestamp` and `webhook-signature: v1,` with
+the HMAC-SHA256 of `id.timestamp.body` in base64. The id is computed from the records, so a batch that is sent again has
+the same id.
 
-Redirects are not followed, proxies of the environment not used, and of an answer no more than a few kilobytes are read.
+Redirects are not followed, proxies of the environment are not used, and only a few kilobytes of a response are read.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Body(msgspec.Struct, frozen=True):
     tail: bytes
 
     def of(self, items: Sequence[bytes]) -> bytes:
-        """The body of a batch."""
+        """Returns the body of a batch."""
         return self.head + self.between.join(items) + self.tail
 
 
@@ -51,7 +52,7 @@ OTLP = Body("application/json", OTLP_HEAD, b",", OTLP_TAIL)
 
 
 class HttpSender:
-    """Posts to one address, over connections that are kept."""
+    """Posts to one address, over connections that stay open."""
 
     def __init__(
         self,
@@ -72,7 +73,7 @@ class HttpSender:
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, items: Sequence[bytes]) -> None:
-        """Returns once the receiver has answered 2xx. Raises SinkFailed."""
+        """Returns once the receiver has responded with 2xx. Raises SinkFailed."""
         body = self._body.of(items)
         headers = {**self._headers, **self._signature(items, body)} if self._signing_key else self._headers
         try:
@@ -117,7 +118,7 @@ class HttpSender:
 
 
 async def _beginning(response: aiohttp.ClientResponse) -> bytes:
-    """Returns the body of the response, or b"" where it is too long for an acknowledgement."""
+    """Returns the body of the response, or b"" if it is too long for an acknowledgement."""
     try:
         return await read(response, _MOST_ANSWER_BYTES)
     except TooLong:
@@ -125,7 +126,7 @@ async def _beginning(response: aiohttp.ClientResponse) -> bytes:
 
 
 class _Partial(msgspec.Struct, rename="camel"):
-    # As protobuf's JSON writes 64 bits.
+    # Protobuf's JSON writes 64-bit numbers as text.
     rejected_log_records: int | str = 0
 
 

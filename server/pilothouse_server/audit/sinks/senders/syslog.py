@@ -1,12 +1,12 @@
 """Syslog over TCP (RFC 6587) and TLS (RFC 5425), with octets counted.
 
 Syslog acknowledges nothing by itself, so each batch has a connection of its own that is closed in order: we end our
-side after the last line, and the receiver, having read to that end, ends its own. A receiver that dies before it has
-read all resets the connection instead, as the kernel does where something unread is thrown away, and the batch is sent
-again. One that ends its side before it has all is waited for until its kernel has taken the rest, or resets.
+side after the last line, and the receiver, having read to that end, ends its own. If a receiver dies before it has read
+everything, its kernel discards unread data and resets the connection, and the batch is sent again. If a receiver ends
+its side early, we wait until its kernel has acknowledged the rest, or resets the connection.
 
-Over TLS our end is the alert `close_notify`. Not every receiver answers it by its own (rsyslog with GnuTLS closes the
-connection without), so the end of the connection counts. Before our alert is sent it counts for nothing.
+Over TLS our end is the alert `close_notify`. Not every receiver responds with its own (rsyslog with GnuTLS just closes
+the connection), so the end of the connection is accepted instead. It is accepted only after our alert was sent.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class SyslogSender:
             raise SinkFailed("UNREACHABLE", f"the sink does not take the lines: {failure(error)}") from None
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """Does nothing: no connection is open."""
 
     async def _connected(self) -> socket.socket:
         loop = asyncio.get_running_loop()
@@ -86,11 +86,11 @@ async def _send_plainly(connection: socket.socket, frames: bytes) -> None:
 
 
 async def _end(connection: socket.socket) -> None:
-    """Ends our side; returns once the other side has ended its own and has all. Raises OSError where it was reset."""
+    """Ends our side; returns once the other side has ended its own and has all data. Raises OSError on a reset."""
     loop = asyncio.get_running_loop()
     connection.shutdown(socket.SHUT_WR)
     while await loop.sock_recv(connection, _READ_BYTES):
-        # The syslog protocol defines no answer, so the receiver's bytes are ignored.
+        # The syslog protocol defines no response, so the receiver's bytes are ignored.
         pass
     while True:
         error = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -102,18 +102,19 @@ async def _end(connection: socket.socket) -> None:
 
 
 def _unacknowledged(connection: socket.socket) -> int:
-    """Octets that the other side's kernel has not taken yet."""
+    """Returns the number of octets that the other side's kernel has not acknowledged yet."""
     (count,) = struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
     return int(count)
 
 
 class _EndedError(ConnectionResetError):
-    """The connection has ended, and nothing in it said so."""
+    """The connection has ended without an alert."""
 
 
 class _TlsConnection:
-    """TLS over a socket of the event loop. asyncio's streams close the connection without checking which
-    bytes were received.
+    """TLS over a socket of the event loop.
+
+    asyncio's streams close the connection without checking which bytes were received.
     """
 
     def __init__(self, connection: socket.socket, context: ssl.SSLContext, host: str) -> None:
@@ -127,7 +128,7 @@ class _TlsConnection:
         left = memoryview(frames)
         while left:
             left = left[await self._step(partial(self._tls.write, left[:_WRITE_BYTES])) :]
-        # Sends our close_notify, and ends when the other side's has come, or the connection has ended.
+        # Sends our close_notify; ends when the other side's has arrived, or the connection has ended.
         with suppress(_EndedError):
             await self._step(self._tls.unwrap)
         await _end(self._connection)

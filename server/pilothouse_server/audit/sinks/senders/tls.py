@@ -1,4 +1,4 @@
-"""TLS contexts from PEM that stands in a row: no key touches a disk."""
+"""TLS contexts from PEM that is stored in a row of the database; no key is written to a disk."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pilothouse_server.outbound.destinations import key_pair_file
 
 
 def context(authority: str, certificate: str, key: str) -> ssl.SSLContext | None:
-    """Returns the authorities that verify a sink, and our client certificate; None if the system's
-    authorities are enough.
+    """Returns a context with the authorities that verify a sink, and our client certificate.
 
-    Raises InvalidArgument: not PEM, or the key is not the certificate's.
+    Returns None if the system's authorities are enough. Raises InvalidArgument if a text is not PEM, or the key is not
+    the certificate's.
     """
     if not (authority or certificate or key):
         return None
