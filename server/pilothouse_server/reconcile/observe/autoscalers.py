@@ -11,7 +11,6 @@ import asyncio
 
 import structlog
 
-from pilothouse_server.containers.workloads import WORKLOAD_KINDS
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes.errors import ClusterError, Forbidden, NotFound
 from pilothouse_server.kubernetes.objects import HORIZONTAL_POD_AUTOSCALERS
@@ -61,10 +60,9 @@ class Autoscalers:
         except Forbidden:
             return
         targets = {
-            (each.metadata.namespace, each.spec.scale_target_ref.name)
+            (each.metadata.namespace, each.spec.scale_target_ref.kind, each.spec.scale_target_ref.name)
             for each in listed
-            if each.spec.scale_target_ref.kind in WORKLOAD_KINDS
         }
-        if gone := [identity for identity, place in autoscaled.items() if place not in targets]:
+        if gone := [identity for identity, workload in autoscaled.items() if workload not in targets]:
             async with cluster.transaction() as transaction:
                 await work_queue.requeue_containers(transaction, sorted(gone))

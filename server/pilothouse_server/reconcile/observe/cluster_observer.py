@@ -183,7 +183,8 @@ class StatusObserver(ClusterObserver):
                 )
                 await asyncio.sleep(_DATABASE_SECONDS)
                 complete = False
-            self.synced.set()
+            if complete:
+                self.synced.set()
             await self._pause(took)
 
     async def _pause(self, took: float) -> None:

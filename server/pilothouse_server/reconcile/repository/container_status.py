@@ -23,6 +23,7 @@ from sqlalchemy import text
 from pilothouse_server.containers import repository
 from pilothouse_server.containers.model import Container, Observed
 from pilothouse_server.containers.repository import PlacedContainer
+from pilothouse_server.containers.workloads import WORKLOADS
 from pilothouse_server.kubernetes.events import Warned
 from pilothouse_server.kubernetes.pod_observation import PodObservation
 from pilothouse_server.kubernetes.program_observation import ORDINARY
@@ -139,7 +140,8 @@ WHERE c.uid = ANY(CAST(:uids AS uuid[])) AND n.cluster_name = :cluster_name
 # 1/30 s for ten thousand on a busy machine. An index for it would cost more: each change of a condition would then
 # write all indexes.
 _AUTOSCALED = text("""
-SELECT c.id, n.kubernetes_name AS namespace, c.kubernetes_name AS name
+SELECT c.id, n.kubernetes_name AS namespace, COALESCE(c.spec -> 'workload' ->> 'type', 'deployment') AS type,
+    c.kubernetes_name AS name
 FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id
 WHERE n.cluster_name = :cluster_name AND c.deletion_requested_at IS NULL
   AND c.conditions @> '[{"type": "Autoscaled", "status": "True"}]'
@@ -246,10 +248,10 @@ async def uids_there(transaction: ReadTransaction, cluster_name: str, uids: Sequ
     return {row.uid for row in await transaction.connection.execute(_KNOWN_THERE, keys)}
 
 
-async def autoscaled(transaction: ReadTransaction, cluster_name: str) -> dict[int, tuple[str, str]]:
-    """Returns id → Kubernetes namespace and name of a cluster's autoscaled containers."""
+async def autoscaled(transaction: ReadTransaction, cluster_name: str) -> dict[int, tuple[str, str, str]]:
+    """Returns id → Kubernetes namespace, kind and name of the workloads of a cluster's autoscaled containers."""
     rows = await transaction.connection.execute(_AUTOSCALED, {"cluster_name": cluster_name})
-    return {row.id: (row.namespace, row.name) for row in rows}
+    return {row.id: (row.namespace, WORKLOADS[row.type].kind, row.name) for row in rows}
 
 
 async def service_accounts(transaction: ReadTransaction, cluster_name: str) -> set[tuple[str, str]]:
