@@ -77,7 +77,7 @@ _PATH = "/pilothouse.application.v1.ApplicationService/RollbackApplication"
 # A rollback applies the documents of an earlier revision, so it needs this permission.
 _PERMISSION = "application.apply"
 # Retried: another server is working on the application, the database is unreachable, or a key is not loaded.
-_PASSING = (Aborted, Unavailable, KeyNotAtHand)
+_PASSING = (Aborted, Unavailable)
 
 
 class ApplicationFollower:

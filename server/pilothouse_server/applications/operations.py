@@ -312,13 +312,6 @@ def refused(problems: Sequence[ApplicationProblem]) -> InvalidArgument:
     )
 
 
-def _field(problem: ApplicationProblem) -> str:
-    if problem.document < 0:
-        return "documents"
-    path = f".{problem.path}" if problem.path else ""
-    return f"documents[{problem.document}]{path}"
-
-
 async def begun(transaction: Transaction, namespace_name: str, *, active: bool = True) -> Namespace:
     """Locks a namespace for a call that writes several objects, until the transaction ends; returns it.
 

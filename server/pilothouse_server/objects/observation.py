@@ -17,7 +17,6 @@ from pilothouse_server.objects.model import CarriedObject, ObjectBackend, Observ
 from pilothouse_server.values.resources import Condition
 
 MOST_STATUS_BYTES: Final = 32 * 1024
-CONTESTED: Final = "Contested"
 # Number of ready endpoints by Service name, for the Services of a namespace that the platform manages.
 Endpoints = Mapping[str, int]
 
