@@ -1,8 +1,7 @@
 """The Pilothouse client: `Client` blocks, `AsyncClient` is for asyncio; both are typed by the generated
 stubs.
 
-Names are imported when they are first used, because the `pilothouse` command must answer `--help` without
-loading gRPC.
+Names are imported when they are first used, because the `pilothouse` command must print `--help` without loading gRPC.
 
 Each public name has an example in its docstring. They share a `client`, the `address` of its server, a `namespace`, and
 messages of `pilothouse`.

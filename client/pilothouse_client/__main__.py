@@ -1,14 +1,14 @@
 """The `pilothouse` command, also as `python -m pilothouse_client` where the script is not in the path.
 
-A command lives for a fifth of a second, in which it makes many objects and hardly any garbage: with the collector's
-defaults a third of its processor time goes to looking for some, while modules are imported and at the end.
+A command runs for a fifth of a second, and creates many objects but hardly any garbage. With the garbage collector's
+defaults, collections take a third of its CPU time, while modules are imported and at the end.
 """
 
 from __future__ import annotations
 
 import gc
 
-# So many objects are made between two collections. Importing makes fewer; a watch that runs for days is collected.
+# The number of new objects between two collections. Imports create fewer; a watch that runs for days is collected.
 _THRESHOLD = 100_000
 
 
@@ -20,7 +20,7 @@ def main() -> None:
     try:
         cli.main()
     finally:
-        # The interpreter's last collection need not visit what ends with the process.
+        # The interpreter's last collection need not visit objects that end with the process.
         gc.freeze()
 
 

@@ -36,12 +36,12 @@ class Nouns(Generic[TransportT]):
 
     @property
     def address(self) -> str:
-        """HOST:PORT of the server; of several, with commas between."""
+        """HOST:PORT of the server, or of several servers, separated by commas."""
         return self._target.address
 
     @property
     def by_tls(self) -> bool:
-        """Whether the server is called by TLS."""
+        """Whether the client calls the server over TLS."""
         return self._target.tls is not None
 
     @property
@@ -52,8 +52,11 @@ class Nouns(Generic[TransportT]):
 
     @property
     def device_token(self) -> str:
-        """The `device_token` for the next client of this user on this device; empty before a log-in. A credential:
-        keep it as tokens are kept.
+        """The `device_token` for the next client of this user on this device.
+
+        Empty before a log-in.
+
+        It is a credential: store it like a token.
         """
         return self._connection.credentials.device.token
 
@@ -126,7 +129,8 @@ class Nouns(Generic[TransportT]):
     def with_options(
         self, *, timeout: float | None = None, retry: RetryPolicy | None = None
     ) -> Nouns[TransportT]:
-        """The same nouns over the same connection and tokens, with another `timeout` (seconds, for a whole
-        call with its retries, or the whole life of a stream; None: the defaults) or retry policy (None: the
-        same)."""
+        """Returns the same nouns over the same connection and tokens, with another `timeout` or retry policy.
+
+        `timeout` is in seconds, for a whole call with its retries, or for the whole life of a stream; None: the
+        defaults. `retry` None: the same policy."""
         return Nouns(self._connection.with_options(timeout, retry), self._target)

@@ -31,7 +31,7 @@ _D = -121665 * pow(121666, _P - 2, _P) % _P
 
 
 class WrongError(ValueError):
-    """The export is wrong, at the place that the text names. WRONG has the exceptions that other text raises."""
+    """The export is wrong, at the place that the message names. Other malformed text raises the errors in WRONG."""
 
 
 def check(holds: object, wrong: str) -> None:
@@ -64,7 +64,7 @@ def _point(encoded: bytes) -> tuple[int, int]:
 
 
 def ed25519(public: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether an Ed25519 key has signed a message (RFC 8032)."""
+    """Returns whether an Ed25519 key has signed a message (RFC 8032)."""
     s = int.from_bytes(signature[32:], "little")
     if len(public) != 32 or len(signature) != 64 or s >= _ORDER:
         return False
@@ -74,7 +74,7 @@ def ed25519(public: bytes, signature: bytes, message: bytes) -> bool:
 
 
 def _keyed(key: str, kind: int) -> tuple[str, str, bytes]:
-    """Name, identifier and public key of a written key: of a log (kind 1), or of a witness (kind 4)."""
+    """Returns name, identifier and public key of a key in text form: of a log (kind 1) or a witness (kind 4)."""
     name, identifier, value = [*key.split("+", 2), "", ""][:3]
     typed = base64.b64decode(value)
     right = sha256(name.encode() + b"\n" + typed)[:4].hex() == identifier and typed[0] == kind
@@ -83,7 +83,7 @@ def _keyed(key: str, kind: int) -> tuple[str, str, bytes]:
 
 
 def _signatures(note: str, name: str, identifier: str) -> tuple[str, list[bytes]]:
-    """The text of a note, and the signatures under it that bear a key's name and identifier."""
+    """Returns the text of a note, and the signatures under it that have a key's name and identifier."""
     text, _, lines = (note.replace("\n\n", "\n\0", 1)).partition("\0")
     found = [
         (dash, signer, base64.b64decode(value)) for dash, signer, value in map(str.split, lines.splitlines())
@@ -93,7 +93,7 @@ def _signatures(note: str, name: str, identifier: str) -> tuple[str, list[bytes]
 
 
 def opened(note: str, keys: Sequence[str]) -> list[str]:
-    """The lines of a note that one of the keys has signed."""
+    """Returns the lines of a note that one of the keys has signed."""
     keys = [keys] if isinstance(keys, str) else keys
     for key in keys:
         name, identifier, public = _keyed(key, 1)
@@ -107,13 +107,13 @@ def opened(note: str, keys: Sequence[str]) -> list[str]:
 
 
 def head(note: str, keys: Sequence[str]) -> tuple[str, int, bytes]:
-    """Origin, size and root of a checkpoint that one of the keys has signed."""
+    """Returns origin, size and root of a checkpoint that one of the keys has signed."""
     origin, size, root = opened(note, keys)[:3]
     return origin, int(size), base64.b64decode(root)
 
 
 def cosigners(note: str, witnesses: Sequence[str], quorum: int = 0) -> list[str]:
-    """The names of the witnesses that have signed a head. Raises where they are fewer than the quorum (0: all)."""
+    """Returns the names of the witnesses that have signed a head. Raises WrongError below the quorum (0: all)."""
     found, wanted = list[str](), quorum or len(witnesses)
     for name, identifier, public in {_keyed(key, 4) for key in witnesses}:
         text, signatures = _signatures(note, name, identifier)
@@ -127,7 +127,7 @@ def cosigners(note: str, witnesses: Sequence[str], quorum: int = 0) -> list[str]
 
 
 def consistent(first: tuple[int, bytes], second: tuple[int, bytes], proof: list[bytes]) -> bool:
-    """Whether a proof shows that the tree of the second size and root begins with the first one (RFC 9162, 2.1.4.2)."""
+    """Returns whether a proof shows that the second tree (size, root) begins with the first (RFC 9162, 2.1.4.2)."""
     (size, root), (later, later_root) = first, second
     if size == later or not 0 < size < later:
         return first == second and not proof
@@ -149,7 +149,7 @@ def consistent(first: tuple[int, bytes], second: tuple[int, bytes], proof: list[
 
 
 def root_of(leaf: bytes, index: int, size: int, proof: list[bytes]) -> bytes:
-    """The root that a leaf's proof leads to (RFC 9162, 2.1.3.2)."""
+    """Returns the root that a leaf's proof leads to (RFC 9162, 2.1.3.2)."""
     node, last = index, size - 1
     check(0 <= node <= last, f"there is no leaf {index} among {size}")
     for other in proof:
@@ -192,13 +192,13 @@ class Export:
 
     def believe(self, told: dict[str, Any]) -> None:
         for key in self.keys:
-            with contextlib.suppress(*WRONG):  # what nobody with the key has signed was not dropped
+            with contextlib.suppress(*WRONG):  # a list that this key has not signed proves no drops
                 said = "".join(f"{low} {high}\n" for low, high in told["dropped"])
                 opened(f"{key.split('+')[0]}\ndropped\n{said}\n{told['signatures']}", [key])
                 self.drops = told["dropped"]
 
     def _prove(self, leaf: bytes, index: int, encoded: str, what: str) -> None:
-        """A leaf of the tree; of those that follow on one another the full subtrees are kept."""
+        """Checks that a leaf is in the tree, and stores the full subtrees of consecutive leaves."""
         proof = base64.b64decode(encoded)
         hashes = [proof[at : at + 32] for at in range(0, len(proof), 32)]
         stands = root_of(leaf, index, self.size, hashes) == self.root
@@ -215,7 +215,7 @@ class Export:
             check(root == self.kept[2], f"the first {self.leaves} leaves are not those of the checkpoint")
 
     def compare(self, entry: dict[str, Any]) -> None:
-        """Whether the consistency proof of an export, if it has one, leads from the checkpoint to the head."""
+        """Checks that the consistency proof of an export, if it has one, leads from the checkpoint to the head."""
         same = {"size": self.size, "hashes": []}  # the checkpoint of the head itself needs no proof
         proof: Any = same if self.kept and self.kept[1] == self.size else entry.get("consistency")
         if self.kept and proof and proof["size"] == self.kept[1]:
@@ -250,7 +250,7 @@ def verify(
     witnesses: Sequence[str] = (),
     quorum: int = 0,
 ) -> dict[str, Any]:
-    """Verifies an export, and returns its facts. Raises WrongError."""
+    """Verifies an export; returns the findings. Raises WrongError."""
     first = json.loads(next(lines))
     export = Export(first, keys, kept)
     signed = {"witnesses": cosigners(first["checkpoint"], witnesses, quorum)} if witnesses or quorum else {}
@@ -263,7 +263,7 @@ def verify(
 
 
 def code(found: dict[str, Any]) -> int:
-    """The exit code of a program that shows this: 3 if a checkpoint was given and not compared."""
+    """Returns the exit code for these findings: 3 if a checkpoint was given and not compared."""
     return 0 if found.get("checkpoint", "matches") == "matches" else 3
 
 

@@ -3,9 +3,9 @@
 One deadline covers everything: attempts, waits between them and the renewal of a token. An attempt is repeated within
 the deadline if that is safe, so that a call outlasts a restart of the server.
 
-The error is that of the last attempt, but its facts about the call hold for all attempts. A call that a server took
-before it died has perhaps been executed, though the later attempts found no server: `never_sent` is true only if it
-is true of every attempt, and the caller repeats the call with the same `request_id`.
+The error is that of the last attempt, but `never_sent` and `request_id` cover all attempts. A server may have executed
+the call before it died, even if the later attempts found no server. So `never_sent` is true only if it is true of every
+attempt, and the caller repeats the call with the same `request_id`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Retry = Callable[[PilothouseError, int], object]
 
 
 def ignore(*_arguments: object) -> None:
-    """For notices that the caller does not need."""
+    """Ignores a notice; the default for callbacks that the caller does not need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class CallOptions:
     on_retry: Retry = ignore
 
     def timeout_of(self, pace: Pace) -> float:
-        """Seconds that a call of this pace may take."""
+        """Returns the seconds that a call of this pace may take."""
         if self.timeout is not None:
             return self.timeout
         return {
@@ -64,13 +64,17 @@ class CallOptions:
 
 
 class TokenSource(Protocol):
-    """Where the token of an attempt comes from; `Credentials` is one."""
+    """The source of the token for each attempt; `Credentials` implements it."""
 
     async def current(self, deadline: Deadline) -> Tokens | None:
-        """Returns the tokens for the next attempt; None if there are none. Raises PilothouseError."""
+        """Returns the tokens for the next attempt; None if there are none.
+
+        Raises PilothouseError."""
 
     async def after_rejection(self, rejected: Tokens | None, deadline: Deadline) -> bool:
-        """Returns whether there are now other tokens than those rejected. Raises PilothouseError."""
+        """Returns whether there are now other tokens than those rejected.
+
+        Raises PilothouseError."""
 
 
 def envelope(tokens: Tokens | None, deadline: Deadline) -> Envelope:
@@ -81,7 +85,7 @@ def envelope(tokens: Tokens | None, deadline: Deadline) -> Envelope:
 
 @dataclass(slots=True)
 class UnaryCall(Generic[Request, Response]):
-    """A unary call. `tokens` None means that it needs none; `request` is sent as it is, as often as need be."""
+    """A unary call. `tokens` is None if the call needs no token; each attempt sends `request` unchanged."""
 
     transport: Transport
     method: Method[Request, Response]
@@ -95,10 +99,10 @@ class UnaryCall(Generic[Request, Response]):
     _last_error: PilothouseError | None = field(default=None, init=False)
 
     async def response(self) -> Response:
-        """Sends the request until it is answered, refused for good, or the time is over.
+        """Sends the request until it succeeds, fails for good, or the deadline has passed.
 
         Raises:
-            PilothouseError: of the last attempt, with the `request_id`; `never_sent` only if no attempt was.
+            PilothouseError: the last attempt's, with the `request_id`; `never_sent` is true if no attempt was sent.
         """
         try:
             return await self._until_answered()
@@ -109,7 +113,7 @@ class UnaryCall(Generic[Request, Response]):
 
     async def _until_answered(self) -> Response:
         while True:
-            # If this fails, the attempt was not sent, and the renewal had its own retries: that is the call's error.
+            # If this fails, the attempt was not sent. The renewal had its own retries, so its error is the call's.
             tokens = await self.tokens.current(self.deadline) if self.tokens is not None else None
             sent_with = envelope(tokens, self.deadline)
             try:
@@ -119,7 +123,9 @@ class UnaryCall(Generic[Request, Response]):
                 await self._prepare_next(tokens, error, sent_with.timeout)
 
     async def _prepare_next(self, tokens: Tokens | None, error: PilothouseError, given: float | None) -> None:
-        """Waits until the call may be sent again; raises the error if it may not. The attempt had `given` seconds."""
+        """Waits until the call may be sent again; raises the error if it may not.
+
+        The attempt had `given` seconds."""
         if isinstance(error, UnauthenticatedError):
             if self._renewed or not await self._renew(tokens, error):
                 raise error
@@ -145,10 +151,10 @@ class UnaryCall(Generic[Request, Response]):
             raise error from rejection
 
     def _explained(self, error: PilothouseError, given: float | None) -> PilothouseError:
-        """Returns the exception for the last error, of an attempt that was given so many seconds.
+        """Returns the exception for the last error, of an attempt that had `given` seconds.
 
-        An expired deadline does not explain the failure. If the attempt had only the rest of the time, the error of
-        the attempt before is the call's error; if it had more, its message reports both.
+        An expired deadline does not explain the failure. If the attempt had at most SECONDS_FOR_AN_ATTEMPT, the error
+        of the previous attempt is the call's error; if it had more, the message reports both.
         """
         before = self._last_error
         if before is None or error.from_server or error.code is not grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -1,11 +1,11 @@
-"""The `pilothouse` command: which verbs there are, and the loading of the one that is called.
+"""The `pilothouse` command: its verbs, and the loading of the verb that is called.
 
 A verb is an object in a module of `pilothouse_client.commands`: a `verbs.VerbGroup` (a group of commands) or a function
-(one command). It is imported when it is called; its place and its line for `--help` stand in `VERBS`, so that help
-and completion are instant. Verbs of other distributions, and those of the server, join by the entry-point group
-`pilothouse.commands`: each entry's name is the verb, its object a function or a `verbs.VerbGroup`. A verb that runs for
-as long as a machine may parse plain command lines itself, by the group `pilothouse.programs`: such a process need not
-keep the memory of a parser.
+(one command). It is imported only when it is called: `VERBS` has its module and its line for `--help`, so that help and
+completion are instant. Verbs of the server and of other distributions are found by the entry-point group
+`pilothouse.commands`: each entry's name is the verb, its object a function or a `verbs.VerbGroup`. A verb that runs
+permanently may parse plain command lines itself, by the group `pilothouse.programs`: its process then need not keep a
+parser in memory.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ VERBS = {
     "completion": ("completion:command", "Write the completion of a shell: bash, zsh or fish."),
     "top": ("top:command", "Containers that use most, live."),
 }
-# The help lines of the server's own verbs, which are not imported for it.
+# The help lines of the server's own verbs, so that help need not import them.
 _SERVER_VERBS = {
     "serve": "Run the control plane (needs the server).",
     "migrate": "Bring a database to this version's schema (needs the server).",
@@ -103,7 +103,7 @@ def _entry(entry: Any) -> UnloadedVerb:
     )
 
 
-# Words that kubectl and others begin a line with, and the verbs of a noun.
+# Verbs that kubectl and others write before the noun -> the verb that follows the noun here.
 _BEFORE_THEIR_NOUN = {
     "attach": "exec",
     "create": "create",
@@ -146,7 +146,7 @@ class _Verbs(VerbGroup):
         return super().list_commands(ctx)
 
     def meant(self, ctx: Context, args: Sequence[str]) -> str:
-        """As for any group; for a verb that comes before its noun elsewhere (`get pods`), with the noun first."""
+        """Returns the suggestion of any group; for `get pods` and the like, a line with the noun first."""
         verb = _BEFORE_THEIR_NOUN.get(args[0].lower())
         if verb is None:
             return super().meant(ctx, args)
@@ -166,7 +166,9 @@ class _Verbs(VerbGroup):
         return super().get_command(ctx, cmd_name)
 
     def _join(self) -> None:
-        """Adds the verbs of the server and of other distributions. Reading them takes a tenth of a call's time."""
+        """Adds the verbs of the server and of other distributions.
+
+        Reading them takes a tenth of a call's time."""
         joined = {entry.name: entry for entry in _entry_points() if entry.name not in VERBS}
         for name in [each for each in self.commands if each not in VERBS and each not in joined]:
             del self.commands[name]
@@ -176,7 +178,7 @@ class _Verbs(VerbGroup):
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         words = args[: args.index("--")] if "--" in args else args
         if _JSON_ERRORS in words:
-            # Also errors of parsing, wherever the option stands.
+            # Parse errors are written as JSON, too, wherever the option is on the line.
             failures.as_json.set(True)
         with _reported():
             return super().parse_args(ctx, args)
@@ -188,7 +190,7 @@ class _Verbs(VerbGroup):
 
 @contextmanager
 def _reported() -> Iterator[None]:
-    """Turns an error of the block that is ours into its message and an exit code."""
+    """Turns a known error of the block into its message and an exit code."""
     try:
         yield
     except KeyboardInterrupt:
@@ -239,7 +241,7 @@ def _take_context(_context: Context, _param: click.Parameter, name: str | None) 
         current.set(replace(current.get(), context=name))
 
 
-# Each verb takes them, too: people add them at the end of a line.
+# Each verb accepts these options, too, because people add them at the end of a line.
 Verb.ALSO += [
     click.Option(
         [_CONTEXT],
@@ -250,7 +252,7 @@ Verb.ALSO += [
         ],
         hidden=True,
     ),
-    # It was read before the verb was known.
+    # `parse_args` has already read this option.
     click.Option([_JSON_ERRORS], is_flag=True, expose_value=False, hidden=True),
 ]
 
@@ -316,7 +318,7 @@ def _options(
 
 def main() -> None:
     """The entry point of the `pilothouse` command."""
-    # The library writes lines of its own where a handshake fails: by whoever calls a server, as often as they like.
+    # gRPC logs failed handshakes itself. In a server, any caller could cause any number of these lines.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     _end_when_told_to()
     if not _ran_as_program(sys.argv[1:]):
@@ -324,7 +326,9 @@ def main() -> None:
 
 
 def _ran_as_program(words: Sequence[str]) -> bool:
-    """Runs a verb that reads the words after it by itself; returns False if click is to read them."""
+    """Runs a verb that parses its own arguments.
+
+    Returns False if click is to parse them."""
     if not words or words[0] not in _SERVER_VERBS:
         return False
     from importlib.metadata import entry_points
@@ -338,10 +342,10 @@ def _ran_as_program(words: Sequence[str]) -> bool:
 
 
 def _end_when_told_to() -> None:
-    """Takes SIGINT and SIGTERM as requests to end, also if the process that started this one ignored them.
+    """Handles SIGINT and SIGTERM as requests to end, also if the parent process ignored them.
 
-    A shell without job control ignores SIGINT in the programs that it starts in the background, and Python leaves it
-    so: without this the command could only be ended by force. SIGHUP, which `nohup` ignores, stays ignored.
+    A shell without job control ignores SIGINT in the programs that it starts in the background, and Python keeps it
+    ignored: without this, the command could only be ended by force. SIGHUP, which `nohup` ignores, stays ignored.
     """
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:

@@ -42,16 +42,17 @@ class ClientOptions(TypedDict, total=False):
     Credentials are one of four:
 
     - `token`: an API key or access token.
-    - `tokens`: those of an earlier session, or a store of them; they are refreshed as needed.
+    - `tokens`: the tokens of an earlier session, or a token store; the client refreshes them as needed.
     - `username` and `password`: log in at the first call, and again whenever the session has ended.
-    - `workload`: a program's token of its platform, exchanged at the first call, and again whenever the session ends.
+    - `workload`: a token that a program has from its platform, exchanged at the first call, and again whenever the
+      session ends.
 
     - `device_token`: with a password, the value of `Client.device_token` after the last log-in of this user on this
-      device. Then others who guess passwords do not lock the account for this device.
+      device. Password guessing elsewhere then does not lock the account for this device.
 
-    Without any, only the calls that need no token succeed, until `login`. The others:
+    Without credentials, only calls that need no token succeed, until `login`. The other options:
 
-    - `insecure`: plain text if True, TLS if False; left out: TLS unless the address is a loopback one.
+    - `insecure`: plain text if True, TLS if False; default: TLS unless the address is a loopback address.
     - `tls`: certificates; forces TLS.
     - `timeout`: seconds for every call with its retries, in place of `deadlines`, and for the whole life of a stream.
     - `deadlines`: seconds by the kind of call.
@@ -125,7 +126,7 @@ def _target(address: str, options: ClientOptions) -> Target:
 
 
 def _from_environment(options: ClientOptions) -> tuple[str, ClientOptions]:
-    """Returns address and options as the environment has them; options that are given win."""
+    """Reads the address and the options from the environment; explicit options override them."""
     from pilothouse_client.environment import Environment
 
     found = Environment.read()
@@ -138,7 +139,7 @@ def _from_environment(options: ClientOptions) -> tuple[str, ClientOptions]:
 
 
 def _from_context(name: str, options: ClientOptions) -> tuple[str, ClientOptions, str]:
-    """Returns address, options and namespace of a context; options that are given win."""
+    """Returns address, options and namespace of a context; explicit options override the context's."""
     from pilothouse_client.config_file import ConfigFile, FileTokenStore, default_path
 
     file = ConfigFile(default_path())
@@ -161,7 +162,9 @@ def _from_context(name: str, options: ClientOptions) -> tuple[str, ClientOptions
 
 
 def _tls_of(context: Context) -> Tls | None:
-    """Returns the trust and the certificate of a context; None if it has neither."""
+    """Returns a context's trusted certificates and client certificate.
+
+    None if it has neither."""
     roots = Path(context.ca_file).read_bytes() if context.ca_file else None
     certificate, key = (
         Path(each).read_bytes() if each else None
@@ -182,10 +185,10 @@ def _answered(login_token: str, state: str, code: str, iss: str) -> federation_p
 class Client(Nouns[BlockingTransport]):
     """A blocking client; threads may share it.
 
-    `address` is HOST, HOST:PORT (default port 50051), several IP addresses with commas between, or `unix:PATH`;
-    `ClientOptions` lists the other arguments. Calls go in turn to all servers that a name or a list leads to.
+    `address` is HOST, HOST:PORT (default port 50051), several IP addresses separated by commas, or `unix:PATH`;
+    `ClientOptions` lists the other arguments. If a name or a list leads to several servers, calls go to them in turn.
 
-    Calls raise `PilothouseError`; the constructor, which does not connect, ValueError.
+    Calls raise `PilothouseError`. The constructor does not connect; it raises ValueError.
 
     >>> with Client(address, username="admin", password=password) as client:
     ...     made = client.containers.create(
@@ -201,17 +204,20 @@ class Client(Nouns[BlockingTransport]):
 
     @classmethod
     def from_environment(cls, **options: Unpack[ClientOptions]) -> Self:
-        """Returns a client of PILOTHOUSE_SERVER, with the key in PILOTHOUSE_TOKEN and the authorities of
-        PILOTHOUSE_CA_FILE, or the certificate of PILOTHOUSE_CLIENT_CERTIFICATE_FILE and its key; options that are given
-        win. Raises ValueError where no server is named."""
+        """Returns a client of the server in PILOTHOUSE_SERVER.
+
+        It uses the key in PILOTHOUSE_TOKEN and the authorities in PILOTHOUSE_CA_FILE, or the certificate in
+        PILOTHOUSE_CLIENT_CERTIFICATE_FILE and its key. Explicit options override the environment. Raises ValueError if
+        PILOTHOUSE_SERVER is not set."""
         address, chosen = _from_environment(options)
         return cls(address, **chosen)
 
     @classmethod
     def from_context(cls, name: str = "", **options: Unpack[ClientOptions]) -> Self:
-        """Returns a client of a context that `pilothouse login` has stored: its server, its trust and its session,
-        which is renewed in the file. Without a name: PILOTHOUSE_CONTEXT, else the current one. Raises ValueError if
-        there is none."""
+        """Returns a client of a context that `pilothouse login` has stored.
+
+        It uses the context's server, trusted certificates and session, and writes the renewed session to the file. The
+        default context is the one in PILOTHOUSE_CONTEXT, else the current one. Raises ValueError if there is none."""
         address, chosen, namespace = _from_context(name, options)
         made = cls(address, **chosen)
         made._namespace = namespace
@@ -226,17 +232,22 @@ class Client(Nouns[BlockingTransport]):
         stable_for: float = 10.0,
         progress: Callable[[container_pb2.Container], object] = ignore,
     ) -> container_pb2.Container:
-        """Waits until a container that a call has returned reaches a goal: running, succeeded, stopped, paused, applied
-        or deleted; returns its last state. `stable_for`: seconds without a restart, for `running`; `progress` gets each
-        state on the way. Raises WaitError if it fails or `timeout` seconds pass."""
+        """Waits until a container that a call has returned reaches a goal.
+
+        Returns its last state.
+
+        The goals are running, succeeded, stopped, paused, applied and deleted. `stable_for` is the number of seconds
+        without a restart that `running` requires. `progress` is called with each state on the way. Raises WaitError if
+        the container fails or `timeout` seconds pass."""
         from pilothouse_client.waiting import Goal, Patience, wait_for
 
         patience = Patience(stable_for=stable_for)
         return wait_for(self, container, Goal(goal), timeout=timeout, patience=patience, progress=progress)
 
     def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
-        """Logs in; the calls that follow use the new session. If the answer has a `challenge` there is none yet: call
-        `complete_login`.
+        """Logs in; the calls that follow use the new session.
+
+        If the response has a `challenge` there is no session yet: call `complete_login`.
         """
         return run(self._connection.login(username, password))
 
@@ -249,26 +260,30 @@ class Client(Nouns[BlockingTransport]):
         recovery_code: str = "",
         new_password: str = "",
     ) -> identity_pb2.CompleteLoginResponse:
-        """Completes a log-in that `login` has answered with a `challenge`, by its `steps`: a code of the user's
-        authenticator, a recovery code, or a new password if the given one was a one-time code. The calls that follow
-        use the new session.
+        """Completes a log-in for which `login` has returned a `challenge`.
+
+        Pass the values for the challenge's `steps`: a code of the user's authenticator, a recovery code, or a new
+        password if the given one was a one-time code. The calls that follow use the new session.
         """
         return run(self._connection.complete_login(username, challenge, code, recovery_code, new_password))
 
     def login_by_code(
         self, login_token: str, state: str, code: str, iss: str = ""
     ) -> identity_pb2.CompleteOidcLoginResponse:
-        """Completes a log-in that `identity.begin_oidc_login` began, with the parameters of the browser's answer."""
+        """Completes a log-in that `identity.begin_oidc_login` began, with the parameters of the browser's redirect."""
         return run(self._connection.login_by_code(_answered(login_token, state, code, iss)))
 
     def login_by_device(self, issuer: str, show: ShowCode) -> identity_pb2.CompleteDeviceLoginResponse:
-        """Logs in by a code that a person types in any browser. `show` is called with it once; then the server is asked
-        until somebody has agreed, has refused, or the code has expired. `issuer` may be empty where there is one."""
+        """Logs in by a code that a person types in any browser.
+
+        It calls `show` once with the code, and then polls the server until the person has approved or denied the
+        log-in, or the code has expired. `issuer` may be empty if the server has only one."""
         return run(self._connection.login_by_device(issuer, show))
 
     def exchange_token(self, workload: Workload) -> identity_pb2.ExchangeTokenResponse:
-        """Exchanges a program's token for a short session, which the calls that follow use. It is not renewed, unlike
-        with `Client(…, workload=…)`."""
+        """Exchanges a program's token for a short session, which the calls that follow use.
+
+        Unlike with `Client(…, workload=…)`, the session is not renewed."""
         return run(self._connection.exchange_token(workload))
 
     def logout(self) -> None:
@@ -289,7 +304,9 @@ class Client(Nouns[BlockingTransport]):
 
 
 class AsyncClient(Nouns[AsyncTransport]):
-    """An asynchronous client, for one event loop. Arguments and errors are those of `Client`.
+    """An asynchronous client, for one event loop.
+
+    Arguments and errors are those of `Client`.
 
     >>> async def deploy() -> str:
     ...     async with AsyncClient(address, username="admin", password=password) as client:
@@ -335,8 +352,9 @@ class AsyncClient(Nouns[AsyncTransport]):
         )
 
     async def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
-        """Logs in; the calls that follow use the new session. If the answer has a `challenge` there is none yet: call
-        `complete_login`.
+        """Logs in; the calls that follow use the new session.
+
+        If the response has a `challenge` there is no session yet: call `complete_login`.
         """
         return await self._connection.login(username, password)
 
@@ -355,7 +373,7 @@ class AsyncClient(Nouns[AsyncTransport]):
     async def login_by_code(
         self, login_token: str, state: str, code: str, iss: str = ""
     ) -> identity_pb2.CompleteOidcLoginResponse:
-        """Completes a log-in that `identity.begin_oidc_login` began, with the parameters of the browser's answer."""
+        """Completes a log-in that `identity.begin_oidc_login` began, with the parameters of the browser's redirect."""
         return await self._connection.login_by_code(_answered(login_token, state, code, iss))
 
     async def login_by_device(self, issuer: str, show: ShowCode) -> identity_pb2.CompleteDeviceLoginResponse:

@@ -2,9 +2,10 @@
 
 A context is a server, a user and a default namespace.
 
-It holds credentials: mode 0600 in a folder 0700, replaced as a whole, so that a reader never sees half of it. Changes
-are made under a lock file next to it (`.lock`), because commands run at the same time: each reads, changes and writes
-while it holds the lock, and only one of them renews a session. JSON, because reading it costs no import.
+The file contains credentials, so it has mode 0600 in a directory with mode 0700. It is replaced as a whole, so that a
+reader never sees half of it. Several commands may run at the same time: each reads, changes and writes the file while
+it holds a lock file next to it (`.lock`), and only one of them renews a session. The format is JSON, because reading
+JSON costs no import.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One way to use one server. `tokens` are those of `pilothouse_client.tokens.Tokens`, as a mapping.
+    """One way to use one server.
 
-    `certificate` (PEM) is the server's own where only itself vouches for it, and `server_name` a name that it is for.
-    `vouched_for`: an authority vouched for the server at the last log-in. `client_certificate_file` and
-    `client_key_file` identify the user if there are no tokens. `device_token` is that of the last log-in; it stays
+    `tokens` are those of `pilothouse_client.tokens.Tokens`, as a mapping.
+
+    `certificate` (PEM) is the server's own certificate if no authority has signed it, and `server_name` is a name in
+    it. `vouched_for`: at the last log-in, an authority had signed the server's certificate. `client_certificate_file`
+    and `client_key_file` identify the user if there are no tokens. `device_token` is that of the last log-in, and stays
     when the session ends. `login_options` are the options of `pilothouse login` at an issuer, such as `--device`, or
-    `--issuer` and its name; empty after a log-in by a password, and if it is not known, as in older files.
+    `--issuer` and its name; it is empty after a log-in by a password, and in older files.
     """
 
     server: str
@@ -52,12 +55,12 @@ class Context:
     login_options: tuple[str, ...] = ()
 
     def showing(self, files: tuple[str, str]) -> Context:
-        """Returns the same, with the files of a certificate and its key, as they are named here."""
+        """Returns this context with the files of a certificate and its key, as absolute paths."""
         certificate, key = (os.path.abspath(each) if each else "" for each in files)
         return replace(self, client_certificate_file=certificate, client_key_file=key)
 
     def trusting(self, known: Context) -> Context:
-        """Returns the same, with the trust in the server of `known`."""
+        """Returns this context with the trust settings of `known` for the server."""
         return replace(
             self,
             certificate=known.certificate,
@@ -67,7 +70,7 @@ class Context:
 
 
 def _context(given: Mapping[str, Any]) -> Context:
-    """Returns a context as the file holds it; fields that a later release added are left out."""
+    """Returns a context from its form in the file; fields that a later release added are left out."""
     context = Context(**{each.name: given[each.name] for each in fields(Context) if each.name in given})
     return replace(context, login_options=tuple(context.login_options))
 
@@ -94,7 +97,7 @@ class Configuration:
         return next((each for each in same if each.certificate or each.vouched_for), None)
 
     def with_trust(self, context: Context) -> Configuration:
-        """Returns the same, with the trust of `context` in all contexts of its server."""
+        """Returns this configuration with the trust settings of `context` in all contexts of its server."""
         changed = {
             name: each.trusting(context)
             for name, each in self.contexts.items()
@@ -108,7 +111,7 @@ class Configuration:
 
 
 def default_path(environment: Mapping[str, str] = os.environ) -> Path:
-    """PILOTHOUSE_CONFIG, or `pilothouse/config.json` in the folder that XDG_CONFIG_HOME names, by default ~/.config."""
+    """Returns the path in PILOTHOUSE_CONFIG, else `pilothouse/config.json` in XDG_CONFIG_HOME (default: ~/.config)."""
     if given := environment.get("PILOTHOUSE_CONFIG"):
         return Path(given)
     base = environment.get("XDG_CONFIG_HOME", "")
@@ -118,13 +121,13 @@ def default_path(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 class ConfigFile:
-    """The file at one path; one that is missing is empty."""
+    """The file at one path; a missing file counts as empty."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> Configuration:
-        """Returns the file's content; ConfigError if it cannot be read or understood."""
+        """Returns the file's content. Raises ConfigError if it cannot be read or parsed."""
         try:
             data = json.loads(self.path.read_text(encoding="utf-8"))
             contexts = {name: _context(context) for name, context in data.get("contexts", {}).items()}
@@ -139,7 +142,7 @@ class ConfigFile:
             ) from error
 
     def change(self, change: Callable[[Configuration], Configuration]) -> Configuration:
-        """Reads, changes and writes while nobody else does."""
+        """Reads, changes and writes the file under its lock."""
         with self.locked():
             changed = change(self.read())
             self._write(changed)
@@ -147,7 +150,9 @@ class ConfigFile:
 
     @contextlib.contextmanager
     def locked(self, suffix: str = ".lock") -> Iterator[None]:
-        """Holds one of the file's locks; waits for the process that holds it. Freed by the system if we are killed."""
+        """Holds one of the file's locks, after waiting for its holder.
+
+        The kernel releases it if this process dies."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = os.open(f"{self.path}{suffix}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -162,7 +167,7 @@ class ConfigFile:
     def _write(self, configuration: Configuration) -> None:
         content = json.dumps(asdict(configuration), indent=2, ensure_ascii=False) + "\n"
         try:
-            # mkstemp makes it 0600; the rename keeps that and is atomic within the folder.
+            # mkstemp creates the file with mode 0600; the rename keeps the mode and is atomic within the directory.
             import tempfile
 
             handle, temporary = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
@@ -180,8 +185,10 @@ class ConfigFile:
 
 
 class FileTokenStore:
-    """The tokens of one context, as a `TokenStore`. Renewal holds a lock of its own, over a call to the server, so
-    that it does not keep commands waiting that only read or change the file."""
+    """The tokens of one context, as a `TokenStore`.
+
+    A renewal holds a separate lock during its call to the server, so that commands which only read or change the file
+    do not wait for it."""
 
     def __init__(self, file: ConfigFile, context: str) -> None:
         self._file = file

@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 
     ShowCode = Callable[[device_login_pb2.BeginDeviceLoginResponse], None]
 
-# Reasons for which a device asks again.
+# Reasons after which a log-in by a device polls again.
 _NOT_YET = ("AUTHORIZATION_PENDING", "SLOW_DOWN")
 
 
 class ServerConnection(Generic[TransportT]):
-    """A transport with credentials and options; the nouns call through it. Cheap to copy with other options."""
+    """A transport with credentials and options; the nouns call through it.
+
+    Cheap to copy with other options."""
 
     def __init__(
         self, transport: TransportT, credentials: Credentials[TransportT], options: CallOptions
@@ -61,9 +63,10 @@ class ServerConnection(Generic[TransportT]):
         return Deadline(self.options.timeout_of(pace))
 
     async def collect(self, method: Method[Request, Response], requests: Requests[Request]) -> Response:
-        """Sends a stream of requests. It is not repeated after a failure: the requests taken from the iterable are
-        gone, and it is unknown which of them the server kept. Its deadline is the `timeout` of the options, if there
-        is one.
+        """Sends a stream of requests.
+
+        It is not repeated after a failure: the requests taken from the iterable are gone, and it is unknown which of
+        them the server stored. Its deadline is the `timeout` of the options, if there is one.
         """
         deadline = Deadline(self.options.timeout)
         tokens = await self.credentials.current(deadline)
@@ -72,8 +75,9 @@ class ServerConnection(Generic[TransportT]):
     async def converse(
         self, method: Method[Request, Response], requests: Requests[Request]
     ) -> AnswerStream[Response]:
-        """Opens a bidirectional stream. It is not repeated after a failure: the requests taken from `requests` are
-        gone.
+        """Opens a bidirectional stream.
+
+        It is not repeated after a failure: the requests taken from `requests` are gone.
         """
         deadline = Deadline(self.options.timeout)
         tokens = await self.credentials.current(deadline)
@@ -91,7 +95,7 @@ class ServerConnection(Generic[TransportT]):
         return await self.transport.stream(method, request, envelope(tokens, deadline)), tokens
 
     async def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
-        """Logs in and keeps the tokens for later calls; a challenge leaves the present tokens as they were."""
+        """Logs in and stores the tokens for later calls; a challenge leaves the current tokens unchanged."""
         from pilothouse.identity.v1 import identity_pb2
         from pilothouse_client.session_calls import LOGIN
 
@@ -105,7 +109,7 @@ class ServerConnection(Generic[TransportT]):
     async def complete_login(
         self, username: str, challenge: str, code: str, recovery_code: str, new_password: str
     ) -> identity_pb2.CompleteLoginResponse:
-        """Answers a challenge, and keeps the tokens as `login`."""
+        """Completes a challenge, and stores the tokens as `login` does."""
         from pilothouse.identity.v1 import second_factor_pb2
         from pilothouse_client.session_calls import COMPLETE
 
@@ -123,7 +127,7 @@ class ServerConnection(Generic[TransportT]):
     async def login_by_code(
         self, request: federation_pb2.CompleteOidcLoginRequest
     ) -> identity_pb2.CompleteOidcLoginResponse:
-        """Completes a log-in by the browser and keeps the tokens."""
+        """Completes a log-in by the browser and stores the tokens."""
         from pilothouse_client.session_calls import COMPLETE_CODE
 
         answer = await self.unary(COMPLETE_CODE, request)
@@ -131,7 +135,7 @@ class ServerConnection(Generic[TransportT]):
         return answer
 
     async def login_by_device(self, issuer: str, show: ShowCode) -> identity_pb2.CompleteDeviceLoginResponse:
-        """Begins a log-in by a code, has it shown, and asks until somebody has agreed; keeps the tokens."""
+        """Begins a log-in by a code, shows the code, polls until a person has approved it, and stores the tokens."""
         from pilothouse.identity.v1 import device_login_pb2
         from pilothouse_client.session_calls import BEGIN_DEVICE, COMPLETE_DEVICE
 
@@ -140,7 +144,7 @@ class ServerConnection(Generic[TransportT]):
         request = device_login_pb2.CompleteDeviceLoginRequest(login_token=begun.login_token)
         pause = begun.interval.ToNanoseconds() / 1e9
         while True:
-            # The server reports when the code has expired, so the loop ends.
+            # The loop ends at the latest when the server reports that the code has expired.
             await self.transport.sleep(max(1.0, pause))
             try:
                 answer = await self.unary(COMPLETE_DEVICE, request)
@@ -153,7 +157,7 @@ class ServerConnection(Generic[TransportT]):
                 return answer
 
     async def exchange_token(self, workload: Workload) -> identity_pb2.ExchangeTokenResponse:
-        """Exchanges a workload's token and keeps the new one for the calls that follow."""
+        """Exchanges a workload's token and stores the new one for the calls that follow."""
         from pilothouse_client.session_calls import EXCHANGE
 
         answer = await self.unary(EXCHANGE, await self.transport.blocking(workload.request))
@@ -161,7 +165,9 @@ class ServerConnection(Generic[TransportT]):
         return answer
 
     async def logout(self) -> None:
-        """Ends the session and forgets it. A session that has ended already is no error."""
+        """Ends the session and drops its tokens.
+
+        A session that has already ended is no error."""
         from pilothouse.identity.v1 import identity_pb2
         from pilothouse_client.session_calls import LOGOUT
 

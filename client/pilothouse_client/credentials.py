@@ -1,12 +1,12 @@
 """The token that calls carry, renewed as needed.
 
-A call that needs a token takes the present one, renewed first if most of its life has passed. UNAUTHENTICATED renews
-once and repeats; if another call has already renewed, its new token is used. Renewal is a refresh, or else a log-in
-if the client was given a password, or an exchange if it is a workload's. A renewal gets the remaining time of the
-call that needs it, and so does the wait for another call that renews.
+A call that needs a token uses the current one, which is renewed first if most of its life has passed. After
+UNAUTHENTICATED, the call renews the token and is repeated once; if another call has already renewed it, the new token
+is used. A renewal is a refresh, or else a log-in if the client has a password, or an exchange if it has a workload. It
+may take the remaining time of the call that needs it, and so may the wait for a renewal by another call.
 
-Each log-in sends the device token of the last one, so that others who guess at the account do not lock it for this
-client.
+Each log-in sends the device token of the last one, so that password guessing elsewhere does not lock the account for
+this client.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pilothouse_client.workloads import Workload
 if TYPE_CHECKING:
     from pilothouse.identity.v1 import identity_pb2
 
-    # The answer to a log-in, directly or after a challenge.
+    # The response to a log-in, directly or after a challenge.
     LoggedIn = identity_pb2.LoginResponse | identity_pb2.CompleteLoginResponse
 
 _ONCE = RetryPolicy(attempts=1)
@@ -36,7 +36,7 @@ _ONCE = RetryPolicy(attempts=1)
 
 @dataclass(frozen=True, slots=True)
 class Password:
-    """A user who can log in again when the session has ended."""
+    """The user name and password for another log-in when the session has ended."""
 
     username: str
     password: str = field(repr=False)
@@ -50,11 +50,13 @@ class DeviceToken:
     username: str = ""
 
     def of(self, username: str) -> str:
-        """Returns the token to send for a user; empty if it is another's. One that was given stands for any user."""
+        """Returns the token to send for a user; empty if it is another user's.
+
+        A token that the caller passed to the client is sent for any user."""
         return self.token if self.username.casefold() in ("", username.casefold()) else ""
 
     def keep(self, answer: LoggedIn, username: str) -> None:
-        """Keeps the token of a log-in. A log-in without one changes nothing."""
+        """Stores the device token of a log-in. A log-in without one changes nothing."""
         if answer.device_token:
             self.token, self.username = answer.device_token, username
 
@@ -78,13 +80,14 @@ class Credentials(Generic[TransportT]):
         self._options = options
         self.device = device or DeviceToken()
         self._lock = transport.lock()
-        # The store's last answer. It is read again under `exclusive`; until then the server rejects an outdated
-        # token.
+        # The tokens as last loaded. A renewal loads them again under `exclusive`; until then the server rejects an
+        # outdated token.
         self._tokens: Tokens | None = None
 
     async def current(self, deadline: Deadline) -> Tokens | None:
-        """Returns the tokens for the next attempt, None if there are none. Logs in the first time, renews when it is
-        due. Raises PilothouseError."""
+        """Returns the tokens for the next attempt, None if there are none.
+
+        Logs in the first time, and renews the tokens when that is due. Raises PilothouseError."""
         if self._tokens is None:
             self._tokens = await self._transport.blocking(self._store.load)
         tokens = self._tokens
@@ -98,7 +101,7 @@ class Credentials(Generic[TransportT]):
         try:
             return await self._renew(tokens, deadline, replace(self._options, retry=_ONCE))
         except UnavailableError:
-            # Early renewal is a courtesy: while the old token lives, it serves.
+            # Early renewal is optional: the old token is still valid.
             return tokens
 
     async def after_rejection(self, rejected: Tokens | None, deadline: Deadline) -> bool:
@@ -108,17 +111,19 @@ class Credentials(Generic[TransportT]):
         return await self._renew(rejected, deadline, self._options) is not None
 
     async def take(self, answer: LoggedIn, username: str) -> None:
-        """Keeps the tokens of a log-in."""
+        """Stores the tokens of a log-in."""
         self.device.keep(answer, username)
         await self._keep(tokens_of(answer))
 
     async def forget(self) -> None:
-        """Drops the tokens and the password or the workload, after a log-out. The device stays known."""
+        """Drops the tokens and the password or the workload, after a log-out.
+
+        The device token is kept."""
         self._password, self._workload = None, None
         await self._keep(None)
 
     async def keep(self, tokens: Tokens) -> None:
-        """Keeps tokens that were got in another way than by a password."""
+        """Stores tokens that did not come from a log-in by a password."""
         await self._keep(tokens)
 
     @property
@@ -187,6 +192,6 @@ class Credentials(Generic[TransportT]):
     async def _public(
         self, method: Method[Request, Response], request: Request, deadline: Deadline, options: CallOptions
     ) -> Response:
-        # A stream's life may be endless: its log-in is a call like any other.
+        # A stream may have no deadline, but its log-in is a call like any other.
         limit = deadline.at_most(options.timeout_of(method.pace(request)))
         return await UnaryCall(self._transport, method, request, options, limit).response()

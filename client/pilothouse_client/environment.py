@@ -21,7 +21,9 @@ _ALL = (SERVER, TOKEN, NAMESPACE, CA_FILE, CLIENT_CERTIFICATE_FILE, CLIENT_KEY_F
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The values of the variables; '' for one that is not set. `token` is an API key or an access token."""
+    """The values of the variables; '' for one that is not set.
+
+    `token` is an API key or an access token."""
 
     server: str = ""
     token: str = field(default="", repr=False)
@@ -40,7 +42,9 @@ class Environment:
 
     @property
     def tls(self) -> Tls | None:
-        """Certificates to trust and to show. Raises ValueError where a file cannot be read, or one is missing."""
+        """The certificates to trust and to present.
+
+        Raises ValueError if a file is missing or cannot be read."""
         if not (self.ca_file or self.client_certificate_file or self.client_key_file):
             return None
         return Tls(

@@ -5,14 +5,14 @@
     ├── UnauthenticatedError     UNAUTHENTICATED      log in again
     ├── PermissionDeniedError    PERMISSION_DENIED    ask for the permission that the message names
     ├── NotFoundError            NOT_FOUND            also for a resource that the caller may not see
-    ├── AlreadyExistsError       ALREADY_EXISTS       take another name
+    ├── AlreadyExistsError       ALREADY_EXISTS       choose another name
     ├── FailedPreconditionError  FAILED_PRECONDITION  change the state first; `metadata` names the current one
     ├── AbortedError             ABORTED              read again, then repeat with the new etag
-    ├── OutOfRangeError          OUT_OF_RANGE         a watch token is too old: begin a new watch
+    ├── OutOfRangeError          OUT_OF_RANGE         a watch token is too old: start a new watch
     ├── ResourceExhaustedError   RESOURCE_EXHAUSTED   quota, rate or slow reader; `retry_delay` if waiting helps
-    ├── UnavailableError         UNAVAILABLE          database, cluster or server away: try again later
+    ├── UnavailableError         UNAVAILABLE          database, cluster or server down: try again later
     ├── DeadlineExceededError    DEADLINE_EXCEEDED    the outcome is unknown; repeat with the same request_id
-    ├── CancelledError           CANCELLED            cancelled by the caller, or by a server that stops
+    ├── CancelledError           CANCELLED            cancelled by the caller, or by a server that shuts down
     └── InternalError            every other code     a fault; report `operation_id`
 
 The server sends `google.rpc.Status` in the trailing metadata: ErrorInfo carries the reason and its values,
@@ -34,8 +34,9 @@ OPERATION_METADATA_KEY = "pilothouse-operation-id"
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One field of a request that breaks a rule: its path, such as `container.image`, the rule in words, and
-    its name.
+    """One field of a request that breaks a rule.
+
+    It has the field's path, such as `container.image`, a description of the rule, and the rule's name.
 
     >>> try:
     ...     client.containers.create(container=Container(namespace=namespace, name="No Name", image="nginx"))
@@ -58,10 +59,10 @@ class PilothouseError(Exception):
     the UPPER_SNAKE word for a failed handshake between client and server, such as TLS_REQUIRED or CERTIFICATE_CHANGED
     (`pilothouse_client.handshake`); empty otherwise.
 
-    A call is sent again while that helps; two attributes hold for all its attempts. `never_sent` is True only if
-    surely none of them reached the server, so that any call can be repeated safely. `request_id` is the one that a
-    mutation was sent with (empty for any other call): a repetition with the same id is executed once at most, and
-    returns the first answer.
+    The client repeats a failed call while that may help; two attributes describe all its attempts. `never_sent` is
+    True only if it is certain that no attempt reached the server: any call can then be repeated safely. `request_id`
+    is the id that a mutation was sent with (empty for any other call). The server executes calls with the same id at
+    most once, and returns the first response to the later ones.
 
     >>> try:
     ...     client.containers.get(namespace=namespace, name="nobody")
@@ -105,9 +106,10 @@ class PilothouseError(Exception):
     def message_and_violations(self) -> tuple[str, tuple[FieldViolation, ...]]:
         """The message, and the violations that it does not name.
 
-        The server sums its violations up by the first of them and a count, and a cluster's words hold the rules
-        that it names: side by side, the same sentences would stand there twice. A sum of several gives way to them:
-        the message is then empty.
+        The server's message names the first violation and the number of violations, and a cluster's message contains
+        the rules that it names. Next to the violations, such a message would repeat them. So violations that the
+        message contains are left out, and a message that summarizes several violations is replaced by them: it is
+        then returned empty.
         """
         if not self.violations:
             return self.message, ()
@@ -118,8 +120,9 @@ class PilothouseError(Exception):
 
     @property
     def from_server(self) -> bool:
-        """Whether the server itself answered so; otherwise gRPC or a proxy did, and the server may never have
-        seen the call."""
+        """Whether the server itself returned the error.
+
+        Otherwise gRPC or a proxy made it, and the server may never have received the call."""
         return bool(self.reason)
 
 
@@ -194,7 +197,7 @@ class AbortedError(PilothouseError):
 
 
 class OutOfRangeError(PilothouseError):
-    """OUT_OF_RANGE. Watches of the client begin again by themselves, with `ChangeKind.RESTARTED`.
+    """OUT_OF_RANGE. The client restarts its watches by itself, with `ChangeKind.RESTARTED`.
 
     >>> raise error_of(grpc.StatusCode.OUT_OF_RANGE, "the token is older than the stored events")
     Traceback (most recent call last):
@@ -236,7 +239,7 @@ class DeadlineExceededError(PilothouseError):
 
 
 class CancelledError(PilothouseError):
-    """CANCELLED. `by_peer` is False where the caller has cancelled the call or closed the client.
+    """CANCELLED. `by_peer` is False if the caller has cancelled the call or closed the client.
 
     >>> with Client(address, username="admin", password=password) as short:
     ...     changes = short.containers.watch(namespace=namespace)
@@ -274,14 +277,12 @@ _CLASS_OF_CODE: Mapping[grpc.StatusCode, type[PilothouseError]] = {
 
 
 def error_of(code: grpc.StatusCode, message: str, **details: Any) -> PilothouseError:
-    """Returns the error of the class that stands for `code`; `details` as PilothouseError takes them."""
+    """Returns an error of the class for `code`; `details` are keyword arguments of PilothouseError."""
     return _CLASS_OF_CODE.get(code, InternalError)(code, message, **details)
 
 
 class FailedCall(Protocol):
-    """The attributes of a failed call of either gRPC interface; both `grpc.Call` and `grpc.aio.AioRpcError` have
-    them.
-    """
+    """The attributes that `grpc.Call` and `grpc.aio.AioRpcError` share."""
 
     def code(self) -> grpc.StatusCode: ...
     def details(self) -> str | None: ...
@@ -291,7 +292,7 @@ class FailedCall(Protocol):
 def from_failed_call(call: FailedCall, address: str) -> PilothouseError:
     """Returns the error of a failed call to the server at `address`.
 
-    Details that cannot be read are left out: the code and the message still stand."""
+    Details that cannot be decoded are left out; the error keeps its code and message."""
     details: dict[str, Any] = {}
     for key, value in call.trailing_metadata() or ():
         if key == STATUS_METADATA_KEY:
@@ -303,7 +304,7 @@ def from_failed_call(call: FailedCall, address: str) -> PilothouseError:
         unanswered = _unanswered(message, address)
         if unanswered:
             return error_of(call.code(), unanswered, **details, never_sent=True)
-    # gRPC has its own words for the end of the time, such as "Stream removed (Deadline Exceeded)".
+    # gRPC has several texts for an expired deadline, such as "Stream removed (Deadline Exceeded)".
     if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED and "Deadline Exceeded" in message:
         message = "the deadline of the call has passed"
     error = error_of(call.code(), message, **details)
@@ -317,10 +318,9 @@ _NO_CONNECTION = ("failed to connect to all addresses", "connections to all back
 
 
 def _unanswered(words: str, address: str) -> str:
-    """Returns the message where no connection could be made, empty if one was. Only gRPC's text distinguishes the
-    two.
+    """Returns the message if no connection could be made, empty if one was made.
 
-    Why, where somebody listens there after all, is found by `handshake.find_problem`.
+    Only gRPC's text distinguishes the two cases. If a server listens there, `handshake.find_problem` finds the cause.
     """
     if words.startswith(("DNS resolution failed", "errors resolving ")):
         return f"no server responds at {address}: the name cannot be resolved"
@@ -328,7 +328,7 @@ def _unanswered(words: str, address: str) -> str:
 
 
 def _decode_status(value: bytes) -> dict[str, Any]:
-    # Only a failed call needs these, and importing them takes as long as a call.
+    # Only a failed call needs these modules, and importing them takes as long as a call.
     from google.protobuf.message import DecodeError
     from google.rpc import error_details_pb2, status_pb2
 

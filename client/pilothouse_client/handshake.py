@@ -1,9 +1,9 @@
 """Finds out by a handshake of its own why a client and a server cannot communicate.
 
-If no connection can be made, gRPC reports that by a text that changes with its releases, and that is about its own
-internals. So the client checks for itself, once, by the standard library's `ssl`: whether any server listens, whether
-it speaks TLS or plain text, and the fault of the certificate. Only certain findings are reported. No token is sent.
-The client's own certificate is shown only to a server with a good certificate that asks for one.
+If no connection can be made, gRPC reports a text that changes with its releases and that describes its own internals.
+So the client checks once, with the standard library's `ssl`, whether any server listens, whether it speaks TLS or plain
+text, and whether its certificate has a fault. Only certain findings are reported. The client sends no token, and
+presents its own certificate only to a server that has a valid certificate and asks for one.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ CLIENT_CERTIFICATE_NEEDED, CLIENT_CERTIFICATE_REFUSED = (
     "CLIENT_CERTIFICATE_REFUSED",
 )
 
-# OpenSSL's numbers of what is wrong, which are part of its interface.
+# OpenSSL's verification error codes, which are part of its interface.
 _SELF_SIGNED = 18
 _UNKNOWN = (2, 19, 20, 21)
 _NOT_YET, _EXPIRED = 9, 10
 _NAMES = (62, 64)
-# The first bytes of an HTTP/2 client; a server of plain text answers by a frame of kind 4.
+# The first bytes that an HTTP/2 client sends; a plain-text HTTP/2 server replies with a frame of type 4 (SETTINGS).
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-# Its head has nine bytes.
+# The type of a SETTINGS frame, the offset of the type in the frame's header, and the length of the header.
 _SETTINGS, _KIND, _FRAME = 4, 3, 9
 _GRPC_ROOTS = "_cython/_credentials/roots.pem"
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "all_proxy")
@@ -57,8 +57,10 @@ class HandshakeFinding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """The certificate that a server shows. `self_signed`: nobody but itself vouches for it; `trusted`: an authority
-    that is known here does, for this address."""
+    """The certificate that a server presents.
+
+    `self_signed`: no authority has signed it. `trusted`: an authority that the client trusts has signed it for this
+    address."""
 
     der: bytes
     trusted: bool
@@ -66,7 +68,7 @@ class Shown:
 
     @property
     def pem(self) -> str:
-        """The same as text."""
+        """The certificate as PEM text."""
         return ssl.DER_cert_to_PEM_cert(self.der)
 
     @property
@@ -76,7 +78,9 @@ class Shown:
 
 
 def fingerprint_of(certificate: bytes | str) -> str:
-    """Returns the fingerprint of a certificate: DER, or PEM as text. ValueError if it is not a certificate."""
+    """Returns the fingerprint of a certificate (DER, or PEM as text).
+
+    Raises ValueError if it is not a certificate."""
     der = certificate if isinstance(certificate, bytes) else ssl.PEM_cert_to_DER_cert(certificate)
     digest = hashlib.sha256(der).hexdigest().upper()
     return "SHA256:" + ":".join(digest[at : at + 2] for at in range(0, len(digest), 2))
@@ -105,7 +109,7 @@ def shown_by(address: str, tls: Tls, seconds: float = SECONDS) -> Shown | None:
     if der is None:
         return None
     code = _refusal(address, tls, seconds)
-    # A server that asks for a certificate has shown a good one of its own.
+    # A server that asks for a certificate has already presented a trusted one of its own.
     return Shown(der, trusted=code in (None, _ASKED), self_signed=code == _SELF_SIGNED)
 
 
@@ -118,7 +122,9 @@ def name_in(certificate: str, address: str, seconds: float = SECONDS) -> str:
 
 
 def find_problem(target: Target, seconds: float = SECONDS) -> HandshakeFinding | None:
-    """Returns why no connection to a target's servers is made; None if that is uncertain, as when nobody listens.
+    """Returns why no connection to a target's servers is made.
+
+    None if that is uncertain or no server listens.
 
     `seconds` bound each of at most four connections to each server.
     """
@@ -135,7 +141,7 @@ def find_problem(target: Target, seconds: float = SECONDS) -> HandshakeFinding |
 
 
 def _by_proxy(target: Target) -> bool:
-    """Whether another way than ours leads there: by a proxy, or a socket of this machine."""
+    """Returns whether gRPC connects by a proxy or a Unix socket, which this module does not check."""
     if target.address.startswith("unix:"):
         return True
     proxies = any(os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXIES)
@@ -215,14 +221,16 @@ def _of_certificate(code: int, address: str, tls: Tls, seconds: float) -> Handsh
     )
 
 
-# Numbers of our own; OpenSSL's are not negative.
+# This module's own codes; OpenSSL's codes are not negative.
 _NO_TLS, _NO_HTTP2, _ASKED = -1, -2, -3
 # The server's alert for a client without a certificate, after a handshake that the client considers complete.
 _REQUIRED = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
 
 
 def _refusal(address: str, tls: Tls, seconds: float) -> int | None:
-    """Why a handshake fails; None where it succeeds. OSError where nobody listens."""
+    """Returns the code of a failed handshake; None if it succeeds.
+
+    Raises OSError if no server listens."""
     context = _context(_roots(tls))
     name = tls.server_name or split(address)[0]
     opened = _connect_for_tls(address, context, name, seconds)
@@ -253,10 +261,10 @@ def _is_asked(made: ssl.SSLSocket) -> bool:
 
 
 def _refuses_own(address: str, tls: Tls, seconds: float) -> bool:
-    """Whether a server that asks for a certificate ends a connection that shows the client's own.
+    """Returns whether a server that asks for a certificate closes a connection that presents the client's own.
 
-    gRPC is asked, as the standard library reads keys from files only. It gives the attempt longer than the wait here:
-    a failure is the server's doing, and a slow server is not reported.
+    The check uses gRPC, because the standard library reads keys from files only. gRPC's timeout for the attempt is
+    longer than the wait here: so a failure comes from the server, and a slow server is not reported.
     """
     seen: SimpleQueue[bool] = SimpleQueue()
 
@@ -293,7 +301,7 @@ def _names(address: str, roots: str | None, seconds: float) -> Sequence[str]:
 
 
 def _context(roots: str | None) -> ssl.SSLContext:
-    """Checks as gRPC does: not as strictly as newer releases of Python."""
+    """Returns a context that verifies as gRPC does: less strictly than newer releases of Python."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["h2"])
     if roots is None:
@@ -313,7 +321,7 @@ def _unchecked() -> ssl.SSLContext:
 
 
 def _roots(tls: Tls) -> str | None:
-    """The authorities that gRPC asks: those given, those of its environment, or its own list."""
+    """Returns the authorities that gRPC trusts: the given ones, those of its environment, or its own list."""
     if tls.root_certificates is not None:
         return tls.root_certificates.decode("ascii")
     if path := os.environ.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"):
@@ -328,9 +336,11 @@ def _connect(address: str, seconds: float) -> socket.socket:
 
 
 def _connect_for_tls(address: str, context: ssl.SSLContext, name: str, seconds: float) -> ssl.SSLSocket:
-    """A connected socket before its handshake. OSError where nobody listens.
+    """Returns a connected socket before its handshake.
 
-    It is wrapped before it connects: `wrap_socket` leaks a connected socket that its peer has reset already.
+    Raises OSError if no server listens.
+
+    The socket is wrapped before it connects: `wrap_socket` leaks a connected socket that its peer has already reset.
     """
     host, port = split(address)
     failure = OSError(f"{host} has no address")
@@ -350,7 +360,9 @@ def _connect_for_tls(address: str, context: ssl.SSLContext, name: str, seconds: 
 
 
 def _handshake(address: str, context: ssl.SSLContext, name: str, seconds: float) -> ssl.SSLSocket:
-    """A socket after its handshake. OSError where nobody listens, or it fails."""
+    """Returns a socket after its handshake.
+
+    Raises OSError if no server listens or the handshake fails."""
     made = _connect_for_tls(address, context, name, seconds)
     try:
         made.do_handshake()
@@ -360,12 +372,14 @@ def _handshake(address: str, context: ssl.SSLContext, name: str, seconds: float)
     return made
 
 
-# The answers of a server of plain text to an HTTP/2 client: none, HTTP/2, or another one.
+# The replies of a plain-text server to an HTTP/2 client: none, HTTP/2, or another protocol.
 _SILENCE, _HTTP2, _OTHER = "", "HTTP/2", "another protocol"
 
 
 def _answer(address: str, seconds: float) -> str:
-    """Returns the answer at an address that is called in plain text. OSError if no server listens any more."""
+    """Returns the reply of a server that is called in plain text.
+
+    Raises OSError if no server listens any more."""
     with _connect(address, seconds) as opened:
         opened.sendall(_HELLO)
         answer = opened.recv(_FRAME)

@@ -5,8 +5,8 @@
         shop.wait_for(lambda all_of_them: len(all_of_them) == 3, timeout=30)
 
 The watch runs in a thread (`WatchInformer`), or in a task (`AsyncWatchInformer`), and continues by itself after cuts.
-The copy is whole from the first SYNCED on; when the watch begins again, resources that are no more are removed with its
-next SYNCED.
+The copy is complete from the first SYNCED on. When the watch restarts, resources that no longer exist are removed at
+its next SYNCED.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pilothouse_client.errors import PilothouseError
 from pilothouse_client.streams import Change, ChangeKind
 
 Resource = TypeVar("Resource")
-# By their names; those of several namespaces by `namespace/name`.
+# Resources by name, or by `namespace/name` if they are of several namespaces.
 Resources = Mapping[str, Resource]
 Condition = Callable[[Resources[Resource]], bool]
 _SECONDS = 60.0
@@ -51,7 +51,7 @@ class _Copy(Generic[Resource]):
         elif change.kind is ChangeKind.DELETED:
             self._resources = {k: v for k, v in self._resources.items() if k != _key(change.resource)}
         elif change.kind is not ChangeKind.BOOKMARK:
-            # A new mapping, so that readers never see one change under their hands.
+            # A new mapping, so that a mapping which a caller has read never changes.
             self._resources = {**self._resources, _key(change.resource): change.resource}
             if self._seen is not None:
                 self._seen.add(_key(change.resource))
@@ -62,7 +62,9 @@ class _Copy(Generic[Resource]):
         return self._resources
 
     def get(self, name: str, namespace: str = "") -> Resource | None:
-        """Returns a resource; None if it is not there. The namespace may be left out if only one has the name."""
+        """Returns a resource; None if it is not there.
+
+        The namespace may be left out if only one has the name."""
         if namespace:
             return self._resources.get(f"{namespace}/{name}")
         found = [each for key, each in self._resources.items() if key.rpartition("/")[2] == name]
@@ -80,10 +82,11 @@ def _key(resource: Any) -> str:
 
 
 class WatchInformer(Generic[Resource]):
-    """The copy of a blocking client's watch. `watch` begins it; `on_change` gets each change, in the thread that reads.
+    """The copy of a blocking client's watch.
 
-    Entering waits until the copy is whole, for `timeout` seconds at most. Reading after the watch has ended for good
-    raises its PilothouseError.
+    `watch` opens the watch; `on_change` is called with each change, in the thread that reads. Entering the context
+    waits at most `timeout` seconds until the copy is complete. After the watch has failed for good, reads raise its
+    PilothouseError.
 
     >>> with WatchInformer[Container](lambda: client.containers.watch(namespace=namespace)) as copy:
     ...     web = client.containers.create(
@@ -143,7 +146,9 @@ class WatchInformer(Generic[Resource]):
             return self._copy.by_name()
 
     def wait_for(self, condition: Condition[Resource], *, timeout: float = _SECONDS) -> dict[str, Resource]:
-        """Waits until a condition on all resources holds; returns them. Raises TimeoutError."""
+        """Waits until a condition on all resources holds; returns them.
+
+        Raises TimeoutError."""
         return self._until(lambda: condition(self._copy.by_name()), timeout)
 
     def _until(self, condition: Callable[[], bool], timeout: float) -> dict[str, Resource]:
@@ -230,7 +235,9 @@ class AsyncWatchInformer(Generic[Resource]):
     async def wait_for(
         self, condition: Condition[Resource], *, timeout: float = _SECONDS
     ) -> dict[str, Resource]:
-        """Waits until a condition on all resources holds; returns them. Raises TimeoutError."""
+        """Waits until a condition on all resources holds; returns them.
+
+        Raises TimeoutError."""
         return await self._until(lambda: condition(self._copy.by_name()), timeout)
 
     async def _until(self, condition: Callable[[], bool], timeout: float) -> dict[str, Resource]:

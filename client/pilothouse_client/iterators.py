@@ -1,6 +1,6 @@
 """The results of lists and streams: an iterator for the blocking client, an asynchronous one for the other.
 
-Both are thin: the source behind them is shared, has `next` and `close`, and ends with StopAsyncIteration.
+Both are thin wrappers around the same source, which has `next` and `close` and ends with StopAsyncIteration.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NextItem = TypeVar("NextItem", covariant=True)
 
 
 class ItemSource(Protocol[NextItem]):
-    """Where the items come from; ends with StopAsyncIteration."""
+    """The source of the items; ends with StopAsyncIteration."""
 
     async def next(self) -> NextItem: ...
 
@@ -27,15 +27,16 @@ class ItemSource(Protocol[NextItem]):
 
 
 class ResumableSource(ItemSource[NextItem], Protocol[NextItem]):
-    """One that can be taken up again elsewhere."""
+    """A source that another watch can resume from its token."""
 
     @property
     def resume_token(self) -> str: ...
 
 
 class BlockingStream(Iterator[Item]):
-    """Iterates over the answers of a stream; close it, or use it in a `with`, to end the call. `close` may
-    come from another thread: the iteration then ends."""
+    """Iterates over the responses of a stream; close it, or use it in a `with`, to end the call.
+
+    Another thread may call `close`: the iteration then ends."""
 
     def __init__(self, source: ItemSource[Item]) -> None:
         self._source = source
@@ -59,7 +60,7 @@ class BlockingStream(Iterator[Item]):
 
 
 class AsyncStream(AsyncIterator[Item]):
-    """Iterates over the answers of a stream; close it, or use it in an `async with`, to end the call."""
+    """Iterates over the responses of a stream; close it, or use it in an `async with`, to end the call."""
 
     def __init__(self, source: ItemSource[Item]) -> None:
         self._source = source
@@ -91,7 +92,9 @@ class BlockingWatch(BlockingStream[Item]):
 
     @property
     def resume_token(self) -> str:
-        """The token from which another watch continues after the last change; empty before SYNCED."""
+        """The token from which another watch continues after the last change.
+
+        Empty before SYNCED."""
         return self._resumable.resume_token
 
 
@@ -104,7 +107,9 @@ class AsyncWatch(AsyncStream[Item]):
 
     @property
     def resume_token(self) -> str:
-        """The token from which another watch continues after the last change; empty before SYNCED."""
+        """The token from which another watch continues after the last change.
+
+        Empty before SYNCED."""
         return self._resumable.resume_token
 
 
@@ -136,7 +141,9 @@ class PageReader(Generic[TransportT, Request, Response, Item]):
         return response
 
     async def next(self) -> Item:
-        """Returns the next item; a page may be empty and yet not the last. Raises as `next_page`."""
+        """Returns the next item; a page may be empty and yet not the last.
+
+        Raises as `next_page`."""
         while not self._items:
             self._items.extend(self._items_of(await self.next_page()))
         return self._items.popleft()
@@ -159,24 +166,24 @@ class _Whole(Generic[Response]):
 
 
 class BlockingPager(BlockingStream[Item], Generic[Response, Item]):
-    """Iterates over the items of all pages; `pages()` over the answers instead."""
+    """Iterates over the items of all pages; `pages()` iterates over the responses instead."""
 
     def __init__(self, reader: PageReader[Any, Any, Response, Item]) -> None:
         super().__init__(reader)
         self._reader = reader
 
     def pages(self) -> BlockingStream[Response]:
-        """Returns an iterator over the answers, a page each."""
+        """Returns an iterator over the responses, one for each page."""
         return BlockingStream(_Whole(self._reader))
 
 
 class AsyncPager(AsyncStream[Item], Generic[Response, Item]):
-    """Iterates over the items of all pages; `pages()` over the answers instead."""
+    """Iterates over the items of all pages; `pages()` iterates over the responses instead."""
 
     def __init__(self, reader: PageReader[Any, Any, Response, Item]) -> None:
         super().__init__(reader)
         self._reader = reader
 
     def pages(self) -> AsyncStream[Response]:
-        """Returns an iterator over the answers, a page each."""
+        """Returns an iterator over the responses, one for each page."""
         return AsyncStream(_Whole(self._reader))

@@ -1,8 +1,8 @@
 """The facts about each RPC, read from the service descriptors.
 
-Every RPC has a request message of its own, so the request's class alone names the RPC. From its declarations
-(`pilothouse.options.v1`) and its fields follows how to call it: whether it needs a token, may be repeated,
-carries a `request_id`, and how long it may take. Nothing of this is written by hand for one RPC.
+Every RPC has a request message of its own, so the request's class alone names the RPC. Its declarations
+(`pilothouse.options.v1`) and its fields determine how to call it: whether it needs a token, may be repeated and carries
+a `request_id`, and how long it may take. None of this is written by hand for a single RPC.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Response = TypeVar("Response", bound="Message")
 
 
 class Pace(enum.Enum):
-    """How long a call may take by default; `CallOptions.deadlines` holds the seconds."""
+    """How long a call may take by default; `CallOptions.deadlines` has the seconds."""
 
     READ = "read"
     MUTATION = "mutation"
@@ -48,7 +48,9 @@ class Method(Generic[Request, Response]):
         return self.path.rpartition("/")[2]
 
     def pace(self, request: Request) -> Pace:
-        """Returns how long a call may take. `validate_only` waits for a cluster, which may be slow."""
+        """Returns how long a call may take.
+
+        `validate_only` waits for a cluster, which may be slow."""
         if self.has_validate_only and getattr(request, "validate_only", False):
             return Pace.CLUSTER
         return Pace.READ if self.read_only else Pace.MUTATION
@@ -58,7 +60,7 @@ class Method(Generic[Request, Response]):
         return str(getattr(request, "request_id", "")) if self.has_request_id else ""
 
     def prepared(self, request: Request) -> Request:
-        """Returns a copy ready to be sent, as often as need be: a mutation without `request_id` gets a new UUID."""
+        """Returns a copy that may be sent repeatedly: a mutation without `request_id` gets a new UUID."""
         prepared = self.request()
         prepared.CopyFrom(request)
         if self.has_request_id and not getattr(prepared, "request_id", ""):
@@ -69,7 +71,7 @@ class Method(Generic[Request, Response]):
 
 
 def _services_beside(file: Any) -> list[Any]:  # FileDescriptor has two types, one an implementation's
-    """Returns the services of a file; without any, that of its noun (`pilothouse.<noun>.v1`), which imports it."""
+    """Returns the services of a file; if it has none, that of its noun (`pilothouse.<noun>.v1`), which imports it."""
     if file.services_by_name:
         return list(file.services_by_name.values())
     noun = "".join(file.package.split(".")[-2:-1]).capitalize()
@@ -95,8 +97,9 @@ def _services(file: Any) -> list[Any]:
 
 
 def method_of(request: type[Request], response: type[Response]) -> Method[Request, Response]:
-    """Returns the RPC that takes `request`. Raises TypeError if there is none, or if its response is another than
-    `response`."""
+    """Returns the RPC that takes `request`.
+
+    Raises TypeError if there is none, or if it does not return `response`."""
     descriptor = _descriptor(request)
     if descriptor.output_type.full_name != response.DESCRIPTOR.full_name:
         raise TypeError(f"{descriptor.full_name} answers {descriptor.output_type.full_name}")
@@ -108,8 +111,8 @@ def method_of(request: type[Request], response: type[Response]) -> Method[Reques
         request=request,
         response=response,
         public=rule.access == options_pb2.ACCESS_PUBLIC,
-        # A public call changes at most a session. Logging in twice leaves a spare one; a refresh token or a challenge
-        # however works once.
+        # A public call changes at most a session. Logging in twice leaves a spare session, but a refresh token or a
+        # challenge works only once.
         repeatable=rule.audit == options_pb2.AUDIT_LEVEL_READ
         or has_request_id
         or (rule.access == options_pb2.ACCESS_PUBLIC and not {"refresh_token", "challenge"} & set(fields)),

@@ -1,4 +1,4 @@
-"""Names of the values of enums, without the prefix that protobuf asks for."""
+"""Names of the values of enums, without the prefix that protobuf's style requires."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def labels_of(descriptor: EnumDescriptor) -> Mapping[int, str]:
 
 
 def enum_label(message: Any, field: str) -> str:
-    """Returns the value of a message's enum field as people read it, such as `RUNNING`; an unknown number as it is.
+    """Returns the value of a message's enum field by name, such as `RUNNING`; an unknown number as it is.
 
     In Python a field of an enum is a number: `enum_label(container, "status")` is its name, without the prefix.
 

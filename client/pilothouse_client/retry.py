@@ -1,13 +1,15 @@
 """When and after how long a call that failed is sent again.
 
-Capped exponential backoff with full jitter, so that clients which failed together do not come back together. Three
-failures are worth repeating: UNAVAILABLE (the server, its database or the connection is away), RESOURCE_EXHAUSTED
-with a RetryInfo, and CANCELLED that neither the caller nor the deadline caused: a server that stops cancels calls
-which arrive in its last moment. A call whose repetition could do harm is repeated only if the attempt surely had no
-effect. It continues to the call's deadline, so that a call outlasts a restart of the server; the last waits are
-shortened so that an attempt fits behind them. That a *cluster* is away is the server's answer, though, and may stay
-so for days: a few attempts find a server that reaches it, where there is one, and none are made where the servers
-know that it is away.
+The client uses capped exponential backoff with full jitter, so that clients which failed together do not retry
+together. It retries three failures: UNAVAILABLE (the server, its database or the connection is down),
+RESOURCE_EXHAUSTED with a RetryInfo, and CANCELLED that neither the caller nor the deadline caused: a server that shuts
+down cancels calls that arrive in its last moment. If a repetition could do harm, the call is repeated only if it is
+certain that the failed attempt had no effect. Retries continue until the call's deadline, so that a call outlasts a
+restart of the server; the last waits are shortened so that another attempt fits after them.
+
+An unavailable *cluster* is different: the server reports it, and it may stay unavailable for days. A few attempts
+suffice to find a server that reaches the cluster, if there is one. If the servers know that the cluster is away, the
+call is not retried.
 """
 
 from __future__ import annotations
@@ -20,9 +22,9 @@ import grpc
 
 from pilothouse_client.errors import CancelledError, PilothouseError
 
-# Seconds that a wait leaves for the attempt behind it, if so many are left.
+# Seconds that a wait leaves for the attempt after it, if that many are left.
 SECONDS_FOR_AN_ATTEMPT = 1.0
-# So often a call is sent that waits for a cluster which is away, by the reasons of that answer.
+# The greatest number of attempts of a call that fails with one of the reasons below, because its cluster is away.
 ATTEMPTS_AT_A_CLUSTER = 3
 _CLUSTER_AWAY = frozenset({"CLUSTER_UNAVAILABLE", "CLUSTER_UNREACHABLE"})
 
@@ -36,9 +38,11 @@ def _random_unit() -> float:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """`attempts` is the greatest number of attempts, the first one included: 1 switches retries off, None leaves the
-    deadline as the only limit. Delays are seconds. `watch_patience` is how many seconds a watch is retried without a
-    single answer before it raises.
+    """How often and after which delays a call is retried. Delays are in seconds.
+
+    `attempts` is the greatest number of attempts, the first one included: 1 switches retries off, None leaves the
+    deadline as the only limit. `watch_patience` is how many seconds a watch is retried without a single response before
+    it raises.
 
     >>> with Client(address, token=token, retry=RetryPolicy(attempts=1)) as impatient:
     ...     impatient.identity.who_am_i().user.username
@@ -73,21 +77,22 @@ class RetryPolicy:
         return ceiling * (0.1 + 0.9 * random_unit())
 
     def exhausted(self, failures: int) -> bool:
-        """Returns whether there were as many attempts as there may be."""
+        """Returns whether all attempts are used up."""
         return self.attempts is not None and failures >= self.attempts
 
     def delay_before_retry(
         self, error: PilothouseError, *, repeatable: bool, failures: int, left: float | None = None
     ) -> float | None:
-        """Returns the seconds to wait before the call is sent again, or None if it must not be. `left` is how many
-        are left of its time; None: no limit."""
+        """Returns the seconds to wait before the call is sent again, or None if it must not be.
+
+        `left` is the number of seconds until the call's deadline; None: no limit."""
         if self.exhausted(failures) or (
             error.reason in _CLUSTER_AWAY
             and (error.metadata.get("away") or failures >= ATTEMPTS_AT_A_CLUSTER)
         ):
             return None
         if error.connection_problem:
-            # Another attempt does not improve a certificate.
+            # Another attempt does not repair a certificate.
             return None
         delay = self.backoff(failures)
         if isinstance(error, CancelledError) and error.by_peer and repeatable:
@@ -96,8 +101,8 @@ class RetryPolicy:
             least = error.retry_delay or 0.0
             delay = max(least, delay)
         elif error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and error.retry_delay is not None:
-            # Refused before anything was done: safe for every call. The jitter comes on top of what was
-            # asked.
+            # The server refused the call before it did anything, so every call may be repeated. The jitter is added
+            # to the delay that the server requested.
             least = error.retry_delay
             delay += least
         else:
@@ -105,9 +110,9 @@ class RetryPolicy:
         return delay if left is None else self.fitting(delay, least, left)
 
     def fitting(self, delay: float, least: float, left: float) -> float | None:
-        """Returns `delay`, or so much less that an attempt fits into the seconds `left`.
+        """Returns `delay`, shortened if necessary so that an attempt fits into the `left` seconds.
 
-        None if that would be less than `least`, or than the first delay of all."""
+        None if the shortened delay would not exceed `least` or `initial_delay`."""
         room = left - min(SECONDS_FOR_AN_ATTEMPT, left / 2)
         if delay <= room:
             return delay
@@ -118,8 +123,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """Seconds a call may take with all its retries, by kind: a read, a mutation, one that waits for a
-    cluster.
+    """Seconds a call may take with all its retries: a read, a mutation, a call that waits for a cluster.
 
     >>> with Client(address, token=token, deadlines=Deadlines(read=60.0)) as patient:
     ...     patient.identity.who_am_i().user.username
@@ -136,7 +140,7 @@ DEFAULT_DEADLINES = Deadlines()
 
 
 class Deadline:
-    """The end of the time given; None seconds are endless."""
+    """The time by which a call must have ended; None seconds mean no limit."""
 
     def __init__(self, seconds: float | None) -> None:
         self._end = None if seconds is None else time.monotonic() + seconds

@@ -3,9 +3,9 @@
     class Containers(Noun[TransportT]):
         get = Unary(pb.GetContainerRequest, pb.GetContainerResponse, lambda answer: answer.container)
 
-Reading `client.containers.get` returns a function whose keyword arguments are the fields of the request,
-typed by the generated stubs (their constructor lends its signature), and that blocks or must be awaited as
-the client does. Each also has `send(request)`, which takes a message and returns the response as it is.
+Reading `client.containers.get` returns a function. Its keyword arguments are the fields of the request, typed by the
+signature of the generated stub's constructor. The blocking client's function blocks; the asynchronous client's must be
+awaited. Each function also has `send(request)`, which takes a message and returns the whole response.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ class _Declaration(Generic[Fields, Request, Response]):
 
     @property
     def method(self) -> Method[Request, Response]:
-        """The RPC that is declared, as its descriptor has it."""
+        """The declared RPC, from its descriptor."""
         return self._method
 
 
 class Unary(_Declaration[Fields, Request, Response], Generic[Fields, Request, Response, Out]):
-    """One request, one answer, of which `result` takes the part that matters."""
+    """One request, one response; `result` extracts the part of the response that the call returns."""
 
     def __init__(
         self, make: Callable[Fields, Request], response: type[Response], result: Callable[[Response], Out]
@@ -134,8 +134,9 @@ class AsyncCall(
 
 
 class Pages(_Declaration[Fields, Request, Response], Generic[Fields, Request, Response, Item]):
-    """A list in pages: iterates over the items of all of them. `page_token` is the beginning, `page_size` the number
-    of items fetched at a time.
+    """A list in pages: iterates over the items of all pages.
+
+    It begins at `page_token`; `page_size` is the number of items fetched at a time.
     """
 
     def __init__(
@@ -208,8 +209,10 @@ class Watch(_Declaration[Fields, Request, Response], Generic[Fields, Request, Re
 
 
 class Stream(_Declaration[Fields, Request, Response]):
-    """A stream of answers. An `endless` one is opened again after a cut; a `resuming` one continues after a cut by
-    its answers' tokens; for any other one a cut is an error.
+    """A stream of responses.
+
+    After a cut, an `endless` stream is opened again, and a `resuming` stream continues from its last token. For any
+    other stream a cut is an error.
     """
 
     def __init__(
@@ -250,7 +253,7 @@ class Stream(_Declaration[Fields, Request, Response]):
 
 
 class Upload(_Declaration[Fields, Request, Response], Generic[Fields, Request, Response, Out]):
-    """A stream of requests, one answer: takes an iterable of messages, and is not repeated after a failure."""
+    """A stream of requests, one response: takes an iterable of messages, and is not repeated after a failure."""
 
     def __init__(
         self, make: Callable[Fields, Request], response: type[Response], result: Callable[[Response], Out]
@@ -281,7 +284,7 @@ class Upload(_Declaration[Fields, Request, Response], Generic[Fields, Request, R
 
 
 class Exchange(_Declaration[Fields, Request, Response]):
-    """A stream both ways: takes requests as they come and iterates over the answers."""
+    """A bidirectional stream: takes requests as they come and iterates over the responses."""
 
     @overload
     def __get__(
@@ -307,8 +310,9 @@ class Exchange(_Declaration[Fields, Request, Response]):
 
 
 def _named(request: Request) -> Request:
-    """Returns the request, with the namespace and the name of its resource where it has none itself: callers need not
-    write `namespace=…, name=…` twice."""
+    """Returns the request, completed by the namespace and the name of its resource.
+
+    Callers then need not write `namespace=…, name=…` twice."""
     fields = request.DESCRIPTOR.fields_by_name
     resource = next((each for each, _ in request.ListFields() if _has_a_name(each)), None)
     if resource is not None:
@@ -334,9 +338,9 @@ def _blocks(noun: NounClient[Any]) -> bool:
 
 
 def whole(response: Response) -> Response:
-    """For a declaration that hands out the answer as it is."""
+    """Returns the whole response; for declarations that extract no part of it."""
     return response
 
 
 def nothing(_response: Message) -> None:
-    """For a declaration whose answer is empty."""
+    """Returns nothing; for declarations whose response is empty."""

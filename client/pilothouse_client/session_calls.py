@@ -1,5 +1,7 @@
-"""The calls that begin, renew and end a session. A client imports them when it makes the first of them: most
-processes come with a token that lasts, and the messages of `identity` take as long to load as those of their own noun.
+"""The calls that begin, renew and end a session.
+
+A client imports this module when it makes the first of these calls. Most processes start with a token that lasts, and
+the messages of `identity` take as long to load as those of the noun that the process uses.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
 """Streams that resume by themselves.
 
-A watch remembers the resume token of the last answer it handed out. When the stream is cut it opens another one, with
-that token, and the consumer notices nothing: no gap and no duplicate. If that is impossible the consumer gets
-`ChangeKind.RESTARTED`: forget your state, the current state follows. That happens when the token is older than the
-server's stored events, the database went back to an earlier state, the caller's visible namespaces have changed, or
-another namespace has the name now (OUT_OF_RANGE). It also happens when the cut came before SYNCED, that is before
-there was any token.
+A watch remembers the resume token of the last response that it returned. When the stream is cut, the watch opens
+another stream with that token, and the consumer sees no gap and no duplicate. If that is impossible, the consumer gets
+`ChangeKind.RESTARTED`: it must drop its state, and the current state follows. That happens when the token is older
+than the server's stored events, the database went back to an earlier state, the caller's visible namespaces have
+changed, or another namespace now has the name (OUT_OF_RANGE). It also happens when the cut came before SYNCED, that is
+before there was any token.
 
-A stream that has not begun fails like any other call: once the time of a read is over, or the attempts of the retry
-policy are used up. A stream that has begun is tried again for long, and the option `on_interruption` is called,
-unless the first attempt succeeds.
+A stream that has not begun fails like any other call: when the time of a read is over, or the attempts of the retry
+policy are used up. A stream that has begun is retried for up to `RetryPolicy.watch_patience`, and the option
+`on_interruption` is called unless the first attempt succeeds.
 
-`EndlessStream` is for streams whose answers are not replayed (usage): it opens a new one. `PlainStream` is for
-those that have an end (export): a cut is an error.
+`EndlessStream` is for streams whose responses are not replayed (usage): after a cut it opens a new stream.
+`PlainStream` is for streams that have an end (export): a cut is an error.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class ChangeKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[Resource]):
-    """One answer of a watch.
+    """One response of a watch.
 
-    `resource` is an empty message for SYNCED, BOOKMARK and RESTARTED. `revision` is the commit order, 0 for the
-    current state; for SYNCED it is a lower bound, because the state may hold later changes, which are not sent again.
-    With `resume_token` another watch continues after this answer; it is empty before SYNCED. `reason` explains a
-    RESTARTED. `server_time`: every change that was committed before has been handed out; by the clock that sets the
-    times of resources, None before SYNCED. `resumed`: the first one after the stream was cut.
+    `resource` is an empty message for SYNCED, BOOKMARK and RESTARTED. `revision` is the commit order, 0 for the current
+    state; for SYNCED it is a lower bound, because the state may contain later changes, which are not sent again. With
+    `resume_token` another watch continues after this response; it is empty before SYNCED. `reason` explains a
+    RESTARTED. `server_time`: the watch has returned every change that was committed before this time, by the clock that
+    sets the times of resources; None before SYNCED. `resumed`: the first response after the stream was cut.
 
     >>> web = client.containers.create(container=Container(namespace=namespace, name="web", image="nginx"))
     >>> with client.containers.watch(namespace=namespace) as changes:
@@ -79,7 +79,7 @@ class Change(Generic[Resource]):
 
 
 class _Reopening(Generic[TransportT, Request, Response]):
-    """The stream in use, opened again after a cut, with backoff, while there is patience and time."""
+    """The current stream, which is reopened after a cut, with backoff, within the retry policy and the deadline."""
 
     def __init__(
         self, connection: ServerConnection[TransportT], method: Method[Request, Response], request: Request
@@ -94,7 +94,7 @@ class _Reopening(Generic[TransportT, Request, Response]):
         self._tokens: Tokens | None = None
         self._closed = False
         self._answered = False
-        # Whether it may be tried for longer than a call is repeated.
+        # Whether the stream is retried for `watch_patience` instead of the time of a call.
         self._patient = False
         self._failures = 0
         self._failing_since = 0.0
@@ -102,18 +102,19 @@ class _Reopening(Generic[TransportT, Request, Response]):
         self._renewed = False
 
     def close(self) -> None:
-        """Ends the stream; also from another thread or task while one waits for the next answer."""
+        """Ends the stream; also from another thread or task while one waits for the next response."""
         self._closed = True
         if self._stream is not None:
             self._stream.cancel()
 
     def _is_closed(self) -> bool:
-        # A call, because a type checker takes an attribute for unchanged where another thread may have
-        # changed it.
+        # A method, because a type checker assumes that an attribute stays unchanged, but another thread may set it.
         return self._closed
 
     async def _read(self) -> Response:
-        """Returns the next answer. Raises StopAsyncIteration once closed, PilothouseError if it cannot continue."""
+        """Returns the next response.
+
+        Raises StopAsyncIteration once closed, PilothouseError if it cannot continue."""
         while not self._is_closed():
             try:
                 if self._stream is None:
@@ -151,7 +152,7 @@ class _Reopening(Generic[TransportT, Request, Response]):
         return True
 
     def _at_end(self) -> None:
-        # These streams have no end: a server that ends one is going away.
+        # These streams have no end: a server that ends one is shutting down.
         raise UnavailableError(grpc.StatusCode.UNAVAILABLE, "the server ended the stream")
 
     async def _recover(self, error: PilothouseError) -> None:
@@ -179,7 +180,7 @@ class _Reopening(Generic[TransportT, Request, Response]):
         await self._connection.transport.sleep(fitting)
 
     def _seconds_left(self) -> float:
-        """Returns how many seconds other streams may be opened for; 0 if no other may be."""
+        """Returns the seconds within which another stream may be opened; 0 if none may be."""
         options = self._connection.options
         over = options.retry.attempts == 1 if self._patient else options.retry.exhausted(self._failures)
         if over:
@@ -197,7 +198,7 @@ class _Reopening(Generic[TransportT, Request, Response]):
         midway = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED}
         if self._deadline.left() is None:
             midway.add(grpc.StatusCode.DEADLINE_EXCEEDED)
-        # A server that ends does so to those who ask again just then, too, before it has answered them.
+        # A server that shuts down also cuts streams that are reopened at that moment, before their first response.
         begun = self._answered or self._patient
         return begun and not error.from_server and error.code in midway
 
@@ -205,7 +206,7 @@ class _Reopening(Generic[TransportT, Request, Response]):
 class WatchStream(
     _Reopening[TransportT, Request, Response], Generic[TransportT, Request, Response, Resource]
 ):
-    """A watch over one noun or several: answers have `change_type`, `revision` and `resume_token`."""
+    """A watch over one noun or several: responses have `change_type`, `revision` and `resume_token`."""
 
     def __init__(
         self,
@@ -222,7 +223,9 @@ class WatchStream(
 
     @property
     def resume_token(self) -> str:
-        """The token from which a watch continues after the last answer; empty before SYNCED."""
+        """The token from which a watch continues after the last response.
+
+        Empty before SYNCED."""
         return self._resume_token
 
     async def next(self) -> Change[Resource]:
@@ -258,7 +261,7 @@ class WatchStream(
     def _set_token(self, token: str) -> str:
         setattr(self._request, "resume_token", token)  # noqa: B010 - not a field of every message
         for scope in getattr(self._request, "scopes", ()):
-            # Of a watch of several nouns: each has its state, or has caught up with its list, when there is a token.
+            # In a watch of several nouns, a token means that each scope has its state or has caught up with its list.
             scope.initial_state = False
             scope.resume_token = ""
         return token
@@ -272,30 +275,34 @@ def _kind_of(change_type: int) -> ChangeKind:
     try:
         return ChangeKind(change_type)
     except ValueError:
-        # A newer server may know more kinds. For every kind the attached resource is the present one.
+        # A newer server may send more kinds. For every kind, the attached resource is the current one.
         return ChangeKind.MODIFIED
 
 
 class EndlessStream(_Reopening[TransportT, Request, Response], Generic[TransportT, Request, Response]):
-    """An endless stream. Its answers are not replayed: after a cut some may be missing."""
+    """An endless stream. Its responses are not replayed: after a cut some may be missing."""
 
     async def next(self) -> Response:
-        """Returns the next answer. Raises StopAsyncIteration once closed, PilothouseError if it cannot continue."""
+        """Returns the next response.
+
+        Raises StopAsyncIteration once closed, PilothouseError if it cannot continue."""
         return await self._read()
 
 
 class ResumingStream(_Reopening[TransportT, Request, Response], Generic[TransportT, Request, Response]):
-    """A stream with an end. Its answers carry a `resume_token`: after a cut it continues after the last one."""
+    """A stream with an end. Its responses carry a `resume_token`: after a cut it continues after the last one."""
 
     async def next(self) -> Response:
-        """Returns the next answer. Raises StopAsyncIteration at the end, PilothouseError after a failure."""
+        """Returns the next response.
+
+        Raises StopAsyncIteration at the end, PilothouseError after a failure."""
         answer: Any = await self._read()
         if answer.resume_token:
             setattr(self._request, "resume_token", answer.resume_token)  # noqa: B010 - not a field of every message
         return answer  # type: ignore[no-any-return]
 
     def _is_endless(self) -> bool:
-        # Somebody waits for the end of the others.
+        # The caller waits for the end of a stream that does not follow, so it is retried only as long as a call.
         return bool(getattr(self._request, "follow", True))
 
     def _at_end(self) -> None:
@@ -303,11 +310,12 @@ class ResumingStream(_Reopening[TransportT, Request, Response], Generic[Transpor
 
 
 class PlainStream(_Reopening[TransportT, Request, Response], Generic[TransportT, Request, Response]):
-    """A stream that ends; a failure before the first answer is retried like a call, one after it is
-    raised."""
+    """A stream that ends. A failure before the first response is retried like a call; a later one is raised."""
 
     async def next(self) -> Response:
-        """Returns the next answer. Raises StopAsyncIteration at the end, PilothouseError after a failure."""
+        """Returns the next response.
+
+        Raises StopAsyncIteration at the end, PilothouseError after a failure."""
         return await self._read()
 
     def _at_end(self) -> None:
@@ -315,7 +323,7 @@ class PlainStream(_Reopening[TransportT, Request, Response], Generic[TransportT,
 
     async def _recover(self, error: PilothouseError) -> None:
         try:
-            # The answers before the cut cannot be skipped; another stream would return them twice.
+            # Another stream would return the responses before the cut again.
             if self._answered:
                 raise error
             await super()._recover(error)
@@ -325,7 +333,7 @@ class PlainStream(_Reopening[TransportT, Request, Response], Generic[TransportT,
 
 
 class Conversation(Generic[TransportT, Request, Response]):
-    """A stream both ways, opened when its first answer is read; a cut is an error."""
+    """A bidirectional stream, opened when its first response is read; a cut is an error."""
 
     def __init__(
         self,
@@ -346,7 +354,9 @@ class Conversation(Generic[TransportT, Request, Response]):
             self._stream.cancel()
 
     async def next(self) -> Response:
-        """Returns the next answer. Raises StopAsyncIteration at the end, PilothouseError after a failure."""
+        """Returns the next response.
+
+        Raises StopAsyncIteration at the end, PilothouseError after a failure."""
         if self._stream is None and not self._closed:
             self._stream = await self._connection.converse(self._method, self._requests)
         answer = None

@@ -1,9 +1,9 @@
-"""Where to connect and how: TLS unless the address is this machine's own or the caller says otherwise.
+"""Where to connect and how: by TLS, unless the address is a loopback one or the caller chooses plain text.
 
-One channel may lead to several servers: to all that a name stands for in the DNS, or to those of a list of addresses.
-Calls then go to each in turn, and to the others while one is away. Sending a call again is the client's own business
-(`calls`), never the channel's: that would hide attempts from deadline, notice and audit. All that the channel repeats
-by itself is a call that the library knows no server has looked at, as when a connection ends by age.
+One channel may lead to several servers: to all addresses of a name in the DNS, or to those of a list. Calls then go to
+each server in turn, and to the others while one is down. The client itself retries calls (`calls`), never the channel:
+retries by the channel would bypass the deadline, the notices and the audit log. The channel repeats only a call that
+gRPC knows no server has processed, for example when a connection reaches its maximum age.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ _EACH_IN_TURN = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Certificates as PEM bytes. `root_certificates` None means those that gRPC brings along; a client certificate
-    needs its key, and identifies the caller if the client has no token; `server_name` is checked in place of the host
-    name in the address. `pinned`: `root_certificates` is the server's own certificate, so that another one is
-    reported as a changed one.
+    """Certificates as PEM bytes.
+
+    `root_certificates` None means gRPC's own list. A client certificate needs its key, and identifies the caller if the
+    client has no token. `server_name` is verified instead of the host name in the address. `pinned`:
+    `root_certificates` is the server's own certificate, so that a different one is reported as changed.
 
     >>> with Client("10.0.0.1,10.0.0.2", token=token, tls=Tls(server_name="pilothouse.example")) as client:
     ...     client.namespace
@@ -48,23 +49,26 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One server, or several of the same installation. `address` is as users write it; `tls` None means plain text."""
+    """One server, or several of the same installation.
+
+    `address` is as users write it; `tls` None means plain text."""
 
     address: str
     tls: Tls | None
 
     @property
     def uri(self) -> str:
-        """The library's address of the server."""
+        """The server's address in gRPC's syntax."""
         addresses = self.address.split(",")
         if len(addresses) == 1:
             return self.address
         return f"{_family(addresses)}:{self.address}"
 
     def options(self) -> list[tuple[str, str | int]]:
-        """Returns channel options: answers of a thousand resources pass, a silent connection is noticed within 40 s,
-        and a server that comes back is found within a second or two: while the connection waits to be tried again,
-        every call fails without trying."""
+        """Returns the channel options.
+
+        Responses of a thousand resources fit, and a silent connection is detected within 40 s. A server that is back
+        is found within a second or two: while the channel waits to reconnect, every call fails without an attempt."""
         options: Mapping[str, str | int] = {
             "grpc.primary_user_agent": "pilothouse-client",
             "grpc.max_receive_message_length": _MAX_MESSAGE_BYTES,
@@ -75,34 +79,33 @@ class Target:
             # MIN_CONNECT_TIMEOUT.
             "grpc.min_reconnect_backoff_ms": 2_000,
             "grpc.max_reconnect_backoff_ms": 1_000,
-            # Each client has its own connection: closing one must not depend on another that happens to share
-            # it.
+            # Each client has its own connection, so closing a client does not depend on others with the same address.
             "grpc.use_local_subchannel_pool": 1,
         }
         server_name = self.tls.server_name if self.tls else ""
         return [
             *options.items(),
-            # A proxy named by the environment does not lead to this machine itself.
+            # A proxy that the environment names does not lead back to this machine.
             *([("grpc.enable_http_proxy", 0)] if is_loopback(self.address) else []),
             *([("grpc.ssl_target_name_override", server_name)] if server_name else []),
             *([("grpc.service_config", _EACH_IN_TURN)] if self._may_be_several else []),
-            # Of a list the library would make one long name.
+            # By default, gRPC would use the whole list as the authority.
             *([("grpc.default_authority", self.address.split(",")[0])] if "," in self.address else []),
         ]
 
     @property
     def _may_be_several(self) -> bool:
-        """Whether there may be more servers than one: behind a name, unless it is this machine's, or in a list."""
+        """Whether there may be several servers: in a list, or behind a name other than this machine's."""
         return "," in self.address or not (is_loopback(self.address) or _literal(self.address))
 
 
 def target_of(address: str, *, insecure: bool | None = None, tls: Tls | None = None) -> Target:
-    """Returns the target of `HOST`, `HOST:PORT`, `[IPV6]:PORT`, several of them with commas between, or `unix:PATH`.
+    """Returns the target of `HOST`, `HOST:PORT`, `[IPV6]:PORT`, several of them separated by commas, or `unix:PATH`.
 
-    The port is 50051 unless given. Several must be IP addresses of one family, and over TLS need the `server_name`
-    that the certificates of all show. `insecure` None decides by the address: plain text only to loopback addresses
-    or a socket of this machine, and only if no `tls` is given. ValueError for an empty address, a wrong port, an
-    address that cannot stand in a list, or `insecure` together with `tls`.
+    The default port is 50051. Several addresses must be IP addresses of one family, and over TLS they need the
+    `server_name` that all their certificates contain. If `insecure` is None, the address decides: plain text only to
+    loopback addresses or Unix sockets, and only if no `tls` is given. Raises ValueError for an empty address, a wrong
+    port, an address that a list may not contain, or `insecure` together with `tls`.
     """
     complete = ",".join(_with_port(each.strip()) for each in address.split(","))
     if "," in complete:
@@ -118,7 +121,9 @@ def target_of(address: str, *, insecure: bool | None = None, tls: Tls | None = N
 
 
 def _family(addresses: Sequence[str]) -> str:
-    """Returns `ipv4` or `ipv6`. ValueError unless all are literal addresses of that family."""
+    """Returns `ipv4` or `ipv6`.
+
+    Raises ValueError unless all addresses are literals of one family."""
     found = {_literal(each) for each in addresses}
     if found == {"ipv4"} or found == {"ipv6"}:
         return found.pop()
@@ -165,7 +170,7 @@ def split(address: str) -> tuple[str, str]:
 
 def is_loopback(address: str) -> bool:
     """Returns whether the address, or each of a list, can only be this machine: `localhost`, 127.0.0.0/8, ::1 or a
-    Unix socket. Other names are not looked up, because it is unknown which machine answers for them.
+    Unix socket. Other names are not resolved, because they may lead to any machine.
     """
     if "," in address:
         return all(is_loopback(each) for each in address.split(","))

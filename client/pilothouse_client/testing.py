@@ -11,9 +11,9 @@
             my_program.deploy(client, namespace)
             client.wait_for(client.containers.get(namespace=namespace, name="web"), stable_for=0)
 
-It needs the extra `server`. A start takes a second or two; the first one of a release takes longer, and leaves its
-migrated, empty database in the user's cache folder for the others. Start one for a session of tests, and give each test
-a namespace. Pods of the simulated cluster run on a clock; docs/command.md lists how they can be made to fail.
+It needs the extra `server`. A start takes a second or two. The first start of a release takes longer, and stores its
+migrated, empty database in the user's cache directory for later starts. Start one server for a session of tests, and
+give each test a namespace. Pods of the simulated cluster run on a clock; docs/command.md lists how to make them fail.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class PilothouseUnderTest:
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1), repr=False)
 
     def client(self) -> Client:
-        """Returns a client of the administrator; close it."""
+        """Returns a client that is logged in as the administrator; the caller closes it."""
         return Client(self.address, username=self.username, password=self.password)
 
     def new_namespace(self) -> str:
-        """Makes a namespace of its own for a test; returns its name."""
+        """Creates a namespace for one test; returns its name."""
         from pilothouse.namespace.v1 import namespace_pb2
 
         name = f"test-{next(self._numbers)}"
@@ -63,7 +63,7 @@ class PilothouseUnderTest:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables by which `Client.from_environment()` and the command reach it, with a key of an hour."""
+        """The variables by which `Client.from_environment()` and the command reach it, with a token of an hour."""
         with self.client() as client:
             made = client.login(self.username, self.password)
         return {"PILOTHOUSE_SERVER": self.address, "PILOTHOUSE_TOKEN": made.access_token}
@@ -71,9 +71,10 @@ class PilothouseUnderTest:
 
 @contextmanager
 def serving(directory: Path | None = None, *, timeout: float = 120.0) -> Iterator[PilothouseUnderTest]:
-    """Starts a server on a free port, and ends it after the block. `directory` keeps its data; without one they go.
+    """Starts a server on a free port, and stops it after the block.
 
-    Raises RuntimeError if it has not started after `timeout` seconds, with its last lines.
+    The server's data stay in `directory`; without one they are deleted. Raises RuntimeError, with the last lines of its
+    output, if it has not started after `timeout` seconds.
     """
     with tempfile.TemporaryDirectory(prefix="pilothouse-test-") as temporary:
         data = directory or Path(temporary)
@@ -97,7 +98,7 @@ def serving(directory: Path | None = None, *, timeout: float = 120.0) -> Iterato
         )
         found: SimpleQueue[str] = SimpleQueue()
         lines: list[str] = []
-        # It reads all lines, so that the server never waits for a reader.
+        # The thread reads all lines, so that the server never blocks on its output.
         reader = threading.Thread(target=_read, args=(process, found, lines), daemon=True)
         reader.start()
         try:
@@ -115,7 +116,9 @@ def serving(directory: Path | None = None, *, timeout: float = 120.0) -> Iterato
 
 
 def _cache() -> Path | None:
-    """Returns the user's folder for the database that new servers begin with; None if it cannot be written to."""
+    """Returns the user's cache directory for the initial database of new servers.
+
+    None if it is not writable."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pilothouse"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -125,7 +128,7 @@ def _cache() -> Path | None:
 
 
 def _read(process: subprocess.Popen[str], found: SimpleQueue[str], lines: list[str]) -> None:
-    """Puts the address where the server serves, and an empty one when it has ended."""
+    """Puts the server's address into `found` when it serves, and an empty address when it has ended."""
     assert process.stdout is not None
     for line in process.stdout:
         lines.append(line)

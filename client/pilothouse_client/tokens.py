@@ -1,8 +1,8 @@
-"""Tokens and where they are kept.
+"""Tokens and their stores.
 
 A session has a short-lived access token and a refresh token that works once. Two processes that share a session must
 therefore not refresh it at the same time: the second would replay a used token, which ends the session for both. A
-store makes that impossible with `exclusive`: a process that refreshes holds it, and reads the tokens again first.
+store prevents that with `exclusive`: a process that refreshes holds this lock, and first loads the tokens again.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ _RENEWAL_SHARE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Credentials of one session, or an API key alone. Times are Unix seconds; `access_expire` 0 means that
-    it does not expire, or that nobody knows. The tokens stay out of `repr`.
+    """Credentials of one session, or an API key alone.
+
+    Times are Unix seconds. `access_expire` is 0 if the token does not expire, or if its expiry is unknown. `repr` omits
+    the tokens.
 
     >>> with Client(address, tokens=Tokens(access_token=token)) as client:
     ...     client.identity.who_am_i().user.username
@@ -42,15 +44,17 @@ class Tokens:
         return bool(self.refresh_token) and self.is_ageing(now)
 
     def is_ageing(self, now: float) -> bool:
-        """Returns whether most of its life has passed. Judged by the token's life as this machine's clock saw it begin:
-        a clock that is so wrong that the token seemed expired when it came is not believed."""
+        """Returns whether most of the token's life has passed.
+
+        This machine's clock measures that life from the moment the token was received. If the token already seemed
+        expired then, the clock is wrong, and the result is False."""
         if self.access_expire <= self.received:
             return False
         return now >= self.received + (self.access_expire - self.received) * _RENEWAL_SHARE
 
 
 class TokenAnswer(Protocol):
-    """The common part of the answers to log-ins and refreshes."""
+    """The common fields of the responses to log-ins and refreshes."""
 
     access_token: str
     refresh_token: str
@@ -71,7 +75,7 @@ class ShortTokenAnswer(Protocol):
 
 
 def tokens_of(answer: TokenAnswer, now: Callable[[], float] = time.time) -> Tokens:
-    """Returns the tokens of an answer that was received just now."""
+    """Returns the tokens of a response that was just received."""
     return Tokens(
         access_token=answer.access_token,
         access_expire=_seconds(answer.access_expire_time),
@@ -82,7 +86,7 @@ def tokens_of(answer: TokenAnswer, now: Callable[[], float] = time.time) -> Toke
 
 
 def short_tokens_of(answer: ShortTokenAnswer, now: Callable[[], float] = time.time) -> Tokens:
-    """Returns the token of an answer that was received just now, of a session that is not refreshed."""
+    """Returns the token of a response that was just received, for a session that is not refreshed."""
     expire = _seconds(answer.access_expire_time)
     return Tokens(access_token=answer.access_token, access_expire=expire, received=now())
 
@@ -92,8 +96,9 @@ def _seconds(timestamp: Timestamp) -> float:
 
 
 class TokenStore(Protocol):
-    """Where the tokens of one session are kept. All methods may block; the asynchronous client calls them in
-    a thread.
+    """Stores the tokens of one session.
+
+    All methods may block; the asynchronous client calls them in a thread.
 
     >>> class Printing(MemoryTokenStore):
     ...     def save(self, tokens: Tokens | None) -> None:
@@ -108,15 +113,15 @@ class TokenStore(Protocol):
     def load(self) -> Tokens | None: ...
 
     def save(self, tokens: Tokens | None) -> None:
-        """Keeps the tokens; None forgets them. Its exceptions end the call."""
+        """Stores the tokens; None deletes them. Its exceptions end the call."""
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Held while the tokens are renewed: by one holder at a time, of all processes that share the store.
-        It may be left in another thread than it was entered in."""
+        """Returns the lock for a renewal of the tokens; of all processes that share the store, one holds it at a time.
+        It may be released in another thread than the one that acquired it."""
 
 
 class MemoryTokenStore:
-    """Tokens of one process. `exclusive` holds nothing back: a client renews under its own lock anyway.
+    """Tokens of one process. `exclusive` locks nothing: a client renews under its own lock anyway.
 
     >>> with Client(address, tokens=(store := MemoryTokenStore())) as client:
     ...     answer = client.login("admin", password)

@@ -1,9 +1,10 @@
-"""The two ways to send a call. All that decides — retries, tokens, pages, resumption — is written once, as
-coroutines over `Transport`.
+"""The two ways to send a call.
+
+Retries, tokens, pages and resumption are written once, as coroutines over `Transport`.
 
 `AsyncTransport` is grpc.aio. `BlockingTransport` has the same coroutines, but each blocks inside and never
 suspends; so a coroutine that awaits nothing else runs to its end in one step (`run`). The blocking client is
-thereby the same code as the asynchronous one, without an event loop or a thread behind it.
+therefore the same code as the asynchronous one, and needs no event loop and no thread.
 """
 
 from __future__ import annotations
@@ -36,17 +37,19 @@ CallMetadata = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """The token and the time of a call. `timeout` is seconds until it ends by itself; None means never."""
+    """The token and the time of a call.
+
+    `timeout` is the seconds until it ends by itself; None means no limit."""
 
     metadata: CallMetadata
     timeout: float | None
 
 
 class AnswerStream(Protocol[Answer]):
-    """The answers of one streaming call."""
+    """The responses of one streaming call."""
 
     async def read(self) -> Answer | None:
-        """Returns the next answer, None at the end. Raises PilothouseError."""
+        """Returns the next response, None at the end. Raises PilothouseError."""
 
     def cancel(self) -> None:
         """Ends the call; a `read` that waits raises CancelledError."""
@@ -56,7 +59,7 @@ class Lock(Protocol):
     """Held by one call at a time."""
 
     async def acquire(self, timeout: float | None) -> bool:
-        """Waits until it is free; returns False if that takes longer than `timeout` seconds (None: for ever)."""
+        """Acquires the lock; returns False if that takes longer than `timeout` seconds (None: no limit)."""
 
     def release(self) -> None: ...
 
@@ -80,12 +83,12 @@ class Transport(Protocol):
     async def converse(
         self, method: Method[Request, Response], requests: Requests[Request], envelope: Envelope
     ) -> AnswerStream[Response]:
-        """Opens a stream both ways; `requests` are taken as they come."""
+        """Opens a bidirectional stream; `requests` are sent as they come."""
 
     async def sleep(self, seconds: float) -> None: ...
 
     async def blocking(self, function: Callable[[], Result]) -> Result:
-        """Runs a function that waits for a file or a lock without holding up others."""
+        """Runs a function that waits for a file or a lock, without blocking the event loop if there is one."""
 
     def lock(self) -> Lock: ...
 
@@ -93,7 +96,7 @@ class Transport(Protocol):
 
 
 TransportT = TypeVar("TransportT", bound=Transport)
-# The types of a stream of requests; only the asynchronous transport takes an asynchronous one.
+# The types of a stream of requests; only the asynchronous transport accepts an asynchronous iterable.
 Requests = Iterable[Request] | AsyncIterable[Request]
 
 
@@ -114,23 +117,23 @@ def _decoded_errors(address: str) -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
-        # Both interfaces raise the call itself, or what has its methods; only the type at run time says so.
+        # Both interfaces raise the call itself or an object with its methods, which the static type does not show.
         raise from_failed_call(cast("FailedCall", error), address) from None
 
 
-# An unreachable server is not checked again before so many seconds.
+# Seconds before an unreachable server is checked again.
 _LOOK_AGAIN_SECONDS = 5.0
 
 
 class _Explained:
-    """Finds out why no connection could be made, where somebody listens there after all."""
+    """Finds out why no connection could be made although a server listens."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
         self._not_before = 0.0
 
     def _is_due(self, error: UnavailableError) -> bool:
-        """Whether it is worth a look; only gRPC's own answer without a connection is."""
+        """Returns whether to check the server now; only gRPC's own error without a connection needs that."""
         now = time.monotonic()
         if error.from_server or not error.never_sent or now < self._not_before:
             return False
@@ -142,11 +145,11 @@ class _Explained:
         return self._look(error) if self._is_due(error) else error
 
     async def elsewhere(self, error: UnavailableError) -> PilothouseError:
-        """The same, without blocking the event loop."""
+        """Returns the result of `blocking` without blocking the event loop."""
         return await asyncio.to_thread(self._look, error) if self._is_due(error) else error
 
     def _look(self, error: UnavailableError) -> PilothouseError:
-        # Only a call without a connection needs it, and it loads the whole of TLS.
+        # Only a call without a connection needs this module, and it loads the whole of TLS.
         from pilothouse_client.handshake import find_problem
 
         found = find_problem(self._target)
@@ -163,7 +166,7 @@ class _BlockingLock:
         self._lock = threading.Lock()
 
     async def acquire(self, timeout: float | None) -> bool:
-        # -1 is the library's word for no limit.
+        # `threading` takes -1 for no limit.
         return self._lock.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
 
     def release(self) -> None:
@@ -188,7 +191,7 @@ class _BlockingStream(Generic[Response]):
 
 
 class BlockingTransport:
-    """Calls that block the thread; may be shared by threads."""
+    """Calls that block the thread; several threads may share the transport."""
 
     def __init__(self, target: Target) -> None:
         self._address = target.address
@@ -257,7 +260,7 @@ class BlockingTransport:
         return _BlockingStream[Response](stream, self._address, self._explained)
 
     async def sleep(self, seconds: float) -> None:
-        # A client that another thread closes does not sleep on.
+        # The sleep ends when another thread closes the client.
         if self._closed.wait(seconds):
             self._check_open()
 
@@ -280,8 +283,8 @@ class BlockingTransport:
 def _decoded_async_errors(address: str) -> Iterator[None]:
     """As `_decoded_errors`, for grpc.aio.
 
-    It raises asyncio's CancelledError both when the task is cancelled and when the call (or channel) is; only the first
-    is the caller's own cancellation, which passes untouched.
+    grpc.aio raises asyncio's CancelledError both when the task is cancelled and when the call (or channel) is. Only the
+    first is the caller's own cancellation, which is passed on unchanged.
     """
     try:
         with _decoded_errors(address):
@@ -293,9 +296,9 @@ def _decoded_async_errors(address: str) -> Iterator[None]:
         raise
 
 
-# The details of a call that was ended while it wrote a request.
+# grpc.aio's details of a call that ended while it was writing a request.
 _WRITE_FAILED = "Internal error from Core"
-# The server's own status follows a write that failed as soon as the event loop has a turn.
+# Seconds to wait for the server's own status, which follows a failed write as soon as the event loop runs.
 _STATUS_SECONDS = 2.0
 
 
@@ -313,7 +316,7 @@ class _Ending:
 
     def _note(self, call: Any) -> None:
         if self._status is None:
-            # The call is over, so none of them waits for anything.
+            # The call is over, so these coroutines do not suspend.
             trailing, details = run(call.trailing_metadata()), run(call.details())
             self._status = grpc.aio.AioRpcError(run(call.code()), grpc.aio.Metadata(), trailing, details)
 
@@ -389,7 +392,7 @@ class AsyncTransport:
         if self._closed:
             raise CancelledError(grpc.StatusCode.CANCELLED, "the client is closed", never_sent=True)
         if self._channel is None:
-            # Made late: a channel binds to the loop that runs when it is made.
+            # Created late, because a channel binds to the event loop that runs when it is created.
             target = self._target
             self._channel = (
                 grpc.aio.insecure_channel(target.uri, target.options())

@@ -1,15 +1,15 @@
 """Waits until a cluster has applied the desired state of a container or a namespace.
 
-Mutations answer before the cluster has followed, so waiting means watching. `judge` decides: a container has arrived
-when the requested generation is applied, its status is the desired one and, if it shall run, its rollout has ended:
-old pods may serve long after a change that will never run. It has failed when the cluster refuses it, a newest pod
-restarts, an image cannot be had or the cluster has given its rollout up.
+Mutations return before the cluster has applied them, so waiting means watching. `judge` decides. A container has
+reached its goal when the requested generation is applied, its status is the desired one and, if the goal is running,
+its rollout has ended: old pods may serve long after a change that will never run. It has failed when the cluster
+refuses it, a newest pod restarts, an image cannot be pulled or the cluster has given up the rollout.
 
-One that shall run must also stay up: a release that ends after some seconds is ready for a moment each time. So its
-condition `Stable` must have been TRUE for `Patience.stable_for` seconds (`ContainerWait`). That time passes without
-an event. It is measured by the server's clock alone, from the watch's answers (`Change.server_time`); a bookmark each
-second gives the time while nothing changes. Nobody may have watched the cluster while the watch was cut, as where the
-server restarted, so that the time before a cut does not count.
+A container whose goal is running must also stay up: a program that exits after some seconds is ready for a moment each
+time. So its condition `Stable` must have been TRUE for `Patience.stable_for` seconds (`ContainerWait`). No event marks
+the end of that time. It is measured by the server's clock alone, from the watch's responses (`Change.server_time`); a
+bookmark each second sends the time while nothing changes. While the watch was cut, for example because the server
+restarted, the cluster may have been unobserved, so the time before a cut does not count.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 class Goal(enum.Enum):
     """The state to wait for. `APPLIED` only requires that the cluster has accepted the desired state.
 
-    A Job that has succeeded has run, too. `SUCCEEDED` is for Jobs alone. A CronJob runs as soon as its schedule does.
+    A Job that has succeeded also counts as `RUNNING`. `SUCCEEDED` is for Jobs alone. A CronJob is running as soon as
+    its schedule is active.
 
     >>> web = client.containers.create(container=Container(namespace=namespace, name="web", image="nginx"))
     >>> client.wait_for(web, Goal.APPLIED).name
@@ -76,15 +77,15 @@ class WaitError(PilothouseError):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds: for how long all wanted pods must have run without a restart, and for how long the cluster may have no
-    room for one while no autoscaler adds a node."""
+    """Seconds for which all requested pods must have run without a restart, and seconds for which the cluster may have
+    no room for a pod while no autoscaler adds a node."""
 
     stable_for: float = 10.0
     unschedulable_for: float = 60.0
 
     @property
     def in_words(self) -> str:
-        """The end of the wait for a container that runs, in words."""
+        """The condition that a running container still has to meet, as text."""
         return f"waiting until it has run for {self.stable_for:g} s without a restart"
 
 
@@ -101,8 +102,8 @@ class WaitOutcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """An outcome, with the reason of a failure, or for one that runs the end of the wait. `no_room`: no node has room,
-    and nobody has asked for an autoscaler yet."""
+    """An outcome, with the reason of a failure, or the remaining condition of a running container. `no_room`: no node
+    has room, and the caller has not yet checked for an autoscaler."""
 
     outcome: WaitOutcome
     why: str = ""
@@ -115,14 +116,14 @@ _STATUS_OF_GOAL = {
     Goal.SUCCEEDED: pb.CONTAINER_STATUS_SUCCEEDED,
 }
 KINDS_WITH_RUNS = frozenset({pb.WORKLOAD_KIND_JOB, pb.WORKLOAD_KIND_CRON_JOB})
-# Reasons of a container that shall not run, while pods are left.
+# Reasons of a container that is to be stopped, while it still has pods.
 _PODS_LEFT = frozenset({"ScalingDown", "Terminating"})
 FALSE, TRUE = resource_pb2.CONDITION_STATUS_FALSE, resource_pb2.CONDITION_STATUS_TRUE
-# How late it may be found that a container has run for long enough.
+# Seconds between bookmarks: a wait ends at most this long after the container has run for long enough.
 BOOKMARK_SECONDS = 1
 _MOST_LAST_LINES = 10
 UNSCHEDULABLE = "Unschedulable"
-# Of a pod whose image cannot be had.
+# Reasons of a pod whose image cannot be pulled.
 _IMAGE_ERRORS = frozenset({
     "ErrImageNeverPull", "ErrImagePull", "ImageInspectError", "ImagePullBackOff", "InvalidImageName",
     "RegistryUnavailable", "SignatureValidationFailed",
@@ -134,7 +135,7 @@ def judge(asked: pb.Container, seen: pb.Container, goal: Goal) -> Verdict:
     """Returns whether `seen` is the state that the call that returned `asked` has requested."""
     follows = not seen.reconciling and seen.observed_generation >= asked.generation
     refusal = _condition(seen, "Applied", FALSE)
-    # A refusal that existed when the call was answered belongs to an earlier state, until that call's generation is
+    # A refusal that existed when the call returned belongs to an earlier state, until that call's generation is
     # observed.
     if refusal is not None and (follows or refusal != _condition(asked, "Applied", FALSE)):
         return Verdict(WaitOutcome.FAILED, f"the cluster refuses it: {refusal.message or refusal.reason}")
@@ -153,7 +154,7 @@ def judge(asked: pb.Container, seen: pb.Container, goal: Goal) -> Verdict:
 
 
 def _judge_run(seen: pb.Container, goal: Goal) -> Verdict:
-    """Returns whether the newest run of a Job has come as far; an image that cannot be had never fails it."""
+    """Returns whether the newest run of a Job has reached the goal; a failed image pull never fails the run."""
     if seen.status == pb.CONTAINER_STATUS_FAILED:
         return Verdict(WaitOutcome.FAILED, " ".join(filter(None, (seen.reason, seen.message))))
     arrived = seen.status == pb.CONTAINER_STATUS_SUCCEEDED or (
@@ -163,9 +164,9 @@ def _judge_run(seen: pb.Container, goal: Goal) -> Verdict:
 
 
 def runs_as_wanted(container: pb.Container) -> bool:
-    """Whether it runs and nothing of its rollout is left to do; one without replicas has nothing to run.
+    """Returns whether the container runs, or has zero replicas, and its rollout has ended or is held.
 
-    Only of a container whose generation was dealt with. A rollout that is held has come as far as it shall.
+    Call it only for a container whose generation is observed.
     """
     if container.status == pb.CONTAINER_STATUS_STOPPED:
         return _wants_no_pods(container)
@@ -176,7 +177,7 @@ def runs_as_wanted(container: pb.Container) -> bool:
 
 
 def failed_for_good(container: pb.Container) -> str:
-    """Returns why it will not run by waiting; empty if it may. Only of one whose generation was dealt with."""
+    """Returns why waiting will not make a container run; empty if it may. Its generation must be observed."""
     pending = _condition(container, "RolledOut", FALSE)
     why = " ".join(filter(None, (container.reason, container.message)))
     if restarts(container):
@@ -186,20 +187,20 @@ def failed_for_good(container: pb.Container) -> str:
         return f"the cluster has given its rollout up: {why}"
     if pending is not None and pending.reason in _IMAGE_ERRORS:
         return f"its image cannot be had: {pending.reason} {pending.message}".rstrip()
-    # Pods of before may still fail while those that take their place are on their way.
+    # Pods of the previous version may still fail while their replacements start.
     passing = pending is not None and pending.reason == "RollingOut"
     broken = container.status == pb.CONTAINER_STATUS_FAILED
     return (why or "its pods fail") if broken and not passing else ""
 
 
 def restarts(container: pb.Container) -> bool:
-    """Whether a program of its newest pods has ended and was started again, or will be."""
+    """Returns whether a program of the newest pods has ended and was, or will be, restarted."""
     stable = _condition(container, "Stable", FALSE)
     return stable is not None and stable.reason == "Restarted"
 
 
 def given_up(container: pb.Container) -> bool:
-    """Whether no step of its rollout came in the time that the cluster allows for one."""
+    """Returns whether the rollout has made no progress within the cluster's progress deadline."""
     pending = _condition(container, "RolledOut", FALSE)
     return pending is not None and pending.reason == "ProgressDeadlineExceeded"
 
@@ -210,7 +211,7 @@ def refused(container: pb.Container) -> bool:
 
 
 def starts_from_nothing(container: pb.Container) -> bool:
-    """Whether it counts as stopped only because it had no replicas: it runs as soon as it has some."""
+    """Returns whether the container is stopped only because it had no replicas; it runs once it has some."""
     stopped = container.status == pb.CONTAINER_STATUS_STOPPED and container.reason == "NoReplicas"
     return stopped and not _wants_no_pods(container)
 
@@ -230,14 +231,14 @@ class ServerTime:
 
     def __init__(self) -> None:
         self.now: datetime | None = None
-        # Whether the current state was handed out whole.
+        # Whether the watch has returned the whole current state.
         self.in_step = False
-        # Since when the watch is not cut; None where it never was.
+        # The server's time after the last cut of the watch; None if it was never cut.
         self._whole_since: datetime | None = None
         self._was_cut = False
 
     def note(self, change: Change[Any]) -> None:
-        """Notes whether the stream was cut before this change, and the time by the server's clock."""
+        """Records whether the stream was cut before this change, and the time by the server's clock."""
         self._was_cut = self._was_cut or change.resumed or change.kind is ChangeKind.RESTARTED
         if change.kind is ChangeKind.RESTARTED:
             self.in_step = False
@@ -250,7 +251,7 @@ class ServerTime:
             self._whole_since, self._was_cut = self.now, False
 
     def seconds_since(self, moment: datetime) -> float:
-        """Returns how long ago a moment was, without the time before a cut; 0 where the time is not known."""
+        """Returns the seconds since a moment, without the time before a cut; 0 if the time is unknown."""
         if self.now is None:
             return 0.0
         begin = moment if self._whole_since is None else max(moment, self._whole_since)
@@ -258,7 +259,7 @@ class ServerTime:
 
 
 class ContainerWait:
-    """Judges one container state after state. `scales_up` returns whether an autoscaler adds a node for it."""
+    """Judges each state of one container. `scales_up` returns whether an autoscaler adds a node for it."""
 
     def __init__(
         self,
@@ -274,7 +275,7 @@ class ContainerWait:
         self._no_room_since: datetime | None = None
 
     def judge(self, seen: pb.Container, time: ServerTime) -> Verdict:
-        """Returns whether it has arrived by now. Call it after each answer of the watch: time passes in any case."""
+        """Returns whether the goal is reached by now. Call it after each response: time alone can end the wait."""
         verdict = judge(self._asked, seen, self._goal)
         has_runs = seen.workload_kind in KINDS_WITH_RUNS
         if self._goal is not Goal.RUNNING or has_runs or seen.status == pb.CONTAINER_STATUS_STOPPED:
@@ -295,7 +296,7 @@ class ContainerWait:
         return time.seconds_since(since) >= self._patience.stable_for
 
     def wait_for_node(self, time: ServerTime) -> None:
-        """Counts the time without room from now on."""
+        """Restarts the count of the time without room."""
         self._no_room_since = time.now
 
     def _without_room(self, seen: pb.Container, time: ServerTime) -> Verdict:
@@ -314,7 +315,7 @@ class ContainerWait:
 
 
 class ContainerFollower:
-    """A wait between the answers of its watch: the blocking and the asynchronous one share it."""
+    """The state of a wait between two responses of its watch; blocking and asynchronous waits share it."""
 
     def __init__(self, asked: pb.Container, goal: Goal, waiting: ContainerWait) -> None:
         self.last = asked
@@ -323,8 +324,9 @@ class ContainerFollower:
         self._present = False
 
     def take(self, change: Change[pb.Container], progress: Callable[[pb.Container], Any]) -> Verdict:
-        """Returns whether the goal is reached with this answer. Raises WaitError if the container is gone, and that
-        is not the goal."""
+        """Returns whether the goal is reached with this change.
+
+        Raises WaitError if the container is deleted and `DELETED` is not the goal."""
         self._time.note(change)
         container, is_it = change.resource, change.resource.uid == self._asked.uid
         if change.kind is ChangeKind.RESTARTED:
@@ -340,12 +342,12 @@ class ContainerFollower:
         return self._waiting.judge(self.last, self._time) if self._present else Verdict(WaitOutcome.WAITING)
 
     def wait_for_node(self) -> None:
-        """Continues although there is no room: an autoscaler adds a node."""
+        """Continues although no node has room, because an autoscaler adds one."""
         self._waiting.wait_for_node(self._time)
 
 
 def scales_up(client: Nouns[BlockingTransport], container: pb.Container) -> bool:
-    """Returns whether an autoscaler adds a node for a pod of the container; also if that is unknown."""
+    """Returns whether an autoscaler adds a node for a pod of the container; True if that is unknown."""
     try:
         return _adds_node(client.containers.get.send(_with_events(container)))
     except PilothouseError:
@@ -361,7 +363,7 @@ def _adds_node(answer: pb.GetContainerResponse) -> bool:
 
 
 def _restarted(container: pb.Container) -> str:
-    """Returns the name of the program that ended last and is not done; empty means the main one."""
+    """Returns the name of the program that ended last, without finished init programs; empty means the main one."""
     ended = [
         each
         for each in container.programs
@@ -385,10 +387,11 @@ def last_lines(client: Nouns[BlockingTransport], container: pb.Container) -> lis
     def is_newest(pod: str) -> bool:
         if container.replica_set_name:
             return pod.startswith(f"{container.replica_set_name}-")
-        # Names of other pods do not change with their template: the message has that of the one that restarted.
+        # Pods that no ReplicaSet owns keep their names when their template changes: the message names the pod that
+        # restarted.
         return f" of pod {pod} " in message
 
-    # Of one that was not started again yet, the present log is the one.
+    # A program that was not restarted yet has no previous log; its lines are in the current one.
     for previous in (True, False):
         lines: dict[str, list[str]] = {}
         try:
@@ -420,8 +423,8 @@ def wait_for(
 ) -> pb.Container:
     """Watches until the container that a mutation returned (`asked`) has reached the goal; returns its last state.
 
-    `progress` gets each state on the way. Raises WaitError if it fails, is deleted, or `timeout` seconds
-    pass.
+    `progress` is called with each state on the way. Raises WaitError if the container fails, is deleted, or `timeout`
+    seconds pass.
     """
     waiting = ContainerWait(asked, goal, patience, lambda seen: scales_up(client, seen))
     follower = ContainerFollower(asked, goal, waiting)
@@ -520,10 +523,10 @@ def judge_namespace(asked: Namespace, seen: Namespace) -> Verdict:
 def wait_for_namespace(
     client: Nouns[BlockingTransport], asked: Namespace, *, gone: bool, timeout: float
 ) -> Namespace:
-    """Watches until the namespace that a mutation returned is on its cluster, or `gone` from there; returns its last
-    state.
+    """Watches until a namespace is on its cluster, or `gone` from it; returns its last state.
 
-    Raises WaitError if the cluster refuses it, it is deleted, or `timeout` seconds pass.
+    `asked` is the namespace that a mutation returned. Raises WaitError if the cluster refuses it, if it is deleted
+    while it should exist, or after `timeout` seconds.
     """
     last, present = asked, False
     try:
@@ -555,8 +558,9 @@ def wait_for_namespace(
 
 
 def wait_until_deregistered(client: Nouns[BlockingTransport], asked: Cluster, *, timeout: float) -> Cluster:
-    """Returns the last state of a cluster once it is forgotten, as it is when the last of its namespaces has gone.
+    """Waits until a cluster is deregistered; returns its last state.
 
+    The server deregisters the cluster when the last of its namespaces is deleted.
     Clusters cannot be watched, so it polls. Raises WaitError after `timeout` seconds.
     """
     last, pause, end = asked, _FIRST_LOOK_SECONDS, monotonic() + timeout

@@ -27,17 +27,19 @@ from pilothouse_client.waiting import (
 )
 
 _HEALTHY = pb.APPLICATION_STATUS_HEALTHY
-# One that a caller has stopped or paused does not get on by waiting.
+# Waiting does not change an application that a caller has stopped or paused, so it ends the wait, too.
 _WORKS = (_HEALTHY, pb.APPLICATION_STATUS_SUSPENDED)
-# In the message of an application whose revision the server could not roll back.
+# Part of the message of an application whose revision the server could not roll back.
 _NOT_ROLLED_BACK = "not rolled back:"
 # Kinds of the members that are containers.
 _WORKLOADS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob", "Pod"})
 
 
 class ApplicationWaitError(Exception):
-    """The application did not become healthy. `application` is its last known state, `last_lines` are the last lines
-    of the program that restarted, if the caller may read its log.
+    """The application did not become healthy.
+
+    `application` is its last known state, `last_lines` are the last lines of the program that restarted, if the caller
+    may read its log.
     """
 
     def __init__(self, message: str, application: pb.Application, lines: Sequence[str] = ()) -> None:
@@ -47,19 +49,21 @@ class ApplicationWaitError(Exception):
 
     @property
     def is_rollback_ahead(self) -> bool:
-        """Whether the server may still bring the revision before back."""
+        """Whether the server may still roll back to the previous revision."""
         return self.application.rollback_on_failure and _NOT_ROLLED_BACK not in self.application.message
 
 
 class _Stretch:
-    """Since when an application is healthy, or suspended, without a break, by the server's clock."""
+    """The time since which an application is healthy or suspended without a break, by the server's clock."""
 
     def __init__(self, time: ServerTime) -> None:
         self._time = time
         self._since: datetime | None = None
 
     def has_lasted(self, seen: pb.Application, seconds: float) -> bool:
-        """Returns whether it has been healthy for so long by now. Call it after each answer of the watch."""
+        """Returns whether the application has been healthy for `seconds` by now.
+
+        Call it after each response of the watch."""
         if seen.status not in _WORKS or not self._time.in_step or self._time.now is None:
             self._since = None
             return False
@@ -76,7 +80,9 @@ def wait_for_application(
     patience: Patience = DEFAULT_PATIENCE,
     progress: Callable[[pb.Application], Any] = lambda _application: None,
 ) -> pb.Application:
-    """Watches until the application that an apply or a rollback returned is healthy; returns its last state.
+    """Watches until the application that an apply or a rollback returned is healthy.
+
+    Returns its last state.
 
     `progress` gets each state on the way. Raises ApplicationWaitError if an object fails, if the revision is rolled
     back or followed by another one, if the application is deleted, or after `timeout` seconds.
@@ -104,7 +110,7 @@ def wait_for_application(
                     continue
                 if last.revision > asked.revision:
                     raise ApplicationWaitError(_followed(client, asked, last), last)
-                # The server is about to roll it back: the wait ends with what came of that.
+                # If the server is about to roll the revision back, the wait ends with the result of the rollback.
                 if not last.rollback_on_failure or _NOT_ROLLED_BACK in last.message:
                     _refuse_failed(client, last)
                 if stretch.has_lasted(last, patience.stable_for):
@@ -130,7 +136,7 @@ def _refuse_failed(client: Nouns[BlockingTransport], seen: pb.Application) -> No
 
 
 def _followed(client: Nouns[BlockingTransport], asked: pb.Application, seen: pb.Application) -> str:
-    """Returns why a newer revision than the one that is waited for is there."""
+    """Returns why there is a newer revision than the awaited one."""
     try:
         newest = client.applications.get_revision(
             namespace=seen.namespace, name=seen.name, revision=seen.revision

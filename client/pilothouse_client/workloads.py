@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`subject_token` returns the present token; its exceptions end the call. `username` is the user or service
-    account to act as, empty if the server's rules decide; `lifetime` seconds, None: as long as the server gives.
+    """A program's token, and the session to exchange it for.
+
+    `subject_token` returns the current token; its exceptions end the call. `username` is the user or service account
+    to act as, empty if the server's rules decide. `lifetime` is in seconds; None: as long as the server allows.
 
     >>> workload = Workload.from_file(path, username="sa:shop:deployer")
     >>> with Client(address, workload=workload) as client:
@@ -36,11 +38,13 @@ class Workload:
 
     @classmethod
     def from_file(cls, path: str | Path, username: str = "", lifetime: float | None = None) -> Self:
-        """Returns a workload whose token is in a file. The file is read again for each session."""
+        """Returns a workload whose token is in a file.
+
+        The file is read again for each session."""
         return cls(lambda: Path(path).read_text(encoding="utf-8").strip(), username, lifetime)
 
     def request(self) -> token_exchange_pb2.ExchangeTokenRequest:
-        """Returns the present request; may wait for a file."""
+        """Returns the request with the current token; may wait for a file."""
         from pilothouse.identity.v1 import token_exchange_pb2
 
         request = token_exchange_pb2.ExchangeTokenRequest(

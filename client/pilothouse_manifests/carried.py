@@ -1,7 +1,7 @@
 """Kinds of objects that the platform carries without a model of its own, and kinds that it never takes, with reasons.
 
-The server's guard and `pilothouse apply` read the same table. A kind is known by its group, so no other version of it
-passes by. A cluster-scoped kind that is not listed here is known by the cluster's discovery.
+The server's guard and `pilothouse apply` read the same table. A kind is identified by its group, so that no other
+version of it escapes the table. Cluster-scoped kinds that are not listed here are found by the cluster's discovery.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 RBAC: Final = "rbac.authorization.k8s.io"
 GATEWAY: Final = "gateway.networking.k8s.io"
 
-# Kinds that are open without a setting of the cluster, by version.
+# Kinds that need no setting of the cluster, with their API versions.
 CARRIED: Final[frozenset[tuple[str, str]]] = frozenset({
     ("v1", "ServiceAccount"),
     ("networking.k8s.io/v1", "Ingress"),
@@ -96,7 +96,9 @@ def group_of(api_version: str) -> str:
 
 
 def never_taken(api_version: str, kind: str) -> str | None:
-    """Returns why no object of a kind is carried, whatever a cluster opens; None: it may be."""
+    """Returns why no object of a kind is carried, on any cluster.
+
+    None if objects of the kind may be."""
     group = group_of(api_version)
     if reason := _GROUPS.get(group):
         return reason
@@ -108,5 +110,5 @@ def never_taken(api_version: str, kind: str) -> str | None:
 
 
 def is_built_in(api_version: str, kind: str) -> bool:
-    """Returns whether a kind, in any version, has an allow-list of its own, so that no cluster opens it otherwise."""
+    """Returns whether a kind, in any version, is open by default, so that a cluster's settings do not open it."""
     return (group_of(api_version), kind) in _CARRIED_KINDS

@@ -1,6 +1,6 @@
-"""The settings of a CronJob: its spec in Kubernetes, with that of its Jobs, apart from their template.
+"""The settings of a CronJob: its spec in Kubernetes and the spec of its Jobs, without the pod template.
 
-The settings of a Job stand one level deeper here and there: `cron_job.job.parallelism` is
+The settings of a Job are one level deeper both here and in Kubernetes: `cron_job.job.parallelism` is
 `spec.jobTemplate.spec.parallelism`. `restart_policy` is a field of the template's spec, as in a Job.
 """
 
@@ -14,13 +14,13 @@ from pilothouse_manifests.sources import INT64_MAXIMUM
 
 ALLOW, FORBID, REPLACE = "Allow", "Forbid", "Replace"
 JOB_TEMPLATE_KEY = "jobTemplate"
-# Where the template of the pods stands.
+# The path of the pod template.
 POD_TEMPLATE = ("spec", JOB_TEMPLATE_KEY, "spec", "template")
 _OPTIONAL_NUMBER = Number(optional=True)
 
 
 def _inner(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
-    """The entries of a Job as those of a CronJob's Jobs; a change by others there is taken over as that of a Job is."""
+    """Returns the entries of a Job for the Jobs of a CronJob; changes by others are adopted as in a Job."""
     found: list[Entry] = []
     for entry in entries:
         if isinstance(entry, Field):
@@ -51,15 +51,15 @@ _JOB_METADATA = Group(
     defaults=(("creationTimestamp", None),),
 )
 _SUSPENDED = Field("suspended", SUSPEND, Flag(), adopted=False)
-# A CronJob's spec apart from its Jobs, and the spec of these apart from the template: what is read of an object.
+# The parts that are read from an object: a CronJob's spec without its Jobs, and the Jobs' spec without the template.
 SCHEDULE = FieldPart("cron_job", (_SUSPENDED, *_SCHEDULE))
 JOB_METADATA = FieldPart("cron_job", _JOB_METADATA.entries, _JOB_METADATA.defaults)
 JOB_OF_CRON_JOB = FieldPart("cron_job", _inner(JOB_SETTINGS.entries), JOB_SETTINGS.defaults)
 _JOBS = Group(
     JOB_TEMPLATE_KEY, (_JOB_METADATA, Group("spec", JOB_OF_CRON_JOB.entries, JOB_OF_CRON_JOB.defaults))
 )
-# All of that: what is written.
+# The parts that are written to an object: all of these together.
 CRON_JOB_SETTINGS = FieldPart("cron_job", (*_SCHEDULE, _JOBS))
 CRON_JOB = FieldPart("cron_job", (_SUSPENDED, *_SCHEDULE, _JOBS))
-# The setting that stands in the spec of the template.
+# The setting that belongs to the spec of the template.
 CRON_JOB_TEMPLATE = FieldPart("cron_job", _inner(JOB_TEMPLATE.entries))

@@ -1,4 +1,4 @@
-"""Fields of a workload that the table does not name, by their paths: which paths are free, and writing them.
+"""Fields of a workload that the table does not name: checks which paths are free, and writes the fields.
 
     spec.template.spec.affinity
     spec.template.spec.containers[name=main].tty
@@ -6,8 +6,8 @@
 
     spec.jobTemplate.spec.template.spec.affinity (of a CronJob)
 
-Keys are joined by dots; an item of a list follows in brackets, with its merge keys. A path is free if no field of the
-API writes it, nor anything above or below it. Lists that the table does not name are given whole.
+Keys are joined by dots. An item of a list follows in brackets, with its merge keys. A path is free if no field of the
+API writes it, or anything above or below it. A list that the table does not name is given as a whole.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ _STEP = re.compile(r"(?P<key>[A-Za-z][A-Za-z0-9]*)(?:\[(?P<item>[^\[\]]+)\])?(?:
 _ITEM = re.compile(r'(?P<key>[A-Za-z]+)="?(?P<value>[^",=]+)"?(?:,|$)')
 _VOLUME = re.compile(r'\.?spec\.template\.spec\.volumes\[name="?(?P<name>[^\[\]",=]+)"?\]\.')
 _TEMPLATE = ("spec", "template", "spec")
-# The spec of a CronJob's Jobs, which is one like that of a Job.
+# The path of the spec of a CronJob's Jobs, which is like the spec of a Job.
 _OF_JOBS = ("spec", JOB_TEMPLATE_KEY, "spec")
-# Of a selector the API has the labels alone. These narrow it, and cannot change either.
+# The API has only the labels of a selector. The expressions narrow the selector, and are immutable like the labels.
 SELECTOR_EXPRESSIONS = "spec.selector.matchExpressions"
-# Written by the platform itself.
+# Keys of a spec that the platform itself writes.
 _OWN = ("selector", "template")
-# Volumes of these kinds have fields of the API, and rules about their sources.
+# Keys of volumes whose sources are fields of the API, with rules of their own.
 _SHOWN = frozenset({"name", *(key for key, _ in (*VOLUME_SOURCES.values(), *OWN_SOURCES.values()))})
 
 
 @dataclass(frozen=True, slots=True)
 class PathStep:
-    """A key, and the merge keys of an item of the list there; none where the value itself is meant."""
+    """A key, and the merge keys of an item if its value is a list; no merge keys mean the value itself."""
 
     key: str
     item: tuple[tuple[str, str], ...] = ()
@@ -71,7 +71,7 @@ def parse(path: str) -> tuple[PathStep, ...]:
     """Parses a path; a leading dot and quotes around the values of merge keys are optional.
 
     Raises:
-        PathError: it is no path, or not free.
+        PathError: the text is not a path, or the path is not free.
     """
     steps, rest = [], path.removeprefix(".")
     while rest:
@@ -85,7 +85,7 @@ def parse(path: str) -> tuple[PathStep, ...]:
 
 
 def spelled(steps: Sequence[PathStep]) -> str:
-    """The one spelling of a path."""
+    """Returns the canonical spelling of a path."""
     return ".".join(map(str, steps))
 
 
@@ -145,7 +145,9 @@ def _check_whole(steps: Sequence[PathStep]) -> None:
 
 
 def _check_below(entries: tuple[Entry, ...], steps: tuple[PathStep, ...], within: str = "") -> None:
-    """Raises PathError where an entry writes the field, or one above or below it. `within`: the field around them."""
+    """Raises PathError if an entry writes the field, or one above or below it.
+
+    `within`: the name of the field that contains the entries."""
     first, rest = steps[0], steps[1:]
     for entry in entries:
         inner = _inner(entry, first)
@@ -163,7 +165,9 @@ def _check_below(entries: tuple[Entry, ...], steps: tuple[PathStep, ...], within
 
 
 def _inner(entry: Entry, step: PathStep) -> tuple[Entry, ...] | None:
-    """The entries below a step that an entry names, none where it is written whole; None: it names another."""
+    """Returns the entries below a step; none if the entry writes the step's value as a whole.
+
+    None if the entry does not name the step."""
     match entry:
         case Field(key=key, alias=alias, kind=kind) if step.key in (key, alias):
             if isinstance(kind, Nested) or (isinstance(kind, Repeated) and kind.keys):
@@ -189,11 +193,11 @@ def _named(entry: Entry, within: str) -> str:
 
 
 def carry(carried: dict[str, str], path: str, value: Any) -> str:
-    """Put a field that the table does not name into `carried`, by its path with merge keys, which it returns.
+    """Puts a field that the table does not name into `carried`, by its path with merge keys; returns that path.
 
     Returns an empty text if the path is not free.
 
-    Both ways from an object to a container end here: that of a written manifest, and that of a live one.
+    Both written manifests and live objects use this function.
     """
     try:
         steps = parse(path)
@@ -204,7 +208,7 @@ def carry(carried: dict[str, str], path: str, value: Any) -> str:
 
 
 def volumes_of(paths: Iterable[str]) -> frozenset[str]:
-    """Returns the names of the volumes whose sources stand at these paths; mounts may name them."""
+    """Returns the names of the volumes whose sources are at these paths; mounts may name them."""
     found = (_VOLUME.match(path) for path in paths)
     return frozenset(each["name"] for each in found if each)
 
@@ -221,8 +225,9 @@ def is_of_jobs(steps: Sequence[PathStep]) -> bool:
 
 
 def is_missing(document: Any, steps: Sequence[PathStep]) -> bool:
-    """Returns whether a path leads through an item that a list of the object lacks. Missing volumes do not count:
-    `write` makes them.
+    """Returns whether a path leads through an item that a list of the object lacks.
+
+    Missing volumes do not count, because `write` adds them.
     """
     for step in steps:
         document = document.get(step.key) if isinstance(document, dict) else None
@@ -234,7 +239,7 @@ def is_missing(document: Any, steps: Sequence[PathStep]) -> bool:
 
 
 def write(document: dict[str, Any], steps: Sequence[PathStep], value: Any) -> None:
-    """Put a value into an object of Kubernetes; the item of a list must be there, unless it is a volume."""
+    """Writes a value into a Kubernetes object; a list item on the path must exist, unless it is a volume."""
     place: Any = document
     for step in steps[:-1]:
         below = place.setdefault(step.key, [] if step.item else {})
@@ -259,5 +264,5 @@ def _found(items: Any, step: PathStep) -> dict[str, Any] | None:
 
 
 def _text(item: Mapping[str, Any], key: str) -> str:
-    # A key that is left out has its default, and only a port's protocol has one.
+    # An absent key has its default; of the merge keys, only a port's protocol has one.
     return str(item.get(key, "TCP" if key == "protocol" else ""))

@@ -1,18 +1,19 @@
 """The kinds of entries in the table.
 
-    Part      a mapping of Kubernetes that is a value of its own here
-    Field     one of our values and its key there; its kind is the type of the value
-    Group     a mapping there; its keys are values of the part around it here (`capabilities.add`)
-    Port      a port by number or by name: one key there, two values here
+    Part      a Kubernetes mapping that is a value of its own on the platform
+    Field     one platform value and its Kubernetes key; its kind is the type of the value
+    Group     a Kubernetes mapping whose keys are values of the part that contains it (`capabilities.add`)
+    Port      a port by number or by name: one key in Kubernetes, two values on the platform
     OneOf     a choice of exactly one part (a probe's action)
     Variable  the source of an environment variable's value
-    Chosen    one of several parts under keys of their own; the key's name here is a value
+    Chosen    one of several parts under keys of their own; the name of the chosen key is a value on the platform
     Rest      the other keys of a mapping, each a quantity
 
-A value's name with a dot (`probes.liveness`) stands within a part here, but on the same level as the others there.
+In this package's docstrings, "here" is the platform and "there" is Kubernetes. A value whose name has a dot
+(`probes.liveness`) is within a part here, but on the same level as the other values there.
 
-Whether a value says anything: empty texts, lists, parts and a zero never do, but where a kind is `optional`: there
-zero and false are statements, and None is none.
+Empty texts, lists, parts, zero and false count as not stated. Only if a kind is `optional`, zero and false are stated
+values, and None means not stated.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from typing import Any
 from pilothouse_manifests.sources import INT32_MAXIMUM, INT64_MAXIMUM, MappingSource
 
 Values = dict[str, Any]
-# Returns the remaining values of a part after a check; None leaves the part out. Problems are reported to the source.
+# Returns the values of a part that remain after a check; None leaves the part out. Reports problems to the source.
 Check = Callable[[Values, MappingSource], Values | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text, one of `choices` where there are any."""
+    """A text; one of `choices` if there are any."""
 
     choices: tuple[str, ...] = ()
 
@@ -80,21 +81,25 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A mapping of bytes here, of their base64 there. The value of a `hidden` one is in no message."""
+    """A mapping of bytes here, of their base64 there.
+
+    If `hidden`, no message contains the values."""
 
     hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """A list of texts here, of mappings with a `name` alone there. Each once; `called` in messages."""
+    """A list of unique texts here, of mappings with only a `name` there.
+
+    `called`: an item's name in messages."""
 
     called: str
 
 
 @dataclass(frozen=True, slots=True)
 class Nested:
-    """A part. `apart`: its values can change one by one; otherwise an adoption takes it as one value."""
+    """A part. `apart`: its values can change one by one; otherwise an adoption treats the part as one value."""
 
     part: FieldPart
     apart: bool = False
@@ -102,10 +107,10 @@ class Nested:
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """A list of parts. `by`: the key that tells them apart in messages.
+    """A list of parts. `by`: the key that distinguishes them in messages.
 
-    `keys`: the keys by which server-side apply tells the items apart; none where the list is one value to it.
-    `called`: the name of an item in messages, if each of their names may be there once.
+    `keys`: the keys by which server-side apply distinguishes the items; none if it treats the list as one value.
+    `called`: an item's name in messages, if the names of the items must be unique.
     """
 
     part: FieldPart
@@ -132,11 +137,12 @@ Kind = (
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """`default`: the API's value for an unstated field, or a function of the part's values that returns it.
+    """One value and its key.
 
-    `alias`: an older key of the same value, which serialisers write too. `adopted`: whether another's change on the
-    cluster can be taken over by this field alone. `written`: the default is written where nothing is said, because
-    server-side apply takes the value around it as a whole, and the API would complete it.
+    `default`: the API's value for an unstated field, or a function of the part's values that returns it. `alias`: an
+    older key of the same value, which serialisers write too. `adopted`: whether a change that others make on the
+    cluster can be adopted by changing this field alone. `written`: the default is written if no value is stated,
+    because server-side apply treats the surrounding value as a whole, and the API would complete it.
     """
 
     name: str
@@ -151,7 +157,9 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """`defaults` as those of a part."""
+    """A mapping there whose keys are values of the part that contains it.
+
+    `defaults`: as in a part."""
 
     key: str
     entries: tuple[Entry, ...] = ()
@@ -160,7 +168,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class PortField:
-    """`name` has the number, `name_of_port` the name; a number goes before."""
+    """A port. The value `name` is its number, `name_of_port` its name; the name takes precedence in writing."""
 
     name: str
     name_of_port: str
@@ -170,7 +178,9 @@ class PortField:
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """`choices`: name here, key there, and the part."""
+    """A choice of exactly one part.
+
+    `choices`: the name here, the key there, and the part."""
 
     name: str
     choices: tuple[tuple[str, str, FieldPart], ...]
@@ -178,8 +188,10 @@ class OneOf:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """`literal` here and there; else `key` there, with one of `choices` in it. `chosen` is the value that names the
-    choice here.
+    """The source of an environment variable's value.
+
+    It is `literal` here and there, or else `key` there, with one of `choices` in it. `chosen` is the value here that
+    names the choice.
     """
 
     literal: str
@@ -190,7 +202,7 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """`choices` as those of `Variable`, without a literal or a mapping around them."""
+    """One of several parts: like `Variable`, but without a literal and without a mapping around the choices."""
 
     chosen: str
     choices: tuple[tuple[str, str, FieldPart], ...]
@@ -198,7 +210,9 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """`name` has the quantities of the keys that no other entry around it names and that match `keys`."""
+    """The other keys of a mapping.
+
+    `name` has the quantities of all keys that match `keys` and have no other entry."""
 
     name: str
     keys: str
@@ -206,7 +220,7 @@ class Rest:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A key that is written with every object, as the API would fill it in; nothing here."""
+    """A key that is written with every object, with the value that the API would fill in. It has no value here."""
 
     key: str
     value: str
@@ -217,9 +231,10 @@ Entry = Field | Group | PortField | OneOf | Variable | Chosen | Rest | Constant
 
 @dataclass(frozen=True, eq=False, slots=True)
 class FieldPart:
-    """`defaults`: keys without a place here, each with the values that may stand there because they are the API's own.
+    """A mapping there that is a value of its own here.
 
-    `check`: the rule between its fields.
+    `defaults`: keys that have no value here, each with the values that are accepted there because they are the API's
+    defaults. `check`: the rule between the part's fields.
     """
 
     name: str

@@ -1,9 +1,9 @@
-"""Versions of Kubernetes' own kinds that an API server serves no longer, or only for some releases more.
+"""API versions of Kubernetes' own kinds that are removed, or will be removed in a later release.
 
-From Kubernetes' Deprecated API Migration Guide and the life cycles in its API packages (`k8s.io/api`,
-`zz_generated.prerelease-lifecycle.go`), and compared with the schemas of 1.25 to 1.37. Kinds that belong to the cluster
-are left out, because nothing here takes them. `pilothouse apply` and the server refuse a version that is gone and name
-the present one; the server warns about one that is still served, without asking the cluster.
+The list comes from Kubernetes' Deprecated API Migration Guide and the life cycles in its API packages (`k8s.io/api`,
+`zz_generated.prerelease-lifecycle.go`), and was compared with the schemas of 1.25 to 1.37. Cluster-scoped kinds are
+left out, because the platform never takes them. `pilothouse apply` and the server refuse a removed version and name the
+current one. The server warns about a deprecated version without asking the cluster.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _REQUESTS: Final = "there, requests of spec.devices have their fields in exactly
 
 
 class FormerVersion(NamedTuple):
-    """`deprecated` and `removed` are minor versions of Kubernetes 1; `present` is the version to write.
+    """`deprecated` and `removed` are minor versions of Kubernetes 1; `present` is the API version to write.
 
-    They are equal for an alpha version that was dropped without notice.
-    `changes`: how the present version differs, where a manifest has to be changed by more than its version.
+    `deprecated` equals `removed` for an alpha version that was dropped without notice. `changes`: how the current
+    version differs, if a manifest needs more than a change of its version.
     """
 
     deprecated: int
@@ -32,7 +32,7 @@ class FormerVersion(NamedTuple):
 
     @property
     def advice(self) -> str:
-        """Which version to write, and how it differs."""
+        """The version to write, and how it differs."""
         return f"write {self.present}" + (f"; {self.changes}" if self.changes else "")
 
 
@@ -127,12 +127,14 @@ _OLDEST_CLUSTER: Final = 30
 
 
 def removed(api_version: str, kind: str) -> FormerVersion | None:
-    """Returns the version that no cluster of the platform serves any more; None if one may serve it."""
+    """Returns the facts about a version that no cluster of the platform serves any more; None if one may serve it."""
     found = FORMER.get((api_version, kind))
     return found if found is not None and found.removed <= _OLDEST_CLUSTER else None
 
 
 def deprecated(api_version: str, kind: str) -> FormerVersion | None:
-    """Returns the version that is still served, and will not be one day; None for all others."""
+    """Returns the facts about a deprecated version that clusters may still serve.
+
+    None for all others."""
     found = FORMER.get((api_version, kind))
     return found if found is not None and found.removed > _OLDEST_CLUSTER else None

@@ -39,7 +39,7 @@ POD_FAILURE_RULE = FieldPart(
         Field("pod_conditions", "onPodConditions", Repeated(POD_CONDITION, by="type")),
     ),
 )
-# A rule by which an indexed Job has succeeded before all of its indexes have.
+# A rule by which an indexed Job succeeds before all of its indexes have succeeded.
 SUCCESS_RULE = FieldPart(
     "success_policy",
     (
@@ -103,11 +103,11 @@ JOB_SETTINGS = FieldPart(
 JOB = FieldPart(
     "job", (Field("suspended", SUSPEND, Flag(), adopted=False), *JOB_SETTINGS.entries), JOB_SETTINGS.defaults
 )
-# The setting of a Job that stands in the spec of its template.
+# The setting of a Job that belongs to the spec of its template.
 JOB_TEMPLATE = FieldPart(
     "job", (Field("job.restart_policy", RESTART_POLICY, Text((NEVER, ON_FAILURE)), required=True),)
 )
-# The rest of that spec: that of other pods starts again what has ended.
+# The rest of the template's spec. The restart policy is not among its defaults: other pods restart what has ended.
 POD_OF_RUN = FieldPart("pod", POD.entries, tuple(each for each in POD.defaults if each[0] != RESTART_POLICY))
 # Labels that the API writes on a Job and its pods, by which it selects them.
 WRITTEN_LABELS = (

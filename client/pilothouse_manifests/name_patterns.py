@@ -1,4 +1,4 @@
-"""Names as an administrator lists them: patterns in which `*` stands for any text, also for none."""
+"""Lists of names by an administrator: patterns in which `*` matches any text, including an empty one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _PATTERN = re.compile(r"[a-z0-9*](?:[a-z0-9.*-]*[a-z0-9*])?")
 
 
 def pattern_problem(pattern: str) -> str | None:
-    """Returns the rule that a pattern breaks; None: some name may match it."""
+    """Returns the rule that a pattern breaks; None if the pattern is valid."""
     if _PATTERN.fullmatch(pattern):
         return None
     return "must hold lower-case letters, digits, - . and * only, such as shared-*, and begin and end with no - or ."
@@ -21,7 +21,9 @@ def is_listed(name: str, patterns: Iterable[str]) -> bool:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Compares part by part: a regular expression with many `*` takes time that grows with their number."""
+    """Returns whether a name matches a pattern.
+
+    It compares part by part: the time of a regular expression grows with its number of `*`."""
     first, *others = pattern.split("*")
     if not others:
         return name == pattern

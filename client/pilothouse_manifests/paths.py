@@ -1,4 +1,4 @@
-"""Paths of server-side apply against the table: which lists have keys, which value a path stands for, and defaults."""
+"""Relates paths of server-side apply to the table: the keys of lists, the value at a path, and the defaults."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ _NAMED = re.compile(r'\[name="(?P<name>[^"]+)"\](?P<rest>.*)', re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class PathValue:
-    """`name`: the value, with dots where it stands within another. `item`: of a list by name or of a map, which.
+    """The value that a path stands for.
 
-    `programs` and `program`: the list of programs that has it, and the name of the one there; both are empty for the
-    main program and for fields of the whole pod.
+    `name`: the value's name, with dots if it is within another value. `item`: the item of a list by name or of a map.
+    `programs` and `program`: the list of programs that contains the value, and the program's name in it; both are empty
+    for the main program and for fields of the whole pod.
     """
 
     name: str
@@ -50,9 +51,9 @@ class PathValue:
 
 
 def keyed_lists() -> dict[str, tuple[tuple[str, ...], ...]]:
-    """The keys of the lists whose items are fields of their own, by the list's key in its mapping.
+    """Returns the merge keys of the lists whose items server-side apply distinguishes, by the list's key.
 
-    More than one row: lists of the same key in different mappings, told apart by their items.
+    Several rows: lists with the same key in different mappings, which their items distinguish.
     """
     found: dict[str, tuple[tuple[str, ...], ...]] = {CONTAINERS: (("name",),), VOLUMES: (("name",),)}
     for key, keys in _keyed((*POD.entries, *MAIN_CONTAINER.entries)):
@@ -80,9 +81,9 @@ def _keyed(entries: tuple[Entry, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def defaults() -> dict[str, list[object]]:
-    """Returns the values that the API fills in by itself in pod templates and Services, by the key of the field.
+    """Returns the defaults that the API fills in in pod templates and Services, by the key of the field.
 
-    Those that depend on another field (`imagePullPolicy`) are not among them.
+    Defaults that depend on another field (`imagePullPolicy`) are not among them.
     """
     found: dict[str, list[object]] = {}
     parts = (POD, MAIN_CONTAINER, INIT_CONTAINER, SERVICE, SERVICE_PORT)
@@ -109,10 +110,10 @@ def _defaults(part: FieldPart | Group) -> Iterator[tuple[str, object]]:
 
 
 def adoptable(path: str, main: str) -> PathValue | None:
-    """Returns the value of a container that corresponds to a field of its workload's pod template's spec.
+    """Returns the value of a container that corresponds to a field of the pod template's spec.
 
-    `path` is relative to that spec. `main`: name of the pod's main container. None: there is none, or a change by
-    others there cannot be taken over alone.
+    `path` is relative to that spec. `main`: the name of the pod's main container. None if there is no such value, or if
+    a change that others make to the field cannot be adopted alone.
     """
     for key, part in ((CONTAINERS, SIDECAR), (INIT_CONTAINERS, INIT_CONTAINER)):
         if (rest := _within(path, key)) is None:
@@ -128,14 +129,14 @@ def adoptable(path: str, main: str) -> PathValue | None:
 
 
 def adoptable_setting(part: FieldPart, path: str) -> PathValue | None:
-    """The value of a container that a field of its workload's spec (`part`), apart from its template, stands for."""
+    """Returns the value of a container that corresponds to a field of its workload's spec, outside the template."""
     return _among(part.entries, path)
 
 
 def _among(entries: tuple[Entry, ...], path: str) -> PathValue | None:
     for entry in entries:
         if isinstance(entry, Rest) and path:
-            # The last of its group.
+            # A `Rest` is the last entry of its group.
             return PathValue(entry.name, path.removeprefix("."))
         if not isinstance(entry, Field | Group):
             continue
@@ -160,7 +161,7 @@ def _value(field: Field, rest: str) -> PathValue | None:
 
 
 def field_of(entries: tuple[Entry, ...], steps: Sequence[str | int]) -> str | None:
-    """Returns the name here of the field at `steps` from a part: `security_context.privileged`; None without one."""
+    """Returns the platform's name of the field at `steps` from a part: `security_context.privileged`; None if none."""
     key, *rest = steps
     for entry in entries:
         match entry:
@@ -192,7 +193,9 @@ def _joined(name: str, part: FieldPart, rest: Sequence[str | int]) -> str | None
 
 
 def _within(path: str, key: str) -> str | None:
-    """Returns the rest of a path within a key; None if it leads elsewhere."""
+    """Returns the rest of a path after a key.
+
+    None if the path does not begin with the key."""
     start = f".{key}"
     if not path.startswith(start):
         return None

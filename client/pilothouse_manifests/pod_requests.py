@@ -1,7 +1,7 @@
-"""The amount of one resource that a pod requests, counted as the scheduler of Kubernetes does.
+"""The amount of one resource that a pod requests, computed as Kubernetes' scheduler does.
 
 Init containers run one by one and end before the main program and its sidecars start. A native sidecar starts in its
-place among them and stays. A node must have room for the largest sum that ever runs.
+turn among the init containers and keeps running. A node must have room for the largest sum that runs at any time.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ N = TypeVar("N", int, Decimal)
 
 
 def pod_request(running: Iterable[N], starting: Iterable[tuple[N, bool]], zero: N) -> N:
-    """The amount that a pod requests.
+    """Returns the amount that a pod requests.
 
-    `running`: those of the main program and of the sidecars. `starting`: those of the init containers in their order,
-    each with whether it is a native sidecar.
+    `running`: the amounts of the main program and of the sidecars. `starting`: the amounts of the init containers in
+    their order, each with whether it is a native sidecar.
     """
     staying = peak = zero
     for amount, stays in starting:

@@ -1,15 +1,15 @@
-"""The part of the table for volumes of the pods of one container alone, which are no volumes of the namespace."""
+"""The part of the table for volumes that belong to one container's pods, not to the namespace."""
 
 from __future__ import annotations
 
 from pilothouse_manifests.fields import Chosen, Entry, Field, FieldPart, Flag, Number, OneOf, Repeated, Text
 from pilothouse_manifests.table import AMOUNT_REFERENCE, CLAIM_SOURCE, FIELD_REFERENCE, MODE, VOLUME_SOURCES
 
-# 0644, the permission bits of files that show a config map or a secret.
+# The default permission bits of files from a config map or a secret.
 USUAL_MODE = 0o644
-# The config map that Kubernetes makes in each namespace, which shows nothing but the cluster's certificate.
+# The config map that Kubernetes creates in each namespace; it contains only the cluster's certificate.
 ROOT_CERTIFICATE = "kube-root-ca.crt"
-# The time for which the API makes a token valid.
+# The API's default validity of a token.
 USUAL_EXPIRATION_SECONDS = 3600
 _SHORTEST_EXPIRATION_SECONDS, _LONGEST_EXPIRATION_SECONDS = 600, 1 << 32
 
@@ -77,7 +77,7 @@ FILES = {
     "config_map": FieldPart("config_map", (*_keys("name"), _DEFAULT_MODE)),
     "secret": FieldPart("secret", (*_keys("secretName"), _DEFAULT_MODE)),
 }
-# Sources that no volume of the namespace has, by our word: the key and the part.
+# Sources that no volume of the namespace has, by the platform's word: the key and the part.
 OWN_SOURCES: dict[str, tuple[str, FieldPart]] = {
     "projected": (
         "projected",

@@ -1,9 +1,9 @@
-"""From an object of Kubernetes to values by our names: the table read from right to left.
+"""Converts a Kubernetes object to values by the platform's names: reads the table from right to left.
 
-The values are plain dicts, lists, texts and numbers, and only stated values are in them. The API has filled in the
+The values are plain dicts, lists, texts and numbers; only stated values are included. The API has filled in the
 defaults of a live object, so a value that equals its default is left out, and stays with its owner.
 
-A caller's own rules are `hooks`: by part, a check of its values in addition to those of the table.
+`hooks` are a caller's own rules: for each part, a check of its values in addition to the table's.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _NO_HOOKS: Hooks = {}
 def read(part: FieldPart, source: MappingSource, hooks: Hooks = _NO_HOOKS) -> Values | None:
     """Returns the values of one mapping; None if a check leaves it out.
 
-    The caller leaves the source, and may read more of it before.
+    The caller exits the source's context, and may read more of the source before.
     """
     values: Values = {}
     _read_entries(part.entries, source, values, hooks)
@@ -65,7 +65,7 @@ def read(part: FieldPart, source: MappingSource, hooks: Hooks = _NO_HOOKS) -> Va
 def read_each(
     part: FieldPart, sources: Iterable[MappingSource], hooks: Hooks = _NO_HOOKS
 ) -> Iterator[Values]:
-    """The values of the items of a list, without those that a check leaves out."""
+    """Yields the values of the items of a list, without those that a check leaves out."""
     for source in sources:
         with source:
             values = read(part, source, hooks)
@@ -119,7 +119,7 @@ def _read_field(field: Field, source: MappingSource, values: Values, hooks: Hook
 def _agreed(field: Field, value: Any, source: MappingSource) -> Any:
     older = source.text(field.alias)
     if older and value and older != value:
-        # The API server goes by the newer key alone, and sets the older one to its value.
+        # The API server uses only the newer key, and sets the older key to its value.
         source.drop(field.alias)
     return value or older
 
@@ -142,7 +142,7 @@ def _read_chosen(entry: Chosen, source: MappingSource, values: Values, hooks: Ho
 
 
 def _one_given(entry: OneOf | Chosen, source: MappingSource) -> list[tuple[str, str, FieldPart]]:
-    """The choices that are there; reports where that is not one."""
+    """Returns the choices that the source states; reports a problem unless it is exactly one."""
     given = [choice for choice in entry.choices if source.has(choice[1])]
     if len(given) != 1:
         known = ", ".join(key for _, key, _ in entry.choices)

@@ -1,7 +1,7 @@
-"""A Service, as it is called here and there: its type, and the table of a Service of its own.
+"""The names of a Service on the platform and in Kubernetes: its type, and the table of a standalone Service.
 
-Headless is no type of the API but a ClusterIP Service without an address. `SPEC` and `PORT` have the names of
-`network.v1.Service`; metadata is not part of them.
+In Kubernetes, headless is not a type but a ClusterIP Service without an address. `SPEC` and `PORT` have the names of
+`network.v1.Service`; they do not include metadata.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _POD_PORT_NAME = re.compile(r"(?=.{1,15}$)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
 
 
 def is_pod_port_name(name: str) -> bool:
-    """Whether a pod's port may have this name of a Service's port; the platform leaves it out there otherwise."""
+    """Returns whether a pod's port may have a Service port's name; if not, the platform leaves the pod's name out."""
     return _POD_PORT_NAME.fullmatch(name) is not None
 
 
 def service_type(stated: str, cluster_ip: str) -> str:
-    """Our word for a Service of this type (by default ClusterIP) and address."""
+    """Returns the platform's word for a Service of this type (default: ClusterIP) and address."""
     return HEADLESS if cluster_ip == _NO_ADDRESS else stated or TYPES[0]
 
 
 def _with_target(port: Values, source: MappingSource) -> Values:
-    """One value for a target by number or by name; none where a live Service has the default, its own port."""
+    """Merges a target by number or by name into one value; a live Service's default, its own port, is left out."""
     number, name = port.pop("target_number", 0), port.pop("target_name", "")
     if name or (number and not (source.live and number == port["port"])):
         port["target"] = name or str(number)
@@ -50,7 +50,9 @@ def _with_target(port: Values, source: MappingSource) -> Values:
 
 
 def _with_headless(spec: Values, source: MappingSource) -> Values:
-    """`headless` for an address of None. Of a live Service another address is the cluster's choice."""
+    """Replaces the address None by `headless`.
+
+    Any other address of a live Service is the cluster's choice."""
     address = spec.pop("cluster_ip", "")
     if address == _NO_ADDRESS:
         return {**spec, "headless": True}
@@ -59,7 +61,7 @@ def _with_headless(spec: Values, source: MappingSource) -> Values:
 
 _LARGEST_PORT = 65535
 _TRAFFIC = Text(("Cluster", "Local"))
-# A port of a Service of its own.
+# A port of a standalone Service.
 PORT = FieldPart(
     "ports",
     (
@@ -72,7 +74,7 @@ PORT = FieldPart(
     ),
     check=_with_target,
 )
-# The spec of a Service of its own, by the names of `network.v1.Service`.
+# The spec of a standalone Service, by the names of `network.v1.Service`.
 SPEC = FieldPart(
     "service",
     (

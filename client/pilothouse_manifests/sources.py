@@ -1,9 +1,9 @@
-"""The translator's sources: one mapping of an object, key by key.
+"""The translator's sources: each reads one mapping of an object, key by key.
 
-A source returns values by key and type and remembers unread keys. Leaving its `with` block reports each key that was
-not read and says anything: that is how nothing is dropped silently, without a list of Kubernetes' fields.
+A source returns values by key and type, and remembers unread keys. Leaving its `with` block reports each unread key
+that has a value. So nothing is dropped silently, without a list of Kubernetes' fields.
 
-`ObjectSource` reads an object as JSON that a cluster answered: a wrong type would have been refused there. The client
+`ObjectSource` reads an object that a cluster returned as JSON; the cluster would have refused a wrong type. The client
 reads written manifests, with the line of each problem.
 """
 
@@ -17,12 +17,12 @@ from typing import Any, Protocol, Self
 INT32_MAXIMUM = 2**31 - 1
 INT64_MAXIMUM = 2**63 - 1
 NOT_REPRESENTED = "cannot be represented"
-# A false that nobody reads is what the API says of what is not asked for, unless the default of the key is true: then
-# somebody chose it, and an object that is made again without it does more than before.
+# An unread false is what the API writes for a feature that is not requested. But if the key's default is true, the
+# false was chosen, and an object that is created again without it would do more than before.
 FALSE_BY_CHOICE = f"{NOT_REPRESENTED}: false, where Kubernetes' default is true"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-# Annotations that the cluster or kubectl writes, and `kubectl get -o yaml` shows. They state nothing about the
-# desired state, so they are skipped, as kubectl does; on the pods they would only mislead.
+# Annotations that the cluster or kubectl writes and that `kubectl get -o yaml` shows. They are not part of the desired
+# state, so they are skipped, as kubectl does; on the pods they would only mislead.
 FOREIGN_ANNOTATIONS = (
     "deployment.kubernetes.io/revision",
     "deprecated.daemonset.template.generation",
@@ -37,10 +37,10 @@ FOREIGN_ANNOTATIONS = (
 
 
 class MappingSource(Protocol):
-    """One mapping. An absent key reads as None, or empty; an absent part as one without keys.
+    """One mapping. An absent key reads as None, or empty; an absent part reads as a mapping without keys.
 
-    `live`: the API has filled in its defaults, so that a value that equals one says nothing. `present`: the mapping is
-    there at all, which an absent part is not.
+    `live`: the API has filled in its defaults, so a value that equals its default was not necessarily stated.
+    `present`: the mapping exists; false for an absent part.
     """
 
     @property
@@ -54,76 +54,82 @@ class MappingSource(Protocol):
     ) -> None: ...
 
     def has(self, key: str) -> bool:
-        """Whether a key is there and not null. Does not count as reading it."""
+        """Returns whether a key exists and is not null. Does not count as reading it."""
 
     def names(self) -> list[str]:
-        """The keys that are there and not null. Does not count as reading them."""
+        """Returns the keys that exist and are not null. Does not count as reading them."""
 
     def text(self, key: str, *, required: bool = False, choices: tuple[str, ...] = ()) -> str:
-        """The text of a key."""
+        """Returns the text of a key."""
 
     def quantity(self, key: str) -> str:
-        """A Kubernetes quantity as written."""
+        """Returns a Kubernetes quantity as written."""
 
     def integer(
         self, key: str, *, minimum: int = 0, maximum: int = INT32_MAXIMUM, required: bool = False
     ) -> int | None:
-        """The number of a key."""
+        """Returns the number of a key."""
 
     def boolean(self, key: str) -> bool | None:
-        """The truth value of a key."""
+        """Returns the boolean of a key."""
 
     def number_or_name(self, key: str, *, required: bool = False) -> int | str | None:
-        """A port by number or by name."""
+        """Returns a port by number or by name."""
 
     def number_or_percent(self, key: str) -> str:
-        """A whole number, or a percentage such as `25%`."""
+        """Returns a whole number, or a percentage such as `25%`, as text."""
 
     def texts(self, key: str) -> list[str]:
-        """The texts of a list."""
+        """Returns the texts of a list."""
 
     def integers(self, key: str, *, maximum: int = INT64_MAXIMUM) -> list[int]:
-        """The numbers of a list."""
+        """Returns the numbers of a list."""
 
     def words(self, key: str) -> dict[str, str]:
-        """The texts of a mapping whose keys are the user's own."""
+        """Returns the texts of a mapping whose keys are the user's own."""
 
     def encoded(self, key: str, *, hidden: bool = False) -> dict[str, bytes]:
-        """The bytes of a mapping of base64. The values of a `hidden` one are in no message."""
+        """Returns the bytes of a mapping of base64.
+
+        If `hidden`, no message contains the values."""
 
     def part(self, key: str) -> Self:
-        """The mapping of a key."""
+        """Returns the mapping of a key."""
 
     def each(self, key: str, by: str = "name") -> Iterator[Self]:
-        """Returns the mappings of a list; messages distinguish them by the key `by`. The caller leaves each."""
+        """Returns the mappings of a list; messages distinguish them by the key `by`.
+
+        The caller exits each context."""
 
     def only_default(self, key: str, *defaults: Any) -> None:
-        """Read a key that the platform leaves at Kubernetes' default: any other value is reported."""
+        """Reads a key that the platform leaves at Kubernetes' default: any other value is reported."""
 
     def invalid(self, key: str | None, message: str) -> None:
-        """Report that a key, or the mapping itself, is wrong."""
+        """Reports that a key, or the mapping itself, is wrong."""
 
     def unsupported(self, key: str | None, message: str = NOT_REPRESENTED) -> None:
-        """Report that the platform has no place for a key, or for the mapping itself."""
+        """Reports that the platform cannot represent a key, or the mapping itself."""
 
     def drop(self, key: str) -> None:
         """Leaves out a key that the cluster sets."""
 
     def carries(self, key: str) -> bool:
-        """Keeps a key unchanged and counts it as read. Returns False where no field can hold it."""
+        """Stores a key unchanged and counts it as read.
+
+        Returns False if no field can contain it."""
 
     def unusable(self, key: str | None, message: str) -> None:
-        """Report something without which the whole object makes no sense here."""
+        """Reports something without which the platform cannot represent the whole object."""
 
 
-# Takes a field that nobody reads, by its path with merge keys; false or empty if it has no place there either.
+# Stores an unread field by its path with merge keys; returns false or empty if it cannot.
 Carry = Callable[[str, Any], object]
-# The keys that tell the items of a pod's lists apart; a protocol that is left out is TCP.
+# The keys that distinguish the items of a pod's lists; the default protocol is TCP.
 _MERGE_KEYS = (("mountPath",), ("containerPort", "protocol"), ("name",))
 
 
 def _says_nothing(value: Any) -> bool:
-    """Returns whether a value is null or empty, or holds nothing else; as in a written manifest."""
+    """Returns whether a value is null or empty, or contains nothing else; as in a written manifest."""
     if isinstance(value, dict):
         return all(map(_says_nothing, value.values()))
     if isinstance(value, list):
@@ -132,15 +138,17 @@ def _says_nothing(value: Any) -> bool:
 
 
 def merge_keys(item: Mapping[str, Any]) -> str:
-    """The words in brackets that name an item of a list: `name=main`; empty if none does."""
+    """Returns the text in brackets that names an item of a list: `name=main`.
+
+    Empty if the item has no merge keys."""
     keys = next((keys for keys in _MERGE_KEYS if keys[0] in item), ())
     return ",".join(f"{key}={item.get(key, 'TCP')}" for key in keys)
 
 
 class ObjectSource:
-    """A mapping of a live object, at `path` of it; `problems` is shared by all parts of it.
+    """The mapping at `path` of a live object; all parts of the object share `problems`.
 
-    `carry`: takes fields that nobody reads; by default each is a problem.
+    `carry` stores unread fields; by default each is a problem.
     """
 
     live = True
@@ -163,7 +171,7 @@ class ObjectSource:
     ) -> None:
         if kind is None:
             for key, value in list(self._left.items()):
-                # The API leaves out most that is false; the field of a workload that is not left out was chosen.
+                # The API omits most false fields; a false field that a workload has was chosen.
                 if not _says_nothing(value) and (value is not False or self._carry is not None):
                     self.unsupported(key)
 
@@ -174,12 +182,12 @@ class ObjectSource:
         return [key for key, value in self._left.items() if value is not None]
 
     def peek(self, key: str, default: Any = None) -> Any:
-        """The value of a key as it is. Does not count as reading it."""
+        """Returns the value of a key unchanged. Does not count as reading it."""
         value = self._left.get(key)
         return default if value is None else value
 
     def take(self, key: str, default: Any = None) -> Any:
-        """The value of a key as it is."""
+        """Returns the value of a key unchanged, and counts it as read."""
         value = self.peek(key, default)
         self._left.pop(key, None)
         return value
@@ -240,7 +248,7 @@ class ObjectSource:
         self.ignore(key)
 
     def ignore(self, *keys: str) -> None:
-        """Skips keys with any values."""
+        """Counts keys as read, with any values."""
         for key in keys:
             self._left.pop(key, None)
 

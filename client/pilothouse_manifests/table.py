@@ -1,8 +1,8 @@
-"""The table: how each field of a container, a volume and a config is called in Kubernetes.
+"""The table: the Kubernetes key of each field of a container, a volume and a config.
 
-On the left the name of the value, as in the API and in the server's model; on the right the key. A key that
-Kubernetes has and the platform does not (`workingDir` …) is never named: a source reports every unread key. Only keys
-that may stand at their default are listed, because live objects and manifests written by tools state them.
+The name of the value, as in the API and in the server's model, is on the left; the key is on the right. A key that
+Kubernetes has and the platform does not (`workingDir` …) is never named, because a source reports every unread key. The
+only exceptions are keys that may have their default, because live objects and manifests written by tools state them.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ _ID = Number(maximum=INT64_MAXIMUM, optional=True)
 _LARGEST_PORT = 65535
 # Permission bits of a file.
 MODE = Number(maximum=0o777, optional=True)
-# The time that the API gives pods to end.
+# The API's default for the seconds that pods have to end.
 GRACE_SECONDS = 30
-# The lists of a pod's programs; the first of `containers` is the main one.
+# The lists of a pod's programs; the first program of `containers` is the main one.
 CONTAINERS = "containers"
 INIT_CONTAINERS = "initContainers"
 
@@ -90,7 +90,8 @@ _KEY_REFERENCE: tuple[Entry, ...] = (
     Field("source_key", "key", Text(), required=True),
     Field("optional", "optional", Flag()),
 )
-# A field of the pod itself. One value to server-side apply: without the version it would be another than the API's.
+# A field of the pod itself. Server-side apply treats it as one value, which without the version would differ from the
+# API's.
 FIELD_REFERENCE = (
     "field_ref",
     "fieldRef",
@@ -145,7 +146,7 @@ ENV_FROM = FieldPart(
         ),
     ),
 )
-# Of Kubernetes' own, and the devices of others.
+# Other resources: Kubernetes' own, and devices of other vendors.
 _OTHER_RESOURCE = r"ephemeral-storage|hugepages-[0-9]+[KMGTPE]i|[^/]+/[^/]+"
 RESOURCES = FieldPart(
     "resources",
@@ -282,7 +283,7 @@ def _with_protocol(port: Values, source: MappingSource) -> Values | None:
     return {"protocol": "TCP", **port}
 
 
-# Media of an emptyDir apart from the node's disk.
+# Media of an emptyDir other than the node's disk.
 MEDIUM = re.compile(r"Memory|HugePages(-[1-9][0-9]*[KMG]i)?")
 
 
@@ -324,14 +325,16 @@ SERVICE_PORT = FieldPart(
 
 
 def usual_pull_policy(container: Values) -> str:
-    """Returns the API's value if no pull policy is given: it depends on the image's tag."""
+    """Returns the API's default pull policy, which depends on the image's tag."""
     name, at, _ = str(container.get("image", "")).partition("@")
     tag = name.rpartition("/")[2].partition(":")[2]
     return "Always" if not at and tag in ("", "latest") else "IfNotPresent"
 
 
 def _program(port: FieldPart, *, apart: bool) -> tuple[Entry, ...]:
-    """The fields that all programs of a pod have. `apart`: whether another's change of the ports can be adopted."""
+    """Returns the fields that all programs of a pod have.
+
+    `apart`: whether a change of the ports by others can be adopted."""
     return (
         Field("image", "image", Text(), required=True),
         Field(
@@ -343,10 +346,10 @@ def _program(port: FieldPart, *, apart: bool) -> tuple[Entry, ...]:
         Field("command", "command", Texts()),
         Field("args", "args", Texts()),
         Field("env", "env", Repeated(ENV_VAR, keys=("name",), called="variable")),
-        # One of another's could read any secret of the namespace.
+        # An entry that another manager adds could read any secret of the namespace.
         Field("env_from", "envFrom", Repeated(ENV_FROM), adopted=False),
         Field("resources", "resources", Nested(RESOURCES, apart=True)),
-        # A mount names a volume of the pod, from which the volume that another manager means does not follow.
+        # A mount names a volume of the pod, which does not determine the platform's volume that another manager means.
         Field(
             "volume_mounts",
             "volumeMounts",
@@ -388,7 +391,7 @@ MAIN_CONTAINER = FieldPart(
     "container",
     (
         Field("pod_container_name", "name", Text(), required=True, adopted=False),
-        # Its ports stand in the same list here as those of Services.
+        # The platform has a container's ports and those of its Services in one list.
         *_program(POD_PORT, apart=False),
     ),
     defaults=_PROGRAM_DEFAULTS,
@@ -404,7 +407,7 @@ TOLERATION = FieldPart(
         Field("toleration_seconds", "tolerationSeconds", _ID),
     ),
 )
-# The template's spec, apart from its containers and its volumes.
+# The template's spec, without its containers and its volumes.
 POD = FieldPart(
     "pod",
     (
@@ -475,7 +478,7 @@ DEPLOYMENT = FieldPart(
     ),
 )
 
-# The source of a pod's volume, by our word for the type; the names are those of the volume.
+# The source of a pod's volume, by the platform's word for the type; the names are those of the volume.
 CLAIM_SOURCE = FieldPart(
     "persistent_volume_claim",
     (
@@ -483,7 +486,7 @@ CLAIM_SOURCE = FieldPart(
         Field("read_only", "readOnly", Flag()),
     ),
 )
-_FILES = (("defaultMode", 420),)  # 0644 of files that show a config map or a secret
+_FILES = (("defaultMode", 420),)  # 0644, the default for files from a config map or a secret
 _OPTIONAL = Field("optional", "optional", Flag())
 VOLUME_SOURCES: dict[str, tuple[str, FieldPart]] = {
     "persistent_volume_claim": ("persistentVolumeClaim", CLAIM_SOURCE),
@@ -518,7 +521,7 @@ VOLUME_SOURCES: dict[str, tuple[str, FieldPart]] = {
         ),
     ),
 }
-# The volumes of a pod are a list by name, though no field of a container has the key.
+# The key of a pod's volumes, a list by name; no field of a container has this key.
 VOLUMES = "volumes"
 
 # A Service's spec, apart from its type, selector and ports.
@@ -545,8 +548,8 @@ CLAIM = FieldPart(
         Field("volume_mode", "volumeMode", Text(("Filesystem", "Block")), default="Filesystem"),
     ),
 )
-# A ConfigMap and a Secret as a whole, apart from their metadata. A secret is sent as `data`, never as `stringData`: of
-# the latter the API server remembers other fields than it writes, and a key left out later would stay.
+# A ConfigMap and a Secret as a whole, without their metadata. A secret is sent as `data`, never as `stringData`: for
+# `stringData`, the API server records other managed fields than it writes, and a key left out later would stay.
 CONFIG_MAP = FieldPart(
     "config_map",
     (
@@ -566,7 +569,7 @@ SECRET = FieldPart(
 
 
 def fields_of(entries: tuple[Entry, ...]) -> Iterator[Field]:
-    """The fields among entries, those of groups too."""
+    """Yields the fields among entries, including those of groups."""
     for entry in entries:
         if isinstance(entry, Field):
             yield entry
@@ -580,7 +583,7 @@ def key_of(part: FieldPart, name: str) -> str:
 
 
 def names_of(part: FieldPart) -> tuple[str, ...]:
-    """The names of a part's values, each once."""
+    """Returns the names of a part's values, each once."""
     return tuple(dict.fromkeys(name.partition(".")[0] for name in _names(part.entries)))
 
 

@@ -1,10 +1,10 @@
 """The volumes of a pod, and their names on the platform.
 
-There volumes belong to the namespace, not to a pod, and containers mount them by their name. A claim keeps its own
-name. A pod's volume from a config map, a secret or the node becomes a volume with a name that follows from that
-source alone, so that pods with the same source share one, and that an import and an apply find each other's. One
-that shows chosen keys, or has permission bits of its own, stays a part of its container, and so do projected sources
-and fields of the pod.
+On the platform, volumes belong to the namespace, not to a pod, and containers mount them by name. A claim keeps its
+name. A pod's volume from a config map, a secret or the node becomes a volume whose name is derived from that source
+alone. So pods with the same source share one volume, and an import and an apply find each other's volumes. A volume
+with chosen keys or with permission bits stays a part of its container, and so do projected sources and fields of the
+pod.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ DNS_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 # RFC 1123, as Kubernetes reads it: the names of config maps and secrets.
 DNS_SUBDOMAIN = r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 
-# The source of a volume that the API does not name: it stands in the extra fields of its container.
+# The type of a volume whose source the API does not name; the source is in the extra fields of its container.
 CARRIED = "carried"
-# The keys of a pod with its programs.
+# The keys of a pod that contain its programs.
 PROGRAMS = (CONTAINERS, INIT_CONTAINERS)
 _LONGEST_NAME = 63
-# The first word of a volume's name by what it shows.
+# The first word of a volume's name, by the type of its source.
 _WORDS = {"config_map": "configmap", "secret": "secret", "host_path": "hostpath"}
 _SHOWN = {"config_map": "source_name", "secret": "source_name", "host_path": "host_path"}
 _SOURCES = {**VOLUME_SOURCES, **OWN_SOURCES}
@@ -42,10 +42,10 @@ S = TypeVar("S", bound=MappingSource)
 
 @dataclass(frozen=True, slots=True)
 class PodVolume(Generic[S]):
-    """One volume of a pod: its name there, its source (`type`, `values` by the names of a volume), and its place.
+    """One volume of a pod: its name there, its source (`type`, `values` by the names of a volume), and its position.
 
-    `type` empty: it cannot be represented, and was reported. `CARRIED`: its source is carried as it is. `item` is the
-    place of the volume, `source` that of its source.
+    An empty `type` means that the volume cannot be represented and was reported; `CARRIED`, that its source is carried
+    unchanged. `item` is the position of the volume, `source` that of its source.
     """
 
     name: str
@@ -56,12 +56,12 @@ class PodVolume(Generic[S]):
 
     @property
     def key(self) -> str:
-        """Returns the key of its source."""
+        """The key of the volume's source."""
         return _SOURCES[self.type][0]
 
     @property
     def is_own(self) -> bool:
-        """Returns whether it is a part of its container, because a volume of the namespace cannot be like it."""
+        """Whether the volume is a part of its container, because no volume of the namespace can represent it."""
         if self.type not in FILES:
             return self.type in OWN_SOURCES
         chosen = not self.values.keys().isdisjoint(("items", "default_mode"))
@@ -69,25 +69,27 @@ class PodVolume(Generic[S]):
 
     @property
     def volume(self) -> str:
-        """Returns the name of the volume on the platform."""
+        """The name of the volume on the platform."""
         if self.type in ("empty_dir", CARRIED) or self.is_own:
             return self.name
         if self.type == "persistent_volume_claim":
             return volume_name("claim", self.values.get("kubernetes_name", ""))
-        # Pods that do without what it shows have a volume of their own: the others are not to start without it.
+        # Pods that may start without the source have a separate volume: the other pods must not start without it.
         word = f"optional-{_WORDS[self.type]}" if self.values.get("optional") else _WORDS[self.type]
         return volume_name(word, self.values.get(_SHOWN[self.type], ""))
 
 
 def devices_of(programs: Iterable[Any]) -> frozenset[str]:
-    """Returns the names of the volumes of a pod that its programs (as JSON) see as devices, not as folders."""
+    """Returns the names of the volumes of a pod that its programs (as JSON) use as devices, not as directories."""
     listed = (each.get("volumeDevices") for each in programs if isinstance(each, dict))
     items = (item for items in listed if isinstance(items, list) for item in items)
     return frozenset(str(item.get("name")) for item in items if isinstance(item, dict))
 
 
 def read_volumes(pod: S, hooks: Hooks = _NO_RULES) -> Iterator[PodVolume[S]]:
-    """Yields the volumes of a pod's spec, in their order. `hooks`: the caller's rules for parts of their sources."""
+    """Yields the volumes of a pod's spec, in their order.
+
+    `hooks`: the caller's rules for parts of their sources."""
     for item in pod.each(VOLUMES):
         with item:
             name = item.text("name", required=True)
@@ -99,7 +101,7 @@ def read_volumes(pod: S, hooks: Hooks = _NO_RULES) -> Iterator[PodVolume[S]]:
                     item.unsupported(key, f"{NOT_REPRESENTED} as the source of a volume")
             if len(given) > 1:
                 item.invalid(None, f"expected one source, found {' and '.join(given.values())}")
-            # One without a source is an emptyDir in Kubernetes, too.
+            # A volume without a source is an emptyDir, as in Kubernetes.
             found = [_read(item, name, type_, hooks) for type_ in given or ("empty_dir",)]
         if unknown and carried == unknown:
             yield PodVolume(name, CARRIED, {}, item, item)
@@ -119,7 +121,7 @@ def _read(item: S, name: str, type_: str, hooks: Hooks) -> PodVolume[S]:
 
 
 def volume_name(word: str, shown: str) -> str:
-    """Returns the name of the volume for a source; if the source has no name that fits, by its digest.
+    """Returns the name of the volume for a source; if the source's name does not fit, the name has its digest.
 
     `word` is `claim`, `configmap`, `secret` or `hostpath`, or one of the middle two after `optional-`.
     """

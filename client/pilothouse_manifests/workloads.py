@@ -1,6 +1,6 @@
-"""The settings of the kinds of workload next to Deployments: their specs, apart from selector and template.
+"""The settings of the kinds of workload other than Deployments: their specs, without selector and template.
 
-The claims of a StatefulSet's templates are called by their names in the mounts of its programs, like volumes.
+The mounts of a StatefulSet's programs name the claims of its templates like volumes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ORDERED_READY, PARALLEL = "OrderedReady", "Parallel"
 _OPTIONAL_NUMBER = Number(optional=True)
 _RETENTION = Text((RETAIN, DELETE))
 
-# A claim in `volumeClaimTemplates`. The API writes the rest into it.
+# A claim in `volumeClaimTemplates`. The API fills in its other fields.
 CLAIM_TEMPLATE = FieldPart(
     "claim_templates",
     (
@@ -113,7 +113,7 @@ STATEFUL_SET_SETTINGS = FieldPart(
         ),
     ),
 )
-# Settings of a StatefulSet that only a new object can have.
+# Settings of a StatefulSet that are immutable: changing them needs a new object.
 FIXED_SETTINGS = ("service_name", "pod_management", "claim_templates")
 # A StatefulSet's spec, apart from its selector and its template.
 STATEFUL_SET = FieldPart(
@@ -146,7 +146,7 @@ DAEMON_SET = FieldPart(
         Field("daemon_set.revision_history_limit", "revisionHistoryLimit", _OPTIONAL_NUMBER, default=10),
     ),
 )
-# By their kinds in Kubernetes; the name of a part is that of its settings here.
+# The parts by their kinds in Kubernetes; a part's name is that of its settings on the platform.
 WORKLOAD_PARTS: dict[str, FieldPart] = {
     "Deployment": DEPLOYMENT,
     "StatefulSet": STATEFUL_SET,

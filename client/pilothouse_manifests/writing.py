@@ -1,8 +1,8 @@
-"""From values to the object of Kubernetes: the table read from left to right.
+"""Converts values to the Kubernetes object: reads the table from left to right.
 
-Manifests are built in the reconciler's loop, so a part of the table is compiled once to a function that only reads
-each attribute and writes the stated values, like code written by hand. Nothing said is nothing sent, so that the
-field stays with the API's default and with other field managers.
+Manifests are built in the reconciler's loop, so each part of the table is compiled once to a function that only reads
+each attribute and writes the stated values, like code written by hand. Unstated values are not sent, so that the field
+stays with the API's default and with other field managers.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from pilothouse_manifests.fields import (
 
 Manifest = dict[str, Any]
 Write = Callable[[Any], Manifest]
-# Where a value stands in what is written, by its name: an attribute, or attributes of attributes with dots.
+# Returns the attribute that has a value of this name, or, with dots, an attribute of an attribute.
 Place = Callable[[str], str]
-# Which of a choice is made: its name, and the value that has it.
+# Returns the name of the chosen part of a `OneOf`, and the value that has it.
 Choose = Callable[[OneOf, Any], tuple[str, Any]]
 
 
 def chosen_attribute(entry: OneOf, value: Any) -> tuple[str, Any]:
-    """The choice of a value that has an attribute for each."""
+    """Returns the choice of a value that has an attribute for each part."""
     name = next(name for name, _, _ in entry.choices if getattr(value, name) is not None)
     return name, getattr(value, name)
 
@@ -49,8 +49,9 @@ def chosen_attribute(entry: OneOf, value: Any) -> tuple[str, Any]:
 def writer(
     part: FieldPart, *, place: Place = str, inner_place: Place = str, choose: Choose = chosen_attribute
 ) -> Write:
-    """The function that writes this part of a value with attributes of our names. `inner_place`: `place` of the values
-    in it."""
+    """Returns a function that writes this part of a value; its attributes have the platform's names.
+
+    `inner_place`: `place` for the values within the part."""
     return _Compiler(place, inner_place, choose).function(part.entries)
 
 
@@ -59,9 +60,9 @@ def _encoded(values: Mapping[str, bytes]) -> dict[str, str]:
 
 
 class _Compiler:
-    """Makes the text of one function. `_known` has the objects that its text names: other functions, tables of
-    choices.
-    """
+    """Generates the source of one function.
+
+    `_known` has the objects that it names: functions, tables of choices."""
 
     def __init__(self, place: Place, inner_place: Place, choose: Choose) -> None:
         self._place = place
@@ -71,12 +72,12 @@ class _Compiler:
         self._lines: list[str] = []
 
     def function(self, entries: tuple[Entry, ...]) -> Write:
-        """The function that writes these entries of `value`."""
+        """Returns a function that writes these entries of `value`."""
         self._lines = ["def write(value):", "    written = {}"]
         for entry in entries:
             self._add(entry, "written")
         self._lines.append("    return written")
-        # The text holds nothing but names and keys of the table, which stands in this package.
+        # The source contains only names and keys of the table, which is a part of this package.
         exec("\n".join(self._lines), self._known)  # noqa: S102
         write: Write = self._known["write"]
         return write
@@ -110,7 +111,7 @@ class _Compiler:
             case Variable():
                 choices = self._choices(entry.choices)
                 self._line(f"found = {choices}.get(value.{entry.chosen})")
-                # An empty value is sent: the variable is then set, and empty.
+                # An empty value is sent, too: it sets the variable to an empty text.
                 self._line(f"if found is None: {into}[{entry.literal!r}] = value.{entry.literal}")
                 self._line(f"else: {into}[{entry.key!r}] = {{found[0]: found[1](value)}}")
             case Chosen():

@@ -1,6 +1,6 @@
-"""`pilothouse apply`: Kubernetes manifests into the platform.
+"""`pilothouse apply`: brings Kubernetes manifests into the platform.
 
-The way of a file: `documents` reads it with the place of every part, `sent_documents` sends it as JSON and finds the
-line of each problem of the server, and `run` shows the trial, applies, and waits (`rollout`). The server translates and
-compares; a part that cannot be represented is a problem with file, line and path, and nothing is dropped silently.
+`documents` reads a file with the position of every part. `sent_documents` sends it as JSON and finds the line of each
+problem that the server reports. `run` shows the trial, applies, and waits (`rollout`). The server translates and
+compares. A part that cannot be represented is a problem with file, line and path; nothing is dropped silently.
 """

@@ -1,11 +1,11 @@
-"""Reads manifests: files, folders and standard input to documents whose every part knows its file and line.
+"""Reads manifests from files, folders and standard input, with the file and line of every part.
 
 PyYAML's composer gives the positions. Its resolver is replaced, because the type of a plain scalar must be decided as
 Kubernetes decides it and not as YAML 1.1 does: `12:30` is text and not a number to the base of sixty, `2024-01-01` is
 text, while `yes` and `on` are booleans in both. A key that occurs twice is refused: YAML forbids it, and the first
-value would be dropped silently. Anchors, aliases and merge keys work; an alias that contains itself is refused, and so
-are aliases that would make a document far longer than it is written. A file that cannot be read gives one problem,
-and does not keep the others from being looked at.
+value would be dropped silently. Anchors, aliases and merge keys work. An alias that contains itself is refused, and so
+are aliases that would make a document far longer than its text. A file that cannot be read gives one problem; the
+other files are still read.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _KINDS: dict[str, ScalarKind] = {
     _TAG + "bool": "boolean",
     _TAG + "null": "null",
 }
-# A document may be as long with its aliases expanded, however short it is: nothing longer fits into a cluster's etcd.
+# The greatest length of a document with its aliases expanded, in characters: nothing longer fits into etcd.
 _EXPANDED_CHARACTERS = 2**20
 _NESTED_TOO_DEEPLY = "expected a document, found one that is nested too deeply to be read"
 
-# PyYAML's words that do not say what was expected, and those that do.
+# PyYAML's messages that do not name what was expected -> messages that do.
 _EXPECTED = {
     "mapping values are not allowed here": "expected the end of the value, found ':'; "
     "put a nested mapping on lines of its own, indented further, and quote a text that contains ': '",
@@ -66,7 +66,7 @@ _TOKENS = {
     "expected <block end>, but found '?'": "expected an item that begins with '- ', "
     "or less indentation to end the {what}, found a key",
 }
-# PyYAML's names of tokens, and what they are to somebody who reads the file.
+# PyYAML's names of tokens -> what a person sees in the file.
 _WORDS = {
     "'<stream end>'": "the end of the file",
     "'<document start>'": "'---'",
@@ -86,7 +86,7 @@ _WORDS = {
 
 
 class _Resolver(yaml.resolver.BaseResolver):
-    """Decides the kind of a plain scalar as Kubernetes' YAML reader does."""
+    """Decides the kind of a plain scalar as Kubernetes' YAML parser does."""
 
 
 for _name, _pattern, _first in (
@@ -106,7 +106,7 @@ for _name, _pattern, _first in (
 class _Loader(
     yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser, yaml.composer.Composer, _Resolver
 ):
-    """Composes nodes; constructs nothing, so that no tag can make an object."""
+    """Composes nodes only: it constructs nothing, so that no tag can create a Python object."""
 
     def __init__(self, text: str) -> None:
         yaml.reader.Reader.__init__(self, text)
@@ -116,14 +116,16 @@ class _Loader(
         _Resolver.__init__(self)
 
     def scan_to_next_token(self) -> None:
-        """Passes over tabs between tokens too, as libyaml does. Where a key may begin, tabs indent and are refused."""
+        """Skips tabs between tokens too, as libyaml does.
+
+        A tab where a key may begin is indentation and is refused."""
         super().scan_to_next_token()
         while self.peek() == "\t" and (self.flow_level or not self.allow_simple_key):
             self.forward()
             super().scan_to_next_token()
 
     def scan_plain_spaces(self, indent: int, start_mark: yaml.Mark) -> list[str]:
-        """Takes the blanks after a word of a plain text, tabs among them."""
+        """Reads the spaces and tabs after a word of a plain scalar."""
         length = 0
         while self.peek(length) in (" ", "\t"):
             length += 1
@@ -151,7 +153,9 @@ def load(
 
 
 def parse(text: str, file: str, problems: Problems) -> list[Document]:
-    """The documents of one text; `file` is its name in messages. A malformed text gives a problem and no document."""
+    """Returns the documents of one text; a malformed text gives a problem and no document.
+
+    `file` is the text's name in messages."""
     try:
         return list(_documents(text, file))
     except _RefusedError as error:
@@ -205,7 +209,7 @@ def _decode(file: str, content: bytes, problems: Problems) -> str | None:
 
 
 class _RefusedError(Exception):
-    """YAML that can be read but is not taken."""
+    """Well-formed YAML that is refused."""
 
     def __init__(self, place: InputPosition, message: str) -> None:
         super().__init__(message)
@@ -225,10 +229,10 @@ def _documents(text: str, file: str) -> Iterator[Document]:
 
 
 class _Converter:
-    """Turns PyYAML's nodes into ours; each shared node once.
+    """Turns PyYAML's nodes into those of the translator; each shared node once.
 
-    Later steps expand aliases, and a kilobyte can stand for gigabytes. So the length of each node is counted with its
-    aliases expanded, and one of more than `most` characters is refused.
+    Later steps expand aliases, and a kilobyte can expand to gigabytes. So the length of each node is counted with its
+    aliases expanded, and a node of more than `most` characters is refused.
     """
 
     def __init__(self, file: str, most: int) -> None:
@@ -254,7 +258,7 @@ class _Converter:
         return converted
 
     def _length(self, node: Node) -> int:
-        """Returns the characters of a node whose parts are converted already."""
+        """Returns the number of characters of a node whose parts are already converted."""
         if isinstance(node, ScalarNode):
             return 1 + len(node.text)
         if isinstance(node, SequenceNode):

@@ -1,7 +1,7 @@
-"""Where a field of the API stands in a document: the line of a problem that only the server finds.
+"""Finds the line of a problem that only the server finds: the position of an API field in a document.
 
-The table of `pilothouse_manifests` leads from keys of a document to fields. So each key of the document is followed,
-and the one is taken that leads nearest to the field. Ports have no place of their own: those of the API come from
+The table of `pilothouse_manifests` maps keys of a document to fields. So each key of the document is followed, and the
+key that leads nearest to the field is chosen. Ports have no position of their own, because the API's ports come from
 Services.
 """
 
@@ -32,7 +32,7 @@ from pilothouse_manifests.translator.nodes import InputPosition, Mapping, Node, 
 from pilothouse_manifests.workloads import DAEMON_SET, STATEFUL_SET_SETTINGS
 
 _STEP: Final = re.compile(r"([^.\[\]]+)|\[([^\]]*)\]")
-# Messages that a path of the API begins with.
+# The message names with which a path of the API begins.
 _MESSAGE: Final = re.compile(r"(container|service|config_map|secret|volume)\.(?P<field>.+)", re.DOTALL)
 _DOCUMENT: Final = "object.document."
 _PORT: Final = re.compile(r"^ports\[.*", re.DOTALL)
@@ -54,7 +54,7 @@ _Steps = tuple[str | int, ...]
 
 
 def place_of(root: Node, kind: str, path: str) -> InputPosition:
-    """Returns where the field of a path stands, one of the document or of the API; or the nearest part there is."""
+    """Returns the position of the field at a path of the document or of the API, or that of the nearest part."""
     named = _MESSAGE.fullmatch(path)
     if named is None:
         return _place(root, path.removeprefix(_DOCUMENT))

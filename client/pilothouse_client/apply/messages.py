@@ -1,6 +1,7 @@
-"""Between the translator's values and messages: names are the same, enumerations have Kubernetes' words in values.
+"""Converts between the translator's values and messages.
 
-The server makes messages of documents by it, and `-o manifest` of the command documents of messages.
+Field names are the same in both; values have Kubernetes' words for enumerations. The server turns documents into
+messages with it, and the command's `-o manifest` turns messages into documents.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def message(kind: type[M], values: Values) -> M:
 
 
 def values(message: Message) -> Values:
-    """The fields of a message that are set, as values."""
+    """Returns the fields of a message that are set, as values."""
     return {field.name: _said(field, value) for field, value in message.ListFields()}
 
 
@@ -50,7 +51,7 @@ def _squeezed(word: str) -> str:
 
 
 def _numbers(enum: EnumDescriptor, words: tuple[str, ...]) -> dict[str, int]:
-    """`TCP` is `PROTOCOL_TCP`, `ClusterIP` is `SERVICE_TYPE_CLUSTER_IP`."""
+    """Returns the number of each word: `TCP` is `PROTOCOL_TCP`, `ClusterIP` is `SERVICE_TYPE_CLUSTER_IP`."""
     prefix = str(enum.values_by_number[0].name).removesuffix("UNSPECIFIED")
     numbers = {_squeezed(each.name.removeprefix(prefix)): int(each.number) for each in enum.values}
     return {word: numbers[_squeezed(word)] for word in words}

@@ -1,8 +1,8 @@
 """Waits until applied volumes, Services and objects are healthy, as those of an application must be.
 
 The rules are the server's (`applications/health.py`): a refusal of the cluster ends the wait, a claim may wait for its
-first pod, a degraded object may recover by itself. One that nobody reports on is healthy once it is on the cluster.
-Addresses of load balancers alone are not waited for.
+first pod, a degraded object may recover by itself. An object without a status of its own is healthy once it is on the
+cluster. A Service that lacks only its load balancer's address is not waited for.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _VOLUMES, _SERVICES, _OBJECTS = "PersistentVolumeClaim", "Service", ""
 # Kinds that have no health of their own: data, and volumes that are a part of the pods alone.
 _WITHOUT = ("ConfigMap", "Secret", "Volume")
 _FIRST_CONSUMER = "WaitForFirstConsumer"
-# Many clusters have no load balancers, so that a Service of that type waits for ever.
+# Many clusters have no load balancers: a Service of that type would never get an address.
 _NO_ADDRESS = "WaitingForLoadBalancer"
 _STATES = {
     object_pb2.OBJECT_HEALTH_PROGRESSING: "progressing",
@@ -41,7 +41,9 @@ _LEAST_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class ObjectHealth:
-    """`state`: healthy, progressing or degraded. `failed`: waiting does not make it healthy."""
+    """`state`: healthy, progressing or degraded.
+
+    `failed`: waiting does not make it healthy."""
 
     state: str
     why: str = ""
@@ -49,7 +51,7 @@ class ObjectHealth:
 
 
 def health_of(resource: Any) -> ObjectHealth:
-    """Returns the health of a volume, a Service or an object as it was seen."""
+    """Returns the health of a volume, a Service or an object in its last known state."""
     if resource.HasField("delete_time"):
         return ObjectHealth("degraded", "it is being deleted", failed=True)
     applied = resource.observed_generation >= resource.generation
@@ -82,13 +84,13 @@ def _health_of_volume(volume: storage_pb2.Volume, why: str) -> ObjectHealth:
 
 @dataclass(slots=True)
 class _WaitedObjects:
-    """The objects of one noun that are waited for, by kind and name, and their health."""
+    """The objects of one noun that the wait is for, by kind and name, and their health."""
 
     wanted: set[tuple[str, str]]
     health: dict[tuple[str, str], ObjectHealth] = field(default_factory=dict)
 
     def observe(self, change: Change[Any]) -> Iterator[str]:
-        """Takes one change of the watch; yields the line to print about it."""
+        """Applies one change of the watch; yields the lines to print about it."""
         if change.kind is ChangeKind.SYNCED:
             for missing in sorted(self.wanted - self.health.keys()):
                 self.health[missing] = ObjectHealth("missing", failed=True)
@@ -105,7 +107,7 @@ class _WaitedObjects:
                 yield self.line(key)
 
     def line(self, key: tuple[str, str]) -> str:
-        """Returns how an object does, and why."""
+        """Returns the line for an object: its state, and the reason."""
         found = self.health.get(key, ObjectHealth("not seen"))
         return f"{subject_of(*key)} {found.state}{f': {found.why}' if found.why else ''}"
 
@@ -149,8 +151,9 @@ def wait_for_objects(
     say: Say,
     complain: Say,
 ) -> bool:
-    """Returns whether all volumes, Services and objects that an apply wrote were healthy in time; complains about the
-    others.
+    """Returns whether all volumes, Services and objects that an apply wrote were healthy in time.
+
+    It complains about the others.
 
     Raises:
         PilothouseError: a watch was refused or could not continue.
@@ -184,7 +187,7 @@ def _watch(
 
 
 def _by_noun(changes: Iterable[application_pb2.ApplicationChange]) -> dict[str, set[tuple[str, str]]]:
-    """Returns kind and name of the objects to wait for, by noun."""
+    """Returns the objects to wait for, as kind and name, by noun."""
     found: dict[str, set[tuple[str, str]]] = {}
     for each in changes:
         has_health = subject_of(each.kind, "") != "container/" and each.kind not in _WITHOUT

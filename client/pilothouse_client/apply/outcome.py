@@ -17,9 +17,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of an apply that are no fields of its call. `sources`: files, folders, `-`.
+    """The options of an apply that are not fields of its call.
 
-    `skip`: the greatest weight of a problem to accept; `timeout_seconds`, `patience`: for `wait`.
+    `sources`: files, folders, `-`. `skip`: the greatest weight of a problem to accept. `timeout_seconds` and
+    `patience` apply to `wait`.
     """
 
     sources: Sequence[str]
@@ -37,12 +38,12 @@ def _ignore_count(_done: int, _total: int) -> None: ...
 
 @dataclass(slots=True)
 class ApplyOutput:
-    """Where the lines of an apply go, and its facts, for programs.
+    """The callbacks for the lines of an apply, and its results, for programs.
 
-    `say` takes the changes, `complain` problems and warnings, `progress` the states of the wait: with `say`, unless it
-    is given; `count` how many containers run, of all that are waited for. `refused` are the problems that keep the
-    input from being applied, and `refusal` the sentence that counts them. `unhealthy`: the lines about what did not
-    become healthy.
+    `say` is called with the changes, `complain` with problems and warnings, `progress` with the states of the wait
+    (default: `say`), and `count` with the number of containers that run and the number that the wait is for. `refused`
+    are the problems that keep the input from being applied, and `refusal` is the sentence that counts them.
+    `unhealthy`: the lines about objects that did not become healthy.
     """
 
     say: Say = _ignore
@@ -58,27 +59,27 @@ class ApplyOutput:
     unhealthy: list[str] = field(default_factory=list)
 
     def note(self, line: str) -> None:
-        """Takes a remark on a field that is left out without a loss."""
+        """Records and writes a remark on a field that is left out without a loss."""
         self.notes.append(line)
         self.complain(f"note: {line}")
 
     def warn(self, line: str) -> None:
-        """Takes a warning of the server, of the cluster, or of a value in the clear."""
+        """Records and writes a warning of the server, of the cluster, or about a plain-text secret."""
         self.warnings.append(line)
         self.complain(f"warning: {line}")
 
     def show_progress(self, line: str) -> None:
-        """Takes the state of something that is waited for."""
+        """Writes the state of something that the wait is for."""
         (self.progress or self.say)(line)
 
     def miss(self, line: str) -> None:
-        """Takes a line about something that did not become healthy."""
+        """Records and writes a line about something that did not become healthy."""
         self.unhealthy.append(line)
         self.complain(line)
 
 
 class ApplyResult(enum.Enum):
-    """How it ended: the worst that happened."""
+    """The result of an apply: the worst that happened."""
 
     DONE = "done"
     NOT_RUNNING = "applied, but not all of it ran, or was healthy, in time"
@@ -89,7 +90,9 @@ class ApplyResult(enum.Enum):
 def refuse(
     problems: Problems, skip: ProblemWeight | None, output: ApplyOutput, *, validate_only: bool
 ) -> None:
-    """Lists the problems that keep the input from being applied. `skip`: the greatest weight that was accepted."""
+    """Lists the problems that keep the input from being applied.
+
+    `skip`: the greatest weight that was accepted."""
     output.refused = refused = problems.refused(skip)
     count = "one problem" if len(refused) == 1 else f"{len(refused)} problems"
     verb = "would be" if validate_only else "was"
@@ -99,7 +102,7 @@ def refuse(
 
 
 def remedies(refused: Sequence[InputProblem]) -> list[str]:
-    """Returns the sentence that says how to continue without these; none if some are wrong in themselves."""
+    """Returns the sentence about how to continue without these; nothing if some problems are invalid input."""
     weights = [each.weight for each in refused if each.weight is not None]
     if len(weights) < len(refused):
         return []

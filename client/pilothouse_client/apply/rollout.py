@@ -1,9 +1,9 @@
 """Waits until applied containers run, and reports the reasons of the wait.
 
-A container has arrived when `pilothouse_client.waiting` says so: the cluster follows its present generation, has rolled
-it out, and its newest pods have run for a while without a restart. One that somebody has stopped or paused will not run
-by waiting: applying does not start it, so it counts as arrived, and is named. A Job has arrived when its newest run has
-succeeded. The wait ends as soon as one has failed.
+`pilothouse_client.waiting` decides when a container has arrived: the cluster has applied its current generation and
+rolled it out, and its newest pods have run for a while without a restart. An apply does not start a container that is
+stopped or paused, so waiting does not help: it counts as arrived, and a line names it. A Job has arrived when its
+newest run has succeeded. The wait ends as soon as one container has failed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _AT_REST = (pb.CONTAINER_STATUS_STOPPED, pb.CONTAINER_STATUS_PAUSED)
 
 
 class Rollout:
-    """The containers waited for, as their apply returned them, and their known states."""
+    """The containers that the wait is for, as their apply returned them, and their last known states."""
 
     def __init__(
         self,
@@ -56,18 +56,18 @@ class Rollout:
 
     @property
     def missing(self) -> list[str]:
-        """Names of those that have not arrived."""
+        """The names of the containers that have not arrived."""
         return [name for name in self._waits if not self._arrived(name)]
 
     @property
     def failed(self) -> list[pb.Container]:
-        """The containers that will not run however long one waits, as they were seen last."""
+        """The last known states of the containers that waiting will not make run."""
         return [
             self._last[name] for name, each in self._verdicts.items() if each.outcome is WaitOutcome.FAILED
         ]
 
     def ended(self) -> bool:
-        """Whether there is nothing more to wait for."""
+        """Returns whether there is nothing more to wait for."""
         return bool(self.failed) or all(name in self._gone for name in self.missing)
 
     def observe(self, change: Change[pb.Container]) -> Iterator[str]:
@@ -87,7 +87,7 @@ class Rollout:
         elif name in self._generations and change.kind in (ChangeKind.ADDED, ChangeKind.MODIFIED):
             self._gone.discard(name)
             self._last[name] = change.resource
-        # Time passes for all of them, whatever the change is about.
+        # Each change carries the server's time, so all containers are judged again.
         for seen in self._last.values():
             if seen.name not in self._gone:
                 self._verdicts[seen.name] = self._judge(seen)
@@ -97,7 +97,7 @@ class Rollout:
                     yield line
 
     def line(self, name: str) -> str:
-        """How a container does, and why."""
+        """Returns the line for a container: its state, and the reason."""
         container = self._last.get(name)
         if container is None:
             return f"container/{name} has not been seen"
@@ -152,7 +152,7 @@ def wait(
     complain: Say,
     count: Callable[[int, int], None],
 ) -> bool:
-    """Whether all containers arrived in time; those that did not are complained about with their reasons.
+    """Returns whether all containers arrived in time; complains about the others, with their reasons.
 
     Raises:
         PilothouseError: the watch was refused or could not continue.

@@ -1,7 +1,7 @@
-"""`pilothouse apply`: the files become desired state in one transaction, of an application if one is named.
+"""`pilothouse apply`: turns files into desired state in one transaction, of an application if one is named.
 
-The server translates, compares and writes. A trial comes first, so that every problem is shown with its file and line
-before anything is changed, and the cluster's warnings are seen; nothing of the comparison is done here.
+The server translates, compares and writes. A trial comes first: it shows every problem with its file and line, and the
+cluster's warnings, before anything is changed. This module does no part of the comparison.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from pilothouse_manifests.translator.manifest import Manifest
 from pilothouse_manifests.translator.nodes import Document, plain
 from pilothouse_manifests.translator.problems import InputProblem, Problems, counts, listed
 
-# So often documents are sent without what may be left out: a part may be refused only after another one.
+# The greatest number of trials. Each leaves out the parts that the trial before it could not represent; the server may
+# refuse a part only after another one is gone.
 _ROUNDS = 5
 _PAGE_SIZE = 1000
 # The reason of a warning about something that is left out without a loss.
@@ -64,7 +65,7 @@ def apply(
     `request`: the call, without its documents; `read` returns the documents of the sources.
 
     Raises:
-        PilothouseError: the server cannot be asked, or refuses the call as a whole.
+        PilothouseError: the server cannot be reached, or refuses the call as a whole.
     """
     problems = Problems()
     sent = SentDocuments(read(options.sources, problems, standard_input), problems)
@@ -75,7 +76,7 @@ def apply(
 
 
 class _Apply:
-    """One apply, from documents that can be read to its result."""
+    """One apply, from its parsed documents to its result."""
 
     def __init__(
         self,
@@ -94,7 +95,7 @@ class _Apply:
         self._output = output
 
     def run(self) -> ApplyResult:
-        """Returns the result, after it was shown."""
+        """Applies the documents and shows the result; returns it."""
         skip, dry_run = self._options.skip, self._request.validate_only
         local = self._checked_here()
         if self._problems.refused(skip):
@@ -123,9 +124,9 @@ class _Apply:
         return ApplyResult.LEFT_OUT if left_out else ApplyResult.DONE
 
     def _checked_here(self) -> Manifest:
-        """Finds the problems that need no server, with their lines, and leaves out the parts that the caller allows."""
+        """Finds the problems that need no server, and leaves out the parts that the caller allows to be left out."""
         documents = self._sent.documents
-        # Whether the cluster opens a kind of custom resources only the server knows.
+        # Only the server knows which kinds of custom resources the cluster opens, so all count as open here.
         opened = unknown_kinds(documents)
         whole = bool(self._request.name)
         local = convert(documents, self._request.namespace, self._problems, opened, ordered=whole)
@@ -135,7 +136,7 @@ class _Apply:
         return local
 
     def _tried(self) -> pb.ApplyApplicationResponse:
-        """Returns the trial of all that is not left out; adds its problems, also of the parts that are left out."""
+        """Returns the trial of all that is not left out; adds the problems of all trials to `_problems`."""
         for attempts_left in reversed(range(_ROUNDS)):
             trial = self._client.applications.apply.send(self._whole_request(validate_only=True))
             found = Problems()
@@ -161,14 +162,14 @@ class _Apply:
 
     def _warn(self, trial: pb.ApplyApplicationResponse, local: Manifest) -> None:
         for warning in trial.warnings:
-            # The notes have these, with their lines.
+            # The notes contain these warnings, with their lines.
             if warning.reason != _LEFT_OUT:
                 parts = (self._located(warning.path), warning.message)
                 self._output.warn(": ".join(filter(None, parts)))
         _warn_of_literals(local, trial.changes, self._output.warn)
 
     def _located(self, path: str) -> str:
-        """Returns the path of a warning, `Deployment/web: container.image`, with the place of its document."""
+        """Returns the path of a warning, `Deployment/web: container.image`, with the position of its document."""
         subject, _, field = path.partition(": ")
         kind, _, name = subject.partition("/")
         document = self._sent.find(kind, name)
@@ -177,7 +178,7 @@ class _Apply:
         return ": ".join(filter(None, (str(document.place), subject_of(kind, name), field)))
 
     def _waited(self, done: pb.ApplyApplicationResponse) -> bool:
-        """Returns whether the application is healthy; where none is named, whether containers run and objects are."""
+        """Waits; returns whether the application is healthy, or, without one, the containers run and objects are."""
         if self._request.name:
             return self._waited_for(done.application)
         names = {
@@ -229,7 +230,7 @@ class _Apply:
 
 
 def _warn_of_literals(manifest: Manifest, changes: Iterable[pb.ApplicationChange], warn: Say) -> None:
-    """Writes a line for each value in the clear that a change sets."""
+    """Writes a line for each plain-text value that a change sets and that looks like a secret."""
     by_name = {each.name: each for each in changes if subject_of(each.kind, "") == "container/"}
     for workload in manifest.workloads:
         change = by_name.get(workload.name)
@@ -262,13 +263,15 @@ def _say_changes(
 
 
 def phase_word(phase: pb.ApplicationPhase.ValueType) -> str:
-    """Returns the phase in the word of Argo CD."""
+    """Returns Argo CD's word for the phase."""
     words = pb.ApplicationPhase.Name(phase).removeprefix("APPLICATION_PHASE_").split("_")
     return "".join(each.capitalize() for each in words)
 
 
 def _line(change: pb.ApplicationChange) -> str:
-    """Returns the result for an object. A Job's run is as it was made, so that a change waits for the next one."""
+    """Returns the line with the result for an object.
+
+    A changed Job does not change its run, only the next one."""
     subject = subject_of(change.kind, change.name)
     if change.action == pb.CHANGE_ACTION_REPLACE:
         return f"{subject} replaced: a new StatefulSet around its pods and claims"
@@ -283,7 +286,7 @@ def _changes_runs(change: pb.ApplicationChange) -> bool:
 
 
 def results(changes: Sequence[pb.ApplicationChange], *, dry_run: bool = False) -> list[str]:
-    """Returns a line for each object: its result, with its step where there are several."""
+    """Returns a line for each object: its result, with its phase and wave if there are several."""
     ordered = len({(each.phase, each.wave) for each in changes}) > 1
     return [
         (f"{phase_word(each.phase)} {each.wave}: " if ordered else "")
@@ -303,7 +306,7 @@ def _difference_from_server(change: pb.ApplicationChange, sent: SentDocuments) -
 
 
 def difference(change: pb.ApplicationChange, before: str, after: str) -> list[str]:
-    """Returns the lines that show how an object differs between two states, which have these names."""
+    """Returns the lines that show how an object differs between two states, which `before` and `after` name."""
     subject = subject_of(change.kind, change.name)
     names = [f"{subject} ({state})" if state else subject for state in (before, after)]
     if change.action == pb.CHANGE_ACTION_CREATE:
@@ -314,7 +317,7 @@ def difference(change: pb.ApplicationChange, before: str, after: str) -> list[st
 
 
 def difference_lines(change: pb.ApplicationChange) -> list[str]:
-    """Returns the lines for the fields that change, and for those that other calls changed before."""
+    """Returns the lines for the fields that change, and for fields that other calls have changed before."""
     found = field_lines(change.fields)
     for field in change.modified_fields:
         now = "(a secret value)" if field.masked else value_of(field.after)
@@ -335,13 +338,13 @@ def field_lines(fields: Iterable[FieldChange]) -> list[str]:
 
 
 def value_of(text: str) -> str:
-    """Returns a value as people write it: a string without quotes, `none` where there is none."""
+    """Returns a value as people write it: a string without quotes, `none` for an empty value."""
     if not text:
         return "none"
     try:
         value = json.loads(text)
     except ValueError:
-        # A long one, which the server has cut.
+        # The server has cut a long value, so it is no longer JSON.
         return text
     return value if isinstance(value, str) and value else text
 

@@ -1,8 +1,8 @@
-"""Documents of files as the server takes them, and the way back from its problems to file and line.
+"""The documents of files as they are sent to the server, and the file and line of the problems that it reports.
 
-The server knows a document by its number, and a field by its path. Here each number has the nodes of its document, so
-that a problem is shown where a person finds it. Parts that are left out by request are taken out of the nodes, and the
-rest is sent.
+The server identifies a document by its number, and a field by its path. This module has the nodes of each document by
+its number, so that a problem is shown with its file and line. Parts that are left out by request are removed from the
+nodes, and the rest is sent.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WEIGHTS = {
     pb.PROBLEM_WEIGHT_BEHAVIOUR: ProblemWeight.BEHAVIOUR,
     pb.PROBLEM_WEIGHT_SECURITY: ProblemWeight.SECURITY,
 }
-# Reasons of problems that the translator finds: their words need no reason.
+# Reasons of problems that the translator finds: their messages are shown without the reason.
 _REACHES = {
     "UNSUPPORTED": ProblemReach.FIELD,
     "UNSUPPORTED_DOCUMENT": ProblemReach.DOCUMENT,
@@ -50,7 +50,7 @@ def subject_of(kind: str, name: str) -> str:
 
 
 class SentDocuments:
-    """The objects of some files; those of a List are documents of their own."""
+    """The objects of some files; each item of a List is a document of its own."""
 
     def __init__(self, documents: Iterable[Document], problems: Problems) -> None:
         self._roots: list[Node] = [item for each in documents for item in items_of(each, problems)]
@@ -62,12 +62,12 @@ class SentDocuments:
 
     @property
     def names(self) -> Iterable[tuple[str, str]]:
-        """Kind and name of each document."""
+        """The kind and name of each document."""
         return self._by_name
 
     @property
     def documents(self) -> list[Document]:
-        """The documents, with their places."""
+        """The documents, with their positions."""
         return [Document(root.place, root) for root in self._roots]
 
     def messages(self) -> Iterator[pb.ApplicationDocument]:
@@ -76,11 +76,11 @@ class SentDocuments:
             yield pb.ApplicationDocument(json=text, source=str(root.place))
 
     def find(self, kind: str, name: str) -> Node | None:
-        """Returns the document of an object; None for one that pods imply."""
+        """Returns the document of an object; None for an object that pods imply."""
         return self._by_name.get((kind, name))
 
     def problem_of(self, found: pb.ApplicationProblem) -> InputProblem:
-        """Returns a problem of the server with the place of its field."""
+        """Returns a problem that the server reported, with the position of its field."""
         is_here = 0 <= found.document < len(self._roots)
         place = InputPosition("", 0, 0)
         if is_here:
@@ -98,7 +98,9 @@ class SentDocuments:
         )
 
     def leave_out(self, problems: Iterable[InputProblem]) -> bool:
-        """Takes fields or whole documents out of the sent ones; returns whether there was anything to take out."""
+        """Removes fields or whole documents from those to send.
+
+        Returns whether there was anything to remove."""
         paths: dict[str, set[str]] = {}
         for each in problems:
             whole = each.reach is ProblemReach.DOCUMENT
@@ -146,7 +148,7 @@ def _steps(path: str) -> list[str]:
 
 
 def _without(node: Node, steps: list[str]) -> Node | None:
-    """Returns a node without the field that these steps lead to; None where they lead nowhere."""
+    """Returns a node without the field at these steps; None if there is no such field."""
     first, *rest = steps
     if isinstance(node, SequenceNode) and first.isdigit() and int(first) < len(node.items) and rest:
         inner = _without(node.items[int(first)], rest)

@@ -1,6 +1,7 @@
 """The pages of `describe` about access: the grants of a user, API keys, service accounts.
 
-The API has no call that returns one of these. Each list takes a filter by every field, and returns the same messages.
+The API has no call that returns one of these resources. Each list accepts a filter by every field, and returns the same
+messages.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _ACCOUNT = "sa:"
 
 
 def not_found(words: str) -> CommandError:
-    """Returns the error for a resource that is in no list which the caller may read."""
+    """Returns the error for a resource that no list contains for this caller."""
     return CommandError(words, _NOT_FOUND, "NOT_FOUND")
 
 
@@ -61,7 +62,9 @@ def _place(grant: Any) -> str:
 
 
 def describe_service_account(client: Client, page: Description, namespace: str, name: str) -> str:
-    """Adds a service account, by its name in the namespace or by its user name; returns its uid."""
+    """Adds a service account, by its name in the namespace or by its user name.
+
+    Returns its uid."""
     username = name if name.startswith(_ACCOUNT) else f"{_ACCOUNT}{namespace_or_default(namespace)}:{name}"
     listed = client.identity.list_service_accounts(filter=f"username = {quoted(username)}")
     account = next(iter(listed), None)
@@ -76,7 +79,7 @@ def describe_service_account(client: Client, page: Description, namespace: str, 
 
 
 def describe_access(client: Client, page: Description, username: str) -> None:
-    """Adds the grants and the keys of a user or a service account, as far as the caller may see them."""
+    """Adds the grants and the keys of a user or a service account that the caller may see."""
     with if_permitted():
         grants = client.identity.list_role_grants(filter=f"username = {quoted(username)}")
         page.field("Grants", [f"{each.role} {_place(each)}{_until(each)}" for each in grants])
@@ -90,8 +93,9 @@ def _until(found: Any) -> str:
 
 
 def key_of(client: Client, key: str, user: str, narrowed: str = "") -> Any:
-    """Returns a valid key of a user, of the caller if that is empty, by its id or its name; CommandError where none or
-    several have that."""
+    """Returns a valid key by its id or its name; an empty `user` means the caller.
+
+    Raises CommandError unless exactly one key has that id or name."""
     field = "api_key_id" if is_id(key) else "name"
     wanted = f"{field} = {quoted(key)}" + (f" AND {narrowed}" if narrowed else "")
     found = list(client.identity.list_api_keys(username=user, filter=wanted))
@@ -115,7 +119,7 @@ def is_id(key: str) -> bool:
 
 
 def describe_api_key(client: Client, page: Description, user: str, name: str) -> str:
-    """Adds a key with its limits, its end and its last use; returns its id."""
+    """Adds a key with its limits, its expiry and its last use; returns its id."""
     key = key_of(client, name, user)
     page.field("Name", key.name)
     page.field("Id", key.api_key_id)

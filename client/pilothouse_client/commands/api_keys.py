@@ -59,7 +59,7 @@ def _limits(key: Any) -> str:
     where = ",".join(key.namespaces)
     if key.hidden_namespaces:
         where = f"{where or 'nothing'} (+{key.hidden_namespaces} not seen)"
-    # A narrow terminal cuts the end.
+    # A narrow terminal cuts the end, so the most important words come first.
     words = ["replaced"] if key.rotate_time.seconds else []
     words += ["read-only"] if key.read_only else []
     words += [",".join(key.permissions) or "*", f"in {where or '*'}"]
@@ -78,7 +78,7 @@ def _end(expires_in: str) -> Timestamp | None:
 
 
 def _show_made(answer: Any, output: Format, *, alone: bool) -> None:
-    """Shows a key that was made: whole to programs, as a line of its own to people, or that line alone."""
+    """Shows a new key: the whole response to programs, a separate line to people, or that line alone."""
     if alone:
         say(answer.key)
     elif not output.is_table:
@@ -218,5 +218,5 @@ def revoke(
 
 
 def _id_of(client: Any, key: str, user: str, narrowed: str = "") -> str:
-    """Returns the id of a key that is named by it, or by its name."""
+    """Returns the id of a key that the user has named by its id or its name."""
     return key if is_id(key) else str(key_of(client, key, user, narrowed).api_key_id)

@@ -1,8 +1,8 @@
-"""`pilothouse applications create NAME --from-containers`: makes an application of containers that run already.
+"""`pilothouse applications create NAME --from-containers`: makes an application of containers that already run.
 
-Their documents, and those of the Services, config maps and volumes that only they use, are written as `-o manifest`
-writes them and applied with `take_over`. A trial comes first: where an object would change, nothing is done. So nothing
-happens on the cluster.
+The documents of the containers, and of the Services, config maps and volumes that only they use, are written as
+`-o manifest` writes them, and applied with `take_over`. A trial comes first: if an object would change, nothing is
+applied. So nothing changes on the cluster.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ _SOURCES: dict[int, str] = {
 def adopt(
     client: Client, namespace: str, name: str, chosen: Sequence[str], *, validate_only: bool
 ) -> pb.ApplyApplicationResponse:
-    """Makes an application of these containers and of the objects that only they use; returns what the server did.
+    """Makes an application of these containers and of the objects that only they use.
+
+    Returns the server's response.
 
     Raises:
         CommandError: the application exists, an object would change, or belongs to another application.
@@ -85,7 +87,7 @@ def _belongings(
     own: Sequence[container_pb2.Container],
     others: Sequence[container_pb2.Container],
 ) -> Iterator[Message]:
-    """Yields the Services, config maps and volumes that only these containers use, and says which are left out."""
+    """Yields the Services, config maps and volumes that only these containers use; reports which are left out."""
     names = {each.name for each in own}
     used, used_elsewhere = _sources(own), _sources(others)
     for kind, name in sorted(used):
@@ -128,7 +130,7 @@ def _leave_out(subject: str, why: str) -> None:
 
 
 def _sources(containers: Collection[Message]) -> set[tuple[str, str]]:
-    """Returns kind and name of the config maps and secrets of the platform that containers read."""
+    """Returns the platform's config maps and secrets that containers read, as kind and name."""
     return {source for each in containers for source in _named_sources(each, "")}
 
 

@@ -105,13 +105,13 @@ def _phase(each: pb.ApplicationMember | pb.ApplicationChange) -> str:
 def _with_steps(
     columns: list[OutputColumn[Any]], shown: Iterable[pb.ApplicationMember | pb.ApplicationChange]
 ) -> list[OutputColumn[Any]]:
-    """Returns the columns, with phase and wave where there is more than one."""
+    """Returns the columns, with phase and wave if there are several phases or waves."""
     several = len({(each.phase, each.wave) for each in shown}) > 1
     return [*_STEP_COLUMNS, *columns] if several else columns
 
 
 def say_difference(change: pb.ApplicationChange, before: str, after: str) -> None:
-    """Writes how an object differs between two states, both values of each field whole."""
+    """Writes how an object differs between two states, with both values of each field uncut."""
     from pilothouse_client.apply.run import difference
 
     for line in difference(change, before, after):
@@ -119,7 +119,7 @@ def say_difference(change: pb.ApplicationChange, before: str, after: str) -> Non
 
 
 def _why(revision: resource_pb2.Revision) -> str:
-    """Returns why the server made a revision; empty if a caller did."""
+    """Returns why the server created a revision; empty if a caller created it."""
     failed = revision.failed_revision
     return f"revision {failed} failed: {revision.reason}" if failed else ""
 
@@ -223,7 +223,7 @@ def watch_applications(
 def _change(
     meant: many.Meant, namespace: str, output: Format, done: str, call_of: Callable[[Client], Any], dry: bool
 ) -> None:
-    """Pauses or resumes the applications that are meant."""
+    """Pauses or resumes the chosen applications."""
     where = namespace_or_default(namespace)
 
     def act(client: Client, name: str) -> tuple[pb.Application, None]:

@@ -1,7 +1,7 @@
-"""The facts of an `apply` for programs: `-o json`, and errors as JSON.
+"""The result of an `apply` for programs: `-o json`, and errors as JSON.
 
-With `-o json` standard output has one document with changes, problems and warnings. With `--wait` it is one line, after
-a line for each state that was seen on the way.
+With `-o json`, standard output has one document with changes, problems and warnings. With `--wait`, the document is one
+line, after a line for each state on the way.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pilothouse_manifests.translator.problems import InputProblem, ProblemReach
 
 REFUSED = 3
 _NOTHING = "nothing to apply: the input holds no document"
-# The end of the message of a problem that the server has found.
-# From so many containers on, a bar takes the place of their lines.
+# The number of containers from which on a bar replaces their lines, and the width of the bar.
 _MANY, _BAR_WIDTH = 5, 20
+# The end of the message of a problem that the server has found: its reason.
 _REASON = re.compile(r" \[([A-Z][A-Z0-9_]*)\]$")
 _REASONS = {
     ProblemReach.FIELD: "UNSUPPORTED",
@@ -32,7 +32,7 @@ _REASONS = {
 
 
 def lines_of(is_data: bool) -> ApplyOutput:
-    """Returns where the lines of an apply go; with `-o json` there are only those of the progress."""
+    """Returns the output for the lines of an apply; with `-o json`, only the progress has lines."""
     if is_data:
         return ApplyOutput(progress=_write_progress)
     if not (sys.stdout.isatty() and sys.stderr.isatty()):
@@ -42,13 +42,13 @@ def lines_of(is_data: bool) -> ApplyOutput:
 
 
 class _Bar:
-    """The states of a wait on a terminal: a line each, or for many containers one bar, with the newest state."""
+    """Shows the states of a wait on a terminal: a line each, or one bar with the newest state for many containers."""
 
     def __init__(self) -> None:
         self._done = self._total = 0
 
     def count(self, done: int, total: int) -> None:
-        """Takes how many containers run, of how many."""
+        """Sets how many containers run, and how many the wait is for."""
         self._done, self._total = done, total
 
     def show(self, line: str) -> None:
@@ -75,7 +75,7 @@ class _Bar:
 
 def complain(line: str) -> None:
     """Writes a line about a problem for people."""
-    # Errors as JSON come at the end, with all problems.
+    # With errors as JSON, all problems are written at the end.
     if not as_json.get():
         say_prose(line)
 
@@ -86,7 +86,7 @@ def _write_progress(line: str) -> None:
 
 
 def check(output: ApplyOutput, result: ApplyResult) -> None:
-    """Raises the error of a result, if errors are written as JSON."""
+    """Raises the error of a result if errors are written as JSON."""
     if not as_json.get():
         return
     if result is ApplyResult.REFUSED and not output.refused:
@@ -99,7 +99,7 @@ def check(output: ApplyOutput, result: ApplyResult) -> None:
 
 
 def refusal(problems: Sequence[InputProblem], summary: str, fix: Sequence[str] = ()) -> CommandError:
-    """Returns the error of manifests that are refused."""
+    """Returns the error for refused manifests."""
     violations = [_violation(each) for each in problems]
     return CommandError(summary, REFUSED, "MANIFESTS_REFUSED", violations=violations, fix=fix)
 

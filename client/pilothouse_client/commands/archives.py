@@ -1,9 +1,9 @@
-"""Archives of copies: written from files here, and unpacked from a pod, which is not trusted.
+"""Archives of `cp`: packed from local files, and unpacked from a pod, which is not trusted.
 
-A program of the container may have replaced `tar` (CVE-2019-1002101, -11246, -11251). So an archive is unpacked by
-rules that are stricter than those of `tarfile`'s filters: only into the target, never through a link, links last;
-nothing with an absolute name or `..`, no devices, no pipes. A symbolic link is made if it is relative and can lead
-nowhere else: `..` stands only at its beginning, and no more often than there are folders above it in the target.
+A program of the container may have replaced `tar` (CVE-2019-1002101, -11246, -11251). So the rules for unpacking an
+archive are stricter than those of `tarfile`'s filters: entries go only into the target, never through a link, and links
+are created last. Absolute names, `..`, devices and pipes are left out. A symbolic link is created if it is relative and
+cannot leave the target: `..` may be only at its beginning, at most once for each directory above it in the target.
 Entries, sizes and headers are bounded, and the archive is read once.
 """
 
@@ -23,22 +23,22 @@ from pilothouse_client.commands.failures import CommandError
 
 MOST_ENTRIES = 100_000
 MOST_BYTES = 16 * 1024**3
-# Extended headers are read whole, and kept with their entries.
+# Bounds for extended headers, which `tarfile` reads as a whole and keeps with their entries.
 _MOST_HEADER_BYTES, _MOST_HEADERS_BYTES = 1024 * 1024, 256 * 1024 * 1024
 _CHUNK_BYTES = 32 * 1024
 _BLOCK_BYTES = 512
 _MOST_LEFT_OUT, _LONGEST_NAME = 20, 200
-# Of a name that cannot be, while others can.
+# Errors about one name, after which other entries can still be written.
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.ENOENT)
 
 
 class ArchiveError(CommandError):
-    """An archive that is not one, or breaks a bound."""
+    """The archive is malformed or exceeds a bound."""
 
 
 @dataclass(slots=True)
 class Unpacked:
-    """The files that were written and their bytes; the first entries that were left out, and how many there were."""
+    """The number of files and bytes that were written; the first entries that were left out, and their number."""
 
     files: int = 0
     size: int = 0
@@ -46,7 +46,7 @@ class Unpacked:
     left_out_count: int = 0
 
     def leave_out(self, name: str, why: str) -> None:
-        """Notes an entry that is left out."""
+        """Records an entry that is left out."""
         self.left_out_count += 1
         if len(self.left_out) < _MOST_LEFT_OUT:
             self.left_out.append(f"{name[:_LONGEST_NAME]}: {why}")
@@ -59,9 +59,9 @@ class Unpacked:
 
 
 class _Forward(io.RawIOBase):
-    """A stream of bytes as a file that can be read on, and back within the last block: `tarfile` steps back by one.
+    """A stream of bytes as a file that seeks forward, and back within the last block, which `tarfile` needs.
 
-    So many bytes may be read as `allow` has allowed, and those of all headers.
+    The number of bytes that may be read is that which `allow` has added up, and the bound for all headers.
     """
 
     def __init__(self, parts: Iterable[bytes], most: int) -> None:
@@ -70,7 +70,7 @@ class _Forward(io.RawIOBase):
         self._allowed = _MOST_HEADERS_BYTES
         self._kept = b""
         self._at = 0
-        # Where `_kept` begins.
+        # The offset of `_kept` in the stream.
         self._begin = 0
 
     def readable(self) -> bool:
@@ -121,9 +121,11 @@ class _Forward(io.RawIOBase):
 def unpack(
     parts: Iterable[bytes], target: Path, *, most_entries: int = MOST_ENTRIES, most_bytes: int = MOST_BYTES
 ) -> Unpacked:
-    """Unpacks an archive: its first folder becomes `target`, or its only file does. Existing files are overwritten.
+    """Unpacks an archive: its first directory, or its only file, becomes `target`.
 
-    Raises ArchiveError where it is no archive or breaks a bound; files that were unpacked before stay.
+    Existing files are overwritten.
+
+    Raises ArchiveError if the archive is malformed or exceeds a bound; files that were already unpacked stay.
     """
     stream = _Forward(parts, most_bytes)
     try:
@@ -147,7 +149,7 @@ class _Unpacking:
     def __init__(self, archive: tarfile.TarFile, stream: _Forward, target: Path, most: int) -> None:
         self.done = Unpacked()
         self._archive, self._stream, self._target, self._most = archive, stream, target, most
-        # By their names in the archive, for hard links.
+        # The written files by their names in the archive, for hard links.
         self._written: dict[str, Path] = {}
         self._links: list[tuple[list[str], str]] = []
 
@@ -185,7 +187,7 @@ class _Unpacking:
             )
 
     def make_links(self) -> None:
-        """Makes the links after all files, so that none is written through one."""
+        """Creates the links after all files, so that no file is written through a link."""
         for inner, leads_to in self._links:
             try:
                 self._make_link(inner, leads_to)
@@ -194,7 +196,7 @@ class _Unpacking:
 
     def _make_link(self, inner: list[str], leads_to: str) -> None:
         place = self._target.joinpath(*inner)
-        # The links before this one may stand on the way to it.
+        # A link that was created before may be on the path to this one.
         if not _is_free(self._target, inner) or (place.exists() and not place.is_symlink()):
             self.done.leave_out("/".join(inner), "is a link in the place of something else")
             return
@@ -205,7 +207,9 @@ class _Unpacking:
 
 
 def _inner(name: str) -> list[str] | None:
-    """Returns the parts of a name below the first folder; None where it is absolute or leaves."""
+    """Returns the parts of a name below the first directory.
+
+    None if it is absolute or leaves the directory."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
         return None
@@ -213,7 +217,7 @@ def _inner(name: str) -> list[str] | None:
 
 
 def _is_free(target: Path, inner: list[str]) -> bool:
-    """Returns whether no folder on the way is a link, as one may be that was there before."""
+    """Returns whether no directory on the path is a link; one may have existed before."""
     place = target
     for part in inner[:-1]:
         place /= part
@@ -249,7 +253,7 @@ def _copy(source: Path, place: Path) -> None:
 
 
 def _opened(place: Path, mode: int) -> io.BufferedWriter:
-    """Opens a new file; nobody but its owner may write it, also where the archive permits others to."""
+    """Opens a new file that only its owner may write, even if the archive permits others to."""
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.is_symlink() or (place.exists() and not place.is_dir()):
         place.unlink()
@@ -265,9 +269,11 @@ def _stays_inside(leads_to: str, depth: int) -> bool:
 
 
 def pack(source: Path, name: str) -> Iterator[bytes]:
-    """Yields an archive of a file or folder; its names begin with `name`. Links stay links, devices are left out.
+    """Yields an archive of a file or directory; its names begin with `name`.
 
-    It ends with a whole record, because clusters before Kubernetes 1.30 cannot close the input of `tar`.
+    Links stay links, devices are left out.
+
+    The archive ends with a whole record, because clusters before Kubernetes 1.30 cannot close the input of `tar`.
     """
     written = 0
     for part in _entries(source, name):
@@ -302,7 +308,7 @@ def _below(source: Path, name: str) -> Iterator[tuple[Path, str]]:
 
 
 def _content(path: Path, size: int) -> Iterator[bytes]:
-    """Yields as many bytes as the header says, also if the file changes, and fills up the last block."""
+    """Yields as many bytes as the header has declared, even if the file changes, and pads the last block."""
     left = size
     with path.open("rb") as file:
         while left > 0 and (data := file.read(min(left, _CHUNK_BYTES))):

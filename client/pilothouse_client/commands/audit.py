@@ -28,7 +28,7 @@ def _action(operation: Any) -> str:
 
 
 def _as_data(operation: Any) -> Any:
-    """The record with numbers as they were recorded; a Struct holds floating-point ones only."""
+    """Returns the record with numbers as they were recorded; a Struct has only floating-point numbers."""
     data = as_data(operation)
     for field in ("request_body", "request_headers", "response_body", "metadata"):
         if text := data.pop(f"{field}_json"):
@@ -44,7 +44,7 @@ def _as_data(operation: Any) -> Any:
 
 
 def _result(operation: Any) -> str:
-    """A stream has two records: the one of its beginning has no result yet."""
+    """Returns the result of a call; of a stream's two records, the one for its beginning has none yet."""
     metadata = operation.metadata
     if "stream_event" in metadata and metadata["stream_event"] == "opened":
         return "opened"
@@ -82,7 +82,7 @@ app.add_command(audit_sinks.app, "sinks")
 
 
 def _filter(given: str, parts: Mapping[str, str]) -> str:
-    """Returns an AIP-160 filter of a given filter and of options, all of which must hold."""
+    """Returns an AIP-160 filter that requires both the given filter and all options."""
     chosen = [f"{comparison} {value}" for comparison, value in parts.items() if value]
     return " AND ".join([f"({given})", *chosen] if given and chosen else [given] if given else chosen)
 

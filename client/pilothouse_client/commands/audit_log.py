@@ -1,4 +1,4 @@
-"""`pilothouse audit head, prove, verify, export, publish`: the audit log as others verify it."""
+"""`pilothouse audit head, prove, verify, export, publish`: the audit log in forms that others can verify."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def head(
         return
     show(found, _HEAD, output)
     if output.is_table:
-        # A checkpoint of a former history is verified by that history's key.
+        # A checkpoint of a former history is verified with that history's key.
         say("\nverifier keys:")
         for history in found.histories or [found]:
             for key in history.verifier_keys:
@@ -110,12 +110,12 @@ def prove(
 
 
 def _keys(found: pb.AuditHead) -> list[str]:
-    """The keys of the log, under each of its origins."""
+    """Returns the keys of the log, for each of its origins."""
     return [key for history in found.histories for key in history.verifier_keys]
 
 
 def _check_proof(found: pb.ProveOperationResponse) -> None:
-    """Raises CommandError where the record is not that of the log: its database shows another one than was recorded."""
+    """Raises CommandError if the record is not the one in the log: the database returned a changed record."""
     digest = hashlib.sha256(found.record.encode()).digest()
     try:
         hashes = [base64.b64decode(each) for each in found.hashes]
@@ -206,7 +206,7 @@ def _show_verified(report: pb.VerifyAuditLogResponse, namespace: str, output: Fo
 
 @dataclass(frozen=True)
 class Witnesses:
-    """The witnesses that somebody trusts, and how many of them have to have signed; 0: all."""
+    """The keys of trusted witnesses, and how many of them must have signed; 0: all."""
 
     keys: Sequence[str]
     quorum: int
@@ -218,7 +218,7 @@ class Witnesses:
 
 @dataclass(frozen=True)
 class Cosigned:
-    """The newest head that enough witnesses have signed; `newest` is that or the kept checkpoint, the later one."""
+    """The newest head that enough witnesses have signed; `newest` is the later of that head and the kept checkpoint."""
 
     size: int
     names: Sequence[str]
@@ -228,7 +228,7 @@ class Cosigned:
 def _cosigned(client: Client, witnesses: Witnesses, kept: str) -> Cosigned:
     """Returns the newest head that enough witnesses have signed, and that continues the kept one.
 
-    Raises CommandError if they are too few, or if it does not continue it.
+    Raises CommandError if too few witnesses have signed, or if the head does not continue the kept one.
     """
     found = client.audit.get_audit_head(witnessed=True)
     try:
@@ -249,7 +249,7 @@ def _cosigned(client: Client, witnesses: Witnesses, kept: str) -> Cosigned:
 
 
 def _size_and_root(note: str) -> tuple[tuple[int, bytes], str]:
-    """Returns size and root of the server's head: it checks the signature, and witnesses sign the text."""
+    """Returns size and root of a head, and its text, without checking signatures: the server checks the log's own."""
     with reading_answers():
         _, size, root = note.splitlines()[:3]
         return (int(size), base64.b64decode(root)), note
@@ -314,14 +314,14 @@ def export(
             os.fsync(written.fileno())
     except BaseException:
         if fresh and begun.place == 0:
-            # The file has nothing to continue from.
+            # The file contains nothing that `--resume` could continue.
             file.unlink(missing_ok=True)
         raise
     say(f"{begun.count} records up to {begun.place}")
 
 
 def _opened(file: Path, *, fresh: bool) -> IO[str]:
-    """The file of an export, which nobody but its owner may read: records name people and addresses."""
+    """Opens the file of an export, which only its owner may read: records contain names and addresses."""
     new = os.O_EXCL if fresh else os.O_APPEND
     return open(os.open(file, os.O_WRONLY | os.O_CREAT | new, 0o600), "w", encoding="utf-8", newline="\n")
 
@@ -348,7 +348,7 @@ def _export(client: Client, begun: _Export, written: IO[str]) -> None:
 
 
 def _consistency(client: Client, begun: _Export) -> dict[str, Any]:
-    """The proof that the head of an export continues the checkpoint, where one was given; for its last line."""
+    """Returns the proof, for the last line, that the export's head continues the checkpoint, if one was given."""
     if not begun.checkpoint:
         return {}
     found = client.audit.prove_consistency(checkpoint=begun.checkpoint, second_size=begun.tree_size)
@@ -356,9 +356,9 @@ def _consistency(client: Client, begun: _Export) -> dict[str, Any]:
 
 
 class _Export:
-    """How far an export is, and how it is written."""
+    """The progress of an export, and the writing of its lines."""
 
-    # A checkpoint that its head is proven to continue, and the size of the head to export to; 0: the newest.
+    # The checkpoint that the export's head must continue, and the size of the head to export to; 0: the newest.
     checkpoint = ""
     asked_size = 0
 
@@ -371,14 +371,14 @@ class _Export:
 
     @classmethod
     def read(cls, file: Path, namespace: str, filter_text: str) -> _Export:
-        """Returns the export that a file already holds; an unfinished line is cut off.
+        """Returns the export that a file already contains; an unfinished line is cut off.
 
-        Raises CommandError if it is no export, or one with another filter; the file stays as it is.
+        Raises CommandError if the file is not an export, or one with another filter; the file then stays unchanged.
         """
         found, good = cls(namespace, filter_text), 0
         with file.open("rb+") as lines:
             for line in lines:
-                # A file that was cut in its first line must be one of our exports, too.
+                # A file that was cut in its first line must also begin like an export.
                 if not good and line[: len(_BEGINNING)] != _BEGINNING[: len(line)]:
                     raise CommandError(f"{file} is not an export of an audit log", 2)
                 if not line.endswith(b"\n"):
@@ -392,7 +392,9 @@ class _Export:
         return found
 
     def take(self, entry: dict[str, Any], file: Path) -> None:
-        """Restores the progress from a line that an earlier run has written. Raises CommandError."""
+        """Restores the progress from a line that an earlier run has written.
+
+        Raises CommandError."""
         if self.tree_size == 0:
             for name, wanted in self.asked.items():
                 if entry.get(name, "") != wanted:
@@ -411,7 +413,7 @@ class _Export:
         written: Any,
         consistency: Callable[[], dict[str, Any]] = dict,
     ) -> None:
-        """Writes the answers as far as they come; `consistency` returns the last line's proof for a checkpoint."""
+        """Writes the responses that arrive; `consistency` returns the last line's proof for a checkpoint."""
         whole = not any(self.asked.values())
         for answer in answers:
             if answer.HasField("head") and self.tree_size == 0:
@@ -423,7 +425,7 @@ class _Export:
                 self.place, self.count = record.sequence, self.count + 1
             written.flush()
             if answer.done:
-                # After a cut only the rest was requested.
+                # After a cut, only the remaining records were requested, so the records are counted here.
                 end = {"end": True, "records": self.count, "complete": whole and answer.sees_all}
                 end |= json.loads(answer.dropped) if answer.dropped else {}
                 _write_line(written, end | consistency())
@@ -458,13 +460,13 @@ def publish(
             if not target.exists():
                 _put(target, client.audit.get_audit_tile(path=path))
                 count += 1
-        # Last, so that nobody finds a head whose tiles are not there yet.
+        # The head is written last, so that no reader finds a head whose tiles do not exist yet.
         _put(folder / "checkpoint", found.checkpoint.encode())
     say(f"{count} tiles, and the head of {found.size} leaves")
 
 
 def _tile_paths(size: int) -> Iterator[str]:
-    """The tiles of a tree: full ones, and of each level the one that is not full."""
+    """Yields the paths of a tree's tiles: the full tiles, and the partial tile of each level."""
     for level, hashes in ((level, size >> (8 * level)) for level in range(8)):
         for index in range(hashes // _WIDTH):
             yield from (_path(kind, index, "") for kind in _kinds(level))
@@ -483,7 +485,7 @@ def _path(kind: str, index: int, width: str) -> str:
 
 
 def _put(target: Path, content: bytes) -> None:
-    """Writes a file in one step."""
+    """Writes a file atomically."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     temporary.write_bytes(content)

@@ -1,8 +1,7 @@
-"""The names that people use for RPCs: a verb and a noun, as in `delete container`, found in the declarations of the
-methods.
+"""The names that people use for RPCs: a verb and a noun, as in `delete container`.
 
-Each RPC declares an action and a type of resource for the log (`pilothouse.options.v1`). The same words, and those of
-the commands where they differ, name it here, so an RPC that is new is known without a line.
+Each RPC declares an action and a resource type for the audit log (`pilothouse.options.v1`). These words name it here,
+and so do the commands' words if they differ. A new RPC therefore needs no line in this module.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_client.commands.failures import CommandError
 
 _WRONG_COMMAND_LINE = 2
-# The commands' words for resources, where they are not those of the log.
+# The commands' words for resources -> the audit log's words, if they differ.
 _RESOURCES = {
     "config": "config_map",
     "grant": "role_grant",
@@ -27,7 +26,7 @@ _RESOURCES = {
     "history": "status_history",
 }
 _VERBS = {"remove": "delete", "rm": "delete", "show": "get", "ls": "list", "log": "logs"}
-# Actions on these types have words of their own in the log.
+# Verbs on resource types -> the audit log's words for these actions.
 _ACTIONS = {
     ("create", "role_grant"): "grant",
     ("delete", "role_grant"): "revoke",
@@ -40,8 +39,9 @@ _ACTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class CalledMethod:
-    """An RPC. `in_namespace`: its request may name one, and must where it `needs_namespace`; `by_name`: which is the
-    thing itself.
+    """An RPC. `in_namespace`: its request may name a namespace; `needs_namespace`: the request must name one.
+
+    `by_name`: the request's name is that of the resource itself.
     """
 
     full_name: str
@@ -72,7 +72,7 @@ def find(verb: str, noun: str) -> CalledMethod:
     if not found:
         known = {each.action for each in methods if each.resource_type in resources}
         raise CommandError(f"no {verb!r} of {noun!r}; known: {', '.join(sorted(known))}", _WRONG_COMMAND_LINE)
-    # Of several the one that is called so, else one that needs a permission.
+    # Of several RPCs, the one with that name is chosen, else one that needs a permission.
     plain = {f"{action}{resource}".replace("_", "") for action, resource in wanted}
     return min(
         found,
@@ -81,7 +81,7 @@ def find(verb: str, noun: str) -> CalledMethod:
 
 
 def _resources(noun: str, types: set[str]) -> list[str]:
-    """Returns the types that a noun may mean: `config` is a config map, but watches have a type of their own."""
+    """Returns the types that a noun may mean: `config` means a config map, but is also the type of watches."""
     word = noun.lower().replace("-", "_")
     meant = [word, word.removesuffix("s")]
     meant += [_RESOURCES[each] for each in meant if each in _RESOURCES]

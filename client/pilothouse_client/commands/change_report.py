@@ -10,13 +10,13 @@ from pilothouse_client.commands.terminal import say, say_prose
 
 
 def change_value(text: str) -> str:
-    """Returns a value as people write it, without JSON's quotes and braces; `none` where there is none."""
+    """Returns a value as people write it, without JSON's quotes and braces; `none` for an empty value."""
     if not text:
         return "none"
     try:
         value = json.loads(text)
     except ValueError:
-        # A long one, which the server has cut.
+        # The server has cut a long value, so it is no longer JSON.
         return text
     return _in_words(value) or text
 
@@ -42,7 +42,7 @@ def change_words(change: Any) -> str:
 
 
 def _in_short(change: Any) -> str:
-    """Returns a difference in words; of an image that stays in its repository the tags alone."""
+    """Returns a difference in words; if an image stays in its repository, only the tags."""
     if change.path == "image":
         before, after = change_value(change.before), change_value(change.after)
         repository, mark, tag = after.rpartition("@" if "@" in after else ":")
@@ -54,11 +54,11 @@ def _in_short(change: Any) -> str:
 def report_changes(answer: Any, name: str, *, waits: bool) -> None:
     """Writes, for people, the differences that an update or a rollback has made, and whether pods are replaced.
 
-    `waits`: the command itself follows the rollout.
+    `waits`: the command itself waits for the rollout.
     """
     for change in answer.changes:
         say_prose(f"{name}: {_in_short(change)}")
-    # A server before 0.3 names no changes, but a changed container is on its way.
+    # A server before 0.3 returns no changes, but a changed container is reconciling.
     if not answer.changes and not answer.container.reconciling:
         say(f"{name}: nothing differs", err=True)
     if answer.rolls_out and dry_run.get():

@@ -1,7 +1,7 @@
-"""How `pilothouse clusters` comes by credentials: a kubeconfig, an address and a token, or the server's own pod.
+"""The sources of credentials for `pilothouse clusters`: a kubeconfig, an address and a token, or the server's own pod.
 
-The server reads no files that a caller names. So files that a kubeconfig refers to are put into it here, where they
-are. Only the part of the kubeconfig that its context names is sent.
+The server never reads files that a caller names. So this module replaces a kubeconfig's references to local files by
+their content. Only the part of the kubeconfig that its context names is sent.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ CaFile = Annotated[str, verbs.Option("--ca-file", metavar="FILE", help="PEM file
 ProxyUrl = Annotated[str, verbs.Option("--proxy-url", help="Proxy to go through.")]
 InCluster = Annotated[bool, verbs.Option("--in-cluster", help="The service account of the server's own pod.")]
 
-# For cluster and user: the entry that names a file, and the entry that takes its content, in base64 if kubeconfigs
-# use it.
+# For cluster and user: the entry that names a file -> the entry for its content, and whether that is in base64.
 _FILES = {
     "certificate-authority": ("certificate-authority-data", True),
     "client-certificate": ("client-certificate-data", True),
@@ -47,7 +46,9 @@ def credentials(
     proxy_url: str,
     in_cluster: bool,
 ) -> pb.ClusterCredentials | None:
-    """The credentials that the options give; None where they give none. CommandError where they contradict."""
+    """Returns the credentials that the options give; None if they give none.
+
+    Raises CommandError if they conflict."""
     if sum(map(bool, (kubeconfig, api_server, in_cluster))) > 1:
         raise CommandError("--kubeconfig, --api-server and --in-cluster exclude each other", 2)
     if context and not kubeconfig:
@@ -105,7 +106,7 @@ def _named(document: Mapping[str, Any], section: str, kind: str, name: object) -
 def _with_files(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
     for key, (data, encoded) in _FILES.items():
         path = entry.pop(key, None)
-        # As kubectl has it, content stands above a file.
+        # As in kubectl, content takes precedence over a file.
         if path and not entry.get(data):
             content = _read(folder / str(path))
             entry[data] = (

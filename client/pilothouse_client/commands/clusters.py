@@ -83,8 +83,7 @@ _RESOLVED: list[OutputColumn[Any]] = [
     OutputColumn("PROBLEMS", lambda result: "; ".join(result.problems)),
     OutputColumn("NOTES", lambda result: "; ".join(result.notes)),
 ]
-# A cluster that does not answer is reported immediately: the user who typed its address waits for the answer, and may
-# correct it.
+# An unreachable cluster is reported without a retry: the user who typed its address is waiting, and may correct it.
 _ONCE = RetryPolicy(attempts=1)
 _Name = Annotated[str, verbs.Argument(help="Name of the cluster.", complete=complete_cluster)]
 _DisplayName = Annotated[str | None, verbs.Option("--display-name", help="Name for people.")]
@@ -137,7 +136,7 @@ def _object_kind(text: str) -> pb.ObjectKind:
 
 
 def _messages(cluster: Any) -> list[str]:
-    """The conditions of a cluster, with those that wait for an administrator."""
+    """Returns the messages of a cluster, including those of conditions that need an administrator."""
     return [each for each in (cluster.message, *(item.message for item in cluster.conditions)) if each]
 
 
@@ -352,7 +351,7 @@ def orphans(
 
 
 def _warn(missing: Any) -> None:
-    """Writes to standard error which features will not work; the result itself stays as it is."""
+    """Writes to standard error which features will not work; the result is not affected."""
     for right in missing:
         resource = right.resource + (f".{right.api_group}" if right.api_group else "")
         say(f"note: the cluster denies: {right.verb} {resource} (for {right.purpose})", err=True)

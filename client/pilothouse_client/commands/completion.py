@@ -1,7 +1,7 @@
 """`pilothouse completion`: the script by which a shell completes verbs, options, names and values.
 
-The script runs the command for each completion. Names come from the server, of the namespace and context on the line;
-without a server, or after a second, there are none.
+The script runs the command for each completion. Names come from the server, for the namespace and the context on the
+line. Without a server, or after a second, no names are completed.
 """
 
 from __future__ import annotations

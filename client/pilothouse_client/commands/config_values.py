@@ -1,7 +1,7 @@
 """The values of config maps and secrets from options, files and standard input.
 
-A secret's value on the command line can be read by others on the machine and stays in the shell's history: files
-and standard input are the better ways, `--from-literal` is there because people know it from kubectl.
+Other users of the machine can read a secret's value on the command line, and it stays in the shell's history. Files and
+standard input are better; `--from-literal` exists because people know it from kubectl.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ Restart = Annotated[bool, verbs.Option("--restart", help="Restart running contai
 def read_values(
     literals: Iterable[str] | None, files: Iterable[str] | None, env_files: Iterable[str] | None
 ) -> dict[str, bytes]:
-    """Returns the values by key. Raises CommandError for a key that is given twice, or a file that cannot be read."""
+    """Returns the values by key.
+
+    Raises CommandError for a key that is given twice, or a file that cannot be read."""
     values: dict[str, bytes] = {}
     given = [*_literals(literals or ()), *_files(files or ()), *_env_files(env_files or ())]
     for key, value in given:
@@ -76,7 +78,7 @@ def split_text(values: dict[str, bytes]) -> tuple[dict[str, str], dict[str, byte
 
 
 def as_text(value: bytes) -> str | None:
-    """Returns the value as text; None if it is not UTF-8, or holds NUL."""
+    """Returns the value as text; None if it is not UTF-8, or contains NUL."""
     try:
         text = value.decode()
     except UnicodeDecodeError:
@@ -85,7 +87,7 @@ def as_text(value: bytes) -> str | None:
 
 
 def changes_of(kind: str, changes: Iterable[Change[pb.Config]]) -> Iterator[Change[Any]]:
-    """Yields the changes of one kind out of a watch of both: `kind` is `config_map` or `secret`."""
+    """Yields the changes of one kind from a watch of both kinds: `kind` is `config_map` or `secret`."""
     from pilothouse_client.streams import Change, ChangeKind
 
     for change in changes:
@@ -107,7 +109,7 @@ def report_consequences(answer: pb.UpdateConfigMapResponse | pb.UpdateSecretResp
 
 
 def check_replaced(replace: bool, remove: Iterable[str] | None) -> None:
-    """Raises CommandError where all keys are given and one is to be removed."""
+    """Raises CommandError if all keys are to be replaced and some are to be removed."""
     if replace and remove:
         raise CommandError("--replace drops every key that is not given: leave out --remove", 2)
 

@@ -53,9 +53,9 @@ CONTAINERS = many.ListedNoun(
     lambda client, where, selector: client.containers.list(namespace=where, label_selector=selector),
     complete_container,
 )
-# So many claims are named.
+# The greatest number of claims that a line names.
 _CLAIMS = 20
-# Verb -> what it does, and what `--wait` waits for.
+# Verb -> its help text, and the goal of `--wait`.
 _ACTIONS = {
     "start": ("Start stopped containers with the replicas they had.", Goal.RUNNING),
     "stop": ("Stop containers: no pods, the replicas remembered.", Goal.STOPPED),
@@ -67,7 +67,7 @@ _ACTIONS = {
 def show_claims(
     answer: pb.UpdateContainerResponse | pb.ScaleContainerResponse | pb.DeleteContainerResponse,
 ) -> None:
-    """Says which claims of templates stay without a pod, and which go."""
+    """Writes which claims of templates stay without a pod, and which are deleted."""
     for names, words in ((answer.kept_claims, "claims that stay"), (answer.deleted_claims, "claims that go")):
         if names:
             more = f" and {len(names) - _CLAIMS} more" if len(names) > _CLAIMS else ""
@@ -75,12 +75,12 @@ def show_claims(
 
 
 def goal_of_change(container: pb.Container) -> Goal:
-    """Returns the goal after a change: a container that is started shall run, any other only accept the change."""
+    """Returns the goal after a change: a started container must run, any other must only accept the change."""
     idle = (pb.CONTAINER_STATUS_STOPPED, pb.CONTAINER_STATUS_PAUSED)
     return Goal.APPLIED if container.status in idle and not starts_from_nothing(container) else Goal.RUNNING
 
 
-# Verb -> its participle, for the line that sums up.
+# Verb -> its participle, for the summary line.
 _DONE = {"start": "started", "stop": "stopped", "resume": "resumed", "restart": "restarting"}
 
 
@@ -147,7 +147,7 @@ def _act(
 
 
 def _change(change: _Change, meant: Meant, where: str, times: Times, output: Format, done: str) -> None:
-    """Changes the containers that are meant, waits for them and shows them."""
+    """Changes the chosen containers, waits for them and shows them."""
     with connect() as client:
         many.act_on(
             client,
@@ -314,7 +314,7 @@ def delete(
 
     def show_one(container: pb.Container) -> None:
         if waits and output.is_table:
-            # A row would show the last state of what is no more.
+            # A row would show the last state of a container that no longer exists.
             say(f"container {container.namespace}/{container.name} deleted")
         else:
             show(container, COLUMNS, output)

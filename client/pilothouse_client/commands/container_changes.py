@@ -1,7 +1,7 @@
-"""Changes of a container: its fields as a file has them, and one way to send them.
+"""Changes of a container: its fields in the form of a file, and the function that sends them.
 
-The server names the differences of an update; with `--validate-only` the command also prints a diff of the fields as
-YAML, for which it reads the present container first.
+The server returns the differences of an update. With `--validate-only`, the command also prints a diff of the fields as
+YAML, for which it first reads the current container.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from pilothouse_client.commands.terminal import say
 if TYPE_CHECKING:
     from pilothouse_client import Client
 
-# Shown by `get`, and given to an update apart from the fields.
+# Fields that `get` shows but that an update has outside the container's fields.
 _APART = frozenset({"name", "namespace", "etag"})
 
 
 @functools.cache
 def editable_fields() -> tuple[str, ...]:
-    """Returns the fields of a container that a caller may set, apart from its name, in the order of the API."""
+    """Returns the fields of a container that a caller may set, without its name, in the order of the API."""
     return tuple(
         field.name
         for field in pb.Container.DESCRIPTOR.fields
@@ -43,7 +43,7 @@ def editable(container: pb.Container) -> dict[str, Any]:
 
 
 def changed_fields(before: pb.Container, after: pb.Container) -> list[str]:
-    """Returns the paths of an update mask that makes one the other."""
+    """Returns the paths of the update mask that turns `before` into `after`."""
     old, new = editable(before), editable(after)
     return [name for name in editable_fields() if old.get(name) != new.get(name)]
 
@@ -67,8 +67,9 @@ def send(
     quiet: bool = False,
     waits: bool = False,
 ) -> pb.UpdateContainerResponse:
-    """Updates the fields at these paths, and writes the differences unless `quiet`. `waits`: the command itself follows
-    the rollout."""
+    """Updates the fields at these paths, and writes the differences unless `quiet`.
+
+    `waits`: the command itself waits for the rollout."""
     response = client.containers.update.send(
         pb.UpdateContainerRequest(
             namespace=before.namespace,

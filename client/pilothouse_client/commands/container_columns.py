@@ -1,4 +1,4 @@
-"""How containers are shown, and the progress of waiting for one."""
+"""The columns for containers, and the progress of a wait for one container."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KINDS = {
     pb.PROGRAM_KIND_NATIVE_SIDECAR: "native sidecar",
     pb.PROGRAM_KIND_INIT: "init container",
 }
-# Of a container with runs: pods are there, or will be.
+# The statuses in which a container with runs has pods, or will have them.
 _GOING = (pb.CONTAINER_STATUS_PENDING, pb.CONTAINER_STATUS_RUNNING)
 ContainerName = Annotated[str, verbs.Argument(help="Name of the container.", complete=complete_container)]
 ProgramName = Annotated[
@@ -36,9 +36,9 @@ ProgramName = Annotated[
 
 
 def _ready(container: Any) -> str:
-    """Returns how many programs of its pods are ready, and how many shall be, as kubectl counts those of a pod.
+    """Returns how many programs of its pods are ready, of how many that should be, as kubectl counts them for a pod.
 
-    Nothing of a run that has ended, and of a CronJob between its runs: no pod shall be ready then.
+    Empty for a run that has ended, and for a CronJob between its runs: no pod should be ready then.
     """
     from pilothouse_client.waiting import KINDS_WITH_RUNS
 
@@ -58,7 +58,7 @@ def _ready(container: Any) -> str:
 
 
 def _has_pods(container: Any) -> bool:
-    """Returns whether pods of a run are there, or are to be made."""
+    """Returns whether a run has pods, or will have them."""
     return container.workload_kind == pb.WORKLOAD_KIND_JOB or any(each.pods for each in container.programs)
 
 
@@ -69,7 +69,7 @@ def _why(container: Any) -> str:
 
 
 def _declared(container: Any) -> list[tuple[str, pb.ProgramKind.ValueType, str]]:
-    """Returns name, kind and image of each program that it has itself, in the order of their start."""
+    """Returns name, kind and image of each program that the container declares, in the order of their start."""
     before = [
         (
             each.name,
@@ -87,9 +87,9 @@ def _ends(kind: pb.ProgramKind.ValueType) -> bool:
 
 
 def programs(container: Any) -> list[pb.ProgramStatus]:
-    """Returns the programs of its pods: those that were observed, then its own that no pod has yet.
+    """Returns the programs of its pods: the observed ones, then declared programs that no pod has yet.
 
-    None if there is only the main one.
+    Empty if there is only the main program.
     """
     seen = list(container.programs)
     names = {each.name for each in seen}
@@ -102,7 +102,9 @@ def programs(container: Any) -> list[pb.ProgramStatus]:
 
 
 def _ready_pods(program: pb.ProgramStatus) -> str:
-    """Returns in how many of its pods it is ready; empty for one that runs to its end, and without pods."""
+    """Returns in how many pods a program is ready.
+
+    Empty without pods, and for a program that runs to its end."""
     return f"{program.ready_pods}/{program.pods}" if program.pods and not _ends(program.kind) else ""
 
 
@@ -117,7 +119,9 @@ def program_state(program: pb.ProgramStatus) -> str:
 
 
 def last_exit(program: pb.ProgramStatus) -> str:
-    """Returns how it ended last; empty for an init container that is done, which its state says."""
+    """Returns how a program ended last.
+
+    Empty for a finished init container: its state already shows that."""
     if not program.HasField("exit_code") or (
         program.state == pb.PROGRAM_STATE_TERMINATED and program.exit_code == 0
     ):
@@ -162,7 +166,7 @@ RUN_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("STARTED", lambda run: moment(run.start_time), whole=True, wide=True),
     OutputColumn("ENDED", lambda run: moment(run.end_time), whole=True, wide=True),
     OutputColumn("REASON", lambda run: run.reason),
-    # One that has succeeded has nothing to say.
+    # The message of a run that has succeeded is not shown.
     OutputColumn(
         "MESSAGE",
         lambda run: "" if run.status == pb.CONTAINER_STATUS_SUCCEEDED else run.message,
@@ -191,7 +195,7 @@ DETAILS_COLUMNS: list[OutputColumn[Any]] = [
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds to wait at most, and for how long a container must have run without a restart."""
+    """The most seconds to wait, and the seconds that a container must have run without a restart."""
 
     timeout: WaitSeconds = 300.0
     stable_for: StableSeconds = 10.0
@@ -200,7 +204,7 @@ class Times:
 def wait_and_show(
     client: Client, container: pb.Container, goal: Goal | None, times: Times, form: Format
 ) -> None:
-    """Shows a container, after it has reached the goal if there is one."""
+    """Shows a container, after waiting for the goal if there is one."""
     if goal is not None:
         container = wait_until(client, container, goal, times)
         with_no_pods(container, goal)
@@ -208,7 +212,7 @@ def wait_and_show(
 
 
 def with_no_pods(container: pb.Container, goal: Goal) -> None:
-    """Says that a container that shall run has no pods."""
+    """Writes a notice if a container that should run has no pods."""
     if goal.value == "running" and container.HasField("replicas") and not container.replicas:
         words = f"{container.name} has no replicas, so no pod runs"
         say(plain(f"{words}: pilothouse containers scale {container.name} N"), err=True)

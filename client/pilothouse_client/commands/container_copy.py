@@ -1,4 +1,4 @@
-"""`pilothouse cp`: files and folders out of a pod, and into one."""
+"""`pilothouse cp`: copies files and directories out of a pod, and into one."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def copy(
 
 
 def _place(text: str) -> tuple[str, str] | None:
-    """Returns the container and the path of NAME:/path; None for a path here."""
+    """Returns the container and the path of NAME:/path; None for a local path."""
     name, colon, path = text.partition(":")
     if not colon or "/" in name or name in ("", "."):
         return None

@@ -1,4 +1,4 @@
-"""The description of a container: desired and observed next to each other, from its image to the last exit."""
+"""The description of a container: desired and observed values side by side, from its image to the last exit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pilothouse_client.commands.description import (
 )
 from pilothouse_client.commands.values import age, enum_label
 
-# Fields with lines of their own, here or in the common part; what is left is added as it is.
+# Fields with lines of their own, here or in the common part; the other fields are added unchanged.
 _SHOWN = (
     *("image", "command", "args", "env", "env_from", "ports", "volume_mounts", "resources", "probes"),
     *("empty_dirs", "pod_volumes", "replicas", "labels", "annotations", "pod_labels", "pod_annotations"),
@@ -84,7 +84,7 @@ def _end(program: Any) -> str:
 
 
 def _digests(container: Any, pods: Iterable[Any]) -> list[str]:
-    """Returns the images that run; several while a rollout is in progress."""
+    """Returns the digests of the images that run; several while a rollout is in progress."""
     found = dict.fromkeys(pod.image_id for pod in pods if pod.image_id)
     return list(found) or list(dict.fromkeys(each.image_id for each in _main(container)))
 
@@ -213,7 +213,7 @@ def _describe_pods(page: Description, pods: Sequence[Any]) -> None:
             ends = last_exit(program)
             ended = f", last exit {ends}, {age(program.exit_time)} ago" if ends else ""
             lines.append((1, f"{words}, {program.restart_count} restarts{ended}"))
-            # A back-off's message is how it ended last, which stands above.
+            # A back-off's message is the last exit, which the line above already has.
             if program.message and not program.message.startswith("last exit: "):
                 lines.append((3, program.message))
     if len(pods) > _MOST_PODS:

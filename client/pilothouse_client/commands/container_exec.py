@@ -1,9 +1,9 @@
 """`pilothouse containers exec`: a program in a container, and the terminal that -it gives it.
 
-The terminal is raw while the program has it: keys go to the program as they are pressed, ^C with the others, and
-nothing is echoed here. A user can hardly type in such a terminal afterwards, so it is restored in every case: after
-the command's end, after an error, and after the signals that would end a process on the spot. Those end it by
-SystemExit, which closes the call as any error does, with 128 + the signal as exit code, as shells have it.
+The terminal is raw while the program has it: each key, also ^C, goes to the program as it is pressed, and nothing is
+echoed locally. A raw terminal is hardly usable afterwards, so it is always restored: after the command's end, after an
+error, and after signals that would end the process immediately. These signals raise SystemExit, which closes the call
+as any error does, with the exit code 128 + the signal, as in shells.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def _show_output(answers: Iterator[pb.ExecResponse]) -> pb.ExecResult | None:
             case "stderr":
                 write_program_output(answer.stderr, err=True)
             case "result":
-                # The last answer. The call is the server's to end: hung up on, it would be one that was broken off.
+                # This is the last response. The server must end the call: if the client closed it, the call would
+                # count as cancelled.
                 with contextlib.suppress(PilothouseError):
                     next(answers, None)
                 return answer.result
@@ -99,7 +100,7 @@ class _Input:
         self._ended = threading.Event()
         self._queue.put(pb.ExecRequest(start=start))
         if read:
-            # A daemon, because a read from a terminal cannot be interrupted.
+            # A daemon thread, because a read from a terminal cannot be interrupted.
             threading.Thread(target=self._read, daemon=True).start()
         elif not start.tty:
             self._queue.put(pb.ExecRequest(close_stdin=True))
@@ -109,23 +110,25 @@ class _Input:
             yield request
 
     def end(self) -> None:
-        """Ends the requests, even if some still wait to be sent. Never waits, because a full queue may have no reader
-        any more.
+        """Ends the requests, even if some still wait to be sent.
+
+        It never blocks, because a full queue may no longer have a reader.
         """
         self._ended.set()
         with contextlib.suppress(queue.Full):
             self._queue.put_nowait(None)
 
     def resized(self) -> None:
-        """Sends the terminal's new size. A signal handler calls it: the main thread must not use the queue at that
-        time, or it would wait for itself.
+        """Sends the terminal's new size.
+
+        A signal handler calls it. The main thread must not use the queue at that time, or it would deadlock.
         """
         with contextlib.suppress(queue.Full, OSError):
             if (size := _terminal_size()) is not None:
                 self._queue.put_nowait(pb.ExecRequest(resize=size))
 
     def _read(self) -> None:
-        # A terminal that has hung up answers with an error: then the input is over, too.
+        # Reading from a terminal that has hung up raises an error: the input has ended then, too.
         with contextlib.suppress(OSError):
             while data := os.read(sys.stdin.fileno(), _CHUNK_BYTES):
                 self._queue.put(pb.ExecRequest(stdin=data))
@@ -133,9 +136,11 @@ class _Input:
 
 
 def _terminal_size() -> pb.TerminalSize | None:
-    """Returns the size of the terminal that is standard input; None where it has none.
+    """Returns the size of the terminal that is standard input.
 
-    COLUMNS and LINES, which stay as they were, do not count.
+    None if it reports none.
+
+    COLUMNS and LINES do not count, because they do not change with the terminal.
     """
     columns, rows = os.get_terminal_size(sys.stdin.fileno())
     if not columns or not rows:
@@ -145,8 +150,8 @@ def _terminal_size() -> pb.TerminalSize | None:
 
 @contextlib.contextmanager
 def _raw_terminal(on_resize: Callable[[], None]) -> Iterator[None]:
-    """Hands keys on as they are pressed, calls `on_resize` when the size changes, puts the terminal back at the end."""
-    # Here, because other systems have neither them nor these signals.
+    """Makes the terminal raw, calls `on_resize` when its size changes, and restores the terminal at the end."""
+    # Imported here, because other systems have neither these modules nor these signals.
     import termios
     import tty
 
@@ -156,20 +161,20 @@ def _raw_terminal(on_resize: Callable[[], None]) -> Iterator[None]:
     ended = False
 
     def restore() -> None:
-        # Now, not once all is written: a terminal that has hung up, or stopped, takes nothing any more.
+        # TCSANOW does not wait for pending output: a terminal that has hung up or stopped no longer accepts any.
         with contextlib.suppress(termios.error):
             termios.tcsetattr(descriptor, termios.TCSANOW, before)
 
     def end(number: int, _frame: object) -> None:
         nonlocal ended
         restore()
-        # A second signal must not break off what the first one has begun.
+        # A second signal must not interrupt the cleanup that the first one has begun.
         if not ended:
             ended = True
             raise SystemExit(128 + number)
 
     handlers: dict[signal.Signals, Any] = {signal.SIGWINCH: lambda *_: on_resize()}
-    # Ignored signals stay ignored: `nohup` depends on it.
+    # Ignored signals stay ignored, because `nohup` depends on that.
     handlers |= {number: end for number in ending if signal.getsignal(number) is not signal.SIG_IGN}
     previous: dict[signal.Signals, Any] = {}
     try:

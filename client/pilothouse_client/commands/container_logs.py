@@ -85,7 +85,7 @@ def logs(
         "all_programs": all_programs,
     }
     chosen = [*(program or []), *([init_container] if init_container else [])]
-    # Servers before 0.3 know one.
+    # Servers before 0.3 have only the field for one program.
     request |= {"program": chosen[0]} if len(chosen) == 1 else {"programs": chosen}
     pattern, programs = _pattern(grep), all_programs or len(chosen) > 1
     if tail >= 0:
@@ -96,10 +96,10 @@ def logs(
     many, exit_code, said = bool(selector), 0, False
     with connect() as client, client.containers.stream_logs(**request) as answers:
         for answer in answers:
-            # A server before 0.3 does not say it.
+            # A server before 0.3 does not set `several`.
             many = many or answer.several or answer.pods > 1
             if answer.programs and not said:
-                # Once, although a stream that continues after a cut has a first response again.
+                # Written once, although a stream that continues after a cut has a first response again.
                 said, names = True, ", ".join(answer.programs)
                 say(plain(f'defaulted to program "{answer.programs[0]}" out of: {names}'), err=True)
             named = many if prefix is None else prefix

@@ -22,9 +22,9 @@ from pilothouse_client.commands.values import moment
 
 
 def ready_programs(pod: pb.Pod) -> str:
-    """Returns how many of its programs are ready, and how many shall be, as kubectl counts them."""
+    """Returns how many of a pod's programs are ready, of how many that should be, as kubectl counts them."""
     stay = [each for each in pod.programs if each.kind != pb.PROGRAM_KIND_INIT]
-    # A server before 0.3 wrote the pod without its programs.
+    # A server before 0.3 returns a pod without its programs.
     return f"{sum(each.ready_pods for each in stay)}/{len(stay)}" if stay else ("yes" if pod.ready else "no")
 
 
@@ -88,7 +88,7 @@ def list_pods(
 
 
 def _noting_staleness(pods: Iterable[pb.Pod]) -> Iterator[pb.Pod]:
-    """Yields the pods; says, once, that they are as they were before their cluster went away."""
+    """Yields the pods; writes once that they are stale if their cluster has stopped responding."""
     said = False
     for pod in pods:
         if not said and pod.HasField("stale_since"):

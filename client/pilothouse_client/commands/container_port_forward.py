@@ -1,7 +1,7 @@
-"""`pilothouse port-forward`: connections to ports of this machine go on to a container.
+"""`pilothouse port-forward`: forwards connections to ports of this machine to a container.
 
-Each connection is a call of its own, with a thread for each direction. Another machine can connect only where
-`--address` says so; nobody who connects has to log in.
+Each connection is a call of its own, with a thread for each direction. Other machines can connect only if `--address`
+allows it. Connections need no log-in.
 """
 
 from __future__ import annotations
@@ -31,23 +31,25 @@ _PERMISSION = "container.port_forward"
 _CHUNK_BYTES = 32 * 1024
 _MOST_CONNECTIONS = 64
 _MOST_PORT = 65535
-# Parts of a connection that wait to be sent.
+# The number of chunks of a connection that may wait to be sent.
 _QUEUE_PARTS = 16
 _LINGER_SECONDS = 5.0
-# Failures after which no other connection would be served.
+# Failures that would also fail every other connection.
 _FINAL = ("PERMISSION_DENIED", "UNAUTHENTICATED", "NOT_FOUND")
 
 
 @dataclass(frozen=True, slots=True)
 class PortPair:
-    """A port here, 0 for any that is free, and the port of the container."""
+    """A local port, 0 for any free one, and the port of the container."""
 
     local: int
     remote: int
 
 
 def port_pair(text: str) -> PortPair:
-    """Returns the ports that PORT, LOCAL:PORT or :PORT names; raises CommandError for another form."""
+    """Returns the ports that PORT, LOCAL:PORT or :PORT names.
+
+    Raises CommandError for another form."""
     local, colon, remote = text.rpartition(":")
     numbers = (remote if not colon else local or "0", remote)
     if not all(each.isascii() and each.isdigit() and int(each) <= _MOST_PORT for each in numbers) or not int(
@@ -75,7 +77,7 @@ def port_forward(
     where = namespace_or_default(namespace)
     bare = name.rpartition("/")[2]
     with connect() as client:
-        # A connection would be refused alike, but may come much later.
+        # A connection would be refused for the same reason, but the first one may come much later.
         client.containers.get(namespace=where, name=bare)
         if not client.identity.check_permission(permission=_PERMISSION, namespace=where):
             raise CommandError(
@@ -119,7 +121,7 @@ def _listening(address: str, port: int) -> socket.socket:
 
 
 class _Forwarder:
-    """Takes connections and forwards each, at most `_MOST_CONNECTIONS` at a time."""
+    """Accepts connections and forwards each, at most `_MOST_CONNECTIONS` at a time."""
 
     def __init__(self, client: Client, start: pb.PortForwardStart) -> None:
         self._client = client
@@ -164,7 +166,7 @@ class _Forwarder:
             elif error.code.name != "CANCELLED":
                 say(plain(f"port {remote}: {error.message}"), err=True)
         except OSError:
-            # The program that connected has gone.
+            # The local program has closed the connection.
             pass
         finally:
             given.end()
@@ -173,10 +175,10 @@ class _Forwarder:
 
 
 class _Given:
-    """The requests of a connection: the start, then the bytes of the program that has connected, as they come.
+    """The requests of a connection: the start, then the bytes of the local program as they arrive.
 
-    A program that has nothing more to send may still read, but a cluster cannot be told of the one without the other.
-    So the call ends once no bytes have come back for `_LINGER_SECONDS`.
+    A program that has nothing more to send may still read, but a cluster cannot close one direction alone. So the call
+    ends once no bytes have come back for `_LINGER_SECONDS`.
     """
 
     def __init__(self, connection: socket.socket, start: pb.PortForwardStart) -> None:
@@ -191,7 +193,7 @@ class _Given:
             yield request
 
     def note_answer(self) -> None:
-        """Notes that bytes have come back."""
+        """Records that bytes have come back."""
         self._answered.set()
 
     def read_on(self, hang_up: Callable[[], object]) -> None:
@@ -199,7 +201,7 @@ class _Given:
         threading.Thread(target=self._read, args=(hang_up,), daemon=True).start()
 
     def end(self) -> None:
-        """Ends the requests, and the connection, which closing alone would not while it is read from."""
+        """Ends the requests and shuts the connection down; closing alone would not end a pending read."""
         self._ended.set()
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
@@ -219,7 +221,9 @@ class _Given:
             self._answered.clear()
 
     def _put(self, request: pb.PortForwardRequest | None) -> bool:
-        """Adds a request once there is room; returns whether the call has not ended before."""
+        """Adds a request once the queue has room.
+
+        Returns False if the call has ended before."""
         while not self._ended.is_set():
             with contextlib.suppress(queue.Full):
                 self._queue.put(request, timeout=_LINGER_SECONDS)

@@ -25,7 +25,7 @@ from pilothouse_client.commands.output import OutputColumn, show, show_all
 from pilothouse_client.commands.terminal import say, say_prose
 from pilothouse_client.commands.values import moment
 
-# Differences that a line of the list shows.
+# The number of differences that a line of the list shows.
 _SHOWN = 3
 
 

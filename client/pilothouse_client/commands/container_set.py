@@ -97,7 +97,7 @@ def set_image(
 
 
 def _give_image(container: pb.Container, program: str, image: str) -> str:
-    """Returns the path of the field that has the image."""
+    """Sets the image of a program; returns the path of the changed field."""
     if program in ("", container.pod_container_name, container.name):
         container.image = image
         return "image"
@@ -209,7 +209,11 @@ def edit(
 def _edited(
     client: Client, before: pb.Container, text: str, *, validate_only: bool, quiet: bool
 ) -> pb.UpdateContainerResponse | None:
-    """Returns the response to the change; None if nothing was changed. Raises CommandError if the user gives up."""
+    """Edits and sends the text until the change succeeds.
+
+    Returns the response, or None if nothing was changed.
+
+    Raises CommandError if the user gives up."""
     from pilothouse_client.errors import AbortedError, PilothouseError
 
     with tempfile.NamedTemporaryFile(
@@ -233,7 +237,7 @@ def _edited(
                 client, before, container, paths, etag=etag, validate_only=validate_only, quiet=quiet
             )
         except AbortedError as error:
-            # Only fields that the user has changed are sent, so changes of others to other fields stay.
+            # Only fields that the user has changed are sent, so changes that others made to other fields stay.
             now = client.containers.get(namespace=before.namespace, name=before.name)
             others = ", ".join(container_changes.changed_fields(before, now)) or "its state"
             why = f"{error.message}; changed by others: {others}. Save it again to send your fields."
@@ -250,7 +254,9 @@ def _refused(name: str, why: str) -> str:
 
 
 def _in_editor(path: Path, head: str, text: str) -> str:
-    """Returns the text after an editor has closed, without the comments at its head."""
+    """Opens the text in an editor.
+
+    Returns it after the editor has ended, without the leading comments."""
     words = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
     path.write_text(head + text, encoding="utf-8")
     try:

@@ -1,7 +1,7 @@
-"""Options that describe a container, and the message they make.
+"""Options that describe a container, and the message that they make.
 
-A file holds the fields without an option (probes, init containers, rights …). It contains the container in the API's
-own fields, as `containers get -o yaml` writes it; options override it.
+A file can set the fields that have no option (probes, init containers, rights …). It contains the container in the
+API's own fields, as `containers get -o yaml` writes it; options override it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ FromFile = Annotated[
 
 @dataclass
 class Specification:
-    """The options of one command, each declared at its field; None or empty where nothing was given."""
+    """The options of one command, each declared at its field.
+
+    None or empty if the option was not given."""
 
     image: Annotated[str | None, verbs.Option("--image", help="Such as nginx:1.27.")] = None
     display_name: Annotated[str | None, verbs.Option("--display-name", help="Name for people.")] = None
@@ -162,10 +164,12 @@ class Specification:
     ] = None
 
     def write_to(self, container: pb.Container) -> list[str]:
-        """Writes the given options into the container; returns the paths of an update mask that names them.
+        """Writes the given options into the container.
 
-        Variables, labels and annotations are added to the present ones; ports, mounts, command, arguments and image
-        pull secrets replace them.
+        Returns the paths of an update mask that names them.
+
+        Variables, labels and annotations are added to the current ones; ports, mounts, command, arguments and image
+        pull secrets replace the current ones.
         """
         return [
             *self._write_plain(container),
@@ -274,7 +278,7 @@ class Specification:
 
     @property
     def merges(self) -> bool:
-        """Returns whether an update must know the present values."""
+        """Whether an update needs the current values."""
         added = (self.labels, self.annotations, self.pod_labels, self.pod_annotations)
         return any(
             (
@@ -322,7 +326,7 @@ def _mount(text: str) -> pb.VolumeMount:
 
 
 def container_from_file(source: str) -> pb.Container:
-    """The container that a YAML or JSON file describes in the API's fields; `-` reads standard input."""
+    """Returns the container that a YAML or JSON file describes in the API's fields; `-` reads standard input."""
     import yaml
 
     try:

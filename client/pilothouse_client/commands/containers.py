@@ -1,6 +1,6 @@
-"""`pilothouse containers`: making, showing and changing them.
+"""`pilothouse containers`: creates, shows and changes containers.
 
-The commands that move them between states are in `container_actions`.
+The commands that move containers between states are in `container_actions`.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def add(
         raise CommandError("name --server, --client-cert and --client-key before the verb", 2)
     if name in config_file().read().contexts:
         raise CommandError(f"there is a context {name!r} already", 2)
-    # A former context of the server has nothing to do with who calls now.
+    # The certificate of another context of the server must not be used: it may be another user's.
     own = client_certificate(invocation, None)
     hints.called.set(
         hints.Called(invocation.server, ca_file=invocation.ca_file, shown=certificate_files(invocation, None))

@@ -1,6 +1,6 @@
 """`pilothouse describe NOUN NAME …`, and `describe` of each noun: all about a resource on one page, for people.
 
-The page ends with the last calls that changed the resource, from the audit log, where the caller may read it.
+The page ends with the last calls that changed the resource, from the audit log, if the caller may read it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _WRONG_COMMAND_LINE = 2
 _MOST_CHANGES, _MOST_REVISIONS, _MOST_PODS = 3, 5, 1000
-# Those that change nothing are left out.
+# Actions that change nothing; the list of last changes omits them.
 _READING = ("get", "list", "watch", "logs", "exec", "query", "reveal")
 DOES = "Show all about it: wanted and observed, conditions, events, changes."
 _Names = Annotated[list[str], verbs.Argument(help="Names.", metavar="NAME...", complete=complete_any)]
@@ -50,8 +50,10 @@ _Names = Annotated[list[str], verbs.Argument(help="Names.", metavar="NAME...", c
 
 @dataclass(frozen=True, slots=True)
 class _Noun:
-    """`describe` adds the page of one, in a namespace, or of a user whose key it is; it returns the uid by which the
-    audit log has it, or None: by its name. `resource_type`: its word in the audit log."""
+    """A noun that `describe` can show.
+
+    `describe` adds the page of a resource by its namespace (for keys: their user) and its name. It returns the uid by
+    which the audit log identifies the resource; None: by name. `resource_type`: the audit log's word for the noun."""
 
     describe: Callable[[Client, Description, str, str], str | None]
     resource_type: str
@@ -165,7 +167,7 @@ def _audit_sink(client: Client, page: Description, _namespace: str, name: str) -
 
 
 def _plain(page: Description, message: Any, *apart: str) -> None:
-    """Adds a resource as its message describes itself."""
+    """Adds the fields of a resource's message, without any code for its noun."""
     for field in ("name", "namespace"):
         page.field(field.capitalize(), getattr(message, field, ""))
     describe_state(page, message)
@@ -218,7 +220,7 @@ def describe(
             ) from error
         describe_objects(noun, names, namespace)
     else:
-        # A user is named by `api-keys describe` alone.
+        # Only `api-keys describe` has an option for the user.
         describe_each(found, names, "" if found == "api-keys" else namespace)
 
 
@@ -237,7 +239,9 @@ def of(noun: str) -> Callable[..., None]:
 
 
 def describe_each(noun: str, names: list[str], where: str) -> None:
-    """Writes the page of each. `where`: the namespace, if one is given; of keys, their user."""
+    """Writes the page of each resource.
+
+    `where`: the namespace if one is given; for keys, their user."""
     chosen = NOUNS[noun]
     if chosen.in_namespace:
         where = namespace_or_default(where)
@@ -293,7 +297,7 @@ def _write(page: Description, number: int) -> None:
 def _describe_changes(
     client: Client, page: Description, resource_type: str, namespace: str, name: str, uid: str | None = None
 ) -> None:
-    """Adds the newest calls that changed it: by its uid, else by its name."""
+    """Adds the newest calls that changed a resource, which its uid identifies, else its name."""
     which = f"resource_uid = {quoted(uid)}" if uid else f"resource_name = {quoted(name)}"
     chosen = [f"resource_type = {quoted(resource_type)}", which]
     chosen += ["result = SUCCESS", "validate_only = false", *(f"action != {word}" for word in _READING)]

@@ -1,7 +1,7 @@
-"""The layout of `describe`: labels in a column, lists below one another, and text wrapped to the terminal.
+"""The layout of `describe`: labels in a column, one line for each list item, and text wrapped to the terminal.
 
-A message is described by its own descriptor: each field with a value gets a line, so a new field needs none here. Text
-for a pipe is not wrapped.
+A message is described by its own descriptor: each field with a value gets a line, so a new field needs no code here.
+Text for a pipe is not wrapped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pilothouse_client.commands.values import age, enum_label, moment, size, spa
 _INDENT = "  "
 _WIDEST_LABEL = 24
 _LONGEST_VALUE = 300
-# Said in the first lines, or as `Applied`.
+# Fields that the first lines show, or the line `Applied`.
 APART = frozenset(
     (
         *("name", "namespace", "etag", "status", "reason", "message", "conditions", "warnings"),
@@ -38,7 +38,7 @@ class Description:
         self._blocks: list[tuple[str, list[tuple[int, str]]]] = []
 
     def field(self, label: str, value: object) -> None:
-        """Adds a value, or several below one another; without any, nothing."""
+        """Adds a label with a value, or with several values on lines of their own; without a value, nothing."""
         values = [value] if isinstance(value, str) else value
         lines = [str(each) for each in values if str(each)] if isinstance(values, Iterable) else [str(values)]
         if lines:
@@ -66,12 +66,12 @@ class Description:
         )
 
     def write(self) -> None:
-        """Prints it, at most as wide as the terminal."""
+        """Prints the page, at most as wide as the terminal."""
         for line in self.lines(console().width if sys.stdout.isatty() else 0):
             say(line)
 
     def lines(self, width: int) -> Iterator[str]:
-        """Yields its lines, wrapped at `width`; 0 is no bound."""
+        """Yields the lines of the page, wrapped at `width`; 0 means no limit."""
         column = min(_WIDEST_LABEL, max((len(label) for label, _ in self.fields), default=0)) + 2
         for label, lines in self.fields:
             first = f"{label}: ".ljust(column)
@@ -85,11 +85,11 @@ class Description:
 
 
 def _wrapped(text: str, first: str, column: int, width: int) -> list[str]:
-    """Returns a line that begins with `first`, wrapped at `width`; 0 is no bound."""
+    """Returns a line that begins with `first`, wrapped at `width`; 0 means no limit."""
     text = "".join(each if each.isprintable() else " " for each in text)
     if not width or len(first) + len(text) <= width:
         return [first + text]
-    # Beginning blanks are those of a table or of YAML. Identifiers stay whole, because people copy them.
+    # Leading spaces belong to a table or to YAML. Identifiers stay whole, because people copy them.
     inner = " " * (column + 2 + len(text) - len(text.lstrip()))
     longest = max(map(len, text.split()))
     if longest > width - len(inner):
@@ -109,14 +109,16 @@ def _wrapped(text: str, first: str, column: int, width: int) -> list[str]:
 
 
 def if_permitted() -> AbstractContextManager[None]:
-    """Leaves a part of a page out that the caller may not see."""
+    """Leaves out a part of a page that the caller may not see."""
     from pilothouse_client import errors
 
     return suppress(errors.PermissionDeniedError)
 
 
 def when(timestamp: Any) -> str:
-    """Returns how long ago a time is, or how far ahead, and the time itself; empty if it is unset."""
+    """Returns how long ago or how far ahead a time is, and the time itself.
+
+    Empty if it is unset."""
     if not moment(timestamp):
         return ""
     left = time_left(timestamp)
@@ -137,7 +139,7 @@ def shortened(text: str) -> str:
 
 
 def describe_message(page: Description, message: Any, apart: Iterable[str] = ()) -> None:
-    """Adds each field of a message that has a value, but for those that are shown otherwise."""
+    """Adds each field of a message that has a value, except fields that are shown elsewhere."""
     left_out = APART | set(apart)
     for field, value in message.ListFields():
         if field.name not in left_out:
@@ -221,7 +223,7 @@ def describe_conditions(page: Description, conditions: Iterable[Any]) -> None:
 
 
 def describe_events(page: Description, answer: Any, most: int = 10) -> None:
-    """Adds the Kubernetes Events that an answer has, newest first, or why it has none."""
+    """Adds the Kubernetes Events of a response, newest first, or why it has none."""
     lines: list[tuple[int, str]] = []
     for event in answer.events[:most]:
         times = f" ({event.count} times)" if event.count > 1 else ""

@@ -1,4 +1,4 @@
-"""`pilothouse events`: the Kubernetes Events of a namespace, as its cluster has them."""
+"""`pilothouse events`: shows the Kubernetes Events of a namespace, read from its cluster."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def command(
 
 
 def _changes(answers: Iterable[Any]) -> Iterator[Any]:
-    """Yields each event as a change, and a mark after those that were there at the beginning."""
+    """Yields each event as a change, and a SYNCED after the events that existed at the beginning."""
     from pilothouse_client.streams import Change, ChangeKind
 
     for number, answer in enumerate(answers):

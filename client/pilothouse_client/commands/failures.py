@@ -14,7 +14,7 @@ from typing import Any
 from pilothouse_client.commands import hints
 from pilothouse_client.commands.terminal import say, say_prose
 
-# gRPC code -> exit code; whatever is missing is a fault: 1. A wrong command line is 2, as everywhere.
+# gRPC code -> exit code; any other code is a fault: 1. A wrong command line is 2, as usual.
 _EXIT_CODE_OF = {
     "INVALID_ARGUMENT": 3,
     "OUT_OF_RANGE": 3,
@@ -28,9 +28,9 @@ _EXIT_CODE_OF = {
     "UNAVAILABLE": 9,
     "DEADLINE_EXCEEDED": 9,
 }
-# With these a mutation may have been done although its answer did not come.
+# Codes after which a mutation may have succeeded although its response did not arrive.
 _OUTCOME_UNKNOWN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
-# Clusters are asked before anything is written.
+# Reasons of errors after which nothing was written: the server calls the cluster first.
 _DONE_NOTHING = ("CLUSTER_UNAVAILABLE", "CLUSTER_UNREACHABLE")
 # Whether errors are written as JSON.
 as_json: ContextVar[bool] = ContextVar("as_json", default=False)
@@ -51,12 +51,12 @@ _RULES_OF_PARSING = {
     "NoSuchOption": "UNKNOWN_OPTION",
     "BadParameter": "WRONG_VALUE",
 }
-# The index of public packages has another project of this name.
+# The command names a wheel file, because PyPI has another project of this name.
 INSTALL_SERVER = "pip install 'pilothouse-VERSION-py3-none-any.whl[server]'"
 AWAY = 9
 WAIT_FAILED = 10
 LEFT_OUT = 11
-# Shown by `--help` and docs/command.md; programs compare them.
+# `--help` and docs/command.md show these exit codes; programs compare them.
 EXIT_CODES = {
     0: "done",
     1: "a fault, `no`, or a difference",
@@ -80,8 +80,8 @@ EXIT_CODES_HELP = f"Exit codes: {'; '.join(f'{code} {text}' for code, text in EX
 class CommandError(Exception):
     """A command that cannot continue; the message names the remedy.
 
-    `violations` are the fields at fault with `field`, `rule` and `message`, `fix` sentences that say what to do, and
-    `lines` more about it.
+    `violations` are the fields at fault, with `field`, `rule` and `message`; `fix` has sentences about remedies, and
+    `lines` further details.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class CommandError(Exception):
 
 @contextmanager
 def reading_answers() -> Iterator[None]:
-    """Raises CommandError if the block cannot read a server's answer."""
+    """Raises CommandError if the block cannot decode a server's response."""
     try:
         yield
     except (ValueError, LookupError, OverflowError, RecursionError) as error:
@@ -116,8 +116,10 @@ def reading_answers() -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Failure:
-    """An error as people and programs read it. Programs get all `violations`, people those that the message does not
-    name, `listed`. `fix` are sentences; `more` goes to programs, by names of its own."""
+    """An error in the forms for people and for programs.
+
+    Programs get all `violations`; people get `listed`, the violations that the message does not name. `fix` has
+    sentences. `more` has further fields for programs."""
 
     message: str
     exit_code: int
@@ -145,7 +147,7 @@ class _Failure:
             return
         say_prose(f"error: {self.message}{f' [{self.reason}]' if self.more else ''}")
         for each in self.listed:
-            # The rule comes in words; its name, where there is one, is for searching.
+            # The message describes the rule; the rule's name, if there is one, is for searching.
             rule = f" ({each['rule']})" if each["rule"] else ""
             say_prose(f"  {each['field']}: {each['message']}{rule}")
         for line in (*self.fix, *self.lines):
@@ -158,7 +160,9 @@ def _remedy(violation: dict[str, str]) -> str:
 
 
 def report(error: Exception) -> int | None:
-    """Writes one of our errors to standard error; returns its exit code, None for any other error."""
+    """Writes a known error to standard error.
+
+    Returns its exit code, or None for any other error."""
     failure = failure_of(error)
     if failure is None:
         return None
@@ -167,11 +171,11 @@ def report(error: Exception) -> int | None:
 
 
 def failure_of(error: Exception) -> _Failure | None:
-    """Returns the text and the exit code of one of our errors; None of any other error."""
+    """Returns the text and the exit code of a known error; None for any other error."""
     if isinstance(error, CommandError):
         return _of_command(error)
-    # Only imported modules can have raised it, so nothing is imported for the check. The one for a line without a verb
-    # shows the help.
+    # Only an imported module can have raised the error, so the check imports nothing. click's error for a line without
+    # a verb shows the help.
     if _is(error, "click.exceptions", "UsageError") and not _is(
         error, "click.exceptions", "NoArgsIsHelpError"
     ):
@@ -194,7 +198,7 @@ def _of_command(error: CommandError) -> _Failure:
     violations, reason = [*error.violations], error.reason or _REASONS.get(error.exit_code, "FAILED")
     if error.exit_code == _WRONG_COMMAND_LINE:
         reason = "WRONG_COMMAND_LINE"
-        # The first clause says what is wrong, the others what to do.
+        # The first clause names the fault, the others the remedy.
         named = dict.fromkeys(_OPTION.findall(re.split("[;:]|, or ", str(error))[0]))
         violations = violations or [_wrong_option(option, str(error)) for option in named]
     parts = violations, error.violations, [*error.fix], tuple(error.lines)
@@ -206,7 +210,9 @@ def _wrong_option(option: str, message: str, rule: str = "WRONG_OPTION") -> dict
 
 
 def _of_usage(error: Any) -> _Failure:
-    """Returns the failure of click's parsing. Messages of click begin with a capital letter."""
+    """Returns the failure for a parse error of click.
+
+    Messages of click begin with a capital letter."""
     words = error.format_message()
     made = _Failure(words[:1].lower() + words[1:], _WRONG_COMMAND_LINE, "WRONG_COMMAND_LINE")
     parameter = getattr(error, "param", None)

@@ -1,4 +1,4 @@
-"""`pilothouse diff -f` and `pilothouse delete -f`: the effect of Kubernetes YAML, and the end of its objects."""
+"""`pilothouse diff -f` and `pilothouse delete -f`: show the effect of Kubernetes YAML, and delete its objects."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def diff(files: Files = None, more_files: MoreFiles = None, namespace: Namespace
 
     def show(line: str) -> None:
         nonlocal differs
-        # The last lines are those of a dry run, which says how many objects it has seen.
+        # The last lines are the dry run's summary, which is not a difference.
         if line.startswith("--- "):
             differs = True
             for each in line.split("\n"):
@@ -71,7 +71,7 @@ def diff(files: Files = None, more_files: MoreFiles = None, namespace: Namespace
         raise verbs.Exit(_DIFFERENT)
 
 
-# Workloads go first: they use all others.
+# Workloads are deleted first, because they use the other objects.
 _DELETIONS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(WORKLOAD_PARTS, lambda client: client.containers.delete),
     "Service": lambda client: client.network.delete_service,
@@ -126,7 +126,7 @@ def _place(kind: str) -> str:
 
 
 def _delete(client: Client, namespace: str, meant: tuple[str, str, str], validate_only: bool) -> int | None:
-    """Returns 0, None where it is not there, or the exit code of a failure."""
+    """Deletes one object; returns 0, None if it does not exist, or the exit code of a failure."""
     api_version, kind, name = meant
     call_of = _DELETIONS.get(kind, lambda client: client.objects.delete)
     of_kind = {} if kind in _DELETIONS else {"api_version": api_version, "kind": kind}
@@ -134,7 +134,7 @@ def _delete(client: Client, namespace: str, meant: tuple[str, str, str], validat
     try:
         call_of(client)(namespace=namespace, name=name, validate_only=validate_only, **of_kind)
     except NotFoundError:
-        # Containers bring their accounts along, which are no objects then.
+        # A container includes its service account, which is then not an object of its own.
         if kind != "ServiceAccount":
             say(f"{subject} is not there", err=True)
         return None

@@ -100,14 +100,16 @@ def simulate(
 
 
 def _where(given: str, everywhere: bool) -> str:
-    """Returns the namespace of a grant, which its table shows in any case; empty: every one."""
+    """Returns the namespace of a grant, which its table always shows.
+
+    Empty means every namespace."""
     found = namespace_or_all(given, everywhere)
     one_namespace.set("")
     return found
 
 
 def _end(expires_in: str) -> Any:
-    """The time of `--expires-in`; None without it."""
+    """Returns the time of `--expires-in`; None if the option was not given."""
     if not expires_in:
         return None
     seconds = parse_span(expires_in, "--expires-in")

@@ -12,11 +12,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """The server that this invocation calls, and how. `context` is the argument that --context needs.
+    """The server that this invocation calls, and how.
 
-    `way` are the options for a log-in at an issuer; `login` the options of `pilothouse login` for user and context,
-    None of other verbs; `trust` those of the server's certificate; `shown` the files of the caller's certificate and
-    its key.
+    `context` is the argument that --context needs.
+
+    `way` has the options for a log-in at an issuer, `login` the options of `pilothouse login` for user and context
+    (None for other verbs), `trust` the options for the server's certificate, and `shown` the files of the caller's
+    certificate and its key.
     """
 
     server: str
@@ -37,16 +39,17 @@ def context_in_words(configuration: Configuration, name: str, context: Context |
     """Returns the argument that --context needs, so that a log-in uses the same context; empty if none is needed."""
     if context is None or context.server != server:
         return ""
-    # The current one needs no option, but a new context gets the name that a log-in gives, unless another is stated.
+    # The current context needs no option if it has the name that a log-in would give to a new context.
     by_itself = name == configuration.current and name == f"{context.username}@{server}"
     return "" if by_itself else name
 
 
 def log_in(*more: str, insecure: bool | None = None, way: tuple[str, ...] | None = None) -> str:
-    """Returns the command that logs in to the server that was called, with `more` options; `insecure` is for where
-    another way than before helps, `way` in place of that by which one logs in otherwise.
+    """Returns the command that logs in to the called server, with `more` options.
+
+    `insecure` replaces the present choice of TLS or plain text, and `way` the present options for an issuer.
     """
-    # Only where something went wrong.
+    # Imported here, because only failures need it.
     import shlex
 
     call = called.get()
@@ -54,7 +57,7 @@ def log_in(*more: str, insecure: bool | None = None, way: tuple[str, ...] | None
         return "pilothouse login --server HOST:PORT"
     insecure = call.insecure if insecure is None else insecure
     words = ["pilothouse", *(["--context", call.context] if call.context else ())]
-    # In plain text nobody shows a certificate.
+    # A plain-text connection has no client certificate.
     words += (
         ["--client-cert", call.shown[0], "--client-key", call.shown[1]]
         if call.shown[0] and not insecure
@@ -69,7 +72,7 @@ def log_in(*more: str, insecure: bool | None = None, way: tuple[str, ...] | None
 
 
 def logging_in() -> str:
-    """Returns the remedy for a user whom the server does not know."""
+    """Returns the remedy for a user whom the server has not authenticated."""
     call = called.get()
     if call is not None and call.token:
         return f"give another token, or log in without one: {log_in()}"
@@ -77,10 +80,12 @@ def logging_in() -> str:
 
 
 def remedy_of(problem: str) -> str:
-    """Returns the remedy for a failed handshake between client and server; empty if none is known."""
+    """Returns the remedy for a failed handshake between client and server.
+
+    Empty if none is known."""
     call = called.get() or Called("")
     if problem == "SELF_SIGNED" and call.ca_file:
-        # Where authorities are named, nobody is trusted on first use.
+        # If authorities are named, no certificate is trusted on first use.
         problem = "AUTHORITY_UNKNOWN"
     if problem == "TLS_REQUIRED" and "," in call.server:
         return "call one of them alone by TLS, with --secure"

@@ -21,7 +21,7 @@ from pilothouse_client.commands.values import enum_label, size
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Images that containers use.")
 app.command("describe")(describe.of("images"))
-# `sha256:` and twelve digits, as others show it.
+# `sha256:` and twelve digits, as other tools show it.
 _SHORT_DIGEST = 19
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("IMAGE", lambda image: image.image, by_end=True),

@@ -1,8 +1,8 @@
-"""The options before the verb, and the client they lead to.
+"""The options before the verb, and the client that they determine.
 
-A command line, the environment and the configuration file each may name the server and the credentials.
-Tokens are sent to no server but the one that issued them: if another server is named, only a context of that
-server lends its tokens.
+The command line, the environment and the configuration file may each name the server and the credentials. Tokens are
+sent only to the server that issued them: if another server is named, only the tokens of a context of that server are
+used.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     from pilothouse_client import Client, PilothouseError, RetryPolicy, Tls
 
 _NOT_LOGGED_IN = 4
-# About a second after the first attempt.
+# The failed attempts before the notice, which is written about a second after the first attempt.
 _FAILURES_UNTIL_THE_NOTICE = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """The options before the verb; empty or None where nothing was given. `timeout` is seconds."""
+    """The options before the verb; empty or None for options that were not given.
+
+    `timeout` is in seconds."""
 
     context: str = ""
     server: str = ""
@@ -50,7 +52,7 @@ connected: ContextVar[Client | None] = ContextVar("connected", default=None)
 
 
 def invocation_of(context: click.Context) -> Invocation:
-    """Returns the options before the verb of a line that is being completed, and a context after it."""
+    """Returns the options before the verb of a line that is being completed; `--context` also counts after it."""
     given = context.find_root().params
     return Invocation(
         context=current.get().context or given.get("context") or "",
@@ -69,9 +71,9 @@ def config_file() -> ConfigFile:
 
 
 def selected(configuration: Configuration, invocation: Invocation) -> tuple[str, Context | None]:
-    """Returns the context that is meant: the one named, else one of the server named, else the current one.
+    """Returns the chosen context: the named one, else one of the named server, else the current one.
 
-    Of several for the named server, one that holds its user's credentials comes first.
+    Of several contexts of the named server, one with credentials comes first.
     """
     if invocation.context:
         context = configuration.contexts.get(invocation.context)
@@ -99,7 +101,9 @@ def default_namespace() -> str:
 
 @contextmanager
 def connect(retry: RetryPolicy | None = None) -> Iterator[Client]:
-    """Yields the client of this invocation. Raises CommandError if no server or no credentials are known."""
+    """Yields the client of this invocation.
+
+    Raises CommandError if no server or no credentials are known."""
     from pilothouse_client import Client
     from pilothouse_client.retry import DEFAULT_RETRY
     from pilothouse_client.target import target_of
@@ -127,7 +131,7 @@ def connect(retry: RetryPolicy | None = None) -> Iterator[Client]:
     own = client_certificate(invocation, context)
     tls = None if insecure else showing(secured(context, ca_file), own)
     try:
-        # No log-in helps where the address is none.
+        # A malformed address is reported first: no log-in would help.
         target_of(server, insecure=insecure, tls=tls)
     except ValueError as error:
         raise CommandError(str(error), 2) from error
@@ -165,7 +169,9 @@ def secured(context: Context | None, ca_file: str) -> Tls | None:
 
 
 def certificate_files(invocation: Invocation, context: Context | None) -> tuple[str, str]:
-    """Returns the files of the certificate that the user is known by and of its key; empty where there are none."""
+    """Returns the files of the user's client certificate and of its key.
+
+    Empty if there are none."""
     given = invocation.client_certificate_file, invocation.client_key_file
     if not any(given) and context is not None:
         return context.client_certificate_file, context.client_key_file
@@ -173,8 +179,9 @@ def certificate_files(invocation: Invocation, context: Context | None) -> tuple[
 
 
 def client_certificate(invocation: Invocation, context: Context | None) -> tuple[bytes, bytes] | None:
-    """Returns the certificate that the user is known by and its key, as PEM: that of the command line or the
-    environment, else the context's; None without one."""
+    """Returns the user's client certificate and its key, as PEM; None without one.
+
+    The command line and the environment take precedence over the context."""
     given = certificate_files(invocation, context)
     if not any(given):
         return None
@@ -184,8 +191,8 @@ def client_certificate(invocation: Invocation, context: Context | None) -> tuple
 
     certificate, key = given
     try:
-        # Otherwise the library fails at the connection, and does not name the files. A password of the key is not
-        # asked for.
+        # Without this check, gRPC fails at the connection, and does not name the files. The empty password prevents a
+        # prompt for an encrypted key.
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
         return Path(certificate).read_bytes(), Path(key).read_bytes()
     except (ssl.SSLError, ValueError):
@@ -197,7 +204,7 @@ def client_certificate(invocation: Invocation, context: Context | None) -> tuple
 
 
 def showing(tls: Tls | None, own: tuple[bytes, bytes] | None) -> Tls | None:
-    """Returns the TLS for a server to which the user shows a certificate."""
+    """Returns the TLS settings with the user's client certificate, if there is one."""
     if own is None:
         return tls
     from dataclasses import replace
@@ -208,7 +215,7 @@ def showing(tls: Tls | None, own: tuple[bytes, bytes] | None) -> Tls | None:
 
 
 def _report_interruption(error: PilothouseError | None) -> None:
-    """Writes to standard error that the followed stream waits, and why; and that it continues."""
+    """Writes to standard error that a followed stream is interrupted, and why, or that it continues."""
     if error is None:
         say("going on", err=True)
     else:
@@ -216,7 +223,7 @@ def _report_interruption(error: PilothouseError | None) -> None:
 
 
 def report_retry(error: PilothouseError, failures: int) -> None:
-    """Writes to standard error, once, that a call got no answer and why; the call is retried until its deadline."""
+    """Writes to standard error, once, why a call keeps failing; the call is retried until its deadline."""
     if failures == _FAILURES_UNTIL_THE_NOTICE:
         say(f"trying again until the time is over: {_words(error)}", err=True)
 

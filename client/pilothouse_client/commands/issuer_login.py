@@ -1,9 +1,8 @@
 """Logging in at an OpenID Connect issuer: by this machine's browser, or by a code that is typed elsewhere.
 
-By the browser (RFC 8252): this program listens on an address of this machine's own, where the issuer sends the
-browser back to. Only an answer that bears the log-in's `state` counts, and other requests to the listener are
-ignored. The answer's parameters go to the server, which alone asks the issuer. The listener ends with the log-in,
-however that ends.
+By the browser (RFC 8252): this program listens on a loopback address, to which the issuer redirects the browser. Only a
+redirect with the log-in's `state` counts; other requests to the listener are ignored. The redirect's parameters go to
+the server, which alone calls the issuer. The listener is closed when the log-in ends, successfully or not.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ if TYPE_CHECKING:
     from pilothouse_client import Client
 
 NOT_LOGGED_IN = 4
-# As long as the server takes an answer.
+# The server accepts the redirect's parameters for this long.
 WAIT_SECONDS = 600.0
-# A proof counts from when the issuer asked the person, and lasts ten minutes: so most of it is left.
+# A proof is valid for ten minutes after the issuer authenticated the person; with this limit, most of that is left.
 _MAX_AGE_SECONDS = 60
 _PATH = "/callback"
 # Browsers open spare connections and send nothing on them.
@@ -59,8 +58,9 @@ CallbackPort = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How to log in. `port` 0 takes a free one; `opens`: the browser is opened, otherwise the address is only
-    printed.
+    """How to log in.
+
+    `port` 0 means any free port. `opens`: the browser is opened; otherwise the address is only printed.
     """
 
     issuer: str = ""
@@ -70,16 +70,16 @@ class Way:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Returns the options of `login` that choose this way."""
+        """The options of `login` that choose this way."""
         issuer = ("--issuer", self.issuer) if self.issuer else ()
         if self.device:
             return ("--device", *issuer)
-        # An issuer may send the browser back to this port alone.
+        # An issuer may allow redirects only to this port.
         return ("--browser", *issuer, *(("--callback-port", str(self.port)) if self.port else ()))
 
 
 def refuse_both(*, user: bool, password: bool, code: bool, browser: bool, device: bool) -> None:
-    """Refuses options of which one would count for nothing. Raises CommandError."""
+    """Raises CommandError for options of which one would have no effect."""
     if browser and device:
         raise CommandError("--browser and --device exclude each other", 2)
     if user:
@@ -90,7 +90,9 @@ def refuse_both(*, user: bool, password: bool, code: bool, browser: bool, device
 
 
 def log_in_at(client: Client, way: Way) -> Any:
-    """Logs in and returns the answer with the tokens, which the client keeps. Raises CommandError, PilothouseError."""
+    """Logs in; returns the response with the tokens, which the client stores.
+
+    Raises CommandError, PilothouseError."""
     return client.login_by_device(way.issuer, _show_code) if way.device else _by_browser(client, way)
 
 
@@ -101,9 +103,9 @@ def _show_code(begun: Any) -> None:
 
 
 def way_of(words: Sequence[str]) -> Way | None:
-    """Returns the way by a browser for the options of `Way.words`; None for a way by a device code, which has no
-    browser.
-    """
+    """Returns the way for the options of `Way.words`.
+
+    None for a device code, which needs no local browser."""
     if "--device" in words:
         return None
     values = dict(itertools.pairwise(words))
@@ -111,7 +113,9 @@ def way_of(words: Sequence[str]) -> Way | None:
 
 
 def proved_by_browser(client: Client, way: Way) -> Any:
-    """Logs in at an issuer that must ask the person, and returns the answer with the tokens, which nobody keeps yet.
+    """Logs in at an issuer, which must authenticate the person.
+
+    Returns the response with tokens, without storing them.
 
     Raises CommandError, PilothouseError.
     """
@@ -130,7 +134,9 @@ def _by_browser(client: Client, way: Way) -> Any:
 
 
 def _come_back(client: Client, way: Way, max_age_seconds: int = 0) -> tuple[Any, Mapping[str, str]]:
-    """Begins a log-in; returns it, and the parameters of the browser's answer."""
+    """Begins a log-in and waits for the browser.
+
+    Returns the begun log-in and the redirect's parameters."""
     with _listening(way.port) as listener:
         begun = client.identity.begin_oidc_login(
             issuer=way.issuer, redirect_uri=listener.redirect_uri, max_age_seconds=max_age_seconds
@@ -162,7 +168,7 @@ def _has_a_screen() -> bool:
 
 
 class _Listener:
-    """Where the browser comes back to."""
+    """The address to which the issuer redirects the browser."""
 
     def __init__(self, server: _Server) -> None:
         self._server = server
@@ -172,15 +178,17 @@ class _Listener:
         return f"http://127.0.0.1:{self._server.server_address[1]}{_PATH}"
 
     def expect(self, state: str) -> None:
-        """Takes only an answer of this log-in."""
+        """Accepts only the redirect of this log-in."""
         self._server.state = state
 
     def wait(self, seconds: float, way: Way) -> Mapping[str, str]:
-        """Returns the parameters of the browser's answer; raises CommandError if none comes in time."""
+        """Returns the redirect's parameters.
+
+        Raises CommandError if there is no redirect in time."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             try:
-                # By the second, so that Ctrl-C is heard on every system.
+                # Waits for a second at a time, so that Ctrl-C works on every system.
                 return self._server.answers.get(timeout=min(left, 1.0))
             except queue.Empty:
                 continue
@@ -198,7 +206,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A broken connection is ignored."""
+        """Ignores a broken connection."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -235,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: the line would hold the code."""
+        """Writes nothing: the log line would contain the code."""
 
 
 @contextmanager

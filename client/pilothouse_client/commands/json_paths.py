@@ -7,8 +7,8 @@
     {.conditions[?(@.type=="Stable")].status}     items that a comparison chooses
     {range .items[*]}{.name}{"\\n"}{end}          a piece for each item
 
-A list is `{"items": […]}`. A path that leads to nothing gives nothing. The subset was chosen because libraries on the
-package index read other languages (RFC 9535), without text, ranges and kubectl's spelling of keys.
+A list is `{"items": […]}`. A path without a value gives nothing. The command has its own parser because the libraries
+on PyPI read another language (RFC 9535), without text, ranges and kubectl's spelling of keys.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any
 from pilothouse_client.commands.failures import CommandError
 
 _WRONG_COMMAND_LINE = 2
-# From data to the values that a step finds in it.
+# Returns the values that a step finds in data.
 _Step = Callable[[Any], Iterable[Any]]
-# From data to the text of a piece.
+# Returns the text of a piece of a template for data.
 _Piece = Callable[[Any], str]
 _NAME = re.compile(r"(?:\\.|[^.\[\]{}()\s\\'\"])+")
 _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
@@ -67,7 +67,9 @@ class JsonPath:
         self._steps = _steps(text)
 
     def values(self, data: Any) -> list[Any]:
-        """Returns the values that the path leads to, in the order of the data; none if it leads nowhere."""
+        """Returns the values at the path, in the order of the data.
+
+        Empty if there are none."""
         found = [data]
         for step in self._steps:
             found = [value for each in found for value in step(each)]
@@ -184,7 +186,7 @@ class JsonTemplate:
 
 
 def _parts(text: str) -> list[tuple[bool, str]]:
-    """Returns the parts of a template: whether each stands between braces, and its text."""
+    """Returns the parts of a template: whether each is in braces, and its text."""
     parts, position = [], 0
     for found in re.finditer(r"\{((?:[^{}'\"]|'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")*)\}", text):
         if position < found.start():

@@ -1,6 +1,6 @@
 """The options `--kind`, `--setting` and `--claim`: settings of a container's kind, by their names in the API.
 
-One option serves the settings of all kinds, because the message of each kind says which it has.
+One option covers the settings of all kinds, because the message of each kind declares which settings it has.
 """
 
 from __future__ import annotations

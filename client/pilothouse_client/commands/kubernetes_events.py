@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pilothouse.container.v1.container_pb2 import Container
     from pilothouse.resource.v1.resource_pb2 import Warning
 
-# A short list for people; programs get all that the API answers.
+# The number of events that people see; programs get all events that the API returns.
 _MOST = 5
 EVENT_COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("AGE", lambda event: age(event.last_time)),
@@ -37,8 +37,10 @@ def show_with_events(
     parts: Sequence[Any] = (),
     part_columns: Columns = (),
 ) -> None:
-    """Writes a resource and the events of the `answer` that it came with: below it, or as its fields `events` and
-    `events_unavailable`. People see a table of its `parts` between both."""
+    """Writes a resource and the events of its response, `answer`.
+
+    The events are below the resource, or in its fields `events` and `events_unavailable`. People see a table of its
+    `parts` between both."""
     beside = {
         "events": [as_data(event) for event in answer.events],
         "events_unavailable": answer.events_unavailable,
@@ -57,7 +59,7 @@ def show_with_events(
 
 
 def note(container: Container, warnings: Iterable[Warning] = ()) -> None:
-    """Writes, for people, where a container's pods cannot all have its volumes, or may not, and the warnings."""
+    """Writes, for people, the warnings, and whether some pods of a container may be unable to attach its volumes."""
     for condition in container.conditions:
         if condition.type == "VolumesAttachable":
             say_prose(f"{container.name}: {condition.reason}: {condition.message}")

@@ -1,7 +1,7 @@
-"""`apply -k`: the output of kustomize, by the program of that name or by kubectl, which has it built in.
+"""`apply -k`: the output of kustomize, from the program of that name or from kubectl, which includes it.
 
-The platform brings no kustomize of its own: overlays are the concern of the program that a team uses already. Lines of
-problems are those of its output.
+The platform does not contain kustomize: overlays belong to the program that a team already uses. The lines in problems
+are lines of its output.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def kustomized(folder: str) -> io.BytesIO:
     """Returns the output of kustomize for a folder.
 
     Raises:
-        CommandError: there is no folder, no such program, or it fails.
+        CommandError: the folder or the program does not exist, or the program fails.
     """
     if not Path(folder).is_dir():
         raise CommandError(f"-k {folder}: there is no such folder", _WRONG_COMMAND_LINE)

@@ -1,4 +1,4 @@
-"""The options of verbs that list resources, and the call and the output that follow from them."""
+"""The options of verbs that list resources, with the calls and the output that they determine."""
 
 from __future__ import annotations
 

@@ -21,10 +21,10 @@ _TRIES = 3
 def completed(
     client: Client, username: str, answer: identity_pb2.LoginResponse, code: str, *, from_stdin: bool
 ) -> LoggedIn:
-    """Returns the answer that has tokens. `code` is the one on the command line; the user is asked for missing
-    answers.
+    """Completes the steps of a log-in; returns the response that has tokens.
 
-    A mistyped code is requested again.
+    `code` is the one on the command line; the user is asked for missing values. After a mistyped code, the user is
+    asked again.
     """
     from pilothouse.identity.v1 import second_factor_pb2 as pb
     from pilothouse_client import UnauthenticatedError
@@ -56,7 +56,7 @@ def completed(
 
 
 def shown_code(code: str) -> dict[str, str]:
-    """Returns the field that a code is sent in: those of authenticators are six digits."""
+    """Returns a code by its request field: an authenticator's codes have six digits, recovery codes do not."""
     plain = code.replace(" ", "")
     return {"code": plain} if plain.isdigit() and len(plain) == 6 else {"recovery_code": code}
 
@@ -71,7 +71,7 @@ def show_enrolment(
 
 
 def show_recovery_codes(codes: object) -> None:
-    """Prints recovery codes, where there are some."""
+    """Prints recovery codes, if there are any."""
     lines = [f"  {code}" for code in codes]  # type: ignore[attr-defined]
     if lines:
         say("Store these apart from the authenticator. Each permits one log-in without it:", err=True)

@@ -1,8 +1,8 @@
-"""From messages to objects of Kubernetes that `pilothouse apply` takes: `-o manifest`.
+"""Converts messages to Kubernetes objects that `pilothouse apply` accepts: `-o manifest`.
 
-The table of `pilothouse_manifests` has the names, as for the server and for `apply`. Fields that only a
-cluster or the platform sets are left out: status, our labels, and the selector by uid. Pods are selected by their name
-instead.
+The table of `pilothouse_manifests` has the names, as for the server and for `apply`. Fields that only a cluster or the
+platform sets are left out: status, the platform's labels, and the selector by uid. The manifest selects pods by the
+container's name instead.
 """
 
 from __future__ import annotations
@@ -57,17 +57,19 @@ _SCALED = ("deployment", "stateful_set")
 
 
 class _Said:
-    """The values of a message, by attributes, as the table's writers read them. A part that is not there is None."""
+    """The values of a message as attributes, which the table's writers read.
+
+    An absent part is None."""
 
     def __init__(self, descriptor: Descriptor | Any, said: dict[str, Any]) -> None:
         self.descriptor, self.said = descriptor, said
 
     def at(self, path: str) -> Any:
-        """Returns the value of a path with dots; where nothing is said, that of an empty message."""
+        """Returns the value at a path with dots; for an unset field, the value that an empty message has."""
         name, _, rest = path.partition(".")
         field = self.descriptor.fields_by_name.get(name)
         if field is None:
-            # The table has fields that this message has under another name.
+            # The message has no field of this name: some fields of the table have another name in the message.
             return self.said.get(name)
         if rest:
             return _Said(field.message_type, self.said.get(name, {})).at(rest)
@@ -109,7 +111,7 @@ def _said(message: Message) -> _Said:
 
 
 class OwnedServiceError(CommandError):
-    """A Service that follows from the ports of a container, and is a part of the manifest of that."""
+    """The Service follows from the ports of a container, and is a part of the container's manifest."""
 
     def __init__(self, service: network_pb2.Service) -> None:
         words = f"Service {service.name} follows from the ports of container {service.owner}"
@@ -117,10 +119,10 @@ class OwnedServiceError(CommandError):
 
 
 def manifests_of(message: Message) -> list[Manifest]:
-    """Returns the objects for a message: of a container its workload, and the Services that its ports make.
+    """Returns the objects for a message; for a container, its workload and the Services that its ports create.
 
     Raises:
-        CommandError: it has no form in Kubernetes, or one that could not be applied.
+        CommandError: the message has no form in Kubernetes, or one that could not be applied.
     """
     if isinstance(message, pb.Container):
         return [_workload(message), *_services_of(message)]
@@ -224,7 +226,7 @@ def _word(of_enum: Any, number: int) -> str:
 
 
 def _volumes(container: pb.Container, said: _Said) -> Iterator[Manifest]:
-    """Yields the volumes of the pods: those of the container's own, and those of the namespace that it mounts."""
+    """Yields the volumes of the pods: the container's own, and the namespace's volumes that it mounts."""
     own = {each.name for each in container.pod_volumes} | {each.name for each in container.empty_dirs}
     own |= set(extra_fields.volumes_of(dict(container.extra_fields)))
     own |= {each.name for each in container.stateful_set.claim_templates}
@@ -243,7 +245,7 @@ def _volumes(container: pb.Container, said: _Said) -> Iterator[Manifest]:
 
 
 def _volume(namespace: str, name: str) -> storage_pb2.Volume:
-    """Returns the volume of the namespace; one that cannot be read counts as a claim of its name."""
+    """Returns the volume of the namespace; a volume that cannot be read counts as a claim of its name."""
     from pilothouse_client.commands.invocation import connected
 
     found = storage_pb2.Volume(name=name)
@@ -269,7 +271,7 @@ def _service(service: network_pb2.Service) -> Manifest:
 
 
 def _services_of(container: pb.Container) -> Iterator[Manifest]:
-    """Yields the Services that its ports make, each with its ports."""
+    """Yields the Services that a container's ports create, each with its ports."""
     services: dict[str, network_pb2.Service] = {}
     for port in container.ports:
         type_ = _said(port).service_type or TYPES[0]

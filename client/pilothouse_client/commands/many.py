@@ -1,8 +1,8 @@
-"""One verb for several resources of a noun: by their names, by labels, or for all of a namespace.
+"""One verb for several resources of a noun: by their names, by labels, or for all resources of a namespace.
 
-Each is acted upon by a call of its own, one after the other, and a failure stops none of the others. The command writes
-one line for each failure and one that sums up, and ends with the highest exit code. A single name is no batch: its
-result is written as a value and not as a list, and its error has no name before it.
+Each resource has a call of its own, one after the other; a failure does not stop the others. The command writes one
+line for each failure and a summary, and ends with the highest exit code. A single name is not a batch: its result is
+written as a value and not as a list, and its error has no name before it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pilothouse_client import Client
 
 _WRONG_COMMAND_LINE = 2
-# So many names stand in a question.
+# The greatest number of names in a question.
 _NAMED = 10
 DEFAULT_TIMEOUT_SECONDS = 300.0
 Everything = Annotated[bool, verbs.Option("--all", help="All of the namespace.")]
@@ -49,8 +49,9 @@ def names_of(nouns: str, complete: verbs.Complete, *, required: bool = False) ->
 
 @dataclass(frozen=True, slots=True)
 class ListedNoun:
-    """The noun of the resources that a verb acts upon. `listed` returns those of a namespace that have some labels;
-    `columns` shows the answers of calls."""
+    """The noun of the resources that a verb acts upon.
+
+    `listed` returns the resources of a namespace that match a label selector; `columns` shows the results of calls."""
 
     one: str
     several: str
@@ -59,7 +60,7 @@ class ListedNoun:
     complete: verbs.Complete
 
     def in_words(self, namespace: str, names: Sequence[str]) -> str:
-        """Returns the resources as a question names them."""
+        """Returns the text that names the resources in a question."""
         return in_words(self.one, self.several, names, namespace)
 
 
@@ -76,17 +77,17 @@ class Meant:
         return not self.names or len(self.names) > 1
 
 
-# Waits for at most that many seconds; returns the resource then.
+# Waits for at most that many seconds; then returns the resource.
 Wait = Callable[[float], Any]
-# Returns the answer of a call, and what to wait for after all calls; None for nothing.
+# Makes a call; returns its result and the wait that follows all calls; None for no wait.
 Act = Callable[["Client", str], tuple[Any, Wait | None]]
 
 
 def chosen(client: Client, noun: ListedNoun, namespace: str, meant: Meant) -> list[str]:
-    """Returns the names that are meant, each once.
+    """Returns the chosen names, each once.
 
     Raises:
-        CommandError: none of the three ways was used, or several, or there is no such resource.
+        CommandError: none or several of the three ways were used, or there is no such resource.
     """
     if sum((bool(meant.names), bool(meant.selector), meant.everything)) != 1:
         raise CommandError(f"name {noun.several}, or use -l or --all; one of the three", _WRONG_COMMAND_LINE)
@@ -102,7 +103,7 @@ def chosen(client: Client, noun: ListedNoun, namespace: str, meant: Meant) -> li
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """The options of a verb that deletes. `more` stands at the end of its question."""
+    """The options of a verb that deletes. `more` is the end of its question."""
 
     etag: str = ""
     validate_only: bool = False
@@ -121,7 +122,9 @@ def delete(
     timeout: float = DEFAULT_TIMEOUT_SECONDS,
     show_one: Callable[[Any], None] | None = None,
 ) -> None:
-    """Asks, and then deletes the resources. Names need no server for the question."""
+    """Asks for confirmation, and then deletes the resources.
+
+    If names are given, it asks before it connects."""
     if meant.is_batch:
         check_etag(deletion.etag, ())
 
@@ -151,8 +154,9 @@ def delete(
 def deletion_verb(
     noun: ListedNoun, text: str, call_of: Callable[[Client], Callable[..., Any]], more: str = ""
 ) -> Callable[..., None]:
-    """Returns the verb `delete` of a noun whose deletion has no options of its own. `call_of` returns the call; `more`
-    stands at the end of its question."""
+    """Returns the verb `delete` of a noun whose deletion has no options of its own.
+
+    `call_of` returns the call; `more` is the end of its question."""
 
     def delete_them(
         names: list[str] | None = None,
@@ -191,11 +195,12 @@ def act_on(
     timeout: float = DEFAULT_TIMEOUT_SECONDS,
     show_one: Callable[[Any], None] | None = None,
 ) -> None:
-    """Acts on each, waits for all of them, and shows the results. `done` is the verb of the sum: `stopped`; `show_one`
-    shows a single result that is more than a row.
+    """Acts on each name, waits for all resources, and shows the results.
+
+    `done` is the verb of the summary, such as `stopped`; `show_one` shows a single result that is more than a row.
 
     Raises:
-        Exit: one has failed; with the highest exit code of all.
+        Exit: a call or a wait has failed; with the highest exit code of all.
     """
     if not is_batch:
         result, wait = act(client, names[0])
@@ -224,10 +229,10 @@ def act_on(
 
 
 def act_on_each(names: Sequence[str], act: Callable[[str], None], *, done: str) -> None:
-    """Acts on each name by calls whose answers have no table; `act` writes the line of its result.
+    """Acts on each name by calls whose results have no table; `act` writes the line of its result.
 
     Raises:
-        Exit: one of several has failed; with the highest exit code of all.
+        Exit: one of several calls has failed; with the highest exit code of all.
     """
     names = list(dict.fromkeys(names))
     if len(names) == 1:
@@ -241,13 +246,13 @@ def act_on_each(names: Sequence[str], act: Callable[[str], None], *, done: str) 
 
 
 def check_etag(etag: str, names: Sequence[str]) -> None:
-    """Raises CommandError where one etag is given for several resources."""
+    """Raises CommandError if one etag is given for several resources."""
     if etag and len(names) != 1:
         raise CommandError("--etag goes with one name", _WRONG_COMMAND_LINE)
 
 
 def in_words(one: str, several: str, names: Sequence[str], namespace: str = "") -> str:
-    """Returns the resources as a question names them: `the user ann`, `3 users (ann, bob, eve)`."""
+    """Returns the text that names resources in a question: `the user ann`, `3 users (ann, bob, eve)`."""
     if len(names) == 1:
         return f"the {one} {f'{namespace}/' if namespace else ''}{names[0]}"
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
@@ -264,7 +269,7 @@ def _sum_up(number: int, codes: Sequence[int], done: str) -> None:
 
 @contextmanager
 def _noted(name: str, codes: list[int]) -> Iterator[None]:
-    """Writes our error in the block with the name that it is about, and adds its exit code."""
+    """Writes a known error of the block, with the name of its resource, and adds its exit code to `codes`."""
     try:
         yield
     except Exception as error:

@@ -1,10 +1,10 @@
-"""Messages as data, by the names of the API's fields, and back: YAML of `-o yaml`, in which a resource has its type.
+"""Converts messages to data with the API's field names, and back: the YAML of `-o yaml`, with each resource's type.
 
     '@type': pilothouse.container.v1.Container
     name: web
 
-The member is that of protobuf's JSON for messages of any type. Data that is no message is refused by the path of the
-field, in words of our own, because those of the library name its types.
+The member is that of protobuf's JSON for messages of any type. Data that does not form a message is refused with the
+path of the field. The text of the error is not the library's, which names the library's own types.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="Message")
 TYPE = "@type"
-# Messages with their type: those that `apply` can take, and secrets, which it refuses with a reason.
+# Messages that are written with their type: those that `apply` accepts, and secrets, which it refuses with a reason.
 _TYPED = frozenset(
     f"pilothouse.{each}"
     for each in (
@@ -30,19 +30,19 @@ _TYPED = frozenset(
         "object.v1.Object",
     )
 )
-# Types of the library that have a form of their own.
+# Types of the library that have their own JSON form.
 _KNOWN = {
     "google.protobuf.Timestamp": "a time such as 2026-01-31T12:00:00Z",
     "google.protobuf.Duration": "a span such as 30s",
 }
-# Of so many fields all names are shown.
+# A message names all fields if there are at most this many.
 _SHOWN = 12
 # Members that the command writes next to the fields of a resource.
 _BESIDE = (TYPE, "events", "events_unavailable", "dry_run")
 
 
 class FieldError(ValueError):
-    """A field that cannot be read; `path` is empty for the resource as a whole."""
+    """A field cannot be read; `path` is empty for the resource as a whole."""
 
     def __init__(self, path: str, words: str) -> None:
         super().__init__(f"{path}: {words}" if path else words)
@@ -51,7 +51,7 @@ class FieldError(ValueError):
 
 
 def typed(message: Message, data: dict[str, Any]) -> dict[str, Any]:
-    """Returns the data of a resource with its type, if files can hold it."""
+    """Returns the data of a resource, with its type if files may contain such a resource."""
     name = message.DESCRIPTOR.full_name
     return {TYPE: name, **data} if name in _TYPED else data
 
@@ -75,7 +75,7 @@ def _load(package: str) -> None:
 
 
 def message_of(data: dict[str, Any], kind: type[M]) -> M:
-    """Returns the message of data; its type, events and the mark of a dry run may be with it. Raises FieldError."""
+    """Returns the message of data, which may include its type, events and the mark of a dry run. Raises FieldError."""
     from google.protobuf.json_format import ParseDict, ParseError
 
     made = kind()

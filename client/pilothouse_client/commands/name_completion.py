@@ -1,7 +1,7 @@
-"""Completion of names, from the server's answer: of the namespace and the context on the line.
+"""Completion of names from the server, for the namespace and the context on the line.
 
-A completion never fails: without a server, a session or a permission there are no names. It waits for a second at most,
-and takes no more names than a shell shows, without the other fields where a list can leave them out.
+A completion never fails: without a server, a session or a permission there are no names. It waits for at most a second,
+and reads no more names than a shell shows. If a list has a read mask, it reads only the names.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SECONDS = 1.0
 # A shell shows no more.
 _MOST = 500
-# Returns the names, from a client, a namespace and what else stands on the line.
+# Returns the names, from a client, a namespace and the other values on the line.
 _Names = Callable[[Any, str, Mapping[str, Any]], Iterable[object]]
 
 
@@ -45,7 +45,7 @@ def _names(names_of: _Names) -> Complete:
             with connect(RetryPolicy(attempts=1)) as client:
                 found = names_of(client.with_options(timeout=_SECONDS), namespace, _given(context))
                 names = [str(each) for each in islice(found, _MOST)]
-        # Names that are on the line already need not come twice.
+        # Names that are already on the line are not completed again.
         given = context.params.get("names") or ()
         return [each for each in names if each not in given]
 
@@ -53,8 +53,9 @@ def _names(names_of: _Names) -> Complete:
 
 
 def _given(context: click.Context) -> dict[str, Any]:
-    """Returns the values on the line, by parameter. Arguments are not assigned while the value of an option is
-    missing: then the first one is the name."""
+    """Returns the values on the line, by parameter.
+
+    click does not assign arguments while the value of an option is missing: then the first argument is the name."""
     known = {name: value for name, value in context.params.items() if value}
     return {"name": next(iter(context.args), ""), **known}
 

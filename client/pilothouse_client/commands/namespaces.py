@@ -69,7 +69,7 @@ _Name = Annotated[str, verbs.Argument(help="Name of the namespace.", complete=co
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """The options that describe a namespace; None where one was not given."""
+    """The options that describe a namespace; None for options that were not given."""
 
     display_name: Annotated[str | None, verbs.Option("--display-name", help="Name for people.")] = None
     description: Annotated[str | None, verbs.Option("--description", help="Purpose, for people.")] = None
@@ -143,7 +143,9 @@ class _Given:
         }
 
     def write_to(self, namespace: pb.Namespace) -> list[str]:
-        """Writes the given options into the namespace; returns the paths of an update mask that names them."""
+        """Writes the given options into the namespace.
+
+        Returns the paths of an update mask that names them."""
         paths = []
         for field in ("display_name", "description", "enforce_on_cluster"):
             if (value := getattr(self, field)) is not None:
@@ -263,7 +265,7 @@ def update(
         check_changes(paths)
     with connect() as client:
         if "resource_quota" in paths:
-            # The mask names the quota as a whole: what is not given must be as it was when it was read.
+            # The mask names the quota as a whole, so limits that were not given are copied from the current quota.
             former = client.namespaces.get(name=name)
             etag = etag or former.etag
             for field, value in given.quota.items():

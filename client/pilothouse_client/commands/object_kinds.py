@@ -18,7 +18,7 @@ _SHORT = {
 
 
 def kind_of(text: str) -> tuple[str, str]:
-    """Returns version and kind: of a kind that is open by default by its name, of others by both."""
+    """Returns version and kind; kinds that are open by default need only their name, others need both."""
     if "/" in text:
         version, _, kind = text.rpartition("/")
         return version, kind
@@ -29,5 +29,5 @@ def kind_of(text: str) -> tuple[str, str]:
         known = ", ".join(sorted({kind.lower() for _, kind in CARRIED}))
         words = f"KIND {text}: give {known}, or VERSION/KIND such as postgresql.cnpg.io/v1/Cluster"
         raise CommandError(words, _WRONG_COMMAND_LINE)
-    # The stable version: v2 of autoscalers, v1 of routes.
+    # Chooses the newest stable version: v2 of autoscalers, v1 of routes.
     return max(found, key=lambda each: ("beta" not in each[0], each[0]))

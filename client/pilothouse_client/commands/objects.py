@@ -279,7 +279,7 @@ def kinds(namespace: Namespace = "", output: Output = Format.TABLE) -> None:
 
 
 def show_kinds(kinds: Sequence[pb.ObjectKind], output: Format) -> None:
-    """Shows kinds; to people those that are possible, and how many are not."""
+    """Shows kinds; a table has only the kinds that are possible, and the number of the others is written below."""
     possible = [each for each in kinds if each.access != pb.KIND_ACCESS_NEVER]
     chosen = possible if output is Format.TABLE else kinds
     show_all(chosen, _KIND_COLUMNS, output)

@@ -1,4 +1,4 @@
-"""Options and arguments that several verbs share, so that they are spelled and explained alike."""
+"""Options and arguments that several verbs share, so that all verbs spell and explain them alike."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WRONG_COMMAND_LINE = 2
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How results are written. `expression` is that of `jsonpath` and `custom-columns`."""
+    """How results are written. `expression` is the argument of `jsonpath` and `custom-columns`."""
 
     word: str
     expression: str = ""
@@ -33,7 +33,7 @@ class Format:
 
     @property
     def is_table(self) -> bool:
-        """Whether it is for people: lines of text, and remarks next to them."""
+        """Whether the format is for people: lines of text, with notices next to them."""
         return self.word in ("table", "wide", "name")
 
     def __str__(self) -> str:
@@ -82,9 +82,9 @@ def complete_words(enum_type: Any) -> verbs.Complete:
     return lambda _context, _text: list(enum_words(enum_type.DESCRIPTOR))
 
 
-# Whether the command in progress was given --validate-only, so that nothing is changed by it.
+# Whether the command in progress has --validate-only, so that it changes nothing.
 dry_run: ContextVar[bool] = ContextVar("dry_run", default=False)
-# The namespace that it is about, which its tables need not repeat; empty: several, or none.
+# The one namespace of the command in progress, which its tables need not repeat; empty: several, or none.
 one_namespace: ContextVar[str] = ContextVar("one_namespace", default="")
 
 
@@ -150,7 +150,9 @@ Yes = Annotated[bool, verbs.Option("-y", "--yes", help="Do not ask.")]
 
 
 def namespace_or_default(given: str) -> str:
-    """Returns the namespace given, or the context's; raises CommandError if there is neither."""
+    """Returns the given namespace, or the context's.
+
+    Raises CommandError if there is neither."""
     from pilothouse_client.commands.invocation import default_namespace
 
     found = given or default_namespace()
@@ -164,7 +166,9 @@ def namespace_or_default(given: str) -> str:
 
 
 def namespace_or_all(given: str, everywhere: bool) -> str:
-    """Returns the namespace to list: the one given or the context's; empty, that is all, if there is neither."""
+    """Returns the namespace to list: the given one, or the context's.
+
+    Empty, which means all, if there is neither."""
     from pilothouse_client.commands.invocation import default_namespace
 
     found = given_or_all(given, everywhere)
@@ -175,9 +179,12 @@ def namespace_or_all(given: str, everywhere: bool) -> str:
 
 
 def given_or_all(given: str, everywhere: bool) -> str:
-    """Returns the namespace of -n or the variable; empty, that is all, without either, also where the context has one:
-    the audit log is then verified and exported as a whole."""
-    # The variable is a default, which -A overrides as it does that of the context.
+    """Returns the namespace of -n or the variable.
+
+    Empty, which means all, if there is neither.
+
+    The context's namespace does not count, so that by default the audit log is verified and exported as a whole."""
+    # The variable is a default, which -A overrides as it overrides the context's.
     if given and everywhere and verbs.is_given("namespace"):
         raise CommandError("-n and -A exclude each other", _WRONG_COMMAND_LINE)
     found = "" if everywhere else given
@@ -197,11 +204,11 @@ def pairs(values: list[str], option: str) -> dict[str, str]:
 
 
 def enum_number(enum_type: Any, word: str, option: str) -> int:
-    """Returns the number of an enum's value from its word, `running` for CONTAINER_STATUS_RUNNING; 0 for none."""
+    """Returns the number of an enum's value by its word, `running` for CONTAINER_STATUS_RUNNING; 0 for no word."""
     if not word:
         return 0
     words = enum_words(enum_type.DESCRIPTOR)
-    # Kubernetes writes its words in one: ReadWriteOnce.
+    # Kubernetes writes words without separators: ReadWriteOnce.
     joined = {each.replace("_", ""): number for each, number in words.items()}
     number = joined.get(word.lower().replace("-", "").replace("_", ""))
     if number is None:
@@ -210,7 +217,7 @@ def enum_number(enum_type: Any, word: str, option: str) -> int:
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Asks before something is lost; without a terminal there is nobody to ask, so `--yes` is needed."""
+    """Asks before something is lost; without a terminal it cannot ask, so `--yes` is required."""
     import sys
 
     if yes:
@@ -222,7 +229,7 @@ def confirm(question: str, yes: bool) -> None:
 
 
 def check_watch(filter_: str, order_by: str, limit: int, *, goes_with: str = "--selector") -> None:
-    """Raises CommandError where `--watch` is given with options that only lists have."""
+    """Raises CommandError if `--watch` is given with options that only lists have."""
     if filter_ or order_by or limit:
         others = "--order-by" if goes_with == "--filter" else "--filter, --order-by"
         raise CommandError(
@@ -231,15 +238,15 @@ def check_watch(filter_: str, order_by: str, limit: int, *, goes_with: str = "--
 
 
 def with_status(filter_: str, enum_type: Any, number: int) -> str:
-    """Returns the filter, narrowed to the resources of a status; 0 narrows nothing."""
+    """Returns the filter, restricted to the resources of a status; 0 means no restriction."""
     if not number:
         return filter_
     label = enum_type.Name(number).removeprefix(enum_prefix(enum_type.DESCRIPTOR.name))
-    # Parentheses: the filter may hold an OR.
+    # Parentheses, because the filter may contain an OR.
     return f"({filter_}) AND status = {label}" if filter_ else f"status = {label}"
 
 
 def check_changes(*given: object) -> None:
-    """Raises CommandError where an update changes nothing."""
+    """Raises CommandError if an update changes nothing."""
     if not any(given):
         raise CommandError("give at least one change", _WRONG_COMMAND_LINE)

@@ -1,9 +1,9 @@
 """Writes results: tables for people, JSON and YAML for programs.
 
-On a terminal a table is coloured by rich and fits into its width: long cells are cut, and end with `…`; texts that do
-not fit stand below their rows. Anywhere else the cells are whole, with tabs between them. Columns without any value are
-left out, and so is the namespace where the command names one. JSON lists are arrays written as they come; an endless
-result (a watch) is written as one JSON object a line, or one YAML document each.
+On a terminal, a table is coloured by rich and fits into the terminal's width: long cells are cut and end with `…`, and
+texts that do not fit are written below their rows. Elsewhere the cells are whole and separated by tabs. Columns without
+any value are left out, and so is the namespace if the command names one. A JSON list is an array whose items are
+written as they arrive. An endless result (a watch) is written as one JSON object per line, or one YAML document each.
 """
 
 from __future__ import annotations
@@ -65,9 +65,11 @@ _STYLES = {
 
 @dataclass(frozen=True, slots=True)
 class OutputColumn(Generic[Row]):
-    """A heading and the values under it. `whole`: values are copied, so they are never cut, however narrow the terminal
-    is. `wide`: only shown with `-o wide`. `by_end`: a value is known by its end, so it is cut at its beginning.
-    `is_text`: a value is a sentence, which stands whole below its row where the table is wider than the terminal.
+    """A heading and the values under it.
+
+    `whole`: people copy the values, so they are never cut, however narrow the terminal is. `wide`: only shown with
+    `-o wide`. `by_end`: the end of a value identifies it, so it is cut at its beginning. `is_text`: a value is a
+    sentence, which is written whole below its row if the table is wider than the terminal.
     """
 
     heading: str
@@ -78,7 +80,7 @@ class OutputColumn(Generic[Row]):
     is_text: bool = False
 
     def text(self, row: Row) -> str:
-        # A value with line breaks or control characters must not take the table, or the terminal, apart.
+        # A value with line breaks or control characters must not break the table or the terminal.
         with reading_answers():
             text = str(self.cell(row))
         return "".join(character if character.isprintable() else " " for character in text)
@@ -95,8 +97,9 @@ DataOf = Callable[[Any], Any]
 
 
 def as_data(message: Message, *, whole: bool = True) -> Any:
-    """Returns a message as JSON data: every field by its name in the API and in its order; those without a value only
-    if it shall be `whole`."""
+    """Returns a message as JSON data, with the field names and the field order of the API.
+
+    Fields without a value are included only if `whole`."""
     from google.protobuf.json_format import MessageToDict
 
     data = MessageToDict(
@@ -117,8 +120,10 @@ def _with_type(message: Message) -> Any:
 
 
 def _in_order(descriptor: Any, data: Any) -> Any:
-    """The same data in the order of the API: the library puts fields without a value last, so that the place of a field
-    would depend on values. The types of google.protobuf have forms of their own and stay as they are."""
+    """Returns the data in the field order of the API.
+
+    The library puts fields without a value last, so that a field's position would depend on values. The types of
+    google.protobuf have their own JSON forms and stay as they are."""
     if descriptor.full_name.startswith("google.protobuf."):
         return data
     ordered = {}
@@ -144,8 +149,9 @@ def show(
     beside: Mapping[str, Any] | None = None,
     data_of: DataOf = as_data,
 ) -> None:
-    """Writes one result; `beside` is written after its fields, to programs only, and not in YAML, which is for files.
-    The result of a dry run is marked.
+    """Writes one result; the result of a dry run is marked.
+
+    `beside` is written after the result's fields, in JSON and JSONPath output only; YAML is for files.
     """
     if form.is_table or form.word == CUSTOM_COLUMNS:
         show_all([message], columns, form, data_of=data_of)
@@ -169,7 +175,9 @@ def _write_manifest(message: Message) -> None:
 
 
 def _write_manifests(messages: Iterable[Message]) -> None:
-    """Writes the manifests of resources that have their own. The others are part of a container's, as a note says."""
+    """Writes the manifests of resources that have one.
+
+    A Service that a container owns is part of the container's manifest; a note reports that it is left out."""
     from pilothouse_client.commands.manifests import OwnedServiceError
 
     for message in messages:
@@ -185,14 +193,14 @@ def _json(data: Any, indent: int | None = None) -> str:
 
 
 def as_yaml(data: Any) -> str:
-    """Returns YAML, in which the control characters that `write_data` escapes stand between double quotes."""
+    """Returns YAML; texts with control characters, which `write_data` escapes, are in double quotes."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
         pass
 
     def written(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-        # Nothing is escaped but between these quotes.
+        # YAML has escape sequences only within double quotes.
         style = '"' if CONTROLS.search(text) else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
@@ -211,7 +219,7 @@ def _name_column(columns: Columns) -> OutputColumn[Any]:
 
 
 def _shown(columns: Columns, form: Format) -> Columns:
-    """Returns the columns that a table has in this form."""
+    """Returns the columns that a table shows in this format."""
     return [column for column in columns if form is Format.WIDE or not column.wide]
 
 
@@ -229,7 +237,9 @@ def _marked(columns: Columns) -> Columns:
 def show_all(
     rows: Iterable[Any], columns: Columns, form: Format, limit: int = 0, data_of: DataOf = as_data
 ) -> None:
-    """Writes a list of at most `limit` rows (0: all). Later rows are not fetched. Results of a dry run are marked."""
+    """Writes a list of at most `limit` rows (0: all).
+
+    Later rows are not fetched. Results of a dry run are marked."""
     chosen: Iterator[Any] = islice(rows, limit) if limit else iter(rows)
     if form is Format.NAME:
         name = _name_column(columns)
@@ -266,7 +276,7 @@ def _write_by_template(data: Any, form: Format) -> None:
 
 
 def _write_custom(rows: Iterable[Any], expression: str, data_of: DataOf) -> None:
-    """Writes the columns that a user names, as any table; a path that leads nowhere gives `<none>`, as in kubectl."""
+    """Writes a table of the columns that a user names; a path without a value gives `<none>`, as in kubectl."""
     from pilothouse_client.commands.json_paths import custom_columns, written
 
     columns = custom_columns(expression)
@@ -278,7 +288,7 @@ def _write_custom(rows: Iterable[Any], expression: str, data_of: DataOf) -> None
 
 
 def done(message: str, form: Format = Format.TABLE) -> None:
-    """Writes that an action without a result was done, or could be; to people only."""
+    """Writes, in the table format only, that an action without a result was done, or could be (dry run)."""
     if form.is_table:
         say(f"{message} {DRY_RUN}" if dry_run.get() else message)
 
@@ -286,7 +296,7 @@ def done(message: str, form: Format = Format.TABLE) -> None:
 def show_changes(
     changes: Iterable[Change[Any]], columns: Columns, form: Format, data_of: DataOf = as_data
 ) -> None:
-    """Writes the changes of a watch until it ends; as a table first the current state, then a line a change."""
+    """Writes the changes of a watch until it ends; a table has the current state, then a line for each change."""
     from pilothouse_client.streams import ChangeKind
 
     shown = [
@@ -325,11 +335,11 @@ def _of_resource(column: OutputColumn[Any]) -> OutputColumn[Any]:
 
 
 class _GrowingTable:
-    """Lines up the rows before the first flush, then writes line by line.
+    """Aligns the rows before the first flush, then writes line by line.
 
-    Written rows cannot be moved any more, so a wider row widens its columns from there on. The headings wait for the
-    first row, because alone they do not determine the widths. Once a row does not fit into the terminal, texts stand
-    below their rows.
+    Written rows cannot be changed any more, so a wider row widens its columns from there on. The headings are written
+    with the first row, because they alone do not determine the widths. Once a row does not fit into the terminal, texts
+    are written below their rows.
     """
 
     def __init__(self, columns: Columns) -> None:
@@ -400,7 +410,7 @@ def _fits(rows: Sequence[Sequence[str]], width: int) -> bool:
 
 
 def _taken_text(row: list[str], columns: Columns) -> str:
-    """Takes the texts out of a row; returns them as lines to be written below that."""
+    """Removes the texts from a row; returns them as lines to write below the row."""
     found = [index for index, column in enumerate(columns) if column.is_text and row[index]]
     texts = [f"    {row[index]}" for index in found]
     for index in found:
@@ -413,14 +423,14 @@ def _wrapped_lines(text: str, width: int) -> str:
 
 
 def _terminal_width() -> int | None:
-    """Returns the width of the terminal; None where the output is a pipe or a file."""
+    """Returns the width of the terminal; None if the output is a pipe or a file."""
     return console().width if sys.stdout.isatty() else None
 
 
 def _narrowed(widths: Sequence[int], columns: Columns, width: int) -> list[int]:
     """Returns the widths at which a line fits into `width` characters, if cells may be cut that much.
 
-    The widest column gives way first. A name is cut last, and a heading never.
+    The widest column is narrowed first. Names are cut last, and headings never.
     """
     narrowed = list(widths)
     least = _least(widths, columns)
@@ -448,8 +458,9 @@ def _least(widths: Sequence[int], columns: Columns) -> list[int]:
 
 
 def _kept(widths: Sequence[int], columns: Columns, width: int) -> list[int]:
-    """Returns the columns that a terminal has room for: those of `-o wide` go, the last ones first, where even cut
-    cells would not fit."""
+    """Returns the indexes of the columns that fit into the terminal.
+
+    If even cut cells do not fit, the columns of `-o wide` are dropped, the last ones first."""
     least = _least(widths, columns)
     kept = list(range(len(columns)))
     for index in reversed([index for index in kept if columns[index].wide]):
@@ -462,8 +473,9 @@ def _kept(widths: Sequence[int], columns: Columns, width: int) -> list[int]:
 def fitted(
     headings: Sequence[str], rows: Sequence[Sequence[str]], width: int, dispensable: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
-    """Returns the columns that fit into a line of `width` characters: those that are `dispensable` go, the first named
-    first, until the rest fits."""
+    """Returns the columns that fit into a line of `width` characters.
+
+    The `dispensable` columns are dropped in the given order until the rest fits."""
     kept = list(range(len(headings)))
     needed = _widths([headings, *rows])
     for heading in dispensable:
@@ -519,7 +531,9 @@ def _write_table(rows: list[list[str]], columns: Columns) -> None:
 def rich_table(
     headings: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int] | None = None
 ) -> Any:
-    """Returns a table for the terminal, a line for each row; known states are coloured. `widths`: of each column."""
+    """Returns a table for the terminal, with a line for each row and coloured states.
+
+    `widths`: the width of each column."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,7 +1,8 @@
 """Documents for `apply`, `diff` and `delete -f`: Kubernetes YAML, and the output of `-o yaml`.
 
-That holds one of our resources, or a list. Each becomes the objects of Kubernetes that `-o manifest` writes of it, with
-the place of its document, because the server takes documents of Kubernetes alone.
+The output of `-o yaml` contains one of the platform's resources, or a list. Each resource becomes the Kubernetes
+objects that `-o manifest` writes for it, with the position of its document, because the server accepts only Kubernetes
+documents.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from pilothouse_manifests.translator.problems import InputProblem, Problems
 def read_documents(
     sources: Iterable[str], problems: Problems, standard_input: IO[bytes] | None = None
 ) -> list[Document]:
-    """Returns the documents of files, folders and standard input. One that cannot be read becomes a problem."""
+    """Returns the documents of files, folders and standard input.
+
+    A document that cannot be read becomes a problem."""
     found: list[Document] = []
     for document in load(sources, problems, standard_input):
         found.extend(_expanded(document, problems))
@@ -46,7 +49,7 @@ def _expanded(document: Document, problems: Problems) -> Iterable[Document]:
 
 
 def _of_kubernetes(node: Node, problems: Problems) -> list[Document]:
-    """Returns the objects for one of our resources."""
+    """Returns the objects for one of the platform's resources."""
     from pilothouse_client.commands.manifests import OwnedServiceError, manifests_of
 
     name = _text(node, TYPE)
@@ -71,7 +74,7 @@ def _text(node: Node, key: str) -> str:
 
 
 def _node(value: Any, place: InputPosition) -> Node:
-    """Returns data as nodes that all stand at one place."""
+    """Returns data as nodes that all have one position."""
     if isinstance(value, dict):
         return Mapping(place, {key: MappingEntry(place, _node(each, place)) for key, each in value.items()})
     if isinstance(value, list):

@@ -1,6 +1,6 @@
-"""`pilothouse protos`: the proto files of the API as a module for buf, from which others generate stubs.
+"""`pilothouse protos`: writes the proto files of the API as a module for buf, from which others generate stubs.
 
-The files import nothing but each other and the well-known types of protobuf, which every generator has.
+The files import only each other and the well-known types of protobuf, which every generator has.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ modules:
 
 
 def _source() -> Path:
-    """Returns the folder of the files: in an installed wheel next to the client, else in the repository."""
+    """Returns the directory of the files: next to the client in an installed wheel, else in the repository."""
     package = Path(pilothouse_client.__file__).parent
     installed = package / "protos"
     return installed if installed.is_dir() else package.parents[1] / "protos"

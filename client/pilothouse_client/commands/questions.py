@@ -54,7 +54,7 @@ _PRINCIPALS: list[OutputColumn[Any]] = [
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A permission, or the method that a verb and a noun are; `name` is the thing's, empty for none."""
+    """A permission, or the method that a verb and a noun name; `name` is the resource's name, empty if not given."""
 
     permission: str
     method: CalledMethod | None = None
@@ -168,7 +168,9 @@ def _asked(verb: str, thing: str) -> _Asked:
 
 
 def _place(asked: _Asked, namespace: str, everywhere: bool) -> str:
-    """Returns the namespace of the question; empty for every namespace, and for resources outside of namespaces."""
+    """Returns the namespace of the question.
+
+    Empty for every namespace, and for resources outside namespaces."""
     method = asked.method
     if method is None:
         return namespace_or_all(namespace, everywhere)

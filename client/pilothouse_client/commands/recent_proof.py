@@ -1,8 +1,7 @@
-"""Calls that need a recent proof of the caller's identity: the command asks for it on the terminal and continues with
-the call.
+"""Calls that need a recent proof of the caller's identity: asks for the proof on the terminal, and makes the call.
 
-A session makes API keys and second factors only within ten minutes after its user has shown a password, a code or a
-log-in at an issuer. Without a terminal nobody can be asked, so the command prints the command to run.
+A session may create API keys and second factors only within ten minutes after its user has given a password or a code,
+or has logged in at an issuer. Without a terminal the command cannot ask, so it prints the command to run.
 """
 
 from __future__ import annotations
@@ -30,10 +29,11 @@ _TRIES = 3
 
 
 def with_recent_proof(call: Callable[[Client], _Answer]) -> _Answer:
-    """Returns the result of a call. If the server requires a recent proof, the user gives it, and the call is
-    repeated.
+    """Returns the result of a call.
 
-    Raises CommandError if nobody can be asked, and the exceptions of the call.
+    If the server requires a recent proof, asks the user for it and repeats the call.
+
+    Raises CommandError if it cannot ask, and the exceptions of the call.
     """
     from pilothouse_client import PermissionDeniedError
 
@@ -84,7 +84,7 @@ def _ask(client: Client, *, by_code: bool) -> None:
 
 
 def _log_in_again(client: Client) -> None:
-    """Logs in at the issuer once more, as the same user; the context keeps the new session."""
+    """Logs in at the issuer again, as the same user; stores the new session in the context."""
     from pilothouse_client.tokens import tokens_of
 
     file = config_file()

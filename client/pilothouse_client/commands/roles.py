@@ -36,7 +36,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("DESCRIPTION", lambda role: role.description, is_text=True),
     _PERMISSIONS,
 ]
-# Of many, the permissions would hide the rest.
+# In a list of roles, the permissions would leave no room for the other columns.
 LIST_COLUMNS = [replace(each, wide=each is _PERMISSIONS) for each in COLUMNS]
 _Name = Annotated[str, verbs.Argument(help="Name of the role.", complete=complete_role)]
 _Permissions = Annotated[

@@ -1,4 +1,4 @@
-"""`pilothouse rollout`: the words of kubectl for the newest change of a container."""
+"""`pilothouse rollout`: kubectl's verbs for the newest change of a container."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def status(
 
 
 def _unfinished(found: pb.Container) -> str:
-    """Returns why the cluster does not have the newest change; empty if it has."""
+    """Returns why the cluster has not applied the newest change; empty if it has."""
     if found.reconciling or found.observed_generation < found.generation:
         return f"generation {found.generation} is not applied yet"
     for condition in found.conditions:
@@ -109,5 +109,5 @@ def undo(
 
 
 def _bare(name: str) -> str:
-    """Returns the name without the kind that kubectl takes before it."""
+    """Returns the name without the kind that kubectl accepts before it."""
     return name.rpartition("/")[2]

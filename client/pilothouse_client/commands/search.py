@@ -1,4 +1,4 @@
-"""`pilothouse search`: resources of all nouns by a part of a name, a label, an image or a reason."""
+"""`pilothouse search`: finds resources of all nouns by a part of a name, a label, an image or a reason."""
 
 from __future__ import annotations
 

@@ -12,7 +12,9 @@ FromStdin = Annotated[bool, verbs.Option("--password-stdin", help="Read the pass
 
 
 def read_password(prompt: str, *, from_stdin: bool, repeat: bool = False) -> str:
-    """Returns the password, without its line break; CommandError if there is none or nobody to ask."""
+    """Returns the password without its line break.
+
+    Raises CommandError if it is empty, or without a terminal."""
     password = _read(
         prompt, from_stdin=from_stdin, repeat=repeat, instead="the password with --password-stdin"
     )
@@ -22,7 +24,7 @@ def read_password(prompt: str, *, from_stdin: bool, repeat: bool = False) -> str
 
 
 def read_code(prompt: str, *, from_stdin: bool) -> str:
-    """Returns a code, likewise."""
+    """Returns a code. Raises CommandError as `read_password`."""
     code = _read(prompt, from_stdin=from_stdin, repeat=False, instead="the code with --code").strip()
     if not code:
         raise CommandError("the code is empty", 2)
@@ -30,7 +32,7 @@ def read_code(prompt: str, *, from_stdin: bool) -> str:
 
 
 def can_ask(*, from_stdin: bool) -> bool:
-    """Returns whether a person is there to be asked once more."""
+    """Returns whether the command can ask a person again."""
     return not from_stdin and sys.stdin.isatty()
 
 

@@ -1,4 +1,4 @@
-"""`pilothouse secrets`. Values are shown by `reveal` alone."""
+"""`pilothouse secrets`. Only `reveal` shows values."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The certificate of a server that nobody but itself vouches for: trusted on first use, as `ssh` does with hosts.
+"""Self-signed server certificates: trusted on first use, as `ssh` does with hosts.
 
-`login` shows its fingerprint before it asks for the password, and keeps the certificate in the context. From then on
-no other certificate is accepted from that server, even with an authority behind it, until `login
---trust-new-certificate` says that it was replaced. If an authority vouched for the server before, a certificate
-without an authority is refused likewise.
+`login` shows the fingerprint before it asks for the password, and stores the certificate in the context. From then on,
+no other certificate is accepted from that server, even one signed by an authority, until `login
+--trust-new-certificate` is used. If an authority had signed the server's certificate before, a certificate without an
+authority is refused, too.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """A server's own certificate as PEM, and a name that it is for; both empty where authorities vouch for it."""
+    """A server's self-signed certificate as PEM, and a name in it; both are empty if authorities decide."""
 
     certificate: str = ""
     server_name: str = ""
 
     def tls(self) -> Tls | None:
-        """Returns the TLS of a connection; None if the authorities decide."""
+        """Returns the TLS settings of a connection; None if the authorities decide."""
         from pilothouse_client import Tls
 
         if not self.certificate:
@@ -39,7 +39,7 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """The command line's wishes about the certificate: its fingerprint, and whether it may be a new one."""
+    """The command line's options for the certificate: its fingerprint, and whether it may be a new one."""
 
     fingerprint: str = ""
     new: bool = False

@@ -109,7 +109,7 @@ def delete(
     with connect() as client:
 
         def act(account: str) -> None:
-            # The list shows the user name.
+            # The user may give the user name, which the list shows.
             name = account.removeprefix(f"sa:{where}:" if where else "sa:")
             client.identity.delete_service_account(namespace=where, name=name, validate_only=validate_only)
             done(f"service account {name} deleted")

@@ -45,7 +45,7 @@ def _type(service: Any) -> str:
 
 
 def _ports(service: Any) -> str:
-    """As kubectl shows them: `80:30123/TCP`."""
+    """Returns the ports as kubectl shows them: `80:30123/TCP`."""
     shown = []
     for number, port in enumerate(service.ports):
         node_port = service.node_ports[number] if number < len(service.node_ports) else port.node_port
@@ -69,7 +69,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("ADDRESSES", lambda service: ",".join(service.addresses)),
     OutputColumn("PORTS", _ports),
     OutputColumn("REASON", _why),
-    # The container whose ports make it.
+    # The container whose ports create the Service.
     OutputColumn("OWNER", lambda service: service.owner, wide=True),
     *AGE_COLUMNS,
 ]
@@ -100,7 +100,9 @@ def _port(text: str) -> pb.ServicePort:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """The options that describe a Service; None or empty where one was not given."""
+    """The options that describe a Service.
+
+    None or empty for options that were not given."""
 
     type_: Annotated[
         str,
@@ -130,9 +132,9 @@ class _Given:
     annotation: Annotated[list[str] | None, verbs.Option("--annotation", help="KEY=VALUE.")] = None
 
     def service(self) -> tuple[pb.Service, list[str]]:
-        """Returns the given fields, and their paths. A selector takes the place of a container, and the other way
-        round.
-        """
+        """Returns the given fields, and their paths.
+
+        A selector replaces a container, and a container a selector."""
         policies = resource_pb2.DriftPolicy
         service = pb.Service(
             type=pb.ServiceType.ValueType(enum_number(pb.ServiceType, self.type_, "--type")),

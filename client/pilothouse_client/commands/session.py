@@ -127,7 +127,7 @@ def login(
     if not address:
         raise CommandError("name the server: pilothouse login --server HOST:PORT --user NAME", 2)
     same = former if former is not None and former.server == address else None
-    # The command line takes precedence over the stored context, on either side of the verb.
+    # Options on either side of the verb take precedence over the stored context.
     insecure, ca_file = invocation.insecure if insecure is None else insecure, ca_file or invocation.ca_file
     if former is not None and same is not None:
         insecure = former.insecure if insecure is None else insecure
@@ -150,7 +150,7 @@ def login(
         )
     )
     username = "" if way else user or str(verbs.prompt("User name", err=True))
-    # The certificate is checked before anybody types a password.
+    # The certificate is checked before the user types a password.
     known = configuration.known_of(address, former)
     tls, trust = _secured(address, insecure, ca_file, known, Wish(fingerprint, trust_new_certificate))
     password = "" if way else read_password(f"Password of {username}", from_stdin=password_stdin)
@@ -190,7 +190,7 @@ def login(
             vouched_for=not trust.certificate,
         )
     elif known is not None:
-        # A call in plain text does not forget it.
+        # A call in plain text does not delete the trust in the server's certificate.
         context = context.trusting(known)
 
     def remember(configuration: Configuration) -> Configuration:
@@ -210,7 +210,7 @@ def _words(options: Mapping[str, str]) -> tuple[str, ...]:
 def _secured(
     address: str, insecure: bool | None, ca_file: str, former: Context | None, wish: Wish
 ) -> tuple[Tls | None, Trust]:
-    """Returns the TLS for the server, and how it is trusted."""
+    """Returns the TLS settings for the server, and the trust in its certificate."""
     from pilothouse_client.commands.server_certificate import Trust, trust_in
     from pilothouse_client.target import target_of
 
@@ -226,7 +226,11 @@ def _secured(
 
 
 def _device_token(configuration: Configuration, address: str, username: str) -> str:
-    """Returns that of the user's last log-in to this server; empty where there was none. Others are shown to nobody."""
+    """Returns the device token of this user's last log-in to this server.
+
+    Empty if there is none.
+
+    The device tokens of other users and servers are never sent."""
     found = (
         context.device_token
         for context in configuration.contexts.values()
@@ -247,7 +251,7 @@ def logout() -> None:
         say("not logged in")
         return
     try:
-        # A user who logs out should not wait for a server: it is enough that this machine forgets.
+        # A user who logs out should not wait for a server: it is enough that this machine drops the tokens.
         with connect(RetryPolicy(attempts=6)) as client:
             client.logout()
         say(f"logged out of {context.server}")

@@ -1,9 +1,9 @@
 """The only module that writes to the terminal.
 
-Text of a server, of a cluster or of a tenant's program may hold control characters, and a terminal obeys them: they
-can move the cursor, rewrite the lines above, or set the window's title. So every word passes `plain`. Two functions
-write data as it is: `write_exactly` where a pipe or a file takes a value, and `write_program_output` for the bytes of
-a container's own program, as `kubectl logs` and `kubectl exec` do.
+Text from a server, a cluster or a tenant's program may contain control characters, which a terminal obeys: they can
+move the cursor, rewrite the lines above, or set the window's title. So all text passes through `plain`. Two functions
+write data unchanged: `write_exactly`, if the output is a pipe or a file, and `write_program_output`, for the bytes of a
+container's own program, as `kubectl logs` and `kubectl exec` do.
 """
 
 from __future__ import annotations
@@ -18,16 +18,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-# A narrower terminal breaks lines itself.
+# Lines are not wrapped at fewer characters; a narrower terminal breaks them itself.
 _LEAST_WIDTH = 40
-# Control characters beyond ASCII, and those that change the direction of text. JSON escapes those of ASCII anyway.
+# Control characters beyond ASCII (and DEL), and characters that change the direction of text. JSON escapes the others.
 CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def plain(words: str) -> str:
-    """Returns text without control characters: each character that cannot be printed becomes a blank, except line
-    breaks and tabs.
-    """
+    """Returns text without control characters: unprintable characters, except line breaks and tabs, become blanks."""
     return "".join(each if each.isprintable() or each in "\n\t" else " " for each in words)
 
 
@@ -39,8 +37,9 @@ def say(words: object = "", *, err: bool = False, nl: bool = True) -> None:
 
 
 def wrapped(line: str, width: int) -> str:
-    """Returns a line of prose in lines of at most `width` characters, the later ones indented; a word, which may be a
-    path to copy, is never broken."""
+    """Returns a line of prose, wrapped at `width` characters, with the later lines indented.
+
+    A word is never broken, because it may be a path to copy."""
     if len(line) <= width:
         return line
     import textwrap
@@ -57,14 +56,15 @@ def wrapped(line: str, width: int) -> str:
 
 
 def say_prose(line: str, *, err: bool = True) -> None:
-    """Writes a sentence, to standard error or output, in lines that fit where that is a terminal."""
+    """Writes a sentence to standard error or output; on a terminal, wrapped to its width."""
     stream = sys.stderr if err else sys.stdout
     say(wrapped(line, console(err=err).width) if stream.isatty() else line, err=err)
 
 
 def write_data(text: str, *, nl: bool = True) -> None:
-    """Writes JSON or YAML, in which ASCII control characters are escaped already; the others are escaped here, so that
-    no value changes.
+    """Writes JSON or YAML without changing a value.
+
+    ASCII control characters are already escaped; the others are escaped here.
     """
     import click
 
@@ -72,7 +72,7 @@ def write_data(text: str, *, nl: bool = True) -> None:
 
 
 def write_exactly(value: str | bytes) -> None:
-    """Writes a requested value. A pipe or a file gets it exactly, a terminal without control characters."""
+    """Writes a requested value: unchanged to a pipe or a file, without control characters to a terminal."""
     if sys.stdout.isatty():
         say(value if isinstance(value, str) else value.decode("utf-8", "replace"), nl=False)
         return
@@ -82,14 +82,16 @@ def write_exactly(value: str | bytes) -> None:
 
 
 def write_program_output(output: bytes, *, err: bool = False) -> None:
-    """Writes bytes of a container's program as they are."""
+    """Writes bytes of a container's program unchanged."""
     stream = sys.stderr if err else sys.stdout
     stream.buffer.write(output)
     stream.buffer.flush()
 
 
 def progress(words: str) -> None:
-    """Replaces the line that is being written on standard error; '' clears it. Writes nothing without a terminal."""
+    """Replaces the line that is being written on standard error; '' clears it.
+
+    Writes nothing without a terminal."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\033[K{plain(words)}")
         sys.stderr.flush()
@@ -103,10 +105,9 @@ def console(*, err: bool = False) -> Console:
 
 
 def write_pages(table: Any, *, lines: int, below: Sequence[str] = ()) -> None:
-    """Writes a table whose cells have passed `plain`, by the program that PAGER names where the screen has fewer lines.
-    `below` has the text below each row, of one line or several, or an empty one.
+    """Writes a table whose cells have passed `plain`, by the program in PAGER if the screen has fewer lines.
 
-    `less` is asked to keep colours.
+    `below` has the text below each row: one line, several, or an empty text. `less` is told to keep colours.
     """
     shown = console()
     if any(below):

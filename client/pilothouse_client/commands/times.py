@@ -18,7 +18,9 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", re.ASCII)
 
 
 def parse_span(text: str, option: str) -> float:
-    """Seconds of `90s`, `1h30m`, `7d`; CommandError for anything else, and for zero."""
+    """Returns the seconds of `90s`, `1h30m`, `7d`.
+
+    Raises CommandError for other forms, and for zero."""
     parts = list(_PART.finditer(text))
     seconds = sum(float(part[1]) * _SECONDS[part[2]] for part in parts)
     if "".join(part[0] for part in parts) != text or not parts or not 0 < seconds < math.inf:
@@ -27,7 +29,7 @@ def parse_span(text: str, option: str) -> float:
 
 
 def parse_time(text: str, option: str) -> datetime:
-    """A moment: RFC 3339 (without a zone: this machine's), or how long ago, such as `2h`."""
+    """Returns a time, given as RFC 3339 (default zone: this machine's) or as how long ago, such as `2h`."""
     if _PART.match(text):
         try:
             return datetime.now(UTC) - timedelta(seconds=parse_span(text, option))
@@ -43,7 +45,7 @@ def parse_time(text: str, option: str) -> datetime:
 
 
 def to_timestamp(moment: datetime) -> Timestamp:
-    """A time as a message."""
+    """Returns a time as a message."""
     from google.protobuf.timestamp_pb2 import Timestamp
 
     timestamp = Timestamp()
@@ -52,7 +54,7 @@ def to_timestamp(moment: datetime) -> Timestamp:
 
 
 def to_duration(seconds: float) -> Duration:
-    """Seconds as a message."""
+    """Returns seconds as a message."""
     from google.protobuf.duration_pb2 import Duration
 
     duration = Duration()

@@ -1,4 +1,4 @@
-"""`pilothouse token exchange`: a platform's token becomes that of a short session, printed or kept as a context.
+"""`pilothouse token exchange`: exchanges a platform's token for that of a short session; prints it or stores a context.
 
     export PILOTHOUSE_TOKEN=$(pilothouse token exchange --subject-token-file /var/run/secrets/tokens/pilothouse)
 
@@ -73,7 +73,7 @@ def exchange(
     kept = tokens.load()
     assert kept is not None
     context_name = name or current.get().context or f"{answer.user.username}@{context.server}"
-    # Nothing of whoever logged in as this context before: a program does not log in by their way.
+    # The device token and the options of an earlier log-in in this context are dropped: a program does not log in so.
     context = replace(
         context, username=answer.user.username, tokens=asdict(kept), device_token="", login_options=()
     )

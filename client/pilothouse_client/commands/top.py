@@ -44,14 +44,14 @@ COLUMNS: list[OutputColumn[Any]] = [
     ),
     OutputColumn("MEASURED", lambda sample: moment(sample.timestamp), whole=True),
 ]
-# Where the terminal is too narrow for all.
+# Columns that are dropped, in this order, if the terminal is too narrow.
 _DISPENSABLE = ("MEASURED", "SENT", "RECEIVED", "MEMORY %", "CPU %", "NAMESPACE")
-# A container that has not been measured for so long is taken off the live table; the server measures every 10 s unless
-# it is set up otherwise.
+# Seconds without a measurement after which a container is removed from the live table; by default, the server measures
+# every 10 s.
 _FORGET_SECONDS = 300
 
 
-# Three times the server's period.
+# Three times the server's default period.
 FIRST_SAMPLE_SECONDS = 30.0
 # The number of newest running containers to check.
 _NEWEST = 100
@@ -97,10 +97,10 @@ def command(
 
 
 def await_first_samples(client: Client, namespace: str) -> None:
-    """Waits, up to FIRST_SAMPLE_SECONDS, until each container that has just started was measured once: otherwise it
-    would be missing.
+    """Waits at most FIRST_SAMPLE_SECONDS until each container that has just started was measured once.
 
-    If none has, it waits only for a first sample of any running container.
+    Without the wait, such containers would be missing. If no container has just started, it waits only for a first
+    sample of any running container.
     """
     from pilothouse_client.errors import DeadlineExceededError, PermissionDeniedError
 
@@ -137,7 +137,7 @@ def _write_samples(client: Client, namespace: str) -> None:
 
 
 def by_program(samples: Iterable[pb.UsageSample]) -> list[pb.UsageSample]:
-    """Returns each sample, followed by one of each of its programs, called CONTAINER/PROGRAM, if it has several."""
+    """Returns each sample; if it has programs, they follow as samples named CONTAINER/PROGRAM."""
     found: list[pb.UsageSample] = []
     for sample in samples:
         found.append(sample)
@@ -171,7 +171,7 @@ def _live(client: Client, namespace: str, by: By, limit: int, *, programs: bool)
 
 def live_table(samples: list[pb.UsageSample], width: int) -> Any:
     """Returns a line for each sample, at any width of the terminal."""
-    # As in any table, the namespace is left out where the command names one.
+    # As in any table, the namespace is left out if the command names one.
     left_out = "NAMESPACE" if one_namespace.get() else ""
     columns = [column for column in COLUMNS if column.heading != left_out]
     rows = [[column.text(sample) for column in columns] for sample in samples]
@@ -181,8 +181,10 @@ def live_table(samples: list[pb.UsageSample], width: int) -> Any:
 
 
 def ordered(newest: dict[str, pb.UsageSample], by: By, limit: int) -> list[pb.UsageSample]:
-    """The samples to show, most first. Containers whose samples have ceased are dropped, judged by the newest of
-    all, so that this machine's clock does not matter."""
+    """Returns the samples to show, with the greatest usage first.
+
+    Containers without recent samples are dropped. The newest of all samples is the reference, so that this machine's
+    clock does not matter."""
     latest = max((sample.timestamp.seconds for sample in newest.values()), default=0)
     for uid in [uid for uid, sample in newest.items() if sample.timestamp.seconds < latest - _FORGET_SECONDS]:
         del newest[uid]

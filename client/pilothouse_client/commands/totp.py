@@ -1,6 +1,6 @@
-"""`pilothouse totp`: an authenticator as second factor of your own account.
+"""`pilothouse totp`: an authenticator as the second factor of the user's own account.
 
-Printed secrets are shown once: the server stores them unreadably, or not at all.
+Secrets are printed only once: the server stores them unreadably, or not at all.
 """
 
 from __future__ import annotations

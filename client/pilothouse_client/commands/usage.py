@@ -35,7 +35,7 @@ _VALUES: list[OutputColumn[Any]] = [
     OutputColumn("SENT", lambda row: size(row[1].network_bytes_tx)),
     OutputColumn("DISK MAX", lambda row: size(row[1].disk_bytes_max)),
 ]
-# The values that programs have, too.
+# The number of values that programs have, too.
 _OF_PROGRAMS = 4
 
 

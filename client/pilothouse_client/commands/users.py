@@ -50,7 +50,7 @@ _Status = Annotated[
 
 
 def _user(username: str, values: dict[str, str | None]) -> tuple[pb.User, list[str]]:
-    """The user and the names of the fields that were given."""
+    """Returns the user, and the names of the fields that were given."""
     given: dict[str, Any] = {field: value for field, value in values.items() if value is not None}
     if "status" in given:
         given["status"] = enum_number(pb.UserStatus, given["status"], "--status")
@@ -171,7 +171,7 @@ def reset_password(
 
 
 def keys_left(number: int, username: str = "") -> None:
-    """Writes to standard error how many API keys remain valid after a new password; '' is the caller's own name."""
+    """Writes to standard error how many API keys remain valid after a new password; '' means the caller."""
     if number:
         whose = f" --user {username}" if username else ""
         say(

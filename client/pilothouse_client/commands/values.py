@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def quoted(text: str) -> str:
-    """Returns a text as a value of a filter, in which each of its characters means itself."""
+    """Returns a text as a quoted value of a filter, with its special characters escaped."""
     return '"' + re.sub(r'(["\\*])', r"\\\1", text) + '"'
 
 
 def enum_words(descriptor: EnumDescriptor) -> dict[str, int]:
-    """Returns the words a user may give, without `unspecified`."""
+    """Returns the words that a user may give, without `unspecified`."""
     return {label.lower(): number for number, label in labels_of(descriptor).items() if label}
 
 
@@ -35,15 +35,18 @@ def moment(timestamp: Timestamp) -> str:
 
 
 def age(timestamp: Timestamp) -> str:
-    """Returns the time since a moment in its greatest unit, as kubectl shows an age: `12s`, `3m`, `5h`, `2d`."""
+    """Returns the time since a moment in the greatest unit, as kubectl shows an age: `12s`, `3m`, `5h`, `2d`."""
     if not timestamp.seconds and not timestamp.nanos:
         return ""
     return _in_greatest_unit(max(0, int(datetime.now(UTC).timestamp() - timestamp.seconds)))
 
 
 def time_left(timestamp: Timestamp) -> str:
-    """Returns the time until a moment in its greatest unit; empty if it is unset, past, or less than a minute ahead,
-    by which clocks may differ."""
+    """Returns the time until a moment in the greatest unit.
+
+    Empty if the moment is unset or past.
+
+    It is also empty for less than a minute ahead, because clocks may differ by that."""
     seconds = int(timestamp.seconds - datetime.now(UTC).timestamp())
     return _in_greatest_unit(seconds) if seconds >= 60 else ""
 
@@ -56,7 +59,7 @@ def _in_greatest_unit(seconds: int) -> str:
 
 
 def span(duration: Duration) -> str:
-    """Returns a duration in its two greatest units; empty for none."""
+    """Returns a duration in its two greatest units; empty for zero."""
     return short_span(duration.seconds + duration.nanos / 1e9) if duration.seconds or duration.nanos else ""
 
 
@@ -88,12 +91,12 @@ def labels(mapping: Mapping[str, str]) -> str:
 
 
 def optional(message: Any, field: str, form: str = "{:.1f}%") -> str:
-    """Returns a number that may be unset."""
+    """Returns a number as text; empty if it is unset."""
     return form.format(getattr(message, field)) if message.HasField(field) else ""
 
 
 def refusal(message: Any) -> str:
-    """Returns whether the cluster has the desired state: `yes`, `waiting`, or why it has not."""
+    """Returns whether the cluster has the desired state: `yes`, `waiting`, or the reason why not."""
     from pilothouse.resource.v1 import resource_pb2
 
     for condition in message.conditions:

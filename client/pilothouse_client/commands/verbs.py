@@ -1,4 +1,4 @@
-"""How verbs of the command are declared: a function, and an annotation for each of its options and arguments.
+"""Declares verbs of the command: a function, and an annotation for each of its options and arguments.
 
     Replicas = Annotated[int | None, verbs.Option("--replicas", min=0, help="Number of pods.")]
 
@@ -6,8 +6,8 @@
     def scale(name: ContainerName, replicas: Replicas = None) -> None:
         '''Set the number of pods.'''
 
-The one declaration makes parser, help and completion. It is read when the verb is called, completed or described, and
-not before: `pilothouse --help` reads none. Parsing is click's. A parameter whose type is a dataclass stands for the
+Parser, help and completion all come from the one declaration. It is read only when the verb is called, completed or
+described: `pilothouse --help` reads none. click does the parsing. A parameter whose type is a dataclass stands for the
 options that its fields declare.
 """
 
@@ -38,7 +38,7 @@ _COMMANDS = "pilothouse_client.commands"
 _SHORT = 3
 # Returns the values that begin with the text, for a line that was read up to there.
 Complete = Callable[[Context, str], Iterable[str]]
-# Words of kubectl, Nomad and flyctl, and ours for each, in any group.
+# Words of kubectl, Nomad and flyctl -> this command's words, in any group.
 SYNONYMS: Mapping[str, str] = {
     **dict.fromkeys(("po", "pod", "pods", "deploy", "deployment", "deployments", "container"), "containers"),
     **dict.fromkeys(("sts", "statefulset", "ds", "daemonset", "job", "jobs", "cj", "cronjob"), "containers"),
@@ -64,9 +64,11 @@ SYNONYMS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class _Declared:
-    """`names`: `--image`, or `-n` and `--namespace`; without any, the name of the parameter. `type`: one of click's,
-    where the annotation does not say all. `complete` returns the values that begin with a text. `beside` are options
-    that come with this one; their callbacks take the values, and the function is not handed them."""
+    """The declaration of an option or an argument.
+
+    `names`: `--image`, or `-n` and `--namespace`; by default the name of the parameter. `type`: a click type, if the
+    annotation alone is not sufficient. `complete` returns the values that begin with a text. `beside` are additional
+    options that come with this one; their callbacks get the values, the function does not."""
 
     names: tuple[str, ...] = ()
     help: str = ""
@@ -196,7 +198,7 @@ def _parameter(parameter: inspect.Parameter, annotation: Any) -> click.Parameter
         "shell_complete": _completing(declared.complete),
     }
     if not several and not required:
-        # With a default, even None, click requires nothing.
+        # A parameter with a default, even None, is optional in click.
         common["default"] = default
     if isinstance(declared, Argument):
         return click.Argument(
@@ -237,7 +239,7 @@ def _summary(text: str) -> str:
 class Verb(click.Command):
     """A verb. Its parameters are read from its function at their first use.
 
-    `ALSO` are options that every verb takes and none is handed: those of the whole command.
+    `ALSO` has the options of the whole command, which every verb accepts but no function gets.
     """
 
     ALSO: ClassVar[list[click.Parameter]] = []
@@ -271,7 +273,7 @@ class UnloadedVerb(click.Command):
         self._settings = dict(settings or {})
 
     def load(self) -> click.Command:
-        """Returns the verb, or the group of verbs, that it stands for."""
+        """Returns the verb or the group of verbs that this object stands for."""
         assert self.name is not None
         if isinstance(self.place, str):
             module, _, attribute = self.place.partition(":")
@@ -303,7 +305,7 @@ def _is_group(annotation: Any) -> bool:
 
 
 def _with_groups(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the function, called with the values of options instead of the dataclasses that group them."""
+    """Returns a function that takes the values of options, and passes them on in the dataclasses that group them."""
 
     @functools.wraps(function)
     def act(*args: Any, **values: Any) -> Any:
@@ -317,8 +319,9 @@ def _with_groups(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class VerbGroup(click.Group):
-    """Verbs under a common word. A word that is unknown is refused with those that are like it, or with the verb of
-    another group that `elsewhere` has for it."""
+    """Verbs under a common word.
+
+    An unknown word is refused with a suggestion: similar words, or the verb of another group from `elsewhere`."""
 
     def __init__(
         self, name: str | None = None, *, elsewhere: Mapping[str, str] | None = None, **settings: Any
@@ -327,7 +330,7 @@ class VerbGroup(click.Group):
         self._elsewhere = elsewhere or {}
 
     def command(self, *names: Any, **settings: Any) -> Callable[..., Any]:  # type: ignore[override]
-        """Declares a verb: the name, else that of the function, and settings of click's."""
+        """Declares a verb with settings for click; the default name is the function's."""
 
         def declare(function: Callable[..., Any]) -> Callable[..., Any]:
             [name] = names or [function.__name__.replace("_", "-")]
@@ -337,8 +340,9 @@ class VerbGroup(click.Group):
         return declare
 
     def later(self, name: str, place: str | Callable[[], Any], summary: str, **settings: Any) -> None:
-        """Declares a verb whose module is imported when it is called. `place`: module:object of our commands, or a
-        function that returns the object."""
+        """Declares a verb whose module is imported only when the verb is called.
+
+        `place`: module:object in `pilothouse_client.commands`, or a function that returns the object."""
         self.add_command(UnloadedVerb(name, place, summary, settings), name)
 
     def main_verb(self, *, epilog: str | None = None) -> Callable[..., Any]:
@@ -361,19 +365,19 @@ class VerbGroup(click.Group):
         if not word.startswith("-") and not ctx.resilient_parsing and self.get_command(ctx, word) is None:
             ctx.fail(f"No such command {word!r}.{self.meant(ctx, args)}")
         name, command, rest = super().resolve_command(ctx, args)
-        # Help and completion of the group itself load none.
+        # The verb is loaded here, not for help and completion of the group itself.
         return name, command.load() if isinstance(command, UnloadedVerb) else command, rest
 
     def meant(self, ctx: Context, args: Sequence[str]) -> str:
-        """Returns a sentence that names the commands which somebody may have meant by an unknown one."""
+        """Returns a sentence that suggests commands for an unknown one."""
         import difflib
 
         word = args[0]
         if word in self._elsewhere:
             return f" Did you mean {self._elsewhere[word]}?"
         known = self.list_commands(ctx)
-        # A synonym stands for a word of this group, and may be misspelt as well, unless it is a short one, which many
-        # words are like.
+        # A synonym stands for a word of this group. Misspelt synonyms are recognised, too, except short ones, which
+        # resemble too many words.
         words = {each: each for each in known} | {
             word: meant for word, meant in SYNONYMS.items() if meant in known and word not in known
         }
@@ -389,7 +393,8 @@ class VerbGroup(click.Group):
 
 
 def is_given(name: str) -> bool:
-    """Returns whether an option stands on the line, so that it did not come from the environment or a default; True
-    without a command in progress."""
+    """Returns whether an option is on the line, and not from the environment or a default.
+
+    True if no command is in progress."""
     context = click.get_current_context(silent=True)
     return context is None or context.get_parameter_source(name) is ParameterSource.COMMANDLINE

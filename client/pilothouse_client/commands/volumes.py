@@ -281,6 +281,6 @@ def detach(
 
 
 def _say_replaced(container: str, pods: int) -> None:
-    """To people, so that the result stays alone on standard output."""
+    """Writes to standard error how many pods are replaced, so that standard output has only the result."""
     if pods:
         say(f"{container}: {pods} {'pod is' if pods == 1 else 'pods are'} replaced", err=True)

@@ -1,7 +1,7 @@
-"""`pilothouse wait NOUN NAME … --for=…`: waits until resources are in a state, by a watch.
+"""`pilothouse wait NOUN NAME … --for=…`: watches until resources are in a state.
 
-A state counts once the cluster has the newest generation, so that a wait right after a change does not see the state
-before it.
+A state counts only once the cluster has the newest generation, so that a wait right after a change does not end with
+the state before the change.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from pilothouse_client.commands.values import enum_label, enum_words
 
 _WRONG_COMMAND_LINE, _NOT_FOUND = 2, 6
 _DELETED, _CREATED = "deleted", "created"
-# The words of kubectl.
+# kubectl's words -> this command's words.
 _AS_KUBECTL = {"delete": _DELETED, "create": _CREATED}
 
 
 @dataclass(frozen=True, slots=True)
 class WaitedState:
-    """The state to wait for: that of a condition, a status, or that there is one or none."""
+    """The state to wait for: of a condition, a status, or whether the resource exists."""
 
     kind: str
     name: str = ""
     value: str = ""
 
     def is_met(self, resource: Any) -> bool:
-        """Returns whether a resource that is there is in this state."""
+        """Returns whether an existing resource is in this state."""
         if self.kind == _CREATED:
             return True
         if self.kind == _DELETED or not _is_applied(resource):
@@ -48,7 +48,7 @@ class WaitedState:
 
 
 def _is_applied(resource: Any) -> bool:
-    # The status of an application is of its newest revision by itself.
+    # An application has no observed generation: its status is always that of its newest revision.
     return "observed_generation" not in resource.DESCRIPTOR.fields_by_name or bool(
         resource.observed_generation >= resource.generation
     )
@@ -73,7 +73,7 @@ def wish_of(text: str) -> WaitedState:
     )
 
 
-# Opens the watch of one resource, in a namespace where it has one.
+# Opens the watch of one resource, by client, namespace (if the noun has one) and name.
 Watches = Callable[[Any, str, str], Any]
 _WATCHES: dict[str, Watches] = {
     "applications": lambda client, where, name: client.applications.watch(namespace=where, name=name),
@@ -84,7 +84,7 @@ _WATCHES: dict[str, Watches] = {
     "secrets": lambda client, where, name: client.config.watch_configs(namespace=where, name=name),
     "namespaces": lambda client, _where, name: client.namespaces.watch(name=name),
 }
-# The field of a change that holds the resource, where changes are of two kinds.
+# The field of a change that contains the resource, if the watch has changes of two kinds.
 _PARTS = {"configs": "config_map", "secrets": "secret"}
 
 
@@ -146,7 +146,9 @@ def _of_objects(noun: str) -> Watches:
 
 
 def _follow(watch: Any, wish: WaitedState, part: str, label: str, given: tuple[str, float]) -> None:
-    """Returns once the wish is met; raises CommandError where it cannot be, or not in time."""
+    """Waits until the resource is in the state.
+
+    Raises CommandError if it cannot be, or is not in time."""
     from pilothouse_client.errors import DeadlineExceededError
     from pilothouse_client.streams import ChangeKind
 
@@ -178,7 +180,9 @@ def _part(resource: Any, part: str) -> Any:
 
 
 def _without(wish: WaitedState, label: str) -> bool:
-    """Returns whether the wish is met although there is no such resource. Raises CommandError if it never will be."""
+    """Returns whether the state is met by a missing resource.
+
+    Raises CommandError if it never will be."""
     if wish.kind in (_CREATED, _DELETED):
         return wish.kind == _DELETED
     raise CommandError(f"there is no {label}", _NOT_FOUND)
@@ -196,7 +200,7 @@ def _check_word(wish: WaitedState, resource: Any, given: str) -> None:
 
 
 def _conditions(wish: WaitedState, resource: Any) -> str:
-    """Returns the conditions that a resource has, for a wish that may name none of them."""
+    """Returns a text with the conditions of a resource, because the wait may name a condition that it lacks."""
     if wish.kind != "condition":
         return ""
     found = [

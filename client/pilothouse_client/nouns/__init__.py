@@ -1,6 +1,5 @@
-"""The nouns: one file each, one line an RPC. A noun is added by its file and by its property in
-`client.Nouns`.
+"""The nouns: one file each, one line for each RPC. A new noun needs its file and its property in `all_nouns.Nouns`.
 
-A method is named as the RPC, in snake case, without the noun itself: `CreateContainer` is
+A method has the RPC's name in snake case, without the noun itself: `CreateContainer` is
 `containers.create`, `ListStatusHistory` is `containers.list_status_history`.
 """

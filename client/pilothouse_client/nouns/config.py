@@ -17,7 +17,7 @@ class Config(NounClient[TransportT]):
     list_config_maps = Pages(
         pb.ListConfigMapsRequest, pb.ListConfigMapsResponse, lambda answer: answer.config_maps
     )
-    # The answers also name the containers that restart.
+    # The responses also name the containers that restart.
     update_config_map = Unary(pb.UpdateConfigMapRequest, pb.UpdateConfigMapResponse, whole)
     delete_config_map = Unary(
         pb.DeleteConfigMapRequest, pb.DeleteConfigMapResponse, lambda answer: answer.config_map
@@ -29,6 +29,6 @@ class Config(NounClient[TransportT]):
     delete_secret = Unary(pb.DeleteSecretRequest, pb.DeleteSecretResponse, lambda answer: answer.secret)
     purge_secret = Unary(pb.PurgeSecretRequest, pb.PurgeSecretResponse, lambda answer: answer.purged)
     reveal_secret = Unary(pb.RevealSecretRequest, pb.RevealSecretResponse, whole)
-    # Each change holds either a config map or a secret.
+    # Each change contains either a config map or a secret.
     watch_configs = Watch(pb.WatchConfigsRequest, pb.WatchConfigsResponse, lambda answer: answer.config)
     rotate_keys = Unary(pb.RotateKeysRequest, pb.RotateKeysResponse, whole)

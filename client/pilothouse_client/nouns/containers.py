@@ -15,16 +15,16 @@ class Containers(NounClient[TransportT]):
     list = Pages(pb.ListContainersRequest, pb.ListContainersResponse, lambda answer: answer.containers)
     update = Unary(pb.UpdateContainerRequest, pb.UpdateContainerResponse, lambda answer: answer.container)
     delete = Unary(pb.DeleteContainerRequest, pb.DeleteContainerResponse, lambda answer: answer.container)
-    # The answer contains the result for each Deployment.
+    # The response contains the result for each Deployment.
     import_ = Unary(pb.ImportContainersRequest, pb.ImportContainersResponse, whole)
     start = Unary(pb.StartContainerRequest, pb.StartContainerResponse, lambda answer: answer.container)
     stop = Unary(pb.StopContainerRequest, pb.StopContainerResponse, lambda answer: answer.container)
-    # The answer also names what a pause loses.
+    # The response also names what a pause loses.
     pause = Unary(pb.PauseContainerRequest, pb.PauseContainerResponse, whole)
     resume = Unary(pb.ResumeContainerRequest, pb.ResumeContainerResponse, lambda answer: answer.container)
     restart = Unary(pb.RestartContainerRequest, pb.RestartContainerResponse, lambda answer: answer.container)
     scale = Unary(pb.ScaleContainerRequest, pb.ScaleContainerResponse, lambda answer: answer.container)
-    # The answer contains the run, too.
+    # The response contains the run, too.
     run = Unary(pb.RunContainerRequest, pb.RunContainerResponse, whole)
     list_runs = Pages(pb.ListRunsRequest, pb.ListRunsResponse, lambda answer: answer.runs)
     list_pods = Pages(pb.ListPodsRequest, pb.ListPodsResponse, lambda answer: answer.pods)
@@ -33,20 +33,20 @@ class Containers(NounClient[TransportT]):
         pb.ListContainerRevisionsResponse,
         lambda answer: answer.revisions,
     )
-    # The answer also names the differences, and what is not brought back.
+    # The response also names the differences, and what the rollback does not restore.
     rollback = Unary(pb.RollbackContainerRequest, pb.RollbackContainerResponse, whole)
     watch_runs = Watch(pb.WatchRunsRequest, pb.WatchRunsResponse, lambda answer: answer.run)
     watch = Watch(pb.WatchContainersRequest, pb.WatchContainersResponse, lambda answer: answer.container)
     list_status_history = Pages(
         pb.ListStatusHistoryRequest, pb.ListStatusHistoryResponse, lambda answer: answer.status_changes
     )
-    # Takes an iterable of requests, the first of which holds `start`.
+    # Takes an iterable of requests, the first of which contains `start`.
     exec = Exchange(pb.ExecRequest, pb.ExecResponse)
-    # Takes an iterable of requests, the first of which holds `start`; one call is one connection.
+    # Takes an iterable of requests, the first of which contains `start`; one call is one connection.
     port_forward = Exchange(pb.PortForwardRequest, pb.PortForwardResponse)
     # The bytes of a tar archive; a cut is an error.
     copy_from = Stream(pb.CopyFromRequest, pb.CopyFromResponse)
-    # Takes an iterable of requests, the first of which holds `start`.
+    # Takes an iterable of requests, the first of which contains `start`.
     copy_to = Upload(pb.CopyToRequest, pb.CopyToResponse, whole)
     stream_logs = Stream(pb.StreamLogsRequest, pb.StreamLogsResponse, resuming=True)
     get_image = Unary(pb.GetImageRequest, pb.GetImageResponse, lambda answer: answer.image)

@@ -11,7 +11,7 @@ class Metrics(NounClient[TransportT]):
     """`client.metrics`."""
 
     record_usage = Upload(pb.RecordUsageRequest, pb.RecordUsageResponse, whole)
-    # The step that was used stands in each page: `query_usage(...).pages()`.
+    # Each page contains the step that was used: `query_usage(...).pages()`.
     query_usage = Pages(pb.QueryUsageRequest, pb.QueryUsageResponse, lambda answer: answer.series)
     watch_usage = Stream(pb.WatchUsageRequest, pb.WatchUsageResponse, endless=True)
     get_container_details = Unary(

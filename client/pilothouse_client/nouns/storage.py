@@ -15,7 +15,7 @@ class Storage(NounClient[TransportT]):
     list_volumes = Pages(pb.ListVolumesRequest, pb.ListVolumesResponse, lambda answer: answer.volumes)
     update_volume = Unary(pb.UpdateVolumeRequest, pb.UpdateVolumeResponse, lambda answer: answer.volume)
     delete_volume = Unary(pb.DeleteVolumeRequest, pb.DeleteVolumeResponse, lambda answer: answer.volume)
-    # The answers also list the containers that restart.
+    # The responses also list the containers that restart.
     attach_volume = Unary(pb.AttachVolumeRequest, pb.AttachVolumeResponse, whole)
     detach_volume = Unary(pb.DetachVolumeRequest, pb.DetachVolumeResponse, whole)
     watch_volumes = Watch(pb.WatchVolumesRequest, pb.WatchVolumesResponse, lambda answer: answer.volume)

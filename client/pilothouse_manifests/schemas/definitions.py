@@ -1,8 +1,8 @@
 """Compact definitions of objects: names, types, required fields and enums.
 
-A type is a word (`string`, `integer`, `number`, `boolean`, `any`, or two with `|`), the name of a definition behind
-`#`, or a list: `["array", type]`, `["map", type]`, `["enum", word, …]`. A definition of an object is
-`{"fields": {name: type}}`, with `required` and `kind` where it has any; any other is its type.
+A type is a word (`string`, `integer`, `number`, `boolean`, `any`, or two with `|`), the name of a definition after
+`#`, or a list: `["array", type]`, `["map", type]`, `["enum", word, …]`. The definition of an object is
+`{"fields": {name: type}}`, with `required` and `kind` if it has them; any other definition is a type.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _INDEX = re.compile(r"\[[^\]]*\]")
 _LIKENESS = 0.8
 _MOST_FIELDS = 100
 _MOST_REFERENCES = 10
-# Of an object with more fields no nearest name is found: it would take too long.
+# The nearest name is not searched for in objects with more fields: it would take too long.
 _MOST_NAMES = 1000
 _TYPES = {"string": "a text", "boolean": "true or false", "integer": "a whole number", "number": "a number"}
 
@@ -35,9 +35,9 @@ class Schemas:
         }
 
     def meant(self, api_version: str, kind: str, path: str) -> str | None:
-        """Returns the name that a misspelt last name of a path is nearest to.
+        """Returns the field name that the misspelt last name of a path is nearest to.
 
-        None if it is a field of the object, or resembles none: it may be new in Kubernetes. The path has
+        None if the last name is a field of the object, or resembles none: it may be new in Kubernetes. The path has
         list items in brackets: `spec.template.spec.containers[0].image`.
         """
         fields, name = self._around(api_version, kind, path)
@@ -49,14 +49,14 @@ class Schemas:
     def misspelt(self, api_version: str, kind: str, path: str, value: Json) -> Iterator[tuple[str, str]]:
         """Yields the path of each misspelt field of a value at a path, with the name that it is nearest to.
 
-        Only the first fields are compared: to find the nearest name takes up to 0.3 ms.
+        Only the first fields are compared, because finding the nearest name takes up to 0.3 ms.
         """
         for at in self._unknown(api_version, kind, path, value):
             if (meant := self.meant(api_version, kind, at)) is not None:
                 yield at, meant
 
     def _unknown(self, api_version: str, kind: str, path: str, value: Json) -> Iterator[str]:
-        """Yields the path of the first field above or at a path that is none of the object's, else of each below."""
+        """Yields the path of the first unknown field above or at a path; if there is none, of each one below it."""
         steps = list(_split(path))
         for length in range(1, len(steps)):
             above = ".".join(steps[:length])
@@ -82,8 +82,9 @@ class Schemas:
     ) -> Iterator[tuple[str, str]]:
         """Yields the path and the rule of each fault in a value at a path.
 
-        Misspelt names, other types, missing fields, other words than those of an enum. No rule has the value.
-        `complete`: the definitions are those of the very version, so any name that they lack is a fault.
+        Faults are misspelt names, wrong types, missing fields, and words that an enum does not have. The text of a rule
+        never contains the value. `complete`: the definitions are those of the cluster's exact version, so any name that
+        they lack is a fault.
         """
         for wrong in self._unknown(api_version, kind, path, value):
             meant = self.meant(api_version, kind, wrong)
@@ -105,7 +106,7 @@ class Schemas:
         return found is not None
 
     def _around(self, api_version: str, kind: str, path: str) -> tuple[Mapping[str, Type] | None, str]:
-        """The fields of the object that a path ends in, None where every name may stand, and the last name."""
+        """Returns the fields of the object that a path ends in, None if it allows any name, and the last name."""
         *way, name = _names(path)
         found: Type | None = self._kinds.get(f"{api_version} {kind}")
         for step in way:
@@ -148,7 +149,7 @@ class Schemas:
         return fields[name] if name == last else self._item(fields[name])
 
     def _wrong(self, at: str, wanted: Type, value: Json) -> Iterator[tuple[str, str]]:
-        """Yields the faults of a value of a type; a field that is not known has none, and null is no value."""
+        """Yields the faults of a value that should have a type; unknown fields and null have none."""
         if value is None:
             return
         if isinstance(wanted, list):
@@ -164,7 +165,9 @@ class Schemas:
             yield at, f"must be {words}, not {_type_of(value)}"
 
     def _resolved(self, reference: str) -> Json:
-        """The definition that a reference leads to; None behind too many others, which may be a circle."""
+        """Returns the definition that a reference leads to.
+
+        None after too many references, which may be a cycle."""
         for _ in range(_MOST_REFERENCES):
             found = self._definitions.get(reference[1:])
             if not isinstance(found, str) or not found.startswith("#"):
@@ -173,7 +176,7 @@ class Schemas:
         return None
 
     def _wrong_of(self, at: str, wanted: list[Any], value: Json) -> Iterator[tuple[str, str]]:
-        """The same for a list, a mapping or an enum."""
+        """Yields the faults of a value that should be a list, a mapping or a word of an enum."""
         kind, *rest = wanted
         if kind == "enum":
             if value not in rest:
@@ -205,11 +208,11 @@ class Schemas:
         return None if fields is None or name not in fields else self._item(fields[name])
 
     def _item(self, found: Type) -> Type:
-        """The type of the items, if it is that of a list."""
+        """Returns the type of the items if the type is a list's, else the type itself."""
         return found[1] if isinstance(found, list) and found[0] == "array" else found
 
     def _fields(self, holder: Type) -> Mapping[str, Type] | None:
-        """The fields of an object; None where every name may stand."""
+        """Returns the fields of an object; None if it allows any name."""
         if not isinstance(holder, str) or not holder.startswith("#"):
             return None
         definition = self._definitions.get(holder[1:])
@@ -225,7 +228,7 @@ def _is_of(value: Json, word: str) -> bool:
 
 
 def _type_of(value: Json) -> str:
-    """The type of a value in words; a value itself may be a secret."""
+    """Returns the type of a value in words; messages never contain the value, which may be a secret."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
     return next((words for word, words in _TYPES.items() if _is_of(value, word)), "another value")

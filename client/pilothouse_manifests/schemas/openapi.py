@@ -1,7 +1,7 @@
-"""From a document of OpenAPI or JSON Schema to compact definitions (`definitions`).
+"""Converts an OpenAPI or JSON Schema document to compact definitions (`definitions`).
 
-Types, names, required fields and enums are taken. Patterns, formats and CEL are left out: a pattern of a cluster's can
-take any time.
+Types, names, required fields and enums are converted. Patterns, formats and CEL are left out: matching a pattern from a
+cluster can take any amount of time.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ _REFERENCE = re.compile(r"(?:/api/_definitions\.json)?#/(?:\$defs|definitions|co
 
 
 def definitions_of(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the definitions of a document of OpenAPI or JSON Schema by name (`pilothouse_manifests.schemas`).
+    """Returns the definitions of an OpenAPI or JSON Schema document by name (`pilothouse_manifests.schemas`).
 
-    References lead to definitions of the same document only; any other makes the type `any`.
+    References to definitions of the same document are kept; any other reference becomes the type `any`.
     """
     components = document.get("components", {})
     found = document.get("$defs") or document.get("definitions") or components.get("schemas") or {}

@@ -1,4 +1,4 @@
-"""The definitions of several versions of Kubernetes, in one file: equal ones stand there once."""
+"""The definitions of several versions of Kubernetes, in one file that contains equal definitions once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OLDEST, NEWEST = 30, 37
 
 @lru_cache(maxsize=NEWEST - OLDEST + 1)
 def schemas(minor: int = NEWEST) -> Schemas:
-    """Returns the schemas of Kubernetes 1.`minor`; those of the nearest version where there are none of it.
+    """Returns the schemas of Kubernetes 1.`minor`, or of the nearest version if there are none for it.
 
     Reading a version takes some tens of milliseconds, once.
     """

@@ -1,12 +1,12 @@
 """Joins Services that containers own with their containers.
 
-A Service is an object of its own, except where a container on the server owns one of its name by its ports, as imports
-and the short form of the API make it. Such a Service belongs to the one container whose pods its selector selects: of
-those in the same apply, else of those on the server. If it selects none or several, or has a field that ports do not
-have, it cannot be represented.
+A Service is an object of its own, unless a container on the server owns a Service of that name by its ports, as imports
+and the short form of the API create it. Such a Service belongs to the one container whose pods its selector selects:
+first among the containers of the same apply, then among those on the server. If it selects none or several, or has a
+field that ports do not have, it cannot be represented.
 
-Applying a Deployment alone leaves the services of other files as they are, applying a Service alone changes only its
-container's ports, and a Service whose selector now selects another container moves there.
+Applying a Deployment alone leaves the services of other files unchanged. Applying a Service alone changes only its
+container's ports. A Service whose selector now selects another container moves there.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from pilothouse_manifests.translator.nodes import InputPosition
 
 # Fields of a Service that the ports of a container have.
 _SHORT_FORM = {"name", "type", "selector", "ports", "headless", "labels", "annotations"}
-# A port that makes no Service.
+# The service type of a port without a Service.
 NO_SERVICE = "None"
 _TCP = "TCP"
 
 
 @dataclass(slots=True)
 class WantedContainer:
-    """One container as it shall be, as values by the names of a container.
+    """The desired state of one container, as values by the names of a container.
 
-    `fields` names the fields of Container that the input decides; None means all that a manifest can say.
-    `releases` are services that the container gives up to another one, which therefore must be changed later
-    than this. `along` names the documents that are no objects of the platform but parts of this container. `carried`
-    has where the fields that the API does not name stand, by the paths of `extra_fields`. `document`: kind and name of
-    its document; empty where only its services change.
+    `fields` names the fields of Container that the input decides; None means all that a manifest can contain.
+    `releases` are services that the container gives up to another container, which must be changed after this one.
+    `along` names the documents that are not objects of the platform but parts of this container. `carried` has the
+    positions of the fields that the API does not name, by the paths of `extra_fields`. `document`: kind and name of the
+    container's document; empty if only its services change.
     """
 
     place: InputPosition
@@ -64,10 +64,9 @@ class WantedContainer:
 
 
 def attach(manifest: Manifest, existing: Sequence[Values]) -> list[WantedContainer]:
-    """Returns the desired containers of the manifest, in the given order, then those it changes only through their
-    services.
+    """Returns the manifest's containers in the given order, then the containers of which only the services change.
 
-    `existing`: the namespace's containers on the server. A document that belongs nowhere becomes a problem.
+    `existing`: the namespace's containers on the server. A document that belongs to no container becomes a problem.
     """
     workloads = {workload.name: workload for workload in manifest.workloads}
     others = [container for container in existing if container["name"] not in workloads]
@@ -82,7 +81,7 @@ def attach(manifest: Manifest, existing: Sequence[Values]) -> list[WantedContain
         ports = _ports(workload.declared, services, _kept(before, served), workload.name)
         container = {**workload.values, "ports": _with_node_ports(ports, before)}
         if before is not None and SELECTOR_EXPRESSIONS not in before.get("extra_fields", {}):
-            # A selector cannot change: it stays as it was made.
+            # A selector is immutable: it stays as it was created.
             extra = {**container.get("extra_fields", {})}
             extra.pop(SELECTOR_EXPRESSIONS, None)
             container["extra_fields"] = extra
@@ -121,19 +120,19 @@ def _waits(wanted: WantedContainer, waiting: Iterable[WantedContainer]) -> bool:
 
 
 def owned_services(containers: Iterable[Values]) -> frozenset[str]:
-    """Names of the Services that containers on the server own by their ports."""
+    """Returns the names of the Services that containers on the server own by their ports."""
     return frozenset(name for container in containers for name in _services_of(container))
 
 
 def _service_of(port: Values, container_name: str) -> str:
-    """Name of the Service that a port makes; empty if it makes none."""
+    """Returns the name of the Service that a port creates; empty if it creates none."""
     if port.get("service_type") == NO_SERVICE:
         return ""
     return port.get("service_name") or container_name
 
 
 def _services_of(container: Values) -> frozenset[str]:
-    """Names of the Services that the ports of a container make."""
+    """Returns the names of the Services that the ports of a container create."""
     made = (_service_of(port, container["name"]) for port in container.get("ports", ()))
     return frozenset(name for name in made if name)
 
@@ -157,7 +156,7 @@ def _place_of_moved(manifest: Manifest, container: Values) -> InputPosition:
 
 
 def _owners(manifest: Manifest, others: Sequence[Values]) -> dict[str, str]:
-    """Container name by service name; a service that has no single owner is reported and left out."""
+    """Returns container names by service name; a service without a single owner is reported and left out."""
     owners: dict[str, str] = {}
     for service in manifest.services:
         _check_short_form(service)
@@ -218,7 +217,7 @@ def _check_labels(service: ManifestService, owner: str, labels: Mapping[str, str
 
 
 def _resolved(service: ManifestService, owner: str, declared: Sequence[DeclaredPort]) -> bool:
-    """Whether every target port is a number or names a declared port."""
+    """Returns whether every target port is a number or names a declared port; reports the others."""
     for port in service.ports:
         if isinstance(port.target, str) and _target(port.target, port.protocol, declared) is None:
             message = f"expected the name of a port of container/{owner}, found {port.target!r}"
@@ -231,7 +230,7 @@ def _target(name: str, protocol: str, declared: Sequence[DeclaredPort]) -> int |
 
 
 def _kept(before: Values | None, served: set[str]) -> list[Values]:
-    """Service ports on the server that belong to no Service of these files."""
+    """Returns the service ports on the server that belong to no Service of these files."""
     if before is None:
         return []
     ports = before.get("ports", ())
@@ -239,8 +238,9 @@ def _kept(before: Values | None, served: set[str]) -> list[Values]:
 
 
 def _declared(container: Values) -> list[DeclaredPort]:
-    """The ports that the pods of a container on the server declare, as the server derives them: one per number and
-    protocol, with the first name and host port given."""
+    """Returns the ports that the pods of a container on the server declare, as the server derives them.
+
+    There is one port for each number and protocol, with the first given name and host port."""
     declared: dict[tuple[int, str], DeclaredPort] = {}
     for port in container.get("ports", ()):
         at = _pod_port(port)
@@ -260,10 +260,10 @@ def _pod_port(port: Values) -> tuple[int, str]:
 def _ports(
     declared: Sequence[DeclaredPort], services: Iterable[ManifestService], kept: Iterable[Values], owner: str
 ) -> list[Values]:
-    """The ports of a container: those of its services, and those it declares without one.
+    """Returns the ports of a container: those of its services, and those that it declares without a service.
 
-    A port's name is both the pod's and the service's. Where they differ, one more port without a service
-    carries the pod's; it stands first, because the first name counts on the pod.
+    A port's name is both the pod's and the service's. If the two differ, an additional port without a service has the
+    pod's name. It comes first, because the first name counts on the pod.
     """
     known = {(each.number, each.protocol): each for each in declared}
     made: list[Values] = []
@@ -313,7 +313,7 @@ def _ports(
 
 
 def _carried(declared: DeclaredPort, made: Iterable[Values]) -> bool:
-    """Whether the ports of services already give the pod this port under this name."""
+    """Returns whether the ports of services already give the pod this port under this name."""
     same = [port for port in made if _pod_port(port) == (declared.number, declared.protocol)]
     names = (port.get("name", "") for port in same)
     first = next((name for name in names if is_pod_port_name(name)), "")
@@ -321,7 +321,7 @@ def _carried(declared: DeclaredPort, made: Iterable[Values]) -> bool:
 
 
 def _with_node_ports(ports: list[Values], before: Values | None) -> list[Values]:
-    """A node port that the cluster chose stays: a manifest without one does not request another."""
+    """Adds the node ports that the cluster chose: a manifest without a node port does not request another one."""
     if before is None:
         return ports
     chosen = {

@@ -1,9 +1,9 @@
 """Sorts documents by kind and converts each.
 
 Deployments, StatefulSets, DaemonSets, Jobs, CronJobs, Services, ServiceAccounts, ConfigMaps, Secrets and
-PersistentVolumeClaims have a place on the platform; a `v1` List stands for its items. Objects of carried kinds go there
-as they are, custom resources where the cluster opens their kind. The Namespace that is applied to exists, or nothing
-could be applied; its desired state is no part of this. Every other kind is reported by name.
+PersistentVolumeClaims have a place on the platform; a `v1` List stands for its items. Objects of carried kinds are
+converted unchanged, and so are custom resources whose kind the cluster opens. The Namespace that is applied to must
+already exist; this module does not convert its desired state. Every other kind is reported by name.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def convert(
     *,
     ordered: bool = False,
 ) -> Manifest:
-    """Returns the manifest of all documents: see `ManifestConversion`."""
+    """Returns the manifest of all documents; `ManifestConversion` describes the arguments."""
     conversion = ManifestConversion(namespace, problems, opened, ordered=ordered)
     for document in documents:
         conversion.add(document)
@@ -68,7 +68,7 @@ class ManifestConversion:
     """Turns documents into values, one after the other, for the platform's `namespace`.
 
     Each field that has no place becomes a problem. `opened`: version and kind of custom resources that the cluster
-    opens. `ordered`: they are a whole application, whose phases and waves come one after the other. Without this hooks
+    opens. `ordered`: the documents are a whole application, which is applied by phases and waves. If it is false, hooks
     are refused.
     """
 
@@ -104,7 +104,7 @@ class ManifestConversion:
                 self._manifest.refused.append(refused)
 
     def completed(self) -> Manifest:
-        """Returns the manifest, without the documents of which a problem leaves nothing to apply."""
+        """Returns the manifest, without the documents that a problem made unusable."""
         manifest = self._manifest
         for workload in manifest.workloads:
             if workload.reporter.carried:
@@ -118,7 +118,9 @@ class ManifestConversion:
 
 
 def items_of(document: Document, problems: Problems) -> Iterator[Mapping]:
-    """Yields the object of a document, or those of a List. Anything else becomes a problem."""
+    """Yields the object of a document, or those of a List.
+
+    Anything else becomes a problem."""
     yield from _expanded([document], problems)
 
 
@@ -160,12 +162,12 @@ def _convert_one(
         name = root.reporter.subject.partition("/")[2]
         manifest.orders[group_of(identity[0]), identity[1], name] = order
     if order is not None and identity != CLAIM:
-        # Claims are deleted only where the caller says so.
+        # Claims are deleted only if the caller requests it.
         note_retention(root, lambda key: _annotation(root, key))
     if identity in WORKLOADS:
         _refuse_name_of_another(root, identity[1], seen)
     subject = root.reporter.subject
-    # Two groups may have a kind of the same name.
+    # Two API groups may have a kind of the same name.
     first = seen.setdefault(
         subject if identity in _SUPPORTED else f"{group_of(identity[0])} {subject}", root.place
     )
@@ -189,12 +191,14 @@ def _annotation(root: Fields, key: str) -> str:
 
 
 def _order_of(root: Fields) -> DocumentOrder | None:
-    """Returns the place of a document of a whole application; None if it takes no part, which is noted or reported."""
+    """Returns a document's place in a whole application.
+
+    None if the document is left out, which is reported."""
     return read_order(root, lambda key: _annotation(root, key))
 
 
 def _is_helm_test(root: Fields, version: str, kind: str) -> bool:
-    """Returns whether the document is a pod that Helm runs as a test, on demand only: it is left out, with a note."""
+    """Returns whether the document is a Helm test's pod, which Helm runs on demand only; notes that it is left out."""
     hooks = _annotation(root, HELM_HOOK)
     if (version, kind) != POD or not hooks or weight_of_hook(hooks) is not ProblemWeight.HARMLESS:
         return False
@@ -203,7 +207,7 @@ def _is_helm_test(root: Fields, version: str, kind: str) -> bool:
 
 
 def _has_place(root: Fields, version: str, kind: str, opened: Collection[tuple[str, str]]) -> bool:
-    """Whether the platform has a place for the document as a whole, which is reported if not."""
+    """Returns whether the platform has a place for the document as a whole; reports the document if not."""
     identity = version, kind
     if identity not in _SUPPORTED and identity not in CARRIED and identity not in opened:
         weight = weight_of_kind(version, kind)
@@ -213,7 +217,7 @@ def _has_place(root: Fields, version: str, kind: str, opened: Collection[tuple[s
 
 
 def _refuses_hook(root: Fields) -> bool:
-    """Returns whether the document is a hook, which only an application runs. It is reported."""
+    """Returns whether the document is a hook, which only an application can run; reports it if so."""
     for key, tool in ((HELM_HOOK, "a Helm hook"), (ARGO_HOOK, "an Argo CD hook")):
         if hooks := _annotation(root, key):
             message = (
@@ -238,7 +242,7 @@ def _convert_kind(identity: tuple[str, str], root: Fields, namespace: str, manif
         manifest.configs.append(convert_secret(root, namespace))
     else:
         manifest.objects.append(convert_object(root, namespace))
-    # Written by the cluster; no part of what is wanted.
+    # The cluster writes the status; it is not part of the desired state.
     root.drop("status")
 
 
@@ -296,13 +300,15 @@ def _listed(root: Mapping, problems: Problems) -> list[Document]:
 
 
 def _read_all(root: Fields) -> None:
-    """No further problem is reported about a document that was reported whole."""
+    """Reads all keys, so that a document which was reported as a whole gets no further problems."""
     for name in root.names():
         root.item(name)
 
 
 def _refused(root: Mapping, subject: str) -> RefusedWorkload | None:
-    """A document that cannot be applied, if it has a template for pods."""
+    """Returns the record of a document that cannot be applied.
+
+    None if it has no pod template."""
     spec = _mapping(root, "spec")
     of_jobs = _mapping(_mapping(spec, JOB_TEMPLATE_KEY), "spec")
     template = _mapping(of_jobs if of_jobs.entries else spec, "template")

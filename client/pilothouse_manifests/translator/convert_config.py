@@ -1,6 +1,6 @@
-"""A ConfigMap, and a Secret.
+"""Converts ConfigMaps and Secrets.
 
-Values of a Secret are in no message: a problem names the key alone.
+No message contains a value of a Secret: a problem names only the key.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def convert_config_map(root: Fields, namespace: str) -> ManifestConfig:
 
 
 def convert_secret(root: Fields, namespace: str) -> ManifestConfig:
-    """The secret that the document describes. `stringData` wins over `data`, as it does in Kubernetes."""
+    """Returns the secret of the document.
+
+    `stringData` overrides `data`, as in Kubernetes."""
     own = _metadata(root, namespace)
     values = read(SECRET, root) or {}
     if values.get("type") == _SERVICE_ACCOUNT_TOKEN:

@@ -1,6 +1,6 @@
-"""A Deployment, a StatefulSet, a DaemonSet, a Job or a CronJob as a container.
+"""Converts a Deployment, a StatefulSet, a DaemonSet, a Job or a CronJob to a container.
 
-The names of its fields stand in the table of `pilothouse_manifests`; this module has the parts that only a written
+The table of `pilothouse_manifests` has the names of its fields. This module converts the parts that only a written
 manifest has: two sets of labels, a selector, several containers. The selector is checked, because it must select the
 template. Its labels are kept, and its expressions dropped: the platform selects pods by the container's uid as well.
 """
@@ -58,7 +58,7 @@ def convert_workload(root: Fields, namespace: str, kind: str) -> ManifestWorkloa
     with root.part("spec", required=True) as spec:
         container |= read(SCHEDULE if part is CRON_JOB else part, spec, _HOOKS) or {}
         if part is not DEPLOYMENT:
-            # One with the defaults alone is still of its kind.
+            # Settings that are all defaults still determine the kind.
             container.setdefault(part.name, {})
         if part is CRON_JOB:
             pods, declared, volumes = _jobs(spec, container, namespace)
@@ -83,7 +83,9 @@ def convert_workload(root: Fields, namespace: str, kind: str) -> ManifestWorkloa
 def _template(
     spec: Fields, container: Values, part: FieldPart, namespace: str
 ) -> tuple[Metadata, list[DeclaredPort], PodVolumes]:
-    """Fills in the values of a template; returns its metadata, the ports that it declares, and its volumes."""
+    """Fills in the values of a template.
+
+    Returns its metadata, the ports that it declares, and its volumes."""
     with spec.part("template", required=True) as template:
         with template.part("metadata") as stated:
             pods = metadata(stated, namespace)
@@ -95,7 +97,9 @@ def _template(
 
 
 def _jobs(spec: Fields, container: Values, namespace: str) -> tuple[Metadata, list[DeclaredPort], PodVolumes]:
-    """The same of the Jobs of a CronJob, with their settings."""
+    """Fills in the settings and the template of a CronJob's Jobs.
+
+    Returns the same as `_template`."""
     settings: Values = container[CRON_JOB.name]
     with spec.part(JOB_TEMPLATE_KEY, required=True) as jobs:
         with jobs.part("metadata") as stated:
@@ -108,14 +112,16 @@ def _jobs(spec: Fields, container: Values, namespace: str) -> tuple[Metadata, li
 
 
 def _without_pause(rollout: Values, source: MappingSource) -> Values:
-    """A rollout is held by a call, not by a manifest."""
+    """Removes and reports a rollout's pause: calls hold rollouts, manifests do not."""
     if rollout.pop("hold_rollout", False):
         source.unsupported("paused")
     return rollout
 
 
 def _without_suspension(job: Values, source: MappingSource) -> Values:
-    """A run is suspended by a call. One that was not wanted yet must not start because the field is left out."""
+    """Removes and reports a Job's suspension: calls suspend runs.
+
+    A suspended Job becomes unusable as a whole: leaving the field out would start a run that was not requested yet."""
     if job.pop("suspended", False):
         words = "remove it and apply, which starts the run; `pilothouse containers stop NAME` suspends it"
         source.unusable(SUSPEND, f"cannot be represented: {words}")
@@ -123,7 +129,9 @@ def _without_suspension(job: Values, source: MappingSource) -> Values:
 
 
 def _without_stop(schedule: Values, source: MappingSource) -> Values:
-    """A schedule that is suspended must not begin because the field is left out."""
+    """Removes and reports a schedule's suspension.
+
+    A suspended schedule becomes unusable as a whole: leaving the field out would start it."""
     if schedule.pop("suspended", False):
         words = (
             "remove it and apply, which begins the schedule; `pilothouse containers stop NAME` suspends it"
@@ -147,7 +155,7 @@ _HOOKS: Hooks = {
 
 
 def _pass_selector(spec: Fields, exported: bool) -> None:
-    """The API writes the selector of a Job, and shows it in its answers."""
+    """Skips a Job's selector, which the API writes and an export contains; reports one that a person wrote."""
     if exported:
         spec.drop("selector")
     elif spec.has("selector"):
@@ -155,9 +163,10 @@ def _pass_selector(spec: Fields, exported: bool) -> None:
 
 
 def _settle_labels(container: Values, exported: bool) -> None:
-    """Drops the labels that the API has written, and keeps those of a Job from pods that have none.
+    """Drops the labels that the API has written, and keeps a Job's labels from pods that have none.
 
-    A container that states nothing of its pods gives them its own; what the platform writes itself states something.
+    Pods without stated labels and annotations would get those of the container; the label that the platform writes
+    itself counts as stated.
     """
     if exported:
         for key in WRITTEN_LABELS:
@@ -197,13 +206,13 @@ def _selector(selector: Fields, labels: dict[str, str]) -> dict[str, str]:
 
 
 def _drop_platform_labels(container: Values) -> None:
-    """Labels that the platform sets itself, to these values; others are the container's own, and kept on its pods."""
+    """Drops labels with the values that the platform sets itself; other labels are the container's own and are kept."""
     for key, value in (
         ("app.kubernetes.io/name", container["name"]),
         ("app.kubernetes.io/managed-by", "pilothouse"),
     ):
         for labels in (container["labels"], container["pod_labels"]):
-            # A container without labels of pods would get its own for them.
+            # Pods without labels of their own would get those of the container.
             if labels.get(key) == value and (labels is container["labels"] or len(labels) > 1):
                 del labels[key]
 
@@ -227,7 +236,7 @@ def _pod(
         if pod.present:
             pod.invalid(CONTAINERS, "expected a list with a container, found none")
         return [], volumes
-    # The first one is the main one, as it is to kubectl.
+    # The first container is the main one, as in kubectl.
     if len(containers) > 1:
         values["sidecars"] = list(read_each(SIDECAR, containers[1:], hooks))
     with containers[0] as main:

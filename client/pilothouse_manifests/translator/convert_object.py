@@ -1,4 +1,4 @@
-"""An object that the platform carries as it is: its whole document, without the fields that a cluster sets."""
+"""Converts an object that the platform carries unchanged: the whole document without the fields that a cluster sets."""
 
 from __future__ import annotations
 

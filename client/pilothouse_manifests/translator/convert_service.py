@@ -1,7 +1,7 @@
-"""A Service.
+"""Converts a Service.
 
-A Service is an object of its own on the platform, with the selector of its manifest. One whose name a container on the
-server has already given to a Service by its ports stays that container's: `attach` joins the two.
+A Service is an object of its own on the platform, with the selector of its manifest. If a container on the server
+already owns a Service of that name by its ports, the Service stays that container's: `attach` joins the two.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def convert_service(root: Fields, namespace: str) -> ManifestService:
     with root.part("spec", required=True) as spec:
         values = read(SPEC, spec) or {}
         if own.exported:
-            # The cluster chose them.
+            # The cluster chose these addresses.
             spec.item("clusterIPs")
             values = {key: value for key, value in values.items() if key not in ("cluster_ip", "ip_families")}
         places = [item.at("targetPort") for item in spec.each("ports")]
@@ -60,7 +60,7 @@ def _check_type(values: Values, spec: Fields) -> None:
 
 
 def _check_ports(ports: list[Values], places: list[tuple[InputPosition, str]], root: Fields) -> None:
-    """Kubernetes' own rules for several ports: each has a name of its own, and no two are the same."""
+    """Checks Kubernetes' rules for several ports: each has a unique name, and no two have the same number."""
     names = [port.get("name", "") for port in ports]
     numbers = [(port.get("port"), port["protocol"]) for port in ports]
     for index, (name, number) in enumerate(zip(names, numbers, strict=True)):

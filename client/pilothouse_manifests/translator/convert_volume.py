@@ -1,13 +1,12 @@
-"""A PersistentVolumeClaim, and the volumes of a pod.
+"""Converts a PersistentVolumeClaim, and the volumes of a pod.
 
-On the platform volumes belong to the namespace, not to a pod, and containers mount them by their name there. A claim
-keeps its own name. A pod's volume from a config map, a secret or the node becomes a volume with a name that follows
-from that source alone, so that pods with the same source share one, and a second apply finds it. An emptyDir stays a
-part of its container, and so does a volume with a choice of keys or with permission bits, of projected sources, or of
-fields of the pod.
+On the platform, volumes belong to the namespace, not to a pod, and containers mount them by name. A claim keeps its
+name. A pod's volume from a config map, a secret or the node becomes a volume whose name is derived from that source
+alone, so that pods with the same source share one volume, and a second apply finds it. An emptyDir stays a part of its
+container, and so does a volume with chosen keys, permission bits, projected sources, or fields of the pod.
 
-Whether a claim is a volume of the platform only the server knows. One that is not, because only the cluster has it, is
-an existing claim: a part of its container (`use_existing_claims`).
+Only the server knows whether a claim is a volume of the platform. A claim that only the cluster has is an existing
+claim: a part of its container (`use_existing_claims`).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from pilothouse_manifests.translator.manifest import ManifestWorkload, VolumeObj
 from pilothouse_manifests.translator.nodes import Node, SequenceNode, plain
 from pilothouse_manifests.volumes import CARRIED, DNS_LABEL, DNS_SUBDOMAIN, PROGRAMS, devices_of, read_volumes
 
-# Fields of a claim that bind it to storage that is there, or decide its content.
+# Fields of a claim that bind it to existing storage, or decide its content.
 _OF_OTHERS = ("volumeName", "selector", "dataSource", "dataSourceRef", "volumeAttributesClassName")
 _ACCESS_MODES = frozenset({"ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"})
 _ELSEWHERE = (
@@ -45,9 +44,9 @@ class ConvertedVolume:
 
 @dataclass(slots=True)
 class PodVolumes:
-    """The volumes of one pod by their names in it, those they imply, and the paths of those that were reported.
+    """The volumes of one pod by their names in it, the volumes they imply, and the paths of reported volumes.
 
-    `claims`: as existing claims, by their names on the platform.
+    `claims`: the pod's claims as existing claims, by their names on the platform.
     """
 
     by_name: dict[str, ConvertedVolume]
@@ -67,11 +66,11 @@ def convert_claim(root: Fields, namespace: str) -> VolumeObject:
                 "name", f"expected at most 63 lower-case letters, digits and '-', found {own.name!r}"
             )
         if own.exported:
-            # The cluster's own protection.
+            # The cluster adds finalizers that protect the claim.
             stated.texts("finalizers")
     with root.part("spec", required=True) as spec:
         if own.exported:
-            # The volume that the cluster had bound it to: a claim that is made again gets storage of its own.
+            # The cluster had bound the claim to this volume; a claim that is created again gets new storage.
             spec.text("volumeName")
         for key in _OF_OTHERS:
             if spec.has(key) and not (own.exported and key == "volumeName"):
@@ -95,7 +94,7 @@ def _checked_claim(claim: Values, source: MappingSource) -> Values:
     if source.has("accessModes") and not claim.get("access_modes"):
         source.invalid("accessModes", "expected an access mode, found none")
     if claim.get("volume_mode") == "Filesystem":
-        # As if it were left out.
+        # The default is treated as if it were not stated.
         del claim["volume_mode"]
     if not source.has("resources"):
         if source.present:
@@ -103,7 +102,7 @@ def _checked_claim(claim: Values, source: MappingSource) -> Values:
     elif not claim.get("size"):
         source.invalid("resources.requests.storage", "expected a size, found none")
     if source.has("storageClassName") and not claim.get("storage_class"):
-        # Left out it means the default class, empty it means none at all.
+        # An absent class means the default class; an empty one means no class at all.
         source.unusable("storageClassName", f"a claim without any storage class {_ELSEWHERE}")
     return claim
 
@@ -112,10 +111,10 @@ _CLAIM_RULES: Hooks = {CLAIM: _checked_claim}
 
 
 def pod_volumes(pod: Fields, templates: Iterable[str] = ()) -> PodVolumes:
-    """Reads the volumes of a pod; `templates` name the claims that it gets by them."""
+    """Reads the volumes of a pod; `templates` are the names of the claims that it gets from claim templates."""
     found = PodVolumes({}, {}, [], [], [], {})
     carried: set[str] = set()
-    # Most pods have none, and to make plain values of their programs is a tenth of a translation.
+    # Most pods have no volumes, and converting their programs to plain values takes a tenth of a translation.
     devices = _devices(pod) if pod.has(VOLUMES) else frozenset()
     for stated in read_volumes(pod):
         if stated.type == CARRIED:
@@ -129,9 +128,9 @@ def pod_volumes(pod: Fields, templates: Iterable[str] = ()) -> PodVolumes:
         of_claim = [key for key, volume in found.by_name.items() if volume.name == name]
         claim["read_only"] = all(found.by_name[key].read_only for key in of_claim)
         if claim["read_only"]:
-            # The claim as a whole: see `use_existing_claims`.
+            # The claim is read-only as a whole: see `use_existing_claims`.
             found.by_name |= dict.fromkeys(of_claim, ConvertedVolume(name))
-    # A template goes before a volume of its name, as on the cluster.
+    # A claim template overrides a volume of its name, as on the cluster.
     found.by_name |= {name: ConvertedVolume(name) for name in templates}
     own = carried | {each["name"] for each in (*found.empty_dirs, *found.own)}
     for name, volume_of in list(found.by_name.items()):
@@ -161,7 +160,7 @@ def _listed(node: Node) -> list[Any]:
 def _volume(
     stated: volumes.PodVolume[Fields], found: PodVolumes, devices: Collection[str]
 ) -> ConvertedVolume | None:
-    """Returns the converted volume of a pod; the objects that it implies go to `found`."""
+    """Returns the converted volume of a pod; adds the objects that it implies to `found`."""
     if stated.type == CARRIED:
         return ConvertedVolume(stated.name)
     if stated.type == "empty_dir":
@@ -171,7 +170,7 @@ def _volume(
         read_only = stated.values.get("read_only", False)
         name = stated.values.get("kubernetes_name", "")
         if stated.name in devices:
-            # A mount of the platform is a folder.
+            # The platform mounts volumes as directories, not as devices.
             claim = {"claim_name": name, "read_only": read_only}
             found.own.append({"name": stated.name, "existing_claim": claim})
             return ConvertedVolume(stated.name)
@@ -194,10 +193,10 @@ def _volume(
 
 
 def use_existing_claims(workload: ManifestWorkload, known: Mapping[str, str]) -> list[str]:
-    """Has a workload mount its claims as volumes of the platform, if that has them, and as existing claims otherwise.
+    """Makes a workload mount its claims as volumes of the platform, or as existing claims if the platform lacks them.
 
-    `known`: names of volumes, by those of their claims on the cluster: an import gives a claim another name if a volume
-    has its own already. Returns the names of the existing claims.
+    `known`: the names of volumes by the names of their claims on the cluster; an import gives a claim another name if a
+    volume already has the claim's name. Returns the names of the existing claims.
     """
     container, existing = workload.values, []
     programs = (container, *container.get("sidecars", ()), *container.get("init_containers", ()))
@@ -222,6 +221,6 @@ def use_existing_claims(workload: ManifestWorkload, known: Mapping[str, str]) ->
 
 
 def use_present_names(claims: Iterable[VolumeObject], known: Mapping[str, str]) -> None:
-    """Gives claims the names of the volumes that they are already; `known` as above."""
+    """Gives claims the names of the volumes that they already are; `known` as in `use_existing_claims`."""
     for claim in claims:
         claim.values["name"] = known.get(claim.name, claim.name)

@@ -1,9 +1,9 @@
 """References of a manifest to config maps and secrets that only the cluster has.
 
-A manifest does not name the owner of an object. A name becomes `external` if the documents do not bring it, the
-platform does not have it, and the namespace's `external_sources` allow it or the container on the server has it as
-external already.
-Every other name stays the platform's, and the server names the remedy where it is missing.
+A manifest does not name the owner of an object. A reference becomes `external` if the documents do not contain the
+object, the platform does not have it, and either the namespace's `external_sources` allow its name or a container on
+the server already has the reference as external. Every other name is the platform's; if the object is missing, the
+server names the remedy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pilothouse_manifests.name_patterns import is_listed
 from pilothouse_manifests.pod_volumes import FILES
 from pilothouse_manifests.translator.manifest import Manifest
 
-# Kind, `config_map` or `secret`, and name.
+# A kind (`config_map` or `secret`) and a name.
 SourceName = tuple[str, str]
 
 
@@ -27,8 +27,8 @@ def mark_external(
 ) -> None:
     """Sets `external` in the references of the workloads and in the volumes that they imply.
 
-    `patterns`: the namespace's `external_sources`; `existing`: its containers. `is_missing`: whether the platform does
-    not have one of this kind and name; called once for each name that may be external.
+    `patterns`: the namespace's `external_sources`; `existing`: its containers. `is_missing` returns whether the
+    platform lacks the object of this kind and name; it is called once for each name that may be external.
     """
     known = {name for each in existing for name, item in _named(each) if item.get("external")}
     missing: dict[SourceName, bool] = {}
@@ -42,7 +42,7 @@ def mark_external(
 
 
 def sources_elsewhere(manifest: Manifest) -> set[SourceName]:
-    """Returns the config maps and secrets that the manifest refers to and does not bring."""
+    """Returns the config maps and secrets that the manifest refers to and does not contain."""
     return {name for name, _ in _unbrought(manifest)}
 
 
@@ -54,7 +54,7 @@ def _unbrought(manifest: Manifest) -> Iterator[tuple[SourceName, Values]]:
 
 
 def _named(container: Values) -> Iterator[tuple[SourceName, Values]]:
-    """The references of a container, with the values that name them."""
+    """Yields the references of a container, with the values that contain them."""
     for program in (container, *container.get("sidecars", ()), *container.get("init_containers", ())):
         for item in (*program.get("env", ()), *program.get("env_from", ())):
             if item.get("value_from") in FILES:

@@ -1,12 +1,12 @@
 """Reads one mapping of a manifest and reports unread keys.
 
-`Fields` is a written manifest, as a `Source` for the translator of `pilothouse_manifests`. Leaving its `with` block
-reports each key that was not read and says anything as one that cannot be represented: that is how nothing of the
-input is dropped silently, without any list of Kubernetes' fields to fall out of date. Null counts as absent, as it
-does in Kubernetes; so does a mapping or list that holds nothing (`status: {}`, `creationTimestamp: null`).
+`Fields` is a mapping of a written manifest, as a `MappingSource` for the translator of `pilothouse_manifests`. Leaving
+its `with` block reports each unread key that has a value as one that cannot be represented. So nothing of the input is
+dropped silently, without a list of Kubernetes' fields that could become outdated. Null counts as absent, as it does in
+Kubernetes, and so does an empty mapping or list (`status: {}`, `creationTimestamp: null`).
 
-A mapping that is absent reads as one without keys, so that callers need not branch. Wrong types are reported
-at their line, and read as absent.
+An absent mapping reads as one without keys, so that callers need not branch. A value of a wrong type is reported with
+its line, and reads as absent.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class FieldItem:
         self._reporter = reporter
 
     def text(self, *, hidden: bool = False) -> str | None:
-        """The text; None, and a problem, if it is none. The value of a `hidden` one is in no message."""
+        """Returns the text; if it is none, None, and reports that.
+
+        If `hidden`, the message omits the value."""
         if isinstance(self.node, ScalarNode) and self.node.kind == "string":
             return self.node.text
         advice = (
@@ -56,7 +58,7 @@ class FieldItem:
         return None
 
     def integer(self, minimum: int, maximum: int) -> int | None:
-        """The number; None, and a problem, if it is none or out of bounds."""
+        """Returns the number; if it is none or out of bounds, None, and reports that."""
         if not (isinstance(self.node, ScalarNode) and self.node.kind == "integer"):
             self._reporter.invalid(
                 self.place, self.path, f"expected a whole number, found {describe(self.node)}"
@@ -69,14 +71,14 @@ class FieldItem:
         return None
 
     def boolean(self) -> bool | None:
-        """True or false; None, and a problem, if it is neither."""
+        """Returns the boolean; if it is none, None, and reports that."""
         if isinstance(self.node, ScalarNode) and self.node.kind == "boolean":
             return self.node.text.lower() in ("true", "yes", "on")
         self._reporter.invalid(self.place, self.path, f"expected true or false, found {describe(self.node)}")
         return None
 
     def fields(self) -> Fields:
-        """The mapping; one without keys, and a problem, if it is none."""
+        """Returns the mapping; if it is none, one without keys, and reports that."""
         if isinstance(self.node, Mapping):
             return Fields(self.node, self.path, self._reporter)
         self._reporter.invalid(self.place, self.path, f"expected a mapping, found {describe(self.node)}")
@@ -84,7 +86,7 @@ class FieldItem:
 
 
 class Fields:
-    """The keys of one mapping, to be used as a context manager. A `sources.MappingSource`."""
+    """The keys of one mapping, a `sources.MappingSource`; use it as a context manager."""
 
     # A written manifest states its values, even if they equal a default of Kubernetes.
     live = False
@@ -116,11 +118,13 @@ class Fields:
                 self.invalid(name, f"is no field of Kubernetes; did you mean {meant!r}?")
 
     def path_of(self, name: str) -> str:
-        """The path of a key."""
+        """Returns the path of a key."""
         return f"{self.path}.{name}" if self.path else name
 
     def place_of(self, name: str) -> InputPosition:
-        """Where a key stands; where the mapping does, if it is absent. `name` may lead on by dots."""
+        """Returns the position of a key, or of the mapping if the key is absent.
+
+        `name` may be a path with dots."""
         entry = self._entries.get(name)
         if entry is not None:
             return entry.place
@@ -131,16 +135,16 @@ class Fields:
         return self.place
 
     def has(self, key: str) -> bool:
-        """Whether a key is there and not null. Does not count as reading it."""
+        """Returns whether a key exists and is not null. Does not count as reading it."""
         return self._present(key) is not None
 
     def names(self) -> list[str]:
-        """The keys that are there and not null. Does not count as reading them."""
+        """Returns the keys that exist and are not null. Does not count as reading them."""
         return [name for name in self._entries if self._present(name) is not None]
 
     def item(self, name: str) -> FieldItem | None:
         """Returns the value of a key, of any type."""
-        # `_take` and `path_of` written out: a workload has eighty keys that are asked for.
+        # `_take` and `path_of` are inlined for speed: a workload has eighty keys to read.
         self._read.add(name)
         entry = self._entries.get(name)
         if entry is None or (isinstance(entry.value, ScalarNode) and entry.value.kind == "null"):
@@ -148,13 +152,15 @@ class Fields:
         return FieldItem(entry.value, f"{self.path}.{name}" if self.path else name, self.reporter)
 
     def drop(self, name: str) -> None:
-        """Reads a key that a server sets: it is left out, and the document's note names it."""
+        """Reads a key that a server sets: the key is left out, and the document's note names it."""
         entry = self._take(name)
         if entry is not None and not says_nothing(entry.value):
             self.reporter.dropped.append(self.path_of(name))
 
     def text(self, key: str, *, required: bool = False, choices: tuple[str, ...] = ()) -> str:
-        """The text of a key, one of the choices where there are any; empty if it is absent."""
+        """Returns the text of a key, one of the choices if there are any.
+
+        Empty if the key is absent."""
         item = self._asked(key, required)
         value = (item.text() or "") if item is not None else ""
         if value and choices and value not in choices:
@@ -165,17 +171,19 @@ class Fields:
     def integer(
         self, key: str, *, minimum: int = 0, maximum: int = INT32_MAXIMUM, required: bool = False
     ) -> int | None:
-        """The number of a key; None if it is absent."""
+        """Returns the number of a key; None if the key is absent."""
         item = self._asked(key, required)
         return item.integer(minimum, maximum) if item is not None else None
 
     def boolean(self, key: str) -> bool | None:
-        """The truth value of a key; None if it is absent."""
+        """Returns the boolean of a key; None if the key is absent."""
         item = self.item(key)
         return item.boolean() if item is not None else None
 
     def number_or_name(self, key: str, *, required: bool = False) -> int | str | None:
-        """A port by number (1 to 65535) or by name; None if it is absent, or 0 or empty, which Kubernetes takes so."""
+        """Returns a port by number (1 to 65535) or name.
+
+        None if it is absent, or 0 or empty, as in Kubernetes."""
         item = self._asked(key, required)
         if item is None:
             return None
@@ -192,7 +200,9 @@ class Fields:
         return item.integer(1, 65535)
 
     def number_or_percent(self, key: str) -> str:
-        """A whole number, or a percentage such as `25%`; empty if it is absent."""
+        """Returns a whole number, or a percentage such as `25%`, as text.
+
+        Empty if the key is absent."""
         item = self.item(key)
         if item is None:
             return ""
@@ -205,7 +215,9 @@ class Fields:
         return ""
 
     def quantity(self, key: str) -> str:
-        """A Kubernetes quantity as written, a text or a number; empty if it is absent."""
+        """Returns a Kubernetes quantity as written, a text or a number.
+
+        Empty if the key is absent."""
         item = self.item(key)
         if item is None:
             return ""
@@ -221,14 +233,14 @@ class Fields:
         return text
 
     def part(self, key: str, *, required: bool = False) -> Fields:
-        """The mapping of a key; one without keys, and `present` false, if it is absent."""
+        """Returns the mapping of a key; one without keys, and `present` false, if the key is absent."""
         item = self._asked(key, required)
         if item is None:
             return Fields(Mapping(self.place_of(key), {}), self.path_of(key), self.reporter, present=False)
         return item.fields()
 
     def items(self, key: str) -> Iterator[FieldItem]:
-        """The items of a list; none if it is absent."""
+        """Yields the items of a list; none if the key is absent."""
         item = self.item(key)
         if item is None:
             return
@@ -239,23 +251,25 @@ class Fields:
             yield FieldItem(node, f"{item.path}[{index}]", self.reporter)
 
     def each(self, key: str, by: str = "name") -> Iterator[Fields]:
-        """The mappings of a list, told apart by their position, which people can count."""
+        """Yields the mappings of a list; messages identify them by position, which people can count."""
         for item in self.items(key):
             yield item.fields()
 
     def texts(self, key: str) -> list[str]:
-        """The texts of a list."""
+        """Returns the texts of a list."""
         return [text for item in self.items(key) if (text := item.text()) is not None]
 
     def integers(self, key: str, *, maximum: int = INT64_MAXIMUM) -> list[int]:
-        """The numbers of a list."""
+        """Returns the numbers of a list."""
         return [number for item in self.items(key) if (number := item.integer(0, maximum)) is not None]
 
     def text_map(self, key: str, *, hidden: bool = False) -> dict[str, TextEntry]:
-        """The texts of a mapping by key. The values of a `hidden` one are in no message."""
+        """Returns the texts of a mapping by key.
+
+        If `hidden`, no message contains the values."""
         with self.part(key) as fields:
             values: dict[str, TextEntry] = {}
-            # A null here is no absent field but a key without its text.
+            # A null here is not an absent field but a key without its text.
             for name, entry in fields._entries.items():
                 fields._read.add(name)
                 path = f"{fields.path}[{name}]"
@@ -265,15 +279,17 @@ class Fields:
             return values
 
     def words(self, key: str) -> dict[str, str]:
-        """The texts of a mapping by key, without their places."""
+        """Returns the texts of a mapping by key, without their positions."""
         return texts_of(self.text_map(key))
 
     def encoded(self, key: str, *, hidden: bool = False) -> dict[str, bytes]:
-        """The bytes of a mapping of base64. The values of a `hidden` one are in no message."""
+        """Returns the bytes of a mapping of base64.
+
+        If `hidden`, no message contains the values."""
         values = {}
         for name, entry in self.text_map(key, hidden=hidden).items():
             try:
-                # Kubernetes passes over line breaks, and over nothing else.
+                # Kubernetes ignores line breaks in base64, and nothing else.
                 text = entry.text.replace("\n", "").replace("\r", "")
                 values[name] = base64.b64decode(text, validate=True)
             except (binascii.Error, ValueError):
@@ -281,7 +297,7 @@ class Fields:
         return values
 
     def only_default(self, key: str, *defaults: Any) -> None:
-        """Read a key that the platform leaves at Kubernetes' default: any other value is reported."""
+        """Reads a key that the platform leaves at Kubernetes' default: any other value is reported."""
         item = self.item(key)
         if item is None:
             return
@@ -295,19 +311,19 @@ class Fields:
         self.unsupported(key)
 
     def invalid(self, key: str | None, message: str) -> None:
-        """Report that a key, or the mapping itself, is wrong in itself."""
+        """Reports that a key, or the mapping itself, is invalid."""
         self.reporter.invalid(*self.at(key), message)
 
     def unsupported(self, key: str | None, message: str = NOT_REPRESENTED) -> None:
-        """Report that the platform has no place for a key, or for the mapping itself.
+        """Reports that the platform has no place for a key, or for the mapping itself.
 
-        A field of a workload that the API does not name is carried instead, as the JSON that it is.
+        A field of a workload that the API does not name is carried instead, as unchanged JSON.
         """
         if key is None or message != NOT_REPRESENTED or not self.carries(key):
             self.reporter.unsupported(*self.at(key), message)
 
     def carries(self, key: str) -> bool:
-        """Takes a field of a workload that the API does not name, and reports its faults; False if it has no place."""
+        """Carries a field of a workload that the API does not name, and reports its faults; False if it cannot."""
         entry, path = self._entries.get(key), self.path_of(key)
         if entry is None or not self.reporter.carry(path, entry.value, entry.place):
             return False
@@ -317,11 +333,11 @@ class Fields:
         return True
 
     def unusable(self, key: str | None, message: str) -> None:
-        """Report that the whole document has no place on the platform."""
+        """Reports that the whole document has no place on the platform."""
         self.reporter.unusable(*self.at(key), message)
 
     def at(self, key: str | None) -> tuple[InputPosition, str]:
-        """Returns place and path of a key, or of the mapping itself, for a problem that the caller reports."""
+        """Returns position and path of a key, or of the mapping itself, for a problem that the caller reports."""
         if key is None:
             return self.place, self.path
         # A reported key is not reported again as unread.
@@ -356,7 +372,7 @@ def _says(scalar: ScalarNode, values: tuple[Any, ...]) -> bool:
 
 
 class TextEntry:
-    """A text of a mapping, with where it stands."""
+    """A text of a mapping, with its position and path."""
 
     __slots__ = ("path", "place", "text")
 
@@ -367,5 +383,5 @@ class TextEntry:
 
 
 def texts_of(entries: dict[str, TextEntry]) -> dict[str, str]:
-    """The texts without their places."""
+    """Returns the texts without their positions."""
     return {name: entry.text for name, entry in entries.items()}

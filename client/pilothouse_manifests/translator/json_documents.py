@@ -1,7 +1,8 @@
-"""Documents as JSON texts: read to the nodes that the translator reads, and written from them.
+"""Converts between JSON texts and the nodes that the translator reads.
 
-A JSON text has no lines that a person knows: each node has the number of its document, and the source that the caller
-gave it. Values of such a document are in no message, because a program may log the message and not the document.
+The lines of a JSON text mean nothing to a person, so each node has the number of its document, and the source that the
+caller gave. Messages never contain values of such a document, because a program may log the message but not the
+document.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pilothouse_manifests.translator.nodes import (
 )
 
 MOST_DEPTH = 64
-# A number of more characters is none that Kubernetes reads.
+# Kubernetes does not read longer numbers.
 _MOST_DIGITS = 40
 
 
@@ -39,7 +40,7 @@ class DocumentPosition(InputPosition):
 
 
 class DocumentError(ValueError):
-    """A text that is no document; `words` say why, without a part of the text."""
+    """A text that is not a document; `words` has the reason, without any part of the text."""
 
     def __init__(self, words: str) -> None:
         super().__init__(words)
@@ -67,7 +68,9 @@ def read_document(text: str, place: InputPosition) -> Document:
 
 
 def written(node: Node) -> str:
-    """Returns the JSON text of a node. Raises DocumentError for a number that JSON does not have."""
+    """Returns the JSON text of a node.
+
+    Raises DocumentError for a number that JSON does not have."""
     return "".join(_written(node))
 
 

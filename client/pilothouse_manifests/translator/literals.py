@@ -1,8 +1,7 @@
-"""Values in a manifest that look like credentials and stand there in the clear.
+"""Finds values in a manifest that look like credentials in plain text.
 
-A container is shown, variables and arguments too, to everybody who may see it. A value that a program should know and
-people should not belongs into a Secret. The warning goes by the names: the server masks by the same ones in its
-records of calls.
+All who may see a container also see its variables and arguments. A value that only the program should read belongs in a
+Secret. The names of the values decide: the server masks the same names in the audit log.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ _ANYWHERE = re.compile(
     r"|connection_?str(?:ing)?"
 )
 _PARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
-# In the user information of a URL; a variable that is referred to is none.
+# A password in the user information of a URL; a reference to a variable does not count.
 _URL_PASSWORD = re.compile(r"""://[^\s/?#:@"']*:(?!\$\([\w.\-]+\)@)[^\s/?#"']+@""")
 _ARGUMENT = re.compile(r"(--?[A-Za-z][\w.\-]*)(=?)(.*)", re.DOTALL)
-# A variable or a header that an argument begins with: `DB_PASSWORD=…`, `Authorization: …`.
+# An argument that begins with a variable or a header: `DB_PASSWORD=…`, `Authorization: …`.
 _SET = re.compile(r"([A-Za-z_][\w.\-]*)(?:=|:\s)\s*(.*)", re.DOTALL)
 # Requests that the node sends to a program.
 _REQUESTS = (
@@ -33,18 +32,18 @@ _REQUESTS = (
     ("lifecycle", "post_start", "post_start hook"),
     ("lifecycle", "pre_stop", "pre_stop hook"),
 )
-# Files and switches, not values.
+# Paths, switches and references: not values.
 _NO_VALUE = re.compile(r"/.*|true|false|\$\(.*\)|", re.IGNORECASE)
 
 
 def reads_like_a_credential(name: str) -> bool:
-    """Whether a value with this name is likely a password, a token, a key or the like."""
+    """Returns whether a value with this name is likely a password, a token, a key or similar."""
     parts = "_".join(part for part in _PARTS.split(name) if part).lower()
     return _ALONE.search(parts) is not None or _ANYWHERE.search(parts) is not None
 
 
 def literals(container: Values) -> Iterator[tuple[str, str]]:
-    """Each value of a container that looks like a credential, as its field and its name."""
+    """Yields the field and the name of each value of a container that looks like a credential."""
     yield from _of_program(container, "")
     for field, word in (("sidecars", "sidecar"), ("init_containers", "init container")):
         for program in container.get(field, ()):
@@ -70,8 +69,9 @@ def _of_program(program: Values, whose: str) -> Iterator[tuple[str, str]]:
 
 
 def _named(arguments: Iterable[str]) -> Iterator[str]:
-    """Yields the names that suggest a credential and have a value: an option, behind `=` or as the next argument; a
-    variable or a header.
+    """Yields the names that suggest a credential and have a value.
+
+    They are options, with the value after `=` or as the next argument, and variables and headers.
     """
     before = ""
     for argument in arguments:

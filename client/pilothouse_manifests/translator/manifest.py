@@ -1,7 +1,7 @@
-"""The documents as values, before the server is asked: workloads, services and accounts, still apart.
+"""The documents as values, before the server is called: workloads, services and accounts are still separate.
 
-A Kubernetes Deployment knows nothing of the Services in front of it, a platform container does. They are joined in
-`attach`, which may need containers that are on the server already; until then this is the known state.
+A Kubernetes Deployment does not refer to the Services in front of it, but a platform container does. `attach` joins
+them, for which it may need containers that are already on the server. This module has the state before that.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ class VolumeObject:
 
 @dataclass(slots=True)
 class ManifestWorkload:
-    """A Deployment as a container without ports; its reporter takes later problems, too."""
+    """A workload as a container without ports; later problems go to its reporter, too."""
 
     place: InputPosition
     reporter: Reporter
     values: Values
     declared: list[DeclaredPort]
     pod_labels: dict[str, str]
-    # The volumes that its pods imply: config maps, secrets and folders of the node to be mounted.
+    # The volumes that its pods imply: config maps, secrets and directories of the node to mount.
     volumes: list[VolumeObject] = field(default_factory=list)
-    # The claims that they mount, as existing claims, by their names on the platform.
+    # The claims that its pods mount, as existing claims, by their names on the platform.
     claims: dict[str, Values] = field(default_factory=dict)
 
     @property
@@ -77,9 +77,9 @@ class ManifestServicePort:
 
 @dataclass(slots=True)
 class ManifestService:
-    """A Service, as values of `network.v1.Service`; `spec` and `target_ports` are where its fields stand.
+    """A Service, as values of `network.v1.Service`; `spec` and `target_ports` have the positions of its fields.
 
-    The properties are its short form, as ports of a container.
+    The properties are the Service's short form, as ports of a container.
     """
 
     place: InputPosition
@@ -141,7 +141,7 @@ class ManifestConfig:
 
 @dataclass(frozen=True, slots=True)
 class ManifestObject:
-    """An object that the platform carries as it is; `document` is its JSON."""
+    """An object that the platform carries unchanged; `document` is its JSON."""
 
     place: InputPosition
     reporter: Reporter
@@ -153,7 +153,7 @@ class ManifestObject:
 
 @dataclass(frozen=True, slots=True)
 class RefusedWorkload:
-    """A document with a pod template that cannot be applied: Services that need it follow from it."""
+    """A document with a pod template that cannot be applied: problems of its Services follow from that."""
 
     subject: str
     pod_labels: dict[str, str]
@@ -161,10 +161,10 @@ class RefusedWorkload:
 
 @dataclass(slots=True)
 class Manifest:
-    """All that was given to one `apply`, in the order given; `refused` are documents that cannot be applied.
+    """The input of one `apply`, in the given order; `refused` are workloads that cannot be applied.
 
-    `orders`: the places in an application by group, kind and name, of documents that are not simply in its wave 0.
-    `waves_ignored`: it is none, and documents name waves.
+    `orders`: the order of documents in an application, by group, kind and name, unless it is simply wave 0.
+    `waves_ignored`: documents name waves, but the input is not a whole application.
     """
 
     workloads: list[ManifestWorkload] = field(default_factory=list)
@@ -196,7 +196,7 @@ _SET_BY_SERVER = (
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """Name, labels and annotations of one object; `exported`: it comes from a cluster, which had filled in values."""
+    """Name, labels and annotations of one object; `exported`: a cluster wrote the document and filled in values."""
 
     name: str
     labels: dict[str, TextEntry]
@@ -205,7 +205,9 @@ class Metadata:
 
 
 def metadata(fields: Fields, namespace: str) -> Metadata:
-    """Read the metadata of an object or pod template. `namespace` is the one that is applied to."""
+    """Reads the metadata of an object or pod template.
+
+    `namespace` is the one that is applied to."""
     exported = fields.has("uid")
     for name in _SET_BY_SERVER:
         fields.drop(name)

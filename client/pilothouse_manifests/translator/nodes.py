@@ -1,4 +1,4 @@
-"""A YAML document as a tree of nodes with their places.
+"""A YAML document as a tree of nodes with their positions.
 
 Scalars keep their text as written together with the kind that Kubernetes' own reader gives it, because `0.50` as a
 quantity and `0777` as a mode lose something when they become Python numbers. Aliased parts are shared, not copied.
@@ -26,7 +26,7 @@ class InputPosition:
 
     @property
     def exact(self) -> str:
-        """With the column, as wanted where the text itself cannot be read."""
+        """The position with its column, for a text that cannot be parsed."""
         return f"{self}:{self.column}" if self.line else self.file
 
 
@@ -46,7 +46,7 @@ class ScalarNode:
 
 @dataclass(frozen=True, slots=True)
 class HiddenScalar(ScalarNode):
-    """A value that is in no message."""
+    """A value that no message may contain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Document:
 
 
 def describe(node: Node) -> str:
-    """The node in words, for a message about a wrong value."""
+    """Returns the node in words, for a message about a wrong value."""
     if isinstance(node, Mapping):
         return "a mapping"
     if isinstance(node, SequenceNode):
@@ -98,10 +98,10 @@ def describe(node: Node) -> str:
 
 
 def says_nothing(node: Node) -> bool:
-    """Returns whether the node is null, or holds nothing else, as serialisers write fields that are not set.
+    """Returns whether the node is null, or contains nothing else, as serialisers write fields that are not set.
 
-    It is iterative, and visits each shared part one time, so that neither depth nor aliases cost more than the text
-    did.
+    It is iterative, and visits each shared part once, so that neither depth nor aliases make it slower than reading the
+    text.
     """
     pending: list[Node] = [node]
     seen: set[int] = set()
@@ -121,7 +121,7 @@ def says_nothing(node: Node) -> bool:
 
 
 def keyed_path(root: Mapping, path: str) -> str:
-    """A path of a workload with the merge keys of items where it has their positions: `containers[name=main].tty`."""
+    """Returns a workload's path with merge keys in place of the positions of items: `containers[name=main].tty`."""
     here: Node | None = root
     steps = []
     for key, index in _STEPS.findall(path):
@@ -145,7 +145,7 @@ def _merge_keys(item: Node) -> str:
 
 
 def plain(node: Node) -> Any:
-    """The node as JSON has it."""
+    """Returns the node as a JSON value."""
     if isinstance(node, Mapping):
         return {key: plain(entry.value) for key, entry in node.entries.items()}
     if isinstance(node, SequenceNode):
@@ -164,12 +164,12 @@ def plain(node: Node) -> Any:
 
 
 def float_value(text: str) -> float:
-    """The value of a scalar of kind `float`; `.inf` and `.nan`, which JSON does not have, are numbers, too."""
+    """Returns the value of a scalar of kind `float`, including `.inf` and `.nan`, which JSON does not have."""
     return float(re.sub(r"\.(?=[in])", "", text.replace("_", "").lower()))
 
 
 def integer_value(text: str) -> int:
-    """The value of a scalar of kind `integer`: decimal, `0x`, `0o`, `0b`, or octal by a leading zero."""
+    """Returns the value of a scalar of kind `integer`: decimal, `0x`, `0o`, `0b`, or octal by a leading zero."""
     sign = -1 if text.startswith("-") else 1
     digits = text.lstrip("+-").replace("_", "").lower()
     if digits.startswith(("0x", "0o", "0b")):

@@ -1,12 +1,12 @@
-"""The place of a document in an apply of a whole application: phase, wave, and when a hook runs.
+"""The order of a document in the apply of a whole application: phase, wave, and when a hook runs.
 
     argocd.argoproj.io/hook       PreSync, Sync, PostSync
     argocd.argoproj.io/sync-wave  the wave, in every phase
     helm.sh/hook                  pre-install and pre-upgrade are PreSync, post-install and post-upgrade PostSync
     helm.sh/hook-weight           the wave of a hook of Helm
 
-As in Argo CD, its own annotation counts where a document has both, and a hook of Helm without a wave of Argo CD has its
-weight as wave. Hooks of other moments (tests, deletions, rollbacks, failures) take no part.
+As in Argo CD, Argo CD's annotation takes precedence over Helm's, and the weight of a Helm hook is its wave unless Argo
+CD's annotation gives one. Hooks for other moments (tests, deletions, rollbacks, failures) are left out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PHASES: Final[dict[str, dict[str, tuple[PhaseWord | None, PhaseWord | None]]]] 
         "post-upgrade": (None, "post_sync"),
     },
 }
-# Hooks of other moments -> what becomes of them.
+# Hooks for other moments -> why they are left out.
 _LEFT_OUT: Final = {
     "Skip": "it is never applied",
     "SyncFail": "nothing runs when an apply fails",
@@ -65,7 +65,7 @@ _POLICIES: Final[dict[str, tuple[str, dict[str, DeletionMoment | None]]]] = {
         {"hook-succeeded": "succeeded", "hook-failed": "failed", "before-hook-creation": None},
     ),
 }
-# Annotation -> its words that keep an object from being deleted, which the platform does not know.
+# Annotation -> its words that keep an object from being deleted; the platform does not support them.
 _RETENTION: Final = {
     "argocd.argoproj.io/sync-options": ("Prune=false", "Prune=confirm", "Delete=false", "Delete=confirm"),
     "helm.sh/resource-policy": ("keep",),
@@ -74,10 +74,10 @@ _RETENTION: Final = {
 
 @dataclass(frozen=True, slots=True)
 class DocumentOrder:
-    """The place of a document. `install`: its phase in the first apply, `upgrade`: in later ones; None: in none.
+    """The order of a document. `install`: its phase in the first apply; `upgrade`: its phase in later ones; None: none.
 
-    `delete_on`: ends of a hook after which it is deleted. `alone`: as in Helm, its Job runs after those of its wave
-    with smaller names, not with them.
+    `delete_on`: the moments at which a hook is deleted. `alone`: as in Helm, its Job runs after the Jobs of its wave
+    with smaller names, not at the same time.
     """
 
     install: PhaseWord | None = "sync"
@@ -89,7 +89,9 @@ class DocumentOrder:
 
 
 def read_order(root: Fields, annotation: Callable[[str], str]) -> DocumentOrder | None:
-    """Returns the place of a document by its annotations; None: it is left out, which is noted, or refused."""
+    """Returns the order of a document by its annotations.
+
+    None if it is left out, with a note, or refused."""
     key = next((each for each in (ARGO_HOOK, HELM_HOOK) if annotation(each)), "")
     wave = _wave(root, annotation, ARGO_WAVE)
     if not key:
@@ -118,7 +120,7 @@ def read_order(root: Fields, annotation: Callable[[str], str]) -> DocumentOrder 
 
 
 def note_retention(root: Fields, annotation: Callable[[str], str]) -> None:
-    """Notes annotations that are to keep an object from being deleted: they have no effect."""
+    """Notes that annotations which should keep an object from being deleted have no effect."""
     for key, words in _RETENTION.items():
         for word in words:
             if word in _words(annotation(key)):

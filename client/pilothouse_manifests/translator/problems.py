@@ -1,11 +1,11 @@
-"""Problems of a manifest, each with its place.
+"""Problems of a manifest, each with its position.
 
-Every fault found in the input is an `InputProblem` with the file and line it stands at, collected rather than
-raised, so that one run shows all of them. A problem's `ProblemReach` says how far `--skip-unsupported` goes:
-leave out the field, leave out the document, or nothing, because the input is wrong and not merely beyond the
-platform. Its weight says how much is lost then, and `--skip-unsupported` names the greatest weight to accept.
+Every fault in the input is an `InputProblem` with its file and line. Problems are collected rather than raised, so that
+one run shows all of them. A problem's `ProblemReach` determines the part that `--skip-unsupported` leaves out: the
+field, the document, or nothing, if the input is wrong and not merely unsupported. Its weight is how much is lost by
+that; `--skip-unsupported` names the greatest weight to accept.
 
-`listed` is the way to print them: equal ones in one line, and each that follows from another beneath that one.
+`listed` formats problems: equal problems in one line, and below a problem those that follow from it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from pilothouse_manifests.schemas.tables import schemas
 from pilothouse_manifests.translator.nodes import InputPosition, Mapping, Node, keyed_path, plain
 from pilothouse_manifests.translator.weights import ProblemWeight, weight_of_field
 
-# Where a document can go that has no place here.
+# The remedy for a document that has no place on the platform.
 ELSEWHERE = "`kubectl apply` it: it will be left alone"
-# Places of equal problems that a line names.
+# The number of positions of equal problems that a line names.
 _PLACES = 5
 _INDEX = re.compile(r"\[[^\]]*\]")
 
 
 class ProblemReach(enum.Enum):
-    """How much of the input is lost if one goes on in spite of a problem."""
+    """How much of the input is lost by continuing despite a problem."""
 
     FIELD = "field"
     """Well-formed, but the platform has no place for it: the field can be left out."""
@@ -41,11 +41,11 @@ class ProblemReach(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class InputProblem:
-    """One fault: `subject` is `kind/name` (empty if the text cannot be read), `path` the field within it.
+    """One fault: `subject` is `kind/name` (empty if the text cannot be parsed), `path` the field within it.
 
-    Problems of one `group` have one cause, and are listed in one line. `weight` is None if it is invalid. `follows`:
-    the subject, or the subject and the beginning of a path (`deployment/web: spec.template`), of the problem that
-    this one follows from.
+    Problems of one `group` have one cause, and are listed in one line. `weight` is None if the input is invalid.
+    `follows`: the subject, or the subject and the beginning of a path (`deployment/web: spec.template`), of the problem
+    from which this one follows.
     """
 
     place: InputPosition
@@ -73,7 +73,7 @@ class Problems:
 
     def __init__(self) -> None:
         self._found: list[InputProblem] = []
-        # Remarks on fields that are left out without a loss.
+        # Notes on fields that are left out without a loss.
         self.notes: list[InputProblem] = []
 
     def add(self, problem: InputProblem) -> None:
@@ -83,11 +83,13 @@ class Problems:
 
     @property
     def all(self) -> tuple[InputProblem, ...]:
-        """All of them, by place."""
+        """All problems, ordered by position."""
         return tuple(sorted(self._found, key=lambda problem: problem.place))
 
     def refused(self, skip: ProblemWeight | None) -> tuple[InputProblem, ...]:
-        """Those that keep the input from being applied. `skip`: the greatest weight to accept; None: none."""
+        """Returns the problems that keep the input from being applied.
+
+        `skip`: the greatest weight to accept; None: no problem is accepted."""
         return tuple(each for each in self.all if not _accepted(each, skip))
 
     def skipped(self, skip: ProblemWeight | None) -> tuple[InputProblem, ...]:
@@ -100,14 +102,14 @@ def _accepted(problem: InputProblem, skip: ProblemWeight | None) -> bool:
 
 
 def counts(problems: Iterable[InputProblem]) -> str:
-    """How many there are of each class, such as `2 harmless, 1 security, 1 invalid`."""
+    """Returns the number of problems of each weight, such as `2 harmless, 1 security, 1 invalid`."""
     found = Counter(problem.weight.word if problem.weight else "invalid" for problem in problems)
     words = (*(weight.word for weight in ProblemWeight), "invalid")
     return ", ".join(f"{found[word]} {word}" for word in words if found[word])
 
 
 def listed(problems: Sequence[InputProblem]) -> list[str]:
-    """The lines to print: equal problems in one, and beneath each those that follow from it, indented."""
+    """Returns the lines to print: one for equal problems, and below it, indented, the problems that follow from it."""
     lines: list[str] = []
     alike: dict[object, list[InputProblem]] = {}
     following: list[InputProblem] = []
@@ -123,14 +125,14 @@ def listed(problems: Sequence[InputProblem]) -> list[str]:
 
 
 def _has_cause(problem: InputProblem, causes: Iterable[InputProblem]) -> bool:
-    """Whether a problem follows from one of these, which follow from nothing."""
+    """Returns whether a problem follows from one of these problems that itself follows from none."""
     if not problem.follows:
         return False
     return any(not each.follows and each.located.startswith(problem.follows) for each in causes)
 
 
 def _likeness(problem: InputProblem) -> object:
-    """Equal for problems that are listed in one line."""
+    """Returns a key that is equal for problems which are listed in one line."""
     if problem.group:
         return problem.group
     if not problem.subject:
@@ -156,7 +158,7 @@ def _line(alike: Sequence[InputProblem]) -> str:
 
 
 class Reporter:
-    """Files the problems of one document under its subject, and remembers whether the document is still usable."""
+    """Adds problems of one document with its subject, and records whether the document is still usable."""
 
     def __init__(
         self,
@@ -165,23 +167,24 @@ class Reporter:
         identity: tuple[str, str] = ("", ""),
         root: Mapping | None = None,
     ) -> None:
-        """`identity`: apiVersion and kind of the document, if it is an object; `root`: a workload's document.
+        """Starts without problems.
 
-        `carried` are the fields of a workload that the API does not name: JSON by the paths of `extra_fields`;
-        `carried_at` has where each of them stands.
+        `identity`: apiVersion and kind of the document, if it is an object; `root`: a workload's document. `carried`
+        has the fields of a workload that the API does not name: JSON by the paths of `extra_fields`; `carried_at` has
+        their positions.
         """
         self._problems = problems
         self._root = root
         self.carried: dict[str, str] = {}
         self.carried_at: dict[str, InputPosition] = {}
-        # Paths of fields that a server sets and nobody else.
+        # Paths of fields that only a server sets.
         self.dropped: list[str] = []
         self.subject = subject
         self.usable = True
         self._identity = identity
 
     def carry(self, path: str, node: Node, place: InputPosition) -> bool:
-        """Takes a field into `carried`, if the document has a container with `extra_fields` and the path is free."""
+        """Adds a field to `carried`, if the document has a container with `extra_fields` and the path is free."""
         if self._root is None:
             return False
         carried = carry(self.carried, keyed_path(self._root, path), plain(node))
@@ -190,31 +193,33 @@ class Reporter:
         return bool(carried)
 
     def meant(self, path: str) -> str | None:
-        """The field of Kubernetes that a misspelt one at a path is nearest to; None if it is not misspelt."""
+        """Returns the Kubernetes field that the misspelt field at a path is nearest to.
+
+        None if it is not misspelt."""
         return schemas().meant(*self._identity, path)
 
     def note_dropped(self, place: InputPosition) -> None:
-        """Notes the fields that a server sets, once for the document; an object that a cluster shows has them."""
+        """Notes, once for the document, the fields that a server sets; an object exported from a cluster has them."""
         if self.dropped:
             self.note(place, f"leaves out what the cluster sets: {', '.join(self.dropped)}")
 
     def note(self, place: InputPosition, words: str) -> None:
-        """Notes something about the document that is no problem."""
+        """Adds a note about the document that is not a problem."""
         self._problems.notes.append(InputProblem(place, self.subject, "", words))
 
     def faults(self, path: str, node: Node) -> list[tuple[str, str]]:
-        """The faults of a value by Kubernetes' own schema: the path and the rule of each."""
+        """Returns the faults of a value by Kubernetes' own schema: the path and the rule of each."""
         return list(schemas().problems(*self._identity, path, plain(node)))
 
     def invalid(self, place: InputPosition, path: str, message: str, *, group: str = "") -> None:
-        """The input is wrong in itself."""
+        """Reports that the input is invalid."""
         self.usable = False
         self._problems.add(InputProblem(place, self.subject, path, message, group=group))
 
     def unsupported(
         self, place: InputPosition, path: str, message: str = "cannot be represented", *, follows: str = ""
     ) -> None:
-        """One field has no place on the platform."""
+        """Reports that one field has no place on the platform."""
         weight = weight_of_field(path)
         self._problems.add(
             InputProblem(

@@ -1,7 +1,7 @@
-"""How much is lost if something of a manifest is left out.
+"""The effect of leaving out a part of a manifest.
 
-The class follows from the path of a field, or from the kind of a document. Anything that is not listed changes the
-behaviour of the application: a class is never guessed downward.
+The weight follows from the path of a field, or from the kind of a document. Anything that is not listed counts as a
+change of the application's behaviour: an unknown part is never assumed to be harmless.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class ProblemWeight(enum.IntEnum):
         return self.name.lower()
 
 
-# Keys of guarded fields, and of fields that restrict a pod or its traffic. The whole path is looked at: a value within
-# `securityContext` has its weight.
+# Keys of guarded fields, and of fields that restrict a pod or its traffic. All keys of a path are compared: a value
+# within `securityContext` has the weight of `securityContext`.
 _SECURITY_KEYS = frozenset(
     {
         "allowedTopologies",
@@ -59,7 +59,7 @@ _SECURITY_KEYS = frozenset(
     }
 )
 _HARMLESS_PATHS = frozenset({"spec.template.metadata.name", "spec.template.metadata.generateName"})
-# Groups whose kinds restrict traffic or rights, whatever the kind is called.
+# API groups of which all kinds restrict traffic or rights.
 _SECURITY_GROUPS = ("admissionregistration.k8s.io", "cilium.io", "kyverno.io", "policies.kubewarden.io")
 _SECURITY_KINDS = frozenset(
     {
@@ -72,14 +72,14 @@ _SECURITY_KINDS = frozenset(
         "ResourceQuota",
     }
 )
-# They only describe: nothing on a cluster acts on them.
+# Kinds that only describe something: nothing on a cluster acts on them.
 _HARMLESS_KINDS = frozenset({("v1", "Event"), ("app.k8s.io/v1beta1", "Application")})
 _HARMLESS_HOOKS = frozenset({"test", "test-success", "test-failure"})
 _KEY = re.compile(r"[^.\[\]]+")
 
 
 def weight_of_field(path: str) -> ProblemWeight:
-    """The weight of a field that is left out, by its path."""
+    """Returns the weight of a field that is left out, by its path."""
     if path in _HARMLESS_PATHS:
         return ProblemWeight.HARMLESS
     if not _SECURITY_KEYS.isdisjoint(_KEY.findall(path)):
@@ -88,7 +88,7 @@ def weight_of_field(path: str) -> ProblemWeight:
 
 
 def weight_of_kind(version: str, kind: str) -> ProblemWeight:
-    """The weight of a document of a kind that has no place here."""
+    """Returns the weight of a document of a kind that has no place on the platform."""
     if (version, kind) in _HARMLESS_KINDS:
         return ProblemWeight.HARMLESS
     if kind in _SECURITY_KINDS or version.partition("/")[0].endswith(_SECURITY_GROUPS):
@@ -97,6 +97,6 @@ def weight_of_kind(version: str, kind: str) -> ProblemWeight:
 
 
 def weight_of_hook(hooks: str) -> ProblemWeight:
-    """The weight of a Helm hook, by the value of its annotation: Helm runs its tests on demand only."""
+    """Returns the weight of a Helm hook, by the value of its annotation: Helm runs tests on demand only."""
     named = {each.strip() for each in hooks.split(",")}
     return ProblemWeight.HARMLESS if named <= _HARMLESS_HOOKS else ProblemWeight.BEHAVIOUR
