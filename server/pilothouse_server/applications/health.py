@@ -148,7 +148,7 @@ def health_of(members: Sequence[Member]) -> MemberHealth:
 class FollowedHealth(NamedTuple):
     """The state of an application to store, the time of its next pass, and the reason why its newest revision failed.
 
-    `failure`: empty if the revision did not fail or is not to be rolled back. `next`: what follows for its steps.
+    `failure`: empty if the revision did not fail or is not to be rolled back. `next`: the next action for its steps.
     """
 
     followed: FollowedApplication

@@ -67,7 +67,7 @@ async def texts_of(
 def not_restored(
     changes: Sequence[ApplicationChange], purged: Sequence[RevisionText], *, rerun_jobs: bool
 ) -> list[str]:
-    """Returns what a rollback leaves as it is, in words for the caller."""
+    """Returns the parts that a rollback leaves as they are, in words for the caller."""
     found = [f"values of secret {each.document.name}: they were purged" for each in purged]
     for each in changes:
         if each.kind == "PersistentVolumeClaim" and each.action != "prune":

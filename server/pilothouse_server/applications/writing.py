@@ -1,7 +1,8 @@
 """Writes the objects of an application with the operations of their nouns, in one transaction and as one caller.
 
-The nouns' own calls use the same operations with the same rights, so an apply may do exactly what its caller may do
-object by object. The operations lock the namespace's row again, which the transaction has locked already.
+The nouns' own calls use the same operations with the same rights, so an apply may do exactly the writes that its
+caller may do object by object. The operations lock the namespace's row again, which the transaction has locked
+already.
 """
 
 from __future__ import annotations

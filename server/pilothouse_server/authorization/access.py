@@ -134,7 +134,7 @@ class Credential:
 
     @property
     def is_login(self) -> bool:
-        """Whether a person has logged in, who may therefore manage passwords, keys and sessions."""
+        """Whether a person has logged in. A person may manage passwords, keys and sessions."""
         return self.kind == "session" and self.method != EXCHANGED
 
     @property

@@ -196,7 +196,7 @@ def weigh_credential(
 ) -> PermissionFinding:
     """Returns the result of a question by a caller with a key, and whether the key or its owner lacks the permission.
 
-    The owner's grants are not included: the holder of a key learns about its owner only what the key gives.
+    The owner's grants are not included: the holder of a key learns about its owner only the rights that the key gives.
     """
     limits = credential.limits
     if limits is None or finding.denial is Denial.NAMESPACE_NOT_FOUND:

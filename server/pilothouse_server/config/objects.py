@@ -45,8 +45,8 @@ def resource_of(config: Config) -> Resource[ConfigObject]:
 def without_added_keys(wanted: Manifest, found: ConfigObject) -> Manifest | None:
     """Returns the merge patch that removes keys added by others; None if there are none.
 
-    An apply does not remove keys of others. But pods read all keys, so the row would not describe what they read. The
-    patch has the observed resource version, so that no key added later is removed.
+    An apply does not remove keys of others. But pods read all keys, so the row would not describe the keys that they
+    read. The patch has the observed resource version, so that no key added later is removed.
     """
     added: Manifest = {}
     for name, values in (("data", found.data), ("binaryData", found.binary_data)):

@@ -172,7 +172,7 @@ def _pull_secrets(wanted: Container, stored: Container | None) -> set[str]:
 def _check_pull_secrets(
     wanted: Container, stored: Container | None, types: Mapping[str, str], found: Findings
 ) -> None:
-    """Notes pull secrets that are missing, or whose type is not a login to a registry."""
+    """Notes pull secrets that are missing, or that are not logins to a registry."""
     names = _pull_secrets(wanted, stored)
     for number, name in enumerate(wanted.spec.image_pull_secrets):
         field = f"container.image_pull_secrets[{number}]"

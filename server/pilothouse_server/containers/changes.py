@@ -164,7 +164,7 @@ def refuse_running(container: Container) -> None:
 
 
 def refuse_rollout(container: Container) -> None:
-    """Raises FailedPrecondition for a Job or a CronJob, whose changes are not rolled out."""
+    """Raises FailedPrecondition for a Job or a CronJob: their changes are not rolled out."""
     if lists_runs(container):
         kind = workload_type(container).kind
         raise FailedPrecondition(

@@ -259,7 +259,7 @@ class Program(Value, frozen=True):
 class InitContainer(Program, frozen=True):
     """An init container or, if `restart_policy` is `Always`, a native sidecar.
 
-    An init container, whose `restart_policy` is empty, runs to its end before the next programs start.
+    An init container has an empty `restart_policy` and runs to its end before the next programs start.
     """
 
     restart_policy: str = ""

@@ -348,7 +348,7 @@ async def stop(target: Target, namespace: str, name: str) -> Container:
 
 
 async def pause(target: Target, namespace: str, name: str, mode: PauseMode) -> tuple[Container, list[str]]:
-    """Pauses a container; returns it with a list of what its pods lose.
+    """Pauses a container; returns it with a list of the things that its pods lose.
 
     Raises:
         FailedPrecondition: the container is stopped (for `hold_rollout` also if suspended), its newest run has ended,

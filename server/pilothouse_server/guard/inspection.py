@@ -50,8 +50,8 @@ def violations(
     """Returns the parts of an object that not everybody may send, in field order.
 
     `namespace`: the Kubernetes namespace that the object may be sent to. `ours`: keys of `pilothouse.dev` that the
-    platform itself sets in the object; none for an object from a caller. `facts`: what a carried object is compared
-    with.
+    platform itself sets in the object; none for an object from a caller. `facts`: the values that a carried object is
+    compared with.
     """
     walk = _Walk(keys, frozenset(ours), namespace, facts)
     version, kind = document.get("apiVersion"), document.get("kind")
@@ -173,7 +173,7 @@ def _opened(facts: CarriedFacts, version: Any, kind: Any) -> OpenedKind | None:
 def _of_custom(walk: _Walk, document: Mapping[str, Any], opened: OpenedKind) -> list[GuardViolation]:
     """Returns the findings in a custom resource.
 
-    Its operator decides what its fields do, so there is no allow-list: only the refused paths are compared.
+    Its operator decides the effect of its fields, so there is no allow-list: only the refused paths are compared.
     """
     walk.permission = PRIVILEGED_OBJECT
     if not opened.to_tenants:

@@ -79,7 +79,7 @@ def rules(value: Any, found: Inspection, way: Way) -> None:
 
 
 def _needs(value: Any) -> Iterator[tuple[int | None, str, str, tuple[str, ...]]]:
-    """Yields what a Role's rules need: position of the rule, permission, words, and the parts of the right."""
+    """Yields the needs of a Role's rules: position of the rule, permission, words, and the parts of the right."""
     if value is None:
         return
     if not isinstance(value, list):
@@ -127,7 +127,10 @@ def _size(parts: Iterable[list[str]]) -> int:
 
 
 def bound_role(value: Any, found: Inspection, way: Way) -> None:
-    """Checks the Role of a RoleBinding: a Role of the platform in the namespace, whose rights the caller has."""
+    """Checks the Role of a RoleBinding.
+
+    A Role of the platform in the namespace, with no right that the caller lacks.
+    """
     role = value if isinstance(value, dict) else {}
     name = shown(role.get("name"))
     if (role.get("apiGroup") or RBAC, role.get("kind")) != (RBAC, "Role"):

@@ -5,5 +5,5 @@
     services                      imports Services that no container owns
     drift_adoption                turns others' changes of a container's Deployment into the desired state
 
-This package is above the nouns, whose rows it creates, and below the reconciler.
+This package creates rows of the nouns, so it is above them; it is below the reconciler.
 """

@@ -189,7 +189,7 @@ def without_guarded(candidate: Candidate, keys: Keys) -> Candidate:
 
 
 def record(taken: Sequence[Candidate]) -> dict[str, Any]:
-    """Returns what the audit record stores about an import: only names."""
+    """Returns the facts that the audit record stores about an import: only names."""
     made = [item.created for item in taken if item.container is not None]
     return {
         "imported": [item.deployment for item in taken if item.container is not None],

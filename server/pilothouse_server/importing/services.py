@@ -189,7 +189,7 @@ async def _candidate(
 
 
 def _converted(namespace: Namespace, live: Manifest, rights: ServiceRights) -> tuple[Service, list[str]]:
-    """Returns the Service in the model's form, and notes on what is left to others."""
+    """Returns the Service in the model's form, and notes on the parts that are left to others."""
     metadata = live["metadata"]
     notes: list[str] = []
     type_, spec, odd = adoption.read_spec(live)

@@ -106,7 +106,7 @@ async def create_many(
 ) -> dict[str, Service]:
     """Creates Services with few statements, all or none; returns them by name.
 
-    Raises as `create`. Also raises AlreadyExists for a name that a container no longer uses but whose row still exists.
+    Raises as `create`. Also raises AlreadyExists for a name that no container uses any more if its row still exists.
     """
     namespace = await locate_namespace(transaction, namespace_name, "update")
     refuse_inactive_namespace(namespace)

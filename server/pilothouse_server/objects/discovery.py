@@ -21,7 +21,7 @@ _RBAC: Final = frozenset({"Role", "RoleBinding"})
 class ListedKind(msgspec.Struct, frozen=True):
     """A kind of a cluster, and the callers that may create its objects.
 
-    `reason` is a word; `message` states what the caller can do.
+    `reason` is a word; `message` states the caller's next step.
     """
 
     api_version: str

@@ -99,7 +99,7 @@ def _opened(kind: ObjectKind) -> OpenedKind:
 
 
 def _document(wanted: CarriedObject) -> Manifest:
-    """Returns the document; empty during an import, whose objects are not known yet."""
+    """Returns the document; empty during an import: its objects are not known yet."""
     return documents.manifest(wanted) if wanted.document else {}
 
 

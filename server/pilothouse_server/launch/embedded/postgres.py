@@ -218,7 +218,7 @@ class EmbeddedPostgres:
         (self.data_directory / "postmaster.pid").unlink(missing_ok=True)
 
     def _living_server(self) -> int | None:
-        """Returns a process that works in the data folder: a server, or what is left of a killed server."""
+        """Returns a process that works in the data folder: a server, or a process that a killed server left behind."""
         if not self._pid_file():
             return None
         data = self.data_directory.resolve()

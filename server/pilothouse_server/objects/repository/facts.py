@@ -85,7 +85,8 @@ async def workloads(transaction: ReadTransaction, namespace_id: int, name: str) 
 async def miscounted(
     transaction: ReadTransaction, namespace_id: int | None = None, names: Sequence[str] = ()
 ) -> list[tuple[int, int]]:
-    """Returns the containers whose counted pods differ from what their autoscalers allow, with the allowed number.
+    """Returns the containers whose counted pods differ from the number that their autoscalers allow, with that
+    number.
 
     With a namespace: its containers that have an autoscaler or one of these names. None: the containers with
     autoscalers of all namespaces.

@@ -107,7 +107,7 @@ def changed_container_fields(before: Container, after: Container, names: frozens
 
 
 def changed_service_fields(before: Service, after: Service) -> frozenset[str]:
-    """Returns the fields that a manifest decides and whose meanings differ between two Services."""
+    """Returns the fields from a manifest with different meanings in two Services."""
     old, new = _canonical_service(before), _canonical_service(after)
     return frozenset(name for name in _SERVICE_FIELDS if getattr(old, name) != getattr(new, name))
 

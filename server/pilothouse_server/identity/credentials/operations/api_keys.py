@@ -187,7 +187,7 @@ class ApiKeys:
         namespaces: tuple[KeyNamespace, ...] | None,
         whose: str,
     ) -> None:
-        """Raises unless the user of the key, whose grants are `held`, fully holds each form in `permissions`.
+        """Raises unless the key's user, with the grants `held`, fully holds each form in `permissions`.
 
         It suffices to hold a form in one of the key's namespaces; for a key without such a limit, in any namespace or
         over all. `whose` is a part of the message, such as "you do".

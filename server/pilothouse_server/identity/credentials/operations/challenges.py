@@ -1,7 +1,7 @@
 """Challenges: the response to a correct password if further steps must follow it.
 
-A challenge is 256 random bits, whose SHA-256 is stored. It is valid for a few minutes, for the same password, address
-and device token, and for one log-in. It permits its holder only to complete the log-in.
+A challenge is 256 random bits; only their SHA-256 is stored. It is valid for a few minutes, for the same password,
+address and device token, and for one log-in. It permits its holder only to complete the log-in.
 """
 
 from __future__ import annotations

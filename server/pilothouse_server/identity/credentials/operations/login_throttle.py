@@ -72,7 +72,7 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class HeldThrottle:
-    """The counter of an account, whose row is locked until the transaction ends.
+    """The counter of an account; its row is locked until the transaction ends.
 
     `locked`: the account is locked. `refusal` is the error if this caller may not try now.
     """

@@ -226,8 +226,9 @@ async def list_keys(
 async def load_principal(transaction: ReadTransaction, key_hash: bytes) -> tuple[Principal, Row] | None:
     """Returns the caller that a key belongs to, and the key's row with its read time (`now`).
 
-    The caller's grants are limited to what both the key and its user give. Returns None if the key is unknown, has
-    expired or was revoked, or its user is not active. The function runs one query, and needs no transaction around it.
+    The caller's grants are limited to the rights that both the key and its user give. Returns None if the key is
+    unknown, has expired or was revoked, or its user is not active. The function runs one query, and needs no
+    transaction around it.
     """
     rows = (await transaction.connection.execute(_PRINCIPAL, {"token_hash": key_hash})).all()
     if not rows:

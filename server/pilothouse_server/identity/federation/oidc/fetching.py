@@ -150,7 +150,7 @@ def _finite(text: str) -> float:
 
 
 def issuer_away(name: str, why: str) -> Unavailable:
-    """Returns the error for an issuer that cannot be reached, or whose response is useless."""
+    """Returns the error for an issuer that cannot be reached, or that sends a useless response."""
     return Unavailable(
         f'the issuer "{name}" cannot be used: {why}',
         reason="ISSUER_UNAVAILABLE",
