@@ -1,2 +1,5 @@
-"""The promises: each has a checker that looks from outside, and a positive control that breaks the product and
-sees the checker fail."""
+"""The promises.
+
+Each has a checker that observes the product from outside, and a positive control that breaks the product and
+asserts that the checker fails.
+"""

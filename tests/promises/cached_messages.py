@@ -1,4 +1,7 @@
-"""The checker of cached messages: a message that is stored next to a row equals the one rendered from that row."""
+"""The checker of cached messages.
+
+A message that is stored next to a row must equal the one rendered from that row.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from pilothouse_server.app import Application
 from pilothouse_server.store.backfill import Watched
 from tests.services import METHODS
 
-# The messages of resources that are created, by the words of the audit log.
+# The messages of resources that have a create method, by the resource type in the audit log.
 MESSAGES: dict[str, type[Message]] = {
     rule.resource_type: GetMessageClass(field.message_type)
     for method in METHODS
@@ -26,7 +29,10 @@ MESSAGES: dict[str, type[Message]] = {
 
 @dataclass
 class Findings:
-    """Messages that would be shown and are not their row's; resources without a message that can be shown."""
+    """Messages that differ from their row, and resources without a message.
+
+    Only messages that would be shown count.
+    """
 
     wrong: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -34,7 +40,7 @@ class Findings:
 
 
 async def look(application: Application) -> Findings:
-    """Compares all that there is, at one moment."""
+    """Compares all stored messages with their rows, in one snapshot."""
     assert len(application.watched) > 5
     found = Findings()
     async with application.store.system_read(snapshot=True) as transaction:

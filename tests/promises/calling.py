@@ -1,7 +1,7 @@
-"""Calls as bytes: any method by its descriptor, and everything that its end tells.
+"""Calls as bytes: any method by its descriptor, with its complete result.
 
-The client library would retry, renew tokens and hide trailers; here every call is made once, and its outcome is kept
-whole.
+The client library would retry, renew tokens and hide trailers. Here every call is made once, and its whole
+outcome is kept.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Detail = TypeVar("Detail", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a call ended. Of a stream `answers` are the first ones."""
+    """How a call ended. For a stream, `answers` has the first messages."""
 
     code: str
     message: str = ""
@@ -41,17 +41,17 @@ class Outcome:
 
     @property
     def answer(self) -> Any:
-        """The answer of a unary call."""
+        """Returns the response of a unary call."""
         return self.answers[0]
 
     @property
     def reason(self) -> str:
-        """The reason of ErrorInfo; '' where there is none."""
+        """Returns the reason of ErrorInfo, or '' if there is none."""
         info = self.detail(error_details_pb2.ErrorInfo)
         return "" if info is None else info.reason
 
     def detail(self, kind: type[Detail]) -> Detail | None:
-        """The detail of a kind."""
+        """Returns the error detail of the given type, or None."""
         for packed in self.details:
             if packed.TypeName() == kind.DESCRIPTOR.full_name:
                 found = kind()
@@ -61,13 +61,13 @@ class Outcome:
 
     @property
     def shown(self) -> tuple[Any, ...]:
-        """All that a caller is told, but the operation's id."""
+        """Returns everything a caller sees except the operation's id and the responses."""
         trailing = tuple(sorted((k, v) for k, v in self.trailing.items() if k != OPERATION_KEY))
         return self.code, self.message, trailing
 
 
 async def served(channel: grpc.aio.Channel) -> dict[str, Rule]:
-    """Returns each of our methods that the server lists, by full method, as its descriptors declare it."""
+    """Returns each Pilothouse method that the server lists, by full method."""
     stub: Any = reflection_pb2_grpc.ServerReflectionStub(cast("Any", channel))
     request = ServerReflectionRequest(list_services="*")
     async for answer in stub.ServerReflectionInfo(iter([request])):
@@ -79,7 +79,7 @@ async def served(channel: grpc.aio.Channel) -> dict[str, Rule]:
 
 
 class Caller:
-    """Somebody with a token, or without one."""
+    """A caller with or without a token."""
 
     def __init__(self, channel: grpc.aio.Channel, token: str = "") -> None:
         self.channel = channel
@@ -88,7 +88,10 @@ class Caller:
     async def invoke(
         self, rule: Rule, request: Message | bytes, *, most: int = 1, timeout: float = _SECONDS
     ) -> Outcome:
-        """Calls a method once. Of a stream of answers at most `most` are read, and the call is cancelled then."""
+        """Calls a method once.
+
+        After `most` messages of a response stream, the call is cancelled.
+        """
         body = request if isinstance(request, bytes) else request.SerializeToString()
         answers: list[Any] = []
         call = self.open(rule, body, timeout=timeout)
@@ -106,14 +109,17 @@ class Caller:
         return Outcome("OK", trailing=_metadata(await call.trailing_metadata()), answers=tuple(answers))
 
     def open(self, rule: Rule, body: bytes, *, timeout: float | None = _SECONDS) -> Any:
-        """Returns the bare call of grpc, of any shape; a request stream sends the one body."""
+        """Returns grpc's bare call, of any shape; a request stream sends the one body."""
         method = getattr(self.channel, rule.shape)(rule.method)
         sent: Any = body if rule.shape.startswith("unary") else iter([body])
         return method(sent, metadata=self.metadata, timeout=timeout)
 
     @asynccontextmanager
     async def watching(self, rule: Rule, request: Message) -> AsyncIterator[AsyncIterator[Any]]:
-        """The answers of a stream until the end of the block; it raises grpc's error at its end."""
+        """Yields the responses of a stream until the end of the block.
+
+        Iterating raises grpc's error when the call fails.
+        """
         call = self.open(rule, request.SerializeToString(), timeout=None)
 
         async def answers() -> AsyncIterator[Any]:
@@ -127,7 +133,7 @@ class Caller:
 
 
 def failed(error: grpc.aio.AioRpcError, answers: Sequence[Any] = ()) -> Outcome:
-    """The outcome of a call that failed."""
+    """Returns the outcome of a call that failed."""
     trailing = _metadata(error.trailing_metadata())
     packed = trailing.get(STATUS_KEY, b"")
     assert isinstance(packed, bytes)
@@ -136,7 +142,7 @@ def failed(error: grpc.aio.AioRpcError, answers: Sequence[Any] = ()) -> Outcome:
 
 
 def token_of(caller: Caller) -> str:
-    """The token of a caller."""
+    """Returns the token of a caller."""
     return dict(caller.metadata)["authorization"].removeprefix("Bearer ")
 
 

@@ -1,4 +1,4 @@
-"""The world of the promises, newly made or copied for each test that requests it."""
+"""The fixtures of the promises: environments, newly made or copied."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.promises.world import World, quiet_world
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def world(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A server with two empty namespaces, and nothing that happens by itself."""
+    """Yields a server with two empty namespaces, in which nothing happens without a call."""
     async with quiet_world(database, tmp_path, monkeypatch) as made:
         yield made
 
@@ -25,7 +25,10 @@ async def world(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 async def shared_world(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[World]:
-    """The same for all tests of a module: each of them has users and things of its own."""
+    """Yields one environment for all tests of a module.
+
+    Each test has its own users and resources.
+    """
     with pytest.MonkeyPatch.context() as patching:
         async with (
             new_database(postgres, template_database.name) as database,
@@ -38,7 +41,7 @@ async def shared_world(
 async def furniture(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Furniture]:
-    """Makes the source of furnished worlds' copies."""
+    """Makes the source of the filled environments."""
     made = Furniture(postgres, template_database, tmp_path_factory.mktemp("furnished"))
     yield made
     await made.close()
@@ -48,6 +51,6 @@ async def furniture(
 async def full_world(
     furniture: Furniture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[World]:
-    """The same with a target for every mutation."""
+    """Yields an environment with a target for every mutation."""
     async with furniture.world(tmp_path / "server", monkeypatch) as made:
         yield made

@@ -1,4 +1,7 @@
-"""A proxy on the way to a cluster that wants credentials, and can be made to fail in all ways that a connection can."""
+"""A proxy to a cluster that can be made to fail in all possible ways.
+
+It requires credentials.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ Way = Callable[[asyncio.StreamReader, asyncio.StreamWriter, str], Awaitable[None
 
 
 async def _asks_again(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: str) -> None:
-    """407, with all that was sent in head and body."""
+    """Responds with 407, and repeats all that was sent in head and body."""
     given = re.sub(r"\s+", " ", head)
     body = f"you sent {head}".encode()
     writer.write(
@@ -47,7 +50,7 @@ async def _speaks_no_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWri
     writer.write(f"HTTP/1.1 400 {head[:20]!r}\r\n\r\n".encode())
 
 
-# How it fails, and what is said of it.
+# Each way in which the proxy fails, and a part of the message that must describe it.
 WAYS: dict[str, tuple[Way, str]] = {
     "407": (_asks_again, "responds with 407"),
     "reset": (_resets, "connection"),
@@ -59,7 +62,10 @@ WAYS: dict[str, tuple[Way, str]] = {
 
 
 class FailingProxy:
-    """`way` is the way in which it fails; '' passes everything on to `far`, a host and port."""
+    """A proxy that fails in the way `way`.
+
+    With '' it passes everything on to `far`, a host and port.
+    """
 
     def __init__(self, user: str, password: str) -> None:
         self._user_info = f"{user}:{password}"
@@ -73,18 +79,18 @@ class FailingProxy:
         return f"http://{self._user_info}@127.0.0.1:{self._port}"
 
     async def start(self) -> None:
-        """Listens, at the same address each time."""
+        """Starts to listen, at the same address each time."""
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """Refuses connections."""
+        """Stops listening and ends the open connections."""
         if self._server is not None:
             self._server.close()
         await self.cut()
 
     async def cut(self) -> None:
-        """Ends the open connections, so that everybody has to connect again."""
+        """Ends the open connections, so that all clients must connect again."""
         await cancel_and_wait(*self._open)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -123,7 +129,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @asynccontextmanager
 async def failing_proxy(user: str, password: str) -> AsyncIterator[FailingProxy]:
-    """A proxy that passes on until it is told to fail."""
+    """Yields a proxy that passes everything on until a test sets `way`."""
     made = FailingProxy(user, password)
     await made.start()
     try:

@@ -1,4 +1,7 @@
-"""Watchers that are cut and resume, and the events that they must have seen by the database's own account."""
+"""Watchers that are cut and resume.
+
+The events that they must have seen are read from the database.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,16 @@ _KINDS = {
     resource.CHANGE_TYPE_MODIFIED: "modified",
     resource.CHANGE_TYPE_DELETED: "deleted",
 }
-# How a stream ends that is to be gone on with.
+# A stream that ends with one of these codes is resumed.
 _CUT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
 @dataclass
 class Follower:
-    """One watcher: it takes the callers in turn, and after some answers drops its stream and resumes."""
+    """One watcher, which uses the callers in turn.
+
+    After some messages it drops its stream and resumes.
+    """
 
     rule: Rule
     callers: Sequence[Caller]
@@ -84,7 +90,10 @@ class Follower:
 
 
 async def faults(sql: asyncpg.Connection, followers: Sequence[Follower]) -> list[str]:
-    """Returns the events that followers of all containers missed, saw twice, out of order or wrongly."""
+    """Returns the faults of followers of all containers.
+
+    These are events that a follower missed, saw twice, out of order or wrongly.
+    """
     rows = await sql.fetch(
         "SELECT revision, kind, resource_name, message FROM events WHERE resource_type = 'container' ORDER BY revision"
     )

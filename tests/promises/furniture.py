@@ -1,8 +1,10 @@
-"""The furnished world, made once for all tests of a process that ask for one, and copied for each.
+"""The filled environment, made once for all tests of a process.
 
-It takes a hundred calls to furnish a world, which is more than most tests make in it. A copy has the same rows, and
-the same keys in the server's folder; the server and the cluster are its own, and so is nothing cached in them.
-Callers are logged in for a quarter of an hour: a world that is older than a few minutes is made again.
+It is copied for each test that requests it. Filling an environment takes a hundred calls, which is more than
+most tests make in it. A copy has the same rows, and the same keys in the server's folder. It has its own server
+and cluster, so nothing is cached in them.
+
+Callers are logged in for a quarter of an hour. An environment older than a few minutes is therefore made again.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ _GOOD_FOR_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Furnished:
-    """A furnished world after its server has ended: its database and folder, and its known facts."""
+    """A filled environment after its server has ended."""
 
     database: Database
     folder: Path
@@ -39,7 +41,7 @@ class Furnished:
 
 
 class Furniture:
-    """Makes the furnished world when it is first asked for; `close` drops it."""
+    """Makes the filled environment when it is first requested; `close` drops it."""
 
     def __init__(self, postgres: EmbeddedPostgres, template: Database, folder: Path) -> None:
         self._postgres = postgres
@@ -50,10 +52,10 @@ class Furniture:
 
     @asynccontextmanager
     async def world(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-        """A furnished world of the test's own; its server's folder is `folder`."""
+        """Yields a copy for one test; `folder` is its server's folder."""
         furnished_world = await self.newest()
         shutil.copytree(furnished_world.folder, folder, dirs_exist_ok=True)
-        # Of another database.
+        # This file belongs to the source database.
         (folder / continuity.FILE_NAME).unlink(missing_ok=True)
         async with (
             new_database(self._postgres, furnished_world.database.name) as database,
@@ -61,13 +63,13 @@ class Furniture:
         ):
             for name, token in furnished_world.tokens.items():
                 world.callers[name] = Caller(world.admin.channel, token)
-            # Where a cluster is, is the copy's own.
+            # The copy's own fields override the source's, because they contain its cluster's address.
             world.fields = {**furnished_world.fields, **world.fields}
             world.made = {**furnished_world.made}
             yield world
 
     async def newest(self) -> Furnished:
-        """Returns the source of a copy. A test that breaks the server requests it before."""
+        """Returns the source of a copy. A test that breaks the server calls this first."""
         now = asyncio.get_running_loop().time()
         if self._furnished is None or now - self._furnished.made_at > _GOOD_FOR_SECONDS:
             await self.close()

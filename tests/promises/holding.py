@@ -1,4 +1,7 @@
-"""Callers who hold all that they can get: streams, calls without their request, calls that wait."""
+"""Callers that occupy all they can get.
+
+They hold streams, calls without their request, and calls that wait.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.promises.calling import Outcome, failed
 
-# Each is a connection of its own: by default channels to one address share theirs.
+# Makes each channel a connection of its own: by default, channels to one address share a connection.
 _OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 LOGIN = "/pilothouse.identity.v1.IdentityService/Login"
 HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
@@ -24,7 +27,7 @@ Hold = Callable[[grpc.aio.Channel], Any]
 
 
 def never_sent(method: str, metadata: Sequence[tuple[str, str]] = ()) -> Hold:
-    """A call of a unary method whose request does not come."""
+    """Returns a call of a unary method whose request never arrives."""
 
     async def nothing() -> AsyncIterator[bytes]:
         await asyncio.Event().wait()
@@ -37,13 +40,13 @@ def never_sent(method: str, metadata: Sequence[tuple[str, str]] = ()) -> Hold:
 
 
 def held(rule: Rule, request: Message, metadata: Sequence[tuple[str, str]]) -> Hold:
-    """A call that goes on until the server ends it."""
+    """Returns a call that continues until the server ends it."""
     body = request.SerializeToString()
     return lambda channel: getattr(channel, rule.shape)(rule.method)(body, metadata=tuple(metadata))
 
 
 def health_watch(channel: Any) -> Any:
-    """A watch of the server's health."""
+    """Opens a watch of the server's health."""
     body = health_pb2.HealthCheckRequest().SerializeToString()
     return channel.unary_stream(HEALTH_WATCH)(body)
 
@@ -62,7 +65,7 @@ async def _until_ended(call: Any) -> Outcome:
 
 @asynccontextmanager
 async def connections(address: str, count: int) -> AsyncIterator[list[grpc.aio.Channel]]:
-    """Channels that are connections of their own."""
+    """Yields channels with a connection each."""
     channels = [grpc.aio.insecure_channel(address, options=_OWN_CONNECTION) for _ in range(count)]
     try:
         yield channels
@@ -75,7 +78,10 @@ async def connections(address: str, count: int) -> AsyncIterator[list[grpc.aio.C
 async def holding(
     channels: Sequence[grpc.aio.Channel], holds: Sequence[Hold], count: int
 ) -> AsyncIterator[list[asyncio.Task[Outcome]]]:
-    """So many of each, spread over the channels, until the end of the block; how each ends, if it does."""
+    """Makes `count` calls of each kind, until the end of the block.
+
+    The calls are spread over the channels. Yields the tasks, which return how each call ended.
+    """
     tasks = [
         asyncio.create_task(_until_ended(hold(channels[(at + number) % len(channels)])))
         for at, hold in enumerate(holds)
@@ -88,7 +94,7 @@ async def holding(
 
 
 async def is_healthy(channel: grpc.aio.Channel, timeout: float) -> str:
-    """Returns SERVING, or the answer that came instead."""
+    """Returns SERVING, or the other status or error code."""
     stub: Any = health_pb2_grpc.HealthStub(cast("Any", channel))
     try:
         answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)

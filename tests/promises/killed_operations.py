@@ -1,8 +1,9 @@
-"""The table of operations that a server is killed in: the initial state, the request, and the result.
+"""The table of operations during which a server is killed.
 
-Containers alone (create, update with a Service that goes, stop, restart, …) are in tests/reconcile/test_kills.py. The
-rotation of keys, in tests/config/test_rotation.py, writes nothing to a cluster. Registering one asks it for its
-rights, and writes nothing there.
+Each has its initial state, the request, and the result. Operations on containers alone (create, update with a
+Service that is deleted, stop, restart, …) are in tests/reconcile/test_kills.py. The rotation of keys, in
+tests/config/test_rotation.py, writes nothing to a cluster. The registration of a cluster reads its rights and
+writes nothing to it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,11 @@ async def make_space(server: Server, cluster: str = "") -> None:
 
 
 async def make_filled(server: Server, cluster: str = "", **fields: Any) -> None:
-    """One of each noun; the container reads the config map and the secret, the claim is nobody's yet."""
+    """Makes one resource of each noun.
+
+    The container reads the config map and the secret only if `fields` has `env`. No container mounts the claim
+    yet.
+    """
     assert server.cluster is not None
     server.cluster.store.create(
         STORAGE_CLASSES,
@@ -111,7 +116,7 @@ _POLICY: dict[str, Any] = {"api_version": "networking.k8s.io/v1", "kind": "Netwo
 
 
 def policy(name: str, app: str) -> object_pb2.Object:
-    """A NetworkPolicy of pods; no controller reports on it."""
+    """Returns a NetworkPolicy for pods; no controller reports on it."""
     document = {"spec": {"podSelector": {"matchLabels": {"app": app}}}}
     return object_pb2.Object(name=name, document=json.dumps(document), **_POLICY)
 
@@ -176,7 +181,7 @@ async def grow(server: Server) -> None:
 
 
 async def hold(server: Server) -> None:
-    """Held, and then changed: the new state waits."""
+    """Holds the rollout, then changes the container: the new state waits."""
     mode = container_pb2.PAUSE_MODE_HOLD_ROLLOUT
     await server.admin.containers.pause(namespace=SPACE, name="web", mode=mode)
     await server.admin.containers.update(
@@ -188,7 +193,7 @@ async def hold(server: Server) -> None:
 
 
 async def roll_back(server: Server) -> None:
-    """Changed, and brought back before the change has reached the cluster everywhere."""
+    """Changes the container, and rolls it back before the cluster has followed."""
     await server.admin.containers.update(
         namespace=SPACE,
         name="web",
@@ -204,7 +209,10 @@ async def apply_shop(server: Server) -> None:
 
 
 async def change_shop(server: Server) -> None:
-    """Changed, pruned, and brought back before the cluster has followed everywhere; then pruned again."""
+    """Changes the application, and rolls it back before the cluster has followed.
+
+    Then it changes the application again and prunes it.
+    """
     changed = [config_map(level="debug"), secret(word="other"), deployment(image="nginx:1.28")]
     await apply_documents(server, changed, prune=False)
     await server.admin.applications.rollback(namespace=SPACE, name="shop")
@@ -221,7 +229,10 @@ async def resume(server: Server) -> None:
 
 
 async def meddle(server: Server) -> None:
-    """Somebody else changes the Service and the Deployment; from there on it is noticed."""
+    """Changes the Service and the Deployment as another tool would.
+
+    Returns once the server has noticed the change.
+    """
     kubectl, kind = Kubectl(server), "strategic-merge-patch+json"
     ports = [{"port": 80, "protocol": "TCP", "targetPort": 8080}]
     await kubectl.ask("PATCH", f"{SERVICES}/web", {"spec": {"ports": ports}}, kind)
@@ -248,7 +259,7 @@ async def let_go(server: Server) -> None:
 
 
 def pods(seen: Seen) -> str:
-    """The one kind of pod that there is."""
+    """Returns the description of the pods, which all are of one kind."""
     (found,) = (text for name, text in seen.cluster.items() if name.endswith(" pods"))
     return found
 

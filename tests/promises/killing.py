@@ -1,9 +1,9 @@
-"""The checker of promise 8: an operation, a worker that is killed within it, another that finishes, and the observed
-state.
+"""The checker of promise 8: a worker that is killed during an operation.
 
-A worker is killed just after its write number `step` to the cluster. That is also just before the next write, and
-after the last one it is before the database is told. The result is compared with that of an undisturbed run: the
-objects and pods on the cluster, and their form in the API.
+Another worker finishes the operation. A worker is killed just after its write number `step` to the cluster.
+That is also just before the next write, and after the last write it is before the database is updated. The
+result is compared with that of an undisturbed run: the objects and pods on the cluster, and their form in the
+API.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ from tests.promises.tables import NOTHING_FOLLOWS
 from tests.waiting import poll_until
 
 SPACE, REGISTERED = "legacy", "second"
-# Promised.
+# The promised limit.
 AGREED_SECONDS = 10.0
 _SAME_LOOKS = 10
-# The file that keeps the cluster.
+# The file that stores the cluster's state.
 _STATE = "cluster"
 SHORT = WorkerSettings(poll_seconds=0.05, lease_seconds=0.4)
 _WRITES = ("apply", "set_scale", "delete", "merge_patch")
@@ -61,7 +61,7 @@ _KINDS = (
 )
 _UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MOMENT = re.compile(rf'("{re.escape(manifests.RESTARTED_AT)}":)"[^"]*"')
-# Fields in the API's answers that differ from run to run.
+# Fields in the API's responses that differ from run to run.
 _IDENTITIES = ("uid", "etag", "keyId", "apiServer", "podName", "podIp", "hostIp", "replicaSetName")
 _MOMENTS = ("createTime", "updateTime", "lastSeenTime", "startedAt", "finishedAt", "uptime")
 _WORDS = ("reason", "message")
@@ -69,11 +69,11 @@ _OF_THE_RUN = (*_IDENTITIES, *_MOMENTS, *_WORDS)
 
 
 class Killed(BaseException):
-    """The process is gone: none of our code runs after this."""
+    """Stands for the end of the process: none of the worker's code runs after this."""
 
 
 class DyingClient:
-    """A client whose process is killed just after the cluster has done its write number `step`."""
+    """A client whose process is killed just after write number `step`."""
 
     def __init__(self, client: ClusterClient, step: int) -> None:
         self._client = client
@@ -100,14 +100,17 @@ class DyingClient:
 
 
 class Seen(NamedTuple):
-    """The compared state at the end, by the name of the object; the text of each is the same after every run."""
+    """The compared state at the end, by the name of the object.
+
+    Each text is the same after every run.
+    """
 
     cluster: Mapping[str, str]
     database: Mapping[str, str]
 
 
 class Ran(NamedTuple):
-    """Whether the first worker was killed, its number of writes, and the state at the end."""
+    """Whether the first worker was killed, its number of writes, and the final state."""
 
     died: bool
     writes: int
@@ -115,15 +118,19 @@ class Ran(NamedTuple):
 
 
 async def _nobody(_: Server) -> None:
-    """Comes between the kill and the next worker only where a test breaks something."""
+    """Does nothing between the kill and the next worker.
+
+    Only tests that break something pass another function.
+    """
 
 
 class Operation(NamedTuple):
-    """The calls of the preparation, one after the other, the call under test, and the required results of an
-    undisturbed run.
+    """An operation under test, its preparation, and the required results.
 
-    `writes`: how many there are at least, so that the checker sees something. `registered`: on a cluster that was
-    registered by the API as `REGISTERED`, and not on the one that the server's configuration names.
+    `before` are the calls of the preparation, one after the other. `writes` is the least number of writes, so
+    that the checker sees something. `shows` checks the state after an undisturbed run. With `registered` the
+    operation uses a cluster that was registered by the API as `REGISTERED`, and not the cluster that the
+    server's configuration names.
     """
 
     before: tuple[Callable[[Server], Awaitable[None]], ...]
@@ -134,7 +141,7 @@ class Operation(NamedTuple):
 
 
 async def work(server: Server, client: Any, until: Callable[[], Awaitable[bool]]) -> None:
-    """Lets one worker work until it has no more to do, or is killed."""
+    """Runs one worker until `until` returns True."""
 
     async def connect(_: str) -> Any:
         return client
@@ -155,13 +162,19 @@ async def work(server: Server, client: Any, until: Callable[[], Awaitable[bool]]
 
 
 async def _rows(server: Server, query: str) -> list[tuple[Any, ...]]:
-    """By a connection that the server has: these looks come often, and a new one costs more than they."""
+    """Runs a query on a connection that the server has.
+
+    The checks are frequent, and a new connection costs more than a check.
+    """
     async with server.application.store.system_read() as transaction:
         return [tuple(row) for row in (await transaction.connection.execute(text(query))).all()]
 
 
 async def nothing_is_due(server: Server) -> bool:
-    """Rows stay with their resources, due again after a long time."""
+    """Returns whether no work is due.
+
+    Rows stay with their resources and become due again after a long time.
+    """
     due = "SELECT count(*) FROM reconcile_work WHERE due_at < clock_timestamp() + interval '60 seconds'"
     return await _rows(server, due) == [(0,)]
 
@@ -172,7 +185,10 @@ async def nothing_follows(server: Server) -> bool:
 
 
 def on_cluster(server: Server) -> dict[str, str]:
-    """Returns the compared state on the cluster, without the parts that differ from run to run."""
+    """Returns the compared state on the cluster.
+
+    The parts that differ from run to run are left out.
+    """
     assert server.cluster is not None
     found = {}
     for resource in _KINDS:
@@ -183,7 +199,7 @@ def on_cluster(server: Server) -> dict[str, str]:
             kept: dict[str, Any] = {
                 key: each[key] for key in ("spec", "data", "type", "immutable") if key in each
             }
-            # A copy: these are the cluster's own objects.
+            # A copy, because these are the cluster's own objects.
             if "spec" in kept:
                 chosen = ("clusterIP", "clusterIPs", "volumeName", "volumeMode")
                 kept["spec"] = {key: value for key, value in kept["spec"].items() if key not in chosen}
@@ -194,7 +210,10 @@ def on_cluster(server: Server) -> dict[str, str]:
 
 
 async def in_database(server: Server) -> dict[str, str]:
-    """Returns the API's answers, the remaining work, and the watchers' events of creations and deletions."""
+    """Returns the compared state in the database.
+
+    This is the API's responses, the remaining work, and the watchers' events of creations and deletions.
+    """
     admin = server.admin
     listed: dict[str, AsyncIterator[Any]] = {
         "cluster": admin.namespaces.list_clusters(),
@@ -229,12 +248,12 @@ async def in_database(server: Server) -> dict[str, str]:
 
 
 async def seen(server: Server) -> Seen:
-    """Both."""
+    """Returns the state of the cluster and of the database."""
     return Seen(on_cluster(server), await in_database(server))
 
 
 async def settled(server: Server) -> bool:
-    """Returns whether the cluster has done all work, and the database knows."""
+    """Returns whether the cluster has done all work, and the database records it."""
     assert server.cluster is not None
     if not await nothing_is_due(server) or not await nothing_follows(server):
         return False
@@ -262,8 +281,10 @@ async def settled(server: Server) -> bool:
 async def platform(
     database: Database, directory: Path, *, registered: bool, state: Path | None = None
 ) -> AsyncIterator[Server]:
-    """A server that leases no work, as the test's workers do, and a cluster; `registered` as of an `Operation`. `state`
-    is the file that keeps the cluster.
+    """Yields a server and a cluster.
+
+    The server leases no work, because the test's workers do. `registered` has the meaning it has in
+    `Operation`. `state` is the file that stores the cluster's state.
     """
     async with SimulatedCluster(speed=10.0, state_path=state) as cluster:
         own = None if registered else cluster
@@ -283,10 +304,11 @@ async def _prepare(server: Server, client: ClusterClient, operation: Operation) 
 async def prepared(
     postgres: EmbeddedPostgres, template: str, directory: Path, operation: Operation
 ) -> AsyncIterator[tuple[Operation, str, Path | None]]:
-    """Prepares an operation once for all its kills; yields the rest of it, the database to clone, and the folder with
-    the server's key and the cluster's file.
+    """Prepares an operation once for all its kills.
 
-    A registered cluster has an address, which others may take between two kills: it is prepared for each.
+    Yields the rest of the operation, the database to clone, and the folder with the server's key and the
+    cluster's file. A registered cluster has an address, which another process may take between two kills, so it
+    is prepared for each kill.
     """
     if not operation.before or operation.registered:
         yield operation, template, None
@@ -314,8 +336,9 @@ async def run(
     between: Callable[[Server], Awaitable[None]] = _nobody,
     folder: Path | None = None,
 ) -> Ran:
-    """A worker that is killed at that write, if it writes so often, and the next one until it `ends`. It begins with
-    the files in `folder`, if there is one.
+    """Runs a worker that is killed at write `step`, then the next one until `ends`.
+
+    The first worker may finish before it makes that write. The run begins with the files in `folder`, if given.
     """
     state = None
     if folder is not None:
@@ -332,12 +355,16 @@ async def run(
             dying = DyingClient(client, step)
 
             async def over() -> bool:
-                """Work may be done and due again: the observer reports changes by others one after the other."""
+                """Returns whether the first worker is killed or has reached the required result.
+
+                Work may be done and due again, because the observer reports changes by others one after the
+                other.
+                """
                 if dying.died.is_set():
                     return True
                 if not await nothing_is_due(server):
                     return False
-                # Until then there are pods of two kinds, or none.
+                # Before that, there are pods of two kinds, or none.
                 with suppress(KeyError, ValueError):
                     return operation.shows(await seen(server))
                 return False
@@ -354,7 +381,10 @@ async def run(
 async def kills(
     postgres: EmbeddedPostgres, template: str, directory: Path, operation: Operation
 ) -> AsyncIterator[tuple[int, Seen, Seen]]:
-    """Yields each kill: after which write, the state at the end, and the state after an undisturbed run."""
+    """Yields each kill and its results.
+
+    These are the number of the write, the state at the end, and the state after an undisturbed run.
+    """
     async with prepared(postgres, template, directory / "before", operation) as (left, there, folder):
         async with new_database(postgres, there) as database:
             undisturbed = await run(
@@ -366,13 +396,16 @@ async def kills(
             async with new_database(postgres, there) as database:
                 ends = agreeing(undisturbed.seen)
                 ran = await run(database, directory / str(step), left, step, ends=ends, folder=folder)
-            # The last write may be one that is not made each time: it only looks once more.
+            # The last write may be a check that is not made in every run.
             if ran.died:
                 yield step, ran.seen, undisturbed.seen
 
 
 def at_rest() -> Callable[[Server], Awaitable[bool]]:
-    """Waits until all is settled, and two looks in a row see the same: later writes of observers would be seen."""
+    """Returns a function that is True after ten equal states in a row.
+
+    Later writes of observers would therefore be seen.
+    """
     before: list[Seen] = []
 
     async def ends(server: Server) -> bool:
@@ -389,8 +422,9 @@ def at_rest() -> Callable[[Server], Awaitable[bool]]:
 
 
 def agreeing(undisturbed: Seen) -> Callable[[Server], Awaitable[bool]]:
-    """Waits until all is as after an undisturbed run, or the time is up: then the caller's comparison reports the
-    differences.
+    """Returns a function that waits for the state of an undisturbed run.
+
+    If the time is up, the caller's comparison reports the differences.
     """
 
     async def ends(server: Server) -> bool:

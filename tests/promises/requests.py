@@ -1,7 +1,8 @@
-"""A valid request for every RPC there is, in a world that was made for it (`tests.promises.world`).
+"""A valid request for every RPC, in the environment of `tests.promises.world`.
 
-A new RPC needs an entry here; `test_requests.py` fails until it has one. Requests are written as their JSON form. Each
-mutation has a target of its own, named after the RPC, so that all of them can be made one after another.
+A new RPC needs an entry here; `test_requests.py` fails until it has one. Requests are written in their JSON
+form. Each mutation has a target of its own, named after the RPC, so that all mutations can be made one after
+another.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ _ACCOUNT: Fields = {"apiVersion": "v1", "kind": "ServiceAccount"}
 
 
 def request_for(rule: Rule, fields: Fields | None = None) -> Any:
-    """The request of an RPC, or another one of the same method."""
+    """Returns the request of an RPC, or one of the same method with the given fields."""
     return ParseDict(REQUESTS[rule.name] if fields is None else fields, rule.request_class())
 
 
 def target(method: str) -> str:
-    """The name of the thing that the RPC `method` is tried on."""
+    """Returns the name of the resource that the RPC `method` is tried on."""
     return f"for-{method.lower()}"
 
 
@@ -42,33 +43,33 @@ def workload(name: str) -> Fields:
 
 
 def volume(name: str) -> Fields:
-    """A volume as one is made."""
+    """Returns the fields of a new volume."""
     return {"name": name, "type": "VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM", "size": "1Gi", "mountPath": "/data"}
 
 
 def service(name: str) -> Fields:
-    """A Service as one is made."""
+    """Returns the fields of a new Service."""
     return {"name": name, "selector": {"app": name}, "ports": [{"port": 80}]}
 
 
 def carried(name: str) -> Fields:
-    """An object as one is made."""
+    """Returns the fields of a new object."""
     document = json.dumps({"metadata": {"labels": {"app": name}}, "automountServiceAccountToken": False})
     return {**_ACCOUNT, "name": name, "document": document}
 
 
 def config_map(name: str) -> Fields:
-    """A config map as one is made."""
+    """Returns the fields of a new config map."""
     return {"name": name, "data": {"a.conf": "one"}}
 
 
 def secret(name: str) -> Fields:
-    """A secret as one is made."""
+    """Returns the fields of a new secret."""
     return {"name": name, "data": {"key": "dmFsdWU="}}
 
 
 def application(name: str, **data: str) -> Fields:
-    """An application as one is applied: a config map of its name."""
+    """Returns the fields of a new application that consists of one config map."""
     document = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -79,7 +80,7 @@ def application(name: str, **data: str) -> Fields:
 
 
 def role(name: str) -> Fields:
-    """A role as one is made."""
+    """Returns the fields of a new role."""
     return {"name": name, "displayName": "Some role", "permissions": ["container.get"]}
 
 
@@ -100,7 +101,7 @@ def _nothing(*methods: str) -> dict[str, Fields]:
 
 
 def _updating(method: str, noun: str, fields: Fields, path: str) -> dict[str, Fields]:
-    """An update of a thing in a namespace."""
+    """Returns an update of a resource in a namespace."""
     return {method: {"namespace": OWN, "name": target(method), noun: fields, "updateMask": path}}
 
 
@@ -112,9 +113,9 @@ _IDENTITY: dict[str, Fields] = {
     "CompleteDeviceLogin": {"loginToken": "none of ours"},
     "CompleteOidcLogin": {"loginToken": "none of ours", "state": "none", "code": "none"},
     "RefreshSession": {"refreshToken": "none of ours"},
-    # Refused, because it is no token.
+    # Refused, because it is not a token.
     "ExchangeToken": {"subjectToken": "none.of.ours"},
-    # The code is that of the moment, of a seed that the world has asked for.
+    # The environment fills in the current code of a seed that it has requested.
     "ConfirmTotp": {"code": ""},
     "DisableTotp": {"password": PASSWORD},
     "ResetSecondFactor": {"username": target("ResetSecondFactor")},
@@ -144,10 +145,10 @@ _IDENTITY: dict[str, Fields] = {
     "ExplainPermissions": {"questions": [{"permission": "container.get", "namespace": OWN}]},
     "ListPrincipals": {"permission": "container.get", "namespace": OWN},
     "SimulateGrant": {"username": target("GrantRole"), "role": "viewer", "namespace": OWN},
-    # The session is that of the world's second log-in, which fills its id in.
+    # The environment fills in the id of its second login's session.
     "RevokeSession": {"sessionId": ""},
     "CreateApiKey": {"name": target("CreateApiKey")},
-    # The keys are the administrator's own, which the world makes.
+    # The environment fills in the ids of keys that it makes for the administrator.
     "RotateApiKey": {"apiKeyId": ""},
     "RevokeApiKey": {"apiKeyId": ""},
     "CreateServiceAccount": {"namespace": OWN, "serviceAccount": {"name": target("CreateServiceAccount")}},
@@ -160,11 +161,12 @@ _NAMESPACES: dict[str, Fields] = {
     "CreateNamespace": {"namespace": {"name": target("CreateNamespace")}},
     "GetNamespace": {"name": OWN},
     "UpdateNamespace": {"name": OWN, "namespace": {"description": "changed"}, "updateMask": "description"},
-    # Refused without `cascade`, because the namespace is not empty.
+    # Without `cascade` the call would be refused, because the namespace is not empty.
     "DeleteNamespace": {"name": OWN, "cascade": True},
     "GetQuotaUsage": {"name": OWN},
     "GetCluster": {"name": "local"},
-    # Nobody listens there: tried out and refused, as far as a request gets without a cluster of its own.
+    # Nothing listens at this address, so the registration fails. The environment replaces it by its cluster's
+    # address.
     "RegisterCluster": {
         "cluster": {"name": target("RegisterCluster")},
         "credentials": {"address": {"apiServer": "http://127.0.0.1:1", "token": "some-token"}},
@@ -255,7 +257,7 @@ _SEVERAL: dict[str, Fields] = {
     "Search": {"namespace": OWN, "query": "web"},
 }
 _AUDIT: dict[str, Fields] = {
-    # Filled in by the world with an operation of its own.
+    # The environment fills in one of its operations.
     "GetOperation": {"operationId": ""},
     "ProveOperation": {"operationId": "00000000-0000-4000-8000-000000000000"},
     "ProveConsistency": {"firstSize": "1"},

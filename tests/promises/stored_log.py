@@ -1,4 +1,7 @@
-"""The hashes of the stored log computed once more, by docs/audit-format.md and RFC 6962 and nothing of the product."""
+"""Computes the hashes of the stored log again, without the product's code.
+
+It follows docs/audit-format.md and RFC 6962.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from uuid import UUID
 
 import asyncpg
 
-# Columns that the database gives a record its place by.
+# Columns that the database sets when it gives a record its place in the log.
 _PLACE = {"id", "sequence", "record_hash", "mark"}
-# Records and head of one moment, by one statement: servers write on.
+# Reads the records and the head of one moment in one statement, because servers continue to write.
 _ALL = (
     "SELECT l.*, h.audit_sequence AS head_sequence, h.record_mark AS head_mark "
     "FROM stream_head AS h LEFT JOIN operation_logs AS l ON true ORDER BY l.sequence"
@@ -22,7 +25,10 @@ _HEAD = {"head_sequence", "head_mark"}
 
 
 async def log_faults(sql: asyncpg.Connection) -> list[str]:
-    """Returns the faults of the log: every record without its place or its hash, and a differing head."""
+    """Returns the faults of the log.
+
+    These are each record with a wrong place or a wrong hash, and a differing head.
+    """
     await sql.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
     found = await sql.fetch(_ALL)
     head = (found[0]["head_sequence"], found[0]["head_mark"])
@@ -42,7 +48,10 @@ async def log_faults(sql: asyncpg.Connection) -> list[str]:
 
 
 async def tree_faults(sql: asyncpg.Connection) -> list[str]:
-    """Returns the faults of the newest sealed head: another root than that over the stored records' hashes."""
+    """Returns the faults of the newest sealed head.
+
+    Its root must equal the root over the stored records' hashes.
+    """
     head = await sql.fetchrow("SELECT size, root FROM audit_seals ORDER BY size DESC LIMIT 1")
     if head is None:
         return ["there is no sealed head"]
@@ -55,7 +64,7 @@ async def tree_faults(sql: asyncpg.Connection) -> list[str]:
 
 
 def _root(data: Sequence[bytes]) -> bytes:
-    """The root of the tree whose leaves have these data (RFC 6962, 2.1)."""
+    """Returns the root of the tree whose leaves have these data (RFC 6962, 2.1)."""
     if len(data) == 1:
         return hashlib.sha256(b"\x00" + data[0]).digest()
     half = 1 << ((len(data) - 1).bit_length() - 1)

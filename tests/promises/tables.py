@@ -1,4 +1,4 @@
-"""The content of the database, table by table, so that two moments can be compared."""
+"""The content of the database by table, to compare two moments."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import asyncpg
 from tests.conftest import number_changes
 from tests.waiting import poll_until
 
-# Whether the events of mounts and of containers' Services are written.
+# True once the events of mounts and of containers' Services are written.
 NOTHING_FOLLOWS = (
     "SELECT NOT EXISTS (SELECT FROM mount_changes) AND NOT EXISTS (SELECT FROM service_changes) "
     "AND NOT EXISTS (SELECT FROM claim_changes)"
 )
-# Where a record goes, and the head that numbers it.
+# The tables that a record is written to, and the head that numbers it.
 RECORDS = frozenset({"operation_logs", "pending_changes", "stream_head"})
-# These change independently of the calls: the last use of a session is recorded at most once a minute; each pass of
-# the sequencer moves the search for pending changes.
+# These columns change independently of the calls: the last use of a session is recorded at most once a minute,
+# and each pass of the sequencer moves the search for pending changes.
 _BESIDE = {
     "sessions": ("last_used_at",),
     "stream_head": ("pending_floor", "floor_candidate", "floor_transaction"),
 }
-# Written by the server's own periodic work, whatever is called.
+# Written by the server's own periodic work, independently of calls.
 _BACKGROUND = frozenset({"periodic_jobs", "audit_seals", "audit_tiles", "audit_tree"})
 _TABLES = """
 SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -31,10 +31,10 @@ WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND NOT c.relispartition 
 
 
 async def contents(sql: asyncpg.Connection, leaving_out: Collection[str] = ()) -> Mapping[str, str]:
-    """Table → digest of all its rows, of every table but those left out; sequences do not count.
+    """Returns the digest of all rows of each table, except those left out.
 
-    A server writes the events of mounted volumes, and the Services of containers, soon after the change of a container:
-    these are waited for.
+    Sequences do not count. A server writes the events of mounted volumes and of containers' Services soon after
+    the change of a container. This function waits for them.
     """
     await poll_until(lambda: sql.fetchval(NOTHING_FOLLOWS))
     await number_changes(sql)

@@ -1,4 +1,7 @@
-"""Promise 13: no caller takes the seats of the others by holding its own; and health is always answered."""
+"""Promise 13: no caller can occupy the seats of the others.
+
+Health checks are always served.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ from tests.promises.requests import OWN, request_for, workload
 from tests.promises.world import FOREIGN, World, quiet_world
 from tests.waiting import patient, poll_until, runs_out, within
 
-# Little of everything, so that a few calls are a flood.
+# Low limits, so that a few calls exceed them.
 NARROW: dict[str, Any] = {
     "max_concurrent_calls": 12,
     "max_calls_per_user": 3,
@@ -45,9 +48,9 @@ NARROW: dict[str, Any] = {
     "request_seconds": 600.0,
 }
 FLOOD, CONNECTIONS, HONEST = 40, 3, 12
-# The most calls that gRPC itself can count, before any handler.
+# The maximum of concurrent calls that gRPC itself can enforce, before any handler.
 _OF_GRPC = 60
-# Methods that the server serves and that are not ours.
+# Methods of infrastructure services.
 _OUTSIDE = (
     "/grpc.health.v1.Health/Check",
     "/grpc.health.v1.Health/List",
@@ -63,9 +66,10 @@ def admission_of(world: World) -> CallAdmission:
 
 
 async def faults_beside_a_flood(world: World, *refusing: str) -> list[str]:
-    """Returns the faults that honest callers met while one user and an anonymous caller held all that they could get.
+    """Returns the faults of other calls while two callers occupy all they can.
 
-    It lasts until each class of calls that is named has refused some, which takes as long as calls may wait.
+    The two are a user and an anonymous caller. The flood lasts until each class in `refusing` has refused a
+    call, which takes as long as calls may wait.
     """
     eve = await world.make_user("eve", {OWN: "operator"})
     watch, update = world.rule("WatchContainers"), world.rule("UpdateNamespace")
@@ -106,13 +110,13 @@ async def faults_beside_a_flood(world: World, *refusing: str) -> list[str]:
 
 
 def refused(name: str) -> float:
-    """How many calls of a class this process has refused."""
+    """Returns how many calls of a class this process has refused."""
     labels = {"class": name}
     return prometheus_client.REGISTRY.get_sample_value("pilothouse_admission_refused_total", labels) or 0.0
 
 
 async def faults_met(world: World) -> list[str]:
-    """Returns the faults that calls of an administrator, log-ins and health checks meet."""
+    """Returns the faults of an administrator's calls, logins and health checks."""
     found: list[str] = []
     for _ in range(HONEST):
         got = await world.call("GetNamespace", {"name": FOREIGN})
@@ -126,7 +130,7 @@ async def faults_met(world: World) -> list[str]:
     return found
 
 
-async def test_a_flood_takes_nobody_elses_seats(
+async def test_a_flood_takes_no_seats_of_other_callers(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with quiet_world(database, tmp_path, monkeypatch, **NARROW | {"wait_seconds": 3.0}) as world:
@@ -147,10 +151,10 @@ async def test_a_flood_takes_nobody_elses_seats(
 
 
 @pytest.mark.full
-async def test_one_number_for_all_calls_is_found_wanting(
+async def test_one_limit_for_all_calls_is_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: no admission, and gRPC's own limit, as it was."""
+    """The control: no admission, only gRPC's own limit, as in the past."""
     monkeypatch.setattr(FairQueue, "try_acquire", lambda *_: True)
     monkeypatch.setattr(FairQueue, "release", lambda *_: None)
     monkeypatch.setattr(PendingRequests, "receive", lambda _self, body, _key: body)
@@ -161,12 +165,12 @@ async def test_one_number_for_all_calls_is_found_wanting(
     assert "health: RESOURCE_EXHAUSTED" in found
 
 
-async def test_a_request_that_does_not_come_ends_its_call_whatever_the_method(
+async def test_a_missing_request_ends_its_call_for_every_method(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (
         quiet_world(database, tmp_path, monkeypatch, request_seconds=0.5) as world,
-        # Each has at most a hundred concurrent calls.
+        # A connection may have a hundred concurrent calls.
         connections(world.server.address, 3) as channels,
     ):
         rules = world.rules.values()
@@ -190,7 +194,7 @@ async def test_a_request_that_does_not_come_ends_its_call_whatever_the_method(
         assert kept == len(methods)
 
 
-async def test_a_stream_of_requests_has_its_time_for_the_first_alone(
+async def test_the_request_timeout_of_a_stream_covers_only_its_first_request(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with quiet_world(database, tmp_path, monkeypatch, request_seconds=0.5) as world:
@@ -206,7 +210,7 @@ async def test_a_stream_of_requests_has_its_time_for_the_first_alone(
 
 
 @pytest.mark.full
-async def test_a_request_that_is_waited_for_without_end_is_found(
+async def test_an_endless_wait_for_a_request_is_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (
@@ -219,8 +223,9 @@ async def test_a_request_that_is_waited_for_without_end_is_found(
 
 
 async def wide_pages_beside_one_that_hangs(world: World) -> list[str]:
-    """Returns the faults that a user's other calls meet, and another user's wide page, while a wide page of the user
-    hangs.
+    """Returns the results of other calls while a wide page of a user hangs.
+
+    The calls are a wide page and a narrow page of the user, and a wide page of another user.
     """
     eve = await world.make_user("eve", {OWN: "operator"})
     admission = admission_of(world)
@@ -245,7 +250,7 @@ async def wide_pages_beside_one_that_hangs(world: World) -> list[str]:
     return [each.reason or each.code for each in calls]
 
 
-async def test_a_wide_page_that_hangs_holds_up_the_wide_pages_of_its_user_alone(
+async def test_a_wide_page_that_hangs_delays_only_wide_pages_of_its_user(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with quiet_world(database, tmp_path, monkeypatch, wait_seconds=1.0) as world:
@@ -253,7 +258,7 @@ async def test_a_wide_page_that_hangs_holds_up_the_wide_pages_of_its_user_alone(
 
 
 @pytest.mark.full
-async def test_wide_pages_side_by_side_are_found(
+async def test_concurrent_wide_pages_of_a_user_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "is_wide", lambda _page_size: False)
@@ -262,8 +267,9 @@ async def test_wide_pages_side_by_side_are_found(
 
 
 async def large_requests_beside_one_that_hangs(world: World) -> list[str]:
-    """Returns the faults that a user's other calls meet, and another user's large request, while a large request of
-    the user hangs.
+    """Returns the results of other calls while a large request of a user hangs.
+
+    The calls are a large and a small request of the user, and a large request of another user.
     """
     eve = await world.make_user("eve", {OWN: "operator"})
     admission = admission_of(world)
@@ -273,7 +279,7 @@ async def large_requests_beside_one_that_hangs(world: World) -> list[str]:
 
     large = {**workload("large"), "args": ["x" * 4000] * 20}
     async with world.sql() as sql, sql.transaction():
-        # The request waits for the end of this transaction, which has its name.
+        # The request waits for the end of this transaction, because both insert the same name.
         await sql.execute(
             "INSERT INTO config_maps (name, namespace_id, kubernetes_name) "
             "SELECT 'large', id, 'large' FROM namespaces WHERE name = $1",
@@ -296,7 +302,7 @@ async def large_requests_beside_one_that_hangs(world: World) -> list[str]:
     return [each.reason or each.code for each in calls]
 
 
-async def test_a_large_request_that_hangs_holds_up_the_large_requests_of_its_user_alone(
+async def test_a_large_request_that_hangs_delays_only_large_requests_of_its_user(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with quiet_world(database, tmp_path, monkeypatch, wait_seconds=1.0) as world:
@@ -304,7 +310,7 @@ async def test_a_large_request_that_hangs_holds_up_the_large_requests_of_its_use
 
 
 @pytest.mark.full
-async def test_large_requests_side_by_side_are_found(
+async def test_concurrent_large_requests_of_a_user_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "is_large", lambda _request_bytes: False)
@@ -313,11 +319,11 @@ async def test_large_requests_side_by_side_are_found(
 
 
 @pytest.mark.full
-async def test_calls_that_keep_their_seats_at_a_cluster_are_found(
+async def test_calls_that_keep_seats_while_waiting_for_a_cluster_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def stays(reservation: Reservation, _cluster: str) -> None:
-        # The next one of its user is tried out: it does not stay for its turn.
+        # The user's next dry run starts: it does not wait for its turn.
         reservation._end_dry_run_turn()
 
     monkeypatch.setattr(Reservation, "acquire_cluster", stays)
@@ -357,7 +363,8 @@ async def test_calls_that_wait_for_a_cluster_have_seats_of_their_own(
             return queue.in_use, queue.waiting, admission.calls.in_use
 
         try:
-            # Three at a time get so far, as a user has three seats of calls, which they give back.
+            # At most three calls at a time get to this point, because a user has three seats for calls. Calls
+            # that wait for a cluster release them.
             await poll_until(seats, lambda found: found == (2, 3, 0), what="calls that wait for the cluster")
             mine = await world.call("GetNamespace", {"name": OWN}, eve)
             others = await world.call("CreateContainer", {**create, "validateOnly": False})
@@ -374,7 +381,10 @@ async def test_calls_that_wait_for_a_cluster_have_seats_of_their_own(
 
 
 async def closed(address: str, words: bytes, limit: float) -> bool:
-    """Whether the server closes a connection that says this and no more, before the limit."""
+    """Returns whether the server closes a silent connection before the limit.
+
+    The connection sends `words` and nothing more.
+    """
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
@@ -403,23 +413,23 @@ SILENT = {
 
 
 async def left_open(world: World, limit: float) -> set[str]:
-    """The silent connections that the server does not close before the limit."""
+    """Returns the silent connections that the server does not close in time."""
     ends = await asyncio.gather(*(closed(world.server.address, words, limit) for words in SILENT.values()))
     return {name for name, end in zip(SILENT, ends, strict=True) if not end}
 
 
-async def test_silent_connections_end(
+async def test_silent_connections_are_closed(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     brief = {"handshake_seconds": 1.0, "max_connection_idle_seconds": 1.0}
     async with quiet_world(database, tmp_path, monkeypatch, **brief) as world:
         assert await left_open(world, patient(5.0)) == set()
-        # A caller whose connection was closed in between notices nothing.
+        # A caller whose connection was closed between two calls is not affected.
         assert (await world.call("WhoAmI", {})).code == "OK"
 
 
 @pytest.mark.full
-async def test_silent_connections_that_stay_are_found(
+async def test_silent_connections_that_stay_open_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = {"handshake_seconds": 120.0, "max_connection_idle_seconds": 120.0}
@@ -431,7 +441,10 @@ Calls = Callable[[], list[tuple[str, str]]]
 
 
 def _from_threads(address: str, token: str, count: int) -> Calls:
-    """Sends so many calls from threads; the returned function waits for their ends."""
+    """Sends `count` calls from threads.
+
+    Returns a function that waits for their ends.
+    """
     pool = ThreadPoolExecutor(count)
 
     def call() -> tuple[str, str]:
@@ -453,16 +466,19 @@ def _from_threads(address: str, token: str, count: int) -> Calls:
 
 
 async def ends_in_a_drain(world: World) -> Counter[str]:
-    """How calls end that have reached gRPC and no handler when the drain begins."""
+    """Returns how calls end that gRPC has accepted before a drain begins.
+
+    No handler has received them yet.
+    """
     token = dict(world.admin.metadata)["authorization"].removeprefix("Bearer ")
     ended = _from_threads(world.server.address, token, 12)
-    # The event loop is busy, so that gRPC has them all, and none is taken.
+    # Blocks the event loop, so that gRPC accepts all calls and no handler receives one.
     threading.Event().wait(runs_out(1.0))
     await world.server.application.stop()
     return Counter(code for code, _ in await asyncio.to_thread(ended))
 
 
-async def test_what_has_arrived_is_answered_by_a_drain(
+async def test_a_drain_serves_or_refuses_calls_that_have_arrived(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with quiet_world(database, tmp_path, monkeypatch) as world:
@@ -471,7 +487,7 @@ async def test_what_has_arrived_is_answered_by_a_drain(
 
 
 @pytest.mark.full
-async def test_a_drain_that_answers_nothing_is_found(
+async def test_a_drain_that_cancels_arrived_calls_is_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def at_once(_self: CallAdmission, _seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""A mutation's answer is the stored state: the answer of a create and a later get are the same message."""
+"""The response of a create equals the message that a later get returns."""
 
 from __future__ import annotations
 
@@ -55,14 +55,16 @@ SMALL = {"name": "small", "image": "nginx:1.27"}
 
 
 @pytest.mark.parametrize("wanted", [WIDE, SMALL], ids=["wide", "small"])
-async def test_a_created_container_is_answered_as_it_is_stored(world: World, wanted: dict[str, Any]) -> None:
+async def test_the_response_of_a_create_equals_the_stored_container(
+    world: World, wanted: dict[str, Any]
+) -> None:
     await world.must("CreateConfigMap", {"namespace": OWN, "configMap": config_map("settings")})
     await world.must("CreateSecret", {"namespace": OWN, "secret": secret("keys")})
     await world.must("CreateVolume", {"namespace": OWN, "volume": volume("data")})
     created = (await world.must("CreateContainer", {"namespace": OWN, "container": wanted})).container
     read = (await world.must("GetContainer", {"namespace": OWN, "name": wanted["name"]})).container
     assert created.uid
-    # It grows between the two looks, if at all.
+    # The uptime may grow between the two calls.
     created.ClearField("uptime")
     read.ClearField("uptime")
     assert created == read

@@ -1,5 +1,7 @@
-"""Bad input, end to end: each is refused by its code, its reason and a message that names the field, and leaves nothing
-behind but its record.
+"""Bad input, end to end.
+
+Each bad request is refused with its code, its reason and a message that names the field. It leaves nothing but
+its record.
 """
 
 from __future__ import annotations
@@ -26,8 +28,10 @@ _WEB = {**workload("web"), "ports": [{"containerPort": 80, "serviceName": "taken
 
 @dataclass(frozen=True)
 class Case:
-    """A call that must be refused. `field`: the one that the message begins with and BadRequest names; `words`:
-    further parts of the message. `beside`: tables that keep count of refusals.
+    """A call that must be refused.
+
+    `field` is the field that the message begins with and BadRequest names. `words` is a further part of the
+    message. `beside` are the tables that count refusals.
     """
 
     what: str
@@ -62,7 +66,7 @@ _CASES = (
         code="UNAUTHENTICATED",
         reason="INVALID_CREDENTIALS",
         words="password",
-        # The lock-out counts.
+        # The lockout counts failed logins.
         beside=frozenset({"login_throttles", "login_origins"}),
     ),
     Case(
@@ -243,7 +247,7 @@ _CASES = (
 async def tried(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[World]:
-    """A world that all these calls leave as it is, and so can share."""
+    """Yields one environment for all tests, because these calls do not change it."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         async with (
             new_database(postgres, template_database.name) as database,
@@ -257,7 +261,7 @@ async def tried(
 
 
 async def _refused(world: World, case: Case, caller: Caller | None = None) -> list[str]:
-    """Returns the faults of a refusal."""
+    """Makes a call that must be refused; returns the deviations from the case."""
     async with world.sql() as sql:
         leaving_out = RECORDS | case.beside
         before = await contents(sql, leaving_out)
@@ -289,7 +293,7 @@ async def test_bad_input_is_refused_and_leaves_nothing(tried: World, case: Case)
 
 
 @pytest.mark.parametrize("mask", [None, ""], ids=["left out", "empty"])
-async def test_an_update_that_names_no_field_is_refused_whatever_the_noun(
+async def test_an_update_that_names_no_field_is_refused_for_every_noun(
     tried: World, mask: str | None
 ) -> None:
     updates = [rule.name for rule in tried.rules.values() if "updateMask" in REQUESTS[rule.name]]
@@ -324,8 +328,8 @@ async def test_an_expired_token_is_refused_and_leaves_nothing(tried: World) -> N
     assert await _refused(tried, case, caller) == []
 
 
-async def test_what_is_left_behind_is_found(tried: World) -> None:
-    """The control: a call that succeeds is none of these refusals."""
+async def test_a_call_that_leaves_changes_is_found(tried: World) -> None:
+    """The control: a call that succeeds is not one of these refusals."""
     good = Case("nothing bad", "CreateContainer", _creating(OWN, name="good"))
     faults = await _refused(tried, good)
     assert {"code OK", "containers has changed", "reconcile_work has changed"} <= set(faults)

@@ -1,4 +1,7 @@
-"""Bodies that are not taken: too long, or packed to become too long. Each such call has its record."""
+"""Requests that are not accepted: too long, or too long once decompressed.
+
+Each such call has its record.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ MOST = 64 * 1024
 async def tight(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[World]:
-    """A world whose requests may have 64 KiB, for all tests of this file."""
+    """Yields an environment that limits requests to 64 KiB, for this file."""
     folder = tmp_path_factory.mktemp("tight")
     with pytest.MonkeyPatch.context() as patching:
         async with (
@@ -51,13 +54,13 @@ async def tight(
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def since(tight: World) -> int:
-    """The last record before this test."""
+    """Returns the sequence number of the last record before this test."""
     async with tight.sql() as sql:
         return int(await sql.fetchval("SELECT audit_sequence FROM stream_head"))
 
 
 def too_long(size: int) -> bytes:
-    """A body of so many bytes, which every message has as an unknown field."""
+    """Returns a body of `size` bytes, which every message parses as an unknown field."""
     return (
         b"\xfa\xff\xff\xff\x0f"
         + _varint(size - 5 - len(_varint(size)))
@@ -74,7 +77,10 @@ def _varint(number: int) -> bytes:
 
 
 async def unrecorded_bodies(world: World, rules: Iterable[Rule]) -> list[str]:
-    """Sends methods a body somewhat too long; answers those that were not refused and recorded as they should."""
+    """Sends methods a body slightly too long; returns the faults.
+
+    Each call must be refused and recorded.
+    """
     found = []
     body = too_long(MOST + 1)
     outcomes = [
@@ -111,7 +117,10 @@ async def test_a_body_above_the_limit_is_refused_and_recorded_for_every_method(t
 async def test_a_body_that_is_taken_or_refused_without_a_record_is_found(
     tight: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: an oversized body is accepted, or leaves no record, as when gRPC refused it."""
+    """The control: an oversized body is accepted, or leaves no record.
+
+    It left no record when gRPC refused it.
+    """
 
     async def forget(_self: AuditLayer, _call: Call, _error: BaseException) -> None:
         return
@@ -126,7 +135,10 @@ async def test_a_body_that_is_taken_or_refused_without_a_record_is_found(
 async def test_what_no_field_may_hold_is_refused_by_its_bytes(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before a message is made of it."""
+    """Sends names longer than any field may be.
+
+    The requests are refused before they are parsed.
+    """
     made: list[str] = []
     parsed = receiving.parsed
 
@@ -145,7 +157,8 @@ async def test_what_no_field_may_hold_is_refused_by_its_bytes(
         assert (outcome.code, outcome.reason) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE"), method
         assert f"may have {LEAST_BYTES}" in outcome.message
     assert made == []
-    # A little shorter, and the field is named; and what may be longer is not held to it.
+    # If the name is a little shorter, the field is named. Methods whose fields may be longer do not have this
+    # limit.
     for method, request in (
         ("GetContainer", {"namespace": "own", "name": name[:-100]}),
         ("CreateContainer", {"namespace": "own", "container": {"name": name, "image": "nginx:1.27"}}),
@@ -155,8 +168,11 @@ async def test_what_no_field_may_hold_is_refused_by_its_bytes(
     assert made == ["GetContainer", "CreateContainer"]
 
 
-async def test_a_name_as_long_as_a_request_is_refused_before_it_is_read_again(world: World) -> None:
-    """The record does not hold the request: it is refused as one that cannot be read."""
+async def test_a_very_long_name_is_refused_and_its_request_is_not_recorded(world: World) -> None:
+    """Sends names as long as a request, in several fields.
+
+    The record does not contain the request, because the request is refused as one that cannot be read.
+    """
     name = "\N{GRINNING FACE}" * 100_000
     for method, field, fields in (
         ("CreateContainer", "namespace", {"namespace": name}),
@@ -178,7 +194,10 @@ async def test_a_name_as_long_as_a_request_is_refused_before_it_is_read_again(wo
 
 
 async def the_record_of(world: World, rule: Rule, since: int) -> asyncpg.Record:
-    """The record of the one call of a method after the record `since`, once there is one of its end."""
+    """Returns the record of the end of a method's one call, once it exists.
+
+    The record is after the record `since`.
+    """
 
     async def records() -> list[asyncpg.Record]:
         async with world.sql() as sql:
@@ -195,11 +214,10 @@ async def the_record_of(world: World, rule: Rule, since: int) -> asyncpg.Record:
     return record
 
 
-async def test_what_grpc_refuses_is_recorded_by_the_code_that_the_caller_gets(
-    tight: World, since: int
-) -> None:
-    """A call of each kind: of a user and an anonymous caller, with one request or many, and with one answer or
-    many.
+async def test_calls_that_grpc_refuses_are_recorded_with_the_callers_code(tight: World, since: int) -> None:
+    """Tries calls of each kind.
+
+    They are of a user or an anonymous caller, with one or many requests and responses.
     """
     body = too_long(MOST + receiving.TRANSPORT_MARGIN_BYTES + 1)
     for name in (
@@ -218,8 +236,11 @@ async def test_what_grpc_refuses_is_recorded_by_the_code_that_the_caller_gets(
         assert record["username"] == (None if rule.public else "admin")
 
 
-async def test_a_later_request_that_grpc_refuses_is_recorded_so(tight: World, since: int) -> None:
-    """It is not taken for the end of the client's stream."""
+async def test_a_later_request_that_grpc_refuses_is_recorded(tight: World, since: int) -> None:
+    """Sends an oversized request after a valid one.
+
+    The oversized request is not mistaken for the end of the client's stream.
+    """
     rule = tight.rule("RecordUsage")
 
     call = getattr(tight.admin.channel, rule.shape)(rule.method)(metadata=tight.admin.metadata)
@@ -244,11 +265,11 @@ async def test_a_later_request_that_grpc_refuses_is_recorded_so(tight: World, si
     ],
     ids=["late", "cancelled", "none", "torn"],
 )
-async def test_a_request_that_does_not_come_whole_is_recorded_by_how_its_call_ends(
+async def test_an_incomplete_request_is_recorded_with_the_code_of_its_call(
     tight: World, since: int, sent: bytes, code: str
 ) -> None:
     rule = tight.rule("GetContainer")
-    # Of a session that no other test has used.
+    # The token belongs to a session that no other test has used.
     token = token_of(await tight.log_in("admin"))
     connection = wire.Connection(tight.server.address)
     await connection.open()
@@ -271,7 +292,7 @@ async def test_a_request_that_does_not_come_whole_is_recorded_by_how_its_call_en
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
-async def test_a_packed_request_is_measured_as_it_is_unpacked(
+async def test_a_compressed_request_is_limited_by_its_decompressed_size(
     tight: World, compression: grpc.Compression
 ) -> None:
     get = tight.rule("GetRole")
@@ -281,14 +302,15 @@ async def test_a_packed_request_is_measured_as_it_is_unpacked(
         assert (await caller.invoke(get, request_for(get, {"name": "viewer"}))).code == "OK"
         outcome = await caller.invoke(get, too_long(MOST + 1))
         assert (outcome.code, outcome.reason) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE")
-        # One that becomes longer than gRPC's own limit is unpacked no further, and refused by our words.
+        # A request that would become longer than gRPC's own limit is decompressed no further. The server
+        # refuses it, and not gRPC.
         outcome = await caller.invoke(get, too_long(receiving.TRANSPORT_MARGIN_BYTES + 2 * MOST))
         assert (outcome.code, outcome.reason) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE")
         assert f"has {MOST + 1} bytes" in outcome.message
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
-async def test_services_that_are_not_ours_read_packed_requests(
+async def test_infrastructure_services_read_compressed_requests(
     tight: World, compression: grpc.Compression
 ) -> None:
     async with grpc.aio.insecure_channel(tight.server.address, compression=compression) as channel:
@@ -299,7 +321,7 @@ async def test_services_that_are_not_ours_read_packed_requests(
         watch = health.Watch(health_pb2.HealthCheckRequest(service="x" * 2_000))
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
         watch.cancel()
-        # It is typed as of channels that block.
+        # The stub's type expects a blocking channel.
         plain: Any = channel
         reflection: Any = reflection_pb2_grpc.ServerReflectionStub(plain)
         stream = reflection.ServerReflectionInfo()
@@ -312,7 +334,9 @@ async def test_services_that_are_not_ours_read_packed_requests(
 @pytest.mark.parametrize(
     "torn", [b"\xff" * 9, gzip.compress(b"\x0a" + b"\xff" * 200_000)], ids=["torn", "packed"]
 )
-async def test_what_such_services_cannot_read_is_refused_in_our_words(tight: World, torn: bytes) -> None:
+async def test_infrastructure_services_refuse_invalid_requests_with_our_message(
+    tight: World, torn: bytes
+) -> None:
     good = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
     async with grpc.aio.insecure_channel(tight.server.address) as channel:
         check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")

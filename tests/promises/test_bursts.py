@@ -1,4 +1,4 @@
-"""Promise 13: a caller with hundreds of calls in one moment does not hold up everybody else."""
+"""Promise 13: hundreds of concurrent calls of one caller do not delay others."""
 
 from __future__ import annotations
 
@@ -19,22 +19,26 @@ from tests.waiting import poll_until, within
 
 _CONNECTIONS, _CALLS_OF_EACH = 5, 100
 _CALLS = _CONNECTIONS * _CALLS_OF_EACH
-# The first calls of a caller pass, and some of a burst that does not end: the more, the longer a slow machine takes.
+# The first calls of a caller pass, and so do some calls of a burst that lasts. A slower machine lets more pass.
 _HELD_AT_LEAST = _CALLS // 2
 
 
 async def _held_behind_others(world: World, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Returns how many calls of a fully taken-in burst are held while another caller's call is answered."""
+    """Returns how many calls of a burst are held while another caller is served.
+
+    The burst has been accepted completely by then.
+    """
     eve = await world.make_user("eve", {OWN: "viewer"})
     bob = await world.make_user("bob", {OWN: "viewer"})
     for user in (eve, bob):
-        # A caller with an unknown token is held by the address, which they share.
+        # A caller whose token the server has not seen is held by its address, which both users share.
         await world.must("GetNamespace", {"name": OWN}, user)
     rule = world.rule("GetNamespace")
     head = header_block(rule.method, dict(eve.metadata)["authorization"].removeprefix("Bearer "))
     body = wire.message(request_for(rule, {"name": OWN}).SerializeToString())
     held = admission_of(world).arrivals
-    # How long it takes to take them in decides nothing: they are forgotten once more, and no more.
+    # The duration of accepting the burst does not matter: the gate forgets passed calls once more, and then not
+    # again.
     monkeypatch.setattr(arrivals, "_FORGOTTEN_SECONDS", 3600.0)
     with ExitStack() as stack:
         streams: list[tuple[Connection, int]] = []
@@ -66,12 +70,15 @@ async def _held_behind_others(world: World, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(autouse=True)
 def never_calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if gRPC always had another one: how long it takes to hand them over decides nothing."""
+    """Simulates that gRPC always has another call.
+
+    The duration of handing calls over therefore does not matter.
+    """
     for name in ("_CALM_SECONDS", "_CALM_AFTER_MANY_SECONDS"):
         monkeypatch.setattr(arrivals, name, 3600.0)
 
 
-async def test_a_call_passes_a_burst_that_came_before(
+async def test_a_call_overtakes_an_earlier_burst(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with quiet_world(database, tmp_path, monkeypatch) as world:
@@ -79,7 +86,7 @@ async def test_a_call_passes_a_burst_that_came_before(
 
 
 @pytest.mark.full
-async def test_a_burst_that_is_served_as_it_comes_is_found(
+async def test_a_burst_that_is_served_in_order_of_arrival_is_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Arrivals, "passes", lambda *_: True)

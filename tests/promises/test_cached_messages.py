@@ -1,4 +1,7 @@
-"""The stored message of a row, which answers reads, equals the row, whichever server wrote it."""
+"""The stored message of a row equals the row, whichever server wrote it.
+
+Responses are made from the stored messages.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from tests.promises.world import World
 from tests.waiting import poll_until
 
 
-async def test_after_every_request_what_is_kept_is_the_row(full_world: World) -> None:
+async def test_stored_messages_equal_their_rows_after_every_request(full_world: World) -> None:
     world = full_world
     application = world.server.application
     tried = set()
@@ -40,8 +43,9 @@ async def test_after_every_request_what_is_kept_is_the_row(full_world: World) ->
 
 
 async def _written_through_the_cluster(server: Server) -> None:
-    """Makes a container that a cluster then changes in many ways: it runs, fails, is scaled, attached, away and
-    back.
+    """Makes containers that a cluster then changes in many ways.
+
+    One runs, gets a volume, and is stopped; the other fails.
     """
     admin, cluster = server.admin, server.cluster
     assert cluster is not None
@@ -71,7 +75,7 @@ async def _written_through_the_cluster(server: Server) -> None:
     await admin.storage.detach_volume(namespace="shop", name="data", container="web")
 
 
-async def test_what_a_cluster_changes_is_kept_too(database: Database, tmp_path: Path) -> None:
+async def test_messages_are_stored_for_changes_by_a_cluster(database: Database, tmp_path: Path) -> None:
     async with running_server(database, tmp_path) as server:
         await _written_through_the_cluster(server)
         application = server.application
@@ -101,8 +105,11 @@ async def test_a_message_of_a_row_that_changed_since_is_not_shown(full_world: Wo
 
 
 @pytest.mark.full
-async def test_bytes_that_are_not_the_row_are_found(full_world: World) -> None:
-    """Without the trigger that counts the writes of a row they would be shown."""
+async def test_a_stored_message_that_differs_from_its_row_is_found(full_world: World) -> None:
+    """Updates a row without the trigger that counts its writes.
+
+    An outdated message would then be shown.
+    """
     async with full_world.sql() as sql:
         await sql.execute("ALTER TABLE containers DISABLE TRIGGER raise_row_version")
         await sql.execute("UPDATE containers SET status = 'failed' WHERE name = 'web'")
@@ -111,7 +118,7 @@ async def test_bytes_that_are_not_the_row_are_found(full_world: World) -> None:
 
 
 @pytest.mark.full
-async def test_a_resource_that_is_rendered_otherwise_than_it_is_written_is_found(full_world: World) -> None:
+async def test_a_renderer_that_differs_between_write_and_read_is_found(full_world: World) -> None:
     application = full_world.server.application
     renderers = application.store.renderers
     right = renderers["container"]
@@ -126,7 +133,7 @@ async def test_a_resource_that_is_rendered_otherwise_than_it_is_written_is_found
     assert len((await look(application)).wrong) == 1
 
 
-async def test_what_cannot_be_shown_is_rendered_anew_without_an_event(full_world: World) -> None:
+async def test_outdated_messages_are_rendered_again_without_an_event(full_world: World) -> None:
     application = full_world.server.application
     async with full_world.sql() as sql:
         await sql.execute("UPDATE containers SET status = 'failed' WHERE name = 'web'")
@@ -146,7 +153,7 @@ async def test_what_cannot_be_shown_is_rendered_anew_without_an_event(full_world
     assert await backfill_messages(application.store, application.watched) == 0
 
 
-async def test_many_are_rendered_anew_a_batch_at_a_time(
+async def test_many_messages_are_rendered_again_in_batches(
     full_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     application = full_world.server.application
@@ -158,8 +165,11 @@ async def test_many_are_rendered_anew_a_batch_at_a_time(
     assert (await look(application)).missing == []
 
 
-async def test_a_newer_release_keeps_what_it_rendered(full_world: World) -> None:
-    """Side by side with one that renders less, which renders the row for its own callers."""
+async def test_the_messages_of_a_newer_release_are_kept(full_world: World) -> None:
+    """Stores messages as a newer release would.
+
+    An older server that runs at the same time renders the row itself for its own callers.
+    """
     application = full_world.server.application
     async with full_world.sql() as sql:
         await sql.execute("UPDATE rendered_messages SET format = format + 1, message = 'newer'")
@@ -169,7 +179,7 @@ async def test_a_newer_release_keeps_what_it_rendered(full_world: World) -> None
     assert (await look(application)).shown == 0
 
 
-async def test_messages_go_with_their_rows(full_world: World) -> None:
+async def test_messages_are_deleted_with_their_rows(full_world: World) -> None:
     async with full_world.sql() as sql:
         count = "SELECT count(*) FROM rendered_messages WHERE resource_type = $1"
         for name in ("container", "volume", "config_map", "secret"):
@@ -188,8 +198,9 @@ UPDATE containers SET status = 'running', started_at = now() - interval '1 hour'
 
 
 async def _answers(world: World, callers: Sequence[Caller]) -> list[Any]:
-    """Returns the answers of each caller for each kind of resource; the time since a start changes between two
-    calls.
+    """Returns the responses to each caller for each kind of resource.
+
+    The uptime is removed, because it changes between two calls.
     """
     answers = []
     for caller in callers:
@@ -205,8 +216,11 @@ async def _answers(world: World, callers: Sequence[Caller]) -> list[Any]:
 _NAMES = {method: {"name": "web"} for method in ("GetVolume", "GetConfigMap", "GetSecret")}
 
 
-async def test_an_answer_from_ready_bytes_is_the_one_that_is_rendered(full_world: World) -> None:
-    """Also for a caller who no longer sees the name of the creator."""
+async def test_a_response_from_a_stored_message_equals_the_rendered_one(full_world: World) -> None:
+    """Compares the responses for several callers.
+
+    One of them may no longer see the name of the creator.
+    """
     application = full_world.server.application
     maker = await full_world.make_user("maker", {OWN: "admin"})
     for method, field, make in (
@@ -248,7 +262,7 @@ _WATCHES = ("WatchContainers", "WatchVolumes", "WatchConfigs", "WatchNamespaces"
 
 
 def _items(answer: Any) -> Sequence[Any]:
-    """The resources that a page, or one answer of a watch, holds."""
+    """Returns the resources in a page or in one message of a watch."""
     found: list[Any] = []
     for field, value in answer.ListFields():
         if field.message_type is not None:
@@ -257,7 +271,7 @@ def _items(answer: Any) -> Sequence[Any]:
 
 
 async def _lists(world: World, caller: Caller) -> list[Any]:
-    """Every page of every list, and the first state of every watch."""
+    """Returns every page of every list, and the first state of every watch."""
     answers = []
     for method in _LISTS:
         token = ""
@@ -283,11 +297,11 @@ async def _lists(world: World, caller: Caller) -> list[Any]:
     return answers
 
 
-async def test_lists_and_first_states_from_ready_bytes_are_what_is_rendered(full_world: World) -> None:
+async def test_lists_and_first_states_from_stored_messages_equal_rendered_ones(full_world: World) -> None:
     application = full_world.server.application
     async with full_world.sql() as sql:
         await sql.execute(_RUNNING)
-        # Some are ready, some are not.
+        # Some messages are stored, some are not.
         mixed = await _lists(full_world, full_world.admin)
         await backfill_messages(application.store, application.watched)
         ready = await _lists(full_world, full_world.admin)
@@ -298,7 +312,7 @@ async def test_lists_and_first_states_from_ready_bytes_are_what_is_rendered(full
     assert ready == rendered
 
 
-async def test_answers_are_made_of_what_is_kept(full_world: World) -> None:
+async def test_responses_are_made_from_stored_messages(full_world: World) -> None:
     async with full_world.sql() as sql:
         for name in full_world.server.application.watched:
             await sql.execute(
@@ -315,7 +329,7 @@ async def test_answers_are_made_of_what_is_kept(full_world: World) -> None:
         assert names == ["kept"] * len(names) != []
 
 
-async def test_what_another_server_writes_is_seen_at_once(full_world: World) -> None:
+async def test_changes_by_another_server_are_seen_immediately(full_world: World) -> None:
     async with full_world.sql() as sql:
         for status in ("failed", "running", "stopped"):
             await sql.execute("UPDATE containers SET status = $1 WHERE name = 'web'", status)

@@ -1,4 +1,7 @@
-"""Clients that go away, or take nothing, at any moment of a call: it ends, and is no failure of the server's."""
+"""Clients that disconnect or stop reading at any moment of a call.
+
+The call ends, and it does not count as a failure of the server.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ async def connected(world: World, window: int | None = None) -> AsyncIterator[Co
 
 
 def begun(world: World, connection: Connection, method: str, token: str) -> int:
-    """Begins a call, with its request."""
+    """Begins a call and sends its request; returns the number of its stream."""
     rule = world.rule(method)
     body = wire.message(request_for(rule, {"namespace": OWN}).SerializeToString())
     stream = connection.stream()
@@ -46,13 +49,14 @@ def begun(world: World, connection: Connection, method: str, token: str) -> int:
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Returns the complaints of libraries."""
+    """Returns the warnings and errors in the log."""
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def stalled(world: World, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Runs a watch whose first answer is not taken in time; returns whether it has ended once its reader takes the
-    rest.
+    """Runs a watch whose first message is not read in time.
+
+    Returns whether the watch has ended once its client reads the rest.
     """
     monkeypatch.setattr(pipeline, "WRITE_TIMEOUT_SECONDS", 0.2)
     async with connected(world, window=0) as connection:
@@ -73,7 +77,7 @@ async def stalled(world: World, monkeypatch: pytest.MonkeyPatch) -> bool:
     return True
 
 
-async def test_a_stream_whose_first_answer_is_not_taken_ends(
+async def test_a_stream_whose_first_message_is_not_read_ends(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert await stalled(world, monkeypatch)
@@ -84,7 +88,10 @@ async def test_a_stream_whose_first_answer_is_not_taken_ends(
 async def test_a_stream_whose_headers_are_sent_twice_is_found(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: headers go with the first answer, as gRPC does by itself, and such a call is never ended."""
+    """The control: headers are sent with the first message, as gRPC does by default.
+
+    Such a call never ends.
+    """
 
     async def write(self: ResponseStream, answer: bytes) -> None:
         await self._context.write(answer)
@@ -107,7 +114,7 @@ async def test_a_call_that_is_reset_leaves_no_failure(
                     await asyncio.sleep(0)
                 for stream in streams:
                     connection.write(frame(wire.RST_STREAM, 0, stream, wire.CANCEL))
-            # One that is not reset is answered.
+            # A call that is not reset is served.
             last = begun(world, connection, "ListContainers", token_of(world.admin))
             await connection.all_ended([last])
         assert said(caplog) == [], method

@@ -1,8 +1,9 @@
-"""Promise 7, of connections: after any failure, a connection's credentials turn up nowhere.
+"""Promise 7 for connections: no failure reveals a connection's credentials.
 
-A cluster is reached with a token, through a proxy with a password; both are canaries. Then the connection fails in
-every possible way, and all text about it for tenants, administrators, records, events and the log is searched. The
-control hands on the words of the HTTP library, as was done once: the same search must find the password.
+A cluster is reached with a token, through a proxy with a password; both are canaries. Then the connection fails
+in every possible way, and all text about the failure is searched: responses to tenants and administrators,
+records, events and the log. The control passes on the messages of the HTTP library, as the product did in the
+past. The same search must find the password then.
 """
 
 from __future__ import annotations
@@ -42,14 +43,15 @@ QUICK = ReconcilerSettings(
     worker=WorkerSettings(poll_seconds=0.05),
     health=HealthSettings(probe_seconds=0.1, answer_seconds=0.7),
     clusters_period_seconds=0.1,
-    # A server that does not reach the cluster tries again immediately: no other server is there to do so.
+    # A server that does not reach the cluster tries again immediately, because there is no other server to do
+    # so.
     free_seconds=0.2,
 )
 ONCE = RetryPolicy(attempts=1)
 
 
 class Told:
-    """All that anybody was told."""
+    """All text that the server has sent or written."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -64,7 +66,7 @@ class Told:
         self.texts[f"{len(self.texts)} {where}"] = what.encode()
 
     async def gather(self) -> dict[str, bytes]:
-        """Returns all answers and all written bytes, by their places."""
+        """Returns all responses and all written bytes, by their places."""
         found = dict(self.texts)
         async with connected(self.server.database.admin_dsn) as admin:
             tables = await admin.fetch("SELECT tablename AS name FROM pg_tables WHERE schemaname = 'public'")
@@ -88,7 +90,7 @@ def _line(entry: dict[str, Any]) -> str:
 async def _behind_a_proxy(
     database: Database, directory: Path
 ) -> AsyncIterator[tuple[Told, SimulatedCluster, FailingProxy]]:
-    """A server with a namespace and a container on a cluster behind a proxy."""
+    """Yields a server with a container on a cluster behind a proxy."""
     async with another_cluster(tls=True) as cluster, failing_proxy(USER, PASSWORD) as proxy:
         rules = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
         cluster.users.add(TOKEN, "pilothouse", rules)
@@ -132,7 +134,10 @@ async def _cluster_says(told: Told, words: str) -> None:
 
 
 async def _ask_everything(told: Told, credentials: pb.ClusterCredentials) -> None:
-    """Makes the calls about an unreachable cluster that tenants and administrators may make."""
+    """Makes the calls that tenants and administrators may make.
+
+    All of them concern an unreachable cluster.
+    """
     admin = told.server.admin.with_options(retry=ONCE)
     told.add("namespace", await admin.namespaces.get(name="shop"))
     told.add("container", await admin.containers.get(namespace="shop", name="web"))
@@ -173,7 +178,7 @@ def _found(places: dict[str, bytes]) -> dict[str, list[str]]:
 
 
 @pytest.mark.full
-async def test_however_a_connection_fails_it_tells_no_secret(database: Database, tmp_path: Path) -> None:
+async def test_no_failure_of_a_connection_reveals_a_secret(database: Database, tmp_path: Path) -> None:
     async with _behind_a_proxy(database, tmp_path) as (told, cluster, proxy):
         credentials = _credentials(cluster, proxy)
         for way, (_, words) in WAYS.items():
@@ -183,7 +188,7 @@ async def test_however_a_connection_fails_it_tells_no_secret(database: Database,
             await _ask_everything(told, credentials)
         proxy.way = ""
         async with another_cluster(tls=True) as stranger:
-            # Somebody else answers, under an authority of their own.
+            # Another server responds, with a certificate of another authority.
             address = urlsplit(stranger.url)
             proxy.far = (str(address.hostname), int(address.port or 0))
             await proxy.cut()
@@ -199,7 +204,7 @@ async def test_however_a_connection_fails_it_tells_no_secret(database: Database,
 
 
 @pytest.mark.full
-async def test_the_control_finds_the_words_of_a_library(
+async def test_messages_of_the_http_library_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = connection._client
@@ -281,9 +286,7 @@ TEXTS = {
 
 
 @pytest.mark.usefixtures("no_finalizers")
-async def test_what_cannot_be_connected_with_is_refused_and_not_repeated(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_invalid_credentials_are_refused_and_not_repeated(database: Database, tmp_path: Path) -> None:
     texts = TEXTS | {name: yaml.safe_dump(_changed(change)) for name, change in KUBECONFIGS.items()}
     with structlog.testing.capture_logs() as lines:
         async with running_server(

@@ -1,4 +1,7 @@
-"""Promises 5 and 10: revoked credentials end, a drain fails nobody, and bodies of anonymous callers are not read."""
+"""Promises 5 and 10: revoked credentials end, and a drain fails no call.
+
+Also, the server does not read the requests of anonymous callers.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from tests.promises.requests import OWN, request_for, workload
 from tests.promises.world import FOREIGN, World, quiet_world
 from tests.waiting import patient, poll_until, runs_out
 
-# Promised.
+# The promised limits.
 UNARY_SECONDS, STREAM_SECONDS = 1.0, 5.0
 Revoke = Callable[[World, Caller, str], Awaitable[None]]
 
@@ -64,7 +67,10 @@ async def _enrol(world: World, caller: Caller) -> None:
 
 
 async def ended_in_time(world: World, revoke: Revoke, username: str = "somebody") -> Outcome:
-    """How an open stream ends after a revocation; fails where it or unary calls go on for longer than is promised."""
+    """Returns how an open stream ends after a revocation.
+
+    Fails if the stream or unary calls continue for longer than is promised.
+    """
     caller = await world.make_user(username, {OWN: "developer"})
     rule = world.rule("WatchContainers")
     request = request_for(rule, {"namespace": OWN, "bookmarkPeriodSeconds": 1})
@@ -82,7 +88,7 @@ async def ended_in_time(world: World, revoke: Revoke, username: str = "somebody"
         watching.cancel()
 
 
-async def test_what_is_revoked_ends(world: World) -> None:
+async def test_streams_end_when_access_is_revoked(world: World) -> None:
     assert RECHECK_SECONDS < STREAM_SECONDS
     for revoke in (
         *(_grant, _session, _user, _by_administrator),
@@ -92,7 +98,7 @@ async def test_what_is_revoked_ends(world: World) -> None:
         assert outcome.code in ("NOT_FOUND", "PERMISSION_DENIED", "UNAUTHENTICATED"), revoke.__name__
 
 
-async def test_a_revocation_holds_even_where_no_hint_arrives(
+async def test_streams_end_after_a_revocation_even_without_a_notification(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TokenAuthenticator, "invalidate", lambda _self: None)
@@ -102,7 +108,7 @@ async def test_a_revocation_holds_even_where_no_hint_arrives(
 
 
 @pytest.mark.full
-async def test_principals_that_are_kept_too_long_are_found(
+async def test_principals_that_are_cached_too_long_are_found(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.server.application.feed.on_grants_changed = lambda: None
@@ -113,7 +119,7 @@ async def test_principals_that_are_kept_too_long_are_found(
 
 
 async def faults_of_a_drain(world: World) -> list[str]:
-    """Drains under load, while one call is held up by a lock; returns the faults."""
+    """Drains under load, while one call waits for a lock; returns the faults."""
     create, watch = world.rule("CreateContainer"), world.rule("WatchContainers")
     grace = world.server.application.settings.grace_seconds
     watching = asyncio.create_task(
@@ -130,8 +136,8 @@ async def faults_of_a_drain(world: World) -> list[str]:
             by_grpc = ("UNAVAILABLE", "CANCELLED") if drain_began.is_set() else ("UNAVAILABLE",)
             outcome = await world.admin.invoke(create, request_for(create, fields))
             if outcome.reason == "SHUTTING_DOWN" or (outcome.code in by_grpc and not outcome.trailing):
-                # It was sent elsewhere, or found the port closed: no call of those in flight, which the counts below
-                # prove.
+                # The call was sent elsewhere or found the port closed. It was not in flight, which the counts
+                # below prove.
                 return
             outcomes.append(outcome)
             step += 1
@@ -147,16 +153,16 @@ async def faults_of_a_drain(world: World) -> list[str]:
                 waits = (
                     "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE $1"
                 )
-                # A transaction would see all sessions as they were at its first look.
+                # A transaction would see all sessions as they were at its first query.
                 async with connection(world.server.database.admin_dsn) as looking:
                     return len(outcomes) > 30 and bool(await looking.fetchval(waits, "%namespaces%"))
 
             await poll_until(under_way)
             drain_began.set()
             stopping = asyncio.create_task(world.server.application.stop())
-            # Where nothing is left to wait for, it ends before the grace does.
+            # If no call is left to wait for, the drain ends before the grace period.
             before_the_end = asyncio.create_task(asyncio.wait([stopping], timeout=runs_out(0.9 * grace)))
-            # Watchers hear of it first; who does not soon is told of below.
+            # Watchers are notified first. The checks below report a watcher that was not notified soon.
             await asyncio.wait([watching], timeout=runs_out(grace / 4))
         last = await asyncio.wait_for(held, patient(grace + 10))
         _, left = await before_the_end
@@ -187,7 +193,7 @@ async def faults_of_a_drain(world: World) -> list[str]:
     return [fault for fault, right in found.items() if not right]
 
 
-async def test_a_drain_finishes_calls_and_tells_watchers(
+async def test_a_drain_finishes_calls_and_notifies_watchers(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with quiet_world(database, tmp_path, monkeypatch, grace_seconds=patient(2.5)) as world:
@@ -208,7 +214,7 @@ async def test_a_drain_that_cuts_calls_off_is_found(
 
 
 @pytest.mark.full
-async def test_a_drain_that_tells_watchers_nothing_is_found(
+async def test_a_drain_that_does_not_notify_watchers_is_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(AuthorizationLayer, "drain", lambda *_: None)
@@ -219,12 +225,12 @@ async def test_a_drain_that_tells_watchers_nothing_is_found(
     assert not any(fault.startswith("calls ended") for fault in found)
 
 
-async def test_the_body_of_a_stranger_is_not_read(world: World) -> None:
+async def test_the_request_of_an_anonymous_caller_is_not_read(world: World) -> None:
     rule = world.rule("CreateContainer")
     big = b"\x0a" + b"x" * 3_000_000
     outcome = await world.stranger.invoke(rule, big)
     assert (outcome.code, outcome.reason) == ("UNAUTHENTICATED", "NO_TOKEN")
-    # Beyond the server's limit: an anonymous caller gets the same answer, because nothing of it was read.
+    # Beyond the server's limit an anonymous caller may get the same code, because none of the request was read.
     bigger = b"\x0a" + b"x" * 6_000_000
     outcome = await world.stranger.invoke(rule, bigger)
     assert outcome.code in ("UNAUTHENTICATED", "RESOURCE_EXHAUSTED")
@@ -233,7 +239,7 @@ async def test_the_body_of_a_stranger_is_not_read(world: World) -> None:
     await world.must("ListContainers", {"namespace": OWN})
 
 
-async def test_a_call_that_is_cut_during_the_drain_is_not_left_open(world: World) -> None:
+async def test_a_call_whose_connection_closes_returns_its_database_connection(world: World) -> None:
     channel = grpc.aio.insecure_channel(world.server.address)
     caller = Caller(channel, token_of(world.admin))
     rule = world.rule("UpdateNamespace")

@@ -1,4 +1,7 @@
-"""The text of a failure: always a reason, never a word of SQL, of a stack or of a password."""
+"""The text of a failure always has a reason.
+
+It never contains SQL, parts of a stack trace, or a password.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ def lacks(outcome: Outcome) -> list[str]:
 
 
 async def poor_errors(world: World) -> list[str]:
-    """Fails every RPC in several ways; answers which errors are poor."""
+    """Makes every RPC fail in several ways; returns the incomplete errors."""
     nobody = await world.make_user("nobody")
     faults = []
     for rule in world.rules.values():
@@ -82,13 +85,13 @@ def _fails_with(error: Exception) -> Any:
 
 @pytest.fixture
 def server_log(request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
-    """Yields the server's log in its own format; the set-up is undone."""
+    """Yields the server's log in its own format, and restores the log set-up."""
     with logging_as_served("DEBUG", request.param) as written:
         yield written
 
 
 @pytest.mark.parametrize("server_log", ["text", "json"], indirect=True)
-async def test_an_unforeseen_exception_leaks_nothing(world: World, server_log: io.StringIO) -> None:
+async def test_an_unexpected_exception_leaks_nothing(world: World, server_log: io.StringIO) -> None:
     for error in (
         asyncpg.UndefinedColumnError(f"SELECT password FROM users WHERE x = {PASSWORD}"),
         RuntimeError(f"login with {PASSWORD} failed at /srv/app.py"),
@@ -113,7 +116,7 @@ async def _leaks_nothing(world: World, monkeypatch: pytest.MonkeyPatch, error: E
         info = outcome.detail(details.ErrorInfo)
         assert info is not None
         assert info.metadata["operation_id"] == outcome.trailing["pilothouse-operation-id"]
-    # The caller is identified before there is a layer around the call.
+    # The caller is authenticated before any layer runs.
     monkeypatch.setattr(world.server.application.authenticator, "authenticate", _fails_with(error))
     outcome = await world.call("GetContainer", {"namespace": OWN, "name": "web"})
     assert (outcome.code, outcome.reason, lacks(outcome)) == ("INTERNAL", "INTERNAL", [])
@@ -123,7 +126,7 @@ async def _leaks_nothing(world: World, monkeypatch: pytest.MonkeyPatch, error: E
 
 
 async def open_work(world: World) -> list[str]:
-    """Returns the connections of the server that are in a transaction, by their last statement."""
+    """Returns the server's connections in a transaction, by their last statement."""
     async with world.sql() as sql:
         rows = await sql.fetch(
             "SELECT state, query FROM pg_stat_activity WHERE datname = current_database() "
@@ -133,7 +136,7 @@ async def open_work(world: World) -> list[str]:
 
 
 def connections(world: World) -> int:
-    """Connections that the pools of the server have given out."""
+    """Returns the number of connections that the server's pools have lent."""
     engines = world.server.application.database
     return engines.app.lent + engines.system.lent
 
@@ -148,7 +151,7 @@ async def test_a_storm_of_cancellations_leaves_nothing_open(full_world: World) -
             for _ in range(15)
         ]
         tasks = [asyncio.ensure_future(anext(aiter(call)) if call in calls[30:] else call) for call in calls]
-        # Cancelled at another place of their way each time.
+        # Each wave is cancelled at a later point of the calls.
         for _ in range(wave * 12):
             await asyncio.sleep(0)
         for call in calls:
@@ -163,7 +166,7 @@ async def test_a_storm_of_cancellations_leaves_nothing_open(full_world: World) -
 
 
 @pytest.mark.full
-async def test_a_connection_that_is_not_given_back_is_found(world: World) -> None:
+async def test_a_connection_that_is_not_returned_is_found(world: World) -> None:
     pool = world.server.application.database.app
     kept = await pool.take()
     await kept.command("BEGIN; SELECT 1")

@@ -1,8 +1,9 @@
-"""A primary is lost under load: acknowledged changes are on the standby, watches resume, and nobody hangs.
+"""A primary is lost under load.
 
-Replication is synchronous, so the standby has every acknowledged change. The primary is killed, or it stops answering
-with its connections open, as a machine does that lost its power or network: then its sessions are ended within ten
-seconds (see `store/lost_sessions`).
+Acknowledged changes are on the standby, watches resume, and no call hangs. Replication is synchronous, so the
+standby has every acknowledged change. The primary is killed, or it stops responding with its connections open,
+as a machine does that lost its power or network. In that case the dead-connection reaper
+(`store/lost_sessions`) ends its sessions within ten seconds.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ from tests.waiting import poll_until, within
 pytestmark = pytest.mark.full(minutes=5)
 T = TypeVar("T")
 _WRITERS, _FOLLOWERS = 6, 4
-# How a call may end while there is no primary. The callers' own deadline is 30 s: nobody may wait for that.
+# The codes a call may end with while there is no primary. The callers' own deadline is 30 s, and no call may
+# wait that long.
 _AWAY = ("UNAVAILABLE", "ABORTED")
 
 
 @dataclass
 class Pair:
-    """A primary and the standby with its acknowledged changes, under one address."""
+    """A primary and its synchronous standby, under one address."""
 
     database: Database
     address: Path
@@ -46,7 +48,7 @@ class Pair:
     standby: Standby
 
     async def fail_over(self, loss: str) -> None:
-        """Loses the primary, and has the standby take its place."""
+        """Stops the primary and promotes the standby."""
         send_to_all(self.primary, signal.SIGKILL if loss == "killed" else signal.SIGSTOP)
         await self.standby.take_over()
         point(self.address, self.standby)
@@ -54,7 +56,7 @@ class Pair:
 
 @asynccontextmanager
 async def replicated(directory: Path, start_migrated: StartMigrated) -> AsyncIterator[Pair]:
-    """A primary that acknowledges nothing that its standby does not have."""
+    """Yields a primary that acknowledges only changes that its standby has."""
     primary = EmbeddedPostgres(directory / "primary", settings=SETTINGS)
     await start_migrated(primary, NAME)
     await primary.stop()
@@ -77,7 +79,7 @@ async def replicated(directory: Path, start_migrated: StartMigrated) -> AsyncIte
 
 
 async def _end(primary: EmbeddedPostgres) -> None:
-    """Stops a primary that is frozen, too."""
+    """Stops a primary, even if it is frozen."""
     if primary.process_id is not None:
         send_to_all(primary, signal.SIGCONT)
     await primary.stop()
@@ -85,7 +87,7 @@ async def _end(primary: EmbeddedPostgres) -> None:
 
 @dataclass
 class Writer:
-    """Makes containers one after the other, and notes which it was told are there."""
+    """Creates containers one after the other, and stores which ones were acknowledged."""
 
     world: World
     number: int
@@ -103,7 +105,7 @@ class Writer:
                 "container": {"name": name, "image": "nginx:1.27"},
                 "requestId": str(uuid4()),
             }
-            # The same request until it has an answer, as a client does.
+            # The same request is repeated until its outcome is definite, as a client does.
             await poll_until(lambda: self._try(name, fields), seconds=60, what=name)  # noqa: B023
 
     async def _try(self, name: str, fields: Fields) -> bool:
@@ -169,7 +171,7 @@ async def _missed(database: Database, followers: Sequence[Follower]) -> list[str
         await number_changes(sql)
         newest = await sql.fetchval("SELECT max(revision) FROM events WHERE resource_type = 'container'")
         with suppress(AssertionError):
-            # Told below, with what it is.
+            # The comparison below reports which changes are missing.
             await poll_until(
                 lambda: _now(min((follower.newest for follower in followers), default=newest)),
                 lambda seen: seen >= newest,
@@ -190,10 +192,10 @@ async def test_a_synchronous_standby_takes_over_under_load(
             assert await failed_over(world, pair, loss) == []
 
 
-async def test_what_a_standby_did_not_get_is_missed(
+async def test_acknowledged_changes_that_the_standby_lacks_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_migrated: StartMigrated
 ) -> None:
-    """The control: a standby that follows no longer, and a primary that does not wait for it."""
+    """The control: the standby no longer replicates, and the primary does not wait."""
     with tempfile.TemporaryDirectory(prefix="ph-failover-", ignore_cleanup_errors=True) as made:
         Path(made).chmod(0o755)
         async with (

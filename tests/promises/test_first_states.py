@@ -1,4 +1,7 @@
-"""Promise 3: a watch does not repeat a committed, not yet numbered change that its first state has shown."""
+"""Promise 3: a watch does not repeat changes that its first state has shown.
+
+Such changes were committed and not yet numbered when the watch began.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ WATCH = "WatchContainers"
 
 @contextmanager
 def numbering_held(world: World) -> Iterator[None]:
-    """This server's commits are not numbered within the block; they are numbered when it ends."""
+    """Prevents this server from numbering commits until the end of the block."""
     feed = world.server.application.feed
     sequence, goes_on = feed._sequence, asyncio.Event()
 
@@ -38,7 +41,7 @@ def numbering_held(world: World) -> Iterator[None]:
 
 
 async def create(world: World, name: str) -> None:
-    """A container in the own namespace."""
+    """Creates a container in the namespace `own`."""
     await world.must("CreateContainer", {"namespace": OWN, "container": {"name": name, "image": "nginx"}})
 
 
@@ -49,7 +52,7 @@ async def relabel(world: World, name: str) -> None:
 
 
 async def answers_until(world: World, fields: dict[str, Any], last: tuple[str, str]) -> list[Any]:
-    """The answers of a watch up to the one that says `last`: kind and name."""
+    """Returns the messages of a watch up to the one with kind and name `last`."""
     rule = world.rule(WATCH)
     found: list[Any] = []
     async with (
@@ -64,13 +67,14 @@ async def answers_until(world: World, fields: dict[str, Any], last: tuple[str, s
 
 
 def shown(answer: Any) -> tuple[str, str]:
-    """Kind and name."""
+    """Returns the kind of change and the name of a message."""
     return resource.ChangeType.Name(answer.change_type).removeprefix("CHANGE_TYPE_"), answer.container.name
 
 
 async def told_while_held(world: World) -> list[tuple[str, str]]:
-    """Returns the events of a watch that begins while a creation is committed and not numbered, up to the next
-    change.
+    """Returns the events of a watch that begins before a commit is numbered.
+
+    The commit is a creation. The events are those up to the next change.
     """
     rule = world.rule(WATCH)
     synced = asyncio.Event()
@@ -95,12 +99,12 @@ async def told_while_held(world: World) -> list[tuple[str, str]]:
     return found
 
 
-async def test_what_the_first_state_shows_is_not_told_again(world: World) -> None:
+async def test_a_change_in_the_first_state_is_not_sent_again(world: World) -> None:
     assert await told_while_held(world) == [("ADDED", "web"), ("SYNCED", ""), ("MODIFIED", "web")]
 
 
 @pytest.mark.full
-async def test_a_watch_that_does_not_pass_over_it_tells_it_twice(
+async def test_a_watch_that_does_not_skip_the_change_sends_it_twice(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Control of the test above."""
@@ -113,18 +117,18 @@ async def test_a_watch_that_does_not_pass_over_it_tells_it_twice(
     assert (await told_while_held(world)).count(("ADDED", "web")) == 2
 
 
-async def test_who_resumes_is_not_told_of_it_either(world: World) -> None:
+async def test_a_resumed_watch_does_not_send_the_change_either(world: World) -> None:
     with numbering_held(world):
         await create(world, "web")
         first = await answers_until(world, {}, ("SYNCED", ""))
     await relabel(world, "web")
     resumed = await answers_until(world, {"resumeToken": first[-1].resume_token}, ("MODIFIED", "web"))
     assert [shown(answer) for answer in resumed] == [("MODIFIED", "web")]
-    # The ids are carried until their events are passed, and no longer.
+    # The token contains the ids until the watch has passed their events, and no longer.
     assert len(resumed[-1].resume_token) < len(first[-1].resume_token)
 
 
-async def test_a_first_state_over_too_much_has_it_numbered_first(
+async def test_a_first_state_waits_for_the_numbering_of_too_many_changes(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "MOST_PENDING_IDS", 0)
@@ -145,8 +149,11 @@ async def test_a_first_state_over_too_much_has_it_numbered_first(
         assert [shown(answer) for answer in await first] == [("ADDED", "web"), ("SYNCED", "")]
 
 
-async def test_a_token_that_would_be_too_long_has_them_numbered_first(world: World) -> None:
-    """Ids that lie far apart take more of a token than its requests let through."""
+async def test_a_first_state_waits_for_numbering_if_its_token_is_too_long(world: World) -> None:
+    """Makes ids that lie far apart.
+
+    Such ids need more space in a token than requests allow.
+    """
     apart = (
         "SELECT setval('pending_changes_id_seq', last_value + 1000000000000000) FROM pending_changes_id_seq"
     )

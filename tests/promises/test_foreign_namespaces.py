@@ -1,4 +1,7 @@
-"""A namespace whose Kubernetes namespace is somebody's is read-only for every call, found by reflection."""
+"""A namespace is read-only if others manage its Kubernetes namespace.
+
+The test finds every call by reflection.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,17 @@ from tests.promises.calling import Caller
 from tests.promises.requests import OWN
 from tests.promises.world import World
 
-# Methods that name a namespace, change something, and touch none of the namespace's objects on its cluster.
+# Methods that name a namespace, change something, and change none of the namespace's objects on its cluster.
 OF_THE_PLATFORM = {"UpdateNamespace", "DeleteNamespace", "GrantRole", "RevokeRole"}
-# Methods of a namespace without its name in their request: samples name their own, and touch no cluster.
+# Methods without a namespace in their request: each sample names its own. They change nothing on a cluster.
 WITHOUT_NAMESPACE = {"RecordUsage"}
 
 
 async def taken(world: World, reason: str) -> Caller:
-    """Has the reconciler have found that the namespace is somebody's; a caller who has just logged in."""
+    """Stores the reconciler's finding that the namespace is managed by others.
+
+    Returns a caller that has just logged in.
+    """
     condition = {"type": "Applied", "status": "False", "reason": reason}
     words = "it exists and is not managed"
     async with world.sql() as sql:
@@ -33,7 +39,10 @@ async def taken(world: World, reason: str) -> Caller:
 
 
 def acting(world: World) -> list[Rule]:
-    """Every method that names a namespace and is no plain read, but for those of the platform."""
+    """Returns every method that acts in a namespace.
+
+    A method that only reads or is of the platform does not count.
+    """
     return [
         rule
         for rule in world.rules.values()
@@ -44,7 +53,7 @@ def acting(world: World) -> list[Rule]:
 
 
 @pytest.mark.parametrize("reason", ["NameTaken", "LabelLost"])
-async def test_nothing_is_done_in_it(full_world: World, reason: str) -> None:
+async def test_no_method_acts_in_a_foreign_namespace(full_world: World, reason: str) -> None:
     caller = await taken(full_world, reason)
     rules = acting(full_world)
     assert {
@@ -59,13 +68,13 @@ async def test_nothing_is_done_in_it(full_world: World, reason: str) -> None:
         else:
             assert outcome.message == f'namespace "{OWN}" is read-only: it exists and is not managed'
     assert done == []
-    # It is read as ever, and others' namespaces are as they were.
+    # The namespace can still be read.
     for rule in full_world.rules.values():
         if rule.namespace_field and rule.audit == options.AUDIT_LEVEL_READ and rule.shape == "unary_unary":
             assert (await caller.invoke(rule, full_world.request(rule))).code == "OK", rule.name
 
 
-async def test_what_is_the_platforms_own_is_done_all_the_same(full_world: World) -> None:
+async def test_methods_of_the_platform_still_work(full_world: World) -> None:
     caller = await taken(full_world, "NameTaken")
     for name in ("GrantRole", "RevokeRole", "UpdateNamespace", "DeleteNamespace"):
         outcome = await caller.invoke(full_world.rule(name), full_world.request(full_world.rule(name)))
@@ -73,7 +82,10 @@ async def test_what_is_the_platforms_own_is_done_all_the_same(full_world: World)
 
 
 async def test_no_method_changes_a_namespace_without_naming_it(world: World) -> None:
-    """The rule depends on it: a method with its namespace in another field would be left out."""
+    """Checks what the rule depends on.
+
+    The rule would not cover a method that has its namespace in another field.
+    """
     left_out = {
         rule.name
         for rule in world.rules.values()
@@ -86,7 +98,9 @@ async def test_no_method_changes_a_namespace_without_naming_it(world: World) -> 
 
 
 @pytest.mark.full
-async def test_without_the_rule_each_would_go_on(full_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_the_rule_methods_act_in_a_foreign_namespace(
+    full_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The positive control."""
     monkeypatch.setattr(Rule, "acts_in_namespace", False)
     caller = await taken(full_world, "NameTaken")

@@ -22,18 +22,21 @@ from tests.promises.tables import RECORDS, contents
 from tests.promises.world import World, quiet_world
 from tests.waiting import poll_until
 
-# A replay has a record of its own.
+# A replay writes its own record, so these tables change.
 BESIDE = {*RECORDS}
 
 
 def creation(name: str = "once", **fields: Any) -> requests.Fields:
-    """A request to make a container, under an id of its own unless one is given."""
+    """Returns a request that creates a container, by default with a new id."""
     request = {"namespace": OWN, "requestId": str(uuid4()), "container": requests.workload(name)}
     return {**request, **fields}
 
 
 async def changed_by_replays(world: World) -> list[str]:
-    """Makes every mutation that has a `request_id` twice; returns the changes and answers of the second one."""
+    """Makes every mutation that has a `request_id` twice.
+
+    Returns the changes by the second call, and its responses that differ from the first.
+    """
     faults: list[str] = []
     async with world.sql() as sql:
         for rule in sorted(world.rules.values(), key=lambda rule: rule.name == "DeleteNamespace"):
@@ -59,12 +62,12 @@ async def changed_by_replays(world: World) -> list[str]:
     return faults
 
 
-async def test_a_replay_answers_and_changes_nothing(full_world: World) -> None:
+async def test_a_replay_returns_the_response_and_changes_nothing(full_world: World) -> None:
     assert await changed_by_replays(full_world) == []
 
 
 @pytest.mark.full
-async def test_a_replay_that_is_done_again_is_found(
+async def test_a_replay_that_is_executed_again_is_found(
     full_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def nothing(*_arguments: object) -> Look:
@@ -85,12 +88,12 @@ async def test_another_body_or_method_under_the_same_id_is_refused(world: World)
     ):
         outcome = await world.call(method, fields)
         assert (outcome.code, outcome.reason) == ("INVALID_ARGUMENT", "REQUEST_ID_REUSED")
-    # An id is its caller's own.
+    # Request ids are scoped by caller.
     other = await world.make_user("other", {OWN: "developer"})
     await world.must("CreateContainer", creation("theirs", requestId=first["requestId"]), other)
 
 
-async def test_of_many_at_once_one_happens(world: World) -> None:
+async def test_only_one_of_many_concurrent_requests_with_one_id_is_executed(world: World) -> None:
     request = creation()
     outcomes = await asyncio.gather(*(world.call("CreateContainer", request) for _ in range(10)))
     assert {outcome.code for outcome in outcomes} == {"OK"}
@@ -100,7 +103,7 @@ async def test_of_many_at_once_one_happens(world: World) -> None:
         assert await sql.fetchval("SELECT count(*) FROM events WHERE resource_name = 'once'") == 1
 
 
-async def test_a_failure_is_not_kept_and_validation_is_no_first_time(world: World) -> None:
+async def test_failures_and_dry_runs_do_not_use_up_the_request_id(world: World) -> None:
     missing = {"namespace": OWN, "name": "later", "requestId": str(uuid4())}
     assert (await world.call("StopContainer", missing)).code == "NOT_FOUND"
     checked = creation("later")
@@ -109,7 +112,7 @@ async def test_a_failure_is_not_kept_and_validation_is_no_first_time(world: Worl
     await world.must("StopContainer", missing)
 
 
-async def test_who_may_no_longer_call_gets_no_replay(world: World) -> None:
+async def test_a_caller_without_the_permission_gets_no_replay(world: World) -> None:
     somebody = await world.make_user("somebody", {OWN: "developer"})
     request = creation()
     await world.must("CreateContainer", request, somebody)
@@ -120,16 +123,16 @@ async def test_who_may_no_longer_call_gets_no_replay(world: World) -> None:
         outcome = await world.call("CreateContainer", request, somebody)
         return outcome.code, outcome.reason
 
-    # A server that goes by the old grants for a moment is stopped by the database.
+    # A server may use the old grants for a moment. The database then refuses the call.
     seen = await poll_until(ended, lambda each: each[0] not in ("OK", "ABORTED"), seconds=1.0)
     assert seen == ("NOT_FOUND", "NAMESPACE_NOT_FOUND")
 
 
-async def test_a_replay_by_grants_that_are_gone_is_no_fault_of_the_server(world: World) -> None:
+async def test_a_replay_after_a_missed_revocation_is_aborted(world: World) -> None:
     somebody = await world.make_user("somebody", {OWN: "developer"})
     request = creation()
     await world.must("CreateContainer", request, somebody)
-    # The server goes by the grants that it has read.
+    # The server continues to use the grants that it has read.
     world.server.application.feed.on_grants_changed = lambda: None
     world.server.application.authenticator._cache_seconds = 600.0
     assert (await world.call("CreateContainer", request, somebody)).code == "OK"
@@ -138,7 +141,7 @@ async def test_a_replay_by_grants_that_are_gone_is_no_fault_of_the_server(world:
     assert (outcome.code, outcome.reason) == ("ABORTED", "CONCURRENT_CHANGE")
 
 
-async def test_no_secret_is_kept_for_replays(world: World) -> None:
+async def test_no_secret_is_stored_for_replays(world: World) -> None:
     request = {"user": requests.user("made"), "password": PASSWORD, "requestId": str(uuid4())}
     await world.must("CreateUser", request)
     await world.must("CreateUser", request)
@@ -152,7 +155,7 @@ async def test_no_secret_is_kept_for_replays(world: World) -> None:
         assert PASSWORD.encode() not in row["response"]
 
 
-async def test_a_replay_is_answered_after_a_restart(
+async def test_a_replay_is_served_after_a_restart(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = creation()

@@ -1,4 +1,4 @@
-"""Watches begin by the hundred: each statement to the database is built once."""
+"""Watches begin by the hundred, so each SQL statement is built only once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def _begins(world: World, method: str, fields: dict[str, Any], caller: Cal
     raise AssertionError("it ended before it was synced")
 
 
-async def test_a_first_state_is_asked_for_by_a_statement_that_is_there(
+async def test_a_first_state_is_read_by_a_cached_statement(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[object] = []
@@ -49,11 +49,11 @@ async def test_a_first_state_is_asked_for_by_a_statement_that_is_there(
         made.clear()
         await _begins(world, method, fields)
         assert made == [], method
-        # Another caller's statement is the same but for the values.
+        # Another caller's statement differs only in its values.
         await _begins(world, method, fields, eve)
         made.clear()
         await _begins(world, method, fields, eve)
         assert made == [], method
-        # The control: the text of one with a selector depends on it.
+        # The control: the text of a statement with a selector depends on the selector.
         await _begins(world, method, {**fields, "labelSelector": "app=web"})
         assert made, method

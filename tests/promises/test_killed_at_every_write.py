@@ -1,8 +1,8 @@
-"""Promise 8: if a server is killed after any write of an operation to the cluster, the next one finishes the
-operation.
+"""Promise 8: a server is killed after any write of an operation to the cluster.
 
-Asked for through the API, seen on the cluster and through the API. The operations that write in most ways are of every
-change (`full`), the others of the soak; `tests/reconcile/test_kills.py` has them all in one process.
+The next server finishes the operation. The operation is requested through the API, and its result is observed
+on the cluster and through the API. The operations that write in most ways run for every change (`full`), the
+others in the soak; `tests/reconcile/test_kills.py` has all of them in one process.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _tier(name: str) -> pytest.MarkDecorator:
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=_tier(name)) for name in OPERATIONS])
-async def test_the_next_worker_finishes(
+async def test_the_next_worker_finishes_the_operation(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path: Path, name: str
 ) -> None:
     operation, killed = OPERATIONS[name], 0
@@ -51,7 +51,7 @@ async def test_the_next_worker_finishes(
 
 
 async def lose_leased_work(server: Server) -> None:
-    """As if work were taken off the queue when it is begun."""
+    """Deletes leased work, as if leasing removed it from the queue."""
     async with server.database.owner() as sql:
         await sql.execute("DELETE FROM reconcile_work WHERE lease_epoch > 0")
 
@@ -59,7 +59,7 @@ async def lose_leased_work(server: Server) -> None:
 async def found_otherwise(
     postgres: EmbeddedPostgres, template: str, directory: Path, operation: Operation, step: int, **broken: Any
 ) -> list[str]:
-    """Returns the checker's findings for a kill after which the product does not do its part."""
+    """Returns the checker's findings for a kill after which no worker finishes."""
     async with new_database(postgres, template) as database:
         undisturbed = await run(database, directory / "undisturbed", operation, 1_000, ends=at_rest())
     async with new_database(postgres, template) as database:
@@ -69,7 +69,7 @@ async def found_otherwise(
 
 
 @pytest.mark.full(minutes=10)
-async def test_what_nobody_finishes_is_found(
+async def test_an_operation_that_no_worker_finishes_is_found(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path: Path
 ) -> None:
     operation = OPERATIONS["create all"]
@@ -80,7 +80,7 @@ async def test_what_nobody_finishes_is_found(
 
 
 @pytest.mark.full(minutes=10)
-async def test_a_database_that_is_not_told_is_found(
+async def test_a_result_that_is_not_stored_is_found(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path: Path
 ) -> None:
     operation = OPERATIONS["update a namespace"]
@@ -96,7 +96,10 @@ async def test_an_orphan_is_found(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def forgetful(client: LeasedClient, container: Container, **_: Any) -> ContainerProgress:
-        """Not to be repeated: where the Deployment goes already, the Services are taken for gone."""
+        """Deletes a container in steps that cannot be repeated.
+
+        If the Deployment is being deleted already, the Services count as deleted too.
+        """
         where = (container.kubernetes_namespace, container.kubernetes_name)
         deployment = await client.find(DEPLOYMENTS, *where)
         if deployment is None or deployment.metadata.deletion_timestamp is not None:

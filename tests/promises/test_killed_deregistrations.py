@@ -1,6 +1,7 @@
-"""Promise 8 for the steps of a deregistration without a write to the cluster: released objects stay, killed or not.
+"""Promise 8 for the steps of a deregistration without a write to the cluster.
 
-Deregistered with its objects deleted, a cluster is part of the table (`killed_operations`).
+Released objects stay, whether a worker is killed or not. The deregistration that deletes objects is part of the
+table (`killed_operations`).
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ DELETING = Operation((make_registered,), deregister, 6, registered=True)
 
 
 def staying(server: Server) -> set[str]:
-    """Returns our objects that nobody has asked the cluster to delete."""
+    """Returns the namespace's objects that are not being deleted."""
     assert server.cluster is not None
     store = server.cluster.store
     home = store.get(NAMESPACES, None, SPACE)
@@ -61,7 +62,7 @@ def staying(server: Server) -> set[str]:
 
 
 @pytest.mark.parametrize("operation", [MAKING, DELETING], ids=["while it is made", "while it is deleted"])
-async def test_what_is_let_go_after_a_kill_stays_as_it_was(
+async def test_objects_released_after_a_kill_stay_unchanged(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path: Path, operation: Operation
 ) -> None:
     step = 0
@@ -88,7 +89,7 @@ async def test_what_is_let_go_after_a_kill_stays_as_it_was(
 
 
 async def end_nothing(_: Store) -> None:
-    """The server does not live to see the last namespace gone."""
+    """Simulates a server that stops before it sees the last namespace deleted."""
 
 
 async def shown(server: Server) -> list[str]:
@@ -96,7 +97,7 @@ async def shown(server: Server) -> list[str]:
     return [each.name for each in found if each.status == pb.CLUSTER_STATUS_DEREGISTERING]
 
 
-async def test_killed_when_the_last_namespace_is_gone_the_next_server_ends_the_cluster(
+async def test_the_next_server_ends_a_deregistration_without_namespaces(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
@@ -112,9 +113,9 @@ async def test_killed_when_the_last_namespace_is_gone_the_next_server_ends_the_c
             finally:
                 await client.close()
             assert not [each async for each in server.admin.namespaces.list()]
-            # Nobody has ended it: what comes now is the next server's doing.
+            # The first server has not ended the deregistration, so the next server must.
             assert await shown(server) == [REGISTERED]
-    # The key that the cluster's credentials were encrypted with is the first server's, too.
+    # The directory also has the first server's key, which encrypted the cluster's credentials.
     async with running_server(database, tmp_path / "first", with_cluster=False) as server:
 
         async def ended() -> bool:

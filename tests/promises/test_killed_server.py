@@ -1,6 +1,7 @@
-"""Promise 8 with the settings that are shipped: a server that is killed outright leaves nothing undone for long.
+"""Promise 8 with the default settings: a killed server leaves no work behind.
 
-tests/reconcile/test_kills.py kills at every write; here a whole process dies, at moments that nobody chose.
+tests/reconcile/test_kills.py kills at every write. Here a whole process is killed, at arbitrary moments, and
+the next server finishes the work in time.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from tests.waiting import poll_until, within
 
 CONTAINERS = 6
 PROMISED_SECONDS = 10.0
-# A CronJob with a run that goes on.
+# The status of a suspended CronJob with a run that continues.
 _SUSPENDED = pb.CONTAINER_STATUS_STOPPED, 1
-# By kind.
+# Names of objects by kind.
 Names = dict[str, set[str]]
 _WEB = {f"web-{number}" for number in range(CONTAINERS)}
 AS_ASKED_FOR: Names = {
@@ -49,7 +50,7 @@ AS_ASKED_FOR: Names = {
 
 @asynccontextmanager
 async def killed_at_the_end(variables: dict[str, str]) -> AsyncIterator[AsyncClient]:
-    """A server of its own process, which ends as by a power cut."""
+    """Yields a client of a server process that is killed with SIGKILL at the end."""
     with Path(variables["PILOTHOUSE_KUBECONFIG"]).with_name("server.log").open("ab") as errors:
         process = await loaded.start(["serve"], variables, errors=errors.fileno())
     try:
@@ -112,7 +113,10 @@ async def outstanding(client: AsyncClient, space: str) -> list[str]:
 
 
 async def reached(client: AsyncClient, finished: int) -> bool:
-    """Whether so many containers are done: the kill comes while others are not."""
+    """Returns whether at least `finished` containers are done.
+
+    The server is killed while others are not done.
+    """
     left = await outstanding(client, "shop")
     return CONTAINERS - len([name for name in left if name.startswith("web-")]) >= finished
 
@@ -129,14 +133,14 @@ def on_cluster(cluster: SimulatedCluster, space: str) -> Names:
     return {each.kind: names(each) for each in kinds}
 
 
-def test_the_shipped_leases_leave_time_for_the_work() -> None:
+def test_the_default_leases_leave_time_for_the_work() -> None:
     assert WorkerSettings().lease_seconds <= PROMISED_SECONDS / 2
     assert LEASE_SECONDS <= PROMISED_SECONDS / 2
 
 
 @pytest.mark.full(minutes=10)
 @pytest.mark.parametrize("finished", [5])
-async def test_the_next_server_finishes_what_was_asked_for(
+async def test_the_next_server_finishes_requested_work(
     database: Database, tmp_path: Path, finished: int
 ) -> None:
     assert await killed_and_followed(database, tmp_path, finished) == AS_ASKED_FOR
@@ -145,13 +149,14 @@ async def test_the_next_server_finishes_what_was_asked_for(
 @pytest.mark.soak(part="kills")
 @pytest.mark.parametrize("finished", [*range(CONTAINERS)] * 5)
 async def test_killed_again_and_again(database: Database, tmp_path: Path, finished: int) -> None:
-    """The moment of a kill is never the same twice."""
+    """Kills a server at different moments."""
     assert await killed_and_followed(database, tmp_path, finished) == AS_ASKED_FOR
 
 
 async def killed_and_followed(database: Database, tmp_path: Path, finished: int) -> Names:
-    """Kills a server when so many containers are done; returns the cluster's objects once the next one is done with
-    all.
+    """Kills a server when `finished` containers are done.
+
+    Returns the cluster's objects once the next server has finished all work.
     """
     async with SimulatedCluster(speed=10.0) as cluster:
         kubeconfig = tmp_path / "kubeconfig.json"

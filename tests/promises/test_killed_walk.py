@@ -1,6 +1,7 @@
-"""The verbs of each kind of workload while server and cluster are killed outright, just after the calls.
+"""The verbs of each kind of workload while server and cluster are killed.
 
-tests/main_job/test_verbs_of_kinds.py walks the same table without kills; tests/reconcile/ kills at every write.
+Both are killed with SIGKILL just after the calls. tests/main_job/test_verbs_of_kinds.py uses the same table
+without kills; tests/reconcile/ kills at every write.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tests.waiting import poll_until
 
 JsonObject = dict[str, Any]
 Live = Mapping[str, JsonObject]
-# After each verb these are killed.
+# The processes that are killed after each verb.
 SERVER, CLUSTER = "server", "cluster"
 KILLED = {
     "create": (SERVER, CLUSTER),
@@ -40,7 +41,7 @@ KILLED = {
 
 
 class Town:
-    """The cluster, and the objects that containers have on it."""
+    """The simulated cluster, and access to its objects."""
 
     def __init__(self, simulator: EmbeddedSimulator, kubeconfig: Mapping[str, Any]) -> None:
         self._simulator = simulator
@@ -49,13 +50,13 @@ class Town:
         self._headers = {"authorization": f"Bearer {user['user']['token']}"}
 
     def kill(self) -> None:
-        """Ends the cluster as by a power cut; it is started again from its file."""
+        """Kills the cluster, which is started again from its file."""
         process_id = self._simulator.process_id
         assert process_id is not None
         os.kill(process_id, signal.SIGKILL)
 
     async def live(self, kind: Kind, name: str) -> JsonObject | None:
-        """Returns an object as it is now; None while the cluster is away."""
+        """Returns an object as it is now, or None while the cluster is unavailable."""
         group = kind.resource.api_version
         path = f"/apis/{group}/namespaces/{NAMESPACE}/{kind.resource.plural}/{name}"
         try:
@@ -71,7 +72,7 @@ class Town:
 async def _until(
     client: AsyncClient, town: Town, statuses: Mapping[str, int], holds: Callable[[Kind, JsonObject], bool]
 ) -> Live:
-    """Returns the objects on the cluster once all containers have the statuses, and all objects are so."""
+    """Returns the objects once containers have `statuses` and objects meet `holds`."""
 
     async def there() -> Live | None:
         rows = {each.name: each async for each in client.containers.list(namespace=NAMESPACE)}
@@ -124,9 +125,7 @@ def _is_held(kind: Kind, live: JsonObject) -> bool:
 
 
 @pytest.mark.full(minutes=5)
-async def test_each_verb_of_each_kind_survives_kills_of_server_and_cluster(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_each_verb_survives_kills_of_server_and_cluster(database: Database, tmp_path: Path) -> None:
     all_running = dict.fromkeys((each.name for each in KINDS), RUNNING)
     held = {each.name: PAUSED if each.held is None else RUNNING for each in KINDS}
     restarted: dict[str, Any] = {}

@@ -1,4 +1,7 @@
-"""Promise 3: a long first state is sent while it is read, shows one moment, and holds no connection for long."""
+"""Promise 3: a long first state is sent while it is read.
+
+It shows one moment, and it does not occupy a connection for long.
+"""
 
 from __future__ import annotations
 
@@ -30,30 +33,30 @@ SELECT format('web-%s', lpad(i::text, 5, '0')), format('web-%s', i), n.id,
     register_image(NULL, 'nginx', '1.27', NULL), '{"image": "nginx:1.27"}'
 FROM generate_series(1, $1::integer) AS i JOIN namespaces AS n ON n.name = $2
 """
-# A transaction that is open and waits for its client is one that keeps its connection.
+# An open transaction that waits for its client occupies its connection.
 _HELD = (
     "SELECT count(*) FROM pg_stat_activity WHERE usename = 'pilothouse_app' AND state = 'idle in transaction'"
 )
 
 
 async def fill(world: World, count: int) -> None:
-    """Containers that nobody made, in the own namespace."""
+    """Inserts containers into the namespace `own` by SQL."""
     async with world.sql() as sql:
         await sql.execute(_FILL, count, OWN)
 
 
 async def held(world: World) -> int:
-    """How many connections of requests are kept in a transaction."""
+    """Returns how many connections of requests are occupied by a transaction."""
     async with world.sql() as sql:
         return int(await sql.fetchval(_HELD))
 
 
-# The rows of the first page.
+# The number of rows in the first page.
 FIRST_PAGE = 50
 
 
 class Held:
-    """Pages of rows of which the first is read, and the others when it is said."""
+    """Blocks the reading of rows after the first page until `goes_on` is set."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached = asyncio.Event()
@@ -71,12 +74,12 @@ class Held:
 
 
 def stream_of(world: World, caller: Caller | None = None) -> Any:
-    """A watch of the own namespace's containers."""
+    """Opens a watch of the containers in the namespace `own`."""
     rule = world.rule("WatchContainers")
     return (caller or world.admin).watching(rule, request_for(rule, {"namespace": OWN}))
 
 
-async def test_the_first_answers_come_before_the_last_rows_are_read(
+async def test_first_messages_arrive_before_the_last_rows_are_read(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(world, 300)
@@ -93,7 +96,7 @@ async def test_the_first_answers_come_before_the_last_rows_are_read(
     assert names == [f"web-{number:05}" for number in range(1, 301)]
 
 
-async def test_the_state_is_of_one_moment_however_long_it_is_read(
+async def test_a_first_state_that_is_read_slowly_shows_one_moment(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(world, 300)
@@ -126,7 +129,7 @@ async def test_the_state_is_of_one_moment_however_long_it_is_read(
 
 
 async def write_meanwhile(world: World, reading: Held) -> None:
-    """Changes rows that are already read and rows that are not, once the reading waits; it continues then."""
+    """Changes read and unread rows once the reading waits, and unblocks it."""
     await reading.reached.wait()
     for name in ("web-00001", "web-00300"):
         fields = {
@@ -151,14 +154,14 @@ def take(state: dict[str, str], answer: Any) -> None:
 
 
 async def listed(world: World) -> list[Any]:
-    """The containers of the own namespace."""
+    """Returns the containers of the namespace `own`."""
     return list((await world.must("ListContainers", {"namespace": OWN, "pageSize": 1000})).containers)
 
 
-async def test_rows_without_a_message_are_read_by_the_page(
+async def test_rows_without_a_message_are_read_page_by_page(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after an upgrade, when no row has a stored message yet."""
+    """Simulates the time after an upgrade, when no row has a stored message."""
     await fill(world, 300)
     read: list[int] = []
     load = containers.CACHED.load
@@ -178,7 +181,7 @@ async def test_rows_without_a_message_are_read_by_the_page(
     assert read == [FIRST_PAGE, 250]
 
 
-async def test_who_leaves_in_the_middle_gives_the_connection_back(
+async def test_a_watch_cancelled_during_its_first_state_returns_the_connection(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(world, 300)
@@ -186,7 +189,7 @@ async def test_who_leaves_in_the_middle_gives_the_connection_back(
     async with within(20), stream_of(world) as stream:
         await anext(aiter(stream))
         await reading.reached.wait()
-        # Control: until then it is kept.
+        # The control: until then the connection is occupied.
         assert await held(world) == 1
 
     async def given_back() -> bool:
@@ -195,7 +198,7 @@ async def test_who_leaves_in_the_middle_gives_the_connection_back(
     await poll_until(given_back, seconds=10)
 
 
-async def test_a_reader_that_stalls_gives_the_connection_back_and_is_told(
+async def test_a_stalled_first_state_returns_its_connection_and_is_reported(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = AheadLimits(answers=2, stalled_seconds=0.5)
@@ -204,7 +207,7 @@ async def test_a_reader_that_stalls_gives_the_connection_back_and_is_told(
         annotations = {f"p{part}": "x" * 30_000 for part in range(4)}
         container = {"name": f"big-{number}", "image": "nginx", "annotations": annotations}
         await world.must("CreateContainer", {"namespace": OWN, "container": container})
-    # A window that does not grow, so that little is enough to fill it.
+    # The flow-control window does not grow, so that little data fills it.
     narrow = grpc.aio.insecure_channel(
         world.server.address,
         options=(("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535)),
@@ -221,7 +224,7 @@ async def test_a_reader_that_stalls_gives_the_connection_back_and_is_told(
             return await held(world) == 0
 
         await poll_until(is_held, seconds=10)
-        # The stream is still open, and nothing more was taken from it.
+        # The stream is still open, and the client has read no more of it.
         await poll_until(given_back, seconds=10)
         try:
             async for _ in answers:

@@ -1,4 +1,4 @@
-"""Promise 13: one user's watches do not stand before everybody else where the database is asked."""
+"""Promise 13: one user's watches do not delay other callers' queries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from tests.promises.world import World, quiet_world
 from tests.waiting import poll_until
 
 _WATCHES = 30
-# Connections for calls. Watches that take them all do so on every machine: each look has one until its lock times out.
+# The number of connections for calls. In the control, the watches occupy all of them on every machine, because
+# each read has a connection until its lock times out.
 _CONNECTIONS = 6
 _WAITING = (
     "SELECT count(*) FROM pg_stat_activity "
@@ -29,17 +30,20 @@ _LOG_INS = "SELECT count(*) FROM operation_logs WHERE username = 'eve' AND reque
 
 
 async def _beside_watches(world: World, fewest: int, code: str) -> int:
-    """How many connections one user's watches of records take together, once another user's call is answered so."""
+    """Returns how many connections one user's watches of records occupy.
+
+    The result is measured once another user's call ends with `code`.
+    """
     eve = await world.make_user("eve", {OWN: "operator"})
     watch = world.rule("WatchOperations")
     hold = held(watch, request_for(watch, {"namespace": OWN}), eve.metadata)
-    # Within a transaction the sessions are seen that were there at its first look: who looks has another connection.
+    # A transaction sees only the sessions that existed at its first query, so another connection counts them.
     async with (
         _locking(world) as sql,
         connection(world.server.database.admin_dsn) as looking,
         connections(world.server.address, 1) as channels,
     ):
-        # A later record cannot be numbered, and a reader of the log waits for that first.
+        # During the lock no record can be numbered, and a reader of the log waits for the numbering first.
         async def is_recorded() -> int:
             await number_changes(looking)
             return int(await looking.fetchval(_LOG_INS))
@@ -70,7 +74,7 @@ async def _locking(world: World) -> AsyncIterator[asyncpg.Connection]:
         yield sql
 
 
-async def test_watches_of_one_user_take_few_connections(
+async def test_watches_of_one_user_occupy_few_connections(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with quiet_world(database, tmp_path, monkeypatch, pool_open_connections=_CONNECTIONS) as world:
@@ -78,10 +82,10 @@ async def test_watches_of_one_user_take_few_connections(
 
 
 @pytest.mark.full
-async def test_watches_that_take_all_are_found(
+async def test_watches_that_occupy_all_connections_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: each looks as soon as it likes."""
+    """The control: each watch reads without waiting for its turn."""
 
     @asynccontextmanager
     async def at_once(_self: FairQueue, _caller: int) -> AsyncIterator[None]:

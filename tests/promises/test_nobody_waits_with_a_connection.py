@@ -1,6 +1,6 @@
-"""No connection is held while a cluster or another call is waited for: bystanders of a slow one are answered.
+"""No call occupies a connection while it waits for a cluster or another call.
 
-The pools have few connections, so that all others notice a call that keeps one while it waits.
+The pools have few connections, so a call that occupies one while it waits would delay all others.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FEW: dict[str, Any] = {
     "pool_open_connections": CONNECTIONS,
     "pool_idle_connections": 1,
     "max_calls_per_connection": 400,
-    # One user is slow and a bystander here: what is short are connections, not seats.
+    # The same user makes the slow calls and the others. Only connections are scarce here, not seats.
     "max_concurrent_calls": 400,
     "max_calls_per_user": 400,
 }
@@ -47,7 +47,7 @@ FEW: dict[str, Any] = {
 async def narrow_world(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[World]:
-    """A server whose pools have three connections."""
+    """Yields a server whose pools have three connections."""
     async with quiet_world(database, tmp_path, monkeypatch, **FEW) as made:
         yield made
 
@@ -63,7 +63,7 @@ def creation(namespace: str = OWN, **fields: Any) -> requests.Fields:
 
 @asynccontextmanager
 async def locked_namespace(world: World, name: str) -> AsyncIterator[None]:
-    """Every mutation in the namespace waits until the end of the block."""
+    """Blocks every mutation in the namespace until the end of the block."""
     async with connection(world.server.database.admin_dsn) as sql, sql.transaction():
         await sql.execute("SELECT FROM namespaces WHERE name = $1 FOR NO KEY UPDATE", name)
         yield
@@ -78,7 +78,10 @@ async def waiting_for_locks(world: World) -> int:
 
 
 async def a_bystander_is_answered(world: World, prefix: str = "beside") -> None:
-    """Reads and a mutation in another namespace, more of them than there are connections."""
+    """Makes reads and mutations in another namespace, which must succeed in time.
+
+    There are more of them than connections.
+    """
     names = [f"{prefix}-{number}" for number in range(2 * CONNECTIONS)]
     async with within(4.0):
         made = await asyncio.gather(
@@ -93,7 +96,7 @@ async def a_bystander_is_answered(world: World, prefix: str = "beside") -> None:
     assert {(outcome.code, outcome.message) for outcome in (*made, *read)} == {("OK", "")}
 
 
-async def test_120_calls_of_one_request_id_take_one_connection(narrow_world: World) -> None:
+async def test_120_calls_of_one_request_id_occupy_one_connection(narrow_world: World) -> None:
     world, request = narrow_world, creation()
     async with locked_namespace(world, OWN):
         calls = [asyncio.create_task(world.call("CreateContainer", request)) for _ in range(120)]
@@ -106,7 +109,7 @@ async def test_120_calls_of_one_request_id_take_one_connection(narrow_world: Wor
     assert len({outcome.answer.container.uid for outcome in outcomes}) == 1
 
 
-async def test_where_the_first_fails_the_next_one_is_served(narrow_world: World) -> None:
+async def test_a_replay_is_executed_if_the_first_call_fails(narrow_world: World) -> None:
     world, request = narrow_world, creation()
     rule = world.rule("CreateContainer")
     async with locked_namespace(world, OWN):
@@ -122,14 +125,17 @@ async def test_where_the_first_fails_the_next_one_is_served(narrow_world: World)
 
 @asynccontextmanager
 async def second_server(world: World, directory: Path) -> AsyncIterator[World]:
-    """Another server process on the same database, as far as the database can tell; the caller's session is good."""
+    """Yields another server on the same database.
+
+    For the database it is a separate server process. The caller's session is valid there.
+    """
     async with running_server(
         world.server.database, directory, cluster=world.server.cluster, **FEW
     ) as server:
         yield World(server, world.rules, Caller(server.channel(), token_of(world.admin)))
 
 
-async def test_at_another_server_a_replay_waits_and_is_refused_in_time(
+async def test_a_replay_at_another_server_waits_and_is_refused_in_time(
     narrow_world: World, tmp_path: Path
 ) -> None:
     world, request = narrow_world, creation()
@@ -147,10 +153,10 @@ async def test_at_another_server_a_replay_waits_and_is_refused_in_time(
 
 
 async def in_time(world: World, method: str, fields: requests.Fields) -> Outcome:
-    """The outcome of a call that is answered before its deadline.
+    """Returns the outcome of a call that the server ends before its deadline.
 
-    The server answers a fixed time before the deadline. A busy machine may need longer for it, so the call is tried
-    with longer deadlines, too.
+    The server responds a fixed time before the deadline. A busy machine may need longer than that, so the call
+    is repeated with longer deadlines.
     """
     rule = world.rule(method)
     seconds = 1.0
@@ -170,11 +176,11 @@ def refused(outcome: Outcome) -> None:
     assert retry.retry_delay.ToTimedelta() > timedelta()
 
 
-async def test_a_claim_holds_until_its_owners_deadline_and_no_longer(narrow_world: World) -> None:
+async def test_a_claim_is_valid_until_its_owners_deadline(narrow_world: World) -> None:
     world = narrow_world
     request = {"namespace": OWN, "requestId": str(uuid4())}
     async with world.sql() as sql:
-        # The row that remains when a server is killed while it asks a cluster.
+        # Such a row remains if a server is killed while it waits for a cluster.
         await sql.execute(
             "INSERT INTO request_claims SELECT id, $1, gen_random_uuid(), now() + interval '5 minutes'"
             " FROM users WHERE username = 'admin'",
@@ -189,8 +195,8 @@ async def test_a_claim_holds_until_its_owners_deadline_and_no_longer(narrow_worl
 
 
 @pytest.mark.parametrize("method", ["ImportContainers", "CreateContainer"])
-async def test_a_cluster_that_hangs_holds_no_connection(narrow_world: World, method: str) -> None:
-    """An import, and a dry run of a container; each more often than there are connections."""
+async def test_calls_to_a_cluster_that_hangs_occupy_no_connection(narrow_world: World, method: str) -> None:
+    """Makes more imports or dry runs of a container than there are connections."""
     world = narrow_world
     assert world.server.cluster is not None
     faults = world.server.cluster.faults
@@ -210,7 +216,7 @@ async def test_a_cluster_that_hangs_holds_no_connection(narrow_world: World, met
     faults.storage_stalled = False
     outcomes = await asyncio.gather(*calls)
     assert {(outcome.code, outcome.message) for outcome in outcomes} == {("OK", "")}
-    # A dry run says so.
+    # The trailers mark a dry run.
     marks = {outcome.trailing.get(DRY_RUN_KEY) for outcome in outcomes}
     assert marks == {"true" if method == "CreateContainer" else None}
 
@@ -240,7 +246,7 @@ async def test_a_password_is_hashed_without_a_connection(
     ]
     calls = []
     try:
-        # There are two threads: of any two, both are at it.
+        # There are two hashing threads, so both calls of each pair are hashing.
         for one, other in ((0, 1), (2, 0)):
             goes_on.clear()
             begun = len(hashing)
@@ -248,7 +254,8 @@ async def test_a_password_is_hashed_without_a_connection(
             await poll_until(lambda: count(hashing), lambda number, begun=begun: number == begun + 2)  # type: ignore[misc]
             await a_bystander_is_answered(world, f"beside-{one}")
             async with world.sql() as sql:
-                # The server's own work has one for a moment; theirs would be open for as long as they wait.
+                # The server's own work opens transactions briefly. The transaction of a waiting call would stay
+                # open.
                 await poll_until(partial(sql.fetchval, OPEN_TRANSACTIONS), lambda number: number == 0)
             goes_on.set()
             assert {(outcome.code, outcome.message) for outcome in await asyncio.gather(*calls)} == {

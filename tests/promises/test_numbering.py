@@ -1,5 +1,6 @@
-"""Promise 1, after the commit: committed changes are numbered soon, despite failures of the server and its
-neighbours.
+"""Promise 1, after the commit: committed changes are numbered soon.
+
+This holds despite failures of the server and its neighbours.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from tests.promises.test_watches import second_server
 from tests.promises.world import World
 from tests.waiting import poll_until
 
-# Refuses the records of one method as they are numbered; each call defines it again.
+# A trigger that refuses the records of one method when they are numbered. Each mutation under test defines it
+# again.
 _SPOILT = """
 CREATE OR REPLACE FUNCTION control_spoilt() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -36,7 +38,10 @@ _ASIDE = "pilothouse_changes_set_aside_total"
 
 
 async def held_up_by_others(world: World) -> list[str]:
-    """Makes every mutation while its own record cannot be numbered; returns the faults of it and of the next one."""
+    """Makes every mutation while its record cannot be numbered.
+
+    Returns the faults of the mutation and of the next call.
+    """
     faults: list[str] = []
     feed = world.server.application.feed
     async with world.sql() as sql:
@@ -48,9 +53,10 @@ async def held_up_by_others(world: World) -> list[str]:
             await sql.execute(_SPOILT.format(method=rule.method))
             told, aside = REGISTRY.get_sample_value(_ASIDE) or 0, await _set_aside(sql)
             outcome = await world.caller_of(rule).invoke(rule, world.request(rule))
-            # Its records are two where a stream is one; the next one's is one.
+            # A mutation that is a stream has two records. The next call has one.
             await world.call("GetNamespace", {"name": "nowhere-to-be-found"})
-            # Others may write at any time, such as volumes' events for mounts: those are not looked for.
+            # Other writes may happen at any time, such as volumes' events for mounts. Their changes are not
+            # checked.
             committed = await _pending(sql)
             await feed.settled()
             await feed.settled()
@@ -86,7 +92,7 @@ async def test_what_cannot_be_numbered_holds_no_other_up_and_is_told(full_world:
 
 
 @pytest.mark.full
-async def test_a_change_that_stays_pending_for_ever_is_found(full_world: World) -> None:
+async def test_a_change_that_stays_pending_forever_is_found(full_world: World) -> None:
     """Control of the test above."""
     async with full_world.server.database.owner() as owner:
         await owner.execute(
@@ -97,10 +103,10 @@ async def test_a_change_that_stays_pending_for_ever_is_found(full_world: World) 
     assert "CreateContainer is neither numbered nor set aside" in faults
 
 
-async def test_what_a_server_leaves_unnumbered_another_numbers_within_a_second(
+async def test_changes_left_unnumbered_are_numbered_by_another_server_in_a_second(
     world: World, tmp_path: Path
 ) -> None:
-    # The other one is asked nothing: who reads the log has it numbered first.
+    # The other server gets no call, because a call that reads the log would have the changes numbered first.
     async with second_server(world, tmp_path), world.sql() as sql:
 
         async def numbered() -> bool:
@@ -115,10 +121,14 @@ async def test_what_a_server_leaves_unnumbered_another_numbers_within_a_second(
             await poll_until(numbered, seconds=1.0)
 
 
-async def test_many_are_numbered_together_unless_somebody_waits(
+async def test_changes_are_numbered_in_batches_unless_a_caller_waits(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a pass that found several the next one waits for more, but not if a caller asks for the present ones."""
+    """Tests when a pass waits for more changes.
+
+    After a pass that found several changes, the next one waits for more, unless a caller requests the present
+    ones.
+    """
     settled = world.server.application.feed.settled
     async with world.sql() as sql:
 
@@ -139,12 +149,15 @@ async def test_many_are_numbered_together_unless_somebody_waits(
             assert await pending() == 1
             await settled()
             assert await pending() == 0
-        # The next look is as soon as ever.
+        # The next pass has the usual interval again.
         await settled()
 
 
 async def test_a_replay_is_answered_before_the_first_call_is_numbered(full_world: World) -> None:
-    """The row of the `request_id` is written by the mutation itself."""
+    """Replays mutations whose `request_id` row exists before they are numbered.
+
+    The mutation itself writes the row.
+    """
     found = []
     with numbering_held(full_world):
         for rule in sorted(full_world.rules.values(), key=lambda rule: rule.name == "DeleteNamespace"):
@@ -153,7 +166,7 @@ async def test_a_replay_is_answered_before_the_first_call_is_numbered(full_world
                 request.request_id = str(uuid4())
                 caller = full_world.caller_of(rule)
                 first, second = await caller.invoke(rule, request), await caller.invoke(rule, request)
-                # A replay is answered without what is secret.
+                # A replayed response lacks secrets.
                 secret = any(any(secrets_of(answer)) for answer in first.answers)
                 alike = first.answers == second.answers or secret or "secret" in rule.name.lower()
                 if (first.code, second.code) != ("OK", "OK") or not alike:
@@ -161,11 +174,14 @@ async def test_a_replay_is_answered_before_the_first_call_is_numbered(full_world
     assert found == []
 
 
-async def test_the_age_of_what_cannot_be_numbered_is_a_metric(
+async def test_the_age_of_changes_that_cannot_be_numbered_is_a_metric(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A missing partition of events is nobody's fault: all waits for it, loses nothing, and the age is told."""
-    # Otherwise the server makes it immediately.
+    """Moves the head to a revision without a partition of events.
+
+    All changes wait for the partition and none is lost. The metric shows the age of the oldest one.
+    """
+    # Otherwise the server would create the partition immediately.
     monkeypatch.setattr(world.server.application.feed, "on_partitions_wanted", lambda: None)
     await create(world, "before")
     async with world.sql() as sql:
@@ -182,6 +198,7 @@ async def test_the_age_of_what_cannot_be_numbered_is_a_metric(
         async def revision() -> int:
             return int(await sql.fetchval("SELECT revision FROM stream_head"))
 
-        # First the head: the metric is the process's, and another server of this process may say 0 in between.
+        # The head is checked first: the metric belongs to the process, and another server of this process may
+        # set it to 0 in between.
         await poll_until(revision, lambda found: found == 100000000, what="the change is numbered")
         await poll_until(age, lambda seconds: not seconds, what="nothing is pending")

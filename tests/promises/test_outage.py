@@ -1,4 +1,4 @@
-"""The database is away: every call says so, and the server recovers by itself."""
+"""The database is unavailable: every call reports it, and the server recovers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.waiting import poll_until, within
 async def with_its_own_database(
     directory: Path, monkeypatch: pytest.MonkeyPatch, start_migrated: StartMigrated
 ) -> AsyncIterator[tuple[EmbeddedPostgres, World]]:
-    """A server, and the database that only it uses."""
+    """Yields a server, and a database that only this server uses."""
     postgres = EmbeddedPostgres(directory / "postgres", settings={"fsync": "off", "full_page_writes": "off"})
     try:
         await start_migrated(postgres, "outage")
@@ -34,9 +34,9 @@ async def with_its_own_database(
 
 
 async def poor_answers(world: World) -> list[str]:
-    """Returns the wrong answers of calls while the database is away."""
+    """Returns the wrong outcomes of calls while the database is unavailable."""
     found = []
-    # In the second round the callers are not known any longer.
+    # In the second round the callers are no longer cached.
     for _ in range(2):
         for name, fields in (
             ("GetContainer", {"namespace": OWN, "name": "web"}),
@@ -53,7 +53,7 @@ async def poor_answers(world: World) -> list[str]:
 
 
 async def recovers(world: World, seconds: float) -> None:
-    """Returns when a change succeeds; AssertionError after so long."""
+    """Waits until a change succeeds. Raises AssertionError after `seconds`."""
 
     async def recovered() -> bool:
         fields = {"namespace": OWN, "container": workload("after")}
@@ -63,7 +63,7 @@ async def recovers(world: World, seconds: float) -> None:
 
 
 @pytest.mark.full(minutes=5)
-async def test_a_database_that_goes_and_comes_back(
+async def test_the_server_recovers_when_the_database_returns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_migrated: StartMigrated
 ) -> None:
     async with with_its_own_database(tmp_path, monkeypatch, start_migrated) as (postgres, world):
@@ -86,13 +86,13 @@ def connect_by(broken: pytest.MonkeyPatch, connecting: Callable[[], object]) -> 
 
 
 @pytest.mark.full(minutes=5)
-async def test_poor_answers_and_a_server_that_does_not_recover_are_found(
+async def test_wrong_outcomes_and_a_missing_recovery_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_migrated: StartMigrated
 ) -> None:
     async with with_its_own_database(tmp_path, monkeypatch, start_migrated) as (postgres, world):
         await postgres.stop()
         with monkeypatch.context() as broken:
-            # Without a word on when to come again.
+            # The error does not say when to retry.
             broken.setattr(
                 errors,
                 "database_unavailable",
@@ -100,7 +100,7 @@ async def test_poor_answers_and_a_server_that_does_not_recover_are_found(
             )
             assert "no RetryInfo" in (await poor_answers(world))[0]
         with monkeypatch.context() as broken:
-            # The system's failure is taken for a fault of our own.
+            # The failure of the database is reported as an internal error.
             connect_by(broken, nullcontext)
             assert await poor_answers(world)
         with monkeypatch.context() as broken:
@@ -112,5 +112,5 @@ async def test_poor_answers_and_a_server_that_does_not_recover_are_found(
             await postgres.start()
             with pytest.raises(AssertionError, match="did not come true"):
                 await recovers(world, 0.5)
-        # It was that, and not the machine.
+        # This shows that the fault injection prevented the recovery, and not the machine.
         await recovers(world, 15)

@@ -1,4 +1,4 @@
-"""Pages of large lists: each is small enough for every client, and together they are the whole list."""
+"""Pages of large lists are bounded, and together they are the whole list."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _COUNT, _BYTES = 8, 800_000
 
 
 async def faults_of_large_pages(world: World) -> list[str]:
-    """Lists config maps of more megabytes than a client takes in a message, as if all were on one page."""
+    """Lists config maps that are larger together than a client's message limit.
+
+    Returns the pages that are too large, and missing resources.
+    """
     names = [f"large-{number}" for number in range(_COUNT)]
     for name in names:
         config_map = {"name": name, "data": {"key": "x" * _BYTES}}

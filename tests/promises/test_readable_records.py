@@ -1,4 +1,7 @@
-"""Promise 16, its beginning: every hashed field of a record can be read by the API, and a record names the change."""
+"""The first part of promise 16: records are readable and name the change.
+
+Every hashed field of a record can be read by the API.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +22,26 @@ from tests.promises.calling import Caller
 from tests.promises.world import World
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-# One takes over several, the other shows nothing of the caller and changes nothing that is shown.
+# The imports change several resources. ChangePassword shows nothing of the caller and changes no visible field.
 # The record of ResolveOrphans names the objects that were decided about.
 _APART = {"ImportContainers", "ImportServices", "ImportObjects", "ChangePassword", "ResolveOrphans"}
-# They have no uid, or name none.
+# These resource types have no uid, or their records name none.
 _WITHOUT_UID = {
     "audit_log", "database", "encryption_key", "image", "operation", "permission", "role_grant", "session", "usage",
 }  # fmt: skip
 
 
 async def all_records(world: World) -> Sequence[pb.Operation]:
-    """The whole log by the API, from its beginning."""
+    """Returns the whole log by the API, from its beginning."""
     async with world.sql():
         return [each async for each in world.server.admin.audit.list_operations(order_by="sequence")]
 
 
 def unreadable(records: Sequence[pb.Operation]) -> list[str]:
-    """Returns the faults of records as the API shows them: their places and hashes."""
+    """Returns the faults of the records' sequence numbers and hashes.
+
+    The records are those that the API shows.
+    """
     faults: list[str] = []
     for number, record in enumerate(records, start=1):
         if record.sequence != number:
@@ -47,7 +53,7 @@ def unreadable(records: Sequence[pb.Operation]) -> list[str]:
 
 
 async def make_every_change(world: World) -> dict[str, pb.Operation]:
-    """Makes every mutation, and returns the last record of each that names a resource, by its method."""
+    """Makes every mutation; returns the last record of each method."""
     for rule in sorted(world.rules.values(), key=lambda rule: rule.name == "DeleteNamespace"):
         if rule.mutates:
             outcome = await world.caller_of(rule).invoke(rule, world.request(rule))
@@ -71,7 +77,7 @@ def unsaid(rules: Sequence[Rule], records: dict[str, pb.Operation]) -> list[str]
     return faults
 
 
-async def test_whatever_is_hashed_can_be_read_and_says_what_was_done(full_world: World) -> None:
+async def test_hashed_fields_are_readable_and_name_the_change(full_world: World) -> None:
     for name in (
         "GetContainer",
         "GetVolume",
@@ -92,7 +98,7 @@ async def test_whatever_is_hashed_can_be_read_and_says_what_was_done(full_world:
     assert {each.resource_type for each in gotten if each.resource_uid} >= {
         "container", "volume", "service", "secret", "config_map", "namespace", "user",
     }  # fmt: skip
-    # The checks can fail.
+    # The checkers detect faults.
     everything[3].duration_ms += 1
     assert any("hash of" in fault for fault in unreadable(everything))
     del records[next(iter(records))]
@@ -101,7 +107,7 @@ async def test_whatever_is_hashed_can_be_read_and_says_what_was_done(full_world:
     assert unsaid([update], records) == ["UpdateUser: no change"]
 
 
-async def test_an_update_shows_what_was_and_what_is(shared_world: World) -> None:
+async def test_the_record_of_an_update_shows_the_old_and_new_values(shared_world: World) -> None:
     await shared_world.must(
         "CreateContainer", {"namespace": "own", "container": {"name": "web", "image": "nginx:1.27"}}
     )
@@ -121,8 +127,11 @@ async def test_an_update_shows_what_was_and_what_is(shared_world: World) -> None
     assert record.resource_uid
 
 
-async def test_a_secret_that_was_given_another_value_is_told(shared_world: World) -> None:
-    """No answer shows a value, and one of the same length leaves every size as it was."""
+async def test_a_changed_secret_value_is_recorded(shared_world: World) -> None:
+    """Changes a secret's value to one of the same length.
+
+    Responses show no value, and the same length leaves every size unchanged.
+    """
     values = {"kept": "same", "gone": "old", "new": "old"}
     encoded = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
     await shared_world.must("CreateSecret", {"namespace": "own", "secret": {"name": "keys", "data": encoded}})
@@ -146,7 +155,7 @@ async def test_a_secret_that_was_given_another_value_is_told(shared_world: World
     assert await changes(secret={"labels": {"a": "b"}}, updateMask="labels") == {"labels.a": ("null", '"b"')}
 
 
-async def test_a_trace_is_named_and_what_is_no_trace_is_not(world: World) -> None:
+async def test_a_valid_trace_id_is_recorded_and_an_invalid_one_is_not(world: World) -> None:
     rule = world.rule("WhoAmI")
     for header in (f"00-{TRACE}-00f067aa0ba902b7-01", f"00-{'0' * 32}-00f067aa0ba902b7-01", "rubbish"):
         caller = Caller(world.admin.channel)
@@ -156,7 +165,7 @@ async def test_a_trace_is_named_and_what_is_no_trace_is_not(world: World) -> Non
     assert found == [TRACE, "", ""]
 
 
-async def test_a_body_that_is_too_long_leaves_its_digest(shared_world: World) -> None:
+async def test_the_record_of_a_long_request_has_its_digest(shared_world: World) -> None:
     rule = shared_world.rule("CreateConfigMap")
     request = shared_world.request(rule)
     request.config_map.data["large"] = "x" * 100_000
@@ -169,7 +178,7 @@ async def test_a_body_that_is_too_long_leaves_its_digest(shared_world: World) ->
 
 
 @pytest.mark.parametrize("name", ["CreateSecret", "UpdateSecret"])
-async def test_a_digest_tells_nothing_of_secrets(full_world: World, name: str) -> None:
+async def test_the_digest_of_a_body_does_not_depend_on_secret_values(full_world: World, name: str) -> None:
     rule = full_world.rule(name)
     digests = set()
     for letter in b"ab":

@@ -1,6 +1,7 @@
-"""A call that names a namespace stands in that namespace's log, also when it is refused, fails or has only begun.
+"""A call that names a namespace has its record in that namespace's log.
 
-But for callers who do not reach the namespace: they see their own records, which must not tell them that it exists.
+This also holds if the call is refused, fails or has only begun. Callers who do not reach the namespace are the
+exception: they see their own records, which must not reveal that the namespace exists.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from tests.promises.requests import OWN, request_for, workload
 from tests.promises.world import FOREIGN, World
 from tests.waiting import poll_until
 
-# A role that lets its holders reach a namespace, and hardly more.
+# A role that makes a namespace reachable and allows little more.
 SMALL = {"name": "small", "permissions": ["metrics.query"]}
 
 
 @pytest.fixture
 def world(shared_world: World) -> World:
-    """The world of this file: each test has a user of its own."""
+    """Returns the environment of this file, in which each test has its own user."""
     return shared_world
 
 
 async def placed(world: World, username: str) -> dict[str, set[str | None]]:
-    """Method -> the namespaces that the records of a user stand in; None is none."""
+    """Returns the namespaces of a user's records by method; None means no namespace."""
     async with world.sql() as sql:
         rows = await sql.fetch(
             "SELECT o.request_path, n.name FROM operation_logs AS o LEFT JOIN namespaces AS n ON n.id = o.namespace_id "
@@ -39,7 +40,10 @@ async def placed(world: World, username: str) -> dict[str, set[str | None]]:
 
 
 async def refused_everywhere(world: World, caller: Caller, namespace: str) -> set[str]:
-    """Calls every method that takes its namespace from the request; the methods that were refused."""
+    """Calls every method that takes its namespace from the request.
+
+    Returns the methods that were refused.
+    """
     methods = set()
     for rule in world.rules.values():
         if rule.shape.startswith("unary") and rule.namespace_field == "namespace":
@@ -49,7 +53,7 @@ async def refused_everywhere(world: World, caller: Caller, namespace: str) -> se
     return methods
 
 
-async def test_denials_stand_in_the_namespace_that_is_named(world: World) -> None:
+async def test_denials_are_recorded_in_the_named_namespace(world: World) -> None:
     await world.must("CreateRole", {"role": SMALL})
     somebody = await world.make_user("somebody", {OWN: "small"})
     denied = await refused_everywhere(world, somebody, OWN)
@@ -62,7 +66,7 @@ async def test_denials_stand_in_the_namespace_that_is_named(world: World) -> Non
     await poll_until(all_placed)
 
 
-async def test_replays_stand_in_it_too(world: World) -> None:
+async def test_replays_are_recorded_in_the_named_namespace(world: World) -> None:
     container = {"namespace": OWN, "requestId": str(uuid4()), "container": workload("again")}
     stop = {"namespace": OWN, "requestId": str(uuid4()), "name": "again"}
     somebody = await world.make_user("developer", {OWN: "developer"})
@@ -77,7 +81,7 @@ async def test_replays_stand_in_it_too(world: World) -> None:
     assert [place["name"] for place in places] == [OWN, OWN]
 
 
-async def test_what_is_not_reached_is_not_told_by_ones_own_records(world: World) -> None:
+async def test_own_records_do_not_reveal_a_namespace_out_of_reach(world: World) -> None:
     stranger = await world.make_user("outsider", {OWN: "viewer"})
     refused = await refused_everywhere(world, stranger, FOREIGN)
     assert len(refused) > 30
@@ -90,7 +94,7 @@ async def test_what_is_not_reached_is_not_told_by_ones_own_records(world: World)
     assert {name for method in refused for name in found[method]} == {None}
 
 
-async def test_failures_of_who_reaches_all_namespaces_stand_there_too(world: World) -> None:
+async def test_failures_of_an_administrator_are_recorded_in_the_namespace(world: World) -> None:
     missing = {"namespace": OWN, "name": "nothing"}
     for name in ("GetContainer", "DeleteVolume", "RevealSecret"):
         rule = world.rule(name)
@@ -105,8 +109,11 @@ async def test_failures_of_who_reaches_all_namespaces_stand_there_too(world: Wor
         assert place == OWN, name
 
 
-async def test_a_record_names_its_namespace_as_it_was(world: World) -> None:
-    """By the id alone the record's namespace would be unknown once the namespace is forgotten."""
+async def test_a_record_stores_the_name_of_its_namespace(world: World) -> None:
+    """Every record must store the name of its namespace.
+
+    With the id alone, the name would be unknown once the namespace is forgotten.
+    """
     for rule in world.rules.values():
         if rule.shape.startswith("unary") and rule.name not in ("DeleteNamespace", "ForgetNamespace"):
             await world.admin.invoke(rule, world.request(rule))

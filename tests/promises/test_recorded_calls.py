@@ -1,4 +1,7 @@
-"""Promise 1, the calls that change nothing: refused, failed, cancelled and streaming ones are recorded too."""
+"""Promise 1 for calls that change nothing: they are recorded too.
+
+These are refused, failed, cancelled and streaming calls.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ GARBAGE = b"\xff\xff\xff\xff"
 
 
 async def record_of(world: World, operation_id: str) -> asyncpg.Record | None:
-    """The record of an operation."""
+    """Returns the record of an operation."""
     async with world.sql() as sql:
         found: asyncpg.Record | None = await sql.fetchrow(
             "SELECT * FROM operation_logs WHERE operation_id = $1::text::uuid", operation_id
@@ -169,7 +172,10 @@ async def test_a_stream_that_opens_has_two_records(world: World) -> None:
 
 
 async def out_of_order(world: World) -> list[str]:
-    """Returns the RPCs of a furnished world whose layers are out of order, judged by which check refuses first."""
+    """Returns the RPCs whose layers are out of order, judged by the first refusal.
+
+    The environment must have a target for every mutation.
+    """
     nobody = await world.make_user("nobody")
     found = []
 
@@ -180,18 +186,19 @@ async def out_of_order(world: World) -> list[str]:
 
     for rule in world.rules.values():
         if not rule.public:
-            # Authentication before the body is looked at.
+            # Authentication comes before parsing.
             await refuse(rule, world.stranger, GARBAGE, "UNAUTHENTICATED", "NO_TOKEN")
         if rule.shape.startswith("unary"):
             await refuse(rule, world.admin, GARBAGE, "INVALID_ARGUMENT", "MALFORMED_MESSAGE")
-            # Authorization before validation: an empty request is valid for few of them, and allowed for nobody.
+            # Authorization comes before validation: few of these RPCs accept an empty request, and this caller
+            # may call none of them.
             if rule.permission and not rule.namespace_of(world.request(rule)):
                 await refuse(rule, nobody, b"", "PERMISSION_DENIED", "PERMISSION_DENIED")
     return found
 
 
 @pytest.mark.full
-async def test_layers_come_in_one_order_for_every_shape(full_world: World) -> None:
+async def test_layers_run_in_the_same_order_for_every_shape(full_world: World) -> None:
     assert await out_of_order(full_world) == []
 
 

@@ -1,4 +1,4 @@
-"""Promise 1: no change without its record, no record without its change."""
+"""Promise 1: no change without its record, and no record without its change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _ALLOW = "ALTER TABLE pending_changes DROP CONSTRAINT no_more_records"
 
 
 async def changes_without_record(world: World) -> list[str]:
-    """Makes every mutation while no record can be written; returns the changes that happened anyway."""
+    """Makes every mutation while no record can be written.
+
+    Returns the changes that happened anyway.
+    """
     faults: list[str] = []
     async with world.sql() as sql:
         await sql.execute(_REFUSE)
@@ -37,7 +40,7 @@ async def changes_without_record(world: World) -> list[str]:
 
 async def test_nothing_changes_without_its_record(full_world: World) -> None:
     assert await changes_without_record(full_world) == []
-    # The same requests succeed as soon as they can be recorded, so it was the record that stopped them.
+    # The same requests succeed as soon as they can be recorded, so only the missing record stopped them.
     for rule in sorted(full_world.rules.values(), key=lambda rule: rule.name == "DeleteNamespace"):
         if rule.mutates:
             outcome = await full_world.caller_of(rule).invoke(rule, full_world.request(rule))
@@ -78,7 +81,10 @@ async def test_a_draft_that_does_not_wait_for_its_record_is_found(
 
 
 async def written_by_validation(world: World) -> list[str]:
-    """Makes a dry run of every mutation that has one; returns the writes beyond its one record."""
+    """Makes a dry run of every mutation that has one.
+
+    Returns the writes of each dry run other than its one record.
+    """
     faults: list[str] = []
     async with world.sql() as sql:
         before = await contents(sql, RECORDS)
@@ -121,7 +127,7 @@ async def test_validation_that_is_committed_is_found(
     assert "CreateContainer wrote containers" in faults
 
 
-async def test_what_must_be_recorded_first_is_refused_without_its_record(
+async def test_denied_calls_return_audit_unavailable_without_their_record(
     full_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # An anonymous caller who tries every method exceeds the bound of single records.

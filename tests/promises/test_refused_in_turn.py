@@ -1,5 +1,6 @@
-"""Promise 13: a caller with thousands of refused calls that begins others for them does not hold up everybody
-else.
+"""Promise 13: a caller with thousands of refused calls does not delay others.
+
+Such a caller begins a new call for each refused one.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from tests.waiting import patient, poll_until, runs_out
 _CALLS = 12
 _AT_FIRST = 4
 _WHO_AM_I = "/pilothouse.identity.v1.IdentityService/WhoAmI"
-# One call, or stream, of each has a seat.
+# Each class has a seat for one call or stream of a caller.
 _NARROW = {"max_health_watches_per_address": 1, "max_streams_per_user": 1, "wait_seconds": 0.5}
 
 
@@ -46,7 +47,7 @@ _refused = errors.told
 
 
 class _Counted(KeyedRate):
-    """Counts those who are refused."""
+    """Counts the refusals."""
 
     def __init__(self) -> None:
         super().__init__(*classes.REFUSALS)
@@ -58,7 +59,10 @@ class _Counted(KeyedRate):
 
 
 async def _told(world: World, hold: Hold, refused: int, code: str) -> int:
-    """How many of the refused are told of it by and by. All are when the server shuts down."""
+    """Returns how many refusals are sent while refusals are rate-limited.
+
+    All remaining refusals are sent when the server shuts down.
+    """
     admission = admission_of(world)
     counted = admission.refusals = _Counted()
     async with connections(world.server.address, 1) as channels, holding(channels, [hold], _CALLS) as tasks:
@@ -72,7 +76,7 @@ async def _told(world: World, hold: Hold, refused: int, code: str) -> int:
             return sum(task.done() for task in tasks)
 
         await poll_until(ended, lambda found: found >= _AT_FIRST, what="the first answers")
-        # Others are served during that time, and so is a caller that is refused elsewhere.
+        # Other callers are served during that time, even if the same caller is refused in another class.
         assert (await world.call("GetNamespace", {"name": OWN})).code == "OK"
         assert await is_healthy(world.admin.channel, patient(5.0)) == "SERVING"
         told = await ended()
@@ -97,7 +101,7 @@ async def _told_of_each_kind(world: World) -> dict[str, int]:
     }
 
 
-async def test_refusals_are_told_one_after_the_other(
+async def test_refusals_are_sent_one_after_the_other(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classes, "REFUSALS", (0.001, 4, 1e9))
@@ -108,7 +112,11 @@ async def test_refusals_are_told_one_after_the_other(
 async def test_a_refusal_costs_nothing_before_its_turn(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its details and its record are made then; until then it is not in flight, so a drain does not wait for it."""
+    """Counts the refusals that are rendered before and after their turn.
+
+    A refusal is rendered and recorded when its turn comes. Until then it is not in flight, so a drain does not
+    wait for it.
+    """
     rendered: list[PilothouseError] = []
 
     def counting(error: PilothouseError) -> CallFailed:
@@ -133,7 +141,7 @@ async def test_a_refusal_costs_nothing_before_its_turn(
 
             await poll_until(count, (_CALLS - 1).__eq__, what="the refusals")
             assert len(rendered) == 4
-            # The one that has the seat.
+            # The call that has the seat.
             assert admission.in_flight == 1
             counted.close()
 
@@ -143,7 +151,7 @@ async def test_a_refusal_costs_nothing_before_its_turn(
             await poll_until(all_told, (_CALLS - 1).__eq__, what="the others")
 
 
-async def test_who_does_not_wait_for_a_refusal_is_recorded(
+async def test_a_caller_that_leaves_before_its_refusal_is_recorded(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classes, "REFUSALS", (0.001, 1, 1e9))
@@ -158,10 +166,11 @@ async def test_who_does_not_wait_for_a_refusal_is_recorded(
             async def count() -> int:
                 return counted.refused
 
-            # Of two that are refused the second waits.
+            # Two calls are refused, and the second refusal waits.
             await poll_until(count, (2).__eq__, what="the refusals")
 
-        # Of the third it is that it was left; of the others why they were refused, whoever heard it.
+        # The record of the waiting refusal shows that its caller left. The other records show the code of the
+        # refusal.
         await poll_until(lambda: _codes(world), lambda found: len(found) >= 3, what="the records")
         assert await _codes(world) == ["CANCELLED", "RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED"]
         assert admission.in_flight == 0
@@ -172,7 +181,7 @@ async def _codes(world: World) -> Sequence[str]:
     return sorted(each.error_code for each in found.operations if each.error_code)
 
 
-async def test_a_refusal_is_told_before_its_caller_hangs_up(
+async def test_a_refusal_is_sent_before_its_callers_deadline(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classes, "REFUSALS", (0.001, 1, 1e9))
@@ -194,8 +203,8 @@ async def test_a_refusal_is_told_before_its_caller_hangs_up(
                 ):
                     asked: Any = getattr(channel, shape)(method)
                     found: list[str] = []
-                    # The first refusal of an address, and of a user, is sent immediately. A busy machine may need a
-                    # second try.
+                    # The first refusal of an address and of a user is sent immediately. A busy machine may need
+                    # a second attempt.
                     while found.count(code) < 2 and len(found) < 6:
                         call = asked(
                             body.SerializeToString(), metadata=tuple(metadata), timeout=runs_out(4.0)
@@ -233,20 +242,20 @@ async def test_streams_of_a_user_begin_one_after_the_other(
 
         await poll_until(came, _CALLS.__eq__, what="the streams")
         await poll_until(begun, (4).__eq__, what="the first streams")
-        # Others' calls begin in that time, and calls of the same user are served.
+        # During that time, streams of other users begin, and other calls of the same user are served.
         other = await world.make_user("ann", {OWN: "viewer"})
         async with other.watching(watch, request_for(watch, {"namespace": OWN})) as answers:
             await anext(answers)
         assert (await world.call("GetNamespace", {"name": OWN}, caller=eve)).code == "OK"
         assert await begun() == 4
-        # All do when the server shuts down, which tells them so.
+        # The remaining streams begin when the server shuts down.
         admission.stream_opens.close()
         await poll_until(begun, _CALLS.__eq__, what="all streams")
         for call in calls:
             call.cancel()
 
 
-async def test_a_stream_that_has_not_begun_does_not_begin_in_a_drain(
+async def test_a_waiting_stream_does_not_begin_during_a_drain(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (
@@ -281,10 +290,13 @@ async def test_a_stream_that_has_not_begun_does_not_begin_in_a_drain(
 
 
 @pytest.mark.full
-async def test_refusals_that_are_told_at_once_are_found(
+async def test_refusals_that_are_sent_immediately_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: each is sent as soon as it is refused, so that the caller's next call is refused, too."""
+    """The control: each refusal is sent immediately.
+
+    The caller therefore begins the next refused call.
+    """
 
     async def at_once(*_arguments: object) -> None:
         return

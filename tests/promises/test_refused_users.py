@@ -1,4 +1,7 @@
-"""A user's repeated refusals are summed beyond the first of a minute; nothing is lost, nobody else's is."""
+"""A user's repeated refusals beyond the first of a minute are summed.
+
+No refusal is lost, and no other user's refusals are summed with them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ _FIRST = audit._OF_A_USER.of_a_kind
 
 
 async def refuse(world: World) -> None:
-    """Has one user denied, sent away and told of nothing again and again, and another once."""
+    """Has one user denied again and again, and another user once for each method.
+
+    The calls end with PERMISSION_DENIED, or with NOT_FOUND for a resource or namespace.
+    """
     restless = await world.make_user("restless", {OWN: "viewer"})
     other = await world.make_user("other", {OWN: "viewer"})
     for name, code, fields in (
@@ -35,7 +41,7 @@ async def refuse(world: World) -> None:
 
 
 async def told(dsn: str) -> dict[tuple[str, str], tuple[int, int]]:
-    """Of each user and method: records of single refusals, and refusals that sums tell of."""
+    """Returns the counts of single and summed refusals, by user and method."""
     async with connection(dsn) as sql:
         await number_changes(sql)
         rows: list[Any] = await sql.fetch(
@@ -51,7 +57,7 @@ async def told(dsn: str) -> dict[tuple[str, str], tuple[int, int]]:
     }
 
 
-async def test_what_a_user_is_refused_again_and_again_is_summed(
+async def test_repeated_refusals_of_a_user_are_summed(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     methods = ("DeleteContainer", "GetContainer", "WatchContainers")
@@ -68,7 +74,7 @@ async def test_what_a_user_is_refused_again_and_again_is_summed(
             "SELECT DISTINCT request_path, namespace_id IS NULL AS nowhere, metadata -> 'names' AS names "
             "FROM operation_logs WHERE metadata ? 'summed'"
         )
-    # A sum stands in the log of the namespace that was named, where the user reaches it.
+    # A sum belongs to the log of the namespace that was named, if the user reaches that namespace.
     assert {row["request_path"].rpartition("/")[2]: row["nowhere"] for row in homes} == {
         "DeleteContainer": False,
         "GetContainer": False,
@@ -80,7 +86,7 @@ async def test_what_a_user_is_refused_again_and_again_is_summed(
 async def test_refusals_that_are_all_recorded_singly_are_found(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: it is the bound that keeps them few."""
+    """The control: without the bound, all refusals are recorded singly."""
     monkeypatch.setattr(Refusals, "singly", lambda *_arguments: True)
     await refuse(world)
     found = await told(world.server.database.admin_dsn)

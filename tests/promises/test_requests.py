@@ -1,4 +1,4 @@
-"""No RPC escapes the checkers: each that is served has a valid request, and each request is one of an RPC."""
+"""No RPC escapes the checkers: each served RPC has a valid request."""
 
 from __future__ import annotations
 

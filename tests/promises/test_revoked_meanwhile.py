@@ -1,7 +1,7 @@
-"""A right that is taken back while a unary call goes on is not used by it, however long the call takes.
+"""A right that is revoked during a unary call is not used by the call.
 
-The call waits between the look-up of its caller and its end: for its body, or a lock, as others wait for a cluster or
-a hash.
+This holds however long the call takes. The call waits between the lookup of its caller and its end: for its
+body or for a lock, as other calls wait for a cluster or a hash.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.harness import Server, running_server
 from tests.waiting import poll_until
 
 UPDATE = "/pilothouse.namespace.v1.NamespaceService/UpdateNamespace"
-# Calls wait as this role, and periodic work as another one.
+# Calls connect with this role; periodic work connects with another one.
 WAITING = (
     "SELECT count(*) FROM pg_stat_activity "
     "WHERE datname = current_database() AND usename LIKE '%app' AND wait_event_type = 'Lock'"
@@ -39,8 +39,9 @@ WAITING = (
 async def shop(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Server, AsyncClient]]:
-    """A server with a namespace, and a user who operates it and may set its quota. Every call counts as one that took
-    long.
+    """Yields a server with a namespace, and the user who operates it.
+
+    The user may also set its quota. Every call counts as one that took long.
     """
     monkeypatch.setattr(authorization, "LATE_SECONDS", 0.0)
     async with running_server(database, tmp_path, with_cluster=False) as server:
@@ -56,7 +57,10 @@ async def shop(
 
 @asynccontextmanager
 async def locked(server: Server) -> AsyncIterator[Callable[[], Awaitable[int]]]:
-    """Every change of the namespace waits until the end of the block; yields how many do."""
+    """Blocks every change of the namespace until the end of the block.
+
+    Yields a function that returns the number of blocked calls.
+    """
     async with (
         connection(server.database.admin_dsn) as sql,
         connection(server.database.admin_dsn) as looking,
@@ -67,9 +71,9 @@ async def locked(server: Server) -> AsyncIterator[Callable[[], Awaitable[int]]]:
 
 
 async def revoke(server: Server, dora: AsyncClient, role: str, namespace: str, permission: str) -> None:
-    """Takes a grant back, and returns once the server knows.
+    """Revokes a grant; returns once the server has noticed it.
 
-    Look-ups that run during the revocation return the remaining grants.
+    Lookups that run during the revocation return the remaining grants.
     """
     await server.admin.identity.revoke_role(username="dora", role=role, namespace=namespace)
 
@@ -102,7 +106,7 @@ async def described(server: Server) -> tuple[str, int]:
     return found.description, found.resource_quota.containers
 
 
-async def test_no_right_that_was_taken_back_is_used(shop: tuple[Server, AsyncClient]) -> None:
+async def test_a_revoked_right_is_not_used(shop: tuple[Server, AsyncClient]) -> None:
     server, dora = shop
     await _the_right_to_the_call(server, dora)
     await regrant(server, dora, "operator", "shop", "namespace.update")
@@ -142,7 +146,7 @@ async def _a_right_that_guards_a_part_of_it(server: Server, dora: AsyncClient) -
         await call
     assert (refused.value.code.name, refused.value.reason) in (
         ("ABORTED", "CONCURRENT_CHANGE"),
-        # Of a client that has tried again.
+        # The code if the client has retried.
         ("PERMISSION_DENIED", "PERMISSION_DENIED"),
     )
     assert await described(server) == ("", 0)
@@ -214,7 +218,7 @@ async def _what_was_only_added_is_in_nobodys_way(server: Server, dora: AsyncClie
     assert (await call).description == "mine"
 
 
-async def test_a_read_that_loses_another_grant_is_answered_by_those_that_are_left(
+async def test_a_read_that_loses_one_grant_continues_by_the_remaining_grants(
     shop: tuple[Server, AsyncClient],
 ) -> None:
     server, dora = shop
@@ -231,7 +235,7 @@ async def test_a_read_that_loses_another_grant_is_answered_by_those_that_are_lef
             return int(await looking.fetchval(WAITING))
 
         await poll_until(waiting, lambda count: count == 2)
-        # Both may go on by the role of a viewer.
+        # The role of a viewer permits both calls to continue.
         await revoke(server, dora, "operator", "shop", "namespace.update")
     assert await listing == 0
     with pytest.raises(PilothouseError) as refused:
@@ -244,7 +248,7 @@ async def _listed(client: AsyncClient) -> int:
 
 
 @pytest.mark.full
-async def test_without_the_second_look_it_would_be_used(
+async def test_without_the_second_check_a_revoked_right_is_used(
     shop: tuple[Server, AsyncClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The positive control."""

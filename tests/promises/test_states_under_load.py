@@ -1,7 +1,7 @@
-"""Promise 3: a watch that begins under load ends with the state that the server has.
+"""Promise 3: a watch that begins under load ends with the server's state.
 
-The revision of SYNCED is a lower bound. The first state may hold later changes, which are not sent again, so a watcher
-that adds up its answers must have the final state whenever it began.
+The revision of SYNCED is a lower bound. The first state may contain later changes, which are not sent again, so
+a watcher that adds up its messages must have the final state whenever it began.
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ from tests.promises.world import World
 from tests.waiting import poll_until
 
 WATCHES, WRITERS, MUTATIONS = 168, 8, 60
-# A connection may have 100 calls at a time.
+# A connection may have 100 concurrent calls.
 PER_CONNECTION = 60
-# Watches that begin at a time. All together would be a burst of one user, which waits for itself.
+# The number of watches that begin concurrently. All of them together would be a burst of one user, whose calls
+# wait for each other.
 BEGINNING = 8
 
 
 @dataclass
 class Sum:
-    """The state of one watcher as the sum of its answers. It `ignores` the changes of one container, for the
-    control.
+    """The state of one watcher as the sum of its messages.
+
+    For the control, it `ignores` the changes of one container.
     """
 
     ignores: str = ""
@@ -44,7 +46,10 @@ class Sum:
     faults: list[str] = field(default_factory=list)
 
     async def run(self, world: World, caller: Caller, beginning: asyncio.Semaphore) -> None:
-        """Watches until cancelled. It is one of those that begin until its first state has arrived."""
+        """Watches until cancelled.
+
+        It holds the semaphore until its first state has arrived.
+        """
         rule = world.rule("WatchContainers")
         request = request_for(rule, {"namespace": OWN, "bookmarkPeriodSeconds": 1})
         await beginning.acquire()
@@ -69,7 +74,7 @@ class Sum:
 
 
 def plain(message: Any) -> bytes:
-    """A container without the field that changes with time alone."""
+    """Returns a container without the field that changes with time alone, serialized."""
     copy = container.Container()
     copy.CopyFrom(message)
     copy.ClearField("uptime")
@@ -77,14 +82,17 @@ def plain(message: Any) -> bytes:
 
 
 async def final_state(world: World) -> Mapping[str, bytes]:
-    """The containers as the server lists them."""
+    """Returns the containers as the server lists them."""
     listed = (await world.must("ListContainers", {"namespace": OWN, "pageSize": 1000})).containers
     return {each.name: plain(each) for each in listed}
 
 
 @asynccontextmanager
 async def watching(world: World, sums: Sequence[Sum]) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Begins the watches. Yields a function that returns when all have seen every change committed so far."""
+    """Begins the watches.
+
+    Yields a function that returns when all watches have seen every change committed so far.
+    """
     callers = [
         Caller(world.server.channel(own_connection=True), token_of(world.admin))
         for _ in range(-(-len(sums) // PER_CONNECTION))

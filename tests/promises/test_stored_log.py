@@ -1,4 +1,7 @@
-"""Promise 2: after a busy time the log equals its hashes and seals, and no record can be altered unnoticed."""
+"""Promise 2: after a busy time the log equals its hashes and seals.
+
+No record can be altered unnoticed.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from tests.promises.test_recorded_calls import GARBAGE
 from tests.promises.test_watches import write
 from tests.promises.world import World
 
-# One thing done to one stored record, as the superuser.
+# Alterations of one or two stored records by the superuser.
 ALTERATIONS = {
     "a character of a name": "SET username = 'admit' WHERE sequence = {n}",
     "a number in a body": "SET request_body = '{{\"a\": 1}}' WHERE sequence = {n}",
@@ -61,7 +64,10 @@ async def test_records_are_the_leaves_of_the_tree_and_every_alteration_is_found(
 
 
 async def test_an_alteration_before_the_numbering_is_found(world: World) -> None:
-    """The server makes the hash together with the record; the database only stores it."""
+    """Alters a record before it is numbered.
+
+    The server computes the hash when it makes the record; the database only stores the hash.
+    """
     async with connection(world.server.database.admin_dsn) as sql:
         with numbering_held(world):
             await create(world, "web")
@@ -74,8 +80,11 @@ async def test_an_alteration_before_the_numbering_is_found(world: World) -> None
         assert [fault for fault in await log_faults(sql) if "record hash" in fault]
 
 
-async def test_a_change_that_is_removed_before_the_numbering_leaves_no_trace(world: World) -> None:
-    """The log cannot show a record that never was in it. Only the owner of the tables may remove one."""
+async def test_only_the_owner_may_delete_a_change_before_the_numbering(world: World) -> None:
+    """Deletes a record before it is numbered.
+
+    The log cannot show a record that it never contained. Only the owner of the tables may delete one.
+    """
     async with connection(world.server.database.admin_dsn) as sql:
         with numbering_held(world):
             await create(world, "web")

@@ -1,4 +1,7 @@
-"""Anonymous callers cannot fill the log: their refusals are recorded singly while they are few, and summed beyond."""
+"""Anonymous callers cannot fill the log.
+
+Their refusals are recorded singly while they are few, and summed beyond.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ CALLS = 40
 
 
 async def refuse_strangers(world: World) -> None:
-    """Calls without a token, and log-ins that fail: of an account that is there, and of invented ones."""
+    """Makes calls without a token, and logins that fail.
+
+    The logins name an existing account and invented ones.
+    """
     get, login, watch = world.rule("GetContainer"), world.rule("Login"), world.rule("WatchContainers")
     for rule in (get, watch):
         outcomes = await asyncio.gather(*(world.stranger.invoke(rule, b"") for _ in range(CALLS)))
@@ -36,7 +42,7 @@ async def refuse_strangers(world: World) -> None:
 
 
 async def told(dsn: str) -> dict[str, tuple[int, int, list[Any]]]:
-    """Of each method: records of single refusals, refusals that sums tell of, and the names in them."""
+    """Returns the single refusals, summed refusals, and names, by method."""
     async with connection(dsn) as sql:
         await number_changes(sql)
         rows = await sql.fetch(
@@ -52,7 +58,7 @@ async def told(dsn: str) -> dict[str, tuple[int, int, list[Any]]]:
 
 
 @pytest.mark.full
-async def test_the_rest_of_a_minute_is_summed_and_survives_the_servers_end(
+async def test_summed_refusals_are_written_when_the_server_ends(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_a_kind = Bounds().of_a_kind
@@ -76,7 +82,10 @@ async def test_the_rest_of_a_minute_is_summed_and_survives_the_servers_end(
 
 
 async def _no_request_until(over: asyncio.Event) -> AsyncIterator[bytes]:
-    """The requests of a stream; its client reports INTERNAL if it writes one at the moment in which the call ends."""
+    """Yields no request of a stream until the call is over.
+
+    The client reports INTERNAL if it writes a request at the moment at which the call ends.
+    """
     await over.wait()
     if not over.is_set():
         yield b""
@@ -117,7 +126,7 @@ async def test_calls_of_unknown_methods_leave_records_that_are_summed(
 async def test_refusals_that_are_all_recorded_singly_are_found(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: it is the bound that keeps them few."""
+    """The control: without the bound, all refusals are recorded singly."""
     monkeypatch.setattr(Refusals, "singly", lambda *_arguments: True)
     await refuse_strangers(world)
     found = await told(world.server.database.admin_dsn)
@@ -125,10 +134,10 @@ async def test_refusals_that_are_all_recorded_singly_are_found(
 
 
 @pytest.mark.full
-async def test_sums_that_are_not_written_at_the_end_are_missed(
+async def test_missing_sums_at_the_end_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: it is the last sum that keeps the count."""
+    """The control: without the last sums, the count is lost."""
     monkeypatch.setattr(AuditLayer, "flush", lambda _self: None)
     async with quiet_world(database, tmp_path, monkeypatch) as world:
         await refuse_strangers(world)
@@ -150,7 +159,7 @@ async def headers_of(world: World, headers: Mapping[str, str]) -> dict[str, str]
     return kept
 
 
-async def test_records_keep_few_headers(
+async def test_records_contain_few_headers(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = {
@@ -170,7 +179,7 @@ async def test_records_keep_few_headers(
 
 
 async def test_records_of_one_minute_are_small(world: World) -> None:
-    """However large an anonymous caller makes the calls."""
+    """Makes large calls without a token, whose records must be small."""
     stranger = Caller(world.admin.channel)
     stranger.metadata = tuple((f"grpc-filler-{number}", "x" * 900) for number in range(8))
     login = world.rule("Login")

@@ -1,6 +1,7 @@
-"""Promise 4: every RPC × every role × {own, foreign, gone, missing}. A namespace that a caller does not reach is
-answered exactly like one that does not exist: code, message and trailing metadata; and so are questions about
-permissions.
+"""Promise 4: every RPC × every role × {own, foreign, gone, missing}.
+
+A call in a namespace that a caller does not reach ends exactly like a call in one that does not exist: same
+code, message and trailing metadata. The same holds for questions about permissions.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from tests.promises.world import FOREIGN, GONE, MISSING, ROLES, World, furnished
 from tests.tls.replica import by_certificate
 from tests.waiting import patient, runs_out
 
-# The table of the interface, written out once more: what each role holds, and what it does not although a form does.
+# The table of roles in docs/security.md, written out again: the permissions of each role, and the exceptions
+# from its patterns.
 _READS = ("get", "list", "watch", "query")
 _HELD: dict[str, tuple[str, ...]] = {
     "operator": (
@@ -51,7 +53,7 @@ _HELD: dict[str, tuple[str, ...]] = {
         *(f"{noun}.{verb}" for noun in ("namespace", "metrics", "audit") for verb in _READS),
     ),
 }
-# The permissions of these beyond reading.
+# The permissions of these roles beyond reading.
 _ADDED: dict[str, set[str]] = {
     "viewer": set(),
     "responder": {
@@ -60,11 +62,12 @@ _ADDED: dict[str, set[str]] = {
     },
 }
 _NOT_HELD = {"operator": {"config.reveal"}, "developer": {"config.reveal"}}
-# The roles of callers who did not log in.
+# The roles that are tried for callers of the HTTP gateway, and for those known by a certificate or an exchanged
+# token.
 _SOME = ("developer",)
-# Of a call that is refused because its caller has too many.
+# Attempts of a call that is refused with TOO_MANY_CALLS.
 _TRIES = 10
-# Its counts cannot be separated by namespace.
+# The counts of these RPCs cannot be separated by namespace.
 _NOT_BY_A_NARROWED_KEY = ("GetUserOperationStats",)
 
 
@@ -72,20 +75,20 @@ def _not_over_all(rule: Rule) -> bool:
     return rule.name not in _NOT_BY_A_NARROWED_KEY
 
 
-# Callers by key: whose rights are left to them, and what of these the key gives.
+# Callers by API key: the caller whose permissions they have left, and the RPCs that the key allows.
 BY_KEY: dict[str, tuple[str, Callable[[Rule], bool]]] = {
     "admin of own by key": ("admin of own", lambda _: True),
     "admin of own by a key of all": ("admin of own", _not_over_all),
     "operator of own by a key of all": ("operator of own", _not_over_all),
     "admin of own as an account": ("admin of own", lambda _: True),
     "viewer of all by a key of an admin": ("viewer of all", lambda _: True),
-    # SimulateGrant answers as the grant itself would be answered.
+    # SimulateGrant needs the same permissions as the grant itself.
     "admin of all by a reading key": (
         "admin of all",
         lambda rule: rule.only_reads and rule.name != "SimulateGrant",
     ),
 }
-# Images are read by whoever runs or sees containers; users and roles belong to administrators.
+# Roles that run or see containers may read images; users and roles belong to administrators.
 _VIEWED = {
     "container",
     "image",
@@ -101,7 +104,7 @@ _VIEWED = {
 
 
 def holds(role: str, permission: str) -> bool:
-    """Whether a shipped role holds a permission."""
+    """Returns whether a shipped role has a permission."""
     if role == "admin":
         return True
     noun, verb = permission.split(".")
@@ -115,34 +118,35 @@ def holds(role: str, permission: str) -> bool:
 
 
 def by_key(world: World) -> dict[str, tuple[str, Callable[[Rule], bool]]]:
-    """The callers by key, unless the world is one whose callers are all known otherwise."""
+    """Returns the callers by API key, or none if the environment has none."""
     return BY_KEY if any(caller in world.callers for caller in BY_KEY) else {}
 
 
 def namespace_path(rule: Rule) -> str:
-    """Where a request names its namespace; '' where it does not."""
+    """Returns the field in which a request names its namespace, or ''."""
     return rule.namespace_field
 
 
 def refused_for_lack_of_permission(outcome: Outcome) -> bool:
-    """Whether the caller reached the thing and may not."""
+    """Returns whether the caller reached the resource but lacks the permission."""
     return outcome.code == "PERMISSION_DENIED"
 
 
 async def tried(
     world: World, caller: str, rule: Rule, namespace: str = "", *, allowed: bool = False
 ) -> Outcome:
-    """The outcome of the RPC for a caller, in another namespace than the request's if one is named.
+    """Returns the outcome of the RPC for a caller.
 
-    A stream that the caller may read can be silent: where that is `allowed`, it is given up soon. On a slow machine
-    more calls of a caller come together than its share allows: those that are refused for that come again.
+    The call is in `namespace` if it is given. A stream that the caller may read can be silent: with `allowed`
+    it gets a short deadline. On a slow machine, more concurrent calls of a caller run than its share allows.
+    The calls that are refused for that reason are repeated.
     """
     request = world.request(rule)
     if namespace:
         put(request, namespace_path(rule), namespace)
     if rule.has_validate_only:
         request.validate_only = True
-    # A refusal is waited for, however slow the machine.
+    # A refusal has a long deadline, because the machine may be slow.
     seconds = 1.0 if rule.streams and allowed else 30.0
     tries = _TRIES
     while True:
@@ -153,7 +157,7 @@ async def tried(
 
 
 async def gathered(work: Collection[Any]) -> list[Any]:
-    """The results of many calls, a few at a time."""
+    """Returns the results of calls, of which 32 run concurrently."""
     limit = asyncio.Semaphore(32)
 
     async def one(item: Any) -> Any:
@@ -164,12 +168,15 @@ async def gathered(work: Collection[Any]) -> list[Any]:
 
 
 def permitted_rules(world: World) -> list[Rule]:
-    """The RPCs that need a permission."""
+    """Returns the RPCs that need a permission."""
     return [rule for rule in world.rules.values() if rule.access == options.ACCESS_PERMISSION]
 
 
 async def told_apart(world: World, rules: Collection[Rule], roles: Sequence[str] = ROLES) -> list[str]:
-    """Where somebody can tell a foreign or ended namespace from one that never was."""
+    """Returns the calls that distinguish a foreign from a missing namespace.
+
+    A deleted namespace must not be distinguishable either.
+    """
 
     async def look(caller: str, rule: Rule) -> list[str]:
         missing, *others = [await tried(world, caller, rule, name) for name in (MISSING, FOREIGN, GONE)]
@@ -187,7 +194,7 @@ async def told_apart(world: World, rules: Collection[Rule], roles: Sequence[str]
 
 
 def _with_name(shown: Any, name: str, instead: str) -> Any:
-    """Returns an answer with the name of a namespace replaced everywhere."""
+    """Returns a response with the name of a namespace replaced everywhere."""
     if isinstance(shown, tuple):
         return tuple(_with_name(part, name, instead) for part in shown)
     if isinstance(shown, bytes):
@@ -211,7 +218,8 @@ async def wrongly_allowed_or_refused(
         as_others = {caller: allowed for caller, of_rule, allowed in expected if of_rule is rule}
         for caller, (as_whom, may) in by_key(world).items():
             expected.append((caller, rule, as_others[as_whom] and may(rule) and not rule.session_only))
-    # The calls of one caller after those of another, so that few of one method come together: some have a bound.
+    # The calls are sorted by caller, so that few calls of one method run concurrently: some methods have a
+    # bound.
     expected.sort(key=itemgetter(0))
     outcomes = await gathered(
         [tried(world, caller, rule, allowed=allowed) for caller, rule, allowed in expected]
@@ -230,7 +238,10 @@ async def wrongly_allowed_or_refused(
 async def tenants_world(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[World]:
-    """The world with users of every role, which the tests of this module leave as it is."""
+    """Yields the environment with users of every role.
+
+    The tests of this module do not change it.
+    """
     with pytest.MonkeyPatch.context() as patching:
         async with (
             new_database(postgres, template_database.name) as database,
@@ -242,7 +253,7 @@ async def tenants_world(
             yield made
 
 
-async def test_tenants_cannot_tell_a_foreign_namespace_from_none(tenants_world: World) -> None:
+async def test_tenants_cannot_distinguish_a_foreign_from_a_missing_namespace(tenants_world: World) -> None:
     assert await told_apart(tenants_world, permitted_rules(tenants_world)) == []
 
 
@@ -259,15 +270,18 @@ async def test_a_server_that_tells_them_apart_is_found(
 
 
 @pytest.mark.parametrize("part", range(3))
-async def test_roles_may_what_the_table_says(tenants_world: World, part: int) -> None:
-    """Three parts of two thousand calls and more: each has the time of a test."""
+async def test_roles_have_the_permissions_of_the_table(tenants_world: World, part: int) -> None:
+    """Checks a third of the RPCs, which needs more than two thousand calls.
+
+    Each third has the time limit of a test.
+    """
     assert await wrongly_allowed_or_refused(tenants_world, permitted_rules(tenants_world)[part::3]) == []
 
 
 @pytest.mark.parametrize("part", [6, pytest.param(1, marks=pytest.mark.full)])
-async def test_by_http_the_same_holds(tenants_world: World, part: int) -> None:
+async def test_the_http_gateway_applies_the_same_rules(tenants_world: World, part: int) -> None:
     async with by_http(tenants_world, without=BY_KEY) as world:
-        # Its two ways over one connection are not for browsers.
+        # The gateway does not offer PortForward, because a browser cannot open a socket on its machine.
         rules = [rule for rule in permitted_rules(world) if rule.name != "PortForward"][::part]
         assert await told_apart(world, rules, _SOME) == []
         assert await wrongly_allowed_or_refused(world, rules, _SOME) == []
@@ -275,12 +289,13 @@ async def test_by_http_the_same_holds(tenants_world: World, part: int) -> None:
 
 @pytest.mark.full(minutes=10)
 @pytest.mark.parametrize("known_by", [by_certificate, by_exchanged_token])
-async def test_who_did_not_log_in_reaches_what_their_user_does_and_no_more(
+async def test_callers_without_a_login_reach_exactly_what_their_user_reaches(
     tenants_world: World, tmp_path: Path, known_by: Callable[..., AbstractAsyncContextManager[World]]
 ) -> None:
     async with known_by(tenants_world, tmp_path) as world:
         rules = [rule for rule in permitted_rules(world) if not rule.session_only]
-        # The other tests look at each role. One that may some of it all shows whose rights these callers have.
+        # The other tests check each role. A role with some of the permissions suffices to show whose
+        # permissions these callers have.
         assert await told_apart(world, rules, _SOME) == []
         assert await wrongly_allowed_or_refused(world, rules, _SOME) == []
         looked_after = [rule for rule in world.rules.values() if rule.session_only]
@@ -299,14 +314,14 @@ async def test_a_role_that_may_too_much_is_found(
     assert any(fault.startswith("viewer of own CreateContainer: OK") for fault in faults)
 
 
-async def test_what_is_not_there_answers_alike_within_the_own_namespace(tenants_world: World) -> None:
+async def test_missing_resources_in_the_own_namespace_return_not_found(tenants_world: World) -> None:
     asked = 0
     for rule in permitted_rules(tenants_world):
         request = tenants_world.request(rule)
         if not namespace_path(rule) or not hasattr(request, "name") or namespace_path(rule) == "name":
             continue
         if rule.action == "apply":
-            # It makes an application that is not there.
+            # This call would create an application that does not exist.
             continue
         request.name = "nothing"
         outcome = await tenants_world.callers["admin of own"].invoke(rule, request)
@@ -331,7 +346,10 @@ def _questions(namespace: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 async def _heard(world: World, caller: str, namespace: str) -> list[Any]:
-    """All that is told about a namespace, with its name replaced."""
+    """Returns the answers to all questions about a namespace.
+
+    The namespace's name is replaced in them.
+    """
 
     def told(outcome: Outcome) -> Any:
         body = b"".join(answer.SerializeToString(deterministic=True) for answer in outcome.answers)
@@ -351,7 +369,10 @@ async def _heard(world: World, caller: str, namespace: str) -> list[Any]:
 
 
 async def answered_apart(world: World) -> list[str]:
-    """Where a question tells a foreign or an ended namespace from one that never was."""
+    """Returns the answers that distinguish a foreign from a missing namespace.
+
+    A deleted namespace must not be distinguishable either.
+    """
     faults = []
     for caller in [*(f"{role} of own" for role in ROLES), "admin of own by a key of all", "nobody"]:
         missing = await _heard(world, caller, MISSING)
@@ -365,7 +386,7 @@ async def answered_apart(world: World) -> list[str]:
     return faults
 
 
-async def test_questions_do_not_tell_a_foreign_namespace_from_none(tenants_world: World) -> None:
+async def test_permission_questions_do_not_reveal_a_foreign_namespace(tenants_world: World) -> None:
     assert await answered_apart(tenants_world) == []
 
 
@@ -383,11 +404,12 @@ async def test_a_server_whose_answers_tell_them_apart_is_found(
     assert any("ExplainPermission" in fault for fault in await answered_apart(tenants_world))
 
 
-async def test_the_reason_of_a_refusal_names_nobody_whom_the_caller_does_not_see(
+async def test_a_refusal_names_only_users_that_the_caller_may_see(
     tenants_world: World,
 ) -> None:
-    """A tenant's refusal names givers in the own namespace, and neither other tenants nor the platform's own
-    users.
+    """A refusal names only users of the caller's namespace who can grant it.
+
+    It names neither other tenants nor the platform's own users.
     """
     outcome = await tenants_world.call(
         "DeleteContainer", {"namespace": OWN, "name": "web"}, tenants_world.callers["viewer of own"]
@@ -400,8 +422,9 @@ async def test_the_reason_of_a_refusal_names_nobody_whom_the_caller_does_not_see
 
 
 async def heard_of(world: World, caller: str, name: str, *, watched: float) -> list[str]:
-    """Returns the reads among all calls of the caller that name a namespace in their answers; streams are read for so
-    many seconds.
+    """Returns the reading RPCs whose responses to the caller contain `name`.
+
+    Streams are read for `watched` seconds.
     """
 
     async def ask(rule: Rule) -> list[str]:
@@ -422,22 +445,22 @@ async def heard_of(world: World, caller: str, name: str, *, watched: float) -> l
 
 
 @pytest.mark.full(minutes=10)
-async def test_who_is_kept_to_a_namespace_hears_of_no_other(tenants_world: World) -> None:
+async def test_a_caller_of_one_namespace_never_sees_the_name_of_another(tenants_world: World) -> None:
     async with tenants_world.sql() as sql:
-        # Summaries are of the last hour's refresh.
+        # The summaries are those of the last hourly refresh.
         await sql.execute("REFRESH MATERIALIZED VIEW container_summary")
-    # One's own records hold what one has asked, by whatever name.
+    # A caller's own records contain the names that the caller has requested.
     own_words = {"ListOperations", "ExportAuditLog", "WatchOperations"}
     assert set(await heard_of(tenants_world, "admin of own", FOREIGN, watched=runs_out(1.5))) <= own_words
     assert await heard_of(tenants_world, "admin of own by a key of all", FOREIGN, watched=runs_out(1.5)) == []
-    # The checker hears of it where it is told.
+    # The checker finds the name in the responses to a caller who may see it.
     heard = await heard_of(tenants_world, "admin of all", FOREIGN, watched=patient(1.5))
-    # All records: the newest page of a list may be of what was asked since.
+    # Only lists without a newest page: the newest page of others may contain only later records.
     lists = {"ListNamespaces", "ListContainers", "ExportAuditLog", "ListSecrets", "ListServiceAccounts"}
     assert lists | {"WatchContainers", "WatchConfigs", "GetNamespaceSummary"} <= set(heard)
 
 
-async def test_a_key_of_one_namespace_does_not_see_its_users_own_records_elsewhere(
+async def test_a_key_of_one_namespace_does_not_see_records_of_another(
     tenants_world: World,
 ) -> None:
     session, key = (

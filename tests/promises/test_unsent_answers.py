@@ -1,4 +1,7 @@
-"""Promise 9: a caller that takes none of its answers has few of them stored, and takes no memory from the others."""
+"""Promise 9: few pending responses are stored for a caller that reads none.
+
+Such a caller takes no memory from the others.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,15 @@ from tests.promises.world import World, quiet_world
 from tests.waiting import poll_until
 
 _CALLS, _ANSWER_BYTES = 30, 100_000
-# Concurrent calls may find room that the last of them uses up.
+# Concurrent calls may each see free space that the last of them uses up.
 _BOUND, _MOST_AT_ONCE = 300_000, 4
 
 
 async def _kept(world: World) -> tuple[Caller, wire.Connection, int]:
-    """Somebody whose connection takes nothing of many large answers, and how many bytes are kept for it."""
+    """Returns a caller whose connection reads none of many large responses.
+
+    Also returns the connection, and the number of bytes stored for the caller.
+    """
     eve = await world.make_user("eve", {OWN: "viewer"})
     made = {"name": "large", "data": {"text": "x" * _ANSWER_BYTES}}
     await world.must("CreateConfigMap", {"namespace": OWN, "configMap": made})
@@ -54,7 +60,7 @@ def _narrow(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return {"max_calls_per_user": _MOST_AT_ONCE}
 
 
-async def test_answers_that_nobody_takes_are_few(
+async def test_few_responses_are_stored_for_a_caller_that_reads_none(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with quiet_world(database, tmp_path, monkeypatch, **_narrow(monkeypatch)) as world:
@@ -73,10 +79,10 @@ async def test_answers_that_nobody_takes_are_few(
 
 
 @pytest.mark.full
-async def test_answers_that_are_kept_without_a_bound_are_found(
+async def test_pending_responses_without_a_bound_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: nobody is refused."""
+    """The control: no call is refused."""
     monkeypatch.setattr(PendingResponses, "check", lambda *_: None)
     async with quiet_world(database, tmp_path, monkeypatch, **_narrow(monkeypatch)) as world:
         _, stalled, kept = await _kept(world)
@@ -84,8 +90,8 @@ async def test_answers_that_are_kept_without_a_bound_are_found(
         stalled.close()
 
 
-async def test_all_together_leave_each_little() -> None:
-    """Where many take nothing, each may leave little."""
+async def test_many_stalled_callers_have_a_smaller_bound_each() -> None:
+    """Stores bytes for many callers, so that each may have fewer."""
     held = PendingResponses()
     ends = asyncio.Event()
     calls = [asyncio.create_task(ends.wait()) for _ in range(20)]

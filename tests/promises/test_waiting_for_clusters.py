@@ -1,4 +1,7 @@
-"""Calls that wait for a cluster hold nothing, and do not wait for one that is known to be away."""
+"""Calls that wait for a cluster hold no transaction and no lock.
+
+They do not wait for a cluster that is known to be unavailable.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,14 @@ OPEN_TRANSACTIONS = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND state LIKE 'idle in transaction%'
 """
-# Methods with a dry run that needs no cluster.
+# Methods with a dry run that sends no request to a cluster.
 _ASKS_NOBODY = {
     "PurgeSecret",
     "DeregisterCluster",
     "ResolveOrphans",
     *(f"{verb}Application" for verb in ("Delete", "Pause", "Resume")),
 }
-# Methods that ask a cluster, in addition to all with `validate_only`.
+# Methods that send requests to a cluster, in addition to all methods with `validate_only`.
 _ASKING: dict[str, Fields] = {
     "ImportContainers": {"namespace": OWN, "names": []},
     "ImportServices": {"namespace": OWN, "names": []},
@@ -53,7 +56,7 @@ _ASKING: dict[str, Fields] = {
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def world(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A server with something of everything, of which a pod is ready."""
+    """Yields a server with a resource of every kind, and a ready pod."""
     async with quiet_world(database, tmp_path, monkeypatch) as made:
         await furnished(made)
         async with made.sql() as sql:
@@ -78,7 +81,8 @@ def _asking(world: World) -> dict[str, Fields]:
 def _fields(world: World, rule: Rule) -> Fields:
     fields: Fields = MessageToDict(world.request(rule))
     if rule.name == "UpdateCluster":
-        # Without new credentials nobody is asked; those of this cluster are the server's own.
+        # The call sends a request to a cluster only if it has new credentials. The credentials of the usual
+        # cluster come from the server's configuration.
         return {
             **fields,
             "name": "unconfigured",
@@ -88,13 +92,13 @@ def _fields(world: World, rule: Rule) -> Fields:
 
 
 async def _is_free(sql: asyncpg.Connection, what: str) -> None:
-    """Fails where a transaction stays open, or a lock on a namespace, a cluster or a resource is held."""
+    """Fails if a transaction stays open, or if a row of a resource stays locked."""
 
     async def transactions() -> int:
         return int(await sql.fetchval(OPEN_TRANSACTIONS))
 
-    # The server's own transactions, and rollbacks of the call before, are over in a moment; that of a waiting call is
-    # not.
+    # The server's own transactions, and rollbacks of the previous call, end soon. The transaction of a waiting
+    # call would not.
     await poll_until(transactions, lambda count: count == 0, seconds=3.0, what=f"no transaction of {what}")
     for table in (
         "clusters",
@@ -112,7 +116,7 @@ async def _is_free(sql: asyncpg.Connection, what: str) -> None:
 
 
 @pytest.mark.full
-async def test_no_call_holds_anything_while_it_waits_for_a_cluster(world: World) -> None:
+async def test_no_call_holds_a_transaction_or_lock_while_it_waits_for_a_cluster(world: World) -> None:
     assert world.server.cluster is not None
     faults = world.server.cluster.faults
     async with world.sql() as sql:
@@ -134,7 +138,7 @@ async def test_no_call_holds_anything_while_it_waits_for_a_cluster(world: World)
 
 
 @pytest.mark.full
-async def test_a_cluster_that_is_known_to_be_away_is_not_waited_for(
+async def test_calls_to_an_unavailable_cluster_fail_without_waiting(
     database: Database, tmp_path: Path
 ) -> None:
     async with running_server(database, tmp_path, reconciler=QUICK) as server:
@@ -163,7 +167,7 @@ async def test_a_cluster_that_is_known_to_be_away_is_not_waited_for(
                 await admin.containers.create(namespace="shop", container=made, validate_only=True)
             return raised.value
 
-        # The server looks at the rows of clusters now and then.
+        # The server reads the rows of clusters periodically.
         error = await poll_until(refused, lambda error: error.metadata.get("away"), seconds=30.0)
         retried.clear()
         asked: list[str] = []

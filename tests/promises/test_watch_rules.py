@@ -1,4 +1,7 @@
-"""Promise 3, the rules of one watch: filters, tokens, horizon, bookmarks, slow readers, restarts."""
+"""Promise 3, the rules of one watch.
+
+They concern filters, tokens, the horizon, bookmarks, slow readers and restarts.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
 
 
 async def take(stream: AsyncIterator[Any], count: int) -> list[tuple[str, str]]:
-    """Returns the next answers of a watch: the kind of change, and the name."""
+    """Returns the next messages of a watch: kind of change, and name."""
     async with within(10):
         return [_short(await anext(stream)) for _ in range(count)]
 
@@ -37,26 +40,26 @@ def _short(answer: Any) -> tuple[str, str]:
 
 
 async def make(world: World, name: str, **fields: Any) -> None:
-    """A container in the own namespace."""
+    """Creates a container in the namespace `own`."""
     container = {"name": name, "image": "nginx:1.27", **fields}
     await world.must("CreateContainer", {"namespace": OWN, "container": container})
 
 
 async def relabel(world: World, name: str, labels: Mapping[str, str]) -> None:
-    """Other labels for a container."""
+    """Replaces the labels of a container."""
     fields = {"namespace": OWN, "name": name, "container": {"labels": dict(labels)}, "updateMask": "labels"}
     await world.must("UpdateContainer", fields)
 
 
 async def resumed(world: World, caller: Caller, token: str, **fields: Any) -> Outcome:
-    """Returns the beginning of a watch with a token."""
+    """Returns the outcome of a watch that resumes with a token."""
     rule = world.rule("WatchContainers")
     request = {"namespace": OWN, "bookmarkPeriodSeconds": 1, "resumeToken": token, **fields}
     return await caller.invoke(rule, request_for(rule, request))
 
 
 async def token_now(world: World, **fields: Any) -> str:
-    """The resume token of a watch that begins now."""
+    """Returns the resume token of a watch that begins now."""
     rule = world.rule("WatchContainers")
     async with (
         world.admin.watching(rule, request_for(rule, {"namespace": OWN, **fields})) as stream,
@@ -71,7 +74,10 @@ async def token_now(world: World, **fields: Any) -> str:
 async def open_watch(
     world: World, caller: Caller, fields: Mapping[str, Any], method: str = "WatchContainers"
 ) -> tuple[asyncio.Task[Outcome], asyncio.Event]:
-    """Opens a watch that is read to its end, and an event that is set once it is in step."""
+    """Opens a watch that is read to its end.
+
+    Returns its task, and an event that is set by SYNCED.
+    """
     rule = world.rule(method)
     synced = asyncio.Event()
 
@@ -128,7 +134,7 @@ async def test_a_token_belongs_to_its_caller_and_filter(world: World) -> None:
         assert (outcome.code, outcome.reason) == ("INVALID_ARGUMENT", "RESUME_TOKEN")
 
 
-async def test_below_the_horizon_and_of_another_history_is_out_of_range(world: World) -> None:
+async def test_a_token_below_the_horizon_or_of_another_history_is_out_of_range(world: World) -> None:
     token = await token_now(world)
     for name in ("a", "b", "c"):
         await make(world, name)
@@ -147,7 +153,7 @@ async def test_below_the_horizon_and_of_another_history_is_out_of_range(world: W
             await asyncio.wait_for(synced.wait(), patient(10))
         await sql.execute("SET ROLE pilothouse_owner")
         await sql.fetchval("SELECT begin_new_history()")
-    # Open watches learn of it by themselves, and a token of before is refused.
+    # Open watches end by themselves, and an older token is refused.
     for watching, _ in watches:
         outcome = await asyncio.wait_for(watching, patient(5))
         assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_CHANGED")
@@ -155,14 +161,17 @@ async def test_below_the_horizon_and_of_another_history_is_out_of_range(world: W
     assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_CHANGED")
 
 
-async def test_a_token_of_a_copy_that_went_another_way_is_out_of_range(world: World) -> None:
-    """A restored copy keeps the history's id; the events that it makes after that have marks of their own."""
+async def test_a_token_of_a_diverged_copy_is_out_of_range(world: World) -> None:
+    """Simulates a restored copy, which keeps the history's id.
+
+    The events that the copy writes from then on have other marks.
+    """
     await make(world, "a")
     token = await token_now(world)
     assert (await resumed(world, world.admin, token, bookmarkPeriodSeconds=1)).code == "OK"
     await make(world, "b")
     async with world.sql() as sql:
-        # The token's own change, and all others of that time.
+        # This replaces the marks of the token's own change and of all others before the head.
         mark = (
             "UPDATE events SET mark = $1 WHERE revision < (SELECT revision FROM stream_head) RETURNING mark"
         )
@@ -171,11 +180,11 @@ async def test_a_token_of_a_copy_that_went_another_way_is_out_of_range(world: Wo
     assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_CHANGED")
 
 
-async def test_changed_grants_end_a_watch_over_all_that_is_visible(world: World) -> None:
+async def test_changed_grants_end_a_watch_over_all_visible_namespaces(world: World) -> None:
     somebody = await world.make_user("somebody", {OWN: "viewer", FOREIGN: "viewer"})
     rule = world.rule("WatchContainers")
     request = request_for(rule, {"bookmarkPeriodSeconds": 1})
-    # Nothing happens, and no bookmark is due: that the grants are others must be noticed by itself.
+    # Nothing happens, and no bookmark is due: the watch itself must notice that the grants have changed.
     watching, synced = await open_watch(world, somebody, {"bookmarkPeriodSeconds": 300})
     await asyncio.wait_for(synced.wait(), patient(10))
     async with somebody.watching(rule, request) as stream:
@@ -190,12 +199,12 @@ async def test_changed_grants_end_a_watch_over_all_that_is_visible(world: World)
     await poll_until(refused, seconds=2)
 
 
-async def test_an_idle_watch_sends_bookmarks_to_go_on_from(world: World) -> None:
+async def test_an_idle_watch_sends_bookmarks_that_can_be_resumed(world: World) -> None:
     rule = world.rule("WatchContainers")
     request = request_for(rule, {"namespace": OWN, "bookmarkPeriodSeconds": 1})
     async with world.admin.watching(rule, request) as stream:
         assert await take(stream, 1) == [("SYNCED", "")]
-        # Changes of others move the bookmark on without an answer of their own.
+        # Changes in other namespaces move the bookmark on, but send no message of their own.
         fields = {"namespace": FOREIGN, "container": {"name": "far", "image": "nginx"}}
         await world.must("CreateContainer", fields)
         async with within(5):
@@ -207,7 +216,7 @@ async def test_an_idle_watch_sends_bookmarks_to_go_on_from(world: World) -> None
     assert _short(outcome.answer) == (ADDED, "later")
 
 
-async def test_a_watch_goes_on_after_a_restart_of_the_server(
+async def test_a_watch_resumes_after_a_restart_of_the_server(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with quiet_world(database, tmp_path, monkeypatch) as world:
@@ -219,12 +228,12 @@ async def test_a_watch_goes_on_after_a_restart_of_the_server(
         assert _short((await resumed(again, again.admin, token)).answer) == (ADDED, "while-away")
 
 
-async def test_a_reader_that_is_too_slow_is_told_where_to_go_on(
+async def test_a_slow_reader_receives_a_token_to_resume_with(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "WRITE_TIMEOUT_SECONDS", 0.3)
     rule = world.rule("WatchContainers")
-    # A window that does not grow, so that little is enough to fill it.
+    # The flow-control window does not grow, so that little data fills it.
     narrow = grpc.aio.insecure_channel(
         world.server.address,
         options=(("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535)),
@@ -262,8 +271,8 @@ async def test_a_reader_that_is_too_slow_is_told_where_to_go_on(
     assert seen + [answer.revision for answer in rest.answers] == everything
 
 
-async def test_a_watch_from_before_the_first_event_goes_on(database: Database, tmp_path: Path) -> None:
-    """On a new installation there are events of the first user, grant and cluster alone."""
+async def test_a_watch_from_before_the_first_event_resumes(database: Database, tmp_path: Path) -> None:
+    """A new installation has events of the first user, grant and cluster only."""
     async with running_server(database, tmp_path, with_cluster=False) as server:
         async with server.admin.namespaces.watch() as changes:
             assert (await anext(changes)).kind is ChangeKind.SYNCED
@@ -282,7 +291,7 @@ async def test_a_watch_from_before_the_first_event_goes_on(database: Database, t
             assert (change.kind, change.resource.name) == (ChangeKind.ADDED, "first")
 
 
-async def test_answers_tell_until_when_they_are_complete_by_the_clock_of_rows(world: World) -> None:
+async def test_server_time_of_messages_is_comparable_to_the_times_of_rows(world: World) -> None:
     rule = world.rule("WatchContainers")
     request = request_for(rule, {"namespace": OWN, "bookmarkPeriodSeconds": 1})
     async with world.admin.watching(rule, request) as stream, within(20):
@@ -295,7 +304,7 @@ async def test_answers_tell_until_when_they_are_complete_by_the_clock_of_rows(wo
         while answer.container.name != "timed":
             answer = await anext(stream)
         made = answer.container.create_time.ToDatetime()
-        # It goes on while nothing changes.
+        # The time advances while nothing changes.
         while answer.change_type != resource.CHANGE_TYPE_BOOKMARK or answer.server_time.ToDatetime() < made:
             answer = await anext(stream)
     # A resource that was made after the first state is not in it.

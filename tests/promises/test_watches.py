@@ -1,6 +1,7 @@
-"""Promise 3: watches lose nothing. Writers race on two servers while watchers are cut and go on anywhere.
+"""Promise 3: watches lose nothing.
 
-The campaign under kills, frozen servers and cut connections is in `tests/promises/watches/`.
+Writers race on two servers while watchers are cut and resume at either server. The campaign with kills, frozen
+servers and cut connections is in `tests/promises/watches/`.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ _LISTENERS = (
 
 @asynccontextmanager
 async def second_server(world: World, directory: Path) -> AsyncIterator[Caller]:
-    """Another server on the same database, and the administrator's session used there."""
+    """Yields the administrator's session at another server on the same database."""
     async with running_server(world.server.database, directory, with_cluster=False) as other:
         yield Caller(other.channel(), token_of(world.admin))
 
 
 async def write(world: World, callers: Sequence[Caller], number: int, mutations: int) -> None:
-    """One writer: containers that are made, relabelled, stopped and started, a mutation after the other."""
+    """Runs one writer, which creates, relabels, stops and starts containers in turn."""
     for step in range(mutations):
         caller = callers[(number + step) % len(callers)]
         name = f"w{number}-{step // 4}"
@@ -60,7 +61,7 @@ async def write(world: World, callers: Sequence[Caller], number: int, mutations:
 async def race(
     world: World, callers: Sequence[Caller], *, writers: int, each: int, watchers: int, faulty: bool = True
 ) -> list[str]:
-    """Runs writers and watchers against each other; returns the watchers' wrong views."""
+    """Runs writers and watchers concurrently; returns the watchers' wrong views."""
     rule = world.rule("WatchContainers")
     request = container.WatchContainersRequest(namespace=OWN, bookmark_period_seconds=1)
     followers = [
@@ -97,7 +98,7 @@ async def race(
 
 
 async def kill_listeners(world: World) -> None:
-    """Ends the backends that listen, once each server has one."""
+    """Terminates the listening backends, once each server has one."""
     async with world.sql() as sql:
         pids = await poll_until(lambda: _pids(sql))
         for pid in pids:
@@ -114,7 +115,7 @@ async def _pids(sql: object) -> list[int]:
     return [row["pid"] for row in rows]
 
 
-async def test_no_event_is_lost_twice_or_out_of_order(world: World, tmp_path: Path) -> None:
+async def test_no_event_is_lost_or_sent_twice_or_out_of_order(world: World, tmp_path: Path) -> None:
     async with second_server(world, tmp_path) as other:
         assert await race(world, [world.admin, other], writers=8, each=40, watchers=6) == []
 
@@ -131,11 +132,12 @@ async def test_a_watch_that_loses_events_is_found(world: World, monkeypatch: pyt
     assert any("missed" in fault for fault in found)
 
 
-async def test_ends_of_the_listener_cost_no_event(world: World) -> None:
+async def test_no_event_is_lost_when_the_listener_ends(world: World) -> None:
     await world.must("CreateContainer", {"namespace": OWN, "container": {"name": "a", "image": "nginx"}})
     async with world.sql() as sql:
         newest = await sql.fetchval("SELECT max(revision) FROM events")
-    # The first state of a watch has what is not told yet, too, which the checker would take for an event that is lost.
+    # The first state of a watch also contains changes without an event so far, which the checker would report
+    # as lost events.
     assert await world.server.application.hub.beyond(newest - 1, patient(10.0))
     follower = Follower(
         world.rule("WatchContainers"), [world.admin], container.WatchContainersRequest(), cut_after=(9, 9)
@@ -149,7 +151,7 @@ async def test_ends_of_the_listener_cost_no_event(world: World) -> None:
         async def seen(wanted: str = name) -> bool:
             return any(change[2] == wanted for change in follower.changes)
 
-        # The poll finds it, long before the listener is back.
+        # Polling finds the change long before the listener is connected again.
         await poll_until(seen, seconds=2.0)
     await cancel_and_wait(task)
     async with world.sql() as sql:

@@ -1,5 +1,6 @@
-"""A watch of a deleted namespace ends properly: its resources are DELETED, then NOT_FOUND, and its tokens lead
-nowhere.
+"""A watch of a deleted namespace ends properly.
+
+Its resources are DELETED, then the stream ends with NOT_FOUND, and its tokens cannot be resumed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from tests.waiting import patient, poll_until, within
 
 
 class Watcher:
-    """A watch that is read to its end: its events of `web`, its last token, and its end."""
+    """A watch that is read to its end.
+
+    It stores its events of `web`, its last token, and its end.
+    """
 
     def __init__(self, caller: Caller, rule: Any, request: Any) -> None:
         self.told: list[str] = []
@@ -48,7 +52,7 @@ class Watcher:
 async def test_a_watch_ends_with_its_namespace(server: Server) -> None:
     rules = await served(server.channel())
     admin = server.admin
-    # Usage is looked after with its sign of life, which is ten seconds apart.
+    # The usage stream checks its namespace when it sends a heartbeat, every ten seconds by default.
     server.application.usage_stream._sign_of_life_seconds = 0.5
     await admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
     await admin.containers.create(
@@ -88,13 +92,13 @@ async def test_a_watch_ends_with_its_namespace(server: Server) -> None:
 
     assert await resumed() == ("OUT_OF_RANGE", "WATCH_CHANGED")
     assert await resumed(name="web") == ("INVALID_ARGUMENT", "RESUME_TOKEN")
-    # A user whose grant went with the namespace gets the answer for a namespace that is out of reach or does not
-    # exist.
+    # A user whose grant was deleted with the namespace gets the same error as for a namespace that is out of
+    # reach or does not exist.
     assert await resumed(1) == ("NOT_FOUND", "NAMESPACE_NOT_FOUND")
     async with tenant.containers.watch(namespace="shop", resume_token=watchers[1].token) as changes:
         with pytest.raises(NotFoundError):
             await anext(changes)
-    # The client begins a new watch, reports that, and finds nothing to watch.
+    # The client begins a new watch, reports that, and gets NOT_FOUND.
     async with admin.containers.watch(namespace="shop", resume_token=watchers[0].token) as changes:
         restarted = await anext(changes)
         assert restarted.kind is ChangeKind.RESTARTED
@@ -115,7 +119,7 @@ async def test_a_watch_ends_with_its_namespace(server: Server) -> None:
     await poll_until(lambda: resumed(1), lambda outcome: outcome == ("OUT_OF_RANGE", "WATCH_CHANGED"))
 
     async def begun() -> list[ChangeKind]:
-        # The rights of its own token may be known as of a moment before the grant.
+        # The server may use the permissions of the client's own token as of a moment before the grant.
         with suppress(NotFoundError):
             async with tenant.containers.watch(namespace="shop", resume_token=watchers[1].token) as changes:
                 return [(await anext(changes)).kind for _ in range(2)]

@@ -1,7 +1,8 @@
-"""A platform to try every RPC on: two namespaces that are alike, one that is gone, users of every role.
+"""An environment in which every RPC can be tried.
 
-`own` is where the users have their grants, `FOREIGN` where they have none, `GONE` was deleted after they had one in
-it, and `MISSING` never was. There is a cluster that only answers, and no reconciler: nothing changes without a call.
+It has two equal namespaces, a deleted one, and users of every role. The users have grants in `own` and none in
+`FOREIGN`. They had grants in `GONE` before it was deleted. `MISSING` never existed. The cluster only responds
+to requests, and no reconciler runs: nothing changes without a call.
 """
 
 from __future__ import annotations
@@ -43,10 +44,11 @@ from tests.promises import requests
 from tests.promises.calling import Caller, Outcome, served
 from tests.promises.requests import OWN, REQUESTS, UNUSED_IMAGE, request_for, target
 
-# Of one length, so that an answer about one can be turned into an answer about another byte by byte.
+# All have the same length, so a response about one namespace can be turned into a response about another byte
+# by byte.
 FOREIGN, GONE, MISSING = "tenant-b", "tenant-c", "tenant-d"
 ROLES = ("admin", "operator", "developer", "responder", "viewer")
-# The requests that make the targets of mutations, by noun: of everything that lives in a namespace.
+# The create requests of the resources that live in a namespace, by noun. They make the targets of mutations.
 _MADE = {
     name.removeprefix("Create"): fields
     for name, fields in REQUESTS.items()
@@ -84,25 +86,28 @@ class World:
     admin: Caller
     callers: dict[str, Caller] = field(default_factory=dict)
     fields: dict[str, requests.Fields] = field(default_factory=dict)
-    # Of what is good for a moment only.
+    # Functions that build requests whose fields are valid only briefly, by RPC name.
     made: dict[str, Callable[[], requests.Fields]] = field(default_factory=dict)
 
     @property
     def stranger(self) -> Caller:
-        """Somebody without a token."""
+        """Returns a caller without a token."""
         return Caller(self.admin.channel)
 
     def rule(self, name: str) -> Rule:
-        """The rule of the RPC `name`."""
+        """Returns the rule of the RPC `name`."""
         return next(rule for rule in self.rules.values() if rule.name == name)
 
     def request(self, rule: Rule) -> Any:
-        """The valid request of an RPC."""
+        """Returns a valid request of an RPC."""
         make = self.made.get(rule.name)
         return request_for(rule, self.fields.get(rule.name) if make is None else make())
 
     def caller_of(self, rule: Rule) -> Caller:
-        """Returns the caller of a mutation: the administrator, or another user if the call ends sessions."""
+        """Returns the caller of a mutation.
+
+        It is the administrator, or another user if the call ends sessions.
+        """
         return self.callers.get(rule.name, self.admin)
 
     async def call(self, name: str, fields: requests.Fields, caller: Caller | None = None) -> Outcome:
@@ -111,18 +116,21 @@ class World:
         return await (caller or self.admin).invoke(rule, request_for(rule, fields))
 
     async def must(self, name: str, fields: requests.Fields, caller: Caller | None = None) -> Any:
-        """The answer of a call that has to succeed."""
+        """Returns the response of a call that must succeed."""
         outcome = await self.call(name, fields, caller)
         assert outcome.code == "OK", f"{name} {fields}: {outcome.code} {outcome.message}"
         return outcome.answer
 
     async def log_in(self, username: str) -> Caller:
-        """A caller with a new session, on the world's channel."""
+        """Returns a caller with a new session, on the environment's channel."""
         answer = await self.must("Login", {"username": username, "password": PASSWORD}, self.stranger)
         return Caller(self.admin.channel, answer.access_token)
 
     async def make_user(self, name: str, grants: Mapping[str, str] = MappingProxyType({})) -> Caller:
-        """A new user with roles by namespace ('' is all of them), logged in."""
+        """Creates a user with roles by namespace, and returns it logged in.
+
+        The namespace '' means all namespaces.
+        """
         await self.must("CreateUser", {"user": requests.user(name), "password": PASSWORD})
         for namespace, role in grants.items():
             await self.must("GrantRole", {"username": name, "role": role, "namespace": namespace})
@@ -130,7 +138,10 @@ class World:
 
     @asynccontextmanager
     async def sql(self) -> AsyncIterator[asyncpg.Connection]:
-        """Yields a connection of the superuser. No policy applies to it."""
+        """Yields a connection of the superuser.
+
+        No row-level security policy applies to it.
+        """
         async with connection(self.server.database.admin_dsn) as opened:
             await number_changes(opened)
             yield opened
@@ -140,7 +151,10 @@ class World:
 async def quiet_world(
     database: Database, directory: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any
 ) -> AsyncIterator[World]:
-    """A server without a cluster and an administrator; the namespaces `own` and `FOREIGN` are there, and empty."""
+    """Yields a server with the empty namespaces `own` and `FOREIGN`.
+
+    It has an administrator, and no reconciler runs.
+    """
     async with _world(database, directory, monkeypatch, settings, is_copy=False) as made:
         yield made
 
@@ -149,7 +163,7 @@ async def quiet_world(
 async def copied_world(
     database: Database, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[World]:
-    """The same on copies of the database and the folder of such a world, with additions."""
+    """Yields the same environment on copies of a database and a folder."""
     async with _world(database, directory, monkeypatch, {}, is_copy=True) as made:
         yield made
 
@@ -180,7 +194,7 @@ async def _world(
         channel = server.channel()
         world = World(server, await served(channel), Caller(channel))
         world.admin = await world.log_in("admin")
-        # Nothing happens on it; it only answers when it is tried out.
+        # This cluster only responds when its registration is tested.
         address = {"apiServer": cluster.url, "token": cluster.token}
         world.fields["RegisterCluster"] = {
             "cluster": {"name": target("RegisterCluster")},
@@ -194,7 +208,10 @@ async def _world(
 
 
 async def _run_already(world: World, cluster: SimulatedCluster, namespace: str) -> None:
-    """Puts the namespace on the cluster, as the reconciler would, and a Deployment and a Service to import."""
+    """Creates on the cluster what a reconciler and another tool would.
+
+    These are the namespace, and objects to import.
+    """
     async with world.server.application.store.system_read() as transaction:
         found = await locate_namespace(transaction, namespace)
     client = await ClusterClient.from_kubeconfig(cluster.kubeconfig(), name="local")
@@ -235,9 +252,12 @@ async def _run_already(world: World, cluster: SimulatedCluster, namespace: str) 
 
 
 async def furnish(world: World, *namespaces: str) -> None:
-    """Makes the target of every mutation in each of some namespaces, and the users and roles that some need."""
-    # An object that an administrator makes is changed by administrators alone.
-    # Its name is in answers, and may not be that of a namespace.
+    """Makes the target of every mutation in each namespace.
+
+    It also makes the users and roles that some mutations need.
+    """
+    # Only administrators may change an object that an administrator made. The user's name occurs in responses,
+    # so it must not contain the name of a namespace.
     maker_name = "-".join(("maker", *(each[-1] for each in namespaces)))
     without_power = await world.make_user(maker_name, {"": "operator"})
     for namespace in namespaces:
@@ -288,7 +308,10 @@ async def furnish(world: World, *namespaces: str) -> None:
 
 
 async def _make_applications(world: World, namespace: str) -> None:
-    """Applies the applications that calls are tried on; one of them twice, so that it can be rolled back."""
+    """Applies the applications that calls are tried on.
+
+    One of them is applied twice, so that it can be rolled back.
+    """
     if not any(rule.name == "ApplyApplication" for rule in world.rules.values()):
         return
     targets = (target(f"{verb}Application") for verb in ("Delete", "Pause", "Resume", "Rollback"))
@@ -300,7 +323,7 @@ async def _make_applications(world: World, namespace: str) -> None:
 
 
 async def _make_ended_job(world: World, namespace: str) -> None:
-    """Makes a Job whose first run has ended, as an observer would have written it."""
+    """Makes a Job whose first run has ended, as an observer would write it."""
     name = target("RunContainer")
     job = {"name": name, "image": "nginx:1.27", "job": {}}
     await world.must("CreateContainer", {"namespace": namespace, "container": job})
@@ -315,7 +338,10 @@ async def _make_ended_job(world: World, namespace: str) -> None:
 
 
 async def _enrol(world: World) -> None:
-    """Makes users with an authenticator to take away, one whose authenticator waits for its code, one without."""
+    """Makes the users of the authenticator calls.
+
+    Two have an authenticator, one has an authenticator that awaits its code, and one has none.
+    """
     for method in ("EnrolTotp", "ConfirmTotp", "DisableTotp", "ResetSecondFactor"):
         caller = world.callers[method] = await world.make_user(target(method))
         if method == "EnrolTotp":
@@ -329,12 +355,15 @@ async def _enrol(world: World) -> None:
             world.made[method] = confirm
         else:
             await world.must("ConfirmTotp", confirm(), caller)
-    # It is an administrator who does that.
+    # An administrator makes this call.
     del world.callers["ResetSecondFactor"]
 
 
 async def end_namespace(world: World, name: str) -> None:
-    """Ends a namespace for good: the caller's part, and the reconciler's once the cluster has let go."""
+    """Deletes a namespace completely.
+
+    This is the caller's part, and the reconciler's part after the cluster has deleted its objects.
+    """
     await world.must("DeleteNamespace", {"name": name, "cascade": True})
     async with world.sql() as sql, sql.transaction():
         found = await sql.fetchval("SELECT id FROM namespaces WHERE name = $1 AND deleted_at IS NULL", name)
@@ -344,7 +373,10 @@ async def end_namespace(world: World, name: str) -> None:
 
 
 async def furnished(world: World, *, tenants: bool = False) -> None:
-    """The whole world: with `tenants` the foreign namespace, the one that is gone, and users of every role."""
+    """Fills the environment.
+
+    With `tenants` it also has the foreign and the deleted namespace, and users of every role.
+    """
     if not tenants:
         await furnish(world, OWN)
         return
@@ -359,7 +391,10 @@ async def furnished(world: World, *, tenants: bool = False) -> None:
 
 
 async def make_keys(world: World) -> None:
-    """Callers with API keys, and a service account, each named after the caller whose rights are left to it."""
+    """Makes callers with API keys, and a service account.
+
+    Each is named after the caller whose permissions it has left.
+    """
     viewer = list(SHIPPED_ROLES["viewer"].permissions)
     for caller, owner, limits in (
         ("admin of own by key", "admin of own", {}),

@@ -1,4 +1,4 @@
-"""`pilothouse` without admission, or with a part of it taken away: see `sabotage`."""
+"""`pilothouse` without admission, or without a part of it: see `sabotage`."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from pilothouse_server.store.paging import PageRequest
 from tests.promises.hostile.sabotage import run
 
 T = TypeVar("T")
-# As many as there were by default.
+# The former default.
 _MOST_CALLS = 2000
 
 
 def one_line() -> None:
-    """The calls of all addresses stand in one line until they are taken in."""
+    """Serves the calls of all addresses through one listener shard."""
     server.lines_of = lambda _settings: 1  # type: ignore[assignment, attr-defined]
 
 
 def one_number_for_all() -> None:
-    """Everybody has every seat and all the time, up to the number that gRPC counts, in each of its servers."""
+    """Gives every caller unlimited seats and time.
+
+    Only the number of calls that gRPC counts is limited, for each of its servers.
+    """
     one_line()
     FairQueue.try_acquire = lambda *_: True  # type: ignore[method-assign]
     FairQueue.release = lambda *_: None  # type: ignore[method-assign]
@@ -37,13 +40,19 @@ def one_number_for_all() -> None:
 
 
 def calls_served_as_they_come() -> None:
-    """Each call is worked on as soon as gRPC hands it over, in the order of the calls of all addresses."""
+    """Serves each call as soon as gRPC hands it over.
+
+    The calls of all addresses are served in their order of arrival.
+    """
     one_line()
     Arrivals.passes = lambda *_: True  # type: ignore[method-assign]
 
 
 def wide_pages_side_by_side() -> None:
-    """Wide pages take no turns, no more seats than others, and their shares of the event loop when others do."""
+    """Lets wide pages run concurrently, each with one seat.
+
+    They also encode rows in one piece, without their turns on the event loop.
+    """
     service.is_wide = lambda _rows: False  # type: ignore[assignment, attr-defined]
     pipeline.is_wide = lambda _page_size: False  # type: ignore[assignment, attr-defined]
     PageRequest.is_wide = False  # type: ignore[assignment, method-assign]
@@ -51,10 +60,13 @@ def wide_pages_side_by_side() -> None:
 
 
 def large_requests_side_by_side() -> None:
-    """Large requests take no turns, and no more seats than others, and are checked in one piece."""
+    """Lets large requests run concurrently, each with one seat.
+
+    They are also validated in one piece.
+    """
     pipeline.is_large = lambda _request_bytes: False  # type: ignore[assignment, attr-defined]
     pipeline.seats_for = lambda _page_size, _request_bytes: 1  # type: ignore[assignment, attr-defined]
-    # The package has a function of the same name.
+    # The package also has a function with this name.
     layer = import_module("pilothouse_server.rpc.interceptors.validation")
     layer.is_long = lambda _message: False  # type: ignore[attr-defined]
 

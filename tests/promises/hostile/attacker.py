@@ -1,13 +1,15 @@
-"""Attackers are processes of their own, of low priority, so that their cost is not taken for the server's.
+"""Attackers are processes of their own, with low priority.
 
-An attack is a coroutine in a module that ends with `run({"resets": resets})`. The campaign starts it by `attacking`:
+Their cost is therefore not attributed to the server. An attack is a coroutine in a module that ends with
+`run({"resets": resets})`. The campaign starts it with `attacking`:
 
     async with attacking("tests.promises.hostile.attacks", "resets", address=…, count=2000) as attack:
-        …                          # the attack begins, and goes on
+        …                          # the attack runs
     assert attack.report["resets"] >= 2000
 
-It prints `ready` when it begins, runs until its standard input is closed, by its starter or by the starter's end, and
-prints its counts: an attack without effect has proved nothing.
+The attacker prints `ready` when it begins. It runs until its standard input is closed, by the process that
+started it or by the end of that process. Then it prints its counts, because an attack without effect proves
+nothing.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ from tests.processes import started
 from tests.readme.served import ROOT
 from tests.waiting import within
 
-# In reality the attacker's cost falls on another machine. Here it gives way to processes that would not share one
-# with it; all of an attack is made nonetheless, as each report shows.
+# In reality the attacker's cost falls on another machine. Here the attacker yields to processes that would not
+# share a machine with it. The attack is still made completely, as each report shows.
 _NICENESS = 10
 
 Report = dict[str, Any]
@@ -35,7 +37,7 @@ Report = dict[str, Any]
 
 @dataclass
 class Order:
-    """The orders of an attacker: the target, the source address, and the attack's other parameters."""
+    """An attacker's orders: the target, the source address, and other parameters."""
 
     address: str
     source: str = "127.0.0.9"
@@ -46,11 +48,17 @@ class Order:
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def begins(self) -> None:
-        """Announces that the attack begins now: the waiting test shall see its first moment."""
+        """Announces that the attack begins now.
+
+        The waiting test must observe its first moment.
+        """
         print("ready", flush=True)
 
     def is_through(self) -> None:
-        """Says that all was tried once that the attack knows; see `Attack.through`."""
+        """Announces that the attack has made each of its attempts once.
+
+        See `Attack.through`.
+        """
         print("through", flush=True)
 
 
@@ -59,14 +67,17 @@ Act = Callable[[Order], Awaitable[Report]]
 
 @dataclass
 class Attack:
-    """An attack that goes on; its report is there once it has ended."""
+    """A running attack, and its report once it has ended."""
 
     process_id: int
     output: asyncio.StreamReader
     report: Report = field(default_factory=dict)
 
     async def through(self) -> None:
-        """Returns when the attack has tried all that it knows; only of one that says so."""
+        """Returns when the attack has made each of its attempts once.
+
+        Only attacks that call `is_through` announce this.
+        """
         async with within(60):
             line = await self.output.readline()
         assert line == b"through\n", line
@@ -74,7 +85,10 @@ class Attack:
 
 @asynccontextmanager
 async def attacking(module: str, name: str, **order: Any) -> AsyncIterator[Attack]:
-    """Has an attack go on until the end of the block; `order` are the fields of an `Order`."""
+    """Runs an attack until the end of the block.
+
+    `order` are the fields of an `Order`.
+    """
     pipe = asyncio.subprocess.PIPE
     words = (sys.executable, "-m", module, name)
     async with started(*words, stdin=pipe, stdout=pipe, cwd=ROOT) as process:
@@ -88,12 +102,15 @@ async def attacking(module: str, name: str, **order: Any) -> AsyncIterator[Attac
         yield attack
         process.stdin.close()
         async with within(60):
-            # Perhaps after a line that nobody has waited for.
+            # The output may begin with a `through` line that no test has read.
             attack.report = json.loads((await process.stdout.read()).splitlines()[-1])
 
 
 def run(attacks: Mapping[str, Act]) -> None:
-    """The program: runs the attack that the first word names, as the first line of standard input orders it."""
+    """Runs the attack that the first argument names.
+
+    The first line of standard input is its `Order`.
+    """
     os.nice(_NICENESS)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,6 +1,7 @@
-"""Attacks on the transport: resets, silent connections, readers that read nothing, and oversized data.
+"""Attacks on the transport.
 
-Each goes on until it is over, and reports how much it did. Run by `attacker.attacking`.
+These are resets, silent connections, readers that read nothing, and oversized data. Each attack runs until it
+is over, and reports what it did. `attacker.attacking` starts it.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ LOGIN = "/pilothouse.identity.v1.IdentityService/Login"
 GET = "/pilothouse.container.v1.ContainerService/GetContainer"
 WATCH = "/pilothouse.container.v1.ContainerService/WatchContainers"
 _CONNECTIONS = 20
-# So many calls are begun and reset before the kernel is asked whether it has room.
+# The number of calls that are begun and reset before the attacker waits for the kernel's buffer.
 _BURST = 100
-# A call that is not ended after so long is one that holds its place for as long as its caller likes. The server waits
-# for requests for 10 s, and must have its time.
+# A call that has not ended after this time counts as one that can occupy its place without limit. The server
+# waits for requests for 10 s, and needs some time on top of that.
 _UNANSWERED_SECONDS = 20.0
 
 
 @asynccontextmanager
 async def _many(count: int, order: Order, **how: object) -> AsyncIterator[list[Connection]]:
-    """Connections, which are closed at the end of the block."""
+    """Yields connections, which are closed at the end of the block."""
     made = [Connection(order.address, order.source, **how) for _ in range(count)]  # type: ignore[arg-type]
     try:
         yield made
@@ -41,7 +42,10 @@ async def _many(count: int, order: Order, **how: object) -> AsyncIterator[list[C
 
 
 async def resets(order: Order) -> Report:
-    """Begins `count` calls on some connections and immediately cancels each; then waits for the end."""
+    """Begins `count` calls on several connections and cancels each immediately.
+
+    Then it waits for the end of the attack.
+    """
     method = order.options.get("method", WHO_AM_I)
     block = wire.header_block(method, order.token)
     done: Counter[str] = Counter()
@@ -73,7 +77,10 @@ async def resets(order: Order) -> Report:
 
 
 async def calls(order: Order) -> Report:
-    """Makes `count` calls, with the concurrency of `resets`, and waits for their answers, then for the end."""
+    """Makes `count` calls with the concurrency of `resets`.
+
+    It waits for their responses, and then for the end of the attack.
+    """
     block = wire.header_block(order.options.get("method", WHO_AM_I), order.token)
     done: Counter[str] = Counter()
 
@@ -97,7 +104,7 @@ async def calls(order: Order) -> Report:
 
 
 async def silent(order: Order) -> Report:
-    """`count` connections that never say a word. One that the server closes is opened again, until it is over."""
+    """Opens `count` connections that send nothing, and holds them until the end."""
     done: Counter[str] = Counter()
 
     async def hold(connection: Connection) -> None:
@@ -116,9 +123,10 @@ async def silent(order: Order) -> Report:
 
 
 async def stalled(order: Order) -> Report:
-    """`count` watches of a namespace whose readers take nothing: neither a stream's window grows nor a socket's.
+    """Opens `count` watches of a namespace whose readers read nothing.
 
-    `options["tokens"]` are of several users, each with a connection of so many streams.
+    The flow-control windows of the streams do not grow, and neither does the socket's. `options["tokens"]`
+    belong to several users, each with a connection and an equal share of the streams.
     """
     done: Counter[str] = Counter()
     body = container_pb2.WatchContainersRequest(namespace=order.namespace).SerializeToString()
@@ -144,8 +152,10 @@ async def stalled(order: Order) -> Report:
 
 
 async def oversized(order: Order) -> Report:
-    """Everything that is too large: bodies, headers, lengths, frames, floods; and on each of `options["methods"]` a
-    body above the limit, without a token and with one."""
+    """Sends everything that is too large: requests, headers, lengths, frames, floods.
+
+    Also sends each of `options["methods"]` a request above the limit, without a token and with one.
+    """
     done: Counter[str] = Counter()
     parts = list(_too_large(order.token))
     for method in order.options["methods"]:
@@ -168,7 +178,7 @@ async def oversized(order: Order) -> Report:
 
 
 async def _send(order: Order, data: bytes, done: Counter[str], name: str) -> None:
-    """Sends it by a connection of its own, and waits until the server has ended the call, or the connection."""
+    """Sends the data on a new connection; waits for the end of call or connection."""
     async with _many(1, order) as (connection,):
         with suppress(OSError):
             await connection.open()
@@ -195,7 +205,7 @@ async def _send(order: Order, data: bytes, done: Counter[str], name: str) -> Non
 
 @cache
 def _too_large(token: str) -> Sequence[tuple[str, bytes]]:
-    """Name and bytes of each thing that is too large, on stream 1."""
+    """Returns the name and the bytes of each oversized thing, on stream 1."""
     own = wire.header_block(GET, token)
     begins = frame(wire.HEADERS, wire.END_HEADERS, 1, own)
     strangers = frame(wire.HEADERS, wire.END_HEADERS, 1, wire.header_block(LOGIN))
@@ -224,7 +234,7 @@ def _too_large(token: str) -> Sequence[tuple[str, bytes]]:
 
 
 def _data(payload: bytes) -> bytes:
-    """A body in frames of the size that is allowed, the last one of the stream."""
+    """Returns a request in frames of the permitted size that ends the stream."""
     parts = [payload[at : at + 16384] for at in range(0, len(payload), 16384)]
     return b"".join(
         frame(wire.DATA, wire.END_STREAM * (number == len(parts) - 1), 1, part)

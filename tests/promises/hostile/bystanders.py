@@ -1,14 +1,14 @@
-"""Honest users next to an attack: their answers, and the delays. A process of its own.
+"""Honest users next to an attack: their results and delays.
 
-Each has a user and an address of its own (127.0.0.2 and up). Calls begin at fixed times, whether those before are
-answered or not, so that a stopped server shows in all calls that would have been made during the stop. In addition, a
-kubelet asks for the server's health, by a new connection each time.
+This is a process of its own. Each user has an address of its own (127.0.0.2 and up). Calls begin at fixed
+times, whether earlier calls have ended or not. A stopped server therefore shows in all calls that would have
+been made during the stop. In addition, a kubelet checks the server's health, on a new connection each time.
 
     {"address": …, "callers": [{"token": …, "namespace": …, "source": "127.0.0.2"}], "seconds": …}
     300
 
-The first line names the users; each further one asks for so many calls, and is answered by a line: a `Window` as
-JSON.
+The first input line names the users. Each further line requests that number of calls, and gets one output line:
+a `Window` as JSON.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ from pilothouse.identity.v1 import identity_pb2, identity_pb2_grpc
 from tests.promises.hostile.wire import HEALTH, SERVING, Connection
 
 CALLS_A_SECOND = 50.0
-# The calls that are due before this are measured apart.
+# Calls that are due before this time are measured separately.
 FIRST_SECONDS = 1.0
-# One call in so many is the kubelet's.
+# One call of this many is the kubelet's.
 _HEALTH_EVERY = 10
 _KUBELET = "127.0.0.200"
 
 
 class Window(NamedTuple):
-    """The bystanders' measurements: the seconds of each call, the failures, and the results of health checks.
+    """The bystanders' measurements in one window.
 
-    An attack begins together with its window: calls of the first second are apart from the rest.
+    These are the seconds of each call, the failures, and the results of health checks. An attack begins
+    together with its window, so calls of the first second are separate from the rest.
     """
 
     first_latencies: list[float]
@@ -52,12 +53,12 @@ class Window(NamedTuple):
 
     @property
     def longest_of_first(self) -> float:
-        """Seconds of the slowest call that was due in the first second."""
+        """Returns the seconds of the slowest call that was due in the first second."""
         return max(self.first_latencies)
 
     @property
     def p99(self) -> float:
-        """Seconds that one call in a hundred takes longer than, from the second second on."""
+        """Returns the 99th percentile of the seconds of calls after the first second."""
         ordered = sorted(self.latencies)
         return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
 
@@ -70,7 +71,7 @@ class _Met:
 
 
 class _Relay(asyncio.Protocol):
-    """One end of a connection that goes on from another local address."""
+    """One end of a connection that continues from another local address."""
 
     def __init__(self, other: _Relay | None = None) -> None:
         self.other = other
@@ -90,7 +91,10 @@ class _Relay(asyncio.Protocol):
 
 @asynccontextmanager
 async def _from(source: str, address: str) -> AsyncIterator[str]:
-    """An address that leads to the server from another one of this machine: gRPC's clients cannot choose theirs."""
+    """Yields an address that forwards to the server from the source address.
+
+    gRPC's clients cannot choose their own address.
+    """
     host, _, port = address.rpartition(":")
     loop = asyncio.get_running_loop()
     opening: set[asyncio.Task[None]] = set()
@@ -122,7 +126,7 @@ async def _from(source: str, address: str) -> AsyncIterator[str]:
 
 
 class Bystander:
-    """One user: reads, lists, writes a little, calls WhoAmI."""
+    """One user, which reads, lists, writes a little, and calls WhoAmI."""
 
     def __init__(self, channel: grpc.aio.Channel, token: str, namespace: str, seconds: float) -> None:
         containers: Any = container_pb2_grpc.ContainerServiceStub(channel)
@@ -149,7 +153,7 @@ class Bystander:
 
 
 async def _asks_for_health(address: str, seconds: float) -> None:
-    """One question, by a connection of its own. Raises the failure."""
+    """Checks the health once, on a new connection. Raises on failure."""
     connection = Connection(address, _KUBELET)
     try:
         async with asyncio.timeout(seconds):
@@ -162,7 +166,7 @@ async def _asks_for_health(address: str, seconds: float) -> None:
 
 
 class Bystanders:
-    """All of them, over so many calls at a time."""
+    """All bystanders, which make the calls of a window."""
 
     def __init__(self, address: str, bystanders: Sequence[Bystander], seconds: float) -> None:
         self._address = address
@@ -171,7 +175,7 @@ class Bystanders:
         self._numbers = count()
 
     async def window(self, calls: int) -> Window:
-        """Makes so many calls; returns when all are answered or have failed."""
+        """Makes `calls` calls; returns when all have succeeded or failed."""
         met, health = _Met(), _Met()
         loop = asyncio.get_running_loop()
         began = loop.time()

@@ -1,4 +1,4 @@
-"""Attacks through third parties: calls that wait for a cluster, kubeconfigs."""
+"""Attacks through third parties: calls that wait for a cluster, and kubeconfigs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from tests.promises.hostile.attacker import Order, Report, run
 from tests.waiting import patient, runs_out
 
 _KIBIBYTE = 1024
-# From one anonymous caller, the largest that is parsed; from another one, one that is too large.
+# The largest kubeconfig that is parsed, and one that is too large. The concurrent calls alternate between them.
 _SIZES = (60 * _KIBIBYTE, 250 * _KIBIBYTE)
 _AT_ONCE = 8
 
 
 async def _again_and_again(order: Order, at_once: int, call: Callable[[int], Awaitable[Any]]) -> Report:
-    """Makes so many concurrent calls, each followed by another, until the attack is over; returns how they ended."""
+    """Makes `at_once` concurrent calls, each followed by another, until the end.
+
+    Returns how the calls ended.
+    """
     ended: Counter[str] = Counter()
 
     async def one(number: int) -> None:
@@ -34,7 +37,7 @@ async def _again_and_again(order: Order, at_once: int, call: Callable[[int], Awa
                 ended["OK"] += 1
             except grpc.aio.AioRpcError as error:
                 ended[error.code().name] += 1
-                # As clients do; that a user may call without a pause is another attack.
+                # Clients pause after a failure. Calls without a pause are another attack.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(runs_out(1.0)):
                         await order.over.wait()
@@ -51,7 +54,7 @@ def _options(order: Order) -> dict[str, Any]:
 
 
 async def waits(order: Order) -> Report:
-    """Tries out containers, over and over: each call waits for the cluster."""
+    """Makes dry runs of containers, which wait for the cluster, over and over."""
     async with (
         grpc.aio.insecure_channel(order.address) as first,
         grpc.aio.insecure_channel(order.address) as other,
@@ -69,13 +72,13 @@ async def waits(order: Order) -> Report:
 
 
 def _kubeconfig(size: int) -> str:
-    """Entries without number, as deep and as odd as YAML may be."""
+    """Returns a kubeconfig with very many entries of nested YAML."""
     entry = "- {name: n, cluster: {server: 'https://h', list: [a, [b, [c, {d: e}]]]}}\n"
     return "current-context: none\ncontexts: []\nclusters:\n" + entry * (size // len(entry))
 
 
 async def kubeconfigs(order: Order) -> Report:
-    """Registers clusters by large kubeconfigs."""
+    """Registers clusters with large kubeconfigs."""
     texts = [_kubeconfig(size) for size in _SIZES]
     async with grpc.aio.insecure_channel(order.address) as channel:
         stub: Any = namespace_pb2_grpc.NamespaceServiceStub(channel)

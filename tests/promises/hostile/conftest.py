@@ -1,4 +1,4 @@
-"""The server that is attacked, made for each test that asks for it."""
+"""The server that is attacked, made for each test that requests it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ from tests.promises.hostile.ground import ground as made_ground
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def ground(database: Database, tmp_path: Path) -> AsyncIterator[Ground]:
-    """A server process as it is shipped, with bystanders."""
+    """Yields a server process with default settings, and bystanders."""
     async with made_ground(database, tmp_path) as made:
         yield made

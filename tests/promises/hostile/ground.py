@@ -1,13 +1,13 @@
-"""The place of attacks: a server as it is shipped, its bystanders, and the measurements of both.
+"""The environment of attacks: a server, its bystanders, and measurements of both.
 
     verdict = await ground.attacked(lambda: attacking(MODULE, "resets", address=ground.address, count=2000))
     assert verdict.faults() == []
 
-A machine that does other work is slower for everybody, attack or none. So windows without the attack alternate with
-those of the attack, each is compared with the one before it, and the middle of these ratios counts. If the median is
-near the promised bound, on either side, more pairs are taken: with few windows it may be chance. An attack begins in
-its window: its effect on others counts from its first moment. The memory is the most that the server had in any
-window.
+A machine that does other work is slower for every caller, with or without an attack. So windows without the
+attack alternate with windows of the attack. Each window with the attack is compared with the one before it, and
+the median of these ratios counts. If the median is near the promised bound, on either side, more pairs are
+measured: with few windows the result may be chance. An attack begins in its window, so its effect on others
+counts from its first moment. The memory is the maximum that the server had in any window.
 """
 
 from __future__ import annotations
@@ -43,14 +43,15 @@ from tests.readme.served import ROOT, environment
 from tests.waiting import patient, poll_until, within
 
 BYSTANDERS = 3
-# The promise: at most twice the time, and so much memory and log. In the first second of an attack no call takes this
-# much longer than the slowest one without it.
+# The promise: at most twice the time, and these limits of memory and log. In the first second of an attack, no
+# call takes longer by more than `MOST_FIRST_WAIT_SECONDS` than the slowest call without the attack.
 MOST_RATIO, MOST_FIRST_WAIT_SECONDS = 2.0, 0.7
 MOST_MEMORY_BYTES, MOST_LOG_BYTES_A_MINUTE = 100 << 20, 1 << 20
-# Of one window. The 99th of a hundred is then not the slowest call of all.
+# The number of calls in a window. The 99th percentile is then not the slowest call.
 CALLS = 300
-# A middle ratio out of these bounds is plain; within them it is looked for in so many pairs. The upper one is far
-# off: next to one attack the middle of three pairs was 3.3, and of eight others 1.25.
+# A median ratio outside these bounds is clear. Within them, up to `_MOST_PAIRS` pairs are measured. The upper
+# bound is high, because for one attack the median of three pairs was 3.3, and the median of eight other pairs
+# was 1.25.
 _UNSURE, _MOST_PAIRS = (1.5, 6.0), 7
 _CONTAINERS = 5
 _KIBIBYTE = 1024
@@ -64,10 +65,10 @@ def _nothing() -> AbstractAsyncContextManager[None]:
 
 @dataclass
 class Verdict:
-    """The effect of an attack on others."""
+    """The effect of an attack on other callers."""
 
     ratios: list[float] = field(default_factory=list)
-    # How many seconds longer the slowest call of the first second took than without the attack.
+    # The seconds by which the slowest call of the first second took longer than without the attack.
     first_waits: list[float] = field(default_factory=list)
     quiet: list[Window] = field(default_factory=list)
     loud: list[Window] = field(default_factory=list)
@@ -77,11 +78,14 @@ class Verdict:
 
     @property
     def log_bytes_a_minute(self) -> float:
-        """Returns the bytes that the server wrote while it was attacked, records and output together."""
+        """Returns the bytes a minute that the server wrote during the attack.
+
+        Records and output count together.
+        """
         return self.log_bytes * 60.0 / sum(window.seconds for window in self.loud)
 
     def add(self, quiet: Window, loud: Window) -> None:
-        """Takes in a pair of windows."""
+        """Adds a pair of windows."""
         self.quiet.append(quiet)
         self.loud.append(loud)
         self.ratios.append(loud.p99 / quiet.p99)
@@ -89,15 +93,18 @@ class Verdict:
 
     @property
     def is_plain(self) -> bool:
-        """Returns whether the middle of the ratios is far from the promised bound, below or above."""
+        """Returns whether the median ratio is far from the promised bound."""
         lowest, highest = _UNSURE
         return not lowest < median(self.ratios) < highest
 
     def faults(self, *, strangers: bool = True) -> list[str]:
-        """Returns broken promises; the log is bounded if the callers are anonymous, or silent."""
+        """Returns broken promises.
+
+        The log is bounded only if the callers are anonymous or silent.
+        """
         found = [f"a bystander failed: {error}" for window in self.loud for error in window.errors]
         found += [f"health failed: {error}" for window in self.loud for error in window.health_errors]
-        # A caller that fails without an attack has not failed by one.
+        # A call that fails without an attack does not count as the attack's effect, but is reported.
         found += [f"without the attack: {error}" for window in self.quiet for error in window.errors]
         if median(self.ratios) > MOST_RATIO:
             shown = [
@@ -116,7 +123,10 @@ class Verdict:
 
 @dataclass
 class Ground:
-    """A server process with its bystanders; the administrator's client prepares attacks."""
+    """A server process with its bystanders.
+
+    The administrator's client prepares attacks.
+    """
 
     server: ServerProcess
     address: str
@@ -129,18 +139,19 @@ class Ground:
     async def attacked(
         self, attack: Making, *, without: Making = _nothing, pairs: int = 3, warm: bool = False
     ) -> Verdict:
-        """Measures bystanders without the attack and with it, in turn; `without` runs in the quiet windows.
+        """Measures bystanders without and with the attack, in turn.
 
-        So many `pairs` are taken, and where one would not do, up to seven until the ratio is plain.
+        `without` runs in the quiet windows. At least `pairs` pairs are measured. With `pairs` above one,
+        further pairs are measured until the ratio is clear, up to seven.
 
-        `warm`: there was one before that is not measured. The first one in a server's life opens its connections to
-        PostgreSQL, each of which plans every statement again, and others wait for that as well.
+        `warm`: the attack runs once before the measurement. The first attack on a server opens its connections
+        to PostgreSQL. Each new connection plans every statement again, which also delays other callers.
         """
         verdict = Verdict()
         if warm:
             async with attack():
                 await self.window(CALLS // 3)
-        # The memory that the very first calls need is no growth.
+        # Memory that the very first calls need does not count as growth.
         await self.window(CALLS // 3)
         before = self.memory_bytes()
         most = _MOST_PAIRS if pairs > 1 else 1
@@ -152,18 +163,18 @@ class Ground:
             self._forget_peak()
             async with attack() as going_on:
                 loud = await self.window(CALLS)
-            # The usual log without the attack is not the attack's.
+            # The usual log without the attack does not count.
             verdict.log_bytes += max(0, await self.log_bytes() - 2 * between + logged)
             verdict.memory_growth_bytes = max(verdict.memory_growth_bytes, self.peak_bytes() - before)
             verdict.add(quiet, loud)
             if going_on is not None:
                 verdict.reports.append(going_on.report)
-            # The attack's unfinished work does not belong to the next window.
+            # Unfinished work of the attack must not fall into the next window.
             await self.window(CALLS // 5)
         return verdict
 
     async def window(self, calls: int) -> Window:
-        """So many calls of the bystanders, at their usual pace."""
+        """Makes `calls` calls of the bystanders, at their usual rate."""
         assert self.bystanders.stdin is not None
         assert self.bystanders.stdout is not None
         self.bystanders.stdin.write(f"{calls}\n".encode())
@@ -173,11 +184,11 @@ class Ground:
         return Window(*json.loads(line))
 
     def memory_bytes(self) -> int:
-        """Returns the server's memory."""
+        """Returns the server's resident memory."""
         return self._status("VmRSS")
 
     def peak_bytes(self) -> int:
-        """The most that it had since the last window began."""
+        """Returns the most memory that the server had since the last window began."""
         return self._status("VmHWM")
 
     def _forget_peak(self) -> None:
@@ -195,7 +206,7 @@ class Ground:
             return int(await sql.fetchval(records)) + self.output.stat().st_size
 
     async def user(self, name: str, role: str, namespace: str) -> str:
-        """Makes a user with a role in a namespace; the token of a session of theirs."""
+        """Creates a user with a role in a namespace; returns the token of a session."""
         wanted = identity_pb2.User(username=name, email=f"{name}@example.org")
         await self.admin.identity.create_user(user=wanted, password=PASSWORD)
         await self.admin.identity.grant_role(username=name, role=role, namespace=namespace)
@@ -207,12 +218,12 @@ class Ground:
         return tokens.access_token
 
     async def methods(self) -> list[str]:
-        """Returns the full names of all our methods that are served."""
+        """Returns the full names of all served Pilothouse methods."""
         async with grpc.aio.insecure_channel(self.address) as channel:
             return sorted(await served(channel))
 
     async def furnish(self, namespace: str, containers: int = _CONTAINERS) -> None:
-        """Makes a namespace with so many containers."""
+        """Creates a namespace with `containers` containers."""
         await self.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=namespace))
         for number in range(containers):
             await self.admin.containers.create(
@@ -225,7 +236,10 @@ class Ground:
 async def ground(
     database: Database, directory: Path, *, sabotage: str = "", variables: Mapping[str, str] | None = None
 ) -> AsyncIterator[Ground]:
-    """A server as a user starts it, with bystanders who are logged in; `sabotage` as of `ServerProcess`."""
+    """Yields a server with default settings, and bystanders who are logged in.
+
+    `sabotage` names injected faults as in `ServerProcess`.
+    """
     async with AsyncExitStack() as stack:
         cluster = SimulatedCluster(speed=10.0)
         await cluster.start()

@@ -1,6 +1,6 @@
-"""Attacks on the seats: calls that are held for as long as they can be, and calls that ask for much. See `attacker`.
+"""Attacks on the seats: calls that last, and calls that need much work.
 
-A call that the server ends is begun again, so the attack stands until it is over.
+See `attacker`. A call that the server ends is begun again, so the attack lasts until it is over.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ LIST_OPERATIONS = "/pilothouse.audit.v1.AuditService/ListOperations"
 HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 _CONNECTIONS = 20
-# Of each container whose usage is asked for, and so far apart.
+# The number of samples of each container whose usage is queried, and the seconds between them.
 SAMPLES, SAMPLES_SECONDS = 800, 10
-# Refused calls come back, as a badly behaved client does it: without the requested pause.
+# A refused call is repeated without the requested pause, as a badly written client does.
 _PAUSE_SECONDS = 5.0
 
 
-# The headers of a call, and its request; None where that is never sent.
+# The headers of a call, and its request; None means that the request is never sent.
 _Call = tuple[bytes, bytes | None]
 
 
 def all_usage(namespace: str) -> metrics_pb2.QueryUsageRequest:
-    """Asks for a point of each container of a namespace for each sample that is there."""
+    """Returns a query for a point for each stored sample of each container."""
     request = metrics_pb2.QueryUsageRequest(namespace=namespace)
     request.step.seconds = SAMPLES_SECONDS
     request.end_time.GetCurrentTime()
@@ -51,7 +51,8 @@ def all_usage(namespace: str) -> metrics_pb2.QueryUsageRequest:
 def _calls(order: Order) -> Mapping[str, _Call]:
     watch = container_pb2.WatchContainersRequest(namespace=order.namespace).SerializeToString()
     page = audit_pb2.ListOperationsRequest(page_size=1000).SerializeToString()
-    # As many parts as a container may have, one user's own: it is there already, and refused when all of it was read.
+    # A container with the most fields that are allowed. Its name exists already, so it is refused after all of
+    # it was read.
     large = container_pb2.CreateContainerRequest(namespace=order.namespace)
     large.container.name = "web-0"
     large.container.image = "nginx:1.27"
@@ -83,7 +84,7 @@ def _begun(connection: Connection, stream: int, call: _Call) -> None:
 
 
 async def _is_over_before_it_comes_back(order: Order) -> bool:
-    # Each when it has waited for its own while, as clients of gRPC do.
+    # Each call pauses independently, as gRPC clients do.
     with suppress(TimeoutError):
         async with asyncio.timeout(runs_out(_PAUSE_SECONDS * random.uniform(0.5, 1.5))):
             await order.over.wait()
@@ -91,7 +92,7 @@ async def _is_over_before_it_comes_back(order: Order) -> bool:
 
 
 async def held(order: Order) -> Report:
-    """`count` calls of the kind `options["kind"]` at a time, on some connections."""
+    """Keeps `count` calls of the kind `options["kind"]` open, on 20 connections."""
     call = _calls(order)[order.options["kind"]]
     done: Counter[str] = Counter()
     connections = [Connection(order.address, order.source) for _ in range(_CONNECTIONS)]

@@ -1,7 +1,7 @@
-"""Attacks on the HTTP port: clients that begin and do not go on. See `attacker`.
+"""Attacks on the HTTP port: clients that begin a request and stop.
 
-All kinds go on together, `count` clients of each, from several addresses. A client that the server ends comes back
-after a while, so the attack stands until it is over.
+See `attacker`. All kinds run together, `count` clients of each, from several addresses. A client that the
+server disconnects connects again after a pause, so the attack lasts until it is over.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ async def _silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter, _
 
 
 async def _slow_header(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _order: Order) -> None:
-    """A header that grows by a line now and then, and does not end."""
+    """Sends a header line once a second, and never ends the headers."""
     writer.write(f"POST {_LIST} HTTP/1.1\r\nhost: x\r\n".encode())
     ended = asyncio.create_task(_until_ended(reader))
     try:
@@ -63,7 +63,7 @@ async def _half_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
 
 
 async def _unread(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter, order: Order) -> None:
-    """Asks for the page's largest file again and again, and takes nothing."""
+    """Requests the page's largest file again and again, and reads nothing."""
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     ask = f"GET {order.options['file']} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
     while not writer.is_closing() and not order.over.is_set():
@@ -73,7 +73,7 @@ async def _unread(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter, o
 
 
 async def _silent_socket(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _order: Order) -> None:
-    """A WebSocket that is upgraded, and sends no frame."""
+    """Upgrades to a WebSocket, and sends no frame."""
     writer.write(_UPGRADE.encode())
     await _until_ended(reader)
 
@@ -88,13 +88,16 @@ KINDS: Mapping[str, _Client] = {
 
 
 async def left_open(order: Order) -> Report:
-    """`count` clients of each kind at a time, from `options["addresses"]` addresses."""
+    """Keeps `count` clients of each kind open.
+
+    They have `options["addresses"]` addresses.
+    """
     done: Counter[str] = Counter()
     host, _, port = order.address.rpartition(":")
 
     async def client(kind: str, number: int) -> None:
         source = f"127.0.1.{number % order.options['addresses'] + 1}"
-        # The attack is in the sockets that they hold, so they come one after the other.
+        # The attack consists in the open sockets, so the clients do not all connect in the same moment.
         await _pause(order, _COME_SECONDS * random.random())
         while not order.over.is_set():
             with suppress(OSError):

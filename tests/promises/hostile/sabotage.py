@@ -1,7 +1,7 @@
-"""`pilothouse` with a bound taken away, for controls of the campaign: `python -m … NAME serve`.
+"""`pilothouse` without one of its bounds: `python -m … NAME serve`.
 
-Each function breaks one thing, in this process alone; the campaign must find each (`test_controls.py`). Another
-module with further ones ends with `run(SABOTAGES)` as well.
+The campaign's controls run it. Each function injects one fault, only into this process, and the campaign must
+find each fault (`test_controls.py`). Other modules with such functions also end with `run(SABOTAGES)`.
 """
 
 from __future__ import annotations
@@ -22,22 +22,28 @@ _METHOD = "/pilothouse.identity.v1.IdentityService/WhoAmI"
 
 
 def strangers_hold_the_loop() -> None:
-    """A refused caller costs everybody twenty milliseconds, on a fast machine as well."""
+    """Blocks the event loop for twenty milliseconds for each refused call.
+
+    A faster machine is blocked as long.
+    """
     _before_each(lambda _call: _NEVER.wait(0.02))
 
 
 def strangers_fill_the_memory() -> None:
-    """A refused caller leaves 200 KB."""
+    """Leaks 200 KB for each refused call."""
     _before_each(lambda _call: _kept.append(bytearray(b"x" * 200_000)))
 
 
 def strangers_fill_the_output() -> None:
-    """A refused caller leaves 10 KB of log."""
+    """Writes 10 KB of log for each refused call."""
     _before_each(lambda _call: sys.stdout.write("x" * 10_000 + "\n"))
 
 
 def _before_each(act: Callable[[Any], object]) -> None:
-    """Acts at each call of `WhoAmI` that has no token, as bystanders' calls have one."""
+    """Calls `act` at each call of `WhoAmI` without a token.
+
+    The calls of bystanders have a token.
+    """
     intercept = Pipeline.intercept_service
 
     async def acting(self: Pipeline, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
@@ -56,7 +62,10 @@ SABOTAGES = {
 
 
 def run(sabotages: Mapping[str, Callable[[], None]]) -> None:
-    """Breaks the bound that the first word names, and runs the command with the others."""
+    """Injects the fault that the first argument names.
+
+    Then it runs the command with the remaining arguments.
+    """
     sabotages[sys.argv.pop(1)]()
     command()
 

@@ -1,5 +1,6 @@
-"""`pilothouse` with a bound for anonymous callers taken away: see `sabotage.py`. The test of the broken bound finds
-each.
+"""`pilothouse` without a bound for anonymous callers: see `sabotage.py`.
+
+The control of each bound finds its fault.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from tests.promises.hostile.sabotage import run
 
 
 def all_log_ins_stand_in_one_line() -> None:
-    """Addresses have neither turns nor a budget of their own."""
+    """Removes the turns and the failure budgets of single addresses."""
     turn = LoginTurns.turn
 
     def all_alike(self: LoginTurns, _whose: Whose) -> Any:
@@ -25,12 +26,15 @@ def all_log_ins_stand_in_one_line() -> None:
 
 
 def each_refusal_has_a_record() -> None:
-    """Nothing is summed."""
+    """Records every refusal singly."""
     Refusals.singly = lambda *_arguments: True  # type: ignore[method-assign]
 
 
 def each_refusal_is_told_before_its_deadline() -> None:
-    """A caller without time for its turn gets its refusal anyway, however many others were refused in that time."""
+    """Sends a refusal before its caller's deadline although its turn is later.
+
+    It ignores how many other refusals were sent in that time.
+    """
     classes.LATE_REFUSALS = classes.Rate(1e6, 1_000_000, 0.0)
 
 

@@ -1,7 +1,8 @@
-"""Attacks by anonymous callers: invented log-ins, calls without a token with the largest permitted headers, and calls
-with wrong tokens and short deadlines.
+"""Attacks by anonymous callers.
 
-Each goes on until it is over, and reports how many calls it made. Run by `attacker.attacking`.
+They make invented logins, calls without a token with the largest permitted headers, and calls with wrong tokens
+and short deadlines. Each attack runs until it is over, and reports how many calls it made. `attacker.attacking`
+starts it.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ LOGIN = "/pilothouse.identity.v1.IdentityService/Login"
 WHO_AM_I = "/pilothouse.identity.v1.IdentityService/WhoAmI"
 _CALLS_OF_A_CONNECTION = 18
 _HURRIED_CONNECTIONS = 10
-# The headers that a record would have to keep without an allow-list with a bound.
+# Headers that a record would contain if there were no bounded allow-list.
 _FILLERS = [(f"grpc-filler-{number}", "x" * 900) for number in range(12)]
 
 
 async def logins(order: Order) -> Report:
-    """`count` log-ins at a time, of users and by passwords that are invented."""
+    """Makes `count` concurrent logins with invented users and passwords."""
     numbers = count()
 
     async def guess(connection: Connection) -> None:
@@ -40,7 +41,7 @@ async def logins(order: Order) -> Report:
 
 
 async def refused(order: Order) -> Report:
-    """`count` connections, each with one call without a token after another."""
+    """Opens `count` connections, each with calls without a token in sequence."""
     block = wire.header_block(WHO_AM_I, extra=_FILLERS)
 
     async def call(connection: Connection) -> None:
@@ -56,9 +57,10 @@ async def refused(order: Order) -> Report:
 
 
 async def hurried(order: Order) -> Report:
-    """`count` calls at a time with tokens that are looked up in vain, and `options["seconds"]` until their deadline.
+    """Makes `count` concurrent calls with unknown tokens and short deadlines.
 
-    Half of them are taken back then, as clients do, and the others left to the server. Each is followed by another.
+    The deadline is `options["seconds"]`. Half of the calls are cancelled by the caller at the deadline, as
+    clients do; the server ends the others. Each call is followed by another.
     """
     seconds = order.options["seconds"]
     deadline = ("grpc-timeout", f"{round(seconds * 1000)}m")
@@ -95,8 +97,9 @@ async def _over_and_over(
     at_once: int,
     made: list[Connection] | None = None,
 ) -> Report:
-    """Opens so many connections, each with so many concurrent acts, until it is over; `made` collects the
-    connections.
+    """Opens connections with `at_once` concurrent acts each, until the end.
+
+    `made` collects the connections.
     """
     done: Counter[str] = Counter()
     made = [] if made is None else made

@@ -1,6 +1,6 @@
-"""Promise 13: a caller that holds, or asks for, as much as possible takes nothing from the others.
+"""Promise 13: a caller that occupies or requests all it can delays no others.
 
-The effect on others counts from the moment in which thousands of calls begin.
+The effect on others counts from the moment at which thousands of calls begin.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.soak(part="hostile")
 
 
 def holding(made: Ground, kind: str, count: int, **order: Any) -> Any:
-    """That many calls of a kind at a time, begun again when the server ends them."""
+    """Starts an attack of `count` concurrent calls, begun again when they end."""
     return attacking(_ATTACKS, "held", address=made.address, count=count, options={"kind": kind}, **order)
 
 
 @pytest.mark.parametrize("kind", ["watches of health", "reflections", "log-ins without a request"])
-async def test_strangers_hold_what_they_can(ground: Ground, kind: str) -> None:
+async def test_anonymous_callers_that_occupy_all_they_can_delay_no_others(ground: Ground, kind: str) -> None:
     verdict = await ground.attacked(lambda: holding(ground, kind, _HELD))
     assert verdict.faults() == []
     assert all(report["begun"] >= _HELD for report in verdict.reports), verdict.reports
@@ -38,24 +38,30 @@ async def test_strangers_hold_what_they_can(ground: Ground, kind: str) -> None:
     ("kind", "count"),
     [("calls without a request", _HELD), ("watches", _HELD), ("wide pages", 20), ("large requests", 32)],
 )
-async def test_a_user_holds_what_there_is(ground: Ground, kind: str, count: int) -> None:
-    # A caller who may not create is refused before the request is looked at.
+async def test_a_user_that_occupies_all_it_can_delays_no_others(
+    ground: Ground, kind: str, count: int
+) -> None:
+    # A caller who may not create containers is refused before the request is parsed.
     role = "developer" if kind == "large requests" else "viewer"
     token = await ground.user("attacker", role, "own-1")
     is_of_a_moment = kind == "watches"
     verdict = await ground.attacked(
         lambda: holding(ground, kind, count, token=token, namespace="own-1"),
-        # To open them is much more than to hold them, and over after a moment, in which each window has few calls.
+        # Opening watches costs much more than keeping them open, and takes only a moment. Each window has few
+        # calls in that time.
         pairs=5 if is_of_a_moment else 3,
         warm=is_of_a_moment,
     )
-    # Each call of a user has a record of its own, however many there are.
+    # Each call of a user is recorded singly, however many there are.
     assert [fault for fault in verdict.faults() if not fault.startswith("the log")] == []
     assert all(report["begun"] >= count for report in verdict.reports), verdict.reports
 
 
 async def beside_queries_of_usage(ground: Ground, *, pairs: int = 3) -> list[str]:
-    """Returns the bystanders' faults while a user asks forty times for 40,000 points each."""
+    """Returns the faults of bystanders while a user queries all usage.
+
+    The user makes forty queries of 40,000 points each.
+    """
     await ground.furnish("measured", _MEASURED)
     async with connection(ground.database.admin_dsn) as sql:
         await sql.execute(
@@ -70,7 +76,7 @@ async def beside_queries_of_usage(ground: Ground, *, pairs: int = 3) -> list[str
         await sql.execute("ANALYZE container_resource_usage")
     asked = {field.name: value for field, value in all_usage("measured").ListFields()}
     points = [len(series.points) async for series in ground.admin.metrics.query_usage(**asked)]
-    # A sample is older than the first point by the time that this test took.
+    # The oldest samples are earlier than the first point by the time that this test has taken.
     assert min(points) > SAMPLES - 60, points
     assert len(points) == _MEASURED
     token = await ground.user("attacker", "viewer", "measured")
@@ -81,18 +87,18 @@ async def beside_queries_of_usage(ground: Ground, *, pairs: int = 3) -> list[str
     return [fault for fault in verdict.faults() if not fault.startswith("the log")]
 
 
-async def test_a_user_asks_for_all_usage(ground: Ground) -> None:
+async def test_queries_of_all_usage_delay_no_others(ground: Ground) -> None:
     assert await beside_queries_of_usage(ground) == []
 
 
-async def test_one_number_for_all_calls_is_found(database: Database, tmp_path: Path) -> None:
+async def test_one_limit_for_all_calls_is_found(database: Database, tmp_path: Path) -> None:
     async with made_ground(database, tmp_path, sabotage=f"{_SABOTAGE} one_number_for_all") as made:
         verdict = await made.attacked(lambda: holding(made, "watches of health", _HELD), pairs=1)
     assert any("RESOURCE_EXHAUSTED" in fault for fault in verdict.faults()), verdict.faults()
     assert any(fault.startswith("health failed") for fault in verdict.faults()), verdict.faults()
 
 
-async def test_wide_pages_side_by_side_are_found(database: Database, tmp_path: Path) -> None:
+async def test_concurrent_wide_pages_are_found(database: Database, tmp_path: Path) -> None:
     async with made_ground(database, tmp_path, sabotage=f"{_SABOTAGE} wide_pages_side_by_side") as made:
         token = await made.user("attacker", "viewer", "own-1")
         verdict = await made.attacked(
@@ -101,13 +107,13 @@ async def test_wide_pages_side_by_side_are_found(database: Database, tmp_path: P
     assert any(fault.startswith("the p99 rose") for fault in verdict.faults()), verdict.ratios
 
 
-async def test_queries_of_usage_side_by_side_are_found(database: Database, tmp_path: Path) -> None:
+async def test_concurrent_queries_of_usage_are_found(database: Database, tmp_path: Path) -> None:
     async with made_ground(database, tmp_path, sabotage=f"{_SABOTAGE} wide_pages_side_by_side") as made:
         faults = await beside_queries_of_usage(made, pairs=1)
     assert any(fault.startswith("the p99 rose") for fault in faults), faults
 
 
-async def test_large_requests_side_by_side_are_found(database: Database, tmp_path: Path) -> None:
+async def test_concurrent_large_requests_are_found(database: Database, tmp_path: Path) -> None:
     async with made_ground(database, tmp_path, sabotage=f"{_SABOTAGE} large_requests_side_by_side") as made:
         token = await made.user("attacker", "developer", "own-1")
         verdict = await made.attacked(

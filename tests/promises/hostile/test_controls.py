@@ -1,5 +1,7 @@
-"""A server that anonymous callers can stop, fill or make talkative, in the servers of a test alone: the campaign
-finds it.
+"""The controls of the campaign against hostile callers.
+
+Servers with an injected fault let anonymous callers block them, fill their memory or fill their log. The
+campaign must find each fault.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.full
 
 ATTACKS = "tests.promises.hostile.attacks"
 _SABOTAGE = "tests.promises.hostile.sabotage"
-# The broken bound → the required message.
+# The injected fault → the required message.
 FOUND_BY = {
     "strangers_hold_the_loop": "the p99 rose",
     "strangers_fill_the_memory": "memory grew",
@@ -28,9 +30,10 @@ FOUND_BY = {
 
 @pytest.mark.soak(part="hostile")
 @pytest.mark.parametrize("sabotage", SABOTAGES)
-async def test_a_broken_server_is_found(database: Database, tmp_path: Path, sabotage: str) -> None:
+async def test_a_server_without_a_bound_is_found(database: Database, tmp_path: Path, sabotage: str) -> None:
     async with ground(database, tmp_path, sabotage=f"{_SABOTAGE} {sabotage}") as made:
-        # A broken bound is found by one pair of windows; an intact server needs three, as any may be disturbed.
+        # One pair of windows suffices to find an injected fault. An intact server needs three pairs, because
+        # any pair may be disturbed.
         verdict = await made.attacked(
             lambda: attacking(ATTACKS, "resets", address=made.address, count=2000), pairs=1
         )
@@ -63,7 +66,7 @@ def test_each_measure_can_fail(quiet: Window, loud: Window, more: dict[str, int]
     assert found == [] if not said else [fault.startswith(said) for fault in found] == [True], found
 
 
-def test_one_pair_that_a_neighbour_disturbed_decides_nothing() -> None:
+def test_one_disturbed_pair_does_not_decide() -> None:
     verdict = Verdict()
     for seconds in (0.01, 0.5, 0.012):
         verdict.add(window(), window(seconds))
@@ -71,7 +74,7 @@ def test_one_pair_that_a_neighbour_disturbed_decides_nothing() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "plain"), [(0.014, True), (0.016, False), (0.059, False), (0.061, True)])
-def test_what_is_near_the_promise_is_looked_at_longer(seconds: float, plain: bool) -> None:
+def test_a_ratio_near_the_promised_bound_is_unclear(seconds: float, plain: bool) -> None:
     verdict = Verdict()
     verdict.add(window(), window(seconds))
     assert verdict.is_plain is plain

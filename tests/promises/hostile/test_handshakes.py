@@ -1,4 +1,7 @@
-"""Handshakes of TLS that are never finished: the server ends each in time, and nobody else fails."""
+"""TLS handshakes that are never finished.
+
+The server ends each in time, and no other call fails.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,17 @@ from tests.waiting import runs_out, within
 pytestmark = pytest.mark.full
 
 _OF_EACH = 100
-# The beginning of a handshake: it announces 512 further bytes.
+# The beginning of a handshake, which announces 512 further bytes.
 _HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(501)
 _BYTE_SECONDS = 0.05
 _OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
 
 
 class Stranger(asyncio.Protocol):
-    """A connection that sends `words` immediately, then one of `rest` at a time, and waits for its end."""
+    """An anonymous connection that waits for its end.
+
+    It sends `words` immediately, then the bytes of `rest` one at a time.
+    """
 
     def __init__(self, words: bytes = b"", rest: bytes = b"") -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -50,8 +56,10 @@ class Stranger(asyncio.Protocol):
 
 
 async def attacked(port: int) -> list[Stranger]:
-    """Opens anonymous connections of each kind, all connected: silent, with half of a greeting, with a byte of it at
-    a time, and with a whole handshake that nothing follows.
+    """Opens and returns anonymous connections of each kind.
+
+    The kinds are: silent, with half of a ClientHello, with one byte of a ClientHello at a time, and with a
+    complete handshake that is followed by nothing.
     """
     loop = asyncio.get_running_loop()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -70,7 +78,7 @@ async def attacked(port: int) -> list[Stranger]:
     return strangers
 
 
-async def test_handshakes_without_an_end_are_ended_and_cost_nobody_a_call(
+async def test_unfinished_handshakes_are_ended_and_fail_no_other_call(
     database: Database, tmp_path: Path
 ) -> None:
     async with serving_tls(database, tmp_path, handshake_seconds=3.0) as (server, files):
@@ -86,7 +94,7 @@ async def test_handshakes_without_an_end_are_ended_and_cost_nobody_a_call(
                     stub: Any = identity_pb2_grpc.IdentityServiceStub(channel)
                     metadata = [("authorization", f"Bearer {token}")]
                     await stub.WhoAmI(identity_pb2.WhoAmIRequest(), metadata=metadata)
-                # And by one that was there before.
+                # Also calls on a connection that existed before.
                 await server.admin.identity.who_am_i()
                 calls += 1
 
@@ -100,8 +108,8 @@ async def test_handshakes_without_an_end_are_ended_and_cost_nobody_a_call(
         assert calls > 0
 
 
-async def test_a_server_that_waits_for_ever_is_found(database: Database, tmp_path: Path) -> None:
-    """The control: it is the server's patience that ends them, and nothing of their own."""
+async def test_a_server_that_waits_without_end_is_found(database: Database, tmp_path: Path) -> None:
+    """The control: with a long handshake timeout, the connection stays open."""
     async with serving_tls(database, tmp_path, handshake_seconds=3600.0) as (server, _):
         _, stranger = await asyncio.get_running_loop().create_connection(
             Stranger, "127.0.0.1", int(server.address.rpartition(":")[2])

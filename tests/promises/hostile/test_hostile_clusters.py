@@ -1,4 +1,7 @@
-"""Promises 9 and 13 against third parties: a cluster that hangs, one that sends too much, kubeconfigs."""
+"""Promises 9 and 13 against third parties.
+
+These are a cluster that hangs, a cluster that sends too much, and kubeconfigs.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ _WAITING = 120
 pytestmark = pytest.mark.soak(part="hostile")
 
 
-async def test_calls_that_wait_for_a_cluster_that_hangs(ground: Ground) -> None:
+async def test_calls_that_wait_for_a_cluster_that_hangs_delay_no_others(ground: Ground) -> None:
     await ground.furnish("waiting")
     token = await ground.user("waiter", "developer", "waiting")
 
@@ -40,12 +43,12 @@ async def test_calls_that_wait_for_a_cluster_that_hangs(ground: Ground) -> None:
     verdict = await ground.attacked(hanging)
     assert verdict.faults() == []
     assert all(report["at_once"] == _WAITING for report in verdict.reports)
-    # None of them was served, so each met the cluster that hangs, or its bound.
+    # No call succeeded, so each call either reached the cluster that hangs or was refused by a bound.
     ended = {code for report in verdict.reports for code in report["ended"]}
     assert ended <= {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
 
 
-async def test_large_kubeconfigs(ground: Ground) -> None:
+async def test_large_kubeconfigs_delay_no_others(ground: Ground) -> None:
     token = await ground.user("registrar", "admin", "")
     verdict = await ground.attacked(
         lambda: attacking(ATTACKS, "kubeconfigs", address=ground.address, token=token, count=8)
@@ -58,7 +61,7 @@ _BOOKMARK = b'{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "1
 
 
 def _attack(way: str) -> Answer:
-    """Returns a hostile cluster's answer to every follower."""
+    """Returns a hostile cluster's response to every list and watch."""
     quiet = hostile.saying(b'{"metadata": {"resourceVersion": "1"}, "items": []}')
     lines = hostile.endless(_BOOKMARK * 500 + b"\n" * 30_000)
     if way == "bomb":
@@ -68,7 +71,8 @@ def _attack(way: str) -> Answer:
     if way == "pieces":
         return hostile.in_pieces
     if way == "dense":
-        # Within the bound of bytes, and of very many objects; or one object of very many values.
+        # Each is within the bound of bytes. One has very many objects, the other has one object of very many
+        # values.
         many, one = b",".join([b"{}"] * 2_500_000), b",".join([b"[]"] * 2_500_000)
         head = b'{"metadata": {"resourceVersion": "1"}, "items": ['
         objects, values = (hostile.saying(head + each + b"]}") for each in (many, b'{"x": [%s]}' % one))
@@ -85,7 +89,9 @@ def _attack(way: str) -> Answer:
 
 
 @pytest.mark.parametrize("way", ["bomb", "endless", "lines", "dense", "pieces"])
-async def test_a_cluster_that_sends_too_much(database: Database, tmp_path: Path, way: str) -> None:
+async def test_a_cluster_that_sends_too_much_delays_no_calls(
+    database: Database, tmp_path: Path, way: str
+) -> None:
     quiet = hostile.saying(b'{"metadata": {"resourceVersion": "1"}, "items": []}')
     lets_us = hostile.saying(b'{"status": {"allowed": true}}')
     loud = _attack(way)
@@ -110,7 +116,8 @@ async def test_a_cluster_that_sends_too_much(database: Database, tmp_path: Path,
 
         @asynccontextmanager
         async def sending() -> AsyncIterator[None]:
-            # A cluster that is known to send too much is left alone for a while: a new one is followed immediately.
+            # A cluster that is known to send too much is not contacted for a while, but a new cluster is
+            # contacted immediately.
             name = f"stranger-{len(asked_by_windows)}"
             attacking_now.append(True)
             await ground.admin.namespaces.register_cluster(
@@ -125,7 +132,7 @@ async def test_a_cluster_that_sends_too_much(database: Database, tmp_path: Path,
 
         verdict = await ground.attacked(sending)
         assert verdict.faults() == []
-        # Each kind that is followed was asked for in each window.
+        # The server requested each observed kind in each window.
         assert min(asked_by_windows) >= 8, asked_by_windows
         if way in ("lines", "pieces"):
             return

@@ -1,4 +1,7 @@
-"""Promise 9 over the HTTP port: thousands of sockets that begin and do not go on cost callers of both ports nothing."""
+"""Promise 9 over the HTTP port: unfinished sockets delay no calls.
+
+A thousand sockets begin a request and stop. The calls on both ports continue.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from tests.promises.hostile.ground import ground as made_ground
 from tests.promises.hostile.http_attacks import KINDS
 from tests.waiting import patient, runs_out
 
-# Of each kind: 1,000 sockets together, from addresses that may have 512 each.
+# The number of sockets of each kind (1,000 in total), and of their addresses, which may have 512 sockets each.
 _COUNT, _ADDRESSES = 200, 5
 _LIST = "/pilothouse.container.v1.ContainerService/ListContainers"
 
@@ -32,7 +35,7 @@ def _free_port() -> int:
 
 
 class _Bystander:
-    """A program that calls by JSON all the time, from an address of its own."""
+    """A program that makes JSON calls all the time, from its own address."""
 
     def __init__(self, address: str, token: str) -> None:
         self.calls = 0
@@ -43,7 +46,7 @@ class _Bystander:
 
     @asynccontextmanager
     async def calling(self) -> AsyncIterator[None]:
-        """It calls until the end of the block."""
+        """Makes calls until the end of the block."""
         self._over = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._call())
         try:
@@ -83,7 +86,7 @@ async def _largest_file(address: str) -> str:
 
 
 @pytest.mark.soak(part="hostile")
-async def test_sockets_that_do_not_go_on(database: Database, tmp_path: Path) -> None:
+async def test_unfinished_sockets_delay_no_calls(database: Database, tmp_path: Path) -> None:
     address = f"127.0.0.1:{_free_port()}"
     async with made_ground(database, tmp_path, variables={"PILOTHOUSE_HTTP_LISTEN": address}) as ground:
         token = await ground.user("somebody", "viewer", "own-1")

@@ -1,5 +1,6 @@
-"""Promises 6 and 13: anonymous callers who guess at log-ins, or call without a token, hold up nobody and fill no
-log.
+"""Promises 6 and 13: anonymous callers delay no others and fill no log.
+
+The callers guess logins, or call without a token.
 """
 
 from __future__ import annotations
@@ -23,21 +24,23 @@ _SABOTAGE = "tests.promises.hostile.sabotage_of_strangers"
 _HONEST = 30
 _RECORDS_A_MINUTE = 100
 _HURRIED = 400
-# Of an address: those that are told in their turn, and those whose deadline comes before it; and the first of both.
+# The number of refusals that an address may receive each second, and the size of its initial burst. Each is a
+# sum: of refusals in their turn, and of refusals whose deadline comes before their turn.
 _TOLD_A_SECOND, _TOLD_AT_ONCE = 50 + 25, 21 + 11
 pytestmark = pytest.mark.soak(part="hostile")
 
 
 async def beside(ground: Ground, name: str, count: int, **order: Any) -> Verdict:
-    """Returns the bystanders' measurements next to an attack from its first moment, while it continues."""
+    """Measures the bystanders next to an attack from its first moment."""
     return await ground.attacked(
         lambda: attacking(STRANGERS, name, address=ground.address, count=count, **order)
     )
 
 
 async def failed_log_ins(ground: Ground, **order: Any) -> list[str]:
-    """Returns the failures of honest users to log in at the first try. They come concurrently and have logged in
-    before.
+    """Returns the failures of honest users to log in at the first attempt.
+
+    They log in concurrently, and have logged in before.
     """
 
     async def log_in(number: int) -> str:
@@ -56,29 +59,29 @@ async def failed_log_ins(ground: Ground, **order: Any) -> list[str]:
     return [outcome for outcome in outcomes if outcome]
 
 
-async def test_invented_log_ins_keep_nobody_out(ground: Ground) -> None:
+async def test_users_can_log_in_during_invented_logins(ground: Ground) -> None:
     assert await failed_log_ins(ground) == []
     assert (await beside(ground, "logins", 360)).faults() == []
 
 
-async def test_invented_log_ins_keep_no_known_name_out_at_their_own_address(ground: Ground) -> None:
+async def test_known_users_can_log_in_from_the_address_of_invented_logins(ground: Ground) -> None:
     assert await failed_log_ins(ground, source="127.0.0.1") == []
 
 
-async def test_log_ins_that_stand_in_one_line_are_found(database: Database, tmp_path: Path) -> None:
+async def test_logins_that_share_one_queue_are_found(database: Database, tmp_path: Path) -> None:
     async with made_ground(database, tmp_path, sabotage=f"{_SABOTAGE} all_log_ins_stand_in_one_line") as made:
         assert await failed_log_ins(made)
 
 
 async def overfull_log(ground: Ground) -> list[str]:
-    """Returns by how much the log grows beyond the bound for anonymous callers."""
+    """Returns by how much the log exceeds the bound for anonymous callers."""
     watch = Stopwatch()
     async with attacking(STRANGERS, "refused", address=ground.address, count=60) as attack:
         for _ in range(3):
             await ground.window(CALLS)
         seconds = watch.passed()
     report = attack.report
-    # Each connection has its next one refused in its turn, fifty a second of all.
+    # Refusals are sent in turn, fifty a second in total, and each connection makes its next call after that.
     assert report["calls"] >= 750, report
     async with connection(ground.database.admin_dsn) as sql:
         await number_changes(sql)
@@ -86,7 +89,7 @@ async def overfull_log(ground: Ground) -> list[str]:
             "SELECT count(*), coalesce(sum(pg_column_size(log.*)), 0) FROM operation_logs AS log "
             "WHERE user_id IS NULL AND error_code IS NOT NULL"
         )
-    # A minute of the server's may have ended, and another one begun.
+    # The server may have finished one minute and begun the next.
     minutes = seconds / 60 + 1
     faults = []
     if records > _RECORDS_A_MINUTE * minutes:
@@ -107,7 +110,7 @@ async def test_a_log_that_is_filled_is_found(database: Database, tmp_path: Path)
 
 
 def told_beyond_the_pace(report: Report) -> int:
-    """How many more refusals an address was told of than it may be."""
+    """Returns how many refusals an address received beyond its rate."""
     return int(report["told"] - _TOLD_AT_ONCE - _TOLD_A_SECOND * report["seconds"])
 
 
@@ -116,13 +119,13 @@ async def test_short_deadlines_are_no_way_around_the_pace_of_refusals(ground: Gr
     verdict = await beside(ground, "hurried", _HURRIED, options={"seconds": seconds})
     assert verdict.faults() == []
     for report in verdict.reports:
-        # All were under way again and again, and some were told why.
+        # All calls were repeated, and some received their refusal.
         assert report["calls"] - report["told"] >= _HURRIED // 2, report
         assert report["told"] >= _TOLD_AT_ONCE, report
         assert told_beyond_the_pace(report) <= 0, report
 
 
-async def test_refusals_that_are_told_before_each_deadline_are_found(
+async def test_refusals_that_are_sent_before_each_deadline_are_found(
     database: Database, tmp_path: Path
 ) -> None:
     sabotage = f"{_SABOTAGE} each_refusal_is_told_before_its_deadline"

@@ -1,4 +1,7 @@
-"""Promises 9 and 13 against callers that break the manners of the transport; bystanders have addresses of their own."""
+"""Promises 9 and 13 against callers that misuse the transport.
+
+Bystanders have addresses of their own.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ from tests.promises.hostile.ground import ground as made_ground
 
 ATTACKS = "tests.promises.hostile.attacks"
 _SABOTAGE = "tests.promises.hostile.admission_sabotage"
-# Pairs of windows, of what is over after a moment: each has only a few calls in it.
+# The number of pairs of windows for attacks that last only a moment, because each window has few calls in that
+# time.
 _OF_A_MOMENT = 5
 pytestmark = pytest.mark.soak(part="hostile")
 
 
 @pytest.mark.parametrize(("count", "strangers"), [(2_000, False), (20_000, False), (20_000, True)])
-async def test_rapid_resets(ground: Ground, count: int, strangers: bool) -> None:
+async def test_rapid_resets_delay_no_others(ground: Ground, count: int, strangers: bool) -> None:
     token = "" if strangers else await ground.user("somebody", "viewer", "own-1")
     verdict = await ground.attacked(
         lambda: attacking(ATTACKS, "resets", address=ground.address, count=count, token=token),
@@ -32,7 +36,7 @@ async def test_rapid_resets(ground: Ground, count: int, strangers: bool) -> None
 
 
 async def beside_a_burst(ground: Ground, *, pairs: int = _OF_A_MOMENT) -> list[str]:
-    """Returns the bystanders' faults while a user makes 2,000 calls in one moment."""
+    """Returns the faults of bystanders during a burst of 2,000 calls of one user."""
     token = await ground.user("somebody", "viewer", "own-1")
     verdict = await ground.attacked(
         lambda: attacking(ATTACKS, "calls", address=ground.address, count=2_000, token=token),
@@ -43,24 +47,24 @@ async def beside_a_burst(ground: Ground, *, pairs: int = _OF_A_MOMENT) -> list[s
     return verdict.faults(strangers=False)
 
 
-async def test_a_burst_of_calls(ground: Ground) -> None:
+async def test_a_burst_of_calls_delays_no_others(ground: Ground) -> None:
     assert await beside_a_burst(ground) == []
 
 
-async def test_a_burst_that_is_felt_is_found(database: Database, tmp_path: Path) -> None:
+async def test_a_burst_that_delays_others_is_found(database: Database, tmp_path: Path) -> None:
     async with made_ground(database, tmp_path, sabotage=f"{_SABOTAGE} calls_served_as_they_come") as made:
         faults = await beside_a_burst(made, pairs=1)
     assert any(fault.startswith("the p99 rose") for fault in faults), faults
     assert any(fault.startswith("calls of the first second") for fault in faults), faults
 
 
-async def test_silent_connections(ground: Ground) -> None:
+async def test_silent_connections_delay_no_others(ground: Ground) -> None:
     verdict = await ground.attacked(lambda: attacking(ATTACKS, "silent", address=ground.address, count=1_000))
     assert verdict.faults() == []
     assert all(report["connections"] + report["refused"] == 1_000 for report in verdict.reports)
 
 
-async def test_everything_too_large(ground: Ground) -> None:
+async def test_oversized_data_delays_no_others_and_is_refused(ground: Ground) -> None:
     token = await ground.user("attacker", "viewer", "own-1")
     options = {"methods": await ground.methods()}
 
@@ -69,14 +73,14 @@ async def test_everything_too_large(ground: Ground) -> None:
 
     verdict = await ground.attacked(attack)
     assert verdict.faults() == []
-    # To the end, for once: the server ends every call, or its connection. Headers that are never ended are no call, and
-    # hold nothing but the connection that they come by.
+    # This run lasts until every attempt was made. The server ends every call or its connection. Headers that
+    # are never finished are not a call, and occupy nothing but their connection.
     async with attack() as to_the_end:
         await to_the_end.through()
     report = to_the_end.report
     assert report["all"] > 2 * len(options["methods"])
     unanswered = {name.removeprefix("unanswered: ") for name in report if name.startswith("unanswered")}
     assert unanswered <= {"headers without an end"}
-    # These calls are refused, and their connections are left to the others that come by them.
+    # These calls are refused, but their connections stay open for other calls.
     assert report["ended: headers of 100 KB"] == report["ended: headers of 1 MB"] == 1
     assert await ground.window(60)

@@ -1,4 +1,7 @@
-"""Promise 9: readers that take nothing cost the others nothing, and the server little."""
+"""Promise 9: readers that read nothing delay no others.
+
+They also cost the server little memory.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ from tests.promises.hostile.ground import CALLS, Ground
 from tests.waiting import runs_out
 
 _USERS, _WATCHES = 20, 500
-# Of each change. If the server kept every answer for each of them, it would be 80 MB of forty, and what holds them.
+# The bytes of each change, and the least number of changes. If the server stored every message for each
+# watcher, forty changes would need 80 MB plus overhead.
 _BYTES, _LEAST_CHANGES, _PAUSE_SECONDS = 4_000, 40, 0.1
 
 
@@ -29,7 +33,10 @@ async def _is_over_before_the_next(over: asyncio.Event) -> bool:
 
 @asynccontextmanager
 async def changes(ground: Ground) -> AsyncIterator[list[int]]:
-    """Containers of the watched namespace change, one after the other, until the end of the block; their numbers."""
+    """Changes containers of the watched namespace until the end of the block.
+
+    Yields the numbers of the changes.
+    """
     over = asyncio.Event()
     made: list[int] = []
 
@@ -54,9 +61,10 @@ async def changes(ground: Ground) -> AsyncIterator[list[int]]:
 
 
 @pytest.mark.soak(part="hostile")
-async def test_five_hundred_stalled_watchers(ground: Ground) -> None:
-    """The beginning is the work of 500 watches, for any readers. The others' delays count once no watch is being
-    read.
+async def test_500_stalled_watchers_delay_no_others(ground: Ground) -> None:
+    """Measures the delays of others while 500 watchers read nothing.
+
+    Opening 500 watches costs the same for any readers. So the delays count once no watch is being read.
     """
     await ground.furnish("watched")
     tokens = [await ground.user(f"watcher-{number}", "viewer", "watched") for number in range(_USERS)]
@@ -82,7 +90,7 @@ async def test_five_hundred_stalled_watchers(ground: Ground) -> None:
             yield
 
     verdict = await ground.attacked(stalled, without=only_changes)
-    # Watches have a record each when they begin and end: these are users, not anonymous.
+    # Watches have a record each when they begin and end, because the callers are users and not anonymous.
     assert verdict.faults(strangers=False) == []
     assert all(report["watches"] == _WATCHES for report in verdict.reports)
     assert min(made) >= _LEAST_CHANGES, made

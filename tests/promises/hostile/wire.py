@@ -1,7 +1,8 @@
-"""HTTP/2 by hand, for callers that break its manners: they reset, stall, lie about lengths, or say nothing at all.
+"""HTTP/2 by hand, for callers that misuse it.
 
-A client library would refuse to send most of it. Header fields are sent as literals without Huffman's code, so nothing
-is needed but the standard library, and an attacker costs the machine little. Any local address may be the sender's.
+They reset, stall, send wrong lengths, or send nothing at all. A client library would refuse to send most of
+this. Header fields are sent as literals without Huffman coding. So only the standard library is needed, and an
+attacker needs little CPU. The sender may have any local address.
 """
 
 from __future__ import annotations
@@ -21,23 +22,26 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION =
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 CANCEL = struct.pack(">I", 8)
 INITIAL_WINDOW_SIZE = 4
-# A status with its details has more bytes; that of a deadline which is over has fewer.
+# A status with details has more bytes; the status of an expired deadline has fewer.
 _WITHOUT_DETAILS = 200
 _WHOLE_WINDOW = struct.pack(">I", 0x7FFF0000)
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """A frame as it is sent."""
+    """Returns a frame as it is sent."""
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
 def settings(pairs: Iterable[tuple[int, int]] = ()) -> bytes:
-    """A frame of settings."""
+    """Returns a SETTINGS frame."""
     return frame(SETTINGS, 0, 0, b"".join(struct.pack(">HI", *pair) for pair in pairs))
 
 
 def header_block(method: str, token: str = "", extra: Sequence[tuple[str, str]] = ()) -> bytes:
-    """The headers of a gRPC call of a full method, such as /grpc.health.v1.Health/Check."""
+    """Returns the headers of a gRPC call of a full method.
+
+    A full method is, for example, /grpc.health.v1.Health/Check.
+    """
     pairs = [
         (":method", "POST"),
         (":scheme", "http"),
@@ -52,7 +56,7 @@ def header_block(method: str, token: str = "", extra: Sequence[tuple[str, str]] 
 
 
 def head(stream: int, block: bytes) -> bytes:
-    """Headers in as many frames as they need."""
+    """Returns headers in as many frames as they need."""
     parts = [block[at : at + 16384] for at in range(0, len(block), 16384)]
     return b"".join(
         frame(CONTINUATION if number else HEADERS, END_HEADERS * (number == len(parts) - 1), stream, part)
@@ -65,13 +69,13 @@ def _flat(pairs: Iterable[tuple[str, str]]) -> Iterable[tuple[bytes, bytes]]:
 
 
 def literal(pair: tuple[bytes, bytes]) -> bytes:
-    """A header field, never indexed."""
+    """Returns a header field that is never indexed."""
     name, value = pair
     return b"\x10" + _text(name) + _text(value)
 
 
 def _text(value: bytes) -> bytes:
-    """Returns a string with its length: seven bits, and the rest in groups of seven."""
+    """Returns a string with its length as an HPACK integer with a 7-bit prefix."""
     if len(value) < 127:
         return bytes((len(value),)) + value
     rest, out = len(value) - 127, bytearray((127,))
@@ -82,12 +86,12 @@ def _text(value: bytes) -> bytes:
 
 
 def message(body: bytes, *, compressed: bool = False, length: int | None = None) -> bytes:
-    """Returns a gRPC message; `length` is the one that it claims."""
+    """Returns a gRPC message; `length` replaces the real length in its prefix."""
     return struct.pack(">BI", compressed, len(body) if length is None else length) + body
 
 
 def zeros(size: int) -> bytes:
-    """Returns a message that decompresses to so many zeros, a thousand times its size."""
+    """Returns a message that decompresses to `size` zeros, a thousand times its size."""
     packer = zlib.compressobj(level=9, wbits=31)
     piece = bytes(1 << 20)
     packed = b"".join(packer.compress(piece) for _ in range(size >> 20))
@@ -96,10 +100,11 @@ def zeros(size: int) -> bytes:
 
 @dataclass
 class Connection:
-    """One connection. Received frames are counted by kind, and so are `refusals` with a reason; bodies and heads are
-    kept up to `kept_bytes` each.
+    """One connection.
 
-    With `reads` False nothing is ever read: the kernel's buffers fill, and then the server's.
+    Received frames are counted by kind, and `refusals` counts those with details. Bodies and heads are stored
+    up to `kept_bytes` each. With `reads` False nothing is ever read: the kernel's buffers fill, and then the
+    server's.
     """
 
     address: str
@@ -120,11 +125,12 @@ class Connection:
     _ended: dict[int, asyncio.Event] = field(default_factory=dict)
 
     async def connect(self) -> None:
-        """Opens the socket and says nothing. OSError where it is refused."""
+        """Opens the socket and sends nothing. Raises OSError if it is refused."""
         host, _, port = self.address.rpartition(":")
         opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         opened.setblocking(False)
-        # asyncio sets it only where the socket names its protocol; without it an answer waits for the other end's ACK.
+        # asyncio sets this option only if the socket names its protocol. Without it, a response waits for the
+        # other end's ACK.
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if not self.reads:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -152,7 +158,7 @@ class Connection:
             self.read()
 
     def read(self) -> None:
-        """Begins to read the server's data, and to answer its settings and pings."""
+        """Begins to read the server's data, and to acknowledge its settings and pings."""
         self._task = asyncio.create_task(self._read())
 
     def write(self, data: bytes) -> None:
@@ -162,21 +168,24 @@ class Connection:
             self._writer.write(data)
 
     async def drain(self) -> None:
-        """Returns once the kernel has room again. OSError where the other end is gone."""
+        """Returns once the kernel has space. Raises OSError if the other end is closed."""
         assert self._writer is not None
         await self._writer.drain()
 
     def stream(self) -> int:
-        """The number of a new stream."""
+        """Returns the number of a new stream."""
         number, self._next_stream = self._next_stream, self._next_stream + 2
         return number
 
     def ended(self, stream: int) -> asyncio.Event:
-        """Set when the server has ended the stream."""
+        """Returns the event that is set when the server has ended the stream."""
         return self._ended.setdefault(stream, asyncio.Event())
 
     async def call(self, method: str, body: bytes = b"", token: str = "") -> bytes:
-        """The body of the answer to a unary call, empty where it has none. OSError where the connection ends first."""
+        """Returns the body of the response to a unary call, empty if there is none.
+
+        Raises OSError if the connection ends first.
+        """
         number = self.stream()
         self.body.clear()
         self.write(
@@ -187,7 +196,10 @@ class Connection:
         return bytes(self.body)
 
     async def all_ended(self, streams: Sequence[int]) -> None:
-        """Returns when the server has ended these streams. OSError where the connection ends first."""
+        """Returns when the server has ended these streams.
+
+        Raises OSError if the connection ends first.
+        """
         closed = asyncio.create_task(self.closed.wait())
         try:
             for stream in streams:
@@ -238,7 +250,7 @@ class Connection:
             self.ended(stream).set()
 
 
-# A plain call that needs no token: what a balancer or a kubelet asks.
+# A simple call without a token, as balancers and kubelets make.
 HEALTH = "/grpc.health.v1.Health/Check"
 # HealthCheckResponse{status: SERVING} with its length.
 SERVING = b"\x00\x00\x00\x00\x02\x08\x01"

@@ -1,4 +1,4 @@
-"""The campaign: a fault of time after the other, and after each whether all is as it should be."""
+"""The campaign: one fault after the other, and the checks after each."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.promises.over_time.steps import FAULTS, Fault, work
 from tests.waiting import poll_until, runs_out
 
 _SET = (resource.CHANGE_TYPE_ADDED, resource.CHANGE_TYPE_MODIFIED)
-# A server that is frozen says nothing, not even the bookmark of each second.
+# A frozen server sends nothing, not even the bookmark of each second.
 _SILENT_SECONDS = 8.0
 
 
 @dataclass
 class Report:
-    """The events, and the faults found after them."""
+    """The faults that were injected, and the problems found after them."""
 
     faults: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -36,7 +36,10 @@ class Report:
 
 @dataclass
 class Watcher:
-    """One that follows the containers through everything, by its token as long as that holds."""
+    """A watcher that follows the containers throughout the campaign.
+
+    It resumes with its token as long as the token is valid.
+    """
 
     site: Site
     report: Report
@@ -64,7 +67,8 @@ class Watcher:
                 async for answer in _until_silent(answers):
                     self._take(answer)
         except grpc.aio.AioRpcError as error:
-            # Anything else comes to an end, too: a session's, while the clock of the database is wrong.
+            # Streams may also end for other reasons, such as the end of a session while the database's clock is
+            # wrong.
             if error.code() is grpc.StatusCode.OUT_OF_RANGE:
                 self.token = ""
                 self.report.begun_anew += 1
@@ -100,10 +104,10 @@ async def campaign(
     seconds: float = 10.0,
     goes_on: bool = False,
 ) -> Report:
-    """The report of these faults, one after the other; it ends with the first problem unless it `goes_on`, or when the
-    time is over.
+    """Returns the report of these faults, injected one after the other.
 
-    `seconds` are given to each fault until all must be as it should be.
+    The campaign ends when the time is over, or with the first problem unless it `goes_on`. After each fault,
+    everything must be right within `seconds`.
     """
     choice = random.Random(seed)
     report = Report()
@@ -120,7 +124,7 @@ async def campaign(
                     break
                 report.faults.append(fault.__name__)
                 await fault(place, choice)
-                # Changes by others must be repaired before anybody works on those objects.
+                # Changes by others must be repaired before a call changes those objects.
                 report.problems += [f"{fault.__name__}: {found}" for found in await place.faults(seconds)]
                 behind = await _behind(place, watcher, seconds)
                 report.problems += [f"{fault.__name__}: {found}" for found in behind]
@@ -134,7 +138,7 @@ async def campaign(
 
 
 async def _behind(place: Site, watcher: Watcher, seconds: float) -> list[str]:
-    """Returns whether the watcher has seen the present state."""
+    """Returns an error if the watcher does not have the present state in time."""
 
     async def same() -> bool:
         answer = await place.must("ListContainers", {"namespace": SPACE, "pageSize": 1000})
@@ -148,7 +152,7 @@ async def _behind(place: Site, watcher: Watcher, seconds: float) -> list[str]:
 
 
 def random_faults(seed: int) -> Iterator[Fault]:
-    """Each fault in turn, in an order that is another each time, without end."""
+    """Yields each fault in turn, in a new random order each round, without end."""
     choice = random.Random(seed)
     while True:
         yield from choice.sample(FAULTS, len(FAULTS))

@@ -1,4 +1,4 @@
-"""Where the campaign keeps its files."""
+"""The folder of the campaign's files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import pytest
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A path that is short enough for a socket, where PostgreSQL's own account may enter."""
+    """Yields a path that is short enough for a socket.
+
+    PostgreSQL's own account may enter it.
+    """
     with tempfile.TemporaryDirectory(prefix="ph-time-", ignore_cleanup_errors=True) as made:
         Path(made).chmod(0o755)
         yield Path(made)

@@ -1,4 +1,7 @@
-"""`pilothouse` with something broken in it, for controls of the campaign: `python -m … NAME,NAME serve`."""
+"""`pilothouse` with injected faults: `python -m … NAME,NAME serve`.
+
+The campaign's controls run it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from tests.promises.watches.sabotage import nobodys
 
 
 def lists_are_not_compared() -> None:
-    """The content of a cluster's first lists is not compared with the applied state."""
+    """Omits the comparison of a cluster's first lists with the applied state."""
 
     async def uncompared(_self: Comparison, _kinds: Collection[str]) -> None:
         return
@@ -24,7 +27,7 @@ def lists_are_not_compared() -> None:
 
 
 def leases_are_believed() -> None:
-    """A lease is its holder's until the time that stands in it, however far away that is."""
+    """Trusts a lease until its stored expiry time, however far away that is."""
 
     def never(_self: Any) -> None:
         return None
@@ -33,7 +36,7 @@ def leases_are_believed() -> None:
 
 
 def changes_are_not_told() -> None:
-    """Watches report creations and deletions, but no changes."""
+    """Drops events of modifications from watches; creations and deletions remain."""
     publish = Hub.publish
 
     def forgetful(self: Hub, events: Sequence[FeedEvent], newest: int) -> None:

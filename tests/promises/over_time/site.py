@@ -1,7 +1,8 @@
-"""Where the campaign of promise 15 takes place: servers, their PostgreSQL and their cluster, each of which can go back.
+"""The environment of promise 15's campaign: servers, PostgreSQL, and a cluster.
 
-PostgreSQL has one address, whichever server is behind it (see `tests.store.going_back`); the cluster keeps its state
-in a file and its port. The servers are processes of their own, as shipped.
+Each of these can be put back to an earlier state. PostgreSQL has one address, whichever server is behind it
+(see `tests.store.going_back`). The cluster keeps its state in a file, and its port. The servers are processes
+of their own with the default settings.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from tests.waiting import poll_until, runs_out, within
 
 SPACE = "shop"
 _SERVERS = 2
-# Where Debian's package `faketime` has the library.
+# The path of the library in Debian's package `faketime`.
 _LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 FAKETIME = _LIBRARIES[0] if _LIBRARIES else None
 _UNDECIDED = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "ABORTED", "RESOURCE_EXHAUSTED")
@@ -50,7 +51,7 @@ _LEADS = (
 
 
 def clock(days_ahead: int) -> dict[str, str]:
-    """The variables by which a program sees a time so far ahead."""
+    """Returns the variables that set a program's clock `days_ahead` days ahead."""
     return {
         "LD_PRELOAD": str(FAKETIME),
         "FAKETIME": f"{days_ahead:+}d",
@@ -59,7 +60,7 @@ def clock(days_ahead: int) -> dict[str, str]:
 
 
 class ClockedPostgres(EmbeddedPostgres):
-    """A PostgreSQL server whose clock is so far ahead."""
+    """A PostgreSQL server whose clock is `days_ahead` days ahead."""
 
     def __init__(
         self, directory: Path, *, days_ahead: int = 0, settings: Mapping[str, str] = SETTINGS
@@ -79,7 +80,7 @@ class ClockedPostgres(EmbeddedPostgres):
 
 @dataclass
 class Site:
-    """All of it, and its acknowledged state: container → image."""
+    """The environment, and its acknowledged state: container → image."""
 
     folder: Path
     database: Database
@@ -89,7 +90,7 @@ class Site:
     servers: list[ServerProcess] = field(default_factory=list)
     rules: dict[str, Rule] = field(default_factory=dict)
     token: str = ""
-    # A clock years ahead ends sessions, also when it is right again.
+    # A clock years ahead ends sessions. They stay ended when it is right again.
     clock_was_wrong: bool = False
     expected: dict[str, str] = field(default_factory=dict)
     numbers: Any = field(default_factory=count)
@@ -103,13 +104,13 @@ class Site:
             await server.start()
 
     async def stop(self, *, outright: bool) -> None:
-        """Ends all servers."""
+        """Ends all servers: with SIGKILL if `outright`, or else properly."""
         for server in self.servers:
             await (server.kill() if outright else server.stop())
 
     @asynccontextmanager
     async def caller(self, number: int = 0) -> AsyncIterator[Caller]:
-        """The administrator, at one server."""
+        """Yields the administrator at one server."""
         channel = grpc.aio.insecure_channel(
             self.servers[number % len(self.servers)].front.address,
             options=(("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 500)),
@@ -118,7 +119,10 @@ class Site:
             yield Caller(channel, self.token)
 
     async def certainly(self, name: str, fields: Fields) -> Outcome:
-        """The definite outcome of a call, asked for at one server after the other until one is told."""
+        """Returns the definite outcome of a call.
+
+        The servers are tried one after the other until one returns it.
+        """
         request = request_for(self.rules[name], fields)
         last: Outcome | None = None
 
@@ -141,7 +145,7 @@ class Site:
         self.token = answer.access_token
 
     async def must(self, name: str, fields: Fields) -> Any:
-        """The answer of a call that has to succeed."""
+        """Returns the response of a call that must succeed."""
         outcome = await self.certainly(name, fields)
         assert outcome.code == "OK", f"{name} {fields}: {outcome.code} {outcome.message}"
         return outcome.answer
@@ -149,26 +153,26 @@ class Site:
     # PostgreSQL
 
     async def serve_from(self, server: EmbeddedPostgres) -> None:
-        """Starts another PostgreSQL, and has it take the address."""
+        """Starts another PostgreSQL server, and points the address at it."""
         await server.start()
         self.postgres = server
         point(self.address, server)
 
     async def restart_postgres(self, *, days_ahead: int = 0) -> None:
-        """Stops PostgreSQL if it runs, and starts it again with such a clock."""
+        """Stops PostgreSQL if it runs, and starts it again with the given clock."""
         await self.postgres.stop()
         await self.serve_from(ClockedPostgres(self.postgres.directory, days_ahead=days_ahead))
 
     def another(self, **more: Any) -> ClockedPostgres:
-        """A PostgreSQL server on a folder of its own."""
+        """Returns a PostgreSQL server on a new folder."""
         return ClockedPostgres(self.folder / f"postgres-{next(self.numbers)}", **more)
 
     # The cluster
 
     async def restart_cluster(self, state: Path | None = None) -> None:
-        """Stops the cluster and starts it again under its address, with an older state if one is given.
+        """Restarts the cluster under its address, with an older state if one is given.
 
-        A restore takes its time: the servers see that the cluster is away.
+        A restore takes time, so the servers must first notice that the cluster is unavailable.
         """
         path, port = self.folder / "cluster", self.cluster.api_server.port
         await self.cluster.stop()
@@ -185,7 +189,7 @@ class Site:
     # Invariants
 
     async def faults(self, seconds: float = 10.0) -> list[str]:
-        """Returns the faults, so many seconds after everything was back."""
+        """Returns the faults that remain `seconds` after everything was restored."""
         found: list[str] = []
         try:
             await poll_until(
@@ -195,7 +199,7 @@ class Site:
             await agree(store, self.cluster.kubeconfig(), seconds=seconds)
             async with connection(self.database.admin_dsn) as sql:
                 await number_changes(sql)
-                # Records and head of one moment: servers write on.
+                # The records and the head must be of one moment, because servers continue to write.
                 async with sql.transaction(isolation="repeatable_read", readonly=True):
                     found += await log_faults(sql)
                 await poll_until(lambda: sql.fetchval(_LEADS), seconds=seconds, what="a leader")
@@ -219,7 +223,7 @@ class Site:
 
 @asynccontextmanager
 async def site(folder: Path, start_migrated: StartMigrated, sabotage: str = "") -> AsyncIterator[Site]:
-    """Runs two servers, with a namespace and logged-in users."""
+    """Runs two servers, with a namespace and a logged-in administrator."""
     first = ClockedPostgres(folder / "postgres")
     async with AsyncExitStack() as stack:
         await start_migrated(first, NAME)

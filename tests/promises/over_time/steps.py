@@ -1,4 +1,4 @@
-"""The steps of the campaign: the work in between, and the faults of time."""
+"""The steps of the campaign: the work between faults, and the faults."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CONFIG = "settings"
 
 
 async def work(site: Site, choice: random.Random) -> None:
-    """Some mutations of every kind, each acknowledged."""
+    """Makes acknowledged mutations: creations, updates, and a deletion at times."""
     for _ in range(3):
         name, image = f"web-{next(site.numbers)}", choice.choice(_IMAGES)
         port = {"containerPort": 80, "serviceName": name, "servicePort": 80}
@@ -55,7 +55,7 @@ async def _once(site: Site, name: str, fields: dict[str, Any]) -> None:
 
 
 async def _meddle(site: Site, choice: random.Random) -> None:
-    """Edits and deletes our objects on the cluster, as another client."""
+    """Edits and deletes the namespace's objects on the cluster, as another client."""
     others = Others(site.cluster)
     edited, scaled, deleted, severed = choice.sample(sorted(site.expected), 4)
     await others.image(edited)
@@ -66,19 +66,19 @@ async def _meddle(site: Site, choice: random.Random) -> None:
 
 
 async def _standing(site: Site) -> None:
-    """Waits until the cluster has the objects that others are to meddle with."""
+    """Waits until the cluster has the objects that another client will change."""
     assert await site.faults() == [], "before the fault"
 
 
 async def restart(site: Site, choice: random.Random) -> None:
-    """A server ends as it should, and starts again."""
+    """Stops a server properly, and starts it again."""
     server = choice.choice(site.servers)
     await server.stop()
     await server.start()
 
 
 async def power_cut(site: Site, choice: random.Random) -> None:
-    """A server is killed in the middle of its work, and starts again."""
+    """Kills a server during its work, and starts it again."""
     server = choice.choice(site.servers)
     await work(site, choice)
     await server.kill()
@@ -86,7 +86,7 @@ async def power_cut(site: Site, choice: random.Random) -> None:
 
 
 async def unseen(site: Site, choice: random.Random) -> None:
-    """Others change the cluster while no server runs."""
+    """Changes the cluster as another client while no server runs."""
     await _standing(site)
     await site.stop(outright=choice.random() < 0.5)
     await _meddle(site, choice)
@@ -94,7 +94,10 @@ async def unseen(site: Site, choice: random.Random) -> None:
 
 
 async def hand_over(site: Site, choice: random.Random) -> None:
-    """The leader is frozen while others change the cluster; it wakes up when another one leads."""
+    """Freezes the leader while another client changes the cluster.
+
+    The leader wakes up when another server leads.
+    """
     await _standing(site)
     async with connection(site.database.admin_dsn) as sql:
         epoch = "SELECT epoch FROM leases WHERE name = 'observe/local'"
@@ -104,7 +107,7 @@ async def hand_over(site: Site, choice: random.Random) -> None:
         try:
             await _meddle(site, choice)
             if await _leads_still(site, sql):
-                # It was the other one that led: then that one is frozen, too, until its lease is another's.
+                # The second server is the leader, so it is frozen instead, until the first one has the lease.
                 frozen.thaw()
                 frozen = site.servers[1]
                 frozen.freeze()
@@ -116,7 +119,7 @@ async def hand_over(site: Site, choice: random.Random) -> None:
 
 
 async def _leads_still(site: Site, sql: Any) -> bool:
-    """Whether the lease is renewed although the first server is frozen."""
+    """Returns whether the lease is renewed although the first server is frozen."""
     query = "SELECT expires_at FROM leases WHERE name = 'observe/local'"
     before = await sql.fetchval(query)
     try:
@@ -127,7 +130,7 @@ async def _leads_still(site: Site, sql: Any) -> bool:
 
 
 async def older_cluster(site: Site, choice: random.Random) -> None:
-    """The cluster is put back to an older state, as from a backup of its etcd."""
+    """Puts the cluster back to an older state, as from a backup of its etcd."""
     await site.restart_cluster()
     copy = site.folder / "older"
     shutil.copy(site.folder / "cluster", copy)
@@ -137,7 +140,10 @@ async def older_cluster(site: Site, choice: random.Random) -> None:
 
 
 async def restored_dump(site: Site, choice: random.Random) -> None:
-    """Recreates the database from a dump: the changes after it are gone, and the cluster is ahead."""
+    """Recreates the database from a dump.
+
+    The later changes are lost, and the cluster is ahead.
+    """
     dump = site.folder / f"dump-{next(site.numbers)}"
     async with connection(site.database.admin_dsn) as sql:
         await number_changes(sql)
@@ -162,7 +168,10 @@ async def _run(name: str, *words: str) -> None:
 
 
 async def older_files(site: Site, choice: random.Random) -> None:
-    """The files of the database are put back to those of a moment ago, while nothing runs."""
+    """Puts the files of the database back to slightly older ones.
+
+    Neither the servers nor PostgreSQL run while the files are replaced.
+    """
     await site.stop(outright=True)
     await site.postgres.stop()
     older = site.another()
@@ -179,17 +188,23 @@ async def older_files(site: Site, choice: random.Random) -> None:
 
 
 async def fail_over(site: Site, choice: random.Random) -> None:
-    """A standby takes the place of the primary and has all that was acknowledged; the servers go on."""
+    """Replaces the primary by a standby with all acknowledged changes.
+
+    The servers continue.
+    """
     await _fail_over(site, choice, loses=False)
 
 
 async def lossy_fail_over(site: Site, choice: random.Random) -> None:
-    """A standby takes the place of the primary that had not got the last changes; the servers go on."""
+    """Replaces the primary by a standby that lacks the last changes.
+
+    The servers continue.
+    """
     await _fail_over(site, choice, loses=True)
 
 
 async def _fail_over(site: Site, choice: random.Random, *, loses: bool) -> None:
-    # The database is away for a moment while the standby is made.
+    # The database is unavailable for a moment while the standby is created.
     await site.postgres.stop()
     standby = Standby.of(
         site.postgres, site.postgres.directory, site.folder / f"standby-{next(site.numbers)}"
@@ -212,7 +227,7 @@ async def _fail_over(site: Site, choice: random.Random, *, loses: bool) -> None:
     send_to_all(primary, signal.SIGKILL)
     await standby.take_over()
     async with connection(standby.dsn()) as admin:
-        # It is a primary like any other from now on.
+        # From now on it is a primary like any other.
         await admin.execute("ALTER SYSTEM RESET ALL")
     site.postgres = standby
     point(site.address, standby)
@@ -221,7 +236,10 @@ async def _fail_over(site: Site, choice: random.Random, *, loses: bool) -> None:
 
 
 async def wrong_clock(site: Site, choice: random.Random) -> None:
-    """The database's clock is two years ahead for a while; the servers are killed before it is right again."""
+    """Sets the database's clock two years ahead for a while.
+
+    The servers are killed before the clock is right again.
+    """
     site.clock_was_wrong = True
     await site.restart_postgres(days_ahead=730)
     soon = datetime.now(UTC) + timedelta(days=30)
@@ -238,7 +256,10 @@ async def wrong_clock(site: Site, choice: random.Random) -> None:
 
 
 async def wrong_clock_of_a_server(site: Site, choice: random.Random) -> None:
-    """A server's clock is two years ahead, or behind, for a while, in which it is asked for things like any other."""
+    """Sets a server's clock two years ahead or behind for a while.
+
+    During that time it receives calls like any other server.
+    """
     site.clock_was_wrong = True
     server = choice.choice(site.servers)
     await server.stop()

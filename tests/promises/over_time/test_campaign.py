@@ -1,5 +1,6 @@
-"""Promise 15: statements about a cluster stay true after restarts, hand-overs, restores, failovers and wrong
-clocks.
+"""Promise 15: statements about a cluster stay true after faults.
+
+The faults are restarts, hand-overs, restores, failovers and wrong clocks.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ async def test_cluster_and_database_agree_after_each_fault(
     report = await campaign(folder, start_migrated, FAULTS)
     assert report.problems == []
     assert report.faults == [fault.__name__ for fault in FAULTS]
-    # A watch resumes after a loss-free fault, and begins again after a lossy one.
+    # A watch resumes after a fault without loss, and begins again after a fault with loss.
     assert report.resumed
     assert report.begun_anew >= 3
 

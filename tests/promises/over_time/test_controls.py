@@ -1,4 +1,7 @@
-"""The product is broken on purpose, in the servers of a test alone: the campaign over time must find it."""
+"""The controls of the campaign over time: it must find each injected fault.
+
+Faults are injected only into the servers of these tests.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ pytestmark = pytest.mark.skipif(FAKETIME is None, reason="faketime is not instal
 @pytest.mark.parametrize(
     ("sabotages", "faults", "problems"),
     [
-        # The first is found by the watcher alone, the second on the cluster alone.
+        # Only the watcher detects the first fault, and only the comparison with the cluster detects the second.
         (
             "changes_are_not_told,lists_are_not_compared",
             [steps.restart, steps.unseen],
@@ -39,7 +42,7 @@ async def test_a_broken_server_is_found(
         seconds=1.5,
         goes_on=True,
     )
-    # It may show immediately, or only at the second look after the fault.
+    # A fault may show immediately, or only at the second check after it.
     found = [each.removeprefix("after ") for each in report.problems]
     missed = {each for each in problems if not any(problem.startswith(each) for problem in found)}
     assert missed == set(), report

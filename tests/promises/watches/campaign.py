@@ -1,7 +1,9 @@
-"""A campaign against two server processes: concurrent writers, watchers and faults, and everything recorded.
+"""A campaign against two server processes, with everything recorded.
 
-recording = await campaign(database, directory, Size(mutations=2_000, faults=10))
-assert violations(recording) == {}
+Writers, watchers and faults are concurrent.
+
+    recording = await campaign(database, directory, Size(mutations=2_000, faults=10))
+    assert violations(recording) == {}
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ async def campaign(database: Database, directory: Path, size: Size) -> Recording
                 await asyncio.gather(*writers)
                 made.progress.end()
                 await breaking
-                # One follower ends by itself from here on, and is to.
+                # From here on, one follower ends by itself, as it should.
                 failing.cancel()
                 await ending.end_namespace(made, followers)
                 await ending.settle(made, followers)
@@ -47,7 +49,7 @@ async def campaign(database: Database, directory: Path, size: Size) -> Recording
 
 
 async def _fail_with(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Raises a watcher's exception: nobody waits for one that is gone."""
+    """Raises the exception of a watcher that ended early."""
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in done:
         task.result()

@@ -1,4 +1,7 @@
-"""The end of a campaign: all watchers reach the head; then log, lists and tokens are looked at."""
+"""The end of a campaign: all watchers reach the head.
+
+Then the log, the lists and the tokens are read and tried.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +39,15 @@ _MESSAGES: dict[str, Any] = {
 }
 _KINDS = {"container": CONTAINER, "config_map": CONFIG, "secret": CONFIG}
 _PAGE = 5000
-# So many answers are compared of each token that is tried, and so many tokens of a watcher.
+# The number of messages that are compared for each token that is tried, and the number of tokens of a watcher.
 _COMPARED, _TRIED = 40, 3
 
 
 async def end_namespace(ground: Ground, followers: Sequence[Follower]) -> None:
-    """Deletes a namespace; returns once its watchers have been told of its end or of a moment after it."""
+    """Deletes a namespace.
+
+    Returns once its watchers have received its end or a later position.
+    """
     ground.recording.gone.add(BRIEF)
     async with ground.callers() as callers, connection(ground.database.admin_dsn) as sql:
         outcome, _, _ = await ground.certainly(callers, "DeleteNamespace", {"name": BRIEF, "cascade": True})
@@ -63,7 +69,7 @@ async def end_namespace(ground: Ground, followers: Sequence[Follower]) -> None:
 
 
 async def settle(ground: Ground, followers: Sequence[Follower]) -> None:
-    """Returns once nothing happens any more and every watcher has been told of a moment after the last event."""
+    """Returns once all work is done and every watcher has reached the head."""
     async with connection(ground.database.admin_dsn) as sql:
 
         async def head() -> int:
@@ -71,7 +77,7 @@ async def settle(ground: Ground, followers: Sequence[Follower]) -> None:
             return int(await sql.fetchval("SELECT revision FROM stream_head"))
 
         async def quiet() -> bool:
-            # The cluster's remaining work still makes events.
+            # Remaining work on the cluster still writes events.
             due = (
                 "SELECT count(*) FROM reconcile_work WHERE due_at < clock_timestamp() + interval '30 seconds'"
             )
@@ -87,7 +93,7 @@ async def settle(ground: Ground, followers: Sequence[Follower]) -> None:
 
 
 async def read_log(ground: Ground) -> None:
-    """Takes the events of the database into the recording."""
+    """Reads the events of the database into the recording."""
     async with connection(ground.database.admin_dsn) as sql:
         await number_changes(sql)
         for left in await sql.fetch(
@@ -110,7 +116,7 @@ async def read_log(ground: Ground) -> None:
 def _logged(row: Any) -> Logged:
     make = _MESSAGES.get(row["resource_type"])
     if make is None:
-        # Of namespaces and volumes only the place in the log counts.
+        # Events of namespaces and volumes count only as places in the log.
         state = State(f"{row['resource_type']} {row['revision']}", "", "", 1, 0, {}, "")
         kind, what = row["resource_type"], "added"
     else:
@@ -120,7 +126,7 @@ def _logged(row: Any) -> Logged:
 
 
 async def read_lists(ground: Ground) -> None:
-    """Takes each server's lists into the recording."""
+    """Reads each server's lists into the recording."""
     async with ground.callers() as callers:
         for caller in callers:
             listed: dict[str, dict[str, State]] = defaultdict(dict)
@@ -142,8 +148,10 @@ async def read_lists(ground: Ground) -> None:
 
 
 async def probe_tokens(ground: Ground, followers: Sequence[Follower]) -> None:
-    """Tries tokens: at each server, with another filter, as another user; below a horizon that is moved up; at last
-    in a new history.
+    """Tries tokens in all ways.
+
+    Tokens are tried at each server, with another filter, and as another user. Then the horizon is moved up, and
+    tokens below it are tried. At last they are tried in a new history.
     """
     choose = random.Random(f"probes {ground.size.seed}")
     async with ground.callers() as admins, ground.callers("tenant") as tenants:
@@ -170,7 +178,10 @@ async def probe_tokens(ground: Ground, followers: Sequence[Follower]) -> None:
 async def _below(
     ground: Ground, followers: Sequence[Follower], callers: Sequence[Caller], choose: random.Random
 ) -> list[_Trial]:
-    """Moves the horizon to the middle of the tokens' positions, as the removal of old partitions does."""
+    """Moves the horizon to the median of the tokens' positions.
+
+    The removal of old partitions has the same effect.
+    """
     tried = [
         (number, follower)
         for number, follower in enumerate(followers)
@@ -181,7 +192,7 @@ async def _below(
     async with connection(ground.database.admin_dsn) as sql:
         await sql.execute("UPDATE stream_head SET oldest_revision = $1", horizon)
         await sql.execute("DELETE FROM events WHERE revision < $1", horizon)
-    # The event before the oldest kept one is the last from which nothing is missing.
+    # A watch may resume from the event just before the oldest stored one without a gap.
     return [
         _Trial(
             number,
@@ -191,7 +202,7 @@ async def _below(
             given,
         )
         for number, follower in tried
-        # The oldest of all is below, wherever the others stand.
+        # The oldest token is always below the horizon.
         for given in (
             min(follower.tokens, key=lambda given: given.revision),
             *choose.sample(follower.tokens, min(_TRIED, len(follower.tokens))),
@@ -200,7 +211,7 @@ async def _below(
 
 
 class _Trial(NamedTuple):
-    """A token that is to be tried: of which watch, by which caller, and how."""
+    """A token to try: its watch, the caller, and the way in which it is tried."""
 
     watch: int
     caller: Caller
@@ -210,7 +221,7 @@ class _Trial(NamedTuple):
 
 
 async def _try_all(ground: Ground, trials: Sequence[_Trial]) -> None:
-    """Tries tokens, some at a time."""
+    """Tries tokens, up to 16 concurrently."""
     some = asyncio.Semaphore(16)
 
     async def run(trial: _Trial) -> None:
@@ -221,7 +232,10 @@ async def _try_all(ground: Ground, trials: Sequence[_Trial]) -> None:
 
 
 async def _tried(ground: Ground, trial: _Trial) -> Probe:
-    """The first changes that follow on a token; a bookmark says that there are no more."""
+    """Returns the first changes after a token.
+
+    A bookmark means that there are no more changes.
+    """
     body = watching.request(trial.wanted, trial.given.token)
     changes: list[Seen] = []
     outcome, whole = Outcome("OK"), False

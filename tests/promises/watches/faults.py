@@ -1,4 +1,7 @@
-"""The faults of a campaign's servers, one after the other, spread over its mutations."""
+"""The faults of a campaign's servers.
+
+They are injected one after the other, spread over the campaign's mutations.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,15 @@ from tests.conftest import connection
 from tests.promises.watches.ground import Ground
 from tests.waiting import poll_until, runs_out
 
-# A server is frozen, or its connections are held, for so long: longer than a stream may be silent, now and then.
+# How long a server is frozen or its connections are held. The long time, which is rare, exceeds the time that a
+# stream may be silent.
 _SHORT_SECONDS, _LONG_SECONDS = 0.7, 5.0
 _LISTENERS = "application_name = 'pilothouse-listener'"
 _BACKENDS = "usename IN ('pilothouse_app', 'pilothouse_system') AND NOT (" + _LISTENERS + ")"
 
 
 class Faults:
-    """Breaks something after so many mutations each time, in an order that the seed decides."""
+    """Injects faults at regular numbers of mutations. The seed decides the details."""
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
@@ -37,7 +41,7 @@ class Faults:
         ]
 
     async def run(self) -> None:
-        """Goes through all kinds in turn, until there were as many as the size says."""
+        """Injects all kinds in turn, as many faults as the size says."""
         size, progress = self._ground.size, self._ground.progress
         for number in range(size.faults):
             await progress.reached(size.mutations * (number + 1) // (size.faults + 1))
@@ -49,13 +53,13 @@ class Faults:
         return self._choose.randrange(len(self._ground.servers))
 
     async def kill_a_server(self) -> None:
-        """A server is gone as by a power cut, and comes back on another port."""
+        """Kills a server with SIGKILL, and starts it again on another port."""
         server = self._ground.servers[self._server()]
         await server.kill()
         await server.start()
 
     async def freeze_a_server(self) -> None:
-        """A server stands still with all that it holds, and goes on as if nothing had been."""
+        """Freezes a server with all its locks and leases for a while, and thaws it."""
         server = self._ground.servers[self._server()]
         server.freeze()
         try:
@@ -64,7 +68,10 @@ class Faults:
             server.thaw()
 
     async def hold_connections(self) -> None:
-        """A server's clients receive nothing and are not cut; then all comes together, or is lost."""
+        """Holds the data of a server's client connections for a while.
+
+        The connections stay open. Then the data is delivered together, or the connections are cut.
+        """
         front = self._ground.servers[self._server()].front
         front.hold()
         await self._pass()
@@ -73,12 +80,12 @@ class Faults:
         front.let_go()
 
     async def cut_connections(self) -> None:
-        """Some or all connections of a server's clients are reset."""
+        """Resets some or all connections of a server's clients."""
         front = self._ground.servers[self._server()].front
         front.cut(self._choose, self._choose.choice((0.3, 1.0)))
 
     async def end_backends(self) -> None:
-        """Some of the database's sessions of the servers end, in the middle of their work."""
+        """Terminates some of the servers' database sessions during their work."""
         async with connection(self._ground.database.admin_dsn) as sql:
             pids = [row["pid"] for row in await sql.fetch(_found(_BACKENDS + " AND state <> 'idle'"))]
             pids += [row["pid"] for row in await sql.fetch(_found(_BACKENDS))]
@@ -86,7 +93,7 @@ class Faults:
                 await sql.fetchval("SELECT pg_terminate_backend($1)", pid)
 
     async def end_listeners(self) -> None:
-        """The sessions end on which servers listen, once there is one."""
+        """Terminates the sessions on which servers listen, once there is one."""
         async with connection(self._ground.database.admin_dsn) as sql:
 
             async def listeners() -> list[int]:
@@ -96,7 +103,7 @@ class Faults:
                 await sql.fetchval("SELECT pg_terminate_backend($1)", pid)
 
     async def _pass(self) -> None:
-        """Lets a while go by; the others continue."""
+        """Waits for a while, in which everything else continues."""
         seconds = _LONG_SECONDS if self._choose.random() < 0.2 else _SHORT_SECONDS
         with suppress(TimeoutError):
             async with asyncio.timeout(runs_out(seconds)):

@@ -1,6 +1,7 @@
-"""The shared state of a campaign: servers, callers, and its progress.
+"""The environment of a campaign: servers, callers, and its progress.
 
-Nothing goes by the clock: faults, pauses of slow readers and the end come with the number of acknowledged mutations.
+Nothing depends on the clock: faults, pauses of slow readers and the end depend on the number of acknowledged
+mutations.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ from tests.promises.watches.recording import Recording
 from tests.promises.watches.servers import ServerProcess, servers
 from tests.waiting import runs_out, within
 
-# How long a call may take before it is asked again at the other server, and a stream be silent before it is left.
+# How long a call may take before it is repeated at the other server, and how long a stream may be silent before
+# it is abandoned.
 CALL_SECONDS, SILENT_SECONDS = 5.0, 4.0
-# The way to the cluster, there and back: reconcilers and observers share the machine, and are to take little of it.
+# The delay of requests to the cluster and of its responses. It limits how much of the machine reconcilers and
+# observers use.
 CLUSTER_DELAY_SECONDS = 0.025
 NAMESPACES = ("north", "south", "west")
-# Nobody writes there, and at the end it is deleted.
+# No writer writes in this namespace, which is deleted at the end.
 BRIEF = "brief"
 _CHANNEL = (
     ("grpc.use_local_subchannel_pool", 1),
@@ -41,18 +44,18 @@ _CHANNEL = (
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 500),
 )
-# A window that does not grow, so that little is enough to fill it.
+# The flow-control window does not grow, so that little data fills it.
 NARROW = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535))
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much a campaign does."""
+    """The size of a campaign."""
 
     mutations: int
     faults: int
     writers: int = 16
-    # Of the list of `watching.WATCHERS` the first so many.
+    # The campaign has the first watchers of `watching.WATCHERS`, this many.
     watchers: int = 20
     sabotage: str = ""
     seed: int = 1
@@ -70,21 +73,21 @@ class Progress:
         self.ticks = count(1)
 
     def tick(self) -> int:
-        """The next moment."""
+        """Returns the next tick."""
         return next(self.ticks)
 
     def acknowledged(self) -> None:
-        """Counts one, and wakes who waited for it."""
+        """Counts a mutation, and wakes the tasks that wait for its number."""
         self.done += 1
         self._wake()
 
     def end(self) -> None:
-        """Wakes everybody: nothing more will be acknowledged."""
+        """Wakes all tasks, because no more mutations will be acknowledged."""
         self.over = True
         self._wake()
 
     async def reached(self, number: int) -> None:
-        """Returns once so many were acknowledged, or no more will be."""
+        """Returns once `number` mutations were acknowledged, or no more will be."""
         if self.done >= number or self.over:
             return
         future = asyncio.get_running_loop().create_future()
@@ -100,7 +103,7 @@ class Progress:
 
 @dataclass
 class Ground:
-    """The shared state of a campaign."""
+    """The environment of a campaign."""
 
     size: Size
     database: Database
@@ -110,18 +113,21 @@ class Ground:
     progress: Progress
     recording: Recording = field(default_factory=Recording)
     tokens: dict[str, str] = field(default_factory=dict)
-    # Namespace and name → what writers know of it.
+    # Namespace and name → the last state that writers know of the object.
     known: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def rule(self, name: str) -> Rule:
-        """The rule of the RPC `name`."""
+        """Returns the rule of the RPC `name`."""
         return self.rules[name]
 
     @asynccontextmanager
     async def callers(
         self, user: str = "", options: Sequence[tuple[str, int]] = ()
     ) -> AsyncIterator[list[Caller]]:
-        """Connections of one's own, one to each server; of the administrator unless another user is named."""
+        """Yields new connections, one to each server.
+
+        The caller is the administrator unless another user is named.
+        """
         token = self.tokens[user] if user else self.token
         channels = [
             grpc.aio.insecure_channel(server.front.address, options=(*_CHANNEL, *options))
@@ -136,9 +142,10 @@ class Ground:
     async def certainly(
         self, callers: Sequence[Caller], name: str, fields: dict[str, Any], first: int = 0
     ) -> tuple[Outcome, tuple[str, ...], int]:
-        """The definite outcome of a call, asked for at one server after the other until one is told.
+        """Returns the definite outcome of a call.
 
-        Also the ids of the operation that its attempts were told, and how many attempts there were.
+        The servers are tried in turn until one returns it. Also returns the operation ids of the attempts, and
+        the number of attempts.
         """
         rule = self.rule(name)
         request = request_for(rule, fields)
@@ -155,13 +162,16 @@ class Ground:
         raise AssertionError
 
 
-# Whether it happened is not known, or it is to be asked for again.
+# With these codes it is unknown whether the call was executed, or it must be repeated.
 UNDECIDED = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "ABORTED", "RESOURCE_EXHAUSTED")
 
 
 @asynccontextmanager
 async def ground(database: Database, directory: Path, size: Size) -> AsyncIterator[Ground]:
-    """Two servers, a cluster that is a little away, namespaces, and a user who sees two of them."""
+    """Yields the environment of a campaign.
+
+    It has two servers, a cluster behind a delay, namespaces, and a user who sees two of them.
+    """
     async with (
         SimulatedCluster(speed=20.0, nodes=1) as cluster,
         proxy(CLUSTER_DELAY_SECONDS) as way,

@@ -1,6 +1,6 @@
-"""A TCP proxy on the way to a server. Its connections can be cut, held, and slowed down.
+"""A TCP proxy to a server, whose connections can be cut, held and delayed.
 
-Clients keep its address while the server behind it is killed and comes back on another port.
+Clients keep its address while the server behind it is killed and started again on another port.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from typing import Any
 
 
 class Proxy:
-    """Listens on a free port of the loopback; `target` is the port that new connections go to."""
+    """Listens on a free port of the loopback interface.
+
+    New connections go to the port `target`.
+    """
 
     def __init__(self, delay_seconds: float = 0.0) -> None:
         self.target = 0
@@ -25,7 +28,7 @@ class Proxy:
 
     @property
     def address(self) -> str:
-        """HOST:PORT for clients."""
+        """Returns the address for clients as HOST:PORT."""
         assert self._server is not None
         return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
@@ -37,13 +40,13 @@ class Proxy:
         return len(chosen)
 
     def hold(self) -> None:
-        """Passes nothing on from now; connections stay, and look alive to both ends."""
+        """Forwards nothing from now on. Connections stay open for both ends."""
         self.held = True
         for link in self.links:
             link.pause()
 
     def let_go(self) -> None:
-        """Passes data on again, the held data first."""
+        """Forwards data again, the held data first."""
         self.held = False
         for link in self.links:
             link.resume()
@@ -64,7 +67,7 @@ class Proxy:
 
 @asynccontextmanager
 async def proxy(delay_seconds: float = 0.0) -> AsyncIterator[Proxy]:
-    """A proxy until the end of the block."""
+    """Yields a proxy until the end of the block."""
     made = Proxy(delay_seconds)
     await made.open()
     try:
@@ -103,7 +106,7 @@ class _Link:
 
 
 class _Half(asyncio.Protocol):
-    """Passes received data on to the other half, no faster than that takes it."""
+    """Forwards received data to the other half, no faster than that can write it."""
 
     def __init__(self, owner: Proxy, link: _Link) -> None:
         self._owner = owner
@@ -120,7 +123,7 @@ class _Half(asyncio.Protocol):
         if self.other is None or self.other.is_closing():
             return
         if self._owner.delay_seconds:
-            # Timers of one moment fire in any order: each passes on what waited longest.
+            # Timers that are due in the same moment fire in any order, so each forwards the oldest data.
             self._waiting.append(data)
             asyncio.get_running_loop().call_later(self._owner.delay_seconds, self._pass_on)
         else:
@@ -144,7 +147,10 @@ class _Half(asyncio.Protocol):
 
 
 class _Near(_Half):
-    """The half towards the client: it connects to the server, and waits for that before it reads."""
+    """The half towards the client.
+
+    It connects to the server, and reads only after that.
+    """
 
     def __init__(self, owner: Proxy) -> None:
         super().__init__(owner, _Link(owner))

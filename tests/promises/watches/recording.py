@@ -1,8 +1,10 @@
-"""The recording of a campaign, as data: the answers to writers, the events of watchers, the log and the lists.
+"""The recording of a campaign, as data.
 
-The validators (`tests.promises.watches.validators`) are functions over a `Recording` alone, so each can be shown one in
-which its guarantee is broken. Times are ticks of the recorder's own count: all parts of a campaign run in one process,
-so of two ticks the smaller came first. A `digest` stands for the content of a resource (`tests.promises.watches.told`).
+It has the responses to writers, the events of watchers, the log and the lists. The validators
+(`tests.promises.watches.validators`) are functions of a `Recording` alone, so a test can pass each of them a
+recording in which its guarantee is broken. Times are ticks of the recorder's own counter: all parts of a
+campaign run in one process, so of two ticks the smaller one came first. A `digest` represents the content of a
+resource (`tests.promises.watches.told`).
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ _CHANGES = (ADDED, MODIFIED, DELETED)
 
 
 class State(NamedTuple):
-    """A resource as somebody was shown it. `marker` names the mutation that last wrote its annotation."""
+    """A resource as it was shown.
+
+    `marker` names the mutation that last wrote its annotation.
+    """
 
     uid: str
     name: str
@@ -33,10 +38,11 @@ class State(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """A watch's filter. `kind` is CONTAINER or CONFIG; empty fields match everything.
+    """A watch's filter.
 
-    `visible` are the namespaces that the caller reaches; None is all of them. `scope`: it is a scope of a watch of
-    several nouns, next to one of another noun.
+    `kind` is CONTAINER or CONFIG; empty fields match everything. `visible` are the namespaces that the caller
+    reaches; None means all. With `scope` it is a scope of a watch of several nouns, next to a scope of another
+    noun.
     """
 
     kind: str = CONTAINER
@@ -47,18 +53,18 @@ class Wanted(NamedTuple):
     scope: bool = False
 
     def concerns(self, kind: str, namespace: str) -> bool:
-        """Whether a resource of this kind in this namespace can ever be shown."""
+        """Returns whether a resource of this kind and namespace can ever be shown."""
         within = not self.namespace or namespace == self.namespace
         return kind == self.kind and within and (self.visible is None or namespace in self.visible)
 
     def matches(self, state: State) -> bool:
-        """Whether a resource that it concerns is shown now."""
+        """Returns whether a resource that passes `concerns` is shown now."""
         labelled = self.label is None or state.labels.get(self.label[0]) == self.label[1]
         return labelled and (not self.status or state.status == self.status)
 
 
 class Seen(NamedTuple):
-    """One change that a watcher was told."""
+    """One change that a watcher received."""
 
     revision: int
     change: str
@@ -68,7 +74,10 @@ class Seen(NamedTuple):
 
 
 class Changes:
-    """The events of a watcher, in order, in columns: millions of rows are a few tens of bytes each."""
+    """The events of a watcher, in order.
+
+    They are stored in columns, so that millions of rows need a few tens of bytes each.
+    """
 
     def __init__(self, rows: Iterable[Seen] = ()) -> None:
         self._revisions, self._changes = array("q"), bytearray()
@@ -78,7 +87,7 @@ class Changes:
             self.append(row)
 
     def append(self, row: Seen) -> None:
-        """Takes the next one."""
+        """Appends an event."""
         self._revisions.append(row.revision)
         self._changes.append(_CHANGES.index(row.change))
         self._uids.append(sys.intern(row.uid))
@@ -95,7 +104,10 @@ class Changes:
 
 
 class Cut(NamedTuple):
-    """Where a stream ended and another went on: after so many changes, at a revision, there by `server`, and why."""
+    """The point at which a stream ended and another one continued.
+
+    These are the number of changes before it, the revision, the server that continued, and the reason.
+    """
 
     after: int
     revision: int
@@ -105,9 +117,10 @@ class Cut(NamedTuple):
 
 @dataclass
 class Life:
-    """One first state and the events after it, over all cuts, until the token was refused or the campaign ended.
+    """One first state and the events after it, over all cuts.
 
-    `began` is the revision of SYNCED, `until` that of the last token. `first` is uid → digest of the first state.
+    A life ends when the token is refused or the campaign ends. `began` is the revision of SYNCED, `until` that
+    of the last token. `first` is uid → digest of the first state.
     """
 
     began: int = 0
@@ -119,9 +132,10 @@ class Life:
 
 @dataclass
 class Watch:
-    """One watcher: its filter and its lives. `faults` are answers that no watch may give, as they came.
+    """One watcher: its filter and its lives.
 
-    `ended` is the server's reason for ending it for good.
+    `faults` are messages that no watch may send, as they arrived. `ended` is the server's reason for ending the
+    watch for good.
     """
 
     name: str
@@ -132,9 +146,10 @@ class Watch:
 
 
 class Written(NamedTuple):
-    """An acknowledged mutation: the beginning of its first attempt, the time of its answer, and the answer's content.
+    """An acknowledged mutation.
 
-    `operations` are the ids that its attempts got. `restarted` are the containers that it also restarted.
+    It has the tick at which its first attempt began, the tick of its response, and the response's content.
+    `operations` are the operation ids of its attempts. `restarted` are the containers that it also restarted.
     """
 
     verb: str
@@ -150,7 +165,7 @@ class Written(NamedTuple):
 
 
 class Logged(NamedTuple):
-    """An event as the database keeps it. `change` is the transaction that it belongs to."""
+    """An event as the database stores it. `change` is its transaction."""
 
     revision: int
     kind: str
@@ -161,10 +176,10 @@ class Logged(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """A token that was tried at the end: how, on which watch, its revision, and the outcome.
+    """A token that was tried at the end, and the outcome.
 
-    `how` is a key of the validator's verdicts. `life` is that of the watch in which the token was given. `changes` are
-    the first that followed, and, if `whole`, all.
+    `how` is a key of the validator's verdicts. `life` is the life of the watch in which the token was sent.
+    `changes` are the first changes that followed, and all of them if `whole`.
     """
 
     how: str
@@ -179,9 +194,10 @@ class Probe(NamedTuple):
 
 @dataclass(eq=False)
 class Recording:
-    """Everything. `final` are the lists of each server at the end, by kind, as all that there is.
+    """The whole recording.
 
-    `stranded` are committed changes that were not numbered, or were set aside. `gone` are namespaces that were deleted.
+    `final` are the complete lists of each server at the end, by kind. `stranded` are committed changes that
+    were not numbered, or were set aside. `gone` are namespaces that were deleted.
     """
 
     writes: list[Written] = field(default_factory=list)
@@ -191,5 +207,5 @@ class Recording:
     probes: list[Probe] = field(default_factory=list)
     stranded: list[str] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
-    # The events, by name: faults by kind, ends of streams by reason, refusals.
+    # The counts of what happened, by name: faults by kind, ends of streams by reason, refusals.
     counts: Counter[str] = field(default_factory=Counter)

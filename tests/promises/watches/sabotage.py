@@ -1,7 +1,7 @@
-"""`pilothouse` with something broken in it, for controls of the watch checker: `python -m … NAME,NAME serve`.
+"""`pilothouse` with injected faults: `python -m … NAME,NAME serve`.
 
-Each function breaks one thing, in this process alone. The checker must find each of them
-(`tests/promises/watches/test_controls.py`).
+The controls of the watch checker run it. Each function injects one fault, only into this process. The checker
+must find each of them (`tests/promises/watches/test_controls.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from pilothouse_server.watch.hub import Hub
 
 
 def hub_drops_an_event() -> None:
-    """One event in ten does not reach the watchers: its place in the ring holds one that concerns nobody."""
+    """Hides one event in ten from watchers.
+
+    Its place in the ring has an event that concerns no watch.
+    """
     publish = Hub.publish
 
     def forgetful(self: Hub, events: Sequence[FeedEvent], newest: int) -> None:
@@ -31,13 +34,13 @@ def hub_drops_an_event() -> None:
 
 
 def nobodys(event: FeedEvent) -> FeedEvent:
-    """The same place in the ring, for an event that concerns nobody."""
+    """Returns an event for the same place in the ring that concerns no watch."""
     values = {name: getattr(event, name) for name in FeedEvent.__slots__}
     return FeedEvent(**{**values, "resource_type": "nobody's"})
 
 
 def feed_publishes_out_of_order() -> None:
-    """Two events that were numbered together change places."""
+    """Swaps the last two events of each batch that a watch reads from the ring."""
     since = Hub.since
 
     def careless(self: Hub, revision: int) -> list[FeedEvent] | None:
@@ -48,9 +51,9 @@ def feed_publishes_out_of_order() -> None:
 
 
 def synced_comes_before_the_state() -> None:
-    """A watch sends SYNCED before it has sent its first state."""
+    """Sends SYNCED before the first state."""
     follow = watch.watch
-    # Field 1 of the answer.
+    # The beginning of a SYNCED message: field 1 of the response.
     synced = bytes((0x08, resource.CHANGE_TYPE_SYNCED))
 
     async def early(server: WatchServer, call: Any, watched: Watched) -> AsyncIterator[bytes]:
@@ -72,7 +75,7 @@ def synced_comes_before_the_state() -> None:
 
 
 def a_scope_misses_an_event() -> None:
-    """One event in ten is not shown by watches of several nouns."""
+    """Hides one event in ten from watches of several nouns."""
     shown = watch._Changes._shown
 
     def forgetful(self: watch._Changes, event: FeedEvent, reloaded: Any) -> list[Any]:
@@ -83,7 +86,7 @@ def a_scope_misses_an_event() -> None:
 
 
 def leaving_is_not_told() -> None:
-    """An object that no longer matches a filter is silently skipped."""
+    """Sends nothing when an object no longer matches a filter."""
     change = watch._change
 
     def silent(event: FeedEvent, wanted: WatchFilter, visible: frozenset[int] | None) -> int | None:
@@ -94,7 +97,7 @@ def leaving_is_not_told() -> None:
 
 
 def who_is_behind_skips() -> None:
-    """A watch behind the ring continues with the ring's events."""
+    """Lets a watch behind the ring continue with the ring's events."""
     since = Hub.since
 
     def over(self: Hub, revision: int) -> list[FeedEvent] | None:
@@ -105,7 +108,10 @@ def who_is_behind_skips() -> None:
 
 
 def below_the_horizon_goes_on() -> None:
-    """A token is accepted at any position, and the removed events are left out. Two checks forbid it."""
+    """Accepts a token at any position, and leaves the removed events out.
+
+    The product has two checks against this.
+    """
 
     async def unchecked(*_arguments: Any) -> None:
         return
@@ -119,7 +125,7 @@ def below_the_horizon_goes_on() -> None:
 
 
 def a_namespace_ends_in_silence() -> None:
-    """A watch whose namespace is gone stays open, and says nothing any more."""
+    """Leaves a watch of a deleted namespace open without further messages."""
 
     def silent(self: watch._Changes, event: FeedEvent) -> None:
         return
@@ -128,7 +134,7 @@ def a_namespace_ends_in_silence() -> None:
 
 
 def another_history_goes_on() -> None:
-    """Tokens of every history are accepted. Two checks forbid it."""
+    """Accepts tokens of every history. The product has two checks against this."""
     make = resume_token.issuer
 
     def timeless(key: bytes, **values: Any) -> resume_token.TokenIssuer:
@@ -154,7 +160,10 @@ SABOTAGES = {
 
 
 def main() -> None:
-    """Breaks the functions that the first word names, and runs the command with the other words."""
+    """Injects the faults that the first argument names.
+
+    Then it runs the command with the remaining arguments.
+    """
     for name in sys.argv.pop(1).split(","):
         SABOTAGES[name]()
     command()

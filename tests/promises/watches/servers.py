@@ -1,4 +1,7 @@
-"""Server processes of a campaign: each behind a proxy of its own, killed, frozen and started again."""
+"""The server processes of a campaign.
+
+Each is behind its own proxy, and can be killed, frozen and started again.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,15 @@ from tests.readme.served import BIN, ROOT, environment
 from tests.waiting import within
 
 _LISTENING = re.compile(r"serves gRPC on \S+:(\d+)")
-# So few, that a reader which stops for a while is too slow, and has to be ended and resumed.
+# Small limits, so that a reader that pauses is too slow and must be ended and resumed.
 RING_EVENTS, LAG_EVENTS = 64, 150
 
 
 class ServerProcess:
-    """`pilothouse serve`; with `sabotage` one in which that function broke something before.
+    """A process that runs `pilothouse serve`, with injected faults if requested.
 
-    The function is one of `sabotage.py`, or of the module that is named before it: "package.module name". A `forked`
-    one has its modules from a process that loaded them.
+    `sabotage` names functions of `sabotage.py`, or of the module that is named before them: "package.module
+    name". A `forked` process gets its modules from a process that has loaded them.
     """
 
     def __init__(
@@ -46,14 +49,17 @@ class ServerProcess:
 
     @property
     def process_id(self) -> int:
-        """Of the process that runs."""
+        """Returns the id of the running process."""
         assert self._process is not None
         return self._process.pid
 
     async def start(self, **variables: str) -> None:
-        """Returns when it listens; the proxy leads there from then on. `variables` are of this start alone."""
+        """Starts the process; returns when it listens and the proxy leads to it.
+
+        `variables` apply only to this start.
+        """
         environment = {**self._variables, **variables}
-        # A library that is put before others has to be there from the beginning.
+        # A preloaded library must be loaded when the process starts.
         if self._forked and "LD_PRELOAD" not in environment:
             self._process = await loaded.start(self._words, environment, self._module)
         else:
@@ -86,25 +92,25 @@ class ServerProcess:
                 file.flush()
 
     def freeze(self) -> None:
-        """Stops it where it stands."""
+        """Freezes the process with SIGSTOP."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Lets it go on."""
+        """Lets a frozen process continue."""
         self._signal(signal.SIGCONT)
 
     async def stop(self) -> None:
-        """Ends it as it is meant to be ended."""
+        """Ends the process properly, with SIGTERM."""
         self._signal(signal.SIGTERM)
         await self.ended()
 
     async def kill(self) -> None:
-        """Ends it as by a power cut."""
+        """Kills the process with SIGKILL."""
         self._signal(signal.SIGKILL)
         await self.ended()
 
     async def ended(self) -> None:
-        """Returns when the process is gone and its output is kept."""
+        """Returns when the process has ended and its output is written."""
         assert self._process is not None
         await self._process.wait()
         if self._draining is not None:
@@ -120,7 +126,7 @@ class ServerProcess:
 async def servers(
     database: Database, directory: Path, kubeconfig: Path, count: int, sabotage: str
 ) -> AsyncIterator[list[ServerProcess]]:
-    """So many servers on one database until the end of the block, where they are killed."""
+    """Yields `count` servers on one database, and kills them at the end."""
     key_file = directory / "master.key"
     KeyRing.load(key_file, create=True)
     async with AsyncExitStack() as stack:
@@ -137,7 +143,7 @@ async def servers(
                 "PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD,
                 "PILOTHOUSE_LISTEN": "127.0.0.1:0",
                 "PILOTHOUSE_POOL_OPEN_CONNECTIONS": "8",
-                # The campaign outlives a session's usual access token.
+                # The campaign lasts longer than the default lifetime of an access token.
                 "PILOTHOUSE_SESSION_ACCESS_SECONDS": "86400",
                 "PILOTHOUSE_EVENT_RING_SIZE": str(RING_EVENTS),
                 "PILOTHOUSE_WATCH_MAX_LAG_EVENTS": str(LAG_EVENTS),

@@ -1,4 +1,7 @@
-"""Promise 3: watches lose nothing, under kills, frozen servers, ended backends and cut connections."""
+"""Promise 3: watches lose nothing.
+
+The faults are kills, frozen servers, ended backends and cut connections.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from tests.promises.watches.validators import violations
 
 
 def uneventful(recording: Recording) -> list[str]:
-    """Returns the events that a meaningful campaign must have seen, and has not."""
+    """Returns what a meaningful campaign must contain and this one does not."""
     counts = recording.counts
     wanted = {
         "a kill": counts["fault: kill_a_server"],
@@ -41,5 +44,5 @@ async def test_watches_lose_nothing(database: Database, tmp_path: Path) -> None:
     recording = await campaign(database, tmp_path, Size(mutations=100_000, faults=200))
     assert violations(recording) == {}
     assert uneventful(recording) == []
-    # Most are cut before they are too slow: in a short campaign all of them may be.
+    # Most streams are cut before their readers are too slow. In a short campaign all of them may be.
     assert recording.counts["a stream ended: RESOURCE_EXHAUSTED SLOW_CONSUMER"]

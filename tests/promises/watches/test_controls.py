@@ -1,4 +1,7 @@
-"""The product is broken on purpose, in the servers of a test alone: the checker of promise 3 must find it."""
+"""The controls of promise 3: the checker must find each injected fault.
+
+Faults are injected only into the servers of these tests.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from tests.promises.watches.ground import Size
 from tests.promises.watches.sabotage import SABOTAGES
 from tests.promises.watches.validators import violations
 
-# The broken function → the guarantee that its validator must report.
+# The injected fault → the guarantee that its validator must report.
 FOUND_BY = {
     "hub_drops_an_event": "no_loss",
     "feed_publishes_out_of_order": "revisions_rise",
@@ -24,10 +27,10 @@ FOUND_BY = {
     "a_namespace_ends_in_silence": "watches_end_with_their_namespace",
     "another_history_goes_on": "tokens_hold",
 }
-# A reader that falls behind the ring takes some doing.
+# It takes more mutations until a reader falls behind the ring.
 _LONGER = {"who_is_behind_skips": 900}
-# One for each validator is of every change. Those that break different things share a campaign: most of its cost is
-# that of its servers.
+# One fault for each validator runs with every change. Faults that break different guarantees share a campaign,
+# because most of its cost is starting the servers.
 _TOGETHER = (
     ("hub_drops_an_event",),
     (
@@ -40,7 +43,7 @@ _TOGETHER = (
 
 
 async def not_found(database: Database, directory: Path, *sabotages: str) -> set[str]:
-    """Returns the guarantees that these sabotages break and that no validator misses."""
+    """Returns the guarantees that these faults break and no validator reports."""
     mutations = max(_LONGER.get(each, 120) for each in sabotages)
     size = Size(mutations=mutations, faults=0, watchers=4, sabotage=",".join(sabotages))
     found = violations(await campaign(database, directory, size))

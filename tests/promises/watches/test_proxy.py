@@ -1,4 +1,4 @@
-"""The proxy passes everything on in order, holds it, lets go of it, and resets connections."""
+"""The proxy forwards data in order, holds it, and resets connections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @asynccontextmanager
 async def echoing(delay_seconds: float = 0.0) -> AsyncIterator[tuple[Proxy, Ends]]:
-    """A proxy before a server that sends back the data that it gets, and a connection through it."""
+    """Yields a proxy to a server that echoes, and a connection through the proxy."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -43,7 +43,7 @@ async def echoing(delay_seconds: float = 0.0) -> AsyncIterator[tuple[Proxy, Ends
 
 
 @pytest.mark.parametrize("delay_seconds", [0.0, 0.002])
-async def test_what_is_sent_comes_back_in_order(delay_seconds: float) -> None:
+async def test_data_is_forwarded_in_order(delay_seconds: float) -> None:
     sent = random.Random(1).randbytes(2_000_000)
     async with echoing(delay_seconds) as (_, (reader, writer)), within(20):
         for place in range(0, len(sent), 10_000):
@@ -51,7 +51,7 @@ async def test_what_is_sent_comes_back_in_order(delay_seconds: float) -> None:
         assert await reader.readexactly(len(sent)) == sent
 
 
-async def test_what_is_held_comes_once_it_is_let_go() -> None:
+async def test_held_data_is_forwarded_after_the_release() -> None:
     async with echoing() as (front, (reader, writer)), within(20):
         writer.write(b"before")
         assert await reader.readexactly(6) == b"before"
@@ -64,7 +64,7 @@ async def test_what_is_held_comes_once_it_is_let_go() -> None:
         assert await coming == b"held"
 
 
-async def test_a_cut_connection_is_reset_and_others_can_be_made() -> None:
+async def test_a_cut_connection_is_reset_and_new_ones_work() -> None:
     async with echoing() as (front, (reader, writer)), within(20):
         writer.write(b"before")
         assert await reader.readexactly(6) == b"before"
@@ -78,7 +78,7 @@ async def test_a_cut_connection_is_reset_and_others_can_be_made() -> None:
         other.close()
 
 
-async def test_nobody_behind_it_resets_the_connection() -> None:
+async def test_a_missing_target_resets_the_connection() -> None:
     async with echoing() as (front, _), within(20):
         front.target = 1
         host, _, port = front.address.partition(":")

@@ -1,4 +1,4 @@
-"""Each validator accepts a sound recording, and finds the fault in one that has it."""
+"""Each validator accepts a sound recording and finds its injected fault."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ STOPPED = Wanted(status="STOPPED")
 
 
 def state(name: str, version: int, tier: str = "front", status: str = "RUNNING", marker: str = "") -> State:
-    """A container; its digest is as unique as its content."""
+    """Returns a container's state; its digest is as unique as its content."""
     content = hash((name, version, tier, status)) & (2**63 - 1)
     return State(f"uid-{name}", name, "north", version, content, {"tier": tier}, status, marker)
 
@@ -63,7 +63,7 @@ LOG: tuple[tuple[int, str, State, str], ...] = (
     (2, ADDED, B1, "op2"),
     (3, MODIFIED, A2, "op3"),
     (4, MODIFIED, A3, "op4"),
-    # One transaction.
+    # Both events belong to one transaction.
     (5, MODIFIED, A4, "op5"),
     (5, MODIFIED, B2, "op5"),
     (6, MODIFIED, B3, "op6"),
@@ -72,8 +72,10 @@ LOG: tuple[tuple[int, str, State, str], ...] = (
 
 
 def sound() -> Recording:
-    """Six watchers. The third begins at a state that shows a change which is not numbered yet, the last one's namespace
-    is deleted.
+    """Returns a sound recording with six watchers.
+
+    The third begins with a state that shows a change that is not numbered yet. The last one's namespace is
+    deleted.
     """
     log = [
         Logged(number, CONTAINER, change, what, operation, shown)
@@ -93,12 +95,12 @@ def sound() -> Recording:
     watches = [
         Watch("all", Wanted(), [Life(0, 8, {}, Changes(everything))]),
         Watch("front", FRONT, [Life(0, 8, {}, Changes(front))]),
-        # Revision 3 is in its first state already: it is not told.
+        # The first state already contains revision 3, so its event is not sent.
         Watch(
             "late", Wanted(), [Life(2, 8, {A2.uid: A2.digest, B1.uid: B1.digest}, Changes(everything[3:]))]
         ),
         Watch("stopped", STOPPED, [Life(0, 8, {}, Changes([seen(5, ADDED, A4)]))]),
-        # Its first life ended before it was told anything.
+        # The first life ended before it received anything.
         Watch("brief", FRONT, [Life(), Life(0, 8, {}, Changes(front))]),
         Watch("gone", Wanted(namespace="away"), [Life(0, 8)], ended="NOT_FOUND NAMESPACE_NOT_FOUND"),
     ]
@@ -108,7 +110,7 @@ def sound() -> Recording:
         Written("update", 5, 8, A2.uid, 2, A2.digest, "m2", ("op3",)),
         Written("update", 9, 10, A3.uid, 3, A3.digest, "m3", ("op4",)),
         Written("stop", 11, 12, A4.uid, 4, A4.digest, "m9", ("op5",), restarted=("b",)),
-        # Stopped already: the answer shows what is, and nothing was written.
+        # The container was stopped already: the response shows its state, and nothing was written.
         Written("stop", 13, 14, A4.uid, 4, A4.digest, "m10", ("op7",)),
         Written("delete", 15, 16, B3.uid, 3, B3.digest, "m11", ("op6",)),
     ]
@@ -166,7 +168,7 @@ def _never_in_step(recording: Recording) -> None:
 
 
 def _moved(recording: Recording, number: int, place: int) -> None:
-    """An event of the log stands elsewhere, and the numbers are as ever."""
+    """Moves an event of the log, and numbers all events again."""
     recording.log.insert(place, recording.log.pop(number))
     recording.log[:] = [event._replace(revision=number) for number, event in enumerate(recording.log, 1)]
 

@@ -1,4 +1,4 @@
-"""Messages of the API as the states that the validators compare: version, content, labels, status."""
+"""Converts messages of the API to the states that the validators compare."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ MARKER = "example.org/mutation"
 
 
 def digest(message: Message) -> int:
-    """Eight bytes that stand for the content: all fields but `uptime`, which grows by itself."""
+    """Returns eight bytes that represent the content.
+
+    They cover all fields except `uptime`, which grows by itself.
+    """
     if isinstance(message, container.Container) and message.HasField("uptime"):
         copy = container.Container()
         copy.CopyFrom(message)
@@ -28,12 +31,12 @@ def digest(message: Message) -> int:
 
 
 def version(etag: str) -> int:
-    """The resource_version that an etag was made of; it is opaque for all but the tests."""
+    """Returns the resource_version in an etag, which is opaque except for tests."""
     return int(base64.urlsafe_b64decode(etag + "=" * (-len(etag) % 4)).decode().rpartition("/")[2])
 
 
 def state(message: Any) -> State:
-    """The state of a container, a config map or a secret."""
+    """Returns the state of a container, a config map or a secret."""
     status = ""
     if isinstance(message, container.Container):
         status = container.ContainerStatus.Name(message.status)
@@ -50,14 +53,17 @@ def state(message: Any) -> State:
 
 
 def held(message: Any) -> Any:
-    """Returns the resource in an event's message: the message itself, or the config map or secret in a Config."""
+    """Returns the resource in an event's message.
+
+    It is the message itself, or the config map or secret in a Config.
+    """
     if not isinstance(message, config.Config):
         return message
     return message.config_map if message.HasField("config_map") else message.secret
 
 
 def entity(answer: Any) -> Any:
-    """The resource in an answer of a watch; None in a marker."""
+    """Returns the resource in a message of a watch, or None for a marker."""
     if isinstance(answer, watch_pb2.WatchResponse):
         kind = answer.resource.WhichOneof("kind")
         return None if kind is None else held(getattr(answer.resource, kind))

@@ -1,9 +1,9 @@
-"""One function for each promise about watches, over a `Recording`; each returns the faults.
+"""One function for each guarantee of watches; each returns its faults.
 
-The required events of a watcher are computed from the messages of the log by a filter of the tests' own (`expected`),
-not from the columns that the server uses. A first state may show changes that were committed and not yet numbered:
-their events are not told. So the required events of a life begin, for each object, after the change that left the
-object as the first state shows it.
+The functions read a `Recording`. The required events of a watcher are computed from the messages of the log by
+the tests' own filter (`expected`), not from the columns that the server uses. A first state may show changes
+that were committed and not yet numbered: their events are not sent. So for each object, the required events of
+a life begin after the change that left the object as the first state shows it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ from tests.promises.watches.recording import (
     Wanted,
 )
 
-# Of one kind of fault so many are named; the rest is counted.
+# The number of faults of one kind that are named; the others are only counted.
 _NAMED = 5
 _ALWAYS_CHANGES = ("create", "update", "restart")
 
 
 class Due(NamedTuple):
-    """A change that a filter shows. `left` is the object's digest afterwards, None where it is not shown any more."""
+    """A change that a filter shows.
+
+    `left` is the object's digest afterwards, or None if it is no longer shown.
+    """
 
     seen: Seen
     left: int | None
@@ -63,8 +66,9 @@ def expected(log: Sequence[Logged], wanted: Wanted) -> list[Due]:
 
 
 class Told(NamedTuple):
-    """A life and its required events: the watcher, the life, the due events by revision, and faults of its first
-    state.
+    """A life and its required events.
+
+    These are the watcher's name, the life, the due events by revision, and the faults of its first state.
     """
 
     watch: str
@@ -75,7 +79,10 @@ class Told(NamedTuple):
 
 @lru_cache(maxsize=1)
 def told(recording: Recording) -> list[Told]:
-    """Returns every life of every watch, compared with the log; a recording is compared once it is finished."""
+    """Returns every life of every watch, compared with the log.
+
+    A recording is compared only when it is complete.
+    """
     found = []
     by_filter: dict[Wanted, list[Due]] = {}
     for watch in recording.watches:
@@ -89,7 +96,10 @@ def told(recording: Recording) -> list[Told]:
 
 
 def following(life: Life, dues: Sequence[Due]) -> tuple[list[Seen], list[str]]:
-    """Returns the due events of a life after its first state, object by object, and the faults of that state."""
+    """Returns the due events of a life after its first state, and its faults.
+
+    The events are computed object by object.
+    """
     at_first: dict[str, int | None] = {}
     later: dict[str, list[Due]] = defaultdict(list)
     for due in dues:
@@ -116,10 +126,11 @@ def following(life: Life, dues: Sequence[Due]) -> tuple[list[Seen], list[str]]:
 def _joined(
     first: int | None, at_first: int | None, following: Sequence[Due], life: Life, begun_with: int | None
 ) -> Sequence[Due] | None:
-    """Returns the events after the first state of one object; None if that state is not one of the object's.
+    """Returns the due events of one object after the first state.
 
-    Where an object was alike at two moments, the one counts after which the watcher's own account of it begins, at the
-    revision `begun_with`; None: it was told nothing of it.
+    Returns None if the first state does not show a state that the object had. If the object had the same state
+    twice, the events the watcher received decide which one counts: `begun_with` is the revision of the first
+    one, and None means that there was none.
     """
     candidates = [0] if first == at_first else []
     candidates += [number for number, due in enumerate(following, 1) if due.left == first]
@@ -135,13 +146,16 @@ def _joined(
 
 
 def _some(faults: Iterable[str]) -> list[str]:
-    """The first faults, and how many there are."""
+    """Returns the first faults, and how many there are."""
     found = list(faults)
     return found if len(found) <= _NAMED else [*found[:_NAMED], f"… {len(found)} of these"]
 
 
 def no_loss(recording: Recording) -> list[str]:
-    """Everything that a filter takes is told to its watcher, also over cuts, kills and other servers."""
+    """Checks that watchers receive every event that their filter matches.
+
+    This includes events during cuts, kills and changes of the server.
+    """
     return _some(
         f"{each.watch} was not told {each.due[revision]}"
         for each in told(recording)
@@ -150,7 +164,7 @@ def no_loss(recording: Recording) -> list[str]:
 
 
 def nothing_twice(recording: Recording) -> list[str]:
-    """No change is told twice, and none that the first state showed already."""
+    """Checks that no change is sent twice, or again after the first state."""
     found = []
     for each in told(recording):
         revisions: set[int] = set()
@@ -166,9 +180,10 @@ def nothing_twice(recording: Recording) -> list[str]:
 
 
 def only_what_matches(recording: Recording) -> list[str]:
-    """Every event is in the log, belongs to the filter, and shows the object as the log does.
+    """Checks that every event is in the log and matches the filter.
 
-    An object that leaves the filter is reported as DELETED, one that comes to match it as ADDED.
+    It must show the object as the log does. An object that leaves the filter is reported as DELETED, one that
+    begins to match it as ADDED.
     """
     return _some(
         f"{each.watch} was told {seen}, where {each.due.get(seen.revision)} was due"
@@ -179,12 +194,15 @@ def only_what_matches(recording: Recording) -> list[str]:
 
 
 def first_states_are_whole(recording: Recording) -> list[str]:
-    """A first state shows each object as it was at the revision of SYNCED, or as a change left it that is not told."""
+    """Checks that a first state shows each object as it was.
+
+    That is its state at the revision of SYNCED, or after a later change whose event is not sent.
+    """
     return _some(fault for each in told(recording) for fault in each.unjoined)
 
 
 def revisions_rise(recording: Recording) -> list[str]:
-    """The revisions of a watch rise from answer to answer, over all cuts."""
+    """Checks that the revisions of a watch rise, over all cuts."""
     found = []
     for watch in recording.watches:
         for life in watch.lives:
@@ -197,7 +215,10 @@ def revisions_rise(recording: Recording) -> list[str]:
 
 
 def objects_in_order(recording: Recording) -> list[str]:
-    """The events of one object stand in the order of its versions: none is left out, and none comes back."""
+    """Checks that the events of one object are in the order of its versions.
+
+    No version is missing or repeated.
+    """
     found = []
     versions: dict[str, int] = {}
     gone: set[str] = set()
@@ -221,7 +242,10 @@ def objects_in_order(recording: Recording) -> list[str]:
 
 
 def log_is_gapless(recording: Recording) -> list[str]:
-    """Revisions are numbered one by one; a log that did not keep its beginning starts where it was cut."""
+    """Checks that revisions are numbered without gaps.
+
+    A log whose beginning was removed starts with a later revision.
+    """
     revisions = [event.revision for event in recording.log]
     return _some(
         f"revision {before} is followed by {after}"
@@ -231,12 +255,15 @@ def log_is_gapless(recording: Recording) -> list[str]:
 
 
 def nothing_is_stranded(recording: Recording) -> list[str]:
-    """Every committed change is numbered."""
+    """Checks that every committed change is numbered."""
     return _some(recording.stranded)
 
 
 def acknowledged_is_logged(recording: Recording) -> list[str]:
-    """Every acknowledged mutation has its event, with the content that its answer showed."""
+    """Checks that every acknowledged mutation has its event.
+
+    The event must have the content of the mutation's response.
+    """
     events: dict[tuple[str, int], set[int]] = defaultdict(set)
     for event in recording.log:
         events[event.state.uid, event.state.version].add(event.state.digest)
@@ -251,7 +278,10 @@ def acknowledged_is_logged(recording: Recording) -> list[str]:
 
 
 def done_once(recording: Recording) -> list[str]:
-    """A mutation that was asked for again, because its answer was lost, happened once."""
+    """Checks that a repeated mutation was executed once.
+
+    Mutations are repeated if their response was lost.
+    """
     found = []
     markers: dict[str, int] = {}
     last: dict[str, str] = {}
@@ -266,14 +296,14 @@ def done_once(recording: Recording) -> list[str]:
 
 
 def causes_come_first(recording: Recording) -> list[str]:
-    """If B was requested after the answer to A, A comes before B."""
+    """Checks that A comes before B if B was requested after A's response."""
     revisions: dict[tuple[str, int], Logged] = {}
     for event in recording.log:
         revisions.setdefault((event.state.uid, event.state.version), event)
     own = []
     for write in recording.writes:
         logged = revisions.get((write.uid, write.version))
-        # A mutation that found nothing to change has no event of its own.
+        # A mutation that changed nothing has no event.
         if logged is not None and (
             logged.operation in write.operations
             or (write.verb in _ALWAYS_CHANGES and logged.state.marker == write.marker)
@@ -281,7 +311,7 @@ def causes_come_first(recording: Recording) -> list[str]:
             own.append((write, logged.revision))
     ended = sorted(((write.ended, revision, write) for write, revision in own), key=lambda one: one[0])
     ticks = [tick for tick, _, _ in ended]
-    # The newest of those that had been answered by then.
+    # For each response, the highest revision of all responses up to then.
     newest: list[tuple[int, object]] = []
     for _, revision, write in ended:
         newest.append((revision, write) if not newest or revision > newest[-1][0] else newest[-1])
@@ -296,8 +326,9 @@ def causes_come_first(recording: Recording) -> list[str]:
 
 
 def transactions_are_whole(recording: Recording) -> list[str]:
-    """All events of one transaction follow each other, and the further resources that an answer names are among
-    them.
+    """Checks that all events of a transaction are adjacent.
+
+    The further resources that a response names must be among them.
     """
     found = []
     closed: set[int] = set()
@@ -320,7 +351,7 @@ def transactions_are_whole(recording: Recording) -> list[str]:
 
 
 def all_converge(recording: Recording) -> list[str]:
-    """At the end each watcher's state equals the lists of all servers, and these are equal."""
+    """Checks that each watcher's state equals the lists of all servers."""
     found = []
     for number, lists in enumerate(recording.final):
         for kind in (CONTAINER, CONFIG):
@@ -359,11 +390,15 @@ def _differing(one: Mapping[str, int], other: Mapping[str, int]) -> list[str]:
 
 
 def answers_are_well_formed(recording: Recording) -> list[str]:
-    """The state comes before SYNCED and without token, later events with both, and streams end as declared."""
+    """Checks the form of messages and the ends of streams.
+
+    The first state comes before SYNCED and without a token. Later events have a token, and streams end as
+    declared.
+    """
     return _some(f"{watch.name}: {fault}" for watch in recording.watches for fault in watch.faults)
 
 
-# The required outcome of a tried token, by how it is tried.
+# The required outcome of a token, by the way in which it is tried.
 GOES_ON, ANOTHERS_FILTER, ANOTHERS_CALLER, BELOW_THE_HORIZON = "goes on", "filter", "caller", "below"
 OF_THE_GONE, OF_ANOTHER_HISTORY = "gone", "history"
 _VERDICTS = {
@@ -377,12 +412,13 @@ _VERDICTS = {
 
 
 def tokens_hold(recording: Recording) -> list[str]:
-    """A token goes on at any server, exactly after its answer.
+    """Checks that a token resumes at any server exactly after its message.
 
-    It is of no use to others, below the horizon, in another history, or where its namespace is gone.
+    It must not work for other callers or filters, below the horizon, in another history, or if its namespace is
+    deleted.
     """
     found = []
-    # Of each life that a token was given in.
+    # The due events of each life in which a tried token was sent.
     dues: dict[tuple[int, int], list[Seen]] = {}
     for probe in recording.probes:
         watch = recording.watches[probe.watch]
@@ -401,7 +437,7 @@ def tokens_hold(recording: Recording) -> list[str]:
 
 
 def watches_end_with_their_namespace(recording: Recording) -> list[str]:
-    """A watch of a namespace that is deleted ends with NOT_FOUND, and no other one does."""
+    """Checks that only watches of deleted namespaces end with NOT_FOUND."""
     found = []
     for watch in recording.watches:
         due = "NOT_FOUND NAMESPACE_NOT_FOUND" if watch.wanted.namespace in recording.gone else ""
@@ -433,6 +469,6 @@ VALIDATORS: tuple[Callable[[Recording], list[str]], ...] = (
 
 
 def violations(recording: Recording) -> dict[str, list[str]]:
-    """Returns guarantee → its faults; empty if all hold."""
+    """Returns guarantee → its faults; empty if all guarantees hold."""
     found = {validator.__name__: validator(recording) for validator in VALIDATORS}
     return {name: faults for name, faults in found.items() if faults}

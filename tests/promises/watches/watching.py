@@ -1,4 +1,7 @@
-"""Watchers of a campaign: each follows one filter over cuts, kills and servers, and records its events."""
+"""The watchers of a campaign.
+
+Each follows one filter over cuts, kills and servers, and records its events.
+"""
 
 from __future__ import annotations
 
@@ -36,18 +39,18 @@ _KINDS = {
     resource.CHANGE_TYPE_MODIFIED: MODIFIED,
     resource.CHANGE_TYPE_DELETED: DELETED,
 }
-# A slow reader reads so much, then waits until so many more mutations were acknowledged.
+# A slow reader reads this many messages, then waits for this many further mutations.
 _READ_THEN_WAIT, _WAIT_FOR_MUTATIONS = (40, 160), 300
-# Others leave by themselves after so many answers at least, and at most after a share of the campaign, so that there
-# are tokens and first states of all kinds of moments.
+# Other watchers leave by themselves after a number of messages in this range, whose upper end is at least this
+# share of the campaign's mutations. So there are tokens and first states of all kinds of moments.
 _LEAVES_AFTER, _LEAVES_AFTER_SHARE = (40, 800), 0.1
 
 
 class Kind(NamedTuple):
-    """A kind of watcher: its filter, its caller, its speed, and where it resumes after a cut.
+    """A kind of watcher: its filter, caller and speed, and where it resumes.
 
     `late` is the share of the mutations after which it begins. A watcher that leaves by itself resumes with its
-    token, or, with `anew`, begins again without one.
+    token. With `anew` it begins again without a token.
     """
 
     wanted: Wanted
@@ -84,7 +87,7 @@ WATCHERS: tuple[Kind, ...] = (
 
 
 def request(wanted: Wanted, token: str = "") -> Any:
-    """The request of a watch of this filter."""
+    """Returns the request of a watch with this filter."""
     fields: dict[str, Any] = {
         "namespace": wanted.namespace,
         "label_selector": "" if wanted.label is None else "=".join(wanted.label),
@@ -106,14 +109,14 @@ def request(wanted: Wanted, token: str = "") -> Any:
 
 
 def method(wanted: Wanted) -> str:
-    """The RPC that watches it."""
+    """Returns the RPC that serves the filter."""
     if wanted.scope:
         return "Watch"
     return "WatchConfigs" if wanted.kind == CONFIG else "WatchContainers"
 
 
 def seen(answer: Any) -> Seen | None:
-    """The change in an answer; None in a marker."""
+    """Returns the change in a message, or None for a marker."""
     entity = told.entity(answer)
     if entity is None:
         return None
@@ -122,7 +125,10 @@ def seen(answer: Any) -> Seen | None:
 
 
 def followers(ground: Ground) -> list[Follower]:
-    """The watchers of a campaign, and one of the namespace that is deleted at its end."""
+    """Returns the watchers of a campaign.
+
+    One more watches the namespace that is deleted at the end.
+    """
     kinds = [*WATCHERS[: ground.size.watchers], Kind(Wanted(namespace=BRIEF))]
     made = [Follower(ground, number, kind) for number, kind in enumerate(kinds)]
     ground.recording.watches = [follower.watch for follower in made]
@@ -130,7 +136,7 @@ def followers(ground: Ground) -> list[Follower]:
 
 
 class Given(NamedTuple):
-    """A token that a watcher was given: at which revision, and in which of its lives."""
+    """A token that a watcher received, with its revision and life."""
 
     revision: int
     token: str
@@ -138,7 +144,7 @@ class Given(NamedTuple):
 
 
 class Follower:
-    """One watcher. `tokens` are some of those that it was given, for probes at the end."""
+    """One watcher. `tokens` are some of its tokens, for probes at the end."""
 
     def __init__(self, ground: Ground, number: int, kind: Kind) -> None:
         self.kind = kind
@@ -152,7 +158,7 @@ class Follower:
         self._left = 0
 
     async def run(self) -> None:
-        """Follows until cancelled, or until its namespace is gone."""
+        """Follows until cancelled, or until its namespace is deleted."""
         counts = self._ground.recording.counts
         where = self._choose.randrange(len(self._ground.servers))
         progress = self._ground.progress
@@ -173,10 +179,10 @@ class Follower:
                 self._life.cuts.append(Cut(len(self._life.changes), self._life.until, where, why))
 
     def _take_end(self, outcome: Outcome) -> None:
-        """Goes on where the stream says: with another token, without one, or where it was."""
+        """Decides how to resume: with another token, without one, or as before."""
         info = outcome.detail(error_details_pb2.ErrorInfo)
         if outcome.code == "RESOURCE_EXHAUSTED" and info is not None and outcome.reason == "SLOW_CONSUMER":
-            # The same place, or one after answers that concern others.
+            # This token has the same position, or a later one after events that concern other watches.
             self._token = info.metadata["resume_token"] or self._token
         elif outcome.code == "OUT_OF_RANGE" or (outcome.code == "OK" and self.kind.anew):
             self._token = ""
@@ -184,7 +190,7 @@ class Follower:
             self.watch.faults.append(f"the stream ended with {outcome.code} {outcome.message}")
 
     async def _follow(self, caller: Caller) -> Outcome:
-        """One stream, until it ends, is silent for too long, or is left."""
+        """Follows one stream until it ends, is silent for too long, or is abandoned."""
         least, most = _LEAVES_AFTER
         share = int(_LEAVES_AFTER_SHARE * self._ground.size.mutations)
         self._left = self._choose.randint(least, max(most, share))
@@ -210,13 +216,13 @@ class Follower:
         return Outcome("OK")
 
     async def _dawdle(self) -> None:
-        """A slow reader waits for others to go on, now and then."""
+        """Makes a slow reader wait for further mutations from time to time."""
         progress = self._ground.progress
         if self._left % self._choose.randint(*_READ_THEN_WAIT) == 0:
             await progress.reached(progress.done + _WAIT_FOR_MUTATIONS)
 
     def _take(self, answer: Any) -> None:
-        """Writes an answer down."""
+        """Records a message."""
         change = seen(answer)
         in_step = bool(self._token)
         if change is None:

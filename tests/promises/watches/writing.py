@@ -1,4 +1,7 @@
-"""Writers of a campaign: mutations through the public API, on objects that all of them share."""
+"""The writers of a campaign.
+
+They make mutations through the public API, on objects that all writers share.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ from tests.promises.watches.ground import NAMESPACES, Ground
 from tests.promises.watches.recording import Written
 from tests.promises.watches.told import MARKER, digest, version
 
-# In each namespace; all writers choose among them.
+# The number of objects in each namespace, from which all writers choose.
 CONTAINERS, CONFIG_MAPS = 24, 8
 TIERS = ("front", "back")
-# It gives an event a useful size, so that a reader's window fills.
+# Padding that makes events large enough to fill a reader's window.
 _PADDING = "x" * 200
-# The possible next steps, and their frequency, by the object's state in the last answer. Others may have been
-# quicker: then it is refused. Deletions need the cluster, which is slow: an object that is being deleted is mostly
-# left alone.
+# The possible next steps and their weights, by the object's state in the last response. If another writer was
+# faster, the step is refused. Deletions need the cluster, which is slow, so an object that is being deleted is
+# mostly skipped.
 _GOING = "going"
 _NEXT: dict[str, dict[str, int]] = {
     "": {"create": 1},
@@ -34,7 +37,7 @@ _NEXT_OF_MAP: dict[str, dict[str, int]] = {
     "RUNNING": {"update map": 76, "update map and restart": 20, "delete map": 4},
     _GOING: {"": 19, "create map": 1},
 }
-# A share of the mutations is of config maps.
+# The share of mutations that concern config maps.
 _MAPS = 0.3
 _METHODS = {
     "create": "CreateContainer",
@@ -50,24 +53,25 @@ _METHODS = {
     "update map and restart": "UpdateConfigMap",
     "delete map": "DeleteConfigMap",
 }
-# The permitted answers about the state of an object shared with others.
+# The namespace and name of an object. `_REFUSED` are the permitted error codes, because other writers change
+# the same objects.
 Target = tuple[str, str]
 _REFUSED = ("NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "INVALID_ARGUMENT")
 
 
 class Writer:
-    """One writer: a mutation after the other until the campaign has enough."""
+    """One writer, which makes mutations until the campaign has enough."""
 
     def __init__(self, ground: Ground, number: int) -> None:
         self._ground = ground
         self._number = number
         self._choose = random.Random(f"{ground.size.seed} {number}")
         self._steps = 0
-        # Shared by all writers: what each object was when one of them was last answered.
+        # Shared by all writers: the state of each object in the last response to one of them.
         self._known = ground.known
 
     async def run(self) -> None:
-        """Writes until enough is acknowledged."""
+        """Writes until enough mutations are acknowledged."""
         progress = self._ground.progress
         async with self._ground.callers() as callers:
             while progress.done < progress.wanted:
@@ -145,7 +149,7 @@ class Writer:
                 "sourceKey": "key",
                 "optional": True,
             }
-            # No pods: how they come and go is not what this is about, and would cost most of the machine.
+            # Without pods: their changes do not matter here, and would cost most of the machine's time.
             made = {"name": name, "image": "nginx:1.27", "replicas": 0, **marked}
             return {**common, "container": {**made, "env": [source]}}
         if verb == "update":
@@ -166,7 +170,7 @@ class Writer:
 
 
 def _known(held: Any) -> str:
-    """Returns the state of an answered object: a key of the tables above."""
+    """Returns the state of an object in a response, as a key of the tables above."""
     if held.HasField("delete_time"):
         return _GOING
     if isinstance(held, config_pb2.ConfigMap):
