@@ -92,7 +92,6 @@ async def test_unfinished_sockets_delay_no_calls(database: Database, tmp_path: P
         token = await ground.user("somebody", "viewer", "own-1")
         bystander = _Bystander(address, await ground.user("program", "viewer", "own-1"))
         verdict = await _attacked(ground, address, token, bystander)
-    print("VERDICT", verdict)
     assert verdict == []
 
 
