@@ -1,4 +1,4 @@
-"""Values that must not turn up anywhere, and the search for them in every form that they could take."""
+"""Values that must not appear anywhere, and a search for them in every form that they could take."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ Path = tuple[FieldDescriptor, ...]
 
 
 def forms(text: str) -> Iterator[bytes]:
-    """How a text looks as it is, in hexadecimal, and in base64 wherever it begins."""
+    """Yields a text as it is, in hexadecimal, and in base64 at each offset."""
     raw = text.encode()
     yield raw
     yield raw.hex().encode()
     yield raw.hex().upper().encode()
     for shift in range(3):
         encoded = base64.b64encode(b"\0" * shift + raw)
-        # Without the letters at both ends, which depend on the neighbouring bytes.
+        # Without the characters at both ends, which depend on the neighbouring bytes.
         inner = encoded[4 if shift else 0 : len(encoded) - 4]
         yield inner
         yield inner.replace(b"+", b"-").replace(b"/", b"_")
 
 
 def found_in(content: bytes, texts: Iterable[str]) -> list[str]:
-    """Which of the texts a content holds in any form."""
+    """Returns the texts that the content contains in any form."""
     return [text for text in texts if any(form in content for form in forms(text))]
 
 
 def secret_paths(descriptor: Descriptor, within: Path = ()) -> Iterator[Path]:
-    """The way to every field of a message that is declared secret."""
+    """Yields the path to every field of a message that is declared secret."""
     for field in descriptor.fields:
         if is_secret(field):
             yield (*within, field)
@@ -73,14 +73,14 @@ def put(message: Any, path: Path, value: str, *, key: str = "key") -> None:
 
 
 def secret_leaves(descriptor: Descriptor) -> Iterator[FieldDescriptor]:
-    """The text and bytes fields of a message that is secret as a whole."""
+    """Yields the text and bytes fields of a message that is secret as a whole."""
     for field in descriptor.fields:
         if field.type in (FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING):
             yield field
 
 
 def secrets_of(message: Any) -> Iterator[str]:
-    """The secret texts that an answer holds, such as tokens."""
+    """Yields the secret texts in a response, such as tokens."""
     for path in secret_paths(message.DESCRIPTOR):
         values = [message]
         for step in path:

@@ -1,4 +1,4 @@
-"""One server with a cluster for all tests here; each works in a namespace of its own."""
+"""One server with a cluster for all tests here; each test has its own namespace."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Place:
         self.name = name
 
     async def secret_on_cluster(self, name: str) -> Manifest | None:
-        """The whole Secret, or None."""
+        """Returns the whole Secret, or None."""
         return await self._on_cluster(name, secret=True)
 
     async def config_map_on_cluster(self, name: str) -> Manifest | None:
-        """The whole ConfigMap, or None."""
+        """Returns the whole ConfigMap, or None."""
         return await self._on_cluster(name, secret=False)
 
     async def _on_cluster(self, name: str, *, secret: bool) -> Manifest | None:
@@ -43,7 +43,7 @@ class Place:
             return None
 
     async def applied(self, *names: str) -> None:
-        """Returns when these config maps and secrets are as wanted on the cluster."""
+        """Waits until these config maps and secrets are applied to the cluster."""
 
         async def settled() -> bool:
             config = self.client.config
@@ -68,7 +68,7 @@ async def shared_cluster(shared_server: Server) -> AsyncIterator[ClusterClient]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def place(shared_server: Server, shared_cluster: ClusterClient) -> Place:
-    """A new namespace, active on the cluster."""
+    """Returns a new namespace that is active on the cluster."""
     name = f"space-{next(_numbers)}"
     await shared_server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name))
 

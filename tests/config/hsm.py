@@ -1,4 +1,4 @@
-"""A PKCS#11 token for tests: SoftHSM, with keys of its own in a folder of the test's."""
+"""A PKCS#11 token for tests: SoftHSM, with its own keys in a directory of the test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PIN = "pin-Zq7CanaryW4x"
 
 @dataclass(frozen=True)
 class Token:
-    """A token, and how servers and commands are told of it."""
+    """A token, and the settings by which servers and commands find it."""
 
     folder: Path
     label: str
@@ -35,7 +35,7 @@ class Token:
         return {"SOFTHSM2_CONF": str(self.folder / "softhsm2.conf")}
 
     def settings(self, providers: str) -> dict[str, Any]:
-        """Settings of a server that has it, where the providers name it."""
+        """Returns the settings of a server with these providers; with the token if pkcs11 is one of them."""
         if "pkcs11" not in providers:
             return {"key_providers": providers}
         return {
@@ -46,7 +46,7 @@ class Token:
         }
 
     def variables(self, providers: str) -> dict[str, str]:
-        """The same as environment variables, with SoftHSM's."""
+        """Returns the same settings as environment variables, with those of SoftHSM."""
         settings = {
             f"PILOTHOUSE_{name.upper()}": str(value) for name, value in self.settings(providers).items()
         }
@@ -54,7 +54,7 @@ class Token:
 
 
 async def make_token(folder: Path, label: str = "vault", library_label: str = "") -> Token:
-    """An initialised token without a key."""
+    """Makes an initialized token without a key."""
     folder.mkdir()
     (folder / "tokens").mkdir()
     (folder / "softhsm2.conf").write_text(

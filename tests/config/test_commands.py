@@ -53,7 +53,7 @@ def command(place: Place, tmp_path: Path) -> Command:
     return command_of_administrator(place.server, place.name, tmp_path, PILOTHOUSE_SECRET_KEY_FILE=key_file)
 
 
-async def test_secrets_from_files_standard_input_and_the_line(
+async def test_secrets_from_files_standard_input_and_the_command_line(
     place: Place, command: Command, tmp_path: Path
 ) -> None:
     (tmp_path / "cert").write_bytes(b"\x00\xff")
@@ -72,7 +72,7 @@ async def test_secrets_from_files_standard_input_and_the_line(
     assert changed.code == 0, changed.err
     values = await place.client.config.reveal_secret(namespace=place.name, name="app")
     assert dict(values.data) == {"tls": b"\x00\xff", "pin": b"12\n", "user": b"z"}
-    # One value that is no text changes without anybody's knowing the others; one key goes.
+    # One binary value changes without knowledge of the others; one key is removed.
     (tmp_path / "cert").write_bytes(b"\x01\xfe")
     renewed = await command(
         "secrets", "update", "app", "--from-file", f"tls={tmp_path / 'cert'}", "--remove", "pin"
@@ -91,7 +91,9 @@ async def test_secrets_from_files_standard_input_and_the_line(
     assert (await command("secrets", "delete", "app", "--yes")).code == 0
 
 
-async def test_configs_keep_what_an_update_does_not_name(place: Place, command: Command) -> None:
+async def test_a_config_map_update_keeps_the_keys_that_it_does_not_name(
+    place: Place, command: Command
+) -> None:
     made = await command("configs", "create", "app", "--from-literal", "a=1", "--from-literal", "b=2")
     assert made.code == 0, made.err
     assert (await command("configs", "update", "app", "--from-literal", "b=3", "--remove", "a")).code == 0
@@ -123,7 +125,7 @@ async def test_configs_keep_what_an_update_does_not_name(place: Place, command: 
     assert "app" in (await command("configs", "list")).out
 
 
-async def test_apply_brings_both_before_the_container_that_reads_them(place: Place, command: Command) -> None:
+async def test_apply_makes_both_before_the_container_that_reads_them(place: Place, command: Command) -> None:
     tried = await command("apply", "-f", "-", "--dry-run", stdin=MANIFEST.encode())
     assert tried.code == 0, tried.err
     assert "configmap/settings created (dry run)" in tried.out
@@ -151,7 +153,7 @@ async def test_apply_brings_both_before_the_container_that_reads_them(place: Pla
     assert not any("-value" in each for run in (tried, applied, again, done) for each in (run.out, run.err))
 
 
-async def test_apply_refuses_what_is_wrong_and_shows_no_value(place: Place, command: Command) -> None:
+async def test_apply_refuses_malformed_secrets_and_shows_no_value(place: Place, command: Command) -> None:
     wrong = """\
 apiVersion: v1
 kind: Secret
@@ -174,7 +176,7 @@ async def test_keys_are_added_rotated_and_removed(command: Command) -> None:
     new, second = (await command("keys", "list")).out.split()
     assert second == old
     assert (await command("keys", "remove", new)).code == 1
-    # A key that was added is not used before the rotation.
+    # An added key is not used before the rotation.
     assert old in (await command("secrets", "get", "app", "-o", "json")).out
     rotated = await command("keys", "rotate", "--batch-size", "1")
     assert (rotated.code, rotated.out) == (0, f"everything is encrypted under key {new}\n")
@@ -183,9 +185,9 @@ async def test_keys_are_added_rotated_and_removed(command: Command) -> None:
     assert (await command("secrets", "reveal", "app", "--key", "a")).out == "1"
 
 
-async def test_a_key_that_something_needs_is_not_removed(place: Place, command: Command) -> None:
+async def test_a_key_in_use_is_not_removed(place: Place, command: Command) -> None:
     settings = place.server.application.settings
-    # Asked of the server that one is logged in to, and of the database where the settings name it.
+    # The check asks the server of the login, and the database if the settings name one.
     reached: dict[str, dict[str, str]] = {
         "server": {},
         "database": {
@@ -210,7 +212,7 @@ async def test_a_key_that_something_needs_is_not_removed(place: Place, command: 
         assert (await command("secrets", "reveal", name, "--key", "a")).out == "1"
 
 
-async def test_the_key_that_encrypts_next_is_not_removed(place: Place, command: Command) -> None:
+async def test_an_unused_key_is_removed_but_the_active_one_is_not(place: Place, command: Command) -> None:
     answer = await place.client.config.rotate_keys()
     assert (await command("keys", "add")).code == 0
     assert (await command("keys", "add")).code == 0
@@ -229,7 +231,7 @@ async def test_the_key_that_encrypts_next_is_not_removed(place: Place, command: 
     assert (await command("keys", "remove", active)).code == 0
 
 
-async def test_where_nobody_can_be_asked_a_key_goes_by_force_and_a_copy_stays(
+async def test_a_key_that_cannot_be_checked_is_removed_only_by_force_with_a_copy(
     command: Command, tmp_path: Path
 ) -> None:
     file = tmp_path / "of-another.key"
@@ -237,7 +239,7 @@ async def test_where_nobody_can_be_asked_a_key_goes_by_force_and_a_copy_stays(
     file.chmod(0o600)
     before = file.read_text()
     _, old = (await command("keys", "list", "--file", str(file))).out.split()
-    # A database that is away, no server, and a server that has other keys.
+    # An unreachable database, no server, and a server with other keys.
     away = {"PILOTHOUSE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nowhere"}
     for environment, words in (
         (away, "the server cannot check whether"),
@@ -257,7 +259,7 @@ async def test_where_nobody_can_be_asked_a_key_goes_by_force_and_a_copy_stays(
     assert (kept.read_text(), kept.stat().st_mode & 0o777) == (before, 0o600)
 
 
-async def test_a_rotation_that_cannot_end_says_so(command: Command, place: Place) -> None:
+async def test_a_rotation_that_cannot_finish_reports_why(command: Command, place: Place) -> None:
     await command("secrets", "create", "bad", "--from-literal", "a=1")
     async with place.server.database.owner() as owner:
         await owner.execute(

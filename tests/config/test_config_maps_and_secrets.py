@@ -1,4 +1,4 @@
-"""The answers and refusals of ConfigService, apart from the cluster."""
+"""The responses and refusals of ConfigService, without the cluster."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def values(place: Place, name: str = "app", *keys: str) -> dict[str, bytes
     return dict(answer.data)
 
 
-async def test_a_config_map_is_answered_as_it_was_given(place: Place) -> None:
+async def test_a_config_map_is_returned_as_given(place: Place) -> None:
     made = await make_map(
         place, data={"a": "text\n", "empty": ""}, binary_data={"b": b"\x00\xff"}, labels={"tier": "web"}
     )
@@ -53,7 +53,7 @@ async def test_a_config_map_is_answered_as_it_was_given(place: Place) -> None:
     assert (await refused(make_map(place))).reason == "CONFIG_MAP_ALREADY_EXISTS"
 
 
-async def test_a_secret_is_answered_without_its_values_but_by_reveal(place: Place) -> None:
+async def test_only_reveal_returns_the_values_of_a_secret(place: Place) -> None:
     made = await make_secret(place, data={"key": b"\x00\xff"}, string_data={"password": "pässword"})
     listed = [item async for item in place.client.config.list_secrets(namespace=place.name)]
     for shown in (made, listed[0], await place.client.config.get_secret(namespace=place.name, name="app")):
@@ -84,7 +84,7 @@ async def test_a_secret_is_answered_without_its_values_but_by_reveal(place: Plac
         ("no type", {}, "INVALID_FIELD"),
     ],
 )
-async def test_types_ask_for_their_keys(
+async def test_types_require_their_keys(
     place: Place, type_: str, data: dict[str, bytes], reason: str
 ) -> None:
     if not reason:
@@ -95,7 +95,7 @@ async def test_types_ask_for_their_keys(
     assert "not json" not in str(error)
 
 
-async def test_values_have_at_most_a_mebibyte_together(place: Place) -> None:
+async def test_values_have_at_most_one_mebibyte_together(place: Place) -> None:
     await make_secret(place, "largest", data={"a": b"x" * (MEBIBYTE - 1), "b": b"y"})
     await make_map(place, "largest", data={"a": "x" * (MEBIBYTE - 1)}, binary_data={"b": b"y"})
     too_large = {"a": b"x" * MEBIBYTE, "b": b"y"}
@@ -106,12 +106,12 @@ async def test_values_have_at_most_a_mebibyte_together(place: Place) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "a/b", "..", "..a", "k" * 254, "ключ"])
-async def test_keys_have_kubernetes_form(place: Place, key: str) -> None:
+async def test_keys_have_the_format_of_kubernetes(place: Place, key: str) -> None:
     for made in (make_map(place, data={key: "x"}), make_secret(place, data={key: b"x"})):
         assert (await refused(made)).code.name == "INVALID_ARGUMENT"
 
 
-async def test_a_key_stands_in_one_of_the_two_maps(place: Place) -> None:
+async def test_a_key_is_in_only_one_of_the_two_maps(place: Place) -> None:
     for made in (
         make_map(place, data={"a": "x"}, binary_data={"a": b"x"}),
         make_secret(place, data={"a": b"x"}, string_data={"a": "x"}),
@@ -119,7 +119,7 @@ async def test_a_key_stands_in_one_of_the_two_maps(place: Place) -> None:
         assert (await refused(made)).reason == "DUPLICATE_KEY"
 
 
-async def test_a_change_counts_and_no_change_does_not(place: Place) -> None:
+async def test_only_a_real_change_increases_the_generation(place: Place) -> None:
     made = await make_map(place)
     config = place.client.config
 
@@ -142,7 +142,7 @@ async def test_a_change_counts_and_no_change_does_not(place: Place) -> None:
     assert (await refused(change(name="x"))).reason == "INVALID_UPDATE_MASK"
 
 
-async def test_data_replaces_all_values_and_string_data_some(place: Place) -> None:
+async def test_data_replaces_all_values_and_string_data_only_its_keys(place: Place) -> None:
     made = await make_secret(place, data={"a": b"1", "b": b"2"})
 
     async def change(*paths: str, **fields: object) -> pb.Secret:
@@ -167,7 +167,7 @@ async def test_data_replaces_all_values_and_string_data_some(place: Place) -> No
 
 
 @pytest.mark.parametrize("kind", ["config_map", "secret"])
-async def test_what_is_immutable_keeps_its_data(place: Place, kind: str) -> None:
+async def test_immutable_objects_keep_their_data(place: Place, kind: str) -> None:
     config = place.client.config
 
     async def change(**fields: object) -> object:
@@ -188,7 +188,7 @@ async def test_what_is_immutable_keeps_its_data(place: Place, kind: str) -> None
         assert (await refused(change(**fields))).reason == "IMMUTABLE"
 
 
-async def test_what_is_read_is_not_deleted(place: Place) -> None:
+async def test_config_in_use_is_not_deleted(place: Place) -> None:
     config, containers = place.client.config, place.client.containers
     for name in ("by-env", "by-init", "by-nobody"):
         await make_secret(place, name)
@@ -227,11 +227,11 @@ async def test_what_is_read_is_not_deleted(place: Place) -> None:
     await poll_until(gone, what="all of them gone")
 
 
-async def test_what_is_being_deleted_is_not_used_nor_changed(place: Place) -> None:
-    # No cluster is asked here: the row is marked in one transaction and looked at in the next.
+async def test_config_being_deleted_is_neither_used_nor_changed(place: Place) -> None:
+    # No cluster is involved: the row is marked in one transaction and read in the next.
     config = place.client.config
     await make_secret(place)
-    # Nothing is due after this, so the mark stays.
+    # No work is due after this, so the mark stays.
     await place.applied("app")
     async with place.server.application.store.system_write("test") as transaction:
         await transaction.connection.command(
@@ -251,7 +251,7 @@ async def test_what_is_being_deleted_is_not_used_nor_changed(place: Place) -> No
     assert error.violations[0].field == "container.env[0].source_name"
 
 
-async def test_lists_filter_and_page(place: Place) -> None:
+async def test_lists_are_filtered_and_paged(place: Place) -> None:
     for index in range(5):
         await make_secret(place, f"s{index}", labels={"odd": str(index % 2)}, immutable=index == 4)
     config = place.client.config
@@ -266,7 +266,7 @@ async def test_lists_filter_and_page(place: Place) -> None:
     assert await names(filter='type = "Opaque" AND labels.odd = "0"') == ["s0", "s2", "s4"]
 
 
-async def test_one_stream_tells_of_both_without_values(place: Place) -> None:
+async def test_one_stream_reports_both_kinds_without_values(place: Place) -> None:
     config = place.client.config
     await make_map(place, "first")
     await place.applied("first")
@@ -320,7 +320,7 @@ async def test_only_administrators_reveal_and_rotate(place: Place, role: str) ->
         assert (await refused(made)).code.name == "PERMISSION_DENIED"
 
 
-async def test_a_reveal_is_recorded_before_it_is_answered_and_without_the_values(place: Place) -> None:
+async def test_a_reveal_is_recorded_before_the_response_without_the_values(place: Place) -> None:
     await make_secret(place, data={"password": b"xk7-canary"})
     await values(place)
     records = [
@@ -333,7 +333,7 @@ async def test_a_reveal_is_recorded_before_it_is_answered_and_without_the_values
     assert "canary" not in str(record)
 
 
-async def test_a_replay_answers_the_first_answer_and_another_body_is_refused(place: Place) -> None:
+async def test_a_replay_returns_the_first_response_and_another_body_is_refused(place: Place) -> None:
     identifier = request_id()
     config = place.client.config
 
@@ -355,7 +355,7 @@ async def test_validate_only_writes_nothing(place: Place) -> None:
     assert (await refused(found)).reason == "SECRET_NOT_FOUND"
 
 
-async def test_a_namespace_takes_its_configuration_with_it(place: Place) -> None:
+async def test_a_namespace_is_deleted_with_its_config(place: Place) -> None:
     namespaces = place.client.namespaces
     await make_map(place)
     await make_secret(place)
@@ -376,6 +376,6 @@ async def test_a_namespace_takes_its_configuration_with_it(place: Place) -> None
             )
             == 0
         )
-    # A namespace of the same name is another one, and empty.
+    # A namespace of the same name is a new one, and empty.
     await namespaces.create(namespace=namespace_pb2.Namespace(name=place.name))
     assert [item async for item in place.client.config.list_secrets(namespace=place.name)] == []

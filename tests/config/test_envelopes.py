@@ -1,4 +1,4 @@
-"""Keys and envelopes without a server: their refusals, and the forms of a key file."""
+"""Keys and envelopes without a server: their refusals, and the format of a key file."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def sealed(with_: Envelopes, binding: Binding = HERE) -> Sealed:
     return with_.seal(PLAINTEXT, binding, with_.newest_key_id)
 
 
-def test_what_is_sealed_can_be_opened_where_it_belongs(path: Path) -> None:
+def test_a_sealed_value_opens_in_its_own_place(path: Path) -> None:
     made = envelopes(path)
     box = sealed(made)
     assert made.open(box, HERE) == PLAINTEXT
     assert envelopes(path).open(box, HERE) == PLAINTEXT
     assert PLAINTEXT not in box.ciphertext
-    # Twice the same value looks like two values.
+    # The same value sealed twice looks like two values.
     assert sealed(made).ciphertext != box.ciphertext
     assert sealed(made).data_key != box.data_key
 
 
 @pytest.mark.parametrize("part", [field.name for field in dataclasses.fields(Binding)])
-def test_it_is_refused_anywhere_else(path: Path, part: str) -> None:
+def test_a_sealed_value_is_refused_in_any_other_place(path: Path, part: str) -> None:
     made = envelopes(path)
     elsewhere = dataclasses.replace(HERE, **{part: getattr(HERE, part) + "0"})
     with pytest.raises(FailedPrecondition) as refused:
@@ -56,14 +56,14 @@ def test_it_is_refused_anywhere_else(path: Path, part: str) -> None:
         made.rewrap(sealed(made).data_key, made.newest_key_id, elsewhere, made.newest_key_id)
 
 
-def test_a_binding_is_not_mistaken_for_another_with_its_letters_elsewhere(path: Path) -> None:
+def test_bindings_with_the_same_letters_in_other_fields_differ(path: Path) -> None:
     made = envelopes(path)
     box = sealed(made, Binding("secrets", "a", "bc", ""))
     with pytest.raises(FailedPrecondition):
         made.open(box, Binding("secrets", "ab", "c", ""))
 
 
-def test_the_ciphertext_of_another_row_is_refused_under_ones_own_data_key(path: Path) -> None:
+def test_another_rows_ciphertext_is_refused_with_this_rows_data_key(path: Path) -> None:
     made = envelopes(path)
     one, other = sealed(made), sealed(made, dataclasses.replace(HERE, row="9"))
     with pytest.raises(FailedPrecondition):
@@ -71,7 +71,7 @@ def test_the_ciphertext_of_another_row_is_refused_under_ones_own_data_key(path: 
 
 
 @pytest.mark.parametrize("part", ["ciphertext", "data_key"])
-def test_any_changed_bit_and_any_cut_is_refused(path: Path, part: str) -> None:
+def test_any_changed_bit_or_truncation_is_refused(path: Path, part: str) -> None:
     made = envelopes(path)
     box = sealed(made)
     whole = getattr(box, part)
@@ -82,7 +82,7 @@ def test_any_changed_bit_and_any_cut_is_refused(path: Path, part: str) -> None:
             made.open(dataclasses.replace(box, **{part: each}), HERE)
 
 
-def test_a_rewrapped_key_opens_the_same_value_under_the_new_key_alone(path: Path) -> None:
+def test_a_rewrapped_key_opens_the_value_under_the_new_key_alone(path: Path) -> None:
     before = envelopes(path)
     box = sealed(before)
     new = add_key(path)
@@ -98,7 +98,7 @@ def test_a_rewrapped_key_opens_the_same_value_under_the_new_key_alone(path: Path
     assert missing.value.reason == "ENCRYPTION_KEY_MISSING"
 
 
-def test_a_key_that_is_added_while_a_server_runs_is_found(path: Path) -> None:
+def test_a_key_added_while_a_server_runs_is_found(path: Path) -> None:
     running = envelopes(path)
     new = add_key(path)
     assert new not in running.key_ids
@@ -106,7 +106,7 @@ def test_a_key_that_is_added_while_a_server_runs_is_found(path: Path) -> None:
     assert running.open(box, HERE) == PLAINTEXT
 
 
-async def test_a_key_file_that_breaks_while_a_server_runs_leaves_it_its_keys(path: Path) -> None:
+async def test_a_running_server_keeps_its_keys_if_the_key_file_breaks(path: Path) -> None:
     running = envelopes(path)
     box = sealed(running)
     path.write_text("nothing")
@@ -118,7 +118,7 @@ async def test_a_key_file_that_breaks_while_a_server_runs_leaves_it_its_keys(pat
     assert missing.value.reason == "ENCRYPTION_KEY_MISSING"
 
 
-def test_what_tokens_derive_from_survives_a_new_key(path: Path) -> None:
+def test_keys_derived_for_tokens_survive_a_new_key(path: Path) -> None:
     before = KeyRing.load(path, create=False)
     add_key(path)
     after = KeyRing.load(path, create=False)
@@ -128,7 +128,7 @@ def test_what_tokens_derive_from_survives_a_new_key(path: Path) -> None:
 
 
 @pytest.mark.parametrize("use", ["page-token", "resume-token", ""])
-def test_keys_are_derived_as_the_standard_says(use: str) -> None:
+def test_keys_are_derived_by_hkdf(use: str) -> None:
     master = bytes(range(32))
     standard = HKDF(algorithm=SHA256(), length=32, salt=None, info=f"pilothouse/{use}".encode())
     assert KeyRing([master]).derive(use) == standard.derive(master)
@@ -136,7 +136,7 @@ def test_keys_are_derived_as_the_standard_says(use: str) -> None:
     assert KeyRing([master]).newest_key_id == identifier.derive(master).hex()
 
 
-def test_a_key_file_that_another_process_makes_meanwhile_stays(
+def test_a_key_file_made_by_another_process_in_between_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = tmp_path / "shared.key"
@@ -169,7 +169,7 @@ def test_a_malformed_key_file_is_refused(path: Path, text: str) -> None:
     assert path.read_text() == text
 
 
-def test_only_the_owner_may_read_it(path: Path) -> None:
+def test_only_the_owner_may_read_the_key_file(path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     add_key(path)
     assert path.stat().st_mode & 0o777 == 0o600
@@ -178,12 +178,12 @@ def test_only_the_owner_may_read_it(path: Path) -> None:
         KeyRing.load(path, create=False)
 
 
-def test_adding_leaves_nothing_else_behind(path: Path) -> None:
+def test_adding_a_key_leaves_no_other_file_behind(path: Path) -> None:
     add_key(path)
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_neither_keys_nor_values_are_shown(path: Path) -> None:
+def test_keys_and_values_are_not_shown(path: Path) -> None:
     made = envelopes(path)
     box = sealed(made)
     assert box.data_key.hex() not in repr(box)

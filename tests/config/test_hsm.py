@@ -1,5 +1,6 @@
-"""Keys that stay in a PKCS#11 token: values stored under them, rotation to and from them through kills, and the
-errors if the token is wrong, locked, hung or gone.
+"""Keys that stay in a PKCS#11 token: values stored under them, and rotation to and from them through kills.
+
+Also the errors if the token is wrong, locked, hanging or missing.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ Command = Callable[..., Awaitable[tuple[int, str, str]]]
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Token:
-    """A token with one key."""
+    """Makes a token with one key."""
     made = await make_token(tmp_path / "hsm")
     for name, value in made.environment.items():
         monkeypatch.setenv(name, value)
@@ -108,7 +109,7 @@ async def make_space(client: AsyncClient) -> None:
     await client.namespaces.create(namespace=namespace_pb2.Namespace(name=SPACE))
 
 
-async def test_what_is_stored_needs_the_token_and_stays_where_it_belongs(
+async def test_stored_values_need_the_token_and_open_only_in_their_place(
     database: Database, tmp_path: Path, token: Token
 ) -> None:
     async with serving(database, tmp_path, token, "pkcs11,file") as server:
@@ -118,7 +119,7 @@ async def test_what_is_stored_needs_the_token_and_stays_where_it_belongs(
         in_token = pkcs_token(token)
         assert list(await in_token.keys()) == [made.key_id]
         assert await value_of(server.admin, "one") == f"{MARK}-value"
-        # Cached wrapping keys, for opening and for sealing, may be dropped at any time.
+        # Cached wrapping keys may be dropped at any time, both for opening and for sealing.
         forget(server)
         assert await value_of(server.admin, "one") == f"{MARK}-value"
         forget(server)
@@ -129,7 +130,7 @@ async def test_what_is_stored_needs_the_token_and_stays_where_it_belongs(
         async with connection(database.admin_dsn) as sql:
             await number_changes(sql)
         async with database.owner() as owner:
-            # Neither value nor PIN is anywhere, and both layers know where they belong.
+            # Neither the value nor the PIN is stored in clear, and both layers are bound to their row.
             rows = str(await owner.fetch("SELECT s.*::text FROM secrets AS s")) + str(
                 await owner.fetch("SELECT l::text FROM operation_logs AS l")
             )
@@ -181,7 +182,7 @@ async def test_seeds_of_second_factors_are_wrapped_by_the_token(
             )
 
 
-async def test_clusters_and_what_stands_on_them_are_reached_by_the_token(
+async def test_cluster_credentials_and_secrets_are_wrapped_by_the_token(
     database: Database, tmp_path: Path, token: Token
 ) -> None:
     async with (
@@ -189,7 +190,7 @@ async def test_clusters_and_what_stands_on_them_are_reached_by_the_token(
         serving(database, tmp_path, token, "pkcs11,file") as server,
     ):
         await register(server, "second", cluster)
-        # The client that reconciles is made of credentials that have to be brought out of the token first.
+        # The reconciler's client needs credentials that the token must unwrap first.
         forget(server)
         await server.admin.namespaces.create(
             namespace=namespace_pb2.Namespace(name=SPACE, cluster_name="second")
@@ -208,7 +209,7 @@ async def test_clusters_and_what_stands_on_them_are_reached_by_the_token(
         assert keys == {server.application.envelopes.newest_key_id}
 
 
-async def test_replicas_find_a_key_that_was_added_to_the_token(
+async def test_replicas_find_a_key_added_to_the_token(
     database: Database, tmp_path: Path, token: Token
 ) -> None:
     async with (
@@ -226,7 +227,7 @@ async def test_replicas_find_a_key_that_was_added_to_the_token(
             assert await value_of(one.admin, name) == await value_of(other.admin, name) == name
 
 
-async def test_a_data_key_that_was_tampered_with_holds_up_no_other(
+async def test_a_damaged_data_key_does_not_block_the_others(
     database: Database, tmp_path: Path, token: Token
 ) -> None:
     async with serving(database, tmp_path, token, "pkcs11,file") as server:
@@ -236,7 +237,7 @@ async def test_a_data_key_that_was_tampered_with_holds_up_no_other(
             forget(server)
         async with database.owner() as owner:
             await owner.execute("UPDATE secrets SET data_key = decode('0201', 'hex') WHERE name = 'worse'")
-            # Within what the token has wrapped.
+            # Inside the part that the token has wrapped.
             await owner.execute(
                 "UPDATE secrets SET data_key = set_byte(data_key, 20, 255 - get_byte(data_key, 20)) "
                 "WHERE name = 'bad'"
@@ -256,7 +257,7 @@ def variables(database: Database, folder: Path, token: Token, providers: str) ->
     return server_program.variables(database, folder, token.variables(providers))
 
 
-async def test_rotations_to_the_token_and_back_go_on_after_kills(
+async def test_rotations_to_the_token_and_back_continue_after_kills(
     database: Database, tmp_path: Path, token: Token
 ) -> None:
     names = [f"s{number}" for number in range(12)]
@@ -267,9 +268,10 @@ async def test_rotations_to_the_token_and_back_go_on_after_kills(
         (file_key,) = set((await keys_of(server.client)).values())
     for providers, kill_at in (("pkcs11,file", 2), ("file,pkcs11", 6)):
         environment = variables(database, tmp_path, token, providers)
-        # Killed while rows are wrapped again, one after the other, and started again.
+        # Killed while rows are rewrapped one after another, and started again.
         for batch in (kill_at, 0):
-            # The last one to the token has two processes, each with the token's library in one of its own.
+            # The second server of the rotation to the token has two processes, each with the library in a process of
+            # its own.
             two = not batch and providers == "pkcs11,file"
             processes = {"PILOTHOUSE_PROCESSES": "2"} if two else {}
             async with program(environment | processes) as server:
@@ -291,13 +293,13 @@ async def test_rotations_to_the_token_and_back_go_on_after_kills(
 
 
 async def rotate_on(client: AsyncClient) -> None:
-    """Rotates a row a call, until the server is gone."""
+    """Rotates one row per call until the server is gone."""
     while True:
         await client.config.rotate_keys(batch_size=1)
 
 
 async def at_least(database: Database, count: int) -> bool:
-    """Whether so many rows are under the active key."""
+    """Returns whether at least `count` rows are under the active key."""
     async with database.system() as connection:
         return bool(
             count
@@ -307,7 +309,7 @@ async def at_least(database: Database, count: int) -> bool:
         )
 
 
-async def test_what_is_wrong_at_a_start_is_told_with_the_keys_that_are_missing(
+async def test_a_failed_start_names_the_fault_and_the_missing_keys(
     database: Database, tmp_path: Path, token: Token, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(database, tmp_path, token, "pkcs11,file") as server:
@@ -329,7 +331,7 @@ async def test_what_is_wrong_at_a_start_is_told_with_the_keys_that_are_missing(
         assert words in said
         assert needed in said
     assert needed in await refused_start(database, tmp_path, token.settings("file"))
-    # The command prints exactly these words about it.
+    # The command prints the same message, without internals.
     environment = variables(database, tmp_path, token, "pkcs11,file")
     environment |= {"PILOTHOUSE_DATA_DIR": str(tmp_path), "PILOTHOUSE_PKCS11_PIN_FILE": str(wrong_pin)}
     ended = await run_to_end(["serve"], environment)
@@ -337,7 +339,7 @@ async def test_what_is_wrong_at_a_start_is_told_with_the_keys_that_are_missing(
     assert needed in ended.err
     for foreign in ("Traceback", "CKR_", "pkcs11.exceptions", PIN, "not the PIN"):
         assert foreign not in ended.err
-    # Another token by the same name has another key.
+    # Another token with the same name has another key.
     other = await make_token(tmp_path / "other")
     for name, value in other.environment.items():
         monkeypatch.setenv(name, value)
@@ -350,7 +352,7 @@ async def test_what_is_wrong_at_a_start_is_told_with_the_keys_that_are_missing(
 
 
 async def refused_start(database: Database, folder: Path, changes: Mapping[str, Any]) -> str:
-    """Returns the message of a server that does not start."""
+    """Returns the error message of a server that does not start."""
     application = Application(settings_for(database, folder, **changes), {"local": NOWHERE})
     try:
         with pytest.raises(Unavailable) as refused:
@@ -360,7 +362,7 @@ async def refused_start(database: Database, folder: Path, changes: Mapping[str, 
     return refused.value.message
 
 
-async def test_a_token_that_hangs_costs_those_calls_that_need_it(
+async def test_a_hanging_token_fails_only_the_calls_that_need_it(
     database: Database, tmp_path: Path, token: Token, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pilothouse_server.encryption.hsm.token.ANSWER_SECONDS", 0.5)
@@ -373,13 +375,13 @@ async def test_a_token_that_hangs_costs_those_calls_that_need_it(
         with pytest.raises(PilothouseError) as away:
             await server.admin.config.reveal_secret(namespace=SPACE, name="one")
         assert away.value.reason == "ENCRYPTION_TOKEN_AWAY"
-        # A call that needs no key is served.
+        # A call that needs no key succeeds.
         assert [each.name async for each in server.admin.config.list_secrets(namespace=SPACE)] == ["one"]
-        # Another run of the program finds it well.
+        # The next run of the library process works.
         await poll_until(lambda: reads(server.admin, "one"))
 
 
-async def test_a_library_that_crashes_takes_no_server_along(
+async def test_a_crashing_library_does_not_take_the_server_down(
     database: Database, tmp_path: Path, token: Token
 ) -> None:
     async with serving(database, tmp_path, token, "pkcs11,file") as server:
@@ -400,7 +402,7 @@ async def reads(client: AsyncClient, name: str) -> bool:
 
 
 def library_process() -> int:
-    """The process that has the token's library loaded, a child of this one."""
+    """Returns the id of the process that has loaded the token's library, a child of this one."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     (found,) = [
         int(child)
@@ -410,7 +412,7 @@ def library_process() -> int:
     return found
 
 
-async def test_a_pin_that_was_refused_is_not_tried_again(token: Token) -> None:
+async def test_a_refused_pin_is_not_tried_again(token: Token) -> None:
     opened = pkcs_token(token, pin="not the PIN")
     for _ in range(3):
         with pytest.raises(Unavailable) as refused:
@@ -420,7 +422,7 @@ async def test_a_pin_that_was_refused_is_not_tried_again(token: Token) -> None:
     await opened.close()
 
 
-async def test_a_key_that_can_be_taken_out_of_the_token_is_refused(token: Token, tmp_path: Path) -> None:
+async def test_an_extractable_key_is_refused(token: Token, tmp_path: Path) -> None:
     program_text = f"""
 import pkcs11
 token = pkcs11.lib({str(LIBRARY)!r}).get_token(token_label="vault")
@@ -437,7 +439,7 @@ with token.open(rw=True, user_pin={PIN!r}) as session:
     await opened.close()
 
 
-async def test_any_changed_bit_and_any_cut_is_refused(token: Token) -> None:
+async def test_any_changed_bit_or_truncation_is_refused(token: Token) -> None:
     made = Envelopes(KeyRing([bytes(32)]), TokenKeys(pkcs_token(token)), ("pkcs11", "file"))
     await made.refresh()
     key_id = made.newest_key_id
@@ -457,7 +459,7 @@ async def test_any_changed_bit_and_any_cut_is_refused(token: Token) -> None:
         with pytest.raises(FailedPrecondition) as refused:
             made.open(changed, HERE)
         assert refused.value.reason == "CIPHERTEXT_REFUSED"
-    # One wrapping key serves so many values, and the next one is another.
+    # After `MOST_USES` values, another wrapping key is needed.
     first = made.seal(b"1", HERE, key_id).data_key[:64]
     more = (made.seal(b"1", HERE, key_id) for _ in range(token_keys.MOST_USES))
     with pytest.raises(KeyNotAtHand):
@@ -465,7 +467,7 @@ async def test_any_changed_bit_and_any_cut_is_refused(token: Token) -> None:
     await made.close()
 
 
-async def test_the_command_adds_lists_and_takes_out_keys_of_the_token(
+async def test_the_command_adds_lists_and_removes_keys_of_the_token(
     database: Database, tmp_path: Path, token: Token
 ) -> None:
     async with serving(database, tmp_path, token, "pkcs11,file") as server:
@@ -498,7 +500,7 @@ async def test_the_command_adds_lists_and_takes_out_keys_of_the_token(
         assert await value_of(server.admin, "one") == "one"
 
 
-async def test_a_backup_of_what_the_token_wraps_is_restored(
+async def test_a_backup_of_values_wrapped_by_the_token_is_restored(
     database: Database, postgres: EmbeddedPostgres, tmp_path: Path, token: Token
 ) -> None:
     key_file = tmp_path / "backup.key"
@@ -518,7 +520,7 @@ async def test_a_backup_of_what_the_token_wraps_is_restored(
             assert await value_of(server.admin, "one") == "one"
 
 
-def test_settings_of_a_token_that_do_not_fit_are_told(database: Database, tmp_path: Path) -> None:
+def test_contradictory_token_settings_are_refused(database: Database, tmp_path: Path) -> None:
     from pilothouse_server.encryption.hsm import token_keys as of_settings
     from pilothouse_server.settings.model import SettingsError
 

@@ -1,4 +1,4 @@
-"""Providers of keys without a server: the environment next to the file, their order, and the refusals."""
+"""Key providers without a server: the environment next to the file, their order, and the refusals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def settings(folder: Path, **changes: object) -> Settings:
     return msgspec.structs.replace(Settings(data_dir=folder), **changes)
 
 
-def test_a_key_moves_between_file_and_environment_and_stays_the_same(tmp_path: Path) -> None:
+def test_a_key_moved_between_file_and_environment_stays_the_same(tmp_path: Path) -> None:
     of_file = KeyRing.of(settings(tmp_path))
     key_id = of_file.newest_key_id
     text = (tmp_path / "master.key").read_text()
@@ -33,7 +33,7 @@ def test_a_key_moves_between_file_and_environment_and_stays_the_same(tmp_path: P
         assert ring.derive_each("use") == of_file.derive_each("use")
 
 
-def test_the_first_provider_encrypts_and_the_last_keeps_what_tokens_follow_from(tmp_path: Path) -> None:
+def test_the_first_provider_encrypts_and_tokens_derive_from_the_last(tmp_path: Path) -> None:
     before = KeyRing.of(settings(tmp_path))
     after = settings(tmp_path, key_providers="environment,file", secret_keys=f"{ONE},\n{TWO} ")
     ring = KeyRing.of(after)
@@ -47,7 +47,7 @@ def test_the_first_provider_encrypts_and_the_last_keeps_what_tokens_follow_from(
     assert Envelopes(ring).newest_key_id == ring.newest_key_id
 
 
-def test_no_key_file_is_made_where_none_is_named(tmp_path: Path) -> None:
+def test_no_key_file_is_made_without_the_file_provider_or_create(tmp_path: Path) -> None:
     KeyRing.of(settings(tmp_path, key_providers="environment", secret_keys=ONE))
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(SettingsError, match=r"master\.key"):
@@ -55,7 +55,7 @@ def test_no_key_file_is_made_where_none_is_named(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_new_key_for_the_environment_is_one_that_can_be_put_there(tmp_path: Path) -> None:
+def test_a_new_key_is_valid_in_the_environment(tmp_path: Path) -> None:
     text, key_id = new_key()
     ring = KeyRing.of(settings(tmp_path, key_providers="environment", secret_keys=f"{text} {ONE}"))
     assert ring.newest_key_id == key_id
@@ -74,7 +74,7 @@ def test_a_new_key_for_the_environment_is_one_that_can_be_put_there(tmp_path: Pa
         ({"secret_keys": ONE}, "does not name environment"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused_and_no_key_is_shown(
+def test_contradictory_settings_are_refused_and_no_key_is_shown(
     tmp_path: Path, changes: dict[str, str], words: str
 ) -> None:
     with pytest.raises(SettingsError, match=words) as refused:

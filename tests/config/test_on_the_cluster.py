@@ -1,4 +1,4 @@
-"""Config maps and secrets on their cluster: brought, changed, taken away, refused, read by containers."""
+"""Config maps and secrets on their cluster: applied, changed, deleted, refused, read by containers."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_a_name_may_be_a_subdomain(place: Place, name: str) -> None:
         await make_secret(place, name.upper())
 
 
-async def test_a_secret_comes_changes_and_goes(place: Place) -> None:
+async def test_a_secret_is_applied_changed_and_deleted(place: Place) -> None:
     made = await make_secret(place, type="example.com/own", labels={"tier": "db"}, annotations={"note": "x"})
     found = await place.secret_on_cluster("app")
     assert found is not None
@@ -91,7 +91,7 @@ async def test_a_secret_comes_changes_and_goes(place: Place) -> None:
     await poll_until(gone, what="the secret gone from the cluster")
 
 
-async def test_a_config_map_comes_with_text_and_bytes(place: Place) -> None:
+async def test_a_config_map_is_applied_with_text_and_bytes(place: Place) -> None:
     config_map = pb.ConfigMap(name="app", data={"mode": "fast"}, binary_data={"b": b"\xff"}, immutable=True)
     await place.client.config.create_config_map(namespace=place.name, config_map=config_map)
     await place.applied("app")
@@ -101,7 +101,7 @@ async def test_a_config_map_comes_with_text_and_bytes(place: Place) -> None:
     assert found["immutable"] is True
 
 
-async def test_the_row_stays_until_the_object_is_gone(place: Place) -> None:
+async def test_the_row_stays_until_the_object_is_deleted(place: Place) -> None:
     await make_secret(place)
     held = {
         "apiVersion": "v1",
@@ -128,7 +128,7 @@ async def test_the_row_stays_until_the_object_is_gone(place: Place) -> None:
 
 
 async def foreign(place: Place, name: str, **fields: Any) -> Manifest:
-    """A Secret that somebody else made."""
+    """Applies a Secret as another client."""
     manifest = {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -139,7 +139,7 @@ async def foreign(place: Place, name: str, **fields: Any) -> Manifest:
     return manifest
 
 
-async def test_somebody_elses_object_is_left_alone(place: Place) -> None:
+async def test_an_object_of_another_owner_is_left_alone(place: Place) -> None:
     await foreign(place, "app", data={"theirs": encoded(b"x")})
     secret = pb.Secret(name="app", data={"ours": b"y"})
     await place.client.config.create_secret(namespace=place.name, secret=secret)
@@ -160,7 +160,7 @@ async def test_somebody_elses_object_is_left_alone(place: Place) -> None:
     assert found["data"] == {"theirs": encoded(b"x")}
 
 
-async def test_an_object_that_others_froze_is_told_in_the_clusters_words(place: Place) -> None:
+async def test_an_object_frozen_by_others_is_reported_with_the_clusters_message(place: Place) -> None:
     await make_secret(place)
     await place.cluster.merge_patch(SECRETS, place.name, "app", {"immutable": True})
     before = await place.secret_on_cluster("app")
@@ -180,7 +180,7 @@ async def test_an_object_that_others_froze_is_told_in_the_clusters_words(place: 
     assert (after["metadata"]["uid"], after["data"]) == (before["metadata"]["uid"], before["data"])
 
 
-async def test_an_immutable_object_that_differs_from_an_immutable_row_is_made_again(place: Place) -> None:
+async def test_an_immutable_object_that_differs_is_made_again(place: Place) -> None:
     made = await make_secret(place, immutable=True)
     before = await place.secret_on_cluster("app")
     assert before is not None
@@ -206,8 +206,8 @@ async def test_an_immutable_object_that_differs_from_an_immutable_row_is_made_ag
     await place.applied("app")
 
 
-async def test_what_others_change_and_what_they_add_is_taken_back(place: Place) -> None:
-    # Pods read every key that is there: what the platform does not show of it must not stay, either.
+async def test_changes_and_additions_by_others_are_reverted(place: Place) -> None:
+    # Pods read every key of the object, so keys that the platform does not show must not stay.
     config_map = pb.ConfigMap(name="app", data={"ours": "1"}, binary_data={"raw": b"\0"})
     await place.client.config.create_config_map(namespace=place.name, config_map=config_map)
     await make_secret(place)
@@ -229,11 +229,11 @@ async def test_what_others_change_and_what_they_add_is_taken_back(place: Place) 
     found = await place.config_map_on_cluster("app")
     assert found is not None
     assert FIELD_MANAGER in {each["manager"] for each in found["metadata"]["managedFields"]}
-    # Labels are not what pods read; those of others stay.
+    # Pods do not read labels; labels of others stay.
     assert found["metadata"]["labels"]["their"] == "label"
 
 
-async def test_what_others_delete_comes_back(place: Place) -> None:
+async def test_an_object_deleted_by_others_is_made_again(place: Place) -> None:
     await make_secret(place)
     before = await place.secret_on_cluster("app")
     assert before is not None
@@ -246,7 +246,7 @@ async def test_what_others_delete_comes_back(place: Place) -> None:
     await poll_until(is_back, what="the secret again")
 
 
-async def test_an_unreadable_ciphertext_is_told_and_nothing_is_applied(place: Place) -> None:
+async def test_an_unreadable_ciphertext_is_reported_and_nothing_is_applied(place: Place) -> None:
     await make_secret(place, "one")
     await make_secret(place, "two", data={"a": b"of two"})
     async with place.server.database.owner() as owner:
@@ -299,7 +299,7 @@ async def test_a_container_reads_both_by_reference(place: Place) -> None:
     ]
 
 
-async def test_containers_restart_with_the_new_values_when_asked(place: Place) -> None:
+async def test_containers_restart_with_the_new_values_on_request(place: Place) -> None:
     await make_secret(place)
     containers = place.client.containers
     await containers.create(namespace=place.name, container=reading("app"))
@@ -324,7 +324,7 @@ async def test_containers_restart_with_the_new_values_when_asked(place: Place) -
         return deployment if manifests.RESTARTED_AT in annotations else None
 
     await poll_until(restarted, what="the rollout")
-    # The pods that the rollout starts find the new value: the cluster had it first.
+    # The pods of the rollout read the new value: the cluster had it first.
     found = await place.secret_on_cluster("app")
     assert found is not None
     assert found["data"]["a"] == encoded(b"newer")
@@ -332,7 +332,7 @@ async def test_containers_restart_with_the_new_values_when_asked(place: Place) -
     assert "Restarting" in {item.reason for item in history}
 
 
-async def test_only_who_may_restart_containers_has_them_restarted(place: Place) -> None:
+async def test_restarting_the_containers_needs_its_permission(place: Place) -> None:
     await make_secret(place)
     role = f"editor-{place.name}"
     await place.client.identity.create_role(
@@ -348,7 +348,7 @@ async def test_only_who_may_restart_containers_has_them_restarted(place: Place) 
     await editor.config.update_secret(**asked)
 
 
-async def test_a_container_that_was_there_first_finds_its_optional_secret_later(place: Place) -> None:
+async def test_a_container_made_first_reads_its_optional_secret_later(place: Place) -> None:
     container = reading("late")
     container.env[0].optional = True
     containers = place.client.containers
@@ -363,7 +363,7 @@ async def test_a_container_that_was_there_first_finds_its_optional_secret_later(
     assert await change_secret(place, "late", restart=True, string_data={"a": "x"}) == ["web"]
 
 
-async def test_text_in_any_script_arrives_up_to_the_limit(place: Place) -> None:
+async def test_text_in_any_script_is_applied_up_to_the_limit(place: Place) -> None:
     texts = {"latin": "é" * (1 << 19), "cyrillic": "ж" * (1 << 19), "emoji": "😀" * (1 << 18)}
     for name, text in texts.items():
         config_map = pb.ConfigMap(name=name, data={"text": text})

@@ -1,4 +1,4 @@
-"""An object with our label and without a row is deleted; all others stay."""
+"""An object with our label and without a row is deleted; all other objects stay."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.waiting import poll_until
 EAGER = msgspec.structs.replace(QUICK, sweep=SweepSettings(period_seconds=0.1, grace_seconds=0.0))
 
 
-async def test_orphans_go_and_what_is_somebodys_stays(database: Database, tmp_path: Path) -> None:
+async def test_orphans_are_deleted_and_foreign_objects_stay(database: Database, tmp_path: Path) -> None:
     async with running_server(database, tmp_path, reconciler=EAGER) as server:
         assert server.cluster is not None
         client = await ClusterClient.from_kubeconfig(server.cluster.kubeconfig(), name="test")

@@ -30,7 +30,7 @@ SPACE = "vault"
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def vault(database: Database, tmp_path: Path) -> AsyncIterator[Server]:
-    """A server without a cluster, with a namespace; its key file is `master.key` in the test's folder."""
+    """Yields a server without a cluster, with a namespace; its key file is `master.key` in the test's directory."""
     async with running_server(database, tmp_path, with_cluster=False) as server:
         await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=SPACE))
         yield server
@@ -58,14 +58,14 @@ async def statuses(server: Server) -> dict[str, str]:
         }
 
 
-async def test_every_secret_moves_to_the_new_key_and_the_old_one_may_go(
+async def test_every_secret_moves_to_the_new_key_and_the_old_one_can_be_removed(
     vault: Server, tmp_path: Path
 ) -> None:
     names = [f"s{number}" for number in range(5)]
     made = [await put(vault, name) for name in names]
     old = made[0].key_id
     new = add_key(tmp_path / "master.key")
-    # A key that was added is not used before it is asked for: other servers may not have it yet.
+    # An added key is not used before a rotation: other servers may not have it yet.
     assert (await put(vault, "before")).key_id == old
     first = await vault.admin.config.rotate_keys(batch_size=2)
     assert (first.rotated, first.remaining, first.key_id) == (2, 4, new)
@@ -79,7 +79,7 @@ async def test_every_secret_moves_to_the_new_key_and_the_old_one_may_go(
     assert (await vault.admin.config.rotate_keys()).rotated == 0
     for name in (*names, "before", "between"):
         assert await value_of(vault, name) == name
-    # Nothing that a caller wants has changed.
+    # The rotation changes nothing else.
     found = await vault.admin.config.get_secret(namespace=SPACE, name="s0")
     assert (found.etag, found.generation) == (made[0].etag, 1)
 
@@ -125,7 +125,7 @@ async def test_former_values_move_to_the_new_key_and_are_purged(vault: Server, t
         await config.purge_secret(namespace=SPACE, name="missing")
 
 
-async def test_watchers_learn_of_the_new_key(vault: Server, tmp_path: Path) -> None:
+async def test_watchers_are_notified_of_the_new_key(vault: Server, tmp_path: Path) -> None:
     await put(vault, "watched")
     new = add_key(tmp_path / "master.key")
     synced = asyncio.Event()
@@ -145,10 +145,10 @@ async def test_watchers_learn_of_the_new_key(vault: Server, tmp_path: Path) -> N
 
 
 class Killed(BaseException):
-    """Ends the rotation as a kill would: nothing after it runs."""
+    """Ends the rotation like a kill: nothing after it runs."""
 
 
-async def test_killed_at_any_row_it_goes_on(
+async def test_a_rotation_killed_at_any_row_continues(
     vault: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"s{number}" for number in range(6)]
@@ -158,7 +158,7 @@ async def test_killed_at_any_row_it_goes_on(
     store, envelopes = vault.application.store, vault.application.envelopes
     monkeypatch.setattr(rotation, "_TRANSACTION_ROWS", 2)
     written = encryption_keys.put_rewrapped
-    # Six rows, two a transaction: the numbers say at which row of each attempt it is killed.
+    # Six rows, two per transaction: each number is the row at which an attempt is killed; 0 is none.
     deaths = iter([1, 2, 4, 2, 2, 0])
     lefts = []
     for death in deaths:
@@ -179,12 +179,12 @@ async def test_killed_at_any_row_it_goes_on(
         for name in names:
             assert await value_of(vault, name) == name
         lefts.append(sum(key_id != new for key_id in (await keys_of(vault)).values()))
-    # Committed rows stay, the interrupted ones are as they were, and the last attempt ends it.
+    # Committed rows stay, interrupted rows are unchanged, and the last attempt finishes.
     assert lefts == [6, 6, 4, 4, 4, 0]
     assert (await vault.admin.config.rotate_keys()).remaining == 0
 
 
-async def test_writers_lose_nothing_while_it_runs(vault: Server, tmp_path: Path) -> None:
+async def test_writers_lose_nothing_during_a_rotation(vault: Server, tmp_path: Path) -> None:
     for number in range(10):
         await put(vault, f"old{number}")
     new = add_key(tmp_path / "master.key")
@@ -198,7 +198,7 @@ async def test_writers_lose_nothing_while_it_runs(vault: Server, tmp_path: Path)
 
     await asyncio.gather(rotate(), rotate(), *(write(number) for number in range(10)))
     found = await keys_of(vault)
-    # Values from before the new key was made active were rotated; later ones began with it.
+    # Values from before the new key became active were rotated; later ones were encrypted under it.
     assert set(found.values()) == {new}
     for name in found:
         assert await value_of(vault, name) == name
@@ -224,7 +224,7 @@ async def test_the_switch_waits_for_writers_under_the_old_key(vault: Server, tmp
     assert (done.key_id, done.remaining) == (new, 0)
 
 
-async def test_a_data_key_that_was_tampered_with_holds_up_no_other(vault: Server, tmp_path: Path) -> None:
+async def test_a_damaged_data_key_does_not_block_the_others(vault: Server, tmp_path: Path) -> None:
     for name in ("bad", "good"):
         await put(vault, name)
     async with vault.database.owner() as owner:
@@ -238,7 +238,7 @@ async def test_a_data_key_that_was_tampered_with_holds_up_no_other(vault: Server
     assert refused.value.reason == "CIPHERTEXT_REFUSED"
 
 
-async def test_what_is_moved_to_another_row_or_tenant_is_refused(vault: Server) -> None:
+async def test_values_moved_to_another_row_or_tenant_are_refused(vault: Server) -> None:
     await vault.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="other"))
     await put(vault, "beside", "theirs")
     for number, columns in enumerate(("ciphertext", "data_key", "ciphertext, data_key")):
@@ -263,7 +263,7 @@ async def test_what_is_moved_to_another_row_or_tenant_is_refused(vault: Server) 
     assert await value_of(vault, "beside") == "theirs"
 
 
-async def test_a_server_without_the_keys_of_what_is_stored_does_not_start(
+async def test_a_server_without_the_keys_of_stored_values_does_not_start(
     vault: Server, tmp_path: Path
 ) -> None:
     await put(vault, "kept")
@@ -276,7 +276,7 @@ async def test_a_server_without_the_keys_of_what_is_stored_does_not_start(
     assert await value_of(vault, "kept") == "kept"
 
 
-async def test_an_unreadable_key_file_is_told(vault: Server, tmp_path: Path) -> None:
+async def test_an_unreadable_key_file_is_reported(vault: Server, tmp_path: Path) -> None:
     await put(vault, "kept")
     (tmp_path / "master.key").write_text("nonsense")
     with pytest.raises(PilothouseError) as refused:

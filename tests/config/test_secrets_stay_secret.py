@@ -1,11 +1,10 @@
-"""Promise 7: values that are declared secret turn up nowhere.
+"""Promise 7: values that are declared secret appear nowhere.
 
-A server in a process of its own, logging at DEBUG, works on a PostgreSQL of its own that logs every statement with
-its parameters. Marked values go through every secret field of every method that reflection shows, in requests that
-are valid, malformed, denied and replayed. Then everything that was written is searched: the logs of both, statement
-statistics, every row of every table, every error. Secrets that the server itself issues (tokens, keys) are searched
-for, too. The positive control sends a mark through a field that is public: the same search must find it in each of
-these places.
+A server in its own process, logging at DEBUG, uses its own PostgreSQL, which logs every statement with its parameters.
+Marked values go through every secret field of every method that reflection shows, in valid, malformed, denied and
+replayed requests. Then everything that was written is searched: both logs, statement statistics, every row of every
+table, and every error. Secrets that the server itself issues (tokens, keys) are searched for as well. The positive
+control sends a mark through a public field: the same search must find it in each of these places.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ TALKATIVE = {
 
 
 class Sent:
-    """The sent and issued secrets, and the answers."""
+    """The secrets that were sent and issued, and the errors that came back."""
 
     def __init__(self) -> None:
         self.marks: list[str] = []
@@ -68,7 +67,7 @@ class Sent:
         self.errors: list[str] = []
 
     def mark(self) -> str:
-        """A new value; it would pass for a password."""
+        """Returns a new marked value that is a valid password."""
         self.marks.append(f"{MARK}{len(self.marks):05d}Ab-9!")
         return self.marks[-1]
 
@@ -76,7 +75,7 @@ class Sent:
         self.errors.append(f"{rule.name}: {outcome.shown} {outcome.details}")
         for answer in outcome.answers:
             texts = set(secrets_of(answer))
-            # Our secrets come back by RevealSecret alone; other secret values were made by the server.
+            # Only RevealSecret returns our secrets; other secret values were made by the server.
             if rule.name != "RevealSecret":
                 self.handed_out |= texts
                 assert not found_in(answer.SerializeToString(), [MARK]), rule.name
@@ -86,7 +85,10 @@ class Sent:
 async def server_process(
     database: Database, cluster: SimulatedCluster, directory: Path, password: str, keys: Mapping[str, str]
 ) -> AsyncIterator[tuple[str, Path]]:
-    """The command `pilothouse serve`, at DEBUG; answers its address and where all it says goes. `keys`: variables."""
+    """Runs `pilothouse serve` at DEBUG; yields its address and the file of its output.
+
+    `keys` are environment variables.
+    """
     kubeconfig, log = directory / "kubeconfig.yaml", directory / "server.log"
     kubeconfig.write_text(yaml.safe_dump(cluster.kubeconfig()))
     settings = {
@@ -120,7 +122,7 @@ async def server_process(
 
 
 async def everything(database: Database, postgres: EmbeddedPostgres, log: Path) -> dict[str, bytes]:
-    """All that was written, by where: logs, statistics, and every table with every row as text."""
+    """Returns everything that was written, by place: logs, statistics, and every row of every table as text."""
     places = {"server log": log.read_bytes(), "postgresql log": postgres.log_path.read_bytes()}
     async with connection(database.admin_dsn) as admin:
         statements = await admin.fetch(f"SELECT query FROM {STATISTICS_SCHEMA}.pg_stat_statements")
@@ -136,7 +138,7 @@ async def everything(database: Database, postgres: EmbeddedPostgres, log: Path) 
 
 
 async def valid_uses(client: AsyncClient, sent: Sent) -> None:
-    """The usual calls with secrets."""
+    """Makes the usual calls with secrets."""
     identity, config = client.identity, client.config
     password, newer, newest = sent.mark(), sent.mark(), sent.mark()
     user = identity_pb2.User(username="carol", email="carol@example.org")
@@ -167,13 +169,13 @@ async def valid_uses(client: AsyncClient, sent: Sent) -> None:
         return not (await config.get_secret(namespace="own", name="app")).reconciling
 
     await poll_until(applied, what="the secret on the cluster")
-    # The control: a field that is public, in a call of the same kind.
+    # The control: a public field in a call of the same kind.
     shown = config_pb2.ConfigMap(name=CONTROL.lower(), data={"text": CONTROL})
     await config.create_config_map(namespace="own", config_map=shown)
 
 
 async def second_factors(client: AsyncClient, password: str, sent: Sent) -> None:
-    """An authenticator, its codes, and the one-time code of a reset: secrets that the server makes and shows once."""
+    """Uses an authenticator, its codes and a one-time code: secrets that the server makes and shows once."""
     made, own = AsyncClient(client.address, username="carol", password=password), sent.mark()
     async with made as carol:
         enrolled = await carol.identity.enrol_totp.send(second_factor_pb2.EnrolTotpRequest())
@@ -191,12 +193,15 @@ async def second_factors(client: AsyncClient, password: str, sent: Sent) -> None
         assert found
         sent.handed_out |= found
     sent.handed_out.add(seed.hex())
-    # Typed without its hyphens it is the same.
+    # A code is also valid without its hyphens.
     sent.handed_out |= {code.replace("-", "") for code in codes.recovery_codes}
 
 
 async def through_every_field(rules: dict[str, Rule], callers: list[Caller], sent: Sent) -> int:
-    """Every secret field of every method: as it should be, and in every way that it should not."""
+    """Sends a mark in every secret field of every method, in valid and in invalid requests.
+
+    Returns the number of secret fields.
+    """
     paths = 0
     for rule in rules.values():
         for path in secret_paths(descriptor_of(rule.request_class)):
@@ -204,7 +209,7 @@ async def through_every_field(rules: dict[str, Rule], callers: list[Caller], sen
             for number, caller in enumerate(callers):
                 for request in (*_requests(rule, path, sent), *_broken_bodies(rule, path, sent)):
                     if number and not isinstance(request, bytes):
-                        # A user without the permission is refused whatever the request holds: one of each is enough.
+                        # A user without the permission is refused whatever the request contains: one request is enough.
                         sent.came_back(rule, await caller.invoke(rule, request, timeout=patient(10)))
                         break
                     sent.came_back(rule, await caller.invoke(rule, request, timeout=patient(10)))
@@ -249,13 +254,13 @@ def _broken_bodies(rule: Rule, path: Any, sent: Sent) -> list[bytes]:
 
 
 @pytest.mark.full(minutes=3)
-async def test_nothing_that_is_declared_secret_turns_up_anywhere(tmp_path: Path) -> None:
+async def test_values_declared_secret_appear_nowhere(tmp_path: Path) -> None:
     assert await leaks(tmp_path, {}) == {}
 
 
 @pytest.mark.full(minutes=3)
 @needs_softhsm
-async def test_nothing_turns_up_where_a_token_and_the_environment_hold_the_keys(
+async def test_secrets_appear_nowhere_with_keys_in_a_token_and_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = await make_token(tmp_path / "hsm")
@@ -268,10 +273,10 @@ async def test_nothing_turns_up_where_a_token_and_the_environment_hold_the_keys(
         await opened.add()
     finally:
         await opened.close()
-    # The PIN bears the mark; the master key is searched for as it is written and as it is.
+    # The PIN contains the mark; the master key is searched for in its hexadecimal form.
     master = os.urandom(32)
     variables = token.variables("pkcs11,environment") | {"PILOTHOUSE_SECRET_KEYS": master.hex()}
-    # Malformed and denied calls reach no key, so the usual ones are enough here.
+    # Malformed and denied calls use no key, so the usual calls are enough here.
     assert await leaks(tmp_path, variables, {master.hex()}, every_field=False) == {}
 
 
@@ -282,8 +287,9 @@ async def leaks(
     *,
     every_field: bool = True,
 ) -> dict[str, list[str]]:
-    """Returns the places where secrets turn up: those that a server was sent, and further `secrets`. `keys` are
-    variables of the server.
+    """Returns the places where secrets appear: those that were sent to a server, and further `secrets`.
+
+    `keys` are environment variables of the server.
     """
     postgres = EmbeddedPostgres(tmp_path / "postgres", settings=TALKATIVE)
     await postgres.start()
@@ -300,14 +306,14 @@ async def leaks(
         await postgres.stop()
 
     sent.handed_out |= set(secrets)
-    # The control: the same search finds what may be found, wherever it may be.
+    # The control: the same search finds the public mark in every place where it may be.
     control = {where for where, content in places.items() if found_in(content, [CONTROL, CONTROL.lower()])}
     partitions = {"table operation_logs" if "operation_logs" in where else where for where in control}
     expected = {"postgresql log", "pg_stat_statements", "errors", "table config_maps", "table operation_logs"}
     assert expected <= partitions
     assert any(where.startswith("table events") for where in control)
     assert address.encode() in places["server log"]
-    # Tokens were handed out and looked for; idempotency rows were kept and searched.
+    # Tokens were issued and searched for; idempotency rows were stored and searched.
     assert len(sent.handed_out) >= 4
     assert places["table idempotency_keys"]
     found = {where: found_in(content, [MARK, *sent.handed_out]) for where, content in places.items()}
@@ -357,7 +363,7 @@ async def _everything_sent(
     return sent, places, address
 
 
-def test_the_search_knows_every_form() -> None:
+def test_the_search_finds_every_form() -> None:
     secret = f"{MARK}00000Ab-9!"
     for number, form in enumerate(forms(secret)):
         assert found_in(b'{"x": "' + form + b'"}', [secret]), number

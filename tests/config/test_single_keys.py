@@ -1,5 +1,6 @@
-"""Single keys of config maps and secrets: set and removed without knowing the others; the containers that miss a
-removed key.
+"""Single keys of config maps and secrets: set and removed without knowledge of the others.
+
+The response names the containers that miss a removed key.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ async def refusal(call: Any) -> PilothouseError:
     return refused.value
 
 
-async def test_one_value_of_a_secret_changes_and_the_others_stay_unseen(place: Place) -> None:
+async def test_one_value_of_a_secret_changes_without_revealing_the_others(place: Place) -> None:
     made = await secret(place)
     changed = await change_secret(place, set_data={"cert": b"\x01\xfe", "new": b"n"}, remove_keys=["user"])
     assert dict(changed.secret.key_sizes) == {"cert": 2, "new": 1}
@@ -49,7 +50,7 @@ async def test_one_value_of_a_secret_changes_and_the_others_stay_unseen(place: P
     assert changed.secret.generation == made.generation + 1
     same = await change_secret(place, set_data={"new": b"n"})
     assert same.secret.etag == changed.secret.etag
-    # Other fields go along.
+    # Other fields may change in the same call.
     both = await change_secret(
         place,
         set_data={"new": b"m"},
@@ -59,7 +60,7 @@ async def test_one_value_of_a_secret_changes_and_the_others_stay_unseen(place: P
     assert dict(both.secret.labels) == {"a": "b"}
 
 
-async def test_one_key_of_a_config_map_changes_and_goes_from_text_to_bytes_and_back(place: Place) -> None:
+async def test_single_keys_of_a_config_map_change_between_text_and_bytes(place: Place) -> None:
     await config_map(place)
     changed = await change_map(place, set_data={"a": "3", "raw": "text"}, set_binary_data={"b": b"\1"})
     assert dict(changed.config_map.data) == {"a": "3", "raw": "text"}
@@ -68,7 +69,7 @@ async def test_one_key_of_a_config_map_changes_and_goes_from_text_to_bytes_and_b
     assert (dict(changed.config_map.data), dict(changed.config_map.binary_data)) == ({"raw": "text"}, {})
 
 
-async def test_what_contradicts_itself_is_refused_by_field(place: Place) -> None:
+async def test_contradictory_changes_are_refused_by_field(place: Place) -> None:
     await config_map(place)
     await secret(place)
     data, text = FieldMask(paths=["data"]), FieldMask(paths=["string_data"])
@@ -96,7 +97,7 @@ async def test_what_contradicts_itself_is_refused_by_field(place: Place) -> None
     assert too_large.reason == "TOO_LARGE"
 
 
-async def test_what_a_type_requires_cannot_be_removed(place: Place) -> None:
+async def test_keys_that_a_type_requires_cannot_be_removed(place: Place) -> None:
     made = pb.Secret(name="app", type="kubernetes.io/tls", data={"tls.crt": b"c", "tls.key": b"k"})
     await place.client.config.create_secret(namespace=place.name, secret=made)
     renewed = await change_secret(place, set_data={"tls.crt": b"new"})
@@ -121,7 +122,7 @@ def reading(name: str, key: str, *, optional: bool = False, init: bool = False) 
     )
 
 
-async def test_who_reads_a_key_that_is_removed_is_told(place: Place) -> None:
+async def test_containers_that_read_a_removed_key_are_reported(place: Place) -> None:
     await config_map(place)
     for container in (
         reading("reads-a", "a"),

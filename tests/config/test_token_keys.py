@@ -1,4 +1,4 @@
-"""A wrapping key is requested from a token once, however many want it, and not kept for long."""
+"""A wrapping key is requested from a token once, however many callers need it, and is not cached for long."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEY_ID = "0123456789abcdef"
 
 
 class Token:
-    """A token in this process, which counts its requests, waits as a network does, and may be away."""
+    """A token in this process, which counts its requests, yields to other tasks, and may be unreachable."""
 
     def __init__(self) -> None:
         self.unwrapped = 0
@@ -41,11 +41,11 @@ class Token:
         return await self.wrap(key_id, wrapped)
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Closes nothing."""
 
 
 async def sealed_by(token: Token, count: int) -> tuple[Envelopes, TokenKeys, list[Sealed]]:
-    """So many values, each under a wrapping key of its own, of which none is at hand."""
+    """Returns sealed values, each under its own wrapping key, none of which is cached."""
     keys = TokenKeys(token)
     envelopes = Envelopes(KeyRing([bytes(32)]), keys, ("pkcs11", "file"))
     await envelopes.refresh()
@@ -59,7 +59,7 @@ async def sealed_by(token: Token, count: int) -> tuple[Envelopes, TokenKeys, lis
     return envelopes, keys, boxes
 
 
-async def test_many_who_want_one_key_ask_once() -> None:
+async def test_concurrent_callers_request_a_key_once() -> None:
     token = Token()
     envelopes, keys, boxes = await sealed_by(token, 2)
     await asyncio.gather(*(envelopes.at_hand(box) for box in boxes * 100))
@@ -70,7 +70,7 @@ async def test_many_who_want_one_key_ask_once() -> None:
         envelopes.open(boxes[0], HERE)
 
 
-async def test_a_token_that_is_away_fails_all_who_wait_for_it_at_once() -> None:
+async def test_an_unreachable_token_fails_all_waiting_callers_together() -> None:
     token = Token()
     envelopes, _, (box,) = await sealed_by(token, 1)
     token.away = True
@@ -82,7 +82,7 @@ async def test_a_token_that_is_away_fails_all_who_wait_for_it_at_once() -> None:
     assert envelopes.open(box, HERE) == b"the value"
 
 
-async def test_what_was_brought_is_not_kept_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unwrapped_key_is_not_cached_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     token = Token()
     envelopes, _, (box,) = await sealed_by(token, 1)
     monkeypatch.setattr(token_keys, "KEPT_SECONDS", -1.0)
@@ -91,7 +91,7 @@ async def test_what_was_brought_is_not_kept_for_long(monkeypatch: pytest.MonkeyP
         envelopes.open(box, HERE)
 
 
-async def test_without_the_package_of_the_extra_it_says_what_to_install(
+async def test_a_missing_package_of_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pkcs11.py").write_text("raise ImportError")
@@ -102,7 +102,7 @@ async def test_without_the_package_of_the_extra_it_says_what_to_install(
     await opened.close()
 
 
-async def test_all_that_a_rotation_needs_is_named_together() -> None:
+async def test_all_keys_that_a_rotation_needs_are_requested_together() -> None:
     token = Token()
     envelopes, _, boxes = await sealed_by(token, 3)
     with pytest.raises(KeyNotAtHand) as missing:

@@ -1,4 +1,4 @@
-"""The `pilothouse` command as a person runs it: a process of its own, against a server of the test."""
+"""Runs the `pilothouse` command as a person does: in its own process, against a server of the test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMAND = Path(sys.executable).with_name("pilothouse")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a command ended."""
+    """The end of a command: its exit code, output and errors."""
 
     code: int
     output: str
@@ -29,7 +29,7 @@ class Outcome:
 
 
 class Shell:
-    """Runs commands with a configuration file of its own."""
+    """Runs commands with their own configuration file."""
 
     def __init__(self, directory: Path) -> None:
         self.environment = {
@@ -39,7 +39,7 @@ class Shell:
         }
 
     async def start(self, *arguments: str) -> asyncio.subprocess.Process:
-        """Starts a command; the caller ends it."""
+        """Starts a command; the caller must end it."""
         return await asyncio.create_subprocess_exec(
             COMMAND,
             *arguments,
@@ -62,12 +62,12 @@ class Shell:
         return outcome.output
 
     async def read(self, *arguments: str) -> Any:
-        """The same as data, by `-o json`."""
+        """Runs a command with `-o json`, and returns the parsed output."""
         return json.loads(await self.succeed(*arguments, "-o", "json"))
 
     @asynccontextmanager
     async def running(self, *arguments: str) -> AsyncIterator[asyncio.StreamReader]:
-        """Runs a command until the block ends; yields its output."""
+        """Runs a command until the block ends, and yields its output."""
         process = await self.start(*arguments)
         assert process.stdout is not None
         try:
@@ -79,7 +79,7 @@ class Shell:
 
 
 async def logged_in(server: Server, directory: Path) -> Shell:
-    """A shell whose user is the administrator."""
+    """Returns a shell whose user is the administrator."""
     shell = Shell(directory)
     await shell.succeed(
         "login", "--server", server.address, "--user", "admin", "--password-stdin", given=PASSWORD + "\n"

@@ -1,4 +1,4 @@
-"""Programs run in the one container `web` of a namespace."""
+"""Runs programs in the container `web` of a namespace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.waiting import poll_until, within
 
 
 async def make_web(server: Server) -> None:
-    """Makes both, and waits until it runs."""
+    """Makes the namespace and the container, and waits until the container runs."""
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=server.namespace))
     await server.admin.containers.create(
         namespace=server.namespace,
@@ -33,7 +33,7 @@ async def make_web(server: Server) -> None:
 
 
 def start(*command: str, stdin: bool = False, record: bool = False, **more: Any) -> pb.ExecRequest:
-    """The first message."""
+    """Returns the first message of an `exec` call."""
     return pb.ExecRequest(
         start=pb.ExecStart(
             namespace="demo", name="web", command=command, stdin=stdin, record_content=record, **more
@@ -42,7 +42,7 @@ def start(*command: str, stdin: bool = False, record: bool = False, **more: Any)
 
 
 async def held(*requests: pb.ExecRequest) -> AsyncIterator[pb.ExecRequest]:
-    """These, and then no end: as of somebody who sits at a terminal."""
+    """Yields the requests and then waits for ever, like a person at a terminal."""
     for request in requests:
         yield request
     await asyncio.Event().wait()
@@ -51,7 +51,7 @@ async def held(*requests: pb.ExecRequest) -> AsyncIterator[pb.ExecRequest]:
 async def run(
     client: Nouns[AsyncTransport], requests: Sequence[pb.ExecRequest] | AsyncIterator[pb.ExecRequest]
 ) -> tuple[bytes, bytes, pb.ExecResult]:
-    """Runs a program to its end: its output, its errors, and how it ended."""
+    """Runs a program to its end; returns its output, its errors and its result."""
     out, err, result = b"", b"", pb.ExecResult(exit_code=-100)
     async with within(20), client.containers.exec(requests) as answers:
         async for answer in answers:
@@ -65,7 +65,7 @@ async def run(
 async def records_of_ends(
     server: Server, count: int, command: Sequence[str] | None = None
 ) -> list[audit_pb2.Operation]:
-    """The records of how the first so many programs, or runs of one, ended, once there are as many."""
+    """Returns the records of ended programs, or of those with this command, once there are `count` of them."""
 
     async def closed() -> list[audit_pb2.Operation]:
         found = [

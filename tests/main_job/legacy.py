@@ -1,4 +1,4 @@
-"""A Kubernetes namespace with a past, for tests of the import: its creators, and its state without the platform."""
+"""An existing Kubernetes namespace for tests of the import: its objects are made without the platform."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pilothouse.namespace.v1 import namespace_pb2
 from tests.harness import Server
 from tests.waiting import poll_until
 
-# `Kubectl` puts the name of the test's own in the place of `legacy`.
+# `Kubectl` replaces `legacy` with the namespace of the test.
 DEPLOYMENTS = "/apis/apps/v1/namespaces/legacy/deployments"
 SERVICES = "/api/v1/namespaces/legacy/services"
 PODS = "/api/v1/namespaces/legacy/pods"
 
 
 class Kubectl:
-    """Somebody who works on the cluster without the platform."""
+    """A person who works on the cluster without the platform."""
 
     def __init__(self, server: Server) -> None:
         assert server.cluster is not None
@@ -32,7 +32,7 @@ class Kubectl:
     async def ask(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, kind: str = "json"
     ) -> Any:
-        """One request that must succeed."""
+        """Sends one request that must succeed."""
         headers = self._headers | {"Content-Type": f"application/{kind}"}
         path = path.replace("/namespaces/legacy/", f"/namespaces/{self._legacy}/")
         data = None if body is None else json.dumps(body)
@@ -44,7 +44,7 @@ class Kubectl:
             return await answer.json()
 
     async def pods(self) -> dict[str, str]:
-        """Name -> uid of every pod that is not on its way out."""
+        """Returns the name and uid of every pod that is not being deleted."""
         items = (await self.ask("GET", PODS))["items"]
         return {
             pod["metadata"]["name"]: pod["metadata"]["uid"]
@@ -54,7 +54,7 @@ class Kubectl:
 
 
 def deployment(name: str, *, image: str = "nginx", replicas: int = 2, **pod: Any) -> dict[str, Any]:
-    """As a person writes it: the tag left out, a name for the port, a probe, a literal and a reference."""
+    """Returns a Deployment as a person writes it: no image tag, a named port, a probe, a literal and a reference."""
     labels = {"app": name, "app.kubernetes.io/managed-by": "Helm"}
     main = {
         "name": "server",
@@ -94,7 +94,7 @@ def service(name: str, **spec: Any) -> dict[str, Any]:
 
 
 async def legacy(server: Server) -> Kubectl:
-    """A Kubernetes namespace with a past, and a namespace of the platform over it."""
+    """Makes a Kubernetes namespace and a namespace of the platform that adopts it."""
     kubectl = Kubectl(server)
     await kubectl.ask(
         "POST",

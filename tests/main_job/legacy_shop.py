@@ -1,4 +1,4 @@
-"""An application as it stands on a cluster before the platform: the mounts, sources and names of its pods."""
+"""An application that ran on a cluster before the platform: the mounts, sources and names of its pods."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def encoded(text: str) -> str:
 
 
 def shop(name: str = "shop", **pod: Any) -> dict[str, Any]:
-    """As people write it: names of volumes are the pod's own, in an order of their own."""
+    """Returns a Deployment as people write it: the pod has its own names and order of volumes."""
     wanted = deployment(name, replicas=1, **pod)
     spec = wanted["spec"]["template"]["spec"]
     spec["volumes"] = [
@@ -71,7 +71,7 @@ def shop(name: str = "shop", **pod: Any) -> dict[str, Any]:
 
 
 async def furnished(kubectl: Kubectl) -> None:
-    """The claim, config maps and secrets that `shop` needs."""
+    """Makes the claim, config maps and secrets that `shop` needs."""
     await kubectl.ask("POST", f"{CORE}/persistentvolumeclaims", claim("shop.data"))
     files = source("ConfigMap", "shop-config", data={"a.ini": "x=1"}, binaryData={"b": encoded("b")})
     levels = source("ConfigMap", "shop-levels", data={"level": "1"}, immutable=True)
@@ -84,7 +84,7 @@ async def furnished(kubectl: Kubectl) -> None:
         type="kubernetes.io/basic-auth",
         data={"username": encoded("u"), "password": encoded(CANARY)},
     )
-    # As `kubectl apply` leaves it: the values stand in an annotation too.
+    # As `kubectl apply` leaves it: an annotation contains the values, too.
     note = {"kubectl.kubernetes.io/last-applied-configuration": CANARY}
     database["metadata"]["annotations"] |= note
     for each in (database, auth):
@@ -97,7 +97,7 @@ def labels_without_ours(manifest: dict[str, Any]) -> dict[str, str]:
 
 
 async def settled(server: Server) -> None:
-    """Everything of the namespace is on the cluster."""
+    """Waits until all objects of the namespace are on the cluster."""
 
     async def look() -> bool:
         config = server.admin.config

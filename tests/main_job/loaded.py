@@ -1,13 +1,13 @@
-"""The `pilothouse` command forked from a process that has loaded it: a process of its own each, without the imports.
+"""Runs the `pilothouse` command in processes forked from one that has loaded it.
 
-`run` and `start` are the side of the tests. The other side is this module as a program. It loads the command, and
-forks a process for each message, which takes over the words, the environment, the folder and the standard streams
-that came with it, and is the command from there on. Of the command only `--version` and `contexts list` have run
-before. Loading it again takes three times as long as the work of most tests.
+Tests call `run` and `start`. The other side is this module as a program. It loads the command and forks a process for
+each message. The forked process takes over the arguments, environment, directory and standard streams of the message,
+and is the command from then on. Before the fork, only `--version` and `contexts list` have run. Loading the command
+again takes three times as long as the work of most tests.
 
-Servers are forked from a process that has loaded the server, too, which takes a second of a core. Nothing of it ran,
-no thread was started, and gRPC is not begun. They are `reduced`. Tests of the start itself start the server as its
-users do.
+Servers are also forked from a process that has loaded the server, which takes a second of a core. No part of the server
+ran, no thread was started, and gRPC is not initialized. These servers are `reduced`. Tests of the start itself start
+the server as its users do.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-# Of one message: the words of a command, and the environment.
+# The limit for one message, which contains the arguments of a command and its environment.
 _MOST_BYTES = 1 << 20
 
 
 class LoadedCommand:
-    """The process that has loaded the command, until `end`."""
+    """A process that has loaded the command; `end` stops it."""
 
     def __init__(self, *, with_server: bool = False) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -47,16 +47,16 @@ class LoadedCommand:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 cwd=ROOT,
-                # It ends with the socket; Ctrl-C is for the tests.
+                # The process ends when the socket closes; Ctrl-C is for the tests.
                 start_new_session=True,
             )
 
     async def run(
         self, words: Sequence[str], environment: Mapping[str, str], given: bytes, folder: str = ""
     ) -> tuple[int, bytes, bytes]:
-        """Runs a command to its end in a folder, or in that of the tests, and returns its exit code, output and errors.
+        """Runs a command to its end, and returns its exit code, output and errors.
 
-        It is killed with this task.
+        It runs in the given directory, or in that of the tests. It is killed if this task is cancelled.
         """
         asked = {"words": [*words], "environment": {**environment}, "folder": folder or os.getcwd()}
         (stdin, ours), (output, stdout), (errors, stderr), (told, telling) = (os.pipe() for _ in range(4))
@@ -81,7 +81,7 @@ class LoadedCommand:
                     os.kill(process_id, signal.SIGKILL)
             raise
         finally:
-            # Nobody has the other ends any more.
+            # The other ends of the pipes are closed by now.
             await asyncio.gather(giving, *outputs, return_exceptions=True)
 
     async def start(
@@ -94,8 +94,8 @@ class LoadedCommand:
     ) -> StartedCommand:
         """Starts a command, or a module in its place.
 
-        Its input comes from the descriptor `given`, if there is one, which is closed. Its errors go to a descriptor, or
-        with its output.
+        Its input comes from the descriptor `given`, if there is one, which is closed. Its errors go to the descriptor
+        `errors`, or to its output.
         """
         asked = {"words": [*words], "environment": {**environment}, "folder": str(ROOT), "module": module}
         stdin = os.open(os.devnull, os.O_RDONLY) if given is None else given
@@ -107,20 +107,21 @@ class LoadedCommand:
         finally:
             for descriptor in (stdin, stdout, telling):
                 os.close(descriptor)
-        # Each is closed with its end, which is read.
+        # Each pipe is closed at its end, which is always read.
         printed, _ = await _opened(output)
         ending, _ = await _opened(told)
         return StartedCommand(int(await ending.readline()), printed, ending)
 
     def end(self) -> None:
-        """Lets the process end, and waits for it."""
+        """Stops the process and waits for it."""
         self._socket.close()
         self._process.wait()
 
 
 class StartedCommand:
-    """A running command: the part of asyncio's subprocesses that tests of servers use. Its output is to be read to
-    the end.
+    """A running command: the part of asyncio's subprocess API that tests of servers use.
+
+    The caller must read its output to the end.
     """
 
     def __init__(self, process_id: int, stdout: asyncio.StreamReader, ending: asyncio.StreamReader) -> None:
@@ -129,23 +130,23 @@ class StartedCommand:
         self._code = asyncio.create_task(ending.readline(), name=f"end of process {process_id}")
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Raises ProcessLookupError where it has ended."""
+        """Sends a signal. Raises ProcessLookupError if the command has ended."""
         if self._code.done():
             raise ProcessLookupError
         os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        """Asks it to end. Raises ProcessLookupError where it has ended."""
+        """Requests an end. Raises ProcessLookupError if the command has ended."""
         self.send_signal(signal.SIGTERM)
 
     async def kill(self) -> None:
-        """Ends it as by a power cut, if it runs, and waits for that; its output is dropped."""
+        """Kills the command if it runs, and waits for its end; its output is dropped."""
         with contextlib.suppress(ProcessLookupError):
             self.send_signal(signal.SIGKILL)
         await asyncio.gather(self.wait(), self.stdout.read())
 
     async def wait(self) -> int:
-        """Its exit code, or minus the number of the signal that killed it, once it has ended."""
+        """Returns the exit code, or minus the number of the signal that killed it, once it has ended."""
         return int(await asyncio.shield(self._code))
 
 
@@ -168,7 +169,7 @@ async def _opened(descriptor: int) -> tuple[asyncio.StreamReader, asyncio.ReadTr
 
 
 def _give(descriptor: int, given: bytes) -> None:
-    """Writes all, or as much as is read."""
+    """Writes all bytes, or as many as are read."""
     with contextlib.suppress(BrokenPipeError), os.fdopen(descriptor, "wb") as pipe:
         pipe.write(given)
 
@@ -178,7 +179,7 @@ async def _read(descriptor: int) -> bytes:
         return bytes(await stream.read())
 
 
-# These import the server, which takes a second of a core.
+# These verbs import the server, which takes a second of a core.
 _VERBS_OF_SERVER = ("backup", "database", "keys", "migrate", "reset-password", "restore", "serve")
 _loaded: list[LoadedCommand] = []
 _loaded_servers: list[LoadedCommand] = []
@@ -187,7 +188,7 @@ _loaded_servers: list[LoadedCommand] = []
 async def run(
     words: Sequence[str], environment: Mapping[str, str], given: bytes = b"", folder: str = ""
 ) -> tuple[int, bytes, bytes]:
-    """Runs a command, in a folder if one is named; the process that has loaded it is started with the first."""
+    """Runs a command, in a directory if one is named; the first call starts the process that loads it."""
     of_server = bool(words) and words[0] in _VERBS_OF_SERVER
     return await _process(with_server=of_server).run(words, environment, given, folder)
 
@@ -199,9 +200,9 @@ async def start(
     errors: int | None = None,
     given: int | None = None,
 ) -> StartedCommand:
-    """Starts a command that serves, or a module that does; the process that has loaded it is started with the first.
+    """Starts a server command, or a module in its place; the first call starts the process that loads it.
 
-    Its errors go to the descriptor, if there is one, else to its output; its input comes from `given`, if there is one.
+    Errors go to the descriptor `errors`, else to the output. Input comes from `given`, if there is one.
     """
     return await _process(with_server=True).start(words, environment, module, errors, given)
 
@@ -214,22 +215,22 @@ def _process(*, with_server: bool) -> LoadedCommand:
 
 
 def end() -> None:
-    """Ends those processes, where there are any."""
+    """Ends the processes that have loaded the command."""
     for each in (_loaded, _loaded_servers):
         while each:
             each.pop().end()
 
 
 def _load(*, with_server: bool) -> Callable[[], None]:
-    """Imports all of the command, also the modules that its parsing loads at its first use; returns its entry point."""
-    # As the entry point does before it loads the library.
+    """Imports the whole command, including the modules that its parser loads on first use; returns its entry point."""
+    # The entry point sets this before it loads the library.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from pilothouse_client import cli, commands
 
     # Groups load the modules of their verbs when they are called.
     for module in pkgutil.iter_modules(commands.__path__):
         importlib.import_module(f"pilothouse_client.commands.{module.name}")
-    # Nobody's contexts are listed. The first line that is read loads the rest of the parser.
+    # The file does not exist, so no contexts are listed. The first parsed command line loads the rest of the parser.
     os.environ["PILOTHOUSE_CONFIG"] = str(ROOT / "nobody.json")
     for words in (["--version"], ["contexts", "list"]):
         with contextlib.suppress(SystemExit):
@@ -242,8 +243,9 @@ def _load(*, with_server: bool) -> Callable[[], None]:
 
 
 def _serve(asking: socket.socket) -> str | None:
-    """Forks a process for each message, and tells how it ended. Returns in such a process the module that it is, ''
-    where it is the command; None at the end.
+    """Forks a process for each message, and reports how it ended.
+
+    In a forked process, returns the module to run, or '' for the command. Returns None at the end.
     """
     with selectors.DefaultSelector() as selector:
         selector.register(asking, selectors.EVENT_READ)
@@ -277,7 +279,7 @@ def _tell(ended: int, process_id: int, telling: int) -> None:
 
 
 def _become(asked: Mapping[str, Any], descriptors: Sequence[int]) -> str:
-    """Takes over a command's environment; returns the module that it is, if any."""
+    """Takes over the environment of a command; returns the module to run, if any."""
     for number, descriptor in enumerate(descriptors[:3]):
         os.dup2(descriptor, number)
     for descriptor in descriptors:
@@ -286,13 +288,13 @@ def _become(asked: Mapping[str, Any], descriptors: Sequence[int]) -> str:
     os.environ.update(asked["environment"])
     os.chdir(asked["folder"])
     sys.argv = ["pilothouse", *asked["words"]]
-    # Otherwise all that are forked choose alike.
+    # Otherwise all forked processes would draw the same random numbers.
     random.seed()
     return str(asked.get("module", ""))
 
 
 def _end(main: Callable[[], None]) -> None:
-    """Runs the command and ends without taking the modules apart, which would copy the memory that is shared."""
+    """Runs the command and ends without finalizing modules, which would copy the shared memory."""
     try:
         main()
         code: object = None
@@ -311,7 +313,7 @@ def _end(main: Callable[[], None]) -> None:
 def _main() -> None:
     main = _load(with_server="server" in sys.argv[2:])
     gc.collect()
-    # The garbage collector does not write to memory that is shared with the forked processes.
+    # Keeps the garbage collector from writing to memory that is shared with the forked processes.
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as asking:
         module = _serve(asking)

@@ -1,4 +1,4 @@
-"""A command at a terminal of its own: a pseudo terminal whose keyboard, screen and size the test has."""
+"""A command at its own pseudo terminal, whose keyboard, screen and size the test controls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 
 from tests.waiting import poll_until
 
-# Opened by the leader of a new session, a terminal becomes the one that controls it.
+# A terminal that the leader of a new session opens becomes its controlling terminal.
 _TAKE_TERMINAL = (
     "import os, sys\n"
     "terminal = os.open(sys.argv[1], os.O_RDWR)\n"
@@ -24,8 +24,9 @@ _TAKE_TERMINAL = (
 
 
 class Terminal:
-    """The side of a person. `screen` is the shown text that was not waited for, `shown` the text that the last wait
-    took.
+    """The person's side of a terminal.
+
+    `screen` is the shown text for which no call has waited yet; `shown` is the text that the last wait consumed.
     """
 
     def __init__(self, rows: int, columns: int) -> None:
@@ -40,7 +41,7 @@ class Terminal:
         self.screen += os.read(self._person, 65_536)
 
     def resize(self, rows: int, columns: int) -> None:
-        """Another size; the system tells the program in front by SIGWINCH."""
+        """Changes the size; the kernel notifies the foreground program by SIGWINCH."""
         fcntl.ioctl(self._program, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def type(self, keys: bytes) -> None:
@@ -48,7 +49,7 @@ class Terminal:
         os.write(self._person, keys)
 
     async def shows(self, text: bytes) -> None:
-        """Waits until this is shown, and takes away all up to its end."""
+        """Waits until the text is shown, and consumes everything up to its end."""
 
         async def shown() -> bool:
             return text in self.screen
@@ -62,17 +63,17 @@ class Terminal:
 
     @property
     def is_raw(self) -> bool:
-        """Whether keys are handed on as they are pressed, ^C with the others."""
+        """Whether keys are passed on as they are pressed, including ^C."""
         return not termios.tcgetattr(self._program)[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
 
     @property
     def is_restored(self) -> bool:
-        """Whether it is as it was before the command."""
+        """Whether the terminal is as it was before the command."""
         return termios.tcgetattr(self._program) == self.before
 
     @asynccontextmanager
     async def running(self, *command: str, env: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
-        """The command in a session of its own, with this as its terminal."""
+        """Runs the command in its own session, with this as its terminal."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", _TAKE_TERMINAL, os.ttyname(self._program), *command),
             env=env,
@@ -86,7 +87,7 @@ class Terminal:
             await process.wait()
 
     def close(self) -> None:
-        """Ends both sides."""
+        """Closes both sides."""
         asyncio.get_running_loop().remove_reader(self._person)
         for descriptor in (self._person, self._program):
             os.close(descriptor)

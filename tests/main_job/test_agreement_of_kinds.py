@@ -1,4 +1,4 @@
-"""The check that cluster and database agree sees StatefulSets, DaemonSets and Jobs, and the claims of templates."""
+"""The comparison of cluster and database covers StatefulSets, DaemonSets and Jobs, and the claims of templates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.full
-async def test_each_kind_agrees_and_a_difference_of_each_is_found(server: Server) -> None:
+async def test_each_kind_agrees_and_a_difference_in_each_kind_is_found(server: Server) -> None:
     assert server.cluster is not None
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
     for name, fields in KINDS.items():
@@ -41,7 +41,7 @@ async def test_each_kind_agrees_and_a_difference_of_each_is_found(server: Server
     async with connection(server.database.admin_dsn) as sql:
 
         async def found() -> list[str]:
-            # Without work for the reconciler; work that was due before may bring it to the cluster nevertheless.
+            # The change requests no work, but work that was due before may still apply it.
             grace = f"jsonb_set(spec, '{{termination_grace_seconds}}', '{next(seconds)}')"
             await sql.execute(f"UPDATE containers SET spec = {grace}")
             return [line for line in await differences(server) if line.endswith(path)]

@@ -1,4 +1,4 @@
-"""Hosts of namespaces: patterns in normal form that no two namespaces of a cluster share, and the kinds of clusters."""
+"""Hosts of namespaces: normalized patterns that no two namespaces of a cluster share, and the kinds of clusters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.waiting import poll_until
 async def shared(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Server]:
-    """A server for all tests here. A new namespace gets `*.first.example`, as others with `serve --dev`."""
+    """Yields a server for all tests here. The first new namespace gets `*.first.example`, as with `serve --dev`."""
     directory = tmp_path_factory.mktemp("hosts")
     async with (
         new_database(postgres, template_database.name) as database,
@@ -49,20 +49,20 @@ async def _change(client: Any, name: str, **fields: Any) -> pb.Namespace:
     return changed
 
 
-async def test_hosts_are_kept_in_normal_form_and_no_other_namespace_gets_them(shared: Server) -> None:
+async def test_hosts_are_stored_normalized_and_no_other_namespace_gets_them(shared: Server) -> None:
     made = await _make(shared, "normal", "*.Shop.Example.", "Bücher.example", "*.shop.example")
     assert list(made.allowed_hosts) == ["*.shop.example", "xn--bcher-kva.example"]
     for taken in ("www.shop.example", "*.a.shop.example", "*.example", "BÜCHER.example.", "*.SHOP.example"):
         with pytest.raises(FailedPreconditionError) as refused:
             await _make(shared, "later", "free.example", taken)
         assert refused.value.reason == "HOSTS_OVERLAP"
-        # Nothing tells which namespace it is, nor which pattern.
+        # The error names neither the other namespace nor its pattern.
         assert "normal" not in str(refused.value)
         assert refused.value.metadata == {"field": "namespace.allowed_hosts"}
     await _make(shared, "later", "shop.example", "*.shop.example.net")
     with pytest.raises(FailedPreconditionError):
         await _change(shared.admin, "later", allowed_hosts=["a.shop.example"])
-    # A namespace may narrow what is its own, and what it gives up is free.
+    # A namespace may narrow its own patterns, and hosts that it gives up are free.
     await _change(shared.admin, "normal", allowed_hosts=["www.shop.example", "*.www.shop.example"])
     changed = await _change(shared.admin, "later", allowed_hosts=["a.shop.example"])
     assert list(changed.allowed_hosts) == ["a.shop.example"]
@@ -82,7 +82,7 @@ async def test_the_hosts_of_a_deleted_namespace_are_free(shared: Server) -> None
     await poll_until(is_free)
 
 
-async def test_of_many_writes_at_once_one_gets_a_host(shared: Server) -> None:
+async def test_only_one_of_many_concurrent_writes_gets_a_host(shared: Server) -> None:
     names = [f"race-{number}" for number in range(8)]
     for name in names:
         await _make(shared, name, f"{name}.race-own.example")
@@ -101,7 +101,7 @@ async def test_of_many_writes_at_once_one_gets_a_host(shared: Server) -> None:
     assert {type(each) for each in refused} == {FailedPreconditionError}
 
 
-async def test_a_new_namespace_without_hosts_gets_those_of_the_setting_while_they_are_free(
+async def test_a_new_namespace_gets_the_default_hosts_while_they_are_free(
     shared: Server,
 ) -> None:
     assert list((await _make(shared, "default-1")).allowed_hosts) == ["*.first.example"]
@@ -114,7 +114,7 @@ async def test_a_new_namespace_without_hosts_gets_those_of_the_setting_while_the
     assert Settings().namespace_allowed_hosts == ""
 
 
-async def test_hosts_and_policies_are_no_matter_of_a_namespaces_own_administrator(shared: Server) -> None:
+async def test_a_namespace_administrator_may_not_change_hosts_and_policies(shared: Server) -> None:
     await _make(shared, "limits", "limits.example")
     holder = await shared.user("hanna", {"limits": "admin"})
     changes: list[dict[str, Any]] = [
@@ -133,12 +133,12 @@ async def test_hosts_and_policies_are_no_matter_of_a_namespaces_own_administrato
         allowed_hosts=["limits.example"],
     )
     assert changed.network_policies == pb.NETWORK_POLICIES_PROTECTED
-    # Present values may stay, whoever changes the rest.
+    # Values that do not change may be sent with other changes.
     await _change(holder, "limits", allowed_hosts=["LIMITS.example."], display_name="Limits")
     assert (await _make(shared, "open", "open.example")).network_policies == pb.NETWORK_POLICIES_OPEN
 
 
-async def test_protected_network_policies_are_no_matter_of_tenants(shared: Server) -> None:
+async def test_tenants_may_not_change_protected_network_policies(shared: Server) -> None:
     await _make(shared, "guarded", "guarded.example")
     tenant = await shared.user("tessa", {"guarded": "admin"})
     kind: dict[str, Any] = {"api_version": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
@@ -171,7 +171,7 @@ async def test_protected_network_policies_are_no_matter_of_tenants(shared: Serve
     await change(shared.admin, "deny")
     await _change(shared.admin, "guarded", network_policies=pb.NETWORK_POLICIES_OPEN)
     await tenant.objects.delete(namespace="guarded", name="other", **kind)
-    # An administrator changed this one last.
+    # An administrator of the platform was the last to change this policy.
     with pytest.raises(PermissionDeniedError, match=r"object\.privileged"):
         await tenant.objects.delete(namespace="guarded", name="deny", **kind)
 
@@ -179,12 +179,12 @@ async def test_protected_network_policies_are_no_matter_of_tenants(shared: Serve
 @pytest.mark.parametrize(
     "host", ["*", "", "a b", "http://a", "a..b", "*.*.a", "straße.example", "a_b.example"]
 )
-async def test_a_pattern_that_is_no_host_is_refused(shared: Server, host: str) -> None:
+async def test_a_pattern_that_is_not_a_host_is_refused(shared: Server, host: str) -> None:
     with pytest.raises(InvalidArgumentError, match=r"namespace\.allowed_hosts\[0\]"):
         await _make(shared, "refused", host)
 
 
-async def test_the_database_finds_overlaps_as_the_server_does(shared: Server) -> None:
+async def test_the_database_finds_the_same_overlaps_as_the_server(shared: Server) -> None:
     chosen = random.Random(11)
 
     def pattern() -> str:
@@ -255,7 +255,7 @@ async def test_a_cluster_opens_kinds_and_shares_gateways(shared: Server) -> None
         ({"shared_gateways": ["public"]}, r"shared_gateways\[0\]: must be a Kubernetes namespace and a name"),
     ],
 )
-async def test_a_kind_or_gateway_that_cannot_be_meant_is_refused(
+async def test_an_invalid_kind_or_gateway_is_refused(
     shared: Server, fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InvalidArgumentError, match=message):

@@ -1,4 +1,6 @@
-"""A real application: brought up by one command with nothing dropped, watched, stopped, started, deleted, recorded."""
+"""A real application: applied completely by one command, watched, stopped, started, deleted, and recorded in the audit
+log.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ pytestmark = pytest.mark.full(minutes=5)
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT.parent / "shared" / "samples" / "online-boutique.yaml"
 EXAMPLE = ROOT / "deploy" / "examples" / "harbor-cafe.yaml"
-# The sample is not ours to commit: it is tried as well where it lies next to the checkout. A skipped test would fail CI
-# everywhere else.
+# The sample is not ours to commit: it is tested, too, if it lies next to the checkout. A skipped test would fail CI
+# elsewhere.
 APPLICATIONS = [
     pytest.param(path, id=name)
     for name, path in (("own example", EXAMPLE), ("online boutique", SAMPLE))
@@ -52,7 +54,7 @@ def contains(held: Any, wanted: Any, path: str) -> list[str]:
 
 
 def lost_on_the_way(server: Server, path: Path, namespace: str) -> list[str]:
-    """Everything the file says of pods and services that the cluster does not have."""
+    """Returns the parts of the file's pods and services that the cluster does not have."""
     assert server.cluster is not None
     store = server.cluster.store
     lost: list[str] = []
@@ -73,14 +75,14 @@ def lost_on_the_way(server: Server, path: Path, namespace: str) -> list[str]:
     for wanted in documents(path, "ServiceAccount"):
         name = wanted["metadata"]["name"]
         account = store.get(resources.SERVICE_ACCOUNTS, namespace, name)
-        # As it was written: its pods mount a token unless it says otherwise.
+        # As written: its pods mount a token unless the account forbids it.
         if account is None or "automountServiceAccountToken" in account:
             lost.append(f"service account {name}")
     return lost
 
 
 @pytest.mark.parametrize("path", APPLICATIONS)
-async def test_one_command_brings_it_up(server: Server, tmp_path: Path, path: Path) -> None:
+async def test_one_command_starts_the_whole_application(server: Server, tmp_path: Path, path: Path) -> None:
     shell = await logged_in(server, tmp_path)
     names = {item["metadata"]["name"] for item in documents(path, "Deployment")}
     count = len(names) + len(documents(path, "Service")) + len(documents(path, "ServiceAccount"))
@@ -111,7 +113,7 @@ async def test_one_command_brings_it_up(server: Server, tmp_path: Path, path: Pa
 
 
 async def lifecycle(server: Server, shell: Shell, name: str) -> None:
-    """Stop, start, pause, resume, restart and delete as the table of the API says."""
+    """Checks stop, start, pause, resume, restart and delete against the table of the API."""
     assert server.cluster is not None
     store = server.cluster.store
     where = ("--namespace", "boutique")

@@ -1,4 +1,4 @@
-"""A file is applied whole or not at all: a refusal by the server or cluster is found before the first write."""
+"""A file is applied completely or not at all: a refusal by server or cluster is found before the first write."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ kind: Secret
 metadata: {name: given}
 stringData: {password: hunter2}
 """
-# Its mount does not say that it is read-only, and stays as it is written.
+# The mount of this claim does not state `readOnly`, and stays as written.
 MANY = """\
 apiVersion: v1
 kind: PersistentVolumeClaim
@@ -104,9 +104,7 @@ async def place(server: Server, directory: Path, **quota: str) -> Place:
     ],
     ids=["image", "secret", "version"],
 )
-async def test_one_refusal_keeps_everything_back(
-    server: Server, tmp_path: Path, bad: str, words: str
-) -> None:
+async def test_one_refusal_prevents_all_writes(server: Server, tmp_path: Path, bad: str, words: str) -> None:
     demo = await place(server, tmp_path)
     refused = await demo.apply(deployment("good"), bad)
     assert (refused.code, refused.output) == (3, "")
@@ -130,18 +128,18 @@ async def test_quota_is_counted_over_the_whole_file(server: Server, tmp_path: Pa
     assert 'container/c: quota of namespace "demo" exceeded: cpu 800m used' in refused.errors
     assert await demo.names() == []
     assert (await demo.apply(*three[:2])).code == 0
-    # Room that an earlier step of the same file makes is counted, too.
+    # Quota that an earlier step of the same file frees is counted, too.
     smaller = deployment("a", container=', resources: {requests: {cpu: "100m"}}')
     assert (await demo.apply(smaller, three[2])).code == 0
     assert await demo.names() == ["a", "b", "c"]
 
 
 @pytest.mark.full
-async def test_what_the_file_brings_counts_as_there(server: Server, tmp_path: Path) -> None:
+async def test_objects_of_the_same_file_count_as_existing(server: Server, tmp_path: Path) -> None:
     demo = await place(server, tmp_path)
     assert (await demo.apply(deployment("reader"), deployment("other"), service("web", "reader"))).code == 0
     reader = deployment("reader", container=READS, pod=SHOWS)
-    # The service moves to the other one.
+    # The service moves to the container `other`.
     shelf = deployment("shelf", container=LENDS, pod=SHELF)
     files = (reader, deployment("other"), service("web", "other"), SECRET, MANY, shelf)
     tried = await demo.apply(*files, dry_run=True)
@@ -155,7 +153,7 @@ async def test_what_the_file_brings_counts_as_there(server: Server, tmp_path: Pa
 
 @pytest.mark.full
 @pytest.mark.parametrize("stalled", [False, True], ids=["refusing", "stalled"])
-async def test_a_cluster_that_is_away_holds_up_nothing(
+async def test_an_unreachable_cluster_does_not_delay_an_apply(
     server: Server, tmp_path: Path, *, stalled: bool
 ) -> None:
     demo = await place(server, tmp_path)
@@ -164,7 +162,7 @@ async def test_a_cluster_that_is_away_holds_up_nothing(
         server.cluster.faults.storage_stalled = True
     else:
         server.cluster.faults.refuse_connections = True
-    # Sooner than the first of eight questions to the cluster would be given up, were they asked one after the other.
+    # Eight requests to the cluster, sent one after another, would take longer to time out.
     async with within(25):
         done = await demo.apply(*(deployment(f"app-{number}") for number in range(8)))
         assert done.code == 0, done

@@ -1,4 +1,4 @@
-"""`pilothouse audit` as a person and as a program reads it."""
+"""`pilothouse audit` for a person and for a program."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.main_job.command import logged_in
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def server(database: Database, tmp_path: Path) -> AsyncIterator[Server]:
-    """A server whose log holds a change, a refusal and a dry run."""
+    """Yields a server whose audit log contains a change, a refusal and a dry run."""
     async with running_server(database, tmp_path) as running:
         namespaces = running.admin.namespaces
         quota = namespace_pb2.ResourceQuota(containers=7)
@@ -29,7 +29,7 @@ async def server(database: Database, tmp_path: Path) -> AsyncIterator[Server]:
 
 
 @pytest.mark.full
-async def test_records_are_listed_by_options_and_shown_as_they_are(server: Server, tmp_path: Path) -> None:
+async def test_records_are_listed_by_options_and_shown_in_full(server: Server, tmp_path: Path) -> None:
     shell = await logged_in(server, tmp_path)
 
     async def names(*options: str) -> list[tuple[str, str]]:

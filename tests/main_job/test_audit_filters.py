@@ -1,4 +1,4 @@
-"""Records are found by every field that a record shows."""
+"""Audit records are found by every field that a record shows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.waiting import poll_until
 async def logged(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Server]:
-    """A server whose log holds a change and two refusals."""
+    """Yields a server whose audit log contains a change and two refusals."""
     folder = tmp_path_factory.mktemp("server")
     async with (
         new_database(postgres, template_database.name) as database,
@@ -36,7 +36,7 @@ async def logged(
 
 
 async def found(server: Server, expression: str) -> list[tuple[str, str, str]]:
-    """Action, name and code of the matching records of namespaces, oldest first."""
+    """Returns action, name and code of the matching records of namespaces, oldest first."""
     expression = f'resource_type = "namespace" AND ({expression})'
     return [
         (each.action, each.resource_name, each.error_code)
@@ -82,14 +82,14 @@ MISSED = ("get", "missing", "NOT_FOUND")
         ("user_agent:pilothouse", [CREATED, TWICE, MISSED]),
     ],
 )
-async def test_records_are_found(
+async def test_filters_find_the_matching_records(
     logged: Server, expression: str, records: list[tuple[str, str, str]]
 ) -> None:
     await poll_until(lambda: found(logged, "sequence > 0"), lambda seen: len(seen) == 3)
     assert await found(logged, expression) == records
 
 
-async def test_what_was_only_tried_out_is_found(logged: Server) -> None:
+async def test_dry_runs_are_found(logged: Server) -> None:
     for name, tried in (("tried", True), ("made", False)):
         role = identity_pb2.Role(name=name, permissions=["container.get"])
         await logged.admin.identity.create_role(role=role, validate_only=tried)

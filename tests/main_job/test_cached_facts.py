@@ -1,5 +1,6 @@
-"""A create uses the facts of a namespace that another one of its caller has just read; changes since then are not
-missed.
+"""A create uses the namespace facts that an earlier create of the same caller has just read.
+
+Changes since that read are not missed.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from tests.waiting import poll_until
 
 
 class Looks:
-    """How often drafts read the facts, and how often one was sent."""
+    """Counts how often drafts read the facts, and how often a draft was sent."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.read = self.sent = 0
@@ -52,7 +53,7 @@ class Looks:
         monkeypatch.setattr(Draft, "_send", counted_too)
 
     def taken(self) -> tuple[int, int]:
-        """Reads and messages sent since the last time."""
+        """Returns the numbers of reads and sent drafts since the last call."""
         found, self.read, self.sent = (self.read, self.sent), 0, 0
         return found
 
@@ -63,25 +64,25 @@ def plain(name: str, **fields: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def cached_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The verdict must not depend on how busy the machine is."""
+    """Caches facts for so long that the result does not depend on how busy the machine is."""
     monkeypatch.setattr(facts_cache, "KEPT_SECONDS", 600.0)
 
 
 async def with_first(server: Server, name: str = "shared") -> None:
-    """A namespace with a quota of 50 containers, of which one is there, just made."""
+    """Makes a namespace with a quota of 50 containers and one container."""
     quota = namespace_pb2.ResourceQuota(containers=50)
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name, resource_quota=quota))
 
     async def namespace() -> namespace_pb2.Namespace:
         return await server.admin.namespaces.get(name=name)
 
-    # Until its cluster has it, its row is written, which makes what is cached outdated.
+    # Until the cluster has the namespace, its row is written, which outdates cached facts.
     await poll_until(namespace, lambda found: found.phase == "Active" and not found.reconciling)
     assert await outcome(server, plain("first", ports=[port("first")]), name) == "created"
 
 
-# A change, the error of a create of `web` with a service `web` after it, and the messages: reads, and those that were
-# sent.
+# For each change: the SQL, the outcome of a later create of `web` with a service `web`, and the messages of that
+# create: reads, and sent drafts.
 _CHANGES = {
     "nothing": ("SELECT", "created", (0, 1)),
     "name taken": (_ANOTHER.format(name="web", service="other"), "CONTAINER_ALREADY_EXISTS", (1, 1)),
@@ -114,7 +115,7 @@ _CHANGES = {
 }
 
 
-async def test_what_changed_since_is_refused_as_if_it_had_been_read(
+async def test_changes_since_the_cached_read_have_the_same_result_as_if_read(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {}
@@ -130,7 +131,7 @@ async def test_what_changed_since_is_refused_as_if_it_had_been_read(
 
 
 @pytest.mark.full
-async def test_without_the_comparison_it_would_be_missed(database: Database, tmp_path: Path) -> None:
+async def test_without_the_comparison_the_change_would_be_missed(database: Database, tmp_path: Path) -> None:
     """The positive control."""
     async with running_server(database, tmp_path) as server:
         await with_first(server)
@@ -139,7 +140,7 @@ async def test_without_the_comparison_it_would_be_missed(database: Database, tmp
         assert await outcome(server, plain("web")) == "created"
 
 
-async def test_a_replay_is_answered_though_nothing_looked_for_it(
+async def test_a_replay_is_found_although_cached_facts_skip_its_lookup(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_server(database, tmp_path) as server:
@@ -154,11 +155,11 @@ async def test_a_replay_is_answered_though_nothing_looked_for_it(
             once_more = await create(namespace="shared", container=plain("web"), request_id=request)
             assert await sql.fetchval("SELECT count(*) FROM containers WHERE name = 'web'") == 0
         assert made.uid == again.uid == once_more.uid
-        # The first replay is found by the database; then everything is read for a while, which finds the other.
+        # The database finds the first replay; after that, facts are read for a while, which finds the other.
         assert looks.taken() == (3, 3)
 
 
-async def test_what_needs_sources_looks_and_ids_are_each_of_one_container(
+async def test_needed_sources_are_read_and_each_id_is_of_one_container(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_server(database, tmp_path) as server:
@@ -172,7 +173,7 @@ async def test_what_needs_sources_looks_and_ids_are_each_of_one_container(
             for i in range(40)
         ]
         assert looks.taken()[0] <= 1
-        # Its time is the database's, which runs on this machine.
+        # Creation times come from the clock of the database, which runs on this machine.
         times = [item.create_time.ToDatetime(tzinfo=UTC) for item in made]
         assert times == sorted(times)
         assert (
@@ -202,7 +203,7 @@ def _cache(*ids: int) -> FactsCache:
     return cache
 
 
-async def test_a_namespace_is_cached_for_its_own_caller_and_each_id_is_used_once() -> None:
+async def test_facts_are_cached_per_caller_and_each_id_is_used_once() -> None:
     cache = _cache(11, 12)
     cache.learn(1, _facts("shared"))
     assert cache.find(2, "shared", Needs()) is None
@@ -212,7 +213,7 @@ async def test_a_namespace_is_cached_for_its_own_caller_and_each_id_is_used_once
     assert [each and each.container_id for each in found] == [12, 11, None]
 
 
-async def test_what_was_outdated_is_not_cached_again_for_a_while() -> None:
+async def test_outdated_facts_are_not_cached_again_for_a_while() -> None:
     cache = _cache(11)
     cache.forget(1, "shared")
     cache.learn(1, _facts("shared"))

@@ -1,4 +1,4 @@
-"""A chart's usual output, and a Gateway with HTTPRoutes: brought up whole by one command, and unchanged by a second."""
+"""A chart's usual output, and a Gateway with HTTPRoutes: applied completely by one command, unchanged by a second."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ TYPES = {
 async def shared(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Server]:
-    """A cluster with the Gateway API and widgets, and an operator of two namespaces with hosts."""
+    """Yields a server with the Gateway API and widgets, and an operator of two namespaces with hosts."""
     async with (
         new_database(postgres, template_database.name) as database,
         SimulatedCluster(speed=10.0, definitions=(*gateway_definitions(), DEFINITION)) as cluster,
@@ -213,7 +213,7 @@ async def _logged_in(server: Server, directory: Path) -> Shell:
     return shell
 
 
-async def test_the_usual_output_of_a_chart_comes_up_whole(shared: Server, tmp_path: Path) -> None:
+async def test_the_usual_output_of_a_chart_is_applied_completely(shared: Server, tmp_path: Path) -> None:
     shell = await _logged_in(shared, tmp_path)
     assert shared.cluster is not None
     store = shared.cluster.store
@@ -285,7 +285,7 @@ async def _read_by_the_command(shell: Shell) -> None:
     assert "VERSION/KIND" in wrong.errors
 
 
-async def test_a_gateway_with_routes_and_a_custom_resource_come_up_whole(
+async def test_a_gateway_with_routes_and_a_custom_resource_are_applied_completely(
     shared: Server, tmp_path: Path
 ) -> None:
     shell = await _logged_in(shared, tmp_path)

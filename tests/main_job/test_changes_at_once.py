@@ -23,7 +23,9 @@ async def place(server: Server) -> None:
     await server.admin.containers.create(namespace="shop", container=container)
 
 
-async def test_an_image_that_another_call_just_registered(database: Database, tmp_path: Path) -> None:
+async def test_concurrent_changes_of_image_and_replicas_all_succeed(
+    database: Database, tmp_path: Path
+) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
         await place(server)
 
@@ -44,7 +46,7 @@ async def test_an_image_that_another_call_just_registered(database: Database, tm
 
 
 @pytest.mark.full
-async def test_parts_that_others_add_are_kept(database: Database, tmp_path: Path) -> None:
+async def test_concurrently_added_parts_are_kept(database: Database, tmp_path: Path) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
         await place(server)
         for number in range(MANY):

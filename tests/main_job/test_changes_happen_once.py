@@ -1,4 +1,4 @@
-"""A change of a container with a `request_id` happens once, and nothing that its caller loses in between is used."""
+"""A change of a container with a `request_id` happens once, and uses no right that its caller loses in between."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NAMED: dict[str, Any] = {"namespace": "shop", "name": "web"}
 
 
 async def furnished(server: Server, namespace: str = "shop") -> None:
-    """A namespace with a secret and a container that does not read it."""
+    """Makes a namespace with a secret and a container that does not read it."""
     admin = server.admin
     await admin.namespaces.create(namespace=namespace_pb2.Namespace(name=namespace))
     await admin.config.create_secret(namespace=namespace, secret=config_pb2.Secret(name="login"))
@@ -33,7 +33,7 @@ async def furnished(server: Server, namespace: str = "shop") -> None:
 
 
 async def counts(database: Database) -> tuple[int, int, int]:
-    """Returns the container's generation, and the numbers of its records and events since its creation."""
+    """Returns the container's generation, and the numbers of its audit records and events since its creation."""
     async with connection(database.admin_dsn) as sql:
         await number_changes(sql)
         row = await sql.fetchrow("""
@@ -54,7 +54,7 @@ async def outcome(call: Awaitable[object]) -> str:
     return "changed"
 
 
-async def test_two_servers_make_one_change_of_one_request_id(database: Database, tmp_path: Path) -> None:
+async def test_two_servers_execute_a_request_id_once(database: Database, tmp_path: Path) -> None:
     async with (
         running_server(database, tmp_path, with_cluster=False) as one,
         running_server(database, tmp_path, with_cluster=False) as two,
@@ -65,15 +65,15 @@ async def test_two_servers_make_one_change_of_one_request_id(database: Database,
             *(server.admin.containers.restart(**_NAMED, request_id=request) for server in (one, two) * 10)
         )
         assert {item.generation for item in changed} == {2}
-        # Each replay has its record.
+        # Each replay has its own audit record.
         assert await counts(database) == (2, 20, 1)
 
 
 @pytest.mark.parametrize("written", [False, True])
-async def test_a_change_whose_caller_goes_away_happens_once_when_it_is_repeated(
+async def test_a_change_of_a_lost_caller_happens_once_when_it_is_repeated(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, written: bool
 ) -> None:
-    """Between the read and the write, and after the write before the response."""
+    """The call is cancelled between the read and the write, and after the write but before the response."""
     reached, goes_on = asyncio.Event(), asyncio.Event()
     send = Draft._send
 
@@ -99,12 +99,12 @@ async def test_a_change_whose_caller_goes_away_happens_once_when_it_is_repeated(
         assert repeated.generation == 2
         generation, _, events = await counts(database)
         assert (generation, events) == (2, 1)
-        # Its turn has ended, so another change goes on.
+        # The lock of the cancelled change is released, so another change succeeds.
         assert (await server.admin.containers.restart(**_NAMED)).generation == 3
 
 
 def update(client: AsyncClient, namespace: str = "shop") -> Awaitable[object]:
-    """An update that begins to read the secret."""
+    """Returns an update after which the container reads the secret."""
     wanted = container_pb2.Container(
         env=[
             container_pb2.EnvVar(
@@ -128,7 +128,7 @@ _CALLS: Mapping[str, Callable[[AsyncClient, str], Awaitable[object]]] = {
 }
 
 
-async def test_a_caller_whose_grant_is_revoked_before_the_write_changes_nothing(
+async def test_a_grant_revoked_before_the_write_prevents_the_change(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
@@ -141,13 +141,13 @@ async def test_a_caller_whose_grant_is_revoked_before_the_write_changes_nothing(
             )
             with monkeypatch.context() as patched:
                 Meanwhile(patched, revoked)
-                # By the grants that its server still knows, or by those there are.
+                # The result depends on whether the server still has the old grants cached.
                 assert await outcome(call(user, name)) in ("NAMESPACE_NOT_FOUND", "PERMISSION_DENIED"), name
             stored = await server.admin.containers.get(namespace=name, name="web")
             assert stored.generation == 1, name
 
 
-async def test_a_secret_that_is_deleted_before_the_write_is_not_read(
+async def test_a_secret_deleted_before_the_write_is_not_read(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
@@ -156,7 +156,7 @@ async def test_a_secret_that_is_deleted_before_the_write_is_not_read(
         assert await outcome(update(server.admin)) == "INVALID_CONTAINER"
 
 
-async def test_a_container_whose_namespace_is_deleted_before_the_write_is_left_alone(
+async def test_a_namespace_deleted_before_the_write_leaves_the_container_alone(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:

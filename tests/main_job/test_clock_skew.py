@@ -1,4 +1,4 @@
-"""A cluster whose clock is wrong by an hour, either way: everything works, and nothing is negative or loops."""
+"""A cluster whose clock is wrong by an hour, either way: everything works, nothing is negative and nothing loops."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ async def lines(server: Server, **query: Any) -> int:
 
 @pytest.mark.full
 @pytest.mark.parametrize("ahead", [HOUR, -HOUR], ids=["ahead", "behind"])
-async def test_a_clock_that_is_an_hour_wrong_disturbs_nothing(
+async def test_a_clock_that_is_wrong_by_an_hour_disturbs_nothing(
     database: Database, tmp_path: Path, ahead: float
 ) -> None:
-    # At true speed, so that nothing but the hour lies between the clocks.
+    # At real speed, so that the clocks differ only by the hour.
     async with (
         SimulatedCluster(ahead_seconds=ahead) as cluster,
         running_server(database, tmp_path, cluster=cluster) as server,
@@ -64,7 +64,7 @@ async def test_a_clock_that_is_an_hour_wrong_disturbs_nothing(
         assert web.uptime.ToTimedelta() >= timedelta(0)
         details = await server.admin.metrics.get_container_details(namespace="demo", name="web")
         assert details.uptime.ToTimedelta() >= timedelta(0)
-        # A start relative to now is one by whatever clock.
+        # A `since_time` relative to now selects the same lines with either clock.
         assert await lines(server, since_time=since(60)) == await lines(server) > 0
         await server.admin.containers.restart(namespace="demo", name="web")
 
@@ -90,6 +90,6 @@ async def test_a_clock_that_is_an_hour_wrong_disturbs_nothing(
             return not [each async for each in server.admin.containers.list(namespace="demo")]
 
         await poll_until(gone)
-        # A handful of each for a life of some seconds; a loop would make hundreds.
+        # A life of some seconds causes a handful of each write; a loop would cause hundreds.
         writes = {what: count for what, count in asked.items() if not what.startswith("GET")}
         assert sum(writes.values()) < 60, writes

@@ -1,4 +1,4 @@
-"""A caller who gives a container a secret needs `config.use`; a literal value is masked in records alone."""
+"""A caller who gives a container a secret needs `config.use`; literal values are masked only in audit records."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def web(name: str = "web", **fields: Any) -> pb.Container:
 
 @pytest_asyncio.fixture
 async def runner(server: Server) -> AsyncClient:
-    """A user who runs containers and mounts volumes, and may not use config."""
+    """Returns a user who may run containers and mount volumes, but may not use config."""
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
     config = server.admin.config
     await config.create_secret(
@@ -124,7 +124,9 @@ GIVEN: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.full
-async def test_a_secret_is_given_by_who_may_use_it(server: Server, runner: AsyncClient) -> None:
+async def test_only_a_caller_with_config_use_may_give_a_container_a_secret(
+    server: Server, runner: AsyncClient
+) -> None:
     developer = await server.user("dora", {"demo": "developer"})
     for number, (field, fields) in enumerate(GIVEN.items()):
         await refused(runner.containers.create(namespace="demo", container=web(**fields)), field)
@@ -142,7 +144,7 @@ async def test_a_secret_is_given_by_who_may_use_it(server: Server, runner: Async
         return runner.storage.attach_volume(namespace="demo", name="db", container="plain")
 
     await refused(attach(), "container.volume_mounts[0].volume")
-    # A container that has it keeps running, in any number; another program in it would read it.
+    # A container with the secret may be scaled; its program may not be replaced, because another one could read it.
     scaled = await runner.containers.update(
         namespace="demo",
         name="web-0",
@@ -160,7 +162,7 @@ async def test_a_secret_is_given_by_who_may_use_it(server: Server, runner: Async
         "container.env[0].source_name",
     )
     await runner.storage.detach_volume(namespace="demo", name="db", container="web-2")
-    # The control: with the permission, in this namespace alone, it goes.
+    # The control: with the permission in this namespace the call succeeds.
     await server.admin.identity.create_role(
         role=identity_pb2.Role(name="user-of-config", permissions=["config.use"])
     )
@@ -179,10 +181,10 @@ async def test_a_secret_is_given_by_who_may_use_it(server: Server, runner: Async
         assert await client.identity.check_permission(permission="config.use", namespace="demo") is may
 
 
-async def test_nothing_is_told_of_a_secret_before_the_permission_is_asked(
+async def test_nothing_about_a_secret_is_revealed_before_the_permission_check(
     server: Server, runner: AsyncClient
 ) -> None:
-    """Neither of which type it is, nor whether there is one."""
+    """Neither its type nor whether it exists."""
     given: list[tuple[str, dict[str, Any]]] = [
         ("container.image_pull_secrets[0]", {"image_pull_secrets": [name]}) for name in ("db", "none")
     ]
@@ -199,12 +201,12 @@ async def test_nothing_is_told_of_a_secret_before_the_permission_is_asked(
             update_mask=FieldMask(paths=[*fields]),
         )
         await refused(change, field)
-    # The control: who may use them is told.
+    # The control: a caller with the permission gets the detail.
     with pytest.raises(PilothouseError, match="is of type Opaque"):
         await server.admin.containers.create(namespace="demo", container=web(image_pull_secrets=["db"]))
 
 
-async def test_what_reads_like_a_credential_is_masked_in_records_and_nowhere_else(server: Server) -> None:
+async def test_credentials_are_masked_in_records_and_nowhere_else(server: Server) -> None:
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
     wanted = web(
         env=[pb.EnvVar(name="DB_PASSWORD", value=CANARY), pb.EnvVar(name="MODE", value="fast")],
@@ -220,7 +222,7 @@ async def test_what_reads_like_a_credential_is_masked_in_records_and_nowhere_els
     )
     made = await server.admin.containers.create(namespace="demo", container=wanted)
     assert (made.env[0].value, list(made.args)) == (CANARY, list(wanted.args))
-    # It is true wherever it is read, so that writing it back changes nothing.
+    # Reads return the true value, so that writing it back changes nothing.
     read = await server.admin.containers.get(namespace="demo", name="web")
     assert [variable.value for variable in read.env] == [CANARY, "fast"]
     assert (list(read.args), list(read.init_containers[0].command)) == (

@@ -46,7 +46,7 @@ def port(service: str) -> container_pb2.Port:
 
 
 async def furnished(server: Server, name: str = "shared") -> None:
-    """A namespace with a quota of two containers, of which one is there, a config map and a secret."""
+    """Makes a namespace with a quota of two containers, one container and a config map."""
     admin = server.admin
     quota = namespace_pb2.ResourceQuota(containers=2)
     await admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name, resource_quota=quota))
@@ -57,7 +57,7 @@ async def furnished(server: Server, name: str = "shared") -> None:
 
 
 class Meanwhile:
-    """The events between admission and writing, the first `times`; counts how often a draft was sent."""
+    """Runs `happens` between admission and write of the first `times` drafts; counts the drafts that were sent."""
 
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], Awaitable[object]], times: int = 1
@@ -85,7 +85,7 @@ async def outcome(server: Server, wanted: container_pb2.Container, namespace: st
 
 
 def by_sql(database: Database, statement: str, namespace: str = "shared") -> Callable[[], Awaitable[object]]:
-    """Runs a statement, in which `shared` stands for the namespace."""
+    """Returns a function that runs a statement, in which `shared` stands for the namespace."""
 
     async def run() -> object:
         async with connection(database.admin_dsn) as sql:
@@ -126,11 +126,11 @@ _CHANGES = {
 }
 
 
-async def test_what_changes_between_is_refused_as_if_it_had_been_seen(
+async def test_changes_after_admission_have_the_same_result_as_if_seen(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {}
-    # A reconciler at work writes the namespace's row, which outdates a draft as well.
+    # A running reconciler would write the namespace's row, which outdates a draft as well.
     async with running_server(database, tmp_path, with_cluster=False, reconciler=IDLE) as server:
         for number, (change, (statement, expected)) in enumerate(_CHANGES.items()):
             name, wanted = f"shared-{number}", container(ports=[port("web")])
@@ -150,14 +150,14 @@ async def test_what_changes_between_is_refused_as_if_it_had_been_seen(
             with monkeypatch.context() as patched:
                 meanwhile = Meanwhile(patched, by_sql(database, statement, name))
                 found[change] = await outcome(server, wanted, name)
-            # The second look decided, unless there is nothing to be refused.
+            # The second admission refuses without sending a draft; a success sends a second draft.
             assert meanwhile.sent == (2 if expected == "created" else 1), change
     assert found == {change: expected for change, (_, expected) in _CHANGES.items()}
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("change", ["quota used", "config map gone"])
-async def test_without_the_second_look_it_would_be_missed(
+async def test_without_the_check_at_the_write_the_change_would_be_missed(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     """The positive control."""
@@ -169,7 +169,7 @@ async def test_without_the_second_look_it_would_be_missed(
         assert await outcome(server, container()) == "created"
 
 
-async def test_who_is_outdated_again_and_again_is_told_to_try_later(
+async def test_a_create_outdated_again_and_again_fails_with_concurrent_change(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raised = _NAMESPACE.format(
@@ -189,7 +189,7 @@ async def test_who_is_outdated_again_and_again_is_told_to_try_later(
         assert [row["error_code"] for row in codes] == ["ABORTED", None]
 
 
-async def test_a_change_that_is_sent_is_written_in_its_callers_name_only(
+async def test_a_draft_is_written_only_in_the_name_of_its_caller(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
@@ -211,20 +211,20 @@ async def test_a_change_that_is_sent_is_written_in_its_callers_name_only(
             await sql.execute("DELETE FROM containers WHERE name = 'web'; DELETE FROM idempotency_keys")
             await sql.execute("DELETE FROM reconcile_work; DELETE FROM operations")
         call = server.application.store.call
-        # A caller who does not reach the namespace does not find it.
+        # A caller without access to the namespace does not find it.
         with pytest.raises(Aborted):
             await call(ids["stranger"], statement, sent)
-        # The record is another's.
+        # The audit record names another user.
         with pytest.raises(asyncpg.InsufficientPrivilegeError) as refused:
             await call(ids["other"], statement, sent)
         assert "own name only" in str(refused.value)
-        # Nothing of it was written, and its own caller may.
+        # Nothing was written, and its own caller may still write it.
         async with connection(database.admin_dsn) as sql:
             assert await sql.fetchval("SELECT count(*) FROM containers WHERE name = 'web'") == 0
         await call(draft.user_id, statement, sent)
 
 
-async def test_two_servers_make_one_container_of_one_request_id(database: Database, tmp_path: Path) -> None:
+async def test_two_servers_make_one_container_for_a_request_id(database: Database, tmp_path: Path) -> None:
     async with (
         running_server(database, tmp_path, with_cluster=False) as one,
         running_server(database, tmp_path, with_cluster=False) as two,
@@ -252,7 +252,10 @@ _BARRIER = 8_000_000
 
 
 async def race(database: Database, tmp_path: Path, *, locked: bool) -> list[str]:
-    """Two creates by two servers where there is room for one; without the lock both count before one is stored."""
+    """Sends two creates to two servers when the quota has room for one.
+
+    Without the lock, both count before either container is stored.
+    """
     async with (
         running_server(database, tmp_path, with_cluster=False) as one,
         running_server(database, tmp_path, with_cluster=False) as two,
@@ -284,11 +287,13 @@ async def race(database: Database, tmp_path: Path, *, locked: bool) -> list[str]
         return sorted(await asyncio.gather(*calls))
 
 
-async def test_of_two_servers_one_fills_the_quota(database: Database, tmp_path: Path) -> None:
+async def test_only_one_of_two_servers_fills_the_quota(database: Database, tmp_path: Path) -> None:
     assert await race(database, tmp_path, locked=True) == ["QUOTA_EXCEEDED", "created"]
 
 
 @pytest.mark.full
-async def test_without_the_lock_two_creates_would_exceed_it(database: Database, tmp_path: Path) -> None:
+async def test_without_the_lock_two_creates_would_exceed_the_quota(
+    database: Database, tmp_path: Path
+) -> None:
     """The positive control."""
     assert await race(database, tmp_path, locked=False) == ["created", "created"]

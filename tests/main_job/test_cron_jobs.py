@@ -30,7 +30,7 @@ SUCCEEDED, FAILED = pb.CONTAINER_STATUS_SUCCEEDED, pb.CONTAINER_STATUS_FAILED
 
 
 class Schedules:
-    """CronJobs of one namespace, as the platform and the cluster have them."""
+    """CronJobs of one namespace, in the platform and on the cluster."""
 
     def __init__(self, server: Server) -> None:
         assert server.cluster is not None
@@ -84,7 +84,7 @@ class Schedules:
         }
 
     async def tick(self, name: str) -> None:
-        """Lets the cluster run it by its schedule now: each call is a minute after the one before."""
+        """Makes the cluster run it by its schedule; each call is a minute after the one before."""
         self._minutes += 1
         at = datetime.now(UTC) + timedelta(minutes=self._minutes)
         await Kubectl(self.server).ask(
@@ -123,7 +123,7 @@ async def test_a_cron_job_is_scheduled_and_records_its_runs(schedules: Schedules
     assert message.startswith(f"{run.name} ended at ")
 
 
-async def test_a_run_on_request_is_made_once_and_owned_by_the_cron_job(schedules: Schedules) -> None:
+async def test_a_requested_run_is_made_once_and_owned_by_the_cron_job(schedules: Schedules) -> None:
     await schedules.create("asked")
     answer = await schedules.calls.run(namespace=NAMESPACE, name="asked")
     assert (answer.run.name, answer.run.status) == ("asked-run-1", pb.CONTAINER_STATUS_PENDING)
@@ -154,7 +154,7 @@ async def test_runs_are_watched_and_a_watch_continues_after_its_token(schedules:
                 token = change.resume_token or token
                 if token and seen and seen[-1][1:] == (number, "SUCCEEDED"):
                     break
-    # A short run may be seen when it has ended, and not before.
+    # A short run may be observed only after it has ended.
     assert [each[1:] for each in seen if each[2] == "SUCCEEDED"] == [(1, "SUCCEEDED"), (2, "SUCCEEDED")]
     assert next(each[0] for each in seen if each[1] == 2) == "ADDED"
     await schedules.calls.delete(namespace=NAMESPACE, name="watched")
@@ -171,7 +171,7 @@ async def _until_both_are_gone(changes: Any) -> AsyncIterator[Any]:
                 return
 
 
-async def test_stop_and_pause_suspend_the_schedule_and_runs_go_on(schedules: Schedules) -> None:
+async def test_stop_and_pause_suspend_the_schedule_and_runs_continue(schedules: Schedules) -> None:
     calls = schedules.calls
     await schedules.create("held", behavior="run")
     await schedules.tick("held")
@@ -207,7 +207,7 @@ async def test_a_stopped_cron_job_runs_on_request(schedules: Schedules) -> None:
     assert schedules.live("by-hand")["spec"]["suspend"] is True
 
 
-async def test_an_apply_keeps_the_run_that_is_active_while_stopped(schedules: Schedules) -> None:
+async def test_an_apply_keeps_a_run_that_is_active_while_stopped(schedules: Schedules) -> None:
     await schedules.create("applied", behavior="run")
     await schedules.calls.stop(namespace=NAMESPACE, name="applied")
     await schedules.calls.run(namespace=NAMESPACE, name="applied")
@@ -222,7 +222,7 @@ async def test_an_apply_keeps_the_run_that_is_active_while_stopped(schedules: Sc
     assert (found.generation, found.reason) == (changed.generation, "Active")
 
 
-async def test_as_many_runs_as_are_allowed_suspend_the_schedule(schedules: Schedules) -> None:
+async def test_the_maximum_of_concurrent_runs_suspends_the_schedule(schedules: Schedules) -> None:
     await schedules.create("many", behavior="run", max_concurrent=2)
     for number in (1, 2):
         await schedules.tick("many")
@@ -243,7 +243,7 @@ async def test_as_many_runs_as_are_allowed_suspend_the_schedule(schedules: Sched
     assert runs[1].reason == "Removed"
 
 
-async def test_forbid_and_replace_hold_for_runs_on_request(schedules: Schedules) -> None:
+async def test_forbid_and_replace_apply_to_requested_runs(schedules: Schedules) -> None:
     await schedules.create("one", behavior="run", concurrency="Forbid")
     await schedules.calls.run(namespace=NAMESPACE, name="one")
     await schedules.until("one", RUNNING, "Active")
@@ -278,14 +278,14 @@ async def test_runs_are_kept_when_the_cluster_has_deleted_their_jobs(schedules: 
     assert condition(await schedules.get("kept"), "LastRun")[2].startswith(runs[0].name)
 
 
-async def test_a_run_that_fails_is_the_last_run_and_no_failure_of_the_schedule(schedules: Schedules) -> None:
+async def test_a_failed_run_is_the_last_run_and_no_failure_of_the_schedule(schedules: Schedules) -> None:
     await schedules.create("broken", behavior="exit:42")
     await schedules.tick("broken")
     [run] = await schedules.until_runs("broken", FAILED)
     assert run.reason == "BackoffLimitExceeded"
 
     async def last() -> tuple[int | None, str]:
-        """The Job may say that it has failed before its pod shows the exit code."""
+        """Reads the condition; the Job may be failed before its pod shows the exit code."""
         [run] = await schedules.runs("broken")
         status, reason, message = condition(await schedules.get("broken"), "LastRun")
         assert (status, reason) == (2, "BackoffLimitExceeded")
@@ -295,7 +295,7 @@ async def test_a_run_that_fails_is_the_last_run_and_no_failure_of_the_schedule(s
     await schedules.until("broken", RUNNING, "Scheduled")
 
 
-async def test_changes_by_others_are_met_by_the_policy(schedules: Schedules) -> None:
+async def test_changes_by_others_follow_the_drift_policy(schedules: Schedules) -> None:
     where = f"/apis/batch/v1/namespaces/{NAMESPACE}/cronjobs"
     kubectl, theirs = Kubectl(schedules.server), {"spec": {"schedule": "5 5 * * *"}}
     for name, policy in (("mended", "REPAIR"), ("told", "REPORT"), ("adopted", "ADOPT")):

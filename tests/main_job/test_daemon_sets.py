@@ -1,4 +1,4 @@
-"""Containers that are DaemonSets: a pod on each node that suits; stopped, held, restarted, grown and imported."""
+"""Containers that are DaemonSets: a pod on each matching node; stopped, held, restarted, grown and imported."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Agents:
         await poll_until(look, holds)
 
     def pods(self) -> dict[str, tuple[str, str]]:
-        """Node and image of the pods that are not ending, by their uids."""
+        """Returns node and image of the pods that are not ending, by uid."""
         return {
             each["metadata"]["uid"]: (
                 each["spec"].get("nodeName", ""),
@@ -108,7 +108,7 @@ async def agents(shared_server: Server, request: pytest.FixtureRequest) -> Agent
     return found
 
 
-async def test_a_daemon_set_has_a_pod_on_each_node_and_is_stopped_and_paused_by_a_selector(
+async def test_a_daemon_set_runs_on_each_node_and_a_selector_stops_it(
     agents: Agents,
 ) -> None:
     own = {"kubernetes.io/os": "linux"}
@@ -134,7 +134,7 @@ async def test_a_daemon_set_has_a_pod_on_each_node_and_is_stopped_and_paused_by_
     assert (drifted.status, drifted.reason) == (2, "InSync"), drifted.message
 
 
-async def test_a_held_rollout_keeps_the_pods_and_the_users_strategy_comes_back(agents: Agents) -> None:
+async def test_a_held_rollout_keeps_the_pods_and_resume_restores_the_strategy(agents: Agents) -> None:
     nodes = len(agents.nodes)
     await agents.make(nodes, settings={"max_surge": "1"})
     rolling = agents.live()["spec"]["updateStrategy"]
@@ -160,7 +160,7 @@ async def test_a_held_rollout_keeps_the_pods_and_the_users_strategy_comes_back(a
     await agents.until(lambda row: is_whole(row, nodes) and not row.reason)
 
 
-async def test_its_replicas_and_its_share_of_the_quota_follow_the_nodes(agents: Agents) -> None:
+async def test_replicas_and_quota_usage_follow_the_nodes(agents: Agents) -> None:
     chosen = {agents.namespace: "yes"}
     wanted = pb.Container(
         name="agent",
@@ -222,7 +222,7 @@ async def test_an_import_takes_a_daemon_set_over_without_a_restart(agents: Agent
         ({"update_strategy": "OnDelete"}, {"type": "OnDelete"}),
     ],
 )
-async def test_each_setting_is_on_the_cluster_and_shown(
+async def test_each_setting_reaches_the_cluster_and_is_shown(
     agents: Agents, settings: dict[str, Any], strategy: dict[str, Any]
 ) -> None:
     settings |= {"min_ready_seconds": 1, "revision_history_limit": 3}

@@ -1,4 +1,4 @@
-"""`describe`, `wait`, `rollout` and the answer of `update`, against a server."""
+"""`describe`, `wait`, `rollout` and the output of `update`, against a server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.main_job.command import logged_in
 from tests.waiting import poll_until
 
 
-async def test_describe_shows_changes_of_a_container_and_no_value_of_a_secret(
+async def test_describe_shows_changes_of_a_container_but_no_value_of_a_secret(
     shared_server: Server, tmp_path: Path
 ) -> None:
     admin, namespace = shared_server.admin, "described"
@@ -85,7 +85,7 @@ async def test_describe_shows_changes_of_a_container_and_no_value_of_a_secret(
 
 
 async def test_describe_shows_grants_keys_accounts_and_sinks(shared_server: Server, tmp_path: Path) -> None:
-    """These have no call that returns one: `describe` finds it in their lists."""
+    """The API has no call that returns one of these objects: `describe` finds it in their lists."""
     namespace = "access"
     await shared_server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=namespace))
     shell = await logged_in(shared_server, tmp_path)
@@ -142,7 +142,7 @@ async def test_describe_shows_grants_keys_accounts_and_sinks(shared_server: Serv
     identifier = next(line.split()[1] for line in narrow if line.startswith("Id: "))
     assert await lines("api-keys", "describe", identifier, "--user", user) == narrow
 
-    # Each character means itself in the filter by which a key is found.
+    # The filter that finds a key takes each character literally.
     odd = 'schlüssel "a*" \\ *'
     await shell.succeed("api-keys", "create", odd, "--service-account", user, *here)
     has(await lines("api-keys", "describe", odd, "--user", user), f"Name: {odd}")
@@ -154,7 +154,7 @@ async def test_describe_shows_grants_keys_accounts_and_sinks(shared_server: Serv
     has(described, "Name: siem", "Status: ", "Kind: http", "Address: https://siem.invalid/in", "Format: ocsf")
     has(described, "Created: ago (", "admin create ")
     await shell.succeed("audit", "sinks", "delete", "siem", "--yes")
-    # By the user name, as the list shows it.
+    # Deleted by the user name that the list shows.
     assert (
         await shell.succeed("service-accounts", "delete", user, "--yes", *here)
         == "service account ci deleted\n"
@@ -171,7 +171,7 @@ async def test_describe_shows_grants_keys_accounts_and_sinks(shared_server: Serv
 
 
 @pytest.mark.full
-async def test_update_prints_what_it_changes_and_rollout_follows_it_and_takes_it_back(
+async def test_update_prints_its_changes_and_rollout_follows_and_undoes_them(
     shared_server: Server, tmp_path: Path
 ) -> None:
     admin, namespace = shared_server.admin, "rolled"
@@ -194,7 +194,7 @@ async def test_update_prints_what_it_changes_and_rollout_follows_it_and_takes_it
     ]
     status = await shell.run("rollout", "status", "deployment/menu", "--stable-for", "0", *here)
     assert (status.code, status.output) == (0, "menu: rolled out, running, 1 of 1 pods ready\n")
-    # No pod is replaced.
+    # This change replaces no pod.
     labelled = await shell.run("containers", "update", "menu", "--label", "a=b", *here)
     assert labelled.errors.splitlines() == ["menu: labels none -> a=b"]
     same = await shell.run("rollout", "status", "menu", "--no-watch", *here)

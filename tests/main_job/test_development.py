@@ -44,7 +44,7 @@ class Development:
         """The process id of its simulated cluster."""
         found: list[int] = []
         for child in psutil.Process(self.process.pid).children():
-            # A child may end while it is looked at.
+            # A child may end while it is read.
             with contextlib.suppress(psutil.NoSuchProcess):
                 if "pilothouse_server.launch.simulation" in child.cmdline():
                     found.append(child.pid)
@@ -61,7 +61,7 @@ class Development:
 
 @pytest_asyncio.fixture
 async def folder(tmp_path: Path, start_migrated: StartMigrated) -> Path:
-    """A folder whose database a start finds made."""
+    """Returns a directory with a migrated database for the start."""
     postgres = EmbeddedPostgres(tmp_path / "data" / "postgres")
     try:
         await start_migrated(postgres, DATABASE)
@@ -72,7 +72,7 @@ async def folder(tmp_path: Path, start_migrated: StartMigrated) -> Path:
 
 @asynccontextmanager
 async def development(directory: Path) -> AsyncIterator[Development]:
-    """Starts it on the data in the folder, and kills it at the end."""
+    """Starts the server on the data in the directory, and kills it at the end."""
     variables = {
         "PILOTHOUSE_LISTEN": "127.0.0.1:0",
         "PILOTHOUSE_DATA_DIR": str(directory / "data"),
@@ -112,7 +112,7 @@ async def _read(stream: asyncio.StreamReader, printed: list[str]) -> None:
 
 
 async def _run_web(client: AsyncClient) -> str:
-    """A container that runs; the address of its pod."""
+    """Makes a container, waits until it runs, and returns the address of its pod."""
     await client.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
     await _create(client, "web")
     return await _running(client)
@@ -133,7 +133,7 @@ async def _running(client: AsyncClient, name: str = "web") -> str:
 
 
 @pytest.mark.full(minutes=5)
-async def test_a_kill_of_the_server_ends_the_simulator_and_loses_nothing(folder: Path) -> None:
+async def test_a_killed_server_ends_the_simulator_and_loses_nothing(folder: Path) -> None:
     state = folder / "data" / "cluster.json"
     async with development(folder) as run:
         address = await _run_web(run.client)
@@ -150,7 +150,7 @@ async def test_a_kill_of_the_server_ends_the_simulator_and_loses_nothing(folder:
 
 
 @pytest.mark.full(minutes=5)
-async def test_a_simulator_that_hangs_holds_no_call_and_one_that_dies_is_started_again(folder: Path) -> None:
+async def test_a_hanging_simulator_blocks_no_call_and_a_dead_one_is_started_again(folder: Path) -> None:
     async with development(folder) as run:
         address = await _run_web(run.client)
         killed = run.simulator

@@ -1,4 +1,4 @@
-"""One statement reads the facts of a change of a container, and another writes it: nothing between is missed."""
+"""One statement reads the facts of a change to a container, another writes it: changes in between are not missed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _ANOTHER_WRITE = "UPDATE containers SET phase = 'Running' WHERE name = 'first'"
 
 
 def many(name: str = "first") -> container_pb2.Container:
-    """A container with something of everything that is read with it."""
+    """Returns a container with parts of every kind that is read with it."""
     return container_pb2.Container(
         name=name,
         image="registry.example:5000/team/web:1.0",
@@ -68,7 +68,7 @@ def many(name: str = "first") -> container_pb2.Container:
 
 
 async def furnished(server: Server, namespace: str = "shared") -> None:
-    """A namespace with a quota, a config map, a volume, and the container `first` that uses them."""
+    """Makes a namespace with a quota, a config map, a volume, and the container `first` that uses them."""
     admin = server.admin
     quota = namespace_pb2.ResourceQuota(containers=9, cpu="1")
     await admin.namespaces.create(namespace=namespace_pb2.Namespace(name=namespace, resource_quota=quota))
@@ -91,7 +91,7 @@ def update(server: Server, *paths: str, **fields: Any) -> Callable[[], Awaitable
 
 
 def moves(server: Server) -> Mapping[str, Callable[[], Awaitable[Any]]]:
-    """Every change of a container, each of which changes something where the one before has happened."""
+    """Returns every verb that changes a container; run in this order, each changes something."""
     named: dict[str, Any] = {"namespace": "shared", "name": "first"}
     containers = server.admin.containers
     return {
@@ -109,7 +109,10 @@ def moves(server: Server) -> Mapping[str, Callable[[], Awaitable[Any]]]:
 async def test_a_change_is_read_by_one_message_and_written_by_another(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With none between that locks or holds a connection; an update reads its sources and volumes by one more."""
+    """Nothing in between locks rows or holds a connection.
+
+    An update reads its sources and volumes by one more message.
+    """
     messages: Counter[str] = Counter()
     read, send, begin = Draft.read, Draft._send, UnitOfWork.begin
 
@@ -122,7 +125,7 @@ async def test_a_change_is_read_by_one_message_and_written_by_another(
         await send(draft, statement, parameters)
 
     async def counted_begin(unit: UnitOfWork) -> Any:
-        # The server's own units have no caller.
+        # The server's own units of work have no caller.
         messages["transactions"] += unit._actor.user_id is not None
         return await begin(unit)
 
@@ -140,7 +143,7 @@ async def test_a_change_is_read_by_one_message_and_written_by_another(
             assert (messages["read"], messages["transactions"]) == (reads, 0), name
 
 
-async def test_a_change_that_changes_nothing_leaves_its_record_and_its_answer(
+async def test_a_call_that_changes_nothing_stores_its_response_for_replays(
     database: Database, tmp_path: Path
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
@@ -193,7 +196,7 @@ async def outcome(move: Callable[[], Awaitable[Any]]) -> str:
 
 
 def demanding(server: Server, namespace: str = "shared") -> Callable[[], Awaitable[Any]]:
-    """An update that needs more of everything."""
+    """Returns an update that needs more of everything."""
     wanted = many()
     wanted.ports.append(port("new"))
     wanted.env[1].source_name = "others"
@@ -206,7 +209,7 @@ def demanding(server: Server, namespace: str = "shared") -> Callable[[], Awaitab
     )
 
 
-async def test_what_changes_between_is_refused_as_if_it_had_been_seen(
+async def test_changes_after_the_read_have_the_same_result_as_if_seen(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {}
@@ -217,14 +220,15 @@ async def test_what_changes_between_is_refused_as_if_it_had_been_seen(
             with monkeypatch.context() as patched:
                 meanwhile = Meanwhile(patched, by_sql(database, statement, name))
                 found[change] = await outcome(demanding(server, name))
-            # The second look decided, unless there is nothing to be refused; the reconciler may outdate a draft, too.
+            # The second admission refuses without sending a draft; a success sends a second draft. The reconciler may
+            # outdate a draft, too.
             assert meanwhile.sent >= (2 if expected == "changed" else 1), change
     assert found == {change: expected for change, (_, expected) in _CHANGES.items()}
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("change", ["quota used", "config map gone"])
-async def test_without_the_second_look_it_would_be_missed(
+async def test_without_the_check_at_the_write_the_change_would_be_missed(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     """The positive control."""
@@ -247,7 +251,7 @@ async def test_a_start_in_a_namespace_that_just_became_inactive_is_refused(
         assert await outcome(move["start"]) == "NAMESPACE_INACTIVE"
 
 
-async def test_an_etag_that_another_change_outdates_is_refused(
+async def test_an_etag_outdated_by_another_change_is_refused(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raised = "UPDATE containers SET resource_version = resource_version + 1 WHERE name = 'first'"
@@ -266,7 +270,7 @@ async def test_an_etag_that_another_change_outdates_is_refused(
         assert refused.value.reason == "ETAG_MISMATCH"
 
 
-async def test_a_change_that_is_outdated_again_and_again_is_to_be_tried_later(
+async def test_a_change_outdated_again_and_again_fails_with_concurrent_change(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
@@ -297,10 +301,10 @@ async def test_changes_by_two_servers_build_on_each_other(database: Database, tm
         assert found.generation == 1 + outcomes["changed"] > 1
 
 
-async def test_a_container_that_is_read_to_be_changed_is_the_container(
+async def test_a_container_read_for_a_change_equals_the_ordinary_read(
     database: Database, tmp_path: Path
 ) -> None:
-    """`admit_container_change` returns the same value as the statement of all other reads, of every kind of row."""
+    """`admit_container_change` returns the same value as the statement of all other reads, for every kind of row."""
     async with running_server(database, tmp_path, with_cluster=False) as server:
         await furnished(server)
         await server.admin.containers.create(namespace="shared", container=container("plain", env=[]))

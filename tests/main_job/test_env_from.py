@@ -1,4 +1,4 @@
-"""Variables of whole config maps and secrets, and of amounts: shown, run, kept from deletion, refused."""
+"""Variables of whole config maps and secrets, and of resource fields: shown, used, protected from deletion, refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MEMORY = pb.EnvVar(
 )
 
 
-async def test_a_program_has_the_variables_of_whole_sources_and_of_its_amounts(server: Server) -> None:
+async def test_a_program_gets_variables_of_whole_sources_and_resource_fields(server: Server) -> None:
     await make_web(server)
     containers, config = server.admin.containers, server.admin.config
     await config.create_config_map(
@@ -59,7 +59,7 @@ async def test_a_program_has_the_variables_of_whole_sources_and_of_its_amounts(s
     assert refused.value.code.name == "FAILED_PRECONDITION"
 
 
-async def test_a_source_that_is_not_there_is_named(server: Server) -> None:
+async def test_a_missing_source_is_named(server: Server) -> None:
     await make_web(server)
     with pytest.raises(PilothouseError) as refused:
         await server.admin.containers.create(

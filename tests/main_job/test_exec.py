@@ -1,4 +1,4 @@
-"""Programs run in containers: output, input, exit code, the record, and the end of the right to it."""
+"""Programs run in containers: output, input, exit code, audit record, and the end when permission is revoked."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ async def web(shared_server: Server) -> Server:
 
 @pytest.fixture
 async def own_web(server: Server) -> Server:
-    """For tests that stop the container or the server."""
+    """Returns a server of the test's own, for tests that stop the container or the server."""
     await make_web(server)
     return server
 
 
-async def test_output_and_exit_code(web: Server) -> None:
+async def test_output_and_exit_code_are_returned(web: Server) -> None:
     out, err, result = await run(web.admin, [start("sh", "-c", "echo out; echo err >&2; exit 7")])
     assert (out, err, result.exit_code) == (b"out\n", b"err\n", 7)
     _, _, result = await run(web.admin, [start("/nosuch")])
@@ -44,7 +44,7 @@ async def test_output_and_exit_code(web: Server) -> None:
     assert "/nosuch" in result.message
 
 
-async def test_input_is_passed_on_and_kept_only_if_asked(web: Server) -> None:
+async def test_input_is_passed_on_and_recorded_only_on_request(web: Server) -> None:
     said = [pb.ExecRequest(stdin=b"hello\n"), pb.ExecRequest(close_stdin=True)]
     command = ("cat", "-")
     for record in (False, True):
@@ -57,7 +57,7 @@ async def test_input_is_passed_on_and_kept_only_if_asked(web: Server) -> None:
     assert with_content["stdout"] == "hello\n"
 
 
-async def test_its_records_show_no_credentials_of_the_command(web: Server) -> None:
+async def test_records_hide_credentials_in_the_command(web: Server) -> None:
     command = ("/nosuch", "--password", "canary-1", "DB_PASSWORD=canary-2", "--verbose")
     await run(web.admin, [start(*command)])
     shown = ["/nosuch", "--password", "[redacted]", "DB_PASSWORD=[redacted]", "--verbose"]
@@ -66,7 +66,7 @@ async def test_its_records_show_no_credentials_of_the_command(web: Server) -> No
     assert MessageToDict(record.request_body)["start"]["command"] == shown
 
 
-async def test_it_ends_when_the_right_to_it_ends(web: Server) -> None:
+async def test_a_program_ends_when_its_permission_is_revoked(web: Server) -> None:
     user = await web.user("dora", {"demo": "developer"})
 
     async def converse() -> None:
@@ -88,7 +88,7 @@ async def test_it_ends_when_the_right_to_it_ends(web: Server) -> None:
 INPUT = [pb.ExecRequest(stdin=b"x" * 16_000)] * 30
 
 
-async def test_a_refusal_while_input_is_sent_says_why(web: Server) -> None:
+async def test_a_refusal_while_input_is_sent_states_its_reason(web: Server) -> None:
     user = await web.user("ivan", {"demo": "viewer"})
     for _ in range(20):
         with pytest.raises(PilothouseError) as refused:
@@ -102,7 +102,7 @@ async def test_a_refusal_while_input_is_sent_says_why(web: Server) -> None:
         assert refused.value.code.name == "PERMISSION_DENIED"
 
 
-async def test_a_program_that_ends_while_input_is_sent_has_its_result(web: Server) -> None:
+async def test_a_program_that_ends_while_input_is_sent_returns_its_result(web: Server) -> None:
     for _ in range(20):
         _, _, result = await run(web.admin, [start("true", stdin=True), *INPUT])
         assert result.exit_code == 0
@@ -113,7 +113,7 @@ async def to_its_end(stream: AsyncIterator[Any]) -> None:
         pass
 
 
-async def test_logs_and_watches_end_so_too(web: Server) -> None:
+async def test_logs_and_watches_end_when_their_permission_is_revoked(web: Server) -> None:
     user = await web.user("dana", {"demo": "developer"})
     streams = (
         user.containers.stream_logs(namespace="demo", name="web", follow=True),
@@ -128,7 +128,7 @@ async def test_logs_and_watches_end_so_too(web: Server) -> None:
         assert ended.value.reason == "PERMISSION_REVOKED"
 
 
-async def test_a_terminal_has_its_size_from_the_beginning(web: Server) -> None:
+async def test_a_terminal_has_its_size_from_the_start(web: Server) -> None:
     first = start("stty", "size", tty=True, terminal_size=pb.TerminalSize(width=177, height=55))
     for _ in range(5):
         out, _, _ = await run(web.admin, [first])
@@ -166,7 +166,7 @@ async def test_a_terminal_has_its_size_from_the_beginning(web: Server) -> None:
         ([start("sleep", "60"), pb.ExecRequest(stdin=b"x")], "stdin", "start.stdin"),
     ],
 )
-async def test_input_that_cannot_be_meant(
+async def test_invalid_input_is_refused_by_field(
     web: Server, requests: list[pb.ExecRequest], field: str, words: str
 ) -> None:
     with pytest.raises(PilothouseError) as refused:
@@ -177,8 +177,8 @@ async def test_input_that_cannot_be_meant(
 
 
 @pytest.mark.full
-async def test_a_server_that_ends_waits_for_programs_for_most_of_its_grace(own_web: Server) -> None:
-    # The grace of the tests is five seconds: three are no reason to break anything off.
+async def test_a_stopping_server_waits_for_programs_for_most_of_its_grace(own_web: Server) -> None:
+    # The grace period of the tests is five seconds: a program that ends within three of them is not interrupted.
     quick, slow = (
         asyncio.ensure_future(
             run(own_web.admin, held(start("sh", "-c", f"echo begin; sleep {seconds}; echo end")))
@@ -207,7 +207,7 @@ async def test_a_server_that_ends_waits_for_programs_for_most_of_its_grace(own_w
     await stopping
 
 
-async def test_refusals(own_web: Server) -> None:
+async def test_refusals_state_their_reason(own_web: Server) -> None:
     viewer = await own_web.user("vera", {"demo": "viewer"})
     with pytest.raises(PilothouseError) as refused:
         await run(viewer, [start("true")])
@@ -235,7 +235,7 @@ async def test_refusals(own_web: Server) -> None:
     await poll_until(no_pod)
 
 
-async def test_by_the_command(web: Server, tmp_path: Path) -> None:
+async def test_the_command_runs_a_program_and_passes_input(web: Server, tmp_path: Path) -> None:
     shell = await logged_in(web, tmp_path)
     where = ("containers", "exec", "web", "--namespace", "demo")
     done = await shell.run(*where, "--", "sh", "-c", "echo out; exit 3")
@@ -252,12 +252,14 @@ async def terminal() -> AsyncIterator[Terminal]:
 
 
 def at(terminal: Terminal, shell: Shell, *options: str) -> AbstractAsyncContextManager[Process]:
-    """A shell in the container, at this terminal."""
+    """Runs a shell in the container, at this terminal."""
     command = (*options, "containers", "exec", "web", "--namespace", "demo", "-it", "--", "sh")
     return terminal.running(str(COMMAND), *command, env=shell.environment)
 
 
-async def test_at_a_terminal(web: Server, tmp_path: Path, terminal: Terminal) -> None:
+async def test_the_command_runs_a_shell_at_a_terminal(
+    web: Server, tmp_path: Path, terminal: Terminal
+) -> None:
     shell = await logged_in(web, tmp_path)
     async with at(terminal, shell) as process:
         await terminal.shows(b"/ # ")
@@ -284,7 +286,7 @@ async def test_at_a_terminal(web: Server, tmp_path: Path, terminal: Terminal) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-async def test_a_signal_gives_the_terminal_back(
+async def test_a_signal_restores_the_terminal(
     web: Server, tmp_path: Path, terminal: Terminal, number: signal.Signals
 ) -> None:
     shell = await logged_in(web, tmp_path)
@@ -298,7 +300,7 @@ async def test_a_signal_gives_the_terminal_back(
 
 
 @pytest.mark.full
-async def test_the_end_of_the_time_given_gives_the_terminal_back(
+async def test_a_passed_deadline_restores_the_terminal(
     web: Server, tmp_path: Path, terminal: Terminal
 ) -> None:
     shell = await logged_in(web, tmp_path)

@@ -1,4 +1,4 @@
-"""The audit record of a program that was run in a container: its end, and the reason of the call's end."""
+"""The audit record of a program run in a container: its exit code, and the reason why the call ended."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def web(shared_server: Server) -> Server:
 
 
 def told(record: audit_pb2.Operation) -> tuple[str, object]:
-    """How the call ended, and the program."""
+    """Returns the error code of the call and the exit code of the program."""
     return record.error_code, dict(record.metadata.items()).get("exit_code")
 
 
@@ -39,7 +39,7 @@ async def test_the_exit_code_is_recorded(web: Server) -> None:
     assert "message" not in done.metadata
 
 
-async def test_who_hangs_up_after_the_result_has_broken_nothing_off(web: Server) -> None:
+async def test_a_client_that_leaves_after_the_result_cancels_nothing(web: Server) -> None:
     for _ in range(5):
         async with within(20), web.admin.containers.exec(held(start("true", "x", stdin=True))) as answers:
             async for answer in answers:
@@ -48,7 +48,7 @@ async def test_who_hangs_up_after_the_result_has_broken_nothing_off(web: Server)
     assert [told(record) for record in await records_of_ends(web, 5, ("true", "x"))] == [("", 0)] * 5
 
 
-async def test_who_hangs_up_before_has(web: Server) -> None:
+async def test_a_client_that_leaves_before_the_result_cancels_the_call(web: Server) -> None:
     async with within(20), web.admin.containers.exec(held(start("sleep", "600"))) as answers:
         async for answer in answers:
             assert answer.HasField("started")
@@ -59,7 +59,7 @@ async def test_who_hangs_up_before_has(web: Server) -> None:
 
 
 @pytest.mark.full
-async def test_the_end_of_the_time_given(web: Server) -> None:
+async def test_a_passed_deadline_is_recorded(web: Server) -> None:
     hasty = web.admin.with_options(timeout=patient(0.3))
     with pytest.raises(PilothouseError) as ended:
         await run(hasty, held(start("sleep", "6000")))
@@ -77,12 +77,12 @@ async def test_the_end_of_the_time_given(web: Server) -> None:
     assert await poll_until(watch_ended) == ["DEADLINE_EXCEEDED"]
 
 
-async def test_by_the_command(web: Server, tmp_path: Path) -> None:
+async def test_programs_run_by_the_command_are_recorded(web: Server, tmp_path: Path) -> None:
     shell = await logged_in(web, tmp_path)
     where = ("containers", "exec", "web", "--namespace", "demo")
     done = await shell.run(*where, "-i", "--", "sh", "-c", "cat; exit 3", given="from here\n")
     assert (done.code, done.output) == (3, "from here\n"), done.errors
-    # More input than anybody reads: the command ends anyway.
+    # More input than the program reads: the command ends anyway.
     done = await shell.run(*where, "-i", "--", "true", "unread", given="x" * 4_000_000)
     assert done.code == 0, done.errors
     terminal = Terminal(rows=37, columns=101)

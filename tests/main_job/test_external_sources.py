@@ -1,4 +1,4 @@
-"""Config maps and secrets that only the cluster has: the names that are allowed, the types that are not, `apply`."""
+"""Config maps and secrets that exist only on the cluster: allowed names, forbidden types, `apply`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ VALUE = "canary-9f2c"
 async def shared(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Server]:
-    """A namespace `shop` whose administrator allows `shared-*`, and objects of the cluster's own."""
+    """Yields a server whose namespace `shop` allows `shared-*`, and objects that only the cluster has."""
     directory = tmp_path_factory.mktemp("external")
     async with (
         new_database(postgres, template_database.name) as database,
@@ -84,7 +84,7 @@ async def make(server: Server, name: str, **fields: Any) -> pb.Container:
 
 
 async def shown(server: Server, name: str, reason: str, namespace: str = "shop") -> pb.Container:
-    """The container, once its condition `Applied` has a reason."""
+    """Waits until the condition `Applied` has this reason, and returns the container."""
 
     async def holds() -> pb.Container | None:
         found = await server.admin.containers.get(namespace=namespace, name=name)
@@ -98,7 +98,7 @@ async def shown(server: Server, name: str, reason: str, namespace: str = "shop")
     return found
 
 
-async def test_references_that_the_namespace_allows_reach_the_pods(shared: Server) -> None:
+async def test_allowed_references_reach_the_pods(shared: Server) -> None:
     files = pb.SourceFiles(source_name="shared-settings", external=True)
     made = await make(
         shared,
@@ -118,7 +118,7 @@ async def test_references_that_the_namespace_allows_reach_the_pods(shared: Serve
     (main,) = shared.cluster.store.get(DEPLOYMENTS, "shop", "web")["spec"]["template"]["spec"]["containers"]  # type: ignore[index]
     assert main["env"][0]["valueFrom"]["secretKeyRef"] == {"name": "shared-db", "key": "k"}
     assert main["envFrom"] == [{"configMapRef": {"name": "shared-settings"}}]
-    # A reference stays, also where the administrator takes the pattern away.
+    # An existing reference stays even if the administrator removes the pattern.
     await allow(shared)
     try:
         await shared.admin.containers.update(
@@ -171,7 +171,7 @@ async def test_other_names_and_other_kinds_are_refused(shared: Server) -> None:
             )
 
 
-async def test_secrets_that_give_more_than_values_are_refused_on_the_cluster(shared: Server) -> None:
+async def test_secrets_of_special_types_are_refused_on_the_cluster(shared: Server) -> None:
     for name in ("shared-token", "shared-release", "shared-node"):
         for way in ("external", "optional"):
             subject = f"{name}-{way}"
@@ -208,7 +208,7 @@ async def test_a_source_of_the_same_name_is_no_way_around_the_patterns(shared: S
         "data": {"k": "Y2FuYXJ5"},
     }
     shared.cluster.store.create(SECRETS, theirs)
-    # The cluster keeps its own, and the platform's row says that its name is taken.
+    # The cluster's secret stays, and the platform's row reports that the name is taken.
     await config.create_secret(namespace="shop", secret=config_pb2.Secret(name="theirs", data={"k": b"v"}))
     await make(shared, "same", env=[variable("theirs", secret=True)])
     await shown(shared, "same", "NotThePlatforms")
@@ -259,7 +259,7 @@ async def test_only_an_administrator_of_the_platform_sets_the_patterns(shared: S
     for pattern in ("", "Shared", "a b", "a/b", "!a", "-a"):
         with pytest.raises(InvalidArgumentError, match=r"external_sources\[0\]"):
             await allow(shared, pattern)
-    # An administrator of the namespace may use them, a caller without config.use may not.
+    # An administrator of the namespace may use the sources; a caller without config.use may not.
     await holder.containers.create(
         namespace="shop",
         container=pb.Container(
@@ -279,7 +279,7 @@ async def test_only_an_administrator_of_the_platform_sets_the_patterns(shared: S
         assert denied.value.metadata["permission"] == "config.use"
 
 
-async def test_a_volume_shows_a_source_of_the_cluster(shared: Server) -> None:
+async def test_a_volume_may_show_an_external_source(shared: Server) -> None:
     volume = storage_pb2.Volume(
         name="shown", type=storage_pb2.VOLUME_TYPE_CONFIG_MAP, source_name="shared-settings", external=True
     )
@@ -319,7 +319,7 @@ data: {a: b}
 """
 
 
-async def test_an_apply_takes_names_that_the_namespace_allows_as_external(
+async def test_apply_marks_names_that_the_namespace_allows_as_external(
     shared: Server, tmp_path: Path
 ) -> None:
     assert shared.cluster is not None
@@ -343,7 +343,7 @@ async def test_an_apply_takes_names_that_the_namespace_allows_as_external(
     shows = await command.run("volumes", "list", "--namespace", "shop", "-o", "yaml")
     assert "external: true" in shows.output
     assert VALUE not in exported.output + shows.output
-    # Once the platform has the object, the next apply names it as the platform's.
+    # Once the platform has the object, the next apply refers to that one.
     shared.cluster.store.delete(CONFIG_MAPS, "shop", "shared-applied")
     await shared.admin.config.create_config_map(
         namespace="shop", config_map=config_pb2.ConfigMap(name="shared-applied", data={"k": "v"})

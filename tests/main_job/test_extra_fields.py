@@ -1,4 +1,4 @@
-"""Fields that the API does not name, and the choice of a token: applied verbatim, shown, guarded, taken away."""
+"""Fields that the API does not name, and the token choice: applied verbatim, shown, guarded, removed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def change(server: Server, container: pb.Container, *paths: str) -> pb.Con
 
 
 async def running_pods(server: Server) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The template's spec and that of a pod, once the container runs as it is wanted."""
+    """Returns the template's spec and a pod's spec, once the container's rollout is finished."""
     assert server.cluster is not None
     store = server.cluster.store
 
@@ -58,7 +58,7 @@ async def running_pods(server: Server) -> tuple[dict[str, Any], dict[str, Any]]:
     )["spec"]
 
 
-async def test_any_field_is_applied_as_it_is(server: Server) -> None:
+async def test_any_field_is_applied_verbatim(server: Server) -> None:
     await make_namespace(server)
     made = await server.admin.containers.create(namespace="demo", container=web(extra_fields=FIELDS))
     assert dict(made.extra_fields) == FIELDS
@@ -72,7 +72,7 @@ async def test_any_field_is_applied_as_it_is(server: Server) -> None:
     template, _ = await running_pods(server)
     assert "topologySpreadConstraints" not in template
     assert "workingDir" not in template["containers"][0]
-    # The mounts of a container may name a volume of these fields.
+    # A container may mount a volume that is defined by these fields.
     files = pb.Container(
         extra_fields={f"{POD}.volumes[name=files].nfs": '{"server": "files.example", "path": "/a"}'},
         volume_mounts=[pb.VolumeMount(volume="files", mount_path="/files")],
@@ -83,7 +83,7 @@ async def test_any_field_is_applied_as_it_is(server: Server) -> None:
     assert template["containers"][0]["volumeMounts"] == [{"name": "files", "mountPath": "/files"}]
 
 
-async def test_a_field_that_reaches_beyond_the_pod_needs_the_permission(server: Server) -> None:
+async def test_a_field_with_effects_beyond_the_pod_needs_the_permission(server: Server) -> None:
     await make_namespace(server)
     developer = await server.user("dora", {"demo": "developer"})
     for path, text in (
@@ -97,7 +97,7 @@ async def test_a_field_that_reaches_beyond_the_pod_needs_the_permission(server: 
             await developer.containers.create(namespace="demo", container=web(extra_fields={path: text}))
         assert refused.value.code.name == "PERMISSION_DENIED", path
         assert refused.value.metadata["permission"] == "container.privileged", path
-    # A misspelt one is no question of permission.
+    # A misspelt field is refused for its name, not for a missing permission.
     for path, meant in (
         (f"{POD}.hostNetwrk", "hostNetwork"),
         (f"{POD}.containers[name=main].securityContext.procMont", "procMount"),
@@ -108,7 +108,7 @@ async def test_a_field_that_reaches_beyond_the_pod_needs_the_permission(server: 
     await developer.containers.create(namespace="demo", container=web(extra_fields=FIELDS))
 
 
-async def test_a_fault_by_kubernetes_own_schema_is_refused_before_anything_is_sent(server: Server) -> None:
+async def test_a_schema_error_is_refused_before_anything_is_sent(server: Server) -> None:
     await make_namespace(server)
     for path, text, words in (
         (f"{POD}.hostAliases", '{"ip": "10.0.0.1"}', "must be a list, not an object"),
@@ -122,7 +122,7 @@ async def test_a_fault_by_kubernetes_own_schema_is_refused_before_anything_is_se
         await change(server, pb.Container(extra_fields={f"{POD}.hostAliases": "1"}), "extra_fields")
 
 
-async def test_expressions_of_a_selector_are_those_of_the_workload_and_do_not_change(server: Server) -> None:
+async def test_selector_expressions_reach_the_workload_and_cannot_change(server: Server) -> None:
     await make_namespace(server)
     path = "spec.selector.matchExpressions"
     wanted = web(extra_fields={path: '[{"key": "app", "operator": "Exists"}]'}, pod_labels={"app": "web"})
@@ -149,7 +149,7 @@ async def test_a_dry_run_reads_the_schemas_of_the_cluster(
         return server.cluster.store.get(NAMESPACES, None, "demo") is not None
 
     await poll_until(is_there)
-    # An enum of the vendor's own, which no table has.
+    # The vendor's own enum, which no table of the server has.
     vendors = document(server.cluster.store.types, "apis/apps/v1")
     assert vendors is not None
     pod = next(each for name, each in vendors["components"]["schemas"].items() if name.endswith(".PodSpec"))
@@ -161,7 +161,7 @@ async def test_a_dry_run_reads_the_schemas_of_the_cluster(
     assert refused.value.metadata["field"] == f'container.extra_fields["{POD}.subdomain"]'
 
 
-async def test_an_account_that_only_a_container_names_mounts_no_token(server: Server) -> None:
+async def test_an_account_named_only_by_a_container_mounts_no_token(server: Server) -> None:
     await make_namespace(server)
     made = await server.admin.containers.create(namespace="demo", container=web(service_account="robot"))
     assert not made.HasField("automount_service_account_token")

@@ -1,4 +1,4 @@
-"""Objects in another owner's Kubernetes namespace are neither read, tried out, taken over nor deleted."""
+"""Objects in another owner's Kubernetes namespace are neither read, dry-run, taken over nor deleted."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ async def theirs(server: Server) -> tuple[Kubectl, AsyncClient]:
 
 
 async def known(server: Server) -> None:
-    """Returns once it is read-only: callers are loaded again a moment after the reconciler has noticed."""
+    """Waits until our namespace is read-only.
+
+    Callers are loaded again a moment after the reconciler has detected the conflict.
+    """
     wanted = container_pb2.Container(name="tried", image="nginx:1.27")
 
     async def refuses() -> bool:
@@ -76,7 +79,7 @@ def secret(name: str) -> config_pb2.Secret:
     return config_pb2.Secret(name=name, data={"a": b"b"})
 
 
-async def test_an_operator_who_may_not_take_it_over_reads_and_deletes_nothing(server: Server) -> None:
+async def test_an_operator_who_may_not_adopt_reads_and_deletes_nothing(server: Server) -> None:
     kubectl, operator = await theirs(server)
     await known(server)
     web = container_pb2.Container(name="web", image="nginx:1.27")
@@ -94,7 +97,7 @@ async def test_an_operator_who_may_not_take_it_over_reads_and_deletes_nothing(se
     ]
     for call in calls:
         await refused(call, "NAMESPACE_NOT_OURS")
-    # It is given up, and nothing of theirs with it.
+    # Our namespace is deleted, but none of their objects.
     await operator.namespaces.delete(name="legacy", cascade=True)
 
     async def gone() -> bool:
@@ -105,10 +108,10 @@ async def test_an_operator_who_may_not_take_it_over_reads_and_deletes_nothing(se
         assert (await kubectl.ask("GET", path))["metadata"]["name"] in ("db", "agent")
 
 
-async def test_the_cluster_itself_is_asked_where_nobody_knows_yet(
+async def test_the_cluster_is_asked_before_the_reconciler_has_looked(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the reconciler has looked."""
+    """The check of the observed state is disabled, as if the reconciler had not read the namespace yet."""
     monkeypatch.setattr(Rule, "acts_in_namespace", False)
     kubectl, operator = await theirs(server)
     await refused(operator.containers.import_(namespace="legacy"), "CLUSTER_REFUSED")
@@ -123,7 +126,7 @@ async def test_the_cluster_itself_is_asked_where_nobody_knows_yet(
         ),
     ):
         await refused(call, "CLUSTER_REFUSED")
-    # Rows by the names of theirs, as an import made them that nobody refused.
+    # Rows with the names of their objects, as an import would make them if it were not refused.
     await operator.config.create_secret(namespace="legacy", secret=secret("db"))
     await operator.config.create_config_map(namespace="legacy", config_map=config_pb2.ConfigMap(name="db"))
     for path, table in ((SECRETS, "secrets"), (CONFIG_MAPS, "config_maps")):
@@ -147,10 +150,10 @@ async def test_the_cluster_itself_is_asked_where_nobody_knows_yet(
 
 
 @pytest.mark.full
-async def test_without_asking_the_cluster_an_import_would_read_theirs(
+async def test_without_asking_the_cluster_an_import_would_read_their_objects(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The positive control: as it was, an operator took the Deployment over, and the Secret with it."""
+    """The positive control: without the check, an operator takes over the Deployment, and the Secret with it."""
 
     async def nobody_asks(_client: object, _home: object) -> bool:
         return False
@@ -164,7 +167,7 @@ async def test_without_asking_the_cluster_an_import_would_read_theirs(
     assert revealed.data["password"] == b"hunter2"
 
 
-async def test_what_is_on_its_way_to_be_ours_is_imported_at_once(server: Server) -> None:
+async def test_an_import_succeeds_as_soon_as_the_namespace_is_adopted(server: Server) -> None:
     kubectl = Kubectl(server)
     await kubectl.ask(
         "POST",
@@ -177,7 +180,7 @@ async def test_what_is_on_its_way_to_be_ours_is_imported_at_once(server: Server)
     await server.admin.namespaces.update(name="legacy", adopt=True)
 
     async def taken_over() -> bool:
-        # Read-only until the reconciler has put our label on it.
+        # The namespace is read-only until the reconciler has set our label.
         try:
             (result,) = (await server.admin.containers.import_(namespace="legacy")).results
         except PilothouseError as error:

@@ -1,4 +1,4 @@
-"""A holder of a namespace does not lift the limits that were set for it: its quota and its Pod Security level."""
+"""A holder of a namespace cannot lift the limits that were set for it: its quota and its Pod Security level."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def shows_level(server: Server, level: str, name: str = "shop") -> None:
 
 
 @pytest.mark.parametrize("role", ["operator", "admin"])
-async def test_who_holds_a_namespace_lifts_none_of_its_limits(
+async def test_a_holder_of_a_namespace_lifts_none_of_its_limits(
     database: Database, tmp_path: Path, role: str
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
@@ -101,7 +101,7 @@ async def test_who_holds_a_namespace_lifts_none_of_its_limits(
             wrong = {**kept_keys, "pilothouse.dev/namespace-uid": "any"}
             with pytest.raises(PilothouseError, match=f"{field} of pilothouse.dev are set by the platform"):
                 await update(holder, field, **{field: wrong})
-        # Unchanged values need no permission, nor do values that no cluster obeys.
+        # Unchanged values need no permission, and neither do keys on which no cluster acts.
         kept = await update(
             holder,
             display_name="The shop",
@@ -110,7 +110,7 @@ async def test_who_holds_a_namespace_lifts_none_of_its_limits(
             resource_quota=pb.ResourceQuota(containers=12, cpu="4000m"),
         )
         assert (kept.labels["team"], kept.resource_quota.containers) == ("a", 12)
-        # Neither holder makes namespaces; from a grant over all it works.
+        # Both holders have a grant in one namespace; a grant over all namespaces allows the change.
         operator = await server.user("olga", {"": "operator"})
         raised = await update(
             operator, resource_quota=pb.ResourceQuota(containers=13), labels={ENFORCE: "baseline"}
@@ -118,7 +118,9 @@ async def test_who_holds_a_namespace_lifts_none_of_its_limits(
         assert (raised.resource_quota.containers, dict(raised.labels)) == (13, {ENFORCE: "baseline"})
 
 
-async def test_a_domain_that_is_set_is_guarded_with_its_keys(database: Database, tmp_path: Path) -> None:
+async def test_domains_from_the_settings_are_guarded_with_their_keys(
+    database: Database, tmp_path: Path
+) -> None:
     guarded: dict[str, Any] = {"guarded_namespace_keys": "example.org", "guarded_pod_keys": "example.net"}
     async with running_server(database, tmp_path, with_cluster=False, **guarded) as server:
         await shop(server)
@@ -130,15 +132,15 @@ async def test_a_domain_that_is_set_is_guarded_with_its_keys(database: Database,
             holder.containers.create(namespace="shop", container=web), "container.privileged"
         )
         assert "example.net/nets" in told.message
-        # Each list is of one kind of object.
+        # Each list applies to one kind of object.
         await update(holder, labels={"example.net/level": "any"})
 
 
 @pytest.mark.full
-async def test_without_the_rule_a_grant_in_one_namespace_would_do(
+async def test_without_the_rule_a_grant_in_one_namespace_would_suffice(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The positive control: a grant that gives all that its role names raises quota and level."""
+    """The positive control: if a grant gives every permission of its role, its holder raises quota and level."""
     monkeypatch.setattr(Grant, "left_out", property(lambda self: self.excluded))
     async with running_server(database, tmp_path, with_cluster=False) as server:
         await shop(server, **{ENFORCE: "restricted"})
@@ -149,7 +151,7 @@ async def test_without_the_rule_a_grant_in_one_namespace_would_do(
         assert (raised.resource_quota.containers, raised.labels[ENFORCE]) == (100_000, "privileged")
 
 
-async def test_who_makes_a_namespace_gives_it_a_quota_or_a_level_only_with_the_permission(
+async def test_a_new_namespace_gets_a_quota_or_level_only_with_the_permission(
     database: Database, tmp_path: Path
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
@@ -169,7 +171,7 @@ async def test_who_makes_a_namespace_gives_it_a_quota_or_a_level_only_with_the_p
 
 
 async def test_a_level_is_shown_before_the_cluster_has_it(database: Database, tmp_path: Path) -> None:
-    """Nobody reconciles here: the shown level is the one that the namespace will get."""
+    """No reconciler runs here: the shown level is the one that the namespace will get."""
     async with running_server(database, tmp_path, with_cluster=False) as server:
         namespaces = server.admin.namespaces
         await shop(server)
@@ -178,7 +180,7 @@ async def test_a_level_is_shown_before_the_cluster_has_it(database: Database, tm
             await namespaces.create(namespace=pb.Namespace(name=name, labels=labels), adopt=name == "theirs")
             for name, labels in made.items()
         ]
-        # One that is taken over keeps what it has, and that was not seen yet.
+        # An adopted namespace keeps its level, which was not observed yet.
         assert [answer.pod_security_level for answer in answers] == ["privileged", "", "x" * 20]
         shell = await logged_in(server, tmp_path)
         table = await shell.succeed("namespaces", "create", "new")
@@ -194,7 +196,7 @@ async def test_a_level_is_shown_before_the_cluster_has_it(database: Database, tm
         assert taken.pod_security_level == ""
 
 
-async def test_a_level_that_was_seen_is_shown_until_another_is(server: Server) -> None:
+async def test_an_observed_level_is_shown_until_another_is_observed(server: Server) -> None:
     await shop(server)
     await shows_level(server, "baseline")
     changed = await update(server.admin, labels={ENFORCE: "restricted"})
@@ -214,7 +216,7 @@ async def test_new_namespaces_are_baseline_and_all_are_listed_with_their_level(
     for name, level in (("shop", "baseline"), ("theirs", "restricted"), ("open", "privileged")):
         await shows_level(server, level, name)
         assert labels_there(server, name)[ENFORCE] == level
-    # The label is the platform's: the caller's own stay as they were given, and need not name it.
+    # The platform sets the label: the caller's labels stay as given, and need not contain it.
     assert dict((await server.admin.namespaces.get(name="shop")).labels) == {}
     listed = [
         item.name async for item in server.admin.namespaces.list(filter='pod_security_level = "baseline"')
@@ -226,7 +228,7 @@ async def test_new_namespaces_are_baseline_and_all_are_listed_with_their_level(
     (line,) = [line for line in table.splitlines() if line.startswith("theirs")]
     assert "restricted" in line
 
-    # Before, only the cluster refused a tenant's container there: its level applies to every caller.
+    # The cluster enforces the level against every caller, even an administrator.
     await server.admin.containers.create(
         namespace="shop",
         container=container_pb2.Container(name="web", image="nginx:1.27", security_context=ROOT),
@@ -237,7 +239,7 @@ async def test_new_namespaces_are_baseline_and_all_are_listed_with_their_level(
         return 'violates PodSecurity "baseline:latest"' in found.message
 
     await poll_until(kept_off)
-    # A holder of the permission lifts it; changes by others to the label on the cluster are seen, and taken back.
+    # A holder of the permission may lift the level and restore it.
     await update(server.admin, labels={ENFORCE: "privileged"})
     await shows_level(server, "privileged")
     await update(server.admin, "labels", labels={})
@@ -253,7 +255,7 @@ async def test_the_level_of_new_namespaces_is_a_setting(database: Database, tmp_
         load({"PILOTHOUSE_NAMESPACE_POD_SECURITY": "strict"})
 
 
-async def test_what_others_make_of_the_level_on_the_cluster_is_taken_back(server: Server) -> None:
+async def test_changes_of_the_level_by_others_on_the_cluster_are_reverted(server: Server) -> None:
     assert server.cluster is not None
     await shop(server)
     await shows_level(server, "baseline")

@@ -1,7 +1,7 @@
-"""Claims, config maps and secrets are filled and copied by programs that obey their labels and annotations.
+"""Some programs fill or copy claims, config maps and secrets according to their labels and annotations.
 
-Such keys are for those who hold `namespace.security` over all namespaces: else a tenant has the data of others copied
-to it, or its own put among theirs.
+Only holders of `namespace.security` over all namespaces may set such keys. Otherwise a tenant could have the data of
+others copied to it, or its own data put among theirs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Objects:
     async def change(self, name: str, **fields: Any) -> Any:
         given = {self.noun: self._message(**fields), "update_mask": FieldMask(paths=list(fields))}
         answer = await self._change(namespace="shop", name=name, **given)
-        # Changes of config maps and secrets answer with more than the object.
+        # Changes of config maps and secrets return more than the object.
         return getattr(answer, self.noun, answer)
 
 
@@ -64,7 +64,7 @@ async def refused(made: Awaitable[Any]) -> PilothouseError:
     return told.value
 
 
-async def test_what_others_obey_is_not_for_those_who_hold_a_namespace(
+async def test_keys_on_which_programs_act_are_refused_to_namespace_holders(
     database: Database, tmp_path: Path
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
@@ -80,13 +80,13 @@ async def test_what_others_obey_is_not_for_those_who_hold_a_namespace(
                 assert f'{mine.noun}.annotations would set "{key}"' in told.message
             told = await refused(mine.make("one", labels={"generate.kyverno.io/clone-source": ""}))
             assert told.metadata["field"] == f"{mine.noun}.labels"
-            # Everybody may set keys that no program acts on.
+            # Everyone may set keys on which no program acts.
             free = {"app.kubernetes.io/name": "a", "example.org/note": "b"}
             assert (await mine.make("one", annotations=free)).annotations == free
             told = await refused(mine.change("one", annotations={**free, "nfs.io/storage-path": "../theirs"}))
             assert told.metadata["key"] == "nfs.io/storage-path"
 
-            # Present values stay, whoever changes the rest; they may be removed, and not be set to something else.
+            # Existing values stay when a tenant changes the rest; a tenant may remove them, but not change them.
             set_by_others = {"cdi.kubevirt.io/storage.import.endpoint": "http://a"}
             assert (await others.make("two", annotations=set_by_others)).annotations == set_by_others
             kept = await mine.change("two", annotations={**set_by_others, **free}, labels={"team": "a"})
@@ -96,8 +96,8 @@ async def test_what_others_obey_is_not_for_those_who_hold_a_namespace(
             await refused(mine.change("two", annotations=set_by_others))
 
 
-async def test_the_keys_are_those_of_the_setting(database: Database, tmp_path: Path) -> None:
-    """The control: without the key in the list it is everybody's."""
+async def test_the_guarded_keys_are_a_setting(database: Database, tmp_path: Path) -> None:
+    """The control: everyone may set a key that is not in the list."""
     async with running_server(
         database, tmp_path, with_cluster=False, guarded_object_keys="example.org"
     ) as server:
@@ -108,7 +108,7 @@ async def test_the_keys_are_those_of_the_setting(database: Database, tmp_path: P
             assert told.metadata["key"] == "example.org/fill"
 
 
-def test_what_is_guarded_and_what_everybody_sets() -> None:
+def test_guarded_keys_and_keys_that_everyone_may_set() -> None:
     patterns = Settings().guarded_object_keys.split(",")
     inside = (
         "k8s.io/CloneRequest k8s.io/CloneOf cdi.kubevirt.io/storage.clone.token trident.netapp.io/importOriginalName"

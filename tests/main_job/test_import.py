@@ -1,4 +1,4 @@
-"""Existing Deployments of a cluster are taken over by one command, and not one pod is restarted."""
+"""One command takes over existing Deployments of a cluster, and no pod restarts."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ from tests.waiting import poll_until
 
 
 @pytest.mark.full
-async def test_a_deployment_and_its_service_are_taken_over_as_they_are(
-    server: Server, tmp_path: Path
-) -> None:
+async def test_a_deployment_and_its_service_are_taken_over_unchanged(server: Server, tmp_path: Path) -> None:
     kubectl = await legacy(server)
     await kubectl.ask("POST", DEPLOYMENTS, deployment("web"))
     await kubectl.ask("POST", SERVICES, service("web"))
@@ -65,7 +63,7 @@ async def test_a_deployment_and_its_service_are_taken_over_as_they_are(
     assert (await kubectl.ask("GET", f"{SERVICES}/web"))["spec"] == front["spec"]
     assert await kubectl.pods() == pods
 
-    # From here on it is a container like any other.
+    # From here on, the container behaves like any other.
     await server.admin.containers.restart(namespace="legacy", name="web")
 
     async def replaced() -> bool:
@@ -94,7 +92,9 @@ async def test_a_deployment_and_its_service_are_taken_over_as_they_are(
     await poll_until(gone)
 
 
-async def test_what_cannot_be_represented_stays_and_is_told_by_name(server: Server, tmp_path: Path) -> None:
+async def test_workloads_that_cannot_be_represented_stay_and_are_reported(
+    server: Server, tmp_path: Path
+) -> None:
     kubectl = await legacy(server)
     two = deployment("two", replicas=1)
     two["spec"]["template"]["spec"]["containers"].append({"name": "side", "image": "envoy:1"})
@@ -147,7 +147,7 @@ async def test_what_cannot_be_represented_stays_and_is_told_by_name(server: Serv
     assert "pilothouse.dev/container-uid" not in untouched["metadata"]["labels"]
 
 
-async def test_a_field_that_needs_a_permission_needs_it_in_an_import(server: Server) -> None:
+async def test_an_import_needs_the_permission_for_each_field(server: Server) -> None:
     kubectl = await legacy(server)
     await kubectl.ask("POST", DEPLOYMENTS, deployment("node", replicas=1, hostNetwork=True))
     await kubectl.ask("POST", DEPLOYMENTS, deployment("names", replicas=1, dnsConfig={"searches": ["a"]}))
@@ -171,7 +171,7 @@ async def test_pods_that_an_apply_would_change_are_left_and_reported(
     real = ClusterClient.dry_run
 
     async def mutating(self: ClusterClient, *arguments: Any, **keywords: Any) -> Any:
-        """As where an admission webhook sets another value than the one that is there."""
+        """Returns the object as an admission webhook would change it: with another image than the present one."""
         after = await real(self, *arguments, **keywords)
         after["spec"]["template"]["spec"]["containers"][0]["image"] = "mirror/nginx"
         return after
@@ -188,7 +188,7 @@ async def test_pods_that_an_apply_would_change_are_left_and_reported(
     assert await kubectl.pods() == pods
 
 
-async def test_a_service_of_several_and_an_odd_one_are_left_alone(server: Server) -> None:
+async def test_services_of_several_deployments_and_odd_services_are_left_alone(server: Server) -> None:
     kubectl = await legacy(server)
     for name in ("blue", "green"):
         await kubectl.ask("POST", DEPLOYMENTS, deployment(name, replicas=1))
@@ -204,7 +204,7 @@ async def test_a_service_of_several_and_an_odd_one_are_left_alone(server: Server
     assert all(not port.service_name for item in answer.results for port in item.container.ports)
 
 
-async def test_an_import_asks_for_its_own_permission_and_says_when_the_cluster_is_away(
+async def test_an_import_needs_its_permission_and_reports_an_unreachable_cluster(
     server: Server,
 ) -> None:
     await legacy(server)

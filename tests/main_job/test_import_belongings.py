@@ -1,4 +1,4 @@
-"""The claims, config maps and secrets that an imported container mounts and reads come along, and no pod restarts."""
+"""An import includes the claims, config maps and secrets that a container mounts and reads; no pod restarts."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ from tests.waiting import poll_until
 
 @pytest.fixture
 def server(shared_server: Server) -> Server:
-    """The server of this file, with a namespace of the test's own."""
+    """Returns the shared server with a namespace for one test."""
     return shared_server.for_one_test()
 
 
 @pytest.mark.full
-async def test_an_application_is_taken_over_whole_and_no_pod_restarts(server: Server, tmp_path: Path) -> None:
+async def test_an_application_is_taken_over_completely_without_a_restart(
+    server: Server, tmp_path: Path
+) -> None:
     kubectl = await legacy(server)
     await furnished(kubectl)
     await kubectl.ask("POST", DEPLOYMENTS, shop())
@@ -97,7 +99,7 @@ async def test_an_application_is_taken_over_whole_and_no_pod_restarts(server: Se
     assert levels.immutable
 
 
-async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
+async def test_an_imported_container_is_changed_like_any_other(server: Server) -> None:
     kubectl = await legacy(server)
     await furnished(kubectl)
     await kubectl.ask("POST", DEPLOYMENTS, shop())
@@ -107,7 +109,7 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
     await settled(server)
     pods = await kubectl.pods()
 
-    # A new value of the secret reaches the cluster, and on request the pods.
+    # A new value of the secret reaches the cluster; the pods do not restart.
     secret = config_pb2.Secret(name="shop-db", string_data={"password": "another"})
     await server.admin.config.update_secret(
         namespace=server.legacy, name="shop-db", secret=secret, update_mask=FieldMask(paths=["string_data"])
@@ -120,7 +122,7 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
     await poll_until(told)
     assert await kubectl.pods() == pods
 
-    # More pods are made by the same template, and what is there stays.
+    # A scale-up makes more pods from the same template; existing pods stay.
     await server.admin.containers.update(
         namespace=server.legacy,
         name="shop",
@@ -134,7 +136,7 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
 
     await poll_until(two)
 
-    # A volume with the name of one in its pods finds another name there.
+    # A volume with the name of one of the pod's volumes gets another name in the pod.
     volume = storage_pb2.Volume(name="config", type=storage_pb2.VOLUME_TYPE_EMPTY_DIR)
     await server.admin.storage.create_volume(namespace=server.legacy, volume=volume)
     await server.admin.storage.attach_volume(
@@ -161,7 +163,7 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
 
     await poll_until(replaced)
 
-    # While it is mounted, nothing of it can be deleted.
+    # Mounted objects cannot be deleted.
     for deleting in (
         server.admin.storage.delete_volume(namespace=server.legacy, name=await name_of_claim(server)),
         server.admin.config.delete_secret(namespace=server.legacy, name="shop-db"),
@@ -176,7 +178,7 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
 
     await poll_until(gone)
 
-    # The claim was somebody's before: it is given back, with its data. A secret is deleted like any other.
+    # The claim existed before the import: it is released with its data. The secret is deleted like any other.
     there = await kubectl.ask("GET", f"{CORE}/persistentvolumeclaims/shop.data")
     await server.admin.storage.delete_volume(namespace=server.legacy, name=await name_of_claim(server))
     await server.admin.config.delete_secret(namespace=server.legacy, name="shop-db")
@@ -198,15 +200,15 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
     names = [item["metadata"]["name"] for item in (await kubectl.ask("GET", f"{CORE}/secrets"))["items"]]
     assert "shop-db" not in names
 
-    # And it can be taken over once more.
+    # The same objects can be imported once more.
     await furnished_secret(kubectl)
     await kubectl.ask("POST", DEPLOYMENTS, shop())
     answer = await server.admin.containers.import_(namespace=server.legacy, names=["shop"])
     assert list(answer.results[0].problems) == []
 
 
-async def test_a_claim_that_was_made_anew_is_the_platforms_own(server: Server) -> None:
-    """Somebody deletes the one that was taken over: the platform's replacement is deleted with its volume."""
+async def test_a_claim_made_again_belongs_to_the_platform(server: Server) -> None:
+    """Somebody deletes the claim that was taken over: the platform's replacement is deleted with its volume."""
     kubectl = await legacy(server)
     await kubectl.ask("POST", f"{CORE}/persistentvolumeclaims", claim("data"))
     wanted = deployment("one", replicas=0)
@@ -237,7 +239,7 @@ async def test_a_claim_that_was_made_anew_is_the_platforms_own(server: Server) -
     await poll_until(gone)
 
 
-async def test_what_several_share_is_made_once_and_a_second_import_finds_it(server: Server) -> None:
+async def test_shared_objects_are_made_once_and_found_by_a_second_import(server: Server) -> None:
     kubectl = await legacy(server)
     await furnished(kubectl)
     for name in ("one", "two", "three"):
@@ -257,8 +259,8 @@ async def test_what_several_share_is_made_once_and_a_second_import_finds_it(serv
     assert [list(item.mounted_by) for item in claims] == [["one", "three", "two"]]
 
 
-async def test_a_drifted_one_is_left_and_reported_with_its_volumes(server: Server) -> None:
-    """A Deployment whose pods differ from the platform's: the claim is read-only for all."""
+async def test_a_drifted_deployment_is_left_and_reported_with_its_volumes(server: Server) -> None:
+    """The pods of the Deployment differ from the platform's: the claim is read-only for all."""
     kubectl = await legacy(server)
     await kubectl.ask("POST", f"{CORE}/persistentvolumeclaims", claim("many", accessModes=["ReadOnlyMany"]))
     wanted = deployment(

@@ -1,4 +1,4 @@
-"""Jobs and CronJobs of others are taken over without a new pod."""
+"""Existing Jobs and CronJobs are taken over without a new pod."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def spec(behavior: str, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 async def imported(shared_server: Server) -> dict[str, pb.ImportedContainer]:
-    """A namespace of Jobs and CronJobs, of which the import has taken all that it takes."""
+    """Makes a namespace with Jobs and CronJobs, imports it, and returns the results by name."""
     assert shared_server.cluster is not None
     kubectl, store = Kubectl(shared_server), shared_server.cluster.store
     await kubectl.ask("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
@@ -78,7 +78,7 @@ async def get(server: Server, name: str) -> pb.Container:
     return await server.admin.containers.get(namespace=NAMESPACE, name=name)
 
 
-async def test_all_but_the_runs_of_a_cron_job_are_taken_over(
+async def test_all_workloads_except_runs_of_a_cron_job_are_taken_over(
     shared_server: Server, imported: dict[str, pb.ImportedContainer]
 ) -> None:
     assert {name: list(each.problems) for name, each in imported.items()} == {
@@ -124,7 +124,7 @@ async def test_a_job_keeps_its_state_and_runs_again(
     await poll_until(again, [("done-2", succeeded), ("done", succeeded)].__eq__)
 
 
-async def test_a_schedule_goes_on_or_stays_suspended(
+async def test_a_schedule_continues_or_stays_suspended(
     shared_server: Server, imported: dict[str, pb.ImportedContainer]
 ) -> None:
     nightly, off = await get(shared_server, "nightly"), await get(shared_server, "off")

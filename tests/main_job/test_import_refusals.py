@@ -1,6 +1,4 @@
-"""Refusals of an import name the object; a caller without the permission is refused; and no value of a secret is
-shown.
-"""
+"""A refused import names the object, a caller without the permission is refused, and no secret value is shown."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ from tests.main_job.legacy import DEPLOYMENTS, SERVICES, deployment, legacy, ser
 from tests.main_job.legacy_shop import CANARY, CORE, OURS, claim, furnished, settled, shop, source
 
 
-async def test_what_is_not_taken_over_is_told_and_nothing_is_made(server: Server) -> None:
+async def test_refused_objects_are_reported_and_nothing_is_made(server: Server) -> None:
     kubectl = await legacy(server)
     await furnished(kubectl)
     cases: dict[str, tuple[str, dict[str, Any] | None, str]] = {
@@ -60,7 +58,7 @@ async def test_what_is_not_taken_over_is_told_and_nothing_is_made(server: Server
     assert [item.name async for item in server.admin.config.list_config_maps(namespace="legacy")] == []
 
 
-async def test_who_may_not_make_them_does_not_by_an_import(server: Server) -> None:
+async def test_an_import_needs_the_permissions_to_create_its_objects(server: Server) -> None:
     kubectl = await legacy(server)
     await furnished(kubectl)
     await kubectl.ask("POST", DEPLOYMENTS, shop())
@@ -85,13 +83,13 @@ async def test_who_may_not_make_them_does_not_by_an_import(server: Server) -> No
     developer = await server.user("developer", {"legacy": "developer"})
     answer = await developer.containers.import_(namespace="legacy")
     assert list(answer.results[0].problems) == []
-    # An object that already exists needs no more than to be mounted.
+    # An object that already exists needs only the permission to use it.
     await kubectl.ask("POST", DEPLOYMENTS, shop("second"))
     answer = await importer.containers.import_(namespace="legacy", names=["second"])
     assert list(answer.results[0].problems) == []
 
 
-async def test_the_values_of_a_secret_are_nowhere_but_encrypted(
+async def test_secret_values_are_stored_only_encrypted(
     server: Server, capfd: pytest.CaptureFixture[str]
 ) -> None:
     kubectl = await legacy(server)
@@ -127,7 +125,7 @@ async def test_the_values_of_a_secret_are_nowhere_but_encrypted(
     assert PASSWORD not in str(record["metadata"])
 
 
-async def test_one_that_does_not_fit_leaves_nothing_behind_and_the_others_come(server: Server) -> None:
+async def test_an_import_over_quota_leaves_nothing_behind_and_others_succeed(server: Server) -> None:
     """Its claim and its secrets are made before its share of the quota is counted."""
     kubectl = await legacy(server)
     await furnished(kubectl)
@@ -152,10 +150,10 @@ async def test_one_that_does_not_fit_leaves_nothing_behind_and_the_others_come(s
 
 
 @pytest.mark.parametrize("shape", [5, [None]])
-async def test_a_deployment_that_is_none_is_told_and_others_are_taken_over(
+async def test_a_malformed_deployment_is_reported_and_others_are_taken_over(
     server: Server, monkeypatch: pytest.MonkeyPatch, shape: object
 ) -> None:
-    """As a cluster answers that is none of Kubernetes."""
+    """The response is one that no Kubernetes API server sends."""
     kubectl = await legacy(server)
     for name in ("odd", "good"):
         await kubectl.ask("POST", DEPLOYMENTS, deployment(name))
@@ -177,7 +175,7 @@ async def test_a_deployment_that_is_none_is_told_and_others_are_taken_over(
 def _tampered(
     monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[Any], None], kind: str = "deployments"
 ) -> None:
-    """Changes the cluster's answer about an object on its way, in lists and when it is read."""
+    """Changes the cluster's responses about an object, in lists and in single reads."""
     request = ClusterTransport.request
 
     async def requested(
@@ -276,7 +274,7 @@ _UNFIT: dict[Callable[[Any], None], str] = {
 }
 
 
-async def test_what_no_row_can_hold_is_told_by_its_place_and_others_are_taken_over(
+async def test_unstorable_values_are_reported_by_field_and_others_are_taken_over(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kubectl = await legacy(server)
@@ -297,7 +295,7 @@ async def test_what_no_row_can_hold_is_told_by_its_place_and_others_are_taken_ov
     assert taken == ["good"]
 
 
-async def test_a_service_that_is_none_hides_no_deployment(
+async def test_a_malformed_service_hides_no_deployment(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kubectl = await legacy(server)
@@ -331,7 +329,7 @@ async def test_a_service_that_is_none_hides_no_deployment(
     ]
 
 
-async def test_services_that_the_list_leaves_out_are_told_too(
+async def test_services_that_the_list_leaves_out_are_reported(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kubectl = await legacy(server)
@@ -346,7 +344,7 @@ async def test_services_that_the_list_leaves_out_are_told_too(
         assert [each.metadata.name for each in page.items] == ["gone"]
         await kubectl.ask("DELETE", f"{SERVICES}/gone")
         odd = [f"odd-{number}" if number else "" for number in range(12)]
-        # One that is gone before it is read is not told, odd or not.
+        # A Service that is deleted before it is read is not reported, malformed or not.
         return msgspec.structs.replace(
             page, left_out=tuple(("legacy", name) for name in [*odd, "odd-and-gone"])
         )
@@ -370,7 +368,9 @@ async def test_services_that_the_list_leaves_out_are_told_too(
     ]
 
 
-async def test_what_it_reads_is_told_likewise(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_malformed_config_and_claims_are_reported_by_field(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kubectl = await legacy(server)
     reads: dict[str, dict[str, Any]] = {
         "ConfigMap": {"configMapKeyRef": {"name": "odd", "key": "key"}},

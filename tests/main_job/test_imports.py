@@ -1,4 +1,4 @@
-"""Libraries that only other verbs, or help, need are not in the memory of a serving process."""
+"""A serving process does not import libraries that only other verbs, or help texts, need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.main_job.test_starting import variables
 from tests.readme.served import serving
 
 NOT_NEEDED = {"alembic", "mako", "rich", "pygments", "pytest", "pilothouse_simulator"}
-# Python runs this module of a folder on its path before all else; at the end it tells what was imported.
+# Python runs `sitecustomize` from its path before anything else; at exit it writes the names of the imported packages.
 _AT_THE_END = """
 import atexit, json, os, sys
 
@@ -23,9 +23,7 @@ atexit.register(tell)
 """
 
 
-async def test_a_serving_process_imports_nothing_that_it_does_not_need(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_a_serving_process_imports_no_unneeded_libraries(database: Database, tmp_path: Path) -> None:
     hook = tmp_path / "hook"
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(_AT_THE_END)

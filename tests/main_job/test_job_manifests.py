@@ -31,7 +31,7 @@ def job(name: str, script: str, **spec: Any) -> dict[str, Any]:
 
 
 class Jobs:
-    """The command, and manifests in files for it."""
+    """Runs the command with manifests in files."""
 
     def __init__(self, command: Shell, folder: Path) -> None:
         self.command = command
@@ -83,7 +83,7 @@ async def test_a_job_is_applied_changed_and_run_again(shared_server: Server, she
     assert [each.split()[1:3] for each in runs] == [["once-2", "SUCCEEDED"], ["once", "SUCCEEDED"]]
 
 
-async def test_the_log_of_a_run_is_its_own(shell: Jobs) -> None:
+async def test_each_run_has_its_own_log(shell: Jobs) -> None:
     assert (await shell.apply(job("logged", "echo one; exit 0"), "--wait")).code == 0
     assert (await shell.apply(job("logged", "echo two; exit 0"))).code == 0
     await shell.containers("run", "logged", "--wait")
@@ -94,21 +94,23 @@ async def test_the_log_of_a_run_is_its_own(shell: Jobs) -> None:
     assert 'run "3" not found' in missing.errors
 
 
-async def test_a_wait_for_a_job_that_fails_says_why(shell: Jobs) -> None:
+async def test_a_wait_for_a_failing_job_reports_why(shell: Jobs) -> None:
     applied = await shell.apply(job("broken", "exit 42"), "--wait")
     assert applied.code != 0
     assert "container/broken failed: BackoffLimitExceeded" in applied.errors
     assert "exit code 42" in applied.errors
 
     async def shown() -> bool:
-        """The Job may say that it has failed before its pod shows the exit code."""
+        """Returns whether the exit code is shown: the Job may be failed before its pod shows it."""
         _, run = (await shell.containers("runs", "broken")).splitlines()
         return run.split()[:4] == ["1", "broken", "FAILED", "42"]
 
     await poll_until(shown)
 
 
-async def test_what_a_cluster_shows_of_a_job_is_the_same_job(shared_server: Server, shell: Jobs) -> None:
+async def test_a_job_manifest_read_from_the_cluster_is_the_same_job(
+    shared_server: Server, shell: Jobs
+) -> None:
     kubectl, wanted = Kubectl(shared_server), job("shown", "exit 0")
     await kubectl.ask("POST", "/api/v1/namespaces", {"metadata": {"name": "shown-jobs"}})
     await kubectl.ask("POST", "/apis/batch/v1/namespaces/shown-jobs/jobs", wanted)
@@ -145,7 +147,9 @@ async def test_what_a_cluster_shows_of_a_job_is_the_same_job(shared_server: Serv
         ),
     ],
 )
-async def test_what_a_job_cannot_have_is_refused(shell: Jobs, spec: dict[str, Any], expected: str) -> None:
+async def test_fields_that_a_job_cannot_have_are_refused(
+    shell: Jobs, spec: dict[str, Any], expected: str
+) -> None:
     refused = await shell.apply(job("refused", "exit 0", **spec))
     assert refused.code != 0
     assert expected in refused.errors

@@ -79,7 +79,7 @@ async def test_a_job_succeeds_and_runs_again(demo: Server) -> None:
     assert set(jobs_of(demo, "once")) == {"once", "once-2"}
 
 
-async def test_the_usage_of_a_run_is_what_was_measured_during_it(demo: Server) -> None:
+async def test_the_usage_of_a_run_is_limited_to_its_time(demo: Server) -> None:
     await demo.admin.containers.create(namespace="jobs", container=job("measured"))
     await until(demo, "measured", SUCCEEDED)
     [run] = await runs(demo, "measured")
@@ -103,7 +103,7 @@ async def test_the_usage_of_a_run_is_what_was_measured_during_it(demo: Server) -
             [each async for each in metrics.query_usage(**fields, run=1)]
 
 
-async def test_a_job_that_fails_says_which_pod_and_exit_code(demo: Server) -> None:
+async def test_a_failed_job_reports_its_pod_and_exit_code(demo: Server) -> None:
     await demo.admin.containers.create(namespace="jobs", container=job("broken", behavior="exit:42"))
     found = await until(demo, "broken", FAILED)
     assert found.reason == "BackoffLimitExceeded"
@@ -147,7 +147,7 @@ async def test_restart_replaces_a_run_that_has_not_ended(demo: Server) -> None:
     assert set(jobs_of(demo, "again")) == {"again-2"}
 
 
-async def test_a_changed_job_runs_only_when_it_is_told_to(demo: Server) -> None:
+async def test_a_changed_job_runs_only_on_request(demo: Server) -> None:
     containers = demo.admin.containers
     await containers.create(namespace="jobs", container=job("changing", behavior="run"))
     await until(demo, "changing", pb.CONTAINER_STATUS_RUNNING)
@@ -184,7 +184,7 @@ async def test_a_changed_job_runs_only_when_it_is_told_to(demo: Server) -> None:
     await poll_until(gone)
 
 
-async def test_a_rollback_runs_a_job_again_only_when_it_is_told_to(demo: Server) -> None:
+async def test_a_rollback_reruns_a_job_only_on_request(demo: Server) -> None:
     containers = demo.admin.containers
     await containers.create(namespace="jobs", container=job("back"))
     await until(demo, "back", SUCCEEDED)
@@ -203,7 +203,7 @@ async def test_a_rollback_runs_a_job_again_only_when_it_is_told_to(demo: Server)
     assert found["spec"]["template"]["spec"]["containers"][0]["image"] == "busybox:1.38"
 
 
-async def test_a_job_that_its_ttl_removed_is_not_made_again(demo: Server) -> None:
+async def test_a_job_deleted_by_its_ttl_is_not_made_again(demo: Server) -> None:
     settings = pb.JobSettings(ttl_seconds=0)
     await demo.admin.containers.create(namespace="jobs", container=job("fleeting", settings=settings))
     await until(demo, "fleeting", SUCCEEDED)
@@ -296,7 +296,7 @@ async def test_each_setting_reaches_the_cluster_and_is_shown(demo: Server) -> No
     assert by_condition["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
 
 
-async def test_runs_that_are_too_many_go_with_their_jobs(demo: Server) -> None:
+async def test_excess_runs_are_deleted_with_their_jobs(demo: Server) -> None:
     await demo.admin.containers.create(namespace="jobs", container=job("pruned", runs_kept=2))
     await until(demo, "pruned", SUCCEEDED)
     for _ in range(3):
@@ -304,7 +304,7 @@ async def test_runs_that_are_too_many_go_with_their_jobs(demo: Server) -> None:
         await until(demo, "pruned", SUCCEEDED)
 
     async def there() -> tuple[list[int], set[str]]:
-        """Numbers of its runs, newest first, and names of its Jobs."""
+        """Returns the numbers of the runs, newest first, and the names of the Jobs."""
         return [run.number for run in await runs(demo, "pruned")], set(jobs_of(demo, "pruned"))
 
     await poll_until(there, lambda found: found == ([4, 3], {"pruned-3", "pruned-4"}))
@@ -357,7 +357,7 @@ async def test_a_dry_run_of_a_job_makes_and_starts_nothing(demo: Server) -> None
 
 
 async def _with_taken_name(demo: Server, name: str) -> None:
-    """A dry run of a run whose Job would have the name of another one."""
+    """Executes a dry run of a run whose Job name is taken."""
     assert demo.cluster is not None
     found = jobs_of(demo, "tried")["tried"]
     template = {"spec": found["spec"]["template"]["spec"]}

@@ -45,7 +45,7 @@ async def history(server: Server, name: str = "web") -> list[pb.StatusChange]:
 
 
 def told(server: Server, reason: str, name: str = "web") -> Callable[[], Awaitable[list[pb.StatusChange]]]:
-    """Lines of the history with this reason."""
+    """Returns a function that reads the history lines with this reason."""
 
     async def lines() -> list[pb.StatusChange]:
         return [change for change in await history(server, name) if change.reason == reason]
@@ -54,7 +54,7 @@ def told(server: Server, reason: str, name: str = "web") -> Callable[[], Awaitab
 
 
 def shown(server: Server, reason: str) -> Callable[[], Awaitable[resource_pb2.KubernetesEvent | None]]:
-    """The newest event of this reason."""
+    """Returns a function that reads the newest event with this reason."""
 
     async def event() -> resource_pb2.KubernetesEvent | None:
         answer = await get(server)
@@ -76,7 +76,7 @@ def deployment(server: Server) -> dict[str, Any]:
 
 
 def mount_what_is_not_there(server: Server) -> None:
-    """Another client makes the pods mount a secret that does not exist."""
+    """Makes the pods mount a secret that does not exist, as another client."""
     assert server.cluster is not None
     found = deployment(server)
     template = found["spec"]["template"]
@@ -94,7 +94,7 @@ def waiting_pod(server: Server) -> dict[str, Any]:
     )
 
 
-async def test_a_pod_that_finds_no_node(server: Server, tmp_path: Path) -> None:
+async def test_a_pod_that_finds_no_node_is_reported(server: Server, tmp_path: Path) -> None:
     shell = await given(server, tmp_path)
     await create(server, annotations={BEHAVIOR: "unschedulable"})
     event = await poll_until(shown(server, "FailedScheduling"))
@@ -109,7 +109,7 @@ async def test_a_pod_that_finds_no_node(server: Server, tmp_path: Path) -> None:
     assert "nodes are available" in state.message
     answer = await get(server)
     assert {each.object_kind for each in answer.events} == {"Deployment", "ReplicaSet", "Pod"}
-    # A caller who does not ask for them gets none.
+    # A caller that does not request events gets none.
     plain = await server.admin.containers.get.send(pb.GetContainerRequest(namespace="shop", name="web"))
     assert not plain.events
     table = await shell.succeed("containers", "get", "web", *WHERE)
@@ -119,18 +119,16 @@ async def test_a_pod_that_finds_no_node(server: Server, tmp_path: Path) -> None:
     assert data["name"] == "web"
     assert "FailedScheduling" in {each["reason"] for each in data["events"]}
     assert data["events_unavailable"] == ""
-    # YAML is for files, from which a container is made again.
+    # YAML is for files from which a container is made again, so it has no events.
     assert "events:" not in await shell.succeed("containers", "get", "web", *WHERE, "-o", "yaml")
     assert "FailedScheduling" in await shell.succeed("containers", "history", "web", *WHERE)
 
 
-async def test_a_volume_that_is_not_mounted_and_one_that_is_not_attached(
-    server: Server, tmp_path: Path
-) -> None:
+async def test_failed_mounts_and_attachments_are_reported(server: Server, tmp_path: Path) -> None:
     shell = await given(server, tmp_path)
     await shell.succeed(
         *("containers", "create", "web", *WHERE, "--image", "nginx:1.27", "--wait", "--stable-for", "0.3"),
-        # Else what others add is taken away again.
+        # Under another policy the change by others would be reverted.
         *("--drift-policy", "report"),
     )
     mount_what_is_not_there(server)
@@ -140,7 +138,7 @@ async def test_a_volume_that_is_not_mounted_and_one_that_is_not_attached(
     event = await poll_until(shown(server, "FailedMount"))
     assert event is not None
 
-    # The kubelet repeats it; that is the same event, and no further line.
+    # The kubelet repeats the event, which adds no further line.
     async def repeated() -> bool:
         again = await shown(server, "FailedMount")()
         return again is not None and again.count > event.count
@@ -165,7 +163,7 @@ async def test_a_volume_that_is_not_mounted_and_one_that_is_not_attached(
     assert "Multi-Attach error" in attachable.message
 
 
-async def test_pods_that_a_quota_refuses(server: Server, tmp_path: Path) -> None:
+async def test_pods_refused_by_a_quota_are_reported(server: Server, tmp_path: Path) -> None:
     shell = await given(server, tmp_path)
     assert server.cluster is not None
 
@@ -188,7 +186,7 @@ async def test_pods_that_a_quota_refuses(server: Server, tmp_path: Path) -> None
     assert "exceeded quota" in await shell.succeed("containers", "get", "web", *WHERE)
 
 
-async def test_probes_and_crashes(server: Server, tmp_path: Path) -> None:
+async def test_failed_probes_and_crashes_are_reported(server: Server, tmp_path: Path) -> None:
     shell = await given(server, tmp_path)
     await create(
         server,
@@ -211,7 +209,7 @@ async def test_probes_and_crashes(server: Server, tmp_path: Path) -> None:
     assert "Liveness probe failed" in unhealthy.message
 
 
-async def test_crashes_of_every_kind_are_told(server: Server, tmp_path: Path) -> None:
+async def test_crashes_are_reported_for_every_kind_of_workload(server: Server, tmp_path: Path) -> None:
     await given(server, tmp_path)
     crashing: dict[str, Any] = {"annotations": {BEHAVIOR: "crash-loop"}}
     headless = pb.Port(container_port=80, service_type=pb.SERVICE_TYPE_HEADLESS)
@@ -237,7 +235,7 @@ async def test_crashes_of_every_kind_are_told(server: Server, tmp_path: Path) ->
     assert failed["once"].reason == "BackoffLimitExceeded"
 
 
-async def test_a_cluster_that_is_away_is_no_error(server: Server, tmp_path: Path) -> None:
+async def test_an_unreachable_cluster_is_no_error(server: Server, tmp_path: Path) -> None:
     shell = await given(server, tmp_path)
     await shell.succeed(
         "containers", "create", "web", *WHERE, "--image", "nginx:1.27", "--wait", "--stable-for", "0.3"
@@ -258,7 +256,9 @@ async def test_a_cluster_that_is_away_is_no_error(server: Server, tmp_path: Path
     assert "is not available" in data["events_unavailable"]
 
 
-async def test_a_claim_tells_too_and_several_replicas_of_it_are_told(server: Server, tmp_path: Path) -> None:
+async def test_claim_events_and_several_replicas_of_a_claim_are_reported(
+    server: Server, tmp_path: Path
+) -> None:
     shell = await given(server, tmp_path)
     await shell.succeed("volumes", "create", "data", *WHERE, "--size", "1Gi", "--storage-class", "missing")
     request = storage_pb2.GetVolumeRequest(namespace="shop", name="data", include_events=True)

@@ -1,4 +1,4 @@
-"""Containers are listed by their images, and no other read looks at images."""
+"""Containers are listed by their images, and no other read joins images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pilothouse_server.values.image_reference import ImageReference
 from tests.conftest import Database
 from tests.harness import running_server
 
-# One for each form of a reference.
+# One example for each form of a reference.
 _REFERENCES = (
     "busybox",
     "busybox:1",
@@ -48,7 +48,7 @@ async def test_a_filter_by_image_finds_its_containers(database: Database, tmp_pa
         assert await listed('image.name != "nginx"') == ["c"]
 
 
-def test_a_read_without_that_filter_does_not_join_images() -> None:
+def test_a_read_without_an_image_filter_does_not_join_images() -> None:
     assert CONTAINER_IMAGES.name not in str(WHOLE)
 
 
@@ -93,9 +93,7 @@ async def test_an_image_is_listed_once_however_often_its_tag_was_pulled(
             await server.admin.containers.delete_image(image="nginx:1.27")
 
 
-async def test_images_of_sidecars_and_init_containers_are_listed_with_their_containers(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_images_of_sidecars_and_init_containers_are_listed(database: Database, tmp_path: Path) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
         admin = server.admin.containers
         for namespace in ("demo", "other"):
@@ -124,7 +122,7 @@ async def test_images_of_sidecars_and_init_containers_are_listed_with_their_cont
         with pytest.raises(PilothouseError, match="used by 1 containers"):
             await admin.delete_image(image="busybox:1")
 
-        # Two pulls of one tag by one container are one container.
+        # Two pulls of a tag by one container count as one container.
         async with database.system() as sql:
             container_id = await sql.fetchval("SELECT id FROM containers WHERE name = 'web'")
         async with server.application.store.system_write("test") as transaction:

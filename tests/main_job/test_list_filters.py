@@ -1,4 +1,4 @@
-"""Every list is filtered by every field that it shows, or a field stands below with the reason."""
+"""Every list can be filtered by every field that it shows, except those named here with a reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NEEDED: dict[str, dict[str, Any]] = {
     "ListPrincipals": {"permission": "container.get"},
     "ListOrphans": {"cluster_name": "local"},
 }
-# An etag is compared by the calls that take it, never searched.
+# Calls compare an etag, but no list is filtered by it.
 _NEVER = {"etag"}
 _WHOLE = "a document as text; what is asked for of it has a field"
 _NOT_FILTERED = {
@@ -88,7 +88,7 @@ _NOT_FILTERED = {
 
 
 def shown(message: Descriptor) -> set[str]:
-    """The fields of a listed message that hold one value each."""
+    """Returns the fields of a listed message that have one value each."""
     times = ("google.protobuf.Timestamp", "google.protobuf.Duration")
     return {
         field.name
@@ -102,7 +102,7 @@ def shown(message: Descriptor) -> set[str]:
 
 
 def filtered_lists() -> list[MethodDescriptor]:
-    """The calls that answer pages and take a filter."""
+    """Returns the calls that return pages and take a filter."""
     return [
         method
         for method in METHODS
@@ -111,7 +111,7 @@ def filtered_lists() -> list[MethodDescriptor]:
 
 
 async def refused(channel: grpc.aio.Channel, token: str, method: MethodDescriptor) -> set[str]:
-    """The fields that are shown and by which the list cannot be filtered."""
+    """Returns the shown fields by which the list cannot be filtered."""
     request: Any = GetMessageClass(method.input_type)
     call: Any = channel.unary_unary(
         f"/{method.containing_service.full_name}/{method.name}",
@@ -131,7 +131,7 @@ async def refused(channel: grpc.aio.Channel, token: str, method: MethodDescripto
 
 
 @pytest.mark.full
-async def test_every_field_that_is_shown_filters(database: Database, tmp_path: Path) -> None:
+async def test_every_shown_field_can_be_filtered(database: Database, tmp_path: Path) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
         token, channel = await server.token(), server.channel()
         lists = filtered_lists()
@@ -142,7 +142,7 @@ async def test_every_field_that_is_shown_filters(database: Database, tmp_path: P
     }
 
 
-async def test_images_are_found_whole_and_by_their_parts(database: Database, tmp_path: Path) -> None:
+async def test_images_are_found_by_reference_and_by_part(database: Database, tmp_path: Path) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
         await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
         for name, image in (("web", "nginx:1.27"), ("old", "nginx:1.26"), ("own", "ghcr.io/acme/web:1.27")):

@@ -1,6 +1,4 @@
-"""Logs that cannot be read: reported immediately, or waited for with a message, and never in the way of readable
-ones.
-"""
+"""Unreadable logs are reported immediately, or waited for with a message, and do not block readable ones."""
 
 from __future__ import annotations
 
@@ -41,7 +39,7 @@ async def make(server: Server, name: str, behavior: str = "", **fields: object) 
 
     async def there() -> bool:
         found = await server.admin.containers.get(namespace="demo", name=name)
-        # One whose image cannot be pulled has come as far as it will.
+        # A container whose image cannot be pulled gets no further.
         return found.status == pb.CONTAINER_STATUS_RUNNING or found.reason == "ImagePullBackOff"
 
     await poll_until(there)
@@ -51,7 +49,7 @@ async def read(server: Server, **request: object) -> list[pb.StreamLogsResponse]
     return [answer async for answer in server.admin.containers.stream_logs(namespace="demo", **request)]  # type: ignore[arg-type]
 
 
-async def test_one_that_has_no_log_is_not_in_the_way_of_the_others(demo: Server, tmp_path: Path) -> None:
+async def test_a_container_without_a_log_does_not_block_the_others(demo: Server, tmp_path: Path) -> None:
     await make(demo, "broken", "image-pull-error")
     await make(demo, "web")
     await make(demo, "zebra")
@@ -62,10 +60,10 @@ async def test_one_that_has_no_log_is_not_in_the_way_of_the_others(demo: Server,
     }
     (problem,) = [problem for answer in answers for problem in answer.problems]
     assert (problem.container, problem.reason) == ("broken", "CLUSTER_REFUSED")
-    # Followed logs take turns: one is tried again, after a pause.
+    # The rest of the message alternates: the pull is retried, with a pause in between.
     told = problem.message.rpartition(": ")[0]
     assert told.endswith("is waiting to start")
-    # Alone it is what the call is about.
+    # If it is the only log of the call, its problem fails the call.
     with pytest.raises(PilothouseError) as refused:
         await read(demo, name="broken")
     assert refused.value.reason == "CLUSTER_REFUSED"
@@ -76,7 +74,7 @@ async def test_one_that_has_no_log_is_not_in_the_way_of_the_others(demo: Server,
     assert shown.code == 7
     assert [line.partition("/")[0] for line in shown.output.splitlines()] == ["web", "zebra"]
     assert shown.errors.startswith(f"error: broken/{problem.pod}: {told}: ")
-    # Followed it is waited for, and that is said.
+    # A followed log is waited for, with a message.
     process = await shell.start(*LOGS, "broken", "--follow")
     assert process.stderr is not None
     try:
@@ -87,7 +85,7 @@ async def test_one_that_has_no_log_is_not_in_the_way_of_the_others(demo: Server,
         await process.wait()
 
 
-async def test_lines_of_several_pods_say_whose_they_are(demo: Server, tmp_path: Path) -> None:
+async def test_lines_of_several_pods_name_their_pod(demo: Server, tmp_path: Path) -> None:
     await make(demo, "one")
     await make(demo, "two", replicas=2)
     shell = await logged_in(demo, tmp_path)
@@ -98,7 +96,7 @@ async def test_lines_of_several_pods_say_whose_they_are(demo: Server, tmp_path: 
     assert len(pods) == len(lines) == 2
     assert all(pod.startswith("two/two-") for pod in pods)
     assert await shell.succeed(*LOGS, "two", "--no-prefix") == "this is two\n" * 2
-    # It may have two pods soon: the first line has a prefix.
+    # It may have two pods soon, so even the first line has a prefix.
     await demo.admin.containers.scale(namespace="demo", name="one", replicas=2)
     assert (await shell.succeed(*LOGS, "one")).startswith("one/one-")
     pod = pods.pop().partition("/")[2]
@@ -107,7 +105,7 @@ async def test_lines_of_several_pods_say_whose_they_are(demo: Server, tmp_path: 
     assert (missing.code, missing.errors) == (6, 'error: pod "nobody" not found [POD_NOT_FOUND]\n')
 
 
-async def test_a_cluster_that_is_away(demo: Server, tmp_path: Path) -> None:
+async def test_logs_of_an_unreachable_cluster_fail_or_are_waited_for(demo: Server, tmp_path: Path) -> None:
     await make(demo, "web")
     shell = await logged_in(demo, tmp_path)
     assert demo.cluster is not None
@@ -134,7 +132,7 @@ async def test_a_cluster_that_is_away(demo: Server, tmp_path: Path) -> None:
         await process.wait()
 
 
-async def test_the_server_goes_away_under_a_command_that_follows(demo: Server, tmp_path: Path) -> None:
+async def test_a_watching_command_reports_that_its_server_has_stopped(demo: Server, tmp_path: Path) -> None:
     await make(demo, "web")
     shell = await logged_in(demo, tmp_path)
     process = await shell.start("containers", "list", "--namespace", "demo", "--watch")
@@ -146,7 +144,7 @@ async def test_the_server_goes_away_under_a_command_that_follows(demo: Server, t
                 continue
         await demo.application.stop()
         line = await asyncio.wait_for(process.stderr.readline(), patient(60))
-        # A repeated request may still meet the server that ends.
+        # A repeated request may still reach the server that is stopping.
         assert line.startswith(
             (
                 b"interrupted, going on as soon as possible: no server responds at ",
@@ -154,7 +152,7 @@ async def test_the_server_goes_away_under_a_command_that_follows(demo: Server, t
                 b"interrupted, going on as soon as possible: CANCELLED",
             )
         )
-        # Asked for only now, it is an error.
+        # A watch that begins now fails.
         late = await shell.run("--timeout", "4", "containers", "list", "--namespace", "demo", "--watch")
         assert late.code == 9
         assert "error: no server responds at " in late.errors

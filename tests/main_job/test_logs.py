@@ -1,4 +1,4 @@
-"""Logs as the cluster holds them: whole, the last lines, followed across restarts, resumed without duplicates."""
+"""Logs as the cluster has them: whole, the last lines, followed across restarts, resumed without duplicates."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def demo(shared_server: Server) -> Server:
     return shared_server
 
 
-async def test_the_whole_log_and_its_end(demo: Server) -> None:
+async def test_the_whole_log_and_its_last_lines_are_read(demo: Server) -> None:
     await running(demo, "whole", labels={"app": "web"})
 
     async def written() -> list[container_pb2.LogEntry]:
@@ -70,7 +70,7 @@ async def test_the_whole_log_and_its_end(demo: Server) -> None:
     assert len(by_label) == 2
 
 
-async def test_followed_and_resumed_nothing_comes_twice_or_is_missing(demo: Server) -> None:
+async def test_a_resumed_follow_neither_repeats_nor_misses_lines(demo: Server) -> None:
     await running(demo, "followed")
     token = ""
     seen: list[tuple[str, int, bytes]] = []
@@ -91,9 +91,9 @@ async def test_followed_and_resumed_nothing_comes_twice_or_is_missing(demo: Serv
     assert seen == told[: len(seen)]
 
 
-async def test_many_pods_by_label_are_resumed(server: Server) -> None:
+async def test_logs_of_many_pods_by_label_are_resumed(server: Server) -> None:
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
-    # Without an end: the first pods must still have something to say when the last one has begun.
+    # An endless loop: the first pods must still write lines when the last pod has started.
     script = "while true; do echo tick; sleep 15; done"
     for number in range(2):
         container = container_pb2.Container(
@@ -124,7 +124,7 @@ async def test_many_pods_by_label_are_resumed(server: Server) -> None:
     assert len({pod for pod, _, _ in seen}) == 100
 
 
-async def test_what_cannot_be_read_is_said(demo: Server) -> None:
+async def test_unreadable_logs_are_refused_with_a_reason(demo: Server) -> None:
     await running(demo, "unread")
     with pytest.raises(PilothouseError) as refused:
         await lines(demo, name="unread", previous=True)
@@ -141,7 +141,7 @@ async def test_what_cannot_be_read_is_said(demo: Server) -> None:
     assert refused.value.reason == "RESUME_TOKEN"
 
 
-async def test_by_the_command(demo: Server, tmp_path: Path) -> None:
+async def test_the_command_prints_the_last_line(demo: Server, tmp_path: Path) -> None:
     await running(demo, "commanded")
     shell = await logged_in(demo, tmp_path)
 
@@ -151,7 +151,7 @@ async def test_by_the_command(demo: Server, tmp_path: Path) -> None:
     assert (await poll_until(shown)).strip()
 
 
-# A look at the log every second must find every run: at ten times the speed short ones would pass between two looks.
+# A read of the log every second must find every run: at ten times the speed, short runs would end between two reads.
 SLOWER = 4.0
 LINES_A_RUN = 24
 RUN = "for i in " + " ".join(map(str, range(LINES_A_RUN))) + "; do echo line $i; sleep 1; done; exit 1"
@@ -173,14 +173,14 @@ async def restarted(server: Server, times: int) -> None:
 
 
 class Followed:
-    """The lines of a followed log."""
+    """Collects the lines of a followed log."""
 
     def __init__(self) -> None:
         self.token = ""
         self.entries: list[tuple[int, bytes]] = []
 
     async def read(self, server: Server, until: Callable[[list[bytes]], bool], **request: Any) -> None:
-        """Goes on with the log until the lines so far are enough."""
+        """Continues the log until `until` is true of all lines so far."""
         stream = server.admin.containers.stream_logs(
             namespace="demo", name="web", follow=True, resume_token=self.token, **request
         )
@@ -203,7 +203,7 @@ def whole_runs(count: int) -> list[bytes]:
 
 
 @pytest.mark.full
-async def test_followed_across_a_restart_nothing_comes_twice_or_is_missing(slower: Server) -> None:
+async def test_following_across_a_restart_neither_repeats_nor_misses_lines(slower: Server) -> None:
     await running(slower, "web", RUN)
     followed = Followed()
     await followed.read(slower, lambda lines: len(lines) >= LINES_A_RUN + 5)
@@ -211,7 +211,7 @@ async def test_followed_across_a_restart_nothing_comes_twice_or_is_missing(slowe
 
 
 @pytest.mark.full
-async def test_resumed_after_a_restart_the_end_of_the_run_before_comes_first(slower: Server) -> None:
+async def test_a_resume_after_a_restart_begins_with_the_end_of_the_previous_run(slower: Server) -> None:
     await running(slower, "web", RUN)
     followed = Followed()
     await followed.read(slower, lambda lines: len(lines) >= 3)
@@ -221,13 +221,13 @@ async def test_resumed_after_a_restart_the_end_of_the_run_before_comes_first(slo
 
 
 @pytest.mark.full
-async def test_every_run_of_a_crash_loop_is_followed_from_the_first(slower: Server) -> None:
+async def test_every_run_of_a_crash_loop_is_followed_from_the_start(slower: Server) -> None:
     container = container_pb2.Container(
         name="web", image="busybox:1.37", command=["sh", "-c", "echo begin; echo end; exit 1"]
     )
     await slower.admin.containers.create(namespace="demo", container=container)
     followed = Followed()
-    # Its log is asked for before there is any.
+    # The log is requested before it exists.
     following = asyncio.create_task(followed.read(slower, lambda lines: len(lines) >= 8, tail_lines=0))
     try:
         await restarted(slower, 3)
@@ -241,7 +241,7 @@ async def test_every_run_of_a_crash_loop_is_followed_from_the_first(slower: Serv
 
 
 @pytest.mark.full
-async def test_without_its_past_a_log_begins_with_what_comes_next(slower: Server) -> None:
+async def test_with_tail_zero_a_log_begins_with_the_next_line(slower: Server) -> None:
     await running(slower, "web", RUN)
 
     async def written() -> list[container_pb2.LogEntry]:
@@ -257,7 +257,7 @@ async def test_without_its_past_a_log_begins_with_what_comes_next(slower: Server
 
 
 @pytest.mark.full
-async def test_the_run_before_the_restart(slower: Server) -> None:
+async def test_the_log_of_the_run_before_a_restart_is_read(slower: Server) -> None:
     await running(slower, "web", RUN)
     await restarted(slower, 1)
     before = await lines(slower, name="web", previous=True)
@@ -267,7 +267,7 @@ async def test_the_run_before_the_restart(slower: Server) -> None:
     ]
 
 
-async def test_only_what_was_written_since(demo: Server) -> None:
+async def test_only_lines_since_a_time_are_returned(demo: Server) -> None:
     await running(demo, "since", "while true; do echo tick; sleep 1; done")
 
     async def written() -> bool:
@@ -303,7 +303,7 @@ async def test_a_log_is_read_backwards(demo: Server) -> None:
         await lines(demo, name="backwards", end_time=end, tail_lines=10_001)
 
 
-async def test_times_by_the_command(demo: Server, tmp_path: Path) -> None:
+async def test_the_command_prints_and_filters_times(demo: Server, tmp_path: Path) -> None:
     await running(demo, "times")
     where = ("containers", "logs", "times", "--namespace", "demo")
     shell = await logged_in(demo, tmp_path)

@@ -1,4 +1,4 @@
-"""A change of a container with thousands of variables is done in steps, between which others have the event loop."""
+"""A change of a container with thousands of variables is executed in steps, between which other tasks run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.conftest import Database
 from tests.harness import running_server
 
 
-async def test_others_have_a_turn_between_the_steps_of_a_long_update(
+async def test_other_tasks_run_between_the_steps_of_a_long_update(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns, steps = 0, list[tuple[str, int]]()
@@ -67,7 +67,7 @@ async def test_others_have_a_turn_between_the_steps_of_a_long_update(
         found[max(number for number, (name, _) in enumerate(found) if name == "refuse_deleting") :]
         for found in (updated, restarted)
     )
-    # To render the answer is one step with its message; the first of all is to read the request.
+    # Rendering the response is one step with its message; the first `to_proto` belongs to reading the request.
     updated, restarted = (
         [
             step
@@ -76,7 +76,8 @@ async def test_others_have_a_turn_between_the_steps_of_a_long_update(
         ]
         for found in (updated, restarted)
     )
-    # `to_proto` renders the state before; the last is the request, which belongs to the record.
+    # `to_proto` renders the state before the change; the last `body` is the request's, which belongs to the audit
+    # record.
     names = [
         "refuse_deleting",
         "checked",

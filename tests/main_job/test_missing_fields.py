@@ -1,4 +1,4 @@
-"""A field that is missing, or stands for another one, is told alike by every layer, by the name the caller gave."""
+"""Every layer reports a missing or reserved field in the same way, by the name that the caller used."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pilothouse_client import PilothouseError
 from tests.harness import Server
 
 
-async def test_what_is_missing_or_reserved_is_named_as_the_caller_knows_it(server: Server) -> None:
+async def test_missing_and_reserved_fields_are_named_as_in_the_request(server: Server) -> None:
     admin = server.admin
     web = container_pb2.Container(name="web", image="nginx:1.27")
     reserved = "RESERVED_NAME"
     for call, field, reason in (
-        # By the layer that looks whether the caller may, by the one that checks forms, and by a noun's own rules.
+        # Refused by the permission check, by the check of formats, and by a noun's own rules.
         (admin.containers.create(container=web), "namespace", "REQUIRED"),
         (admin.namespaces.delete(), "name", "REQUIRED"),
         (admin.namespaces.get_cluster(), "name", "REQUIRED"),

@@ -1,4 +1,4 @@
-"""A taken name is refused in the same words, with any other faults and under any concurrency."""
+"""A taken name is refused with the same message, regardless of other faults and of concurrency."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def _refused(
 
 
 @pytest.mark.parametrize("validate_only", [False, True])
-async def test_the_name_is_what_the_caller_hears_of_first(
+async def test_a_taken_name_is_reported_before_other_faults(
     database: Database, tmp_path: Path, validate_only: bool
 ) -> None:
     """The request also has a taken service, a missing source, and exceeds the quota."""
@@ -65,9 +65,7 @@ async def test_the_name_is_what_the_caller_hears_of_first(
         assert error.reason == "QUOTA_EXCEEDED"
 
 
-async def test_of_many_creates_at_once_one_has_the_name_and_the_others_are_told(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_only_one_of_many_concurrent_creates_gets_the_name(database: Database, tmp_path: Path) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
         await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="small"))
 
@@ -83,13 +81,15 @@ async def test_of_many_creates_at_once_one_has_the_name_and_the_others_are_told(
         assert outcomes.count(_TAKEN) == 7
 
 
-async def test_a_name_whose_predecessor_is_being_deleted_says_so(database: Database, tmp_path: Path) -> None:
-    """The cluster does not answer any more, so the deleted container stays until it does."""
+async def test_the_name_of_an_object_being_deleted_is_refused_as_such(
+    database: Database, tmp_path: Path
+) -> None:
+    """The cluster no longer responds, so the deleted container stays until it does."""
     async with running_server(database, tmp_path) as server:
         admin = server.admin
         home = namespace_pb2.Namespace(name="small")
         await admin.namespaces.create(namespace=home)
-        # Of what never was on the cluster nothing would stay.
+        # An object that was never on the cluster would be deleted immediately.
         await poll_until(lambda: admin.namespaces.get(name="small"), lambda found: found.phase == "Active")
         assert server.cluster is not None
         server.cluster.faults.latency_seconds = 60.0
@@ -116,7 +116,7 @@ async def test_a_name_whose_predecessor_is_being_deleted_says_so(database: Datab
         await admin.storage.delete_volume(name="web", namespace="small")
         await admin.config.delete_config_map(name="web", namespace="small")
         await admin.config.delete_secret(name="web", namespace="small")
-        # One that mounts a volume is made in another way.
+        # A container that mounts a volume is created by other statements.
         making.append(lambda: admin.containers.create(container=mounting, namespace="small"))
         for make in making:
             with pytest.raises(PilothouseError) as raised:

@@ -1,4 +1,4 @@
-"""PortForward, CopyFrom and CopyTo: bytes to a pod and back, the rights, the audit record, and the end."""
+"""PortForward, CopyFrom and CopyTo: bytes to a pod and back, permissions, audit records, and their end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GET = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n"
 async def web(shared_server: Server) -> Server:
     admin = shared_server.admin
     await admin.namespaces.create(namespace=namespace_pb2.Namespace(name=NAMESPACE))
-    # Networks of the node: only a holder of container.privileged may give them.
+    # Networks of the node: only a holder of container.privileged may request them.
     for name, added in (("web", {}), ("power", {"k8s.v1.cni.cncf.io/networks": "storage"})):
         await admin.containers.create(
             namespace=NAMESPACE,
@@ -64,7 +64,7 @@ async def sent(*requests: Any, held: bool = False) -> AsyncIterator[Any]:
 
 
 async def forwarded(client: Nouns[AsyncTransport], *requests: pb.PortForwardRequest) -> tuple[str, bytes]:
-    """The pod, and all that came back until the port was closed."""
+    """Returns the pod, and all bytes received until the port was closed."""
     pod, data = "", b""
     async with within(20), client.containers.port_forward(sent(*requests, held=True)) as answers:
         async for answer in answers:
@@ -103,7 +103,7 @@ def archive(**files: bytes) -> bytes:
 
 
 async def last_record(server: Server, action: str, **wanted: Any) -> dict[str, Any]:
-    """The facts of the newest call that has ended; the record of a stream comes a moment after it."""
+    """Returns the facts of the newest ended call; the record of a stream is written a moment after its end."""
 
     async def closed() -> list[dict[str, Any]]:
         facts = [
@@ -120,7 +120,7 @@ async def last_record(server: Server, action: str, **wanted: Any) -> dict[str, A
     return (await poll_until(closed))[0]
 
 
-async def test_a_port_is_forwarded_and_its_number_and_bytes_are_recorded(web: Server) -> None:
+async def test_a_forwarded_port_is_recorded_with_its_number_and_byte_counts(web: Server) -> None:
     pod, data = await forwarded(web.admin, start(), pb.PortForwardRequest(data=GET))
     assert pod.startswith("web-")
     assert data.endswith(f"{pod}\n".encode())
@@ -130,7 +130,7 @@ async def test_a_port_is_forwarded_and_its_number_and_bytes_are_recorded(web: Se
     assert "GET /" not in str(record)
 
 
-async def test_a_connection_goes_both_ways_until_the_caller_hangs_up(web: Server) -> None:
+async def test_a_connection_carries_bytes_both_ways_until_the_caller_leaves(web: Server) -> None:
     requests: asyncio.Queue[pb.PortForwardRequest] = asyncio.Queue()
 
     async def given() -> AsyncIterator[pb.PortForwardRequest]:
@@ -181,7 +181,7 @@ async def test_a_file_is_copied_in_and_out_and_only_its_size_is_recorded(web: Se
     assert "secret words" not in str(record)
 
 
-async def test_a_copy_that_fails_says_the_words_of_tar(web: Server) -> None:
+async def test_a_failed_copy_reports_the_message_of_tar(web: Server) -> None:
     for call in (copied(web.admin, "/nosuch/file"), put(web.admin, archive(a=b"a"), path="/nosuch")):
         with pytest.raises(PilothouseError) as failed:
             await call
@@ -191,12 +191,12 @@ async def test_a_copy_that_fails_says_the_words_of_tar(web: Server) -> None:
         with pytest.raises(PilothouseError) as refused:
             await call
         assert refused.value.code.name == "INVALID_ARGUMENT"
-    # A hostile program's name is an argument, not an option.
+    # A hostile path is passed as an argument, not as an option.
     with pytest.raises(PilothouseError, match="No such file"):
         await copied(web.admin, "/tmp/--to-command=reboot")
 
 
-async def test_a_developer_reaches_own_containers_but_none_with_rights_over_the_node(web: Server) -> None:
+async def test_a_developer_reaches_only_containers_without_node_rights(web: Server) -> None:
     developer = await web.user("dora", {NAMESPACE: "developer"})
     watcher = await web.user("vera", {NAMESPACE: "observer"})
     assert (await forwarded(developer, start(), pb.PortForwardRequest(data=GET)))[1]
@@ -211,7 +211,7 @@ async def test_a_developer_reaches_own_containers_but_none_with_rights_over_the_
             assert refused.value.code.name == "PERMISSION_DENIED", name
 
 
-async def test_a_forwarded_port_and_a_copy_end_soon_after_the_right_to_it(web: Server) -> None:
+async def test_a_forwarded_port_and_a_copy_end_soon_after_a_revocation(web: Server) -> None:
     client = await web.user("emil", {NAMESPACE: "developer"})
     opened = asyncio.Event()
 
@@ -229,16 +229,16 @@ async def test_a_forwarded_port_and_a_copy_end_soon_after_the_right_to_it(web: S
     await web.admin.identity.revoke_role.send(
         identity_pb2.RevokeRoleRequest(username="emil", role="developer", namespace=NAMESPACE)
     )
-    # The promise is five seconds.
+    # The guarantee is five seconds.
     async with within(5.0):
         ended = await asyncio.gather(*calls, return_exceptions=True)
     codes = [each.code.name for each in ended if isinstance(each, PilothouseError)]
     assert codes[0] == "PERMISSION_DENIED"
-    # It may have come to the server after the right had gone, and with it all rights in the namespace.
+    # The copy may reach the server after the revocation, when the user has no right left in the namespace.
     assert codes[1:] in (["PERMISSION_DENIED"], ["NOT_FOUND"])
 
 
-async def test_the_commands_copy_a_folder_there_and_back_and_forward_a_port(
+async def test_the_commands_copy_a_directory_both_ways_and_forward_a_port(
     web: Server, tmp_path: Path
 ) -> None:
     shell = await logged_in(web, tmp_path)
@@ -271,7 +271,7 @@ async def test_the_commands_copy_a_folder_there_and_back_and_forward_a_port(
     finally:
         process.terminate()
         await process.wait()
-    # A caller without the permission is refused before a connection comes.
+    # A caller without the permission is refused before a connection is made.
     await web.admin.identity.create_user(
         user=identity_pb2.User(username="watcher", email="watcher@example.org"), password=PASSWORD
     )

@@ -1,4 +1,4 @@
-"""Labels and annotations of pods: taken once, then their own; and those of rows that know none yet."""
+"""Labels and annotations of pods: copied from the container once, then separate; and rows that have none yet."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def change(server: Server, container: pb.Container, *paths: str) -> pb.Con
 
 
 async def applied(server: Server) -> dict[str, Any]:
-    """The Deployment, once it is as it is wanted."""
+    """Returns the Deployment, once the desired generation is observed."""
     assert server.cluster is not None
     store = server.cluster.store
 
@@ -51,7 +51,7 @@ def theirs(pods: dict[str, Any], of: str = "labels") -> dict[str, str]:
     return {key: text for key, text in found.items() if not key.startswith(("pilothouse.dev", "app.kube"))}
 
 
-async def test_a_later_label_does_not_touch_pods(server: Server) -> None:
+async def test_a_later_label_of_the_container_does_not_change_pods(server: Server) -> None:
     made = await make(server, labels=CHART, annotations={"note": "one"})
     assert dict(made.pod_labels) == CHART
     assert dict(made.pod_annotations) == {"note": "one"}
@@ -74,7 +74,7 @@ async def test_a_later_label_does_not_touch_pods(server: Server) -> None:
     assert (dict(found.pod_labels), dict(found.labels)) == ({}, later)
 
 
-async def test_pods_have_labels_of_their_own(server: Server) -> None:
+async def test_pods_have_their_own_labels(server: Server) -> None:
     made = await make(server, labels={"team": "a"}, pod_labels={"tier": "b"}, annotations={"note": "one"})
     assert (dict(made.pod_labels), dict(made.pod_annotations)) == ({"tier": "b"}, {})
     template = (await applied(server))["spec"]["template"]
@@ -84,8 +84,8 @@ async def test_pods_have_labels_of_their_own(server: Server) -> None:
     assert refused.value.message.startswith('container.pod_labels: "pilothouse.dev/container-uid"')
 
 
-async def test_a_row_without_labels_of_pods_restarts_none(database: Database, tmp_path: Any) -> None:
-    """A server of the release before wrote it; the reader takes the container's own."""
+async def test_a_row_without_pod_labels_restarts_no_pod(database: Database, tmp_path: Any) -> None:
+    """A server of the previous release wrote the row; readers then use the container's own labels."""
     async with running_server(database, tmp_path) as server:
         await make(server, labels=CHART, annotations={"note": "one"})
         before = await applied(server)

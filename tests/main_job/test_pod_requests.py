@@ -1,4 +1,4 @@
-"""A pod counts against the quota as the scheduler counts it: compared with a model that lets it start step by step."""
+"""A pod counts against the quota as the scheduler counts it: compared with a model that starts it step by step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.conftest import Database
 from tests.harness import running_server
 from tests.kubernetes.containers import container
 
-# Millicores of the request and of the limit of a program; None: not given.
+# Millicores of a program's request and limit; None if not given.
 Amounts = tuple[int | None, int | None]
 amounts = st.tuples(st.none() | st.integers(0, 900), st.none() | st.integers(900, 2000))
 
@@ -32,7 +32,7 @@ def requested(pair: Amounts) -> int:
 
 
 def by_steps(running: list[Amounts], starting: list[tuple[Amounts, bool]]) -> int:
-    """The largest sum of programs that run together, from the first init container on."""
+    """Returns the largest sum of the programs that run at the same time, from the first init container on."""
     sums, staying = [0], list[int]()
     for amounts_of, stays in starting:
         sums.append(sum(staying) + requested(amounts_of))
@@ -52,7 +52,7 @@ def text(amount: int | None) -> str:
     st.lists(st.tuples(amounts, st.booleans()), max_size=5),
     st.integers(0, 3),
 )
-def test_the_share_is_what_the_scheduler_reserves(
+def test_the_quota_share_is_what_the_scheduler_reserves(
     running: list[Amounts], starting: list[tuple[Amounts, bool]], replicas: int
 ) -> None:
     def resources(pair: Amounts) -> Resources:
@@ -79,18 +79,18 @@ def test_the_share_is_what_the_scheduler_reserves(
         (Resources(), 300),
         (Resources(cpu_request="1"), 1000),
         (Resources(requests={"cpu": "2"}, cpu_limit="3"), 2000),
-        # A limit of the pod is no request while a program has one.
+        # The pod's limit is no request while a program has a request.
         (Resources(cpu_limit="3"), 300),
     ],
 )
-def test_the_request_of_the_whole_pod_goes_first(whole: Resources, millicores: int) -> None:
+def test_the_request_of_the_whole_pod_takes_precedence(whole: Resources, millicores: int) -> None:
     program = Program("side", "a:1", resources=Resources(cpu_request="200m"))
     spec = ContainerSpec(sidecars=(program,), pod_resources=whole)
     subject = container(resources=Resources(cpu_request="100m"), spec=spec, replicas=2)
     assert rules.quota_share(rules.checked(subject)) == (2 * millicores, 0)
 
 
-def test_a_limit_of_the_whole_pod_counts_where_no_program_requests_anything() -> None:
+def test_a_limit_of_the_whole_pod_counts_if_no_program_has_a_request() -> None:
     subject = container(spec=ContainerSpec(pod_resources=Resources(cpu_limit="3", memory_limit="1Ki")))
     assert rules.quota_share(rules.checked(subject)) == (3000, 1024)
 
@@ -103,7 +103,7 @@ def test_a_limit_of_the_whole_pod_counts_where_no_program_requests_anything() ->
         (Resources(memory_request="2", memory_limit="1"), "container.pod_resources.memory_request"),
     ],
 )
-def test_a_rule_of_the_whole_pods_resources_is_named(whole: Resources, field: str) -> None:
+def test_a_broken_rule_of_pod_resources_names_its_field(whole: Resources, field: str) -> None:
     subject = container(resources=Resources(cpu_request="100m"), spec=ContainerSpec(pod_resources=whole))
     with pytest.raises(InvalidArgument) as told:
         rules.checked(subject)

@@ -1,6 +1,4 @@
-"""A namespace under Pod Security `restricted`: accepted and refused containers, and how a refused one gets in after
-all.
-"""
+"""A namespace under Pod Security `restricted`: accepted and refused containers, and how a refused one is corrected."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ from tests.waiting import poll_until
 
 @pytest.fixture
 def server(shared_server: Server) -> Server:
-    """The server of this file, with a namespace of the test's own."""
+    """Returns the shared server with a namespace for one test."""
     return shared_server.for_one_test()
 
 
@@ -64,7 +62,7 @@ def profile(kind: str, path: str = "") -> pb.SeccompProfile:
 
 
 def good(**fields: Any) -> pb.Container:
-    """One that `restricted` takes, its init container and its volumes, too."""
+    """Returns a container that `restricted` accepts, including its init container and its volumes."""
     return pb.Container(
         name="web",
         image="nginx:1.27",
@@ -86,7 +84,7 @@ def good(**fields: Any) -> pb.Container:
 
 
 async def restricted(server: Server) -> None:
-    """Makes the test's namespace; its own labels set the level."""
+    """Makes the test's namespace, whose own labels set the level."""
     labels = {ENFORCE: "restricted", WARN: "restricted"}
     await server.admin.namespaces.create(
         namespace=namespace_pb2.Namespace(name=server.namespace, labels=labels)
@@ -112,14 +110,14 @@ def condition(container: pb.Container, kind: str) -> Any:
 
 
 def pod_spec(server: Server) -> Any:
-    """The spec of the pods as the cluster has it."""
+    """Returns the spec of the pods as the cluster has it."""
     assert server.cluster is not None
     deployment = server.cluster.store.get(resources.DEPLOYMENTS, server.namespace, "web")
     assert deployment is not None
     return deployment["spec"]["template"]["spec"]
 
 
-async def test_a_container_that_gives_up_its_rights_is_taken_and_runs(server: Server) -> None:
+async def test_a_container_without_privileges_is_accepted_and_runs(server: Server) -> None:
     await restricted(server)
     await server.admin.containers.create(namespace=server.namespace, container=good())
     found = await shown(server, running)
@@ -152,7 +150,7 @@ async def test_a_container_that_gives_up_its_rights_is_taken_and_runs(server: Se
     ],
     ids=["capabilities", "no profile", "unconfined"],
 )
-async def test_one_that_keeps_a_right_is_refused_in_the_clusters_words_and_recovers_by_an_update(
+async def test_a_refused_container_shows_the_clusters_message_and_recovers(
     server: Server, lacking: dict[str, Any], words: str
 ) -> None:
     await restricted(server)
@@ -160,7 +158,7 @@ async def test_one_that_keeps_a_right_is_refused_in_the_clusters_words_and_recov
     for field, value in lacking.items():
         getattr(bad, field).CopyFrom(value)
     await server.admin.containers.create(namespace=server.namespace, container=bad)
-    # Applying and watching tell the container of their own accord, in either order.
+    # The apply and the watch update the container independently, in either order.
     found = await shown(
         server, lambda seen: seen.reason == "FailedCreate" and condition(seen, "Applied") is not None
     )
@@ -168,17 +166,17 @@ async def test_one_that_keeps_a_right_is_refused_in_the_clusters_words_and_recov
     assert found.message.endswith(f'is forbidden: violates PodSecurity "restricted:latest": {words}')
     failure = condition(found, "ReplicaFailure")
     assert (failure.status, failure.message) == (resource_pb2.CONDITION_STATUS_TRUE, found.message)
-    # The cluster took the Deployment; it is the pods that it does not take.
+    # The cluster accepts the Deployment, but refuses its pods.
     assert condition(found, "Applied").status == resource_pb2.CONDITION_STATUS_TRUE
     await server.admin.containers.update(
         namespace=server.namespace, name="web", container=good(), update_mask=FieldMask(paths=list(lacking))
     )
-    # The failure is that of the old ReplicaSet, which stays until the new one's pod is there.
+    # The failure is that of the old ReplicaSet, which stays until the new ReplicaSet has its pod.
     found = await shown(server, lambda seen: running(seen) and condition(seen, "ReplicaFailure") is None)
     assert (found.ready_replicas, found.message) == (1, "")
 
 
-async def test_profiles_and_rights_that_make_no_sense_are_refused_by_name(server: Server) -> None:
+async def test_contradictory_profiles_and_rights_are_refused_by_field(server: Server) -> None:
     await restricted(server)
 
     async def refused(bad: pb.Container) -> set[str]:
@@ -212,7 +210,7 @@ async def test_profiles_and_rights_that_make_no_sense_are_refused_by_name(server
 
 
 @pytest.mark.full
-async def test_a_manifest_is_applied_into_it_with_all_its_profiles(server: Server, tmp_path: Path) -> None:
+async def test_a_manifest_is_applied_with_all_its_profiles(server: Server, tmp_path: Path) -> None:
     await restricted(server)
     shell = await logged_in(server, tmp_path)
     await shell.succeed(
@@ -225,7 +223,7 @@ async def test_a_manifest_is_applied_into_it_with_all_its_profiles(server: Serve
     assert pod_spec(server)["containers"][0]["securityContext"]["seccompProfile"] == given
     again = await shell.succeed("apply", "-f", "-", "-n", server.namespace, given=MANIFEST)
     assert "container/web unchanged" in again
-    # A field that the manifest no longer has is taken back.
+    # A field that the manifest no longer has is removed.
     lines = [line for line in MANIFEST.splitlines() if "Localhost" not in line]
     await shell.succeed(
         "apply", "-f", "-", "-n", server.namespace, "--wait", "--stable-for", "0.3", given="\n".join(lines)
@@ -233,7 +231,7 @@ async def test_a_manifest_is_applied_into_it_with_all_its_profiles(server: Serve
     assert "seccompProfile" not in pod_spec(server)["containers"][0]["securityContext"]
 
 
-async def test_a_profile_that_somebody_takes_away_is_put_back(server: Server) -> None:
+async def test_a_profile_removed_by_others_is_restored(server: Server) -> None:
     await restricted(server)
     assert server.cluster is not None
     store = server.cluster.store

@@ -1,4 +1,4 @@
-"""Volumes of the pods of one container alone: shown, sent, kept from deletion, refused; claims of the cluster."""
+"""Volumes of one container's pods: shown, applied, protected from deletion, refused; claims of the cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.waiting import poll_until
 
 @pytest.fixture
 def server(shared_server: Server) -> Server:
-    """The server of this file, with a namespace of the test's own."""
+    """Returns the shared server with a namespace for one test."""
     return shared_server.for_one_test()
 
 
@@ -58,7 +58,7 @@ async def with_keys(server: Server) -> None:
     )
 
 
-async def test_a_volume_of_chosen_keys_is_sent_and_its_source_is_in_use(server: Server) -> None:
+async def test_a_volume_of_chosen_keys_is_applied_and_its_source_is_in_use(server: Server) -> None:
     await with_keys(server)
     containers, config = server.admin.containers, server.admin.config
     changed = await containers.update(
@@ -215,7 +215,7 @@ async def test_a_claim_that_only_the_cluster_has_is_mounted_and_never_deleted(
     made = await server.admin.containers.get(namespace=server.namespace, name="database")
     claim = pb.ExistingClaim(claim_name="restored", read_only=True)
     assert list(made.pod_volumes) == [pb.PodVolume(name="restored", existing_claim=claim)]
-    # The claim as a whole is read-only there; here the mounts of a volume are.
+    # An existing claim is read-only as a whole; a volume of the platform is read-only by its mounts.
     assert [(each.volume, each.read_only) for each in made.volume_mounts] == [
         ("restored", False),
         ("data", True),
@@ -246,7 +246,7 @@ async def test_a_claim_of_the_cluster_needs_the_permission_to_import_it(server: 
     assert refused.value.metadata["field"] == "container.pod_volumes[0].existing_claim"
 
 
-async def test_a_volume_whose_claim_a_container_names_itself_is_not_deleted(server: Server) -> None:
+async def test_a_volume_is_not_deleted_while_a_container_names_its_claim(server: Server) -> None:
     await with_keys(server)
     volume = pb.PodVolume(name="a", existing_claim=pb.ExistingClaim(claim_name="data"))
     await server.admin.containers.create(namespace=server.namespace, container=other(volume))
@@ -257,7 +257,7 @@ async def test_a_volume_whose_claim_a_container_names_itself_is_not_deleted(serv
     with pytest.raises(PilothouseError, match="existing claim of other") as refused:
         await storage.delete_volume(namespace=server.namespace, name="data")
     assert refused.value.reason == "VOLUME_IN_USE"
-    # A change of something else needs no other form of the claim.
+    # An unchanged reference to the claim is accepted when other fields change.
     for changed in (pb.Container(replicas=0, pod_volumes=[volume]), pb.Container()):
         await server.admin.containers.update(
             namespace=server.namespace,

@@ -1,4 +1,4 @@
-"""ListPods: the pods of a container with their programs, as they were observed, also while the cluster is away."""
+"""ListPods: the pods of a container with their programs, as observed, even while the cluster is away."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def pods(server: Server, name: str = "web", **page: Any) -> list[pb.Pod]:
     return [each async for each in server.admin.containers.list_pods(namespace=NAMESPACE, name=name, **page)]
 
 
-async def test_list_pods_shows_node_and_programs_of_each_pod_also_while_the_cluster_is_away(
+async def test_list_pods_shows_nodes_and_programs_even_while_the_cluster_is_away(
     server: Server, tmp_path: Path
 ) -> None:
     await server.admin.containers.create(
@@ -89,8 +89,8 @@ async def test_list_pods_shows_node_and_programs_of_each_pod_also_while_the_clus
     assert line.startswith("the cluster has not responded since ")
 
 
-async def test_the_watch_of_a_container_has_its_pods(server: Server) -> None:
-    """With each change, and with each bookmark; those that are not ready come first."""
+async def test_a_watch_of_a_container_includes_its_pods(server: Server) -> None:
+    """Each change and each bookmark has the pods; those that are not ready come first."""
     rule, caller = RULES["WatchContainers"], await caller_of(server)
     await server.admin.containers.create(
         namespace=NAMESPACE, container=pb.Container(name="web", image="nginx:1.27", replicas=2)

@@ -1,6 +1,6 @@
-"""A container that an administrator gave power over the node gives it to nobody who may do something in its namespace.
+"""A container that an administrator made privileged lends its privileges to nobody who works in its namespace.
 
-A user who runs a program in it, or writes the config that it reads, decides which program runs with that power.
+A user who runs a program in it, or writes the config that it reads, decides which program runs with those privileges.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LATER = [
     for kind in (pb.ENV_VALUE_FROM_CONFIG_MAP, pb.ENV_VALUE_FROM_SECRET)
 ]
 SHELL = ["sleep", "3600"]
-# The fields of each, and the permission that it needs.
+# The fields of each privilege, and the permission that it needs.
 POWERS: dict[str, tuple[dict[str, Any], str]] = {
     "privileged": ({"security_context": pb.SecurityContext(privileged=True)}, "container.privileged"),
     "annotated": ({"annotations": {"k8s.v1.cni.cncf.io/networks": "storage"}}, "container.privileged"),
@@ -44,7 +44,7 @@ POWERS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest_asyncio.fixture
 async def operator(server: Server) -> AsyncClient:
-    """Operates the one namespace, in which containers of an administrator run and read config."""
+    """Returns an operator of the one namespace, in which containers of an administrator run and read config."""
     await make_web(server)
     await server.admin.namespaces.update(
         name="demo",
@@ -131,7 +131,7 @@ def writes(client: Any, config_map: str = "settings") -> dict[str, Any]:
 
 
 def takes_away(client: Any, power: str) -> Any:
-    """Makes the call that leaves pods of before with the power, and the container without it."""
+    """Returns a call after which old pods keep the privilege and the container no longer has it."""
     if power == "mounting":
         return client.storage.detach_volume(namespace="demo", name="node", container="agent")
     mask = "pod_annotations" if power == "annotated" else "security_context"
@@ -157,20 +157,22 @@ async def refused(made: Any, permission: str, what: str) -> PilothouseError:
         pytest.param("mounting", marks=pytest.mark.full),
     ],
 )
-async def test_nobody_of_the_namespace_uses_it(server: Server, operator: AsyncClient, power: str) -> None:
+async def test_users_of_a_namespace_cannot_use_a_privileged_container_in_it(
+    server: Server, operator: AsyncClient, power: str
+) -> None:
     fields, permission = POWERS[power]
     await powerful(server, **fields)
-    # A user who may give another power may not use this one.
+    # Permission to give another privilege does not allow the use of this one.
     (another,) = {permission for _, permission in POWERS.values()} - {permission}
     await give(server, operator, another)
     await refused(run(operator, program("agent")), permission, "exec")
     for what, write in writes(operator).items():
         told = await refused(write(), permission, what)
         assert told.metadata["container"] == "agent", what
-    # Nor do they take it away: its pods would have it for as long as they hold what takes their place.
+    # The operator cannot remove the privilege either: old pods would keep it for as long as the rollout is held.
     await operator.containers.pause(namespace="demo", name="agent", mode=pb.PAUSE_MODE_HOLD_ROLLOUT)
     await refused(takes_away(operator, power), permission, "take away")
-    # Config that no powerful container reads or runs in is theirs, and so are its labels.
+    # The operator may run programs in other containers, write other config, and set the labels of all config.
     assert (await run(operator, program("web")))[0] == b"here\n"
     await operator.config.create_config_map(
         namespace="demo", config_map=config_pb2.ConfigMap(name="own", data={"args": "fine"})
@@ -183,7 +185,7 @@ async def test_nobody_of_the_namespace_uses_it(server: Server, operator: AsyncCl
         config_map=config_pb2.ConfigMap(labels={"team": "a"}),
         update_mask=FieldMask(paths=["labels"]),
     )
-    # A user who may give the power may use it.
+    # A user who may give the privilege may use it.
     assert (await run(server.admin, program("agent")))[0] == b"here\n"
     await writes(server.admin)["config map"]()
     await give(server, operator, permission)
@@ -192,12 +194,12 @@ async def test_nobody_of_the_namespace_uses_it(server: Server, operator: AsyncCl
 
 
 def shown(name: str) -> storage_pb2.Volume:
-    """A volume that shows the config map of its name."""
+    """Returns a volume that shows the config map of the same name."""
     return storage_pb2.Volume(name=name, type=storage_pb2.VOLUME_TYPE_CONFIG_MAP, source_name=name)
 
 
-async def test_what_is_being_deleted_has_it_still(server: Server, operator: AsyncClient) -> None:
-    """Its pods have their time to end, in which they read on."""
+async def test_a_container_being_deleted_keeps_its_privilege(server: Server, operator: AsyncClient) -> None:
+    """Its pods have a grace period, in which they still read the config."""
     await operator.storage.create_volume(namespace="demo", volume=shown("settings"))
     privileged = pb.SecurityContext(privileged=True)
     await powerful(server, security_context=privileged)
@@ -209,10 +211,10 @@ async def test_what_is_being_deleted_has_it_still(server: Server, operator: Asyn
     )
     await server.admin.containers.create(namespace="demo", container=mounting)
     assert server.cluster is not None
-    # The container stays for now.
+    # Without the cluster, the container stays for now.
     await server.cluster.stop()
     await operator.containers.delete(namespace="demo", name="mounting")
-    # Without what shows it, it would not count as a reader.
+    # Without the volume, the container would not count as a reader of the config map.
     gone = operator.storage.delete_volume(namespace="demo", name="settings")
     told = await refused(gone, "container.privileged", "volume")
     assert told.metadata["container"] == "mounting"
@@ -224,8 +226,10 @@ async def test_what_is_being_deleted_has_it_still(server: Server, operator: Asyn
 
 
 @pytest.mark.full
-async def test_pods_would_read_on_what_is_detached(server: Server, operator: AsyncClient) -> None:
-    """Nobody counts as a reader then, so anyone who may write it would."""
+async def test_config_of_a_privileged_container_cannot_be_detached(
+    server: Server, operator: AsyncClient
+) -> None:
+    """Old pods would still read it, but no container would count as its reader, so anyone could write it."""
     await operator.storage.create_volume(namespace="demo", volume=shown("settings"))
     mounts = [pb.VolumeMount(volume="settings", mount_path="/settings")]
     await powerful(server, security_context=pb.SecurityContext(privileged=True), volume_mounts=mounts)
@@ -233,7 +237,7 @@ async def test_pods_would_read_on_what_is_detached(server: Server, operator: Asy
     detached = operator.storage.detach_volume(namespace="demo", name="settings", container="agent")
     told = await refused(detached, "container.privileged", "detach")
     assert told.metadata["container"] == "agent"
-    # Of others it is theirs, and of this one an administrator's.
+    # The operator may detach it from other containers, and an administrator from this one.
     await operator.storage.attach_volume(
         namespace="demo", name="settings", container="web", mount_path="/settings"
     )
@@ -243,7 +247,9 @@ async def test_pods_would_read_on_what_is_detached(server: Server, operator: Asy
 
 
 @pytest.mark.full
-async def test_a_program_ends_with_the_right_to_its_power(server: Server, operator: AsyncClient) -> None:
+async def test_a_program_ends_when_the_right_to_its_privilege_is_revoked(
+    server: Server, operator: AsyncClient
+) -> None:
     await powerful(server, **POWERS["privileged"][0])
     role = await give(server, operator, "container.privileged")
     start = pb.ExecStart(namespace="demo", name="agent", command=["sleep", "3600"])
@@ -258,7 +264,7 @@ async def test_a_program_ends_with_the_right_to_its_power(server: Server, operat
 
 
 @pytest.mark.full
-async def test_without_the_rule_it_is_theirs(
+async def test_without_the_rule_users_of_the_namespace_could_use_it(
     server: Server, operator: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The positive control."""

@@ -1,4 +1,4 @@
-"""The priority class of pods: named by callers, by manifests, by existing Deployments, and by others on the cluster."""
+"""The priority class of pods, set by callers, by manifests, in existing Deployments, and by others on the cluster."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.waiting import poll_until
 
 @pytest.fixture
 def server(shared_server: Server) -> Server:
-    """The server of this file, with a namespace of the test's own."""
+    """Returns the shared server with a namespace for one test."""
     return shared_server.for_one_test()
 
 
@@ -61,7 +61,9 @@ async def named_on_the_cluster(server: Server, wanted: str | None) -> None:
     await poll_until(there)
 
 
-async def test_the_pods_have_it_and_its_number(server: Server, demo: Kubectl, tmp_path: Path) -> None:
+async def test_pods_have_the_priority_class_and_its_value(
+    server: Server, demo: Kubectl, tmp_path: Path
+) -> None:
     shell = await logged_in(server, tmp_path)
     where = ("web", "--namespace", server.namespace)
     await shell.succeed(
@@ -87,7 +89,7 @@ async def test_the_pods_have_it_and_its_number(server: Server, demo: Kubectl, tm
     await named_on_the_cluster(server, "system-node-critical")
 
 
-async def test_a_name_that_is_none_is_refused(server: Server, demo: Kubectl) -> None:
+async def test_an_invalid_name_is_refused(server: Server, demo: Kubectl) -> None:
     with pytest.raises(PilothouseError) as refused:
         await server.admin.containers.create(
             namespace=server.namespace,
@@ -98,7 +100,7 @@ async def test_a_name_that_is_none_is_refused(server: Server, demo: Kubectl) -> 
     ]
 
 
-async def test_a_class_that_is_not_there_is_told_in_the_clusters_words(server: Server, demo: Kubectl) -> None:
+async def test_a_missing_class_is_reported_with_the_clusters_message(server: Server, demo: Kubectl) -> None:
     await server.admin.containers.create(
         namespace=server.namespace, container=pb.Container(name="web", image="a:1", priority_class="silver")
     )
@@ -110,7 +112,7 @@ async def test_a_class_that_is_not_there_is_told_in_the_clusters_words(server: S
     await poll_until(told)
 
 
-async def test_a_class_that_others_set_is_reported_and_not_adopted(server: Server, demo: Kubectl) -> None:
+async def test_a_class_set_by_others_is_reported_and_not_adopted(server: Server, demo: Kubectl) -> None:
     await server.admin.containers.create(
         namespace=server.namespace,
         container=pb.Container(
@@ -131,7 +133,7 @@ async def test_a_class_that_others_set_is_reported_and_not_adopted(server: Serve
     await poll_until(reported)
 
 
-async def test_a_class_needs_a_permission_and_a_change_of_other_fields_does_not(
+async def test_a_class_needs_a_permission_but_a_change_of_other_fields_does_not(
     server: Server, demo: Kubectl
 ) -> None:
     holder = await server.user("nora", {server.namespace: "admin"})
@@ -147,7 +149,7 @@ async def test_a_class_needs_a_permission_and_a_change_of_other_fields_does_not(
     )
 
 
-async def test_an_import_and_an_apply_take_it_over(server: Server, demo: Kubectl, tmp_path: Path) -> None:
+async def test_an_import_and_an_apply_keep_the_class(server: Server, demo: Kubectl, tmp_path: Path) -> None:
     kubectl = await legacy(server)
     there = deployment("web", replicas=1, priorityClassName="gold.shop")
     await kubectl.ask("POST", DEPLOYMENTS, there)

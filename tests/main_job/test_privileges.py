@@ -1,4 +1,4 @@
-"""Rights over the node are given by `container.privileged` alone: made, changed, attached to or taken over."""
+"""Rights over the node need `container.privileged`, whether a container is made, changed, attached to or taken over."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.waiting import poll_until
 
 @pytest.fixture
 def server(shared_server: Server) -> Server:
-    """The server of this file, with a namespace of the test's own."""
+    """Returns the shared server with a namespace for one test."""
     return shared_server.for_one_test()
 
 
@@ -116,7 +116,7 @@ RIGHTS: dict[str, dict[str, object]] = {
         ]
     },
     "container.ports[0].host_port": {"ports": [pb.Port(container_port=80, host_port=8080)]},
-    # The node asks, so that the metadata service of the cloud answers.
+    # The kubelet sends the probe, so the metadata service of the cloud would respond.
     "container.probes.liveness.http_get.host": {
         "probes": pb.Probes(liveness=pb.Probe(http_get=pb.HttpGetAction(port=80, host="169.254.169.254")))
     },
@@ -134,7 +134,9 @@ RIGHTS: dict[str, dict[str, object]] = {
 }
 
 
-async def test_only_an_administrator_makes_one(server: Server, developer: AsyncClient) -> None:
+async def test_only_an_administrator_makes_a_privileged_container(
+    server: Server, developer: AsyncClient
+) -> None:
     for number, (field, fields) in enumerate(RIGHTS.items()):
         told = await refused(
             developer.containers.create(namespace=server.namespace, container=container("web", **fields))
@@ -143,7 +145,7 @@ async def test_only_an_administrator_makes_one(server: Server, developer: AsyncC
         await server.admin.containers.create(
             namespace=server.namespace, container=container(f"web-{number}", **fields)
         )
-    # A right that every container has anyway needs no permission.
+    # Rights that every container has need no permission.
     usual = pb.SecurityContext(
         privileged=False,
         capabilities_add=["NET_BIND_SERVICE"],
@@ -159,7 +161,7 @@ async def test_only_an_administrator_makes_one(server: Server, developer: AsyncC
     )
 
 
-async def test_annotations_of_services_are_free_or_a_privilege(
+async def test_service_annotations_are_free_or_need_the_permission(
     server: Server, developer: AsyncClient
 ) -> None:
     def web(name: str, **annotations: str) -> pb.Container:
@@ -178,7 +180,7 @@ async def test_annotations_of_services_are_free_or_a_privilege(
             namespace=server.namespace, name="free", container=wanted, update_mask=mask
         )
     )
-    # Its present rights stay, whoever changes it; another value needs the permission.
+    # Existing annotations stay when a developer changes the rest; another value needs the permission.
     await server.admin.containers.create(namespace=server.namespace, container=guarded)
     wanted = web("web", cloud_example__public="true", prometheus_io__scrape="true")
     changed = await developer.containers.update(
@@ -201,7 +203,7 @@ async def test_annotations_of_services_are_free_or_a_privilege(
         )
 
     await poll_until(stands_on_the_service)
-    # Two ports of one Service that differ, and none for a port without a Service.
+    # Two ports of one Service must not differ, and a port without a Service has none.
     served = pb.Port(
         name="http", container_port=80, service_name="bad", service_annotations={"prometheus.io/port": "80"}
     )
@@ -216,7 +218,9 @@ async def test_annotations_of_services_are_free_or_a_privilege(
         assert wrong.value.violations[0].field == "container.ports[1].service_annotations"
 
 
-async def test_what_has_them_runs_on_but_runs_nothing_else(server: Server, developer: AsyncClient) -> None:
+async def test_a_privileged_container_keeps_running_but_runs_no_other_program(
+    server: Server, developer: AsyncClient
+) -> None:
     await server.admin.containers.create(
         namespace=server.namespace, container=container("web", security_context=PRIVILEGED)
     )
@@ -248,7 +252,7 @@ async def test_what_has_them_runs_on_but_runs_nothing_else(server: Server, devel
     attach = {"namespace": server.namespace, "name": "scratch", "container": "web"}
     await refused(developer.storage.attach_volume(**attach))  # type: ignore[arg-type]
     await server.admin.storage.attach_volume(**attach)  # type: ignore[arg-type]
-    # So do keys that others obey: the pods that obey them would see something else.
+    # Guarded keys have the same effect: a volume would change the pods on which other programs act.
     meshed = container("meshed", annotations={"linkerd.io/inject": "enabled"})
     await server.admin.containers.create(namespace=server.namespace, container=meshed)
     attach |= {"container": "meshed"}
@@ -256,14 +260,14 @@ async def test_what_has_them_runs_on_but_runs_nothing_else(server: Server, devel
     assert "linkerd.io/inject" in told.message
     await server.admin.storage.attach_volume(**attach)  # type: ignore[arg-type]
     await developer.storage.detach_volume(**attach)  # type: ignore[arg-type]
-    # Pods that have a right would keep it, while what takes their place is held, or fails.
+    # Existing pods would keep the right as long as their replacement is held or fails.
     told = await refused(update(developer, "web", "security_context"))
     assert "which its pods keep for a while" in told.message
     await refused(update(developer, "meshed", "pod_annotations"))
     await update(server.admin, "web", "security_context")  # type: ignore[misc]
     await update(developer, "web", "args", args=["fine"])  # type: ignore[misc]
 
-    # A role of its own gives the right, but not in one namespace: the node is that of all.
+    # A separate role gives the right, but not in one namespace: all namespaces share the node.
     await server.admin.identity.create_role(
         role=identity_pb2.Role(name="root", permissions=["container.privileged"])
     )
@@ -289,7 +293,7 @@ async def test_what_has_them_runs_on_but_runs_nothing_else(server: Server, devel
     await poll_until(allowed)
 
 
-async def test_what_has_them_is_taken_over_only_by_who_may_give_them(server: Server) -> None:
+async def test_only_a_holder_of_the_permission_imports_a_privileged_container(server: Server) -> None:
     kubectl = await legacy(server)
     manifest = deployment("agent", replicas=1)
     manifest["spec"]["template"]["spec"]["containers"][0]["securityContext"] = {"privileged": True}
@@ -304,7 +308,7 @@ async def test_what_has_them_is_taken_over_only_by_who_may_give_them(server: Ser
     assert not result.problems
 
 
-async def test_pods_with_identities_or_sidecars_are_not_taken_over_by_everybody(server: Server) -> None:
+async def test_pods_with_identities_or_sidecars_need_the_permission_to_import(server: Server) -> None:
     kubectl = await legacy(server)
     manifest = deployment("agent", replicas=1)
     manifest["spec"]["template"]["metadata"]["annotations"] = {"iam.amazonaws.com/role": "root"}
@@ -317,7 +321,7 @@ async def test_pods_with_identities_or_sidecars_are_not_taken_over_by_everybody(
     assert result.container.name == "agent"
 
 
-async def test_guarded_annotations_stay_where_they_are_when_others_import(server: Server) -> None:
+async def test_guarded_service_annotations_stay_on_the_cluster_after_an_import(server: Server) -> None:
     kubectl = await legacy(server)
     await kubectl.ask("POST", DEPLOYMENTS, deployment("agent", replicas=1))
     annotations = {"prometheus.io/port": "80", "cloud.example/public": "true"}

@@ -1,4 +1,4 @@
-"""Images from registries that want a log-in: by a secret of the namespace, which is held while it is named."""
+"""Images from registries that need a login: by a secret of the namespace, which stays while a container names it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.waiting import poll_until
 
 @pytest.fixture
 def server(shared_server: Server) -> Server:
-    """The server of this file, with a namespace of the test's own."""
+    """Returns the shared server with a namespace for one test."""
     return shared_server.for_one_test()
 
 
@@ -66,7 +66,7 @@ def pulling(*secrets: str) -> pb.Container:
 
 
 def template(server: Server, name: str = "web") -> dict[str, Any]:
-    """The spec of the pods as the cluster has it; empty before it has any."""
+    """Returns the spec of the pods as the cluster has it; empty before the Deployment exists."""
     assert server.cluster is not None
     held = server.cluster.store.get(resources.DEPLOYMENTS, server.namespace, name) or {}
     found: dict[str, Any] = held.get("spec", {}).get("template", {}).get("spec", {})
@@ -81,7 +81,7 @@ async def named_on_the_cluster(server: Server, wanted: list[str]) -> None:
     await poll_until(there)
 
 
-async def test_only_what_the_nodes_can_use_is_taken(demo: Server) -> None:
+async def test_only_secrets_that_nodes_can_use_are_accepted(demo: Server) -> None:
     await secret(demo, "registry")
     await secret(demo, "plain", "Opaque")
     for named, field, rule in (
@@ -95,7 +95,7 @@ async def test_only_what_the_nodes_can_use_is_taken(demo: Server) -> None:
         assert [(each.field, each.reason) for each in refused.value.violations] == [(field, rule)]
 
 
-async def test_the_pods_name_it_and_it_stays(demo: Server) -> None:
+async def test_pods_name_the_secret_and_it_cannot_be_deleted(demo: Server) -> None:
     await secret(demo, "registry")
     await secret(demo, "mirror")
     made = await demo.admin.containers.create(
@@ -117,7 +117,7 @@ async def test_the_pods_name_it_and_it_stays(demo: Server) -> None:
     await demo.admin.config.delete_secret(namespace=demo.namespace, name="mirror")
 
 
-async def test_by_the_command(demo: Server, tmp_path: Path) -> None:
+async def test_the_command_sets_a_pull_secret(demo: Server, tmp_path: Path) -> None:
     await secret(demo, "registry")
     shell = await logged_in(demo, tmp_path)
     where = ("web", "--namespace", demo.namespace)
@@ -127,7 +127,7 @@ async def test_by_the_command(demo: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-async def test_a_manifest_brings_both(demo: Server, tmp_path: Path) -> None:
+async def test_a_manifest_makes_the_secret_and_its_container(demo: Server, tmp_path: Path) -> None:
     shell = await logged_in(demo, tmp_path)
     file = tmp_path / "web.yaml"
     file.write_text(MANIFEST)
@@ -141,7 +141,7 @@ async def test_a_manifest_brings_both(demo: Server, tmp_path: Path) -> None:
     assert "container/web unchanged" in again
 
 
-async def test_it_is_taken_over_with_what_names_it(server: Server) -> None:
+async def test_a_pull_secret_is_imported_with_its_deployment(server: Server) -> None:
     kubectl = await legacy(server)
     await kubectl.ask(
         "POST",

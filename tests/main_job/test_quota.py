@@ -35,7 +35,7 @@ async def namespace(server: Server, name: str = "tight", /, **quota: object) -> 
     )
 
 
-async def test_fifty_creates_at_once_never_exceed_it(database: Database, tmp_path: Path) -> None:
+async def test_fifty_concurrent_creates_never_exceed_the_quota(database: Database, tmp_path: Path) -> None:
     quotas: dict[str, tuple[object, int]] = {"containers": (7, 7), "cpu": ("1", 10), "memory": ("256Mi", 4)}
     async with running_server(database, tmp_path, with_cluster=False) as server:
         for name, (quota, fits) in quotas.items():
@@ -57,7 +57,7 @@ async def test_fifty_creates_at_once_never_exceed_it(database: Database, tmp_pat
             assert used.used.cpu == ("1" if fits == 10 else f"{fits * 100}m")
 
 
-async def test_it_counts_replicas_updates_and_deletions(database: Database, tmp_path: Path) -> None:
+async def test_the_quota_counts_replicas_updates_and_deletions(database: Database, tmp_path: Path) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
         await namespace(server, cpu="1")
         containers = server.admin.containers
@@ -81,10 +81,10 @@ async def test_it_counts_replicas_updates_and_deletions(database: Database, tmp_
         await containers.create(namespace="tight", container=container("b", cpu="500m"))
 
 
-async def test_who_names_neither_request_nor_limit_asks_for_nothing(
+async def test_a_container_without_requests_and_limits_uses_no_quota(
     database: Database, tmp_path: Path
 ) -> None:
-    """It is made although a quota is used up, and counts as soon as it names one; the limit is as good."""
+    """It is created although the quota is used up, and counts as soon as it has a request or a limit."""
     async with running_server(database, tmp_path, with_cluster=False) as server:
         await namespace(server, cpu="1", memory="1Gi", containers=3)
         containers = server.admin.containers
@@ -119,7 +119,7 @@ async def test_who_names_neither_request_nor_limit_asks_for_nothing(
                     update_mask=field_mask_pb2.FieldMask(paths=[path]),
                 )
             assert refused.value.reason == "QUOTA_EXCEEDED"
-        # How many there are is counted of all.
+        # The number of containers includes all of them.
         await containers.create(namespace="tight", container=container("more", cpu="", memory=""))
         with pytest.raises(PilothouseError) as refused:
             await containers.create(namespace="tight", container=container("too-many", cpu="", memory=""))

@@ -1,6 +1,4 @@
-"""A cluster's refusal is reported in its own words, is no outage, is not retried rapidly, and ends when its cause
-ends.
-"""
+"""A cluster's refusal is reported with its message, is no outage, is not retried rapidly, and ends with its cause."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ from tests.waiting import poll_until
 
 @pytest.fixture
 def server(shared_server: Server) -> Server:
-    """The server of this file, with a namespace of the test's own."""
+    """Returns the shared server with a namespace for one test."""
     return shared_server.for_one_test()
 
 
@@ -96,9 +94,9 @@ async def enforced(server: Server, level: str) -> None:
     await poll_until(on_cluster, lambda found: found == level)
 
 
-# The HTTP library would have such a body sent in parts; it is bounded, and copied within a millisecond.
+# The HTTP library would send such a body in parts; the body is bounded, and copied within a millisecond.
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
-async def test_an_object_over_the_limit_of_the_cluster_is_a_refusal_and_no_outage(server: Server) -> None:
+async def test_an_object_over_the_clusters_limit_is_a_refusal_and_no_outage(server: Server) -> None:
     await demo(server)
     containers = server.admin.containers
     for name, (size, words) in {
@@ -119,7 +117,7 @@ async def test_an_object_over_the_limit_of_the_cluster_is_a_refusal_and_no_outag
         assert words in found.message
         refusal = applied(found)
         assert (refusal.status, refusal.reason) == (resource_pb2.CONDITION_STATUS_FALSE, "TooLarge")
-        # An answer has been given: nothing is under way, and the next attempt is a refusal's, not an outage's.
+        # The refusal is final: nothing is in progress, and the next attempt waits as long as after a refusal.
         assert not found.reconciling
         left = await work(server, name)
         assert words in left["last_error"]
@@ -132,7 +130,7 @@ async def test_an_object_over_the_limit_of_the_cluster_is_a_refusal_and_no_outag
         assert (await shown(server, running, name)).ready_replicas == 1
 
 
-async def test_a_webhook_that_denies_is_told_in_its_words_until_it_relents(server: Server) -> None:
+async def test_a_denying_webhook_is_reported_with_its_message_until_it_relents(server: Server) -> None:
     await demo(server)
     assert server.cluster is not None
     server.cluster.faults.webhooks.append(
@@ -148,11 +146,11 @@ async def test_a_webhook_that_denies_is_told_in_its_words_until_it_relents(serve
     assert (found.reason, found.message) == ("Forbidden", words)
     assert applied(found).status == resource_pb2.CONDITION_STATUS_FALSE
     server.cluster.faults.clear()
-    # By itself: nobody asks for anything.
+    # No request is needed for the next attempt.
     assert (await shown(server, running)).message == ""
 
 
-async def test_a_webhook_that_is_away_is_no_outage_of_the_cluster(server: Server) -> None:
+async def test_an_unreachable_webhook_is_no_outage_of_the_cluster(server: Server) -> None:
     await demo(server)
     assert server.cluster is not None
     await server.admin.containers.create(namespace=server.namespace, container=web("other"))
@@ -178,7 +176,7 @@ async def test_a_webhook_that_is_away_is_no_outage_of_the_cluster(server: Server
     await shown(server, running)
 
 
-async def test_a_webhook_that_denies_pods_shows_though_the_workload_was_taken(server: Server) -> None:
+async def test_a_webhook_that_denies_pods_is_shown_although_the_workload_exists(server: Server) -> None:
     await demo(server)
     assert server.cluster is not None
     server.cluster.faults.webhooks.append(Webhook("policy.example.org", ("pods",), "no pods today"))
@@ -215,7 +213,7 @@ async def test_a_webhook_that_denies_pods_shows_though_the_workload_was_taken(se
         await shown(server, running, seconds=40.0, name=name)
 
 
-async def test_pod_security_is_told_and_over_when_its_level_is_lowered(server: Server) -> None:
+async def test_a_pod_security_refusal_is_shown_and_ends_with_the_level(server: Server) -> None:
     await demo(server)
     await enforced(server, "restricted")
     await server.admin.containers.create(namespace=server.namespace, container=web())
@@ -229,11 +227,11 @@ async def test_pod_security_is_told_and_over_when_its_level_is_lowered(server: S
     failure = next(item for item in found.conditions if item.type == "ReplicaFailure")
     assert failure.message == found.message
     await enforced(server, "baseline")
-    # Lowering wakes nobody: the cluster's own controller tries again after a pause that has grown.
+    # A lower level triggers no attempt: the cluster's own controller retries after its backoff.
     await shown(server, running, seconds=40.0)
 
 
-async def test_a_limit_range_is_told_until_the_container_keeps_to_it(server: Server) -> None:
+async def test_a_limit_range_refusal_is_shown_until_the_container_fits(server: Server) -> None:
     await demo(server)
     assert server.cluster is not None
     limits = {"limits": [{"type": "Container", "max": {"memory": "128Mi"}}]}

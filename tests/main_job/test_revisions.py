@@ -1,4 +1,4 @@
-"""Revisions of a container, and going back to one."""
+"""Revisions of a container, and rollbacks to one."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ async def update(server: Server, name: str, **fields: Any) -> pb.Container:
 
 
 def desired(container: pb.Container) -> pb.Container:
-    """The fields that callers set, and no other."""
+    """Returns only the fields that callers set."""
     found = pb.Container()
     for path in ("name", *PATHS):
         FieldMask(paths=[path]).MergeMessage(container, found)
     return found
 
 
-async def test_a_rollback_brings_every_field_back_as_a_new_revision(demo: Server) -> None:
+async def test_a_rollback_restores_every_field_as_a_new_revision(demo: Server) -> None:
     containers = demo.admin.containers
     first = await containers.create(namespace=NAMESPACE, container=FIRST)
     second = await containers.update(
@@ -113,7 +113,7 @@ async def test_a_rollback_brings_every_field_back_as_a_new_revision(demo: Server
     await poll_until(on_cluster)
 
 
-async def test_one_revision_is_shown_whole(demo: Server) -> None:
+async def test_one_revision_is_shown_with_its_document(demo: Server) -> None:
     await demo.admin.containers.create(namespace=NAMESPACE, container=pb.Container(name="one", image="a:1"))
     await update(demo, "one", image="a:2")
     [revision] = await revisions(demo, "one", 1)
@@ -130,7 +130,7 @@ async def test_only_changes_of_desired_fields_make_revisions(demo: Server) -> No
         await call(namespace=NAMESPACE, name="calm")
     await update(demo, "calm", image="a:1")
     assert [each.number for each in await revisions(demo, "calm")] == [1]
-    # The state stays, though a revision of a running container is brought back.
+    # A rollback to a revision of a running container does not change the present state.
     await update(demo, "calm", image="a:2")
     await containers.stop(namespace=NAMESPACE, name="calm")
     answer = await containers.rollback(namespace=NAMESPACE, name="calm", revision=1)
@@ -140,7 +140,7 @@ async def test_only_changes_of_desired_fields_make_revisions(demo: Server) -> No
     assert [each.number for each in await revisions(demo, "calm")] == [3, 2, 1]
 
 
-async def test_the_oldest_revisions_go(demo: Server) -> None:
+async def test_the_oldest_revisions_are_deleted(demo: Server) -> None:
     container = pb.Container(name="many", image="a:1", revisions_kept=3)
     await demo.admin.containers.create(namespace=NAMESPACE, container=container)
     for number in range(2, 7):
@@ -148,7 +148,7 @@ async def test_the_oldest_revisions_go(demo: Server) -> None:
     assert [each.number for each in await revisions(demo, "many")] == [6, 5, 4]
     with pytest.raises(PilothouseError, match='revision "2"'):
         await demo.admin.containers.rollback(namespace=NAMESPACE, name="many", revision=2)
-    # By size as well: two of them hold more than two megabytes that do not compress.
+    # Also by size: two of them contain more than two megabytes that do not compress.
     async with demo.database.system() as sql:
         await sql.execute(
             "UPDATE revisions SET document = document || jsonb_build_object('x', (SELECT string_agg("
@@ -159,7 +159,7 @@ async def test_the_oldest_revisions_go(demo: Server) -> None:
     assert [each.number for each in await revisions(demo, "many")] == [7, 6]
 
 
-async def test_a_rollback_is_judged_as_a_change_of_today(demo: Server) -> None:
+async def test_a_rollback_needs_the_permissions_of_a_change(demo: Server) -> None:
     containers = demo.admin.containers
     powerful = pb.Container(name="power", image="a:1", security_context=pb.SecurityContext(privileged=True))
     await containers.create(namespace=NAMESPACE, container=powerful)
@@ -181,7 +181,7 @@ async def test_a_rollback_is_judged_as_a_change_of_today(demo: Server) -> None:
         await containers.rollback(namespace=NAMESPACE, name="power", revision=9)
 
 
-async def test_a_container_of_an_earlier_release_gets_two_revisions_at_its_next_change(demo: Server) -> None:
+async def test_a_container_of_an_earlier_release_gets_two_revisions_when_changed(demo: Server) -> None:
     await demo.admin.containers.create(namespace=NAMESPACE, container=pb.Container(name="old", image="a:1"))
     async with demo.database.system() as sql:
         await sql.execute(
@@ -198,7 +198,7 @@ async def test_a_container_of_an_earlier_release_gets_two_revisions_at_its_next_
     assert answer.container.image == "a:1"
 
 
-async def test_revisions_go_with_their_container(demo: Server) -> None:
+async def test_revisions_are_deleted_with_their_container(demo: Server) -> None:
     await demo.admin.containers.create(namespace=NAMESPACE, container=pb.Container(name="gone", image="a:1"))
     async with demo.database.system() as sql:
         found = await sql.fetchval("SELECT id FROM containers WHERE name = 'gone'")
@@ -212,7 +212,7 @@ async def test_revisions_go_with_their_container(demo: Server) -> None:
     await poll_until(forgotten)
 
 
-async def test_a_value_of_others_that_is_adopted_is_a_revision(demo: Server) -> None:
+async def test_an_adopted_value_of_others_is_a_revision(demo: Server) -> None:
     assert demo.cluster is not None
     container = pb.Container(name="theirs", image="a:1", drift_policy=pb.DRIFT_POLICY_ADOPT)
     await demo.admin.containers.create(namespace=NAMESPACE, container=container)

@@ -1,4 +1,4 @@
-"""Revisions of Services, objects, volumes, config maps and secrets: each change of fields of callers makes one."""
+"""Revisions of Services, objects, volumes, config maps and secrets: each change of callers' fields makes one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def demo(shared_server: Server) -> Server:
 
 
 async def kept(server: Server, resource_type: str, name: str) -> Sequence[Any]:
-    """The revisions of a resource, oldest first."""
+    """Returns the revisions of a resource, oldest first."""
     table = {"config_map": "config_maps"}.get(resource_type, f"{resource_type}s")
     async with server.database.system() as sql:
         return [
@@ -129,7 +129,7 @@ async def test_each_change_makes_a_revision(demo: Server, resource_type: str) ->
     change, value = CASES[resource_type]
     await change(demo, 1)
     await change(demo, 2)
-    # The same again is no change.
+    # The same values again are no change.
     await change(demo, 2)
     found = await kept(demo, resource_type, "web")
     assert [(number, username) for number, _, username, _ in found] == [(1, "admin"), (2, "admin")]
@@ -139,13 +139,13 @@ async def test_each_change_makes_a_revision(demo: Server, resource_type: str) ->
     assert [record.action for record in records] == ["create", "update"]
 
 
-async def test_the_oldest_go(demo: Server) -> None:
+async def test_the_oldest_revisions_are_deleted(demo: Server) -> None:
     for number in range(1, 23):
         await change_config_map(demo, number, "many")
     assert [each[0] for each in await kept(demo, "config_map", "many")] == list(range(3, 23))
 
 
-async def test_a_row_of_an_earlier_release_gets_two_revisions_at_its_next_change(demo: Server) -> None:
+async def test_a_row_of_an_earlier_release_gets_two_revisions_when_changed(demo: Server) -> None:
     config = demo.admin.config
     old = config_pb2.ConfigMap(name="old", data={"level": "1"})
     await config.create_config_map(namespace=NAMESPACE, config_map=old)
@@ -165,7 +165,7 @@ async def test_a_row_of_an_earlier_release_gets_two_revisions_at_its_next_change
     assert levels == [(1, "1", None), (2, "2", "admin")]
 
 
-async def test_what_a_container_owns_has_no_revisions_and_a_deletion_makes_none(demo: Server) -> None:
+async def test_owned_services_have_no_revisions_and_a_deletion_makes_none(demo: Server) -> None:
     container = container_pb2.Container(
         name="owner", image="a:1", ports=[container_pb2.Port(container_port=80, service_name="owned")]
     )
@@ -193,17 +193,17 @@ async def test_what_a_container_owns_has_no_revisions_and_a_deletion_makes_none(
 
 
 async def former_values(server: Server, name: str, number: int) -> tuple[int, bytes | None] | None:
-    """The values that the revision `number` of a secret has, if those are not the present ones."""
+    """Returns the values of revision `number` of a secret, if they are not the present ones."""
     store, envelopes = server.application.store, server.application.envelopes
     async with store.system_read() as transaction:
         found = await secrets.locate(transaction, NAMESPACE, name)
         return await operations.kept_values(transaction, secrets.revised(found), number, name, envelopes)
 
 
-async def test_the_former_values_of_a_secret_are_sealed_for_their_revision(demo: Server) -> None:
+async def test_former_values_of_a_secret_are_sealed_for_their_revision(demo: Server) -> None:
     for number in (1, 2):
         await change_secret(demo, number, "sealed")
-    # A change of labels has the values of before.
+    # The revision before a change of labels has the same values.
     await demo.admin.config.update_secret(
         namespace=NAMESPACE,
         name="sealed",
@@ -221,7 +221,7 @@ async def test_the_former_values_of_a_secret_are_sealed_for_their_revision(demo:
     assert b"value-1" in (first[1] or b"")
     assert second[1] == third[1]
     assert b"value-2" in (third[1] or b"")
-    # Moved to another revision, they are refused.
+    # Values that are moved to another revision are refused.
     async with demo.database.system() as sql:
         await sql.execute(
             "UPDATE revision_values AS v SET ciphertext = w.ciphertext, data_key = w.data_key "

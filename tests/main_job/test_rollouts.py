@@ -1,4 +1,4 @@
-"""`--wait` and rollouts: it succeeds when the requested state has been rolled out, and reports why it has not."""
+"""`--wait` and rollouts: a wait succeeds when the requested state is rolled out, and otherwise reports the reason."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.waiting import poll_until, within
 
 WHERE = ("--namespace", "shop")
 WAIT = ("--wait", "--stable-for", "0.3")
-# Ready for two seconds each time, which is twenty of the simulated cluster's.
+# Ready for two seconds each time, which are twenty of the simulated cluster's.
 CRASHES = ("--command", "sh", "--", "-c", "echo begins; echo no database; sleep 20; exit 3")
-# No host answers under this top-level domain.
+# No host has a name under this top-level domain.
 NOWHERE = "registry.invalid/web:1"
 APPLIED = """
 apiVersion: apps/v1
@@ -43,7 +43,7 @@ async def given(server: Server, tmp_path: Path, *options: str) -> Shell:
 
 
 def pods(server: Server) -> dict[str, str]:
-    """uid -> image of every pod that is not on its way out."""
+    """Returns the image of every pod that is not being deleted, by uid."""
     assert server.cluster is not None
     return {
         pod["metadata"]["uid"]: pod["spec"]["containers"][0]["image"]
@@ -61,7 +61,7 @@ def rolled_out(container: pb.Container) -> resource_pb2.Condition:
 
 
 def deadline(server: Server, seconds: int) -> None:
-    """Another client sets how long a step of the rollout may take (simulated seconds)."""
+    """Sets how long a step of the rollout may take (in simulated seconds), as another client."""
     assert server.cluster is not None
     deployment = server.cluster.store.get(resources.DEPLOYMENTS, "shop", "web")
     assert deployment is not None
@@ -93,7 +93,7 @@ async def test_an_image_that_cannot_be_pulled_fails_the_wait_while_old_pods_serv
     history = await shell.read("containers", "history", "web", *WHERE)
     assert sum(change["reason"] in ("ImagePullBackOff", "ErrImagePull") for change in history) == 1
     assert not [change for change in history if change.get("reason") == "RollingOut"]
-    # A good image ends it: the pod that never started is replaced, and so is the old one.
+    # A good image ends the failure: the pod that never started is replaced, and so is the old one.
     await shell.succeed("containers", "update", "web", *WHERE, "--image", "nginx:1.28", *WAIT)
     assert set(pods(server).values()) == {"nginx:1.28"}
     container = await seen(server)
@@ -102,7 +102,7 @@ async def test_an_image_that_cannot_be_pulled_fails_the_wait_while_old_pods_serv
 
 
 @pytest.mark.full
-async def test_a_rollout_that_the_cluster_gives_up_ends_the_wait_at_once(
+async def test_a_rollout_that_the_cluster_gives_up_ends_the_wait_immediately(
     server: Server, tmp_path: Path
 ) -> None:
     shell = await given(server, tmp_path)
@@ -113,7 +113,7 @@ async def test_a_rollout_that_the_cluster_gives_up_ends_the_wait_at_once(
     assert outcome.code == 10
     assert "web: the cluster has given its rollout up: " in outcome.errors
     assert "ProgressDeadlineExceeded" in outcome.errors
-    # The earlier report is about that rollout: it does not fail the next one.
+    # The earlier report concerns the previous rollout: it does not fail the next one.
     good = ("--image", "nginx:1.28", "--pod-annotation", f"{behavior}=run")
     await shell.succeed("containers", "update", "web", *WHERE, *good, *WAIT)
     assert set(pods(server).values()) == {"nginx:1.28"}
@@ -129,8 +129,8 @@ async def test_a_rollout_that_the_cluster_gives_up_ends_the_wait_at_once(
 
 
 @pytest.mark.full
-async def test_a_release_that_ends_again_and_again_fails_the_wait(server: Server, tmp_path: Path) -> None:
-    """It is ready and rolled out each time, and the restarts of old pods go with them."""
+async def test_a_release_that_keeps_crashing_fails_the_wait(server: Server, tmp_path: Path) -> None:
+    """It is ready and rolled out each time, and the restart counts of old pods disappear with them."""
     shell = await given(server, tmp_path)
     waiting = ("--wait", "--stable-for", "4")
     outcome = await shell.run("containers", "update", "web", *WHERE, *waiting, *CRASHES)
@@ -140,7 +140,7 @@ async def test_a_release_that_ends_again_and_again_fails_the_wait(server: Server
         outcome.errors,
     )
     assert outcome.errors.endswith("\n  begins\n  no database\n")
-    # Every action leaves it unstable.
+    # The container is unstable after every verb.
     for verb in (("start",), ("restart",)):
         outcome = await shell.run("containers", *verb, "web", *WHERE, *waiting)
         assert (outcome.code, "a newest pod restarts" in outcome.errors) == (10, True), outcome
@@ -148,7 +148,7 @@ async def test_a_release_that_ends_again_and_again_fails_the_wait(server: Server
         "containers", "create", "other", *WHERE, "--image", "nginx:1.27", *waiting, *CRASHES
     )
     assert (made.code, "other: a newest pod restarts" in made.errors) == (10, True), made
-    # The earlier report is about that release: it does not fail the next one.
+    # The earlier report concerns the previous release: it does not fail the next one.
     await shell.succeed("containers", "update", "web", *WHERE, *waiting, "--command", "sleep", "--", "86400")
     stable = next(each for each in (await seen(server)).conditions if each.type == "Stable")
     assert stable.status == resource_pb2.CONDITION_STATUS_TRUE
@@ -163,7 +163,7 @@ async def test_a_release_that_ends_again_and_again_fails_the_wait(server: Server
 
 
 @pytest.mark.full
-async def test_starting_no_replicas_ends_with_a_sentence(server: Server, tmp_path: Path) -> None:
+async def test_starting_zero_replicas_ends_with_a_message(server: Server, tmp_path: Path) -> None:
     shell = await given(server, tmp_path)
     await shell.succeed("containers", "update", "web", *WHERE, "--replicas", "0", *WAIT)
     await shell.succeed("containers", "stop", "web", *WHERE, "--wait")
@@ -173,7 +173,7 @@ async def test_starting_no_replicas_ends_with_a_sentence(server: Server, tmp_pat
 
 
 @pytest.mark.full
-async def test_what_waited_for_is_there_when_it_ends(server: Server, tmp_path: Path) -> None:
+async def test_after_a_wait_the_requested_pods_exist(server: Server, tmp_path: Path) -> None:
     shell = await given(server, tmp_path, "--replicas", "3")
     for _ in range(2):
         before = pods(server)
@@ -192,10 +192,10 @@ async def test_what_waited_for_is_there_when_it_ends(server: Server, tmp_path: P
 
 @pytest.mark.full
 @pytest.mark.parametrize("verb", ["stop", "pause"])
-async def test_no_pod_is_left_when_a_stop_or_a_pause_was_waited_for(
+async def test_after_waiting_for_a_stop_or_a_pause_no_pod_is_left(
     server: Server, tmp_path: Path, verb: str
 ) -> None:
-    # They end by the kill after their grace period, three seconds here.
+    # The pods end only when they are killed after their grace period, three seconds here.
     stubborn = ("--command", "sh", "--", "-c", "trap : TERM; sleep 3600")
     shell = await given(server, tmp_path, "--replicas", "3", *stubborn)
     ended = await shell.read("containers", verb, "web", *WHERE, "--wait")
@@ -208,7 +208,7 @@ async def test_no_pod_is_left_when_a_stop_or_a_pause_was_waited_for(
 
 
 @pytest.mark.full
-async def test_no_replicas_are_reached_and_left(server: Server, tmp_path: Path) -> None:
+async def test_zero_replicas_are_reached_and_left_again(server: Server, tmp_path: Path) -> None:
     shell = await given(server, tmp_path)
     await shell.succeed("containers", "update", "web", *WHERE, "--replicas", "0", *WAIT)
 
@@ -222,7 +222,7 @@ async def test_no_replicas_are_reached_and_left(server: Server, tmp_path: Path) 
 
 
 @pytest.mark.full
-async def test_a_held_rollout_is_told_and_waited_for_when_it_goes_on(server: Server, tmp_path: Path) -> None:
+async def test_a_held_rollout_is_reported_and_waited_for_after_resume(server: Server, tmp_path: Path) -> None:
     shell = await given(server, tmp_path)
     before = pods(server)
     await shell.succeed("containers", "pause", "web", *WHERE, "--mode", "hold_rollout", "--wait")
@@ -235,7 +235,7 @@ async def test_a_held_rollout_is_told_and_waited_for_when_it_goes_on(server: Ser
 
 
 @pytest.mark.full
-async def test_a_deletion_that_was_waited_for_shows_no_row(server: Server, tmp_path: Path) -> None:
+async def test_after_waiting_for_a_deletion_the_container_is_gone(server: Server, tmp_path: Path) -> None:
     shell = await given(server, tmp_path)
     async with within(60):
         said = await shell.succeed("containers", "delete", "web", *WHERE, "--yes", "--wait")

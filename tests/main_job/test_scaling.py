@@ -1,4 +1,4 @@
-"""ScaleContainer, and the roles of those who may do little more."""
+"""ScaleContainer, and the roles of users who may do little more."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def demo(shared_server: Server) -> Server:
     return shared_server
 
 
-async def test_a_container_gets_as_many_pods_as_are_asked_for(demo: Server) -> None:
+async def test_a_container_gets_the_requested_number_of_pods(demo: Server) -> None:
     containers = demo.admin.containers
     web = pb.Container(name="web", image="nginx:1.27", resources=pb.Resources(cpu_request="500m"))
     made = await containers.create(namespace=NAMESPACE, container=web)
@@ -65,7 +65,7 @@ async def test_a_kind_without_replicas_is_refused(
         await demo.admin.containers.scale(namespace=NAMESPACE, name=container.name, replicas=1)
 
 
-async def test_a_responder_scales_and_changes_nothing_else(demo: Server) -> None:
+async def test_a_responder_may_scale_but_change_nothing_else(demo: Server) -> None:
     await demo.admin.containers.create(
         namespace=NAMESPACE, container=pb.Container(name="on-call", image="a:1")
     )

@@ -1,4 +1,4 @@
-"""A name of a Service belongs to one container, or to a Service of its own, under any concurrency."""
+"""A Service name belongs to one container or to one standalone Service, under any concurrency."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Call = Callable[[], Awaitable[object]]
 
 
 async def furnished(server: Server) -> None:
-    """A namespace without a quota, and two containers without Services."""
+    """Makes a namespace without a quota, and two containers without Services."""
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="small"))
     for name in ("one", "two"):
         await server.admin.containers.create(
@@ -61,10 +61,10 @@ async def outcome(call: Call) -> str:
 
 
 @pytest.mark.parametrize("kind", [creates, updates])
-async def test_of_two_servers_one_gives_a_container_the_service(
+async def test_only_one_of_two_servers_gives_a_container_the_service(
     database: Database, tmp_path: Path, kind: Callable[[Server, str], Call]
 ) -> None:
-    """Both have compared the ports there, unless one waits for the other, before either writes its own."""
+    """Unless one waits for the other, both have compared the ports before either writes its own."""
     async with (
         running_server(database, tmp_path, with_cluster=False) as one,
         running_server(database, tmp_path, with_cluster=False) as two,
@@ -93,7 +93,7 @@ async def test_of_two_servers_one_gives_a_container_the_service(
 
 
 @pytest.mark.parametrize("kind", [creates, updates])
-async def test_a_container_does_not_take_the_name_of_a_service_of_its_own(
+async def test_a_container_cannot_take_the_name_of_a_standalone_service(
     database: Database, tmp_path: Path, kind: Callable[[Server, str], Call]
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
@@ -107,7 +107,7 @@ async def test_a_container_does_not_take_the_name_of_a_service_of_its_own(
 
 
 @pytest.mark.parametrize("kind", [creates, updates])
-async def test_a_service_that_is_made_before_the_container_is_written_has_the_name(
+async def test_a_service_made_before_the_container_is_written_keeps_its_name(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Callable[[Server, str], Call]
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:

@@ -57,7 +57,7 @@ def whole() -> pb.Container:
 
 @pytest.fixture
 async def demo(shared_server: Server) -> Server:
-    """The server of this file, with a namespace of the test's own."""
+    """Returns the shared server with a namespace for one test."""
     server = shared_server.for_one_test()
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=server.namespace))
     return server
@@ -111,7 +111,7 @@ async def test_the_command_shows_the_programs_of_pods(demo: Server, tmp_path: Pa
 
 @pytest.mark.full
 @pytest.mark.parametrize("kind", ["sidecars", "init_containers"])
-async def test_a_wait_fails_with_the_log_of_the_sidecar_that_restarts(
+async def test_a_wait_fails_with_the_log_of_a_crashing_sidecar(
     demo: Server, tmp_path: Path, kind: str
 ) -> None:
     shell, file = await logged_in(demo, tmp_path), tmp_path / "web.json"
@@ -142,7 +142,7 @@ async def test_a_wait_fails_with_the_log_of_the_sidecar_that_restarts(
     assert any("exporter" in line and "Error (3)" in line for line in shown)
 
 
-async def test_all_programs_run_as_they_were_asked_for(demo: Server) -> None:
+async def test_all_programs_run_as_requested(demo: Server) -> None:
     made = await demo.admin.containers.create(namespace=demo.namespace, container=whole())
     assert made.sidecars[0].volume_mounts[0].mount_path == "/scratch"
     seen = await running(demo)
@@ -226,7 +226,7 @@ REFUSED: dict[str, pb.Container] = {
         ]
     ),
     "container.sidecars[0].probes.liveness.http_get.port_name": web(
-        # The main program has a port of the name, but the node looks for it in the program that is probed.
+        # The main program has a port of this name, but the kubelet looks for it in the probed program.
         ports=[pb.Port(name="http", container_port=80)],
         sidecars=[
             pb.Program(
@@ -261,7 +261,7 @@ REFUSED: dict[str, pb.Container] = {
 }
 
 
-async def test_a_rule_that_a_program_breaks_is_named_with_its_field(demo: Server) -> None:
+async def test_a_rule_broken_by_a_program_is_named_with_its_field(demo: Server) -> None:
     for field, wanted in REFUSED.items():
         with pytest.raises(PilothouseError) as told:
             await demo.admin.containers.create(namespace=demo.namespace, container=wanted)
@@ -269,7 +269,7 @@ async def test_a_rule_that_a_program_breaks_is_named_with_its_field(demo: Server
         assert field in told.value.message
 
 
-async def test_logs_and_programs_are_of_the_program_that_is_named(demo: Server, tmp_path: Path) -> None:
+async def test_logs_and_exec_use_the_named_program(demo: Server, tmp_path: Path) -> None:
     sidecars = [
         pb.Program(name="teller", image="busybox:1.37", command=["sh", "-c", "echo told; sleep 3600"])
     ]

@@ -1,5 +1,6 @@
-"""`pilothouse serve` where it cannot start: one line that says why, nothing spent. It also checks the files that it
-leaves on the disk.
+"""`pilothouse serve` when it cannot start: one line with the reason, and nothing used up.
+
+Also checks the files that it leaves on the disk.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def variables(database: Database) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["LISTEN", "METRICS_LISTEN", "AUDIT_TILES_LISTEN"])
-async def test_a_taken_address_is_told_before_anything_is_made(tmp_path: Path, name: str) -> None:
+async def test_a_taken_address_is_reported_before_anything_is_made(tmp_path: Path, name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         listening = {"PILOTHOUSE_LISTEN": "127.0.0.1:0", f"PILOTHOUSE_{name}": address}
@@ -40,7 +41,7 @@ async def test_a_taken_address_is_told_before_anything_is_made(tmp_path: Path, n
 
 
 @pytest.mark.parametrize("there", ["a file", "a server"])
-async def test_a_unix_socket_that_cannot_be_had_is_told_before_anything_is_made(
+async def test_an_unusable_unix_socket_is_reported_before_anything_is_made(
     tmp_path: Path, there: str
 ) -> None:
     place = tmp_path / "a.sock"
@@ -64,7 +65,9 @@ async def test_a_unix_socket_that_cannot_be_had_is_told_before_anything_is_made(
 
 
 @pytest.mark.full(minutes=5)
-async def test_a_taken_address_is_told_and_costs_no_password(database: Database, tmp_path: Path) -> None:
+async def test_a_taken_address_is_reported_and_uses_up_no_password(
+    database: Database, tmp_path: Path
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         shell = Shell("", tmp_path, {**variables(database), "PILOTHOUSE_LISTEN": listen})
@@ -84,12 +87,13 @@ async def test_a_taken_address_is_told_and_costs_no_password(database: Database,
 @pytest.mark.parametrize(
     ("end_by", "loop"), [(signal.SIGINT, "asyncio"), (signal.SIGTERM, "asyncio"), (signal.SIGTERM, "uvloop")]
 )
-async def test_a_server_in_the_background_ends_when_it_is_told_to(
+async def test_a_server_in_the_background_ends_on_a_signal(
     database: Database, tmp_path: Path, end_by: signal.Signals, loop: str
 ) -> None:
-    # A shell without job control ignores SIGINT in what it starts with `&`, and what it starts inherits that.
+    # A shell without job control ignores SIGINT in a process that it starts with `&`, and its child processes inherit
+    # that.
     background = "sh -c 'trap \"\" INT TERM; exec pilothouse serve'"
-    # It drains and ends with 0, or `serving` raises.
+    # It drains and exits with 0, or `serving` raises.
     chosen = {**variables(database), "PILOTHOUSE_EVENT_LOOP": loop}
     async with serving(background, tmp_path, chosen, end_by=end_by) as address:
         assert address
@@ -105,7 +109,7 @@ async def test_a_server_in_the_background_ends_when_it_is_told_to(
         ("EVENT_LOOP", "trio"),
     ],
 )
-async def test_a_setting_that_cannot_be_used_is_named(
+async def test_an_unusable_setting_is_named(
     database: Database, tmp_path: Path, name: str, value: str
 ) -> None:
     changed = {f"PILOTHOUSE_{name}": value}
@@ -121,7 +125,7 @@ async def test_a_setting_that_cannot_be_used_is_named(
     "words",
     [["--help"], ["--processes"], ["--processes", "x"], ["--processes=2"], ["--dev", "--nonsense"], ["more"]],
 )
-def test_what_is_not_plain_is_left_to_the_parser(words: list[str]) -> None:
+def test_unusual_command_lines_are_left_to_the_parser(words: list[str]) -> None:
     assert not serve_plainly(words)
 
 
@@ -138,20 +142,20 @@ def test_what_is_not_plain_is_left_to_the_parser(words: list[str]) -> None:
         ),
     ],
 )
-async def test_a_line_that_cannot_be_served_is_told(tmp_path: Path, line: str, code: int, words: str) -> None:
+async def test_an_invalid_command_line_is_reported(tmp_path: Path, line: str, code: int, words: str) -> None:
     said = await Shell("", tmp_path).run(f"{line} || test $? = {code}")
     assert words in said
     assert "Traceback" not in said
 
 
 @pytest.mark.full(minutes=5)
-async def test_a_server_loads_what_it_needs_and_no_more(database: Database, tmp_path: Path) -> None:
-    """Each of these takes megabytes: the parser of commands, the modules that open secrets, and those that connect to
+async def test_a_server_loads_only_the_libraries_it_needs(database: Database, tmp_path: Path) -> None:
+    """Each of these takes megabytes: the command parser, the modules that decrypt secrets, and those that connect to
     clusters.
     """
     async with serving("pilothouse serve", tmp_path, variables(database)) as address:
         port = int(address.rpartition(":")[2])
-        # Only what this process started: another program may use the port of another address.
+        # Only child processes of this one: another program may use the same port of another address.
         loaded = " ".join(
             each.path
             for child in psutil.Process().children()
@@ -165,8 +169,8 @@ async def test_a_server_loads_what_it_needs_and_no_more(database: Database, tmp_
 
 
 @pytest.mark.full(minutes=5)
-async def test_the_data_folder_is_closed_to_others(tmp_path: Path) -> None:
-    """PostgreSQL is in it too, as another user where root starts all."""
+async def test_the_data_directory_is_closed_to_other_users(tmp_path: Path) -> None:
+    """PostgreSQL is in it too, as another user if root starts the server."""
     folder = tmp_path / "data"
     async with serving("pilothouse serve --dev", tmp_path, {"PILOTHOUSE_DATA_DIR": str(folder)}):
         pass

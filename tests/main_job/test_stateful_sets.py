@@ -96,7 +96,7 @@ class Sets:
         await poll_until(look, lambda found: found == set(claims))
 
     def pods(self, name: str) -> dict[str, str]:
-        """Uids of the pods that are not ending, by their names."""
+        """Returns the uids of the pods that are not ending, by name."""
         return {
             each["metadata"]["name"]: each["metadata"]["uid"]
             for each in self.store.list(PODS, self.namespace)
@@ -171,7 +171,7 @@ async def test_a_held_rollout_keeps_the_users_partition(sets: Sets) -> None:
     await sets.until_live("db", lambda each: _partition(each) == 2)
     before = sets.pods("db")
     await sets.change("db", pb.Container(image="postgres:18"), "image")
-    # A caller that waits for it is waiting for `Stable`, too.
+    # A caller that waits for the container also waits for `Stable`.
     row = await sets.until("db", lambda row: row.reason == "RolloutHeld" and _is_true(row, "Stable"))
     assert sets.pods("db") == before
     assert row.status == pb.CONTAINER_STATUS_RUNNING
@@ -191,7 +191,7 @@ async def test_a_restart_replaces_every_pod(sets: Sets) -> None:
     assert row.status == pb.CONTAINER_STATUS_RUNNING
 
 
-async def test_a_fixed_setting_changes_by_replace_around_the_pods(sets: Sets) -> None:
+async def test_replace_changes_an_immutable_setting_and_keeps_the_pods(sets: Sets) -> None:
     await sets.make("db", claim_retention=pb.ClaimRetention(when_deleted="Delete"))
     before, live = sets.pods("db"), sets.live("db")
     larger = pb.StatefulSetSettings(
@@ -218,7 +218,7 @@ async def test_a_fixed_setting_changes_by_replace_around_the_pods(sets: Sets) ->
     ]
     assert "Replaced" in {each.reason for each in history}
     assert "Recreated" not in {each.reason for each in history}
-    # A rollback needs the same, and leaves the pods as well.
+    # A rollback needs `replace` as well, and keeps the pods, too.
     with pytest.raises(PilothouseError, match="immutable in a StatefulSet that exists; set `replace`"):
         await sets.containers.rollback(namespace=sets.namespace, name="db")
     answer = await sets.containers.rollback(namespace=sets.namespace, name="db", replace=True)
@@ -235,7 +235,7 @@ async def test_a_fixed_setting_changes_by_replace_around_the_pods(sets: Sets) ->
     assert "its kind is immutable (stateful_set)" in refused.value.message
 
 
-async def test_a_pod_that_a_broken_template_has_stopped_is_deleted(sets: Sets) -> None:
+async def test_a_pod_stuck_on_a_broken_template_is_deleted(sets: Sets) -> None:
     await sets.make("db")
     await sets.change("db", pb.Container(image="registry.invalid/postgres:18"), "image")
     row = await sets.until("db", lambda row: "db-1" in row.message)
@@ -249,7 +249,7 @@ async def test_a_pod_that_a_broken_template_has_stopped_is_deleted(sets: Sets) -
     assert line.message.startswith("Pod db-1 was deleted: it was not ready")
 
 
-async def test_pods_wait_for_the_service_that_names_them(sets: Sets) -> None:
+async def test_pods_wait_for_their_governing_service(sets: Sets) -> None:
     wanted = pb.Container(
         name="db", image="postgres:17", stateful_set=pb.StatefulSetSettings(service_name="peers")
     )
@@ -341,7 +341,7 @@ async def test_an_import_takes_a_stateful_set_over_without_a_restart(sets: Sets)
         ),
     ],
 )
-async def test_a_rule_of_settings_names_its_field(
+async def test_a_broken_rule_of_settings_names_its_field(
     sets: Sets, name: str, settings: dict[str, Any], expected: str
 ) -> None:
     wanted = pb.Container(name=name, image="postgres:17", stateful_set=pb.StatefulSetSettings(**settings))
@@ -408,7 +408,7 @@ async def test_each_setting_reaches_the_cluster_and_is_shown(sets: Sets) -> None
     assert {key: live["spec"][key] for key in wanted} == wanted
 
 
-async def test_one_that_others_made_again_otherwise_says_what_is_immutable_and_replace(sets: Sets) -> None:
+async def test_a_set_recreated_by_others_reports_immutable_fields_and_the_remedy(sets: Sets) -> None:
     policies = {
         "a": pb.DRIFT_POLICY_REPAIR,
         "b": pb.DRIFT_POLICY_REPORT,

@@ -1,4 +1,4 @@
-"""A Kubernetes namespace of another owner: reported by a dry run and by a wait, and taken over later."""
+"""A Kubernetes namespace of another owner is reported by a dry run and by a wait, and can be adopted later."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ WHERE = ("--namespace", "theirs")
 
 
 async def read_only(server: Server) -> bool:
-    """Returns whether the server has noticed: callers are loaded again a moment after the reconciler did."""
+    """Returns whether the namespace is read-only.
+
+    Callers are loaded again a moment after the reconciler has detected the conflict.
+    """
     wanted = container_pb2.Container(name="tried", image="nginx:1.27")
     try:
         await server.admin.containers.create(namespace="theirs", container=wanted, validate_only=True)
@@ -39,7 +42,7 @@ async def read_only(server: Server) -> bool:
 
 
 @pytest.mark.full
-async def test_it_is_told_and_taken_over_later(server: Server, tmp_path: Path) -> None:
+async def test_a_foreign_namespace_is_reported_and_adopted_later(server: Server, tmp_path: Path) -> None:
     assert server.cluster is not None
     server.cluster.store.create(resources.NAMESPACES, {"metadata": {"name": "theirs"}})
     shell = await logged_in(server, tmp_path)
@@ -47,7 +50,7 @@ async def test_it_is_told_and_taken_over_later(server: Server, tmp_path: Path) -
     assert (tried.code, TAKEN in tried.errors) == (7, True), tried
     made = await shell.run("namespaces", "create", "theirs", "--wait")
     assert (made.code, TAKEN in made.errors) == (10, True), made
-    # Until then it is read-only, also for what is only tried.
+    # Until then our namespace is read-only, even for dry runs.
     await poll_until(lambda: read_only(server))
     creates: list[tuple[str, ...]] = [
         ("containers", "create", "web", *WHERE, "--image", "nginx:1.27"),
@@ -80,10 +83,10 @@ async def test_it_is_told_and_taken_over_later(server: Server, tmp_path: Path) -
         return found.status == container_pb2.CONTAINER_STATUS_RUNNING
 
     await poll_until(running)
-    # Of one that is ours nothing changes.
+    # An adoption of our own namespace changes nothing.
     before = await server.admin.namespaces.get(name="theirs")
     assert await server.admin.namespaces.update(name="theirs", adopt=True) == before
-    # The delete waits, too; what was there before us stays.
+    # The deletion waits, too; objects that existed before the adoption stay.
     await shell.succeed("namespaces", "delete", "theirs", "--cascade", "--yes", "--wait")
     with pytest.raises(PilothouseError) as refused:
         await server.admin.namespaces.get(name="theirs")
@@ -93,7 +96,7 @@ async def test_it_is_told_and_taken_over_later(server: Server, tmp_path: Path) -
 
 @pytest.mark.full
 @pytest.mark.parametrize("adopt", [False, True], ids=["made by us", "taken over"])
-async def test_nothing_is_put_into_one_that_was_made_anew(server: Server, adopt: bool) -> None:
+async def test_nothing_is_put_into_a_namespace_that_was_made_again(server: Server, adopt: bool) -> None:
     assert server.cluster is not None
     store, admin, name = server.cluster.store, server.admin, f"anew-{adopt}".lower()
     if adopt:
@@ -118,7 +121,7 @@ async def test_nothing_is_put_into_one_that_was_made_anew(server: Server, adopt:
 
     await poll_until(all_say_so)
     assert _ours(store, name) == set()
-    # A user with the right restores the label, or it is taken over again: then all of it is there again.
+    # Another client restores the label, or the namespace is adopted again: then all objects are made again.
     if adopt:
         await admin.namespaces.update(name=name, adopt=True)
     else:
@@ -128,10 +131,10 @@ async def test_nothing_is_put_into_one_that_was_made_anew(server: Server, adopt:
 
 @pytest.mark.full
 @pytest.mark.parametrize("whole", [False, True], ids=["alone", "with the namespace"])
-async def test_what_is_deleted_before_a_takeover_goes_on_the_cluster(
+async def test_objects_deleted_before_a_takeover_are_deleted_on_the_cluster(
     server: Server, monkeypatch: pytest.MonkeyPatch, whole: bool
 ) -> None:
-    # Before it is known that the namespace is lost.
+    # The state before the loss of the namespace is known.
     monkeypatch.setattr(Rule, "acts_in_namespace", False)
     assert server.cluster is not None
     store, admin, name = server.cluster.store, server.admin, f"lost-{whole}".lower()
@@ -143,7 +146,7 @@ async def test_what_is_deleted_before_a_takeover_goes_on_the_cluster(
         return [each.reason for each in (await admin.namespaces.get(name=name)).conditions] == ["LabelLost"]
 
     await poll_until(lost)
-    # Never made there: nothing is waited for.
+    # An object that was never made there is not waited for.
     secret = config_pb2.Secret(name="theirs", string_data={"a": "1"})
     store.create(resources.SECRETS, {"metadata": {"name": "theirs", "namespace": name}})
     await admin.config.create_secret(namespace=name, secret=secret)
@@ -185,8 +188,9 @@ async def test_what_is_deleted_before_a_takeover_goes_on_the_cluster(
 
 
 async def attempts(server: Server) -> dict[tuple[str, int], int]:
-    """Returns how often each existing resource of a namespace was worked at, in the namespace that only this test
-    uses.
+    """Returns how often each existing resource was leased, except namespaces.
+
+    Only this test uses the database.
     """
     async with connection(server.database.admin_dsn) as sql:
         rows = await sql.fetch(
@@ -196,7 +200,7 @@ async def attempts(server: Server) -> dict[tuple[str, int], int]:
 
 
 def label_again(store: ObjectStore, name: str, uid: str | None) -> None:
-    """Somebody else puts our label on a Kubernetes namespace, or takes it away."""
+    """Sets our label on a Kubernetes namespace, or removes it, as another client."""
     found = store.get(resources.NAMESPACES, None, name)
     assert found is not None
     labels = {key: value for key, value in found["metadata"]["labels"].items() if key != NAMESPACE_UID}
@@ -206,7 +210,10 @@ def label_again(store: ObjectStore, name: str, uid: str | None) -> None:
 
 
 async def furnished(server: Server, name: str) -> Callable[[], Awaitable[bool]]:
-    """Has one of each in a namespace; returns whether all of it is on its cluster, as it is once this returns."""
+    """Makes one object of each kind in a namespace, and waits until all of them are on its cluster.
+
+    Returns a function that checks that again.
+    """
     assert server.cluster is not None
     store, admin = server.cluster.store, server.admin
     secret = config_pb2.Secret(name="key", string_data={"a": "1"})
@@ -234,7 +241,7 @@ async def furnished(server: Server, name: str) -> Callable[[], Awaitable[bool]]:
 
 
 def _ours(store: ObjectStore, namespace: str) -> set[str]:
-    """Returns the kinds of the platform's objects in a Kubernetes namespace, without pods and their companions."""
+    """Returns the kinds of the platform's objects in a Kubernetes namespace, except pods and objects made for pods."""
     return {
         resource.kind
         for resource, each in store.objects()

@@ -1,4 +1,4 @@
-"""Log in → namespace → container running → watch event → audit record, through the public interface alone."""
+"""Login, namespace, running container, watch event and audit record, through the public interface alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.harness import Server
 from tests.waiting import patient, poll_until
 
 
-async def test_a_container_comes_up_is_watched_and_is_recorded(server: Server) -> None:
+async def test_a_container_starts_and_is_watched_and_recorded(server: Server) -> None:
     admin = server.admin
     await admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
     statuses: list[int] = []

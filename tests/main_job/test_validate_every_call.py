@@ -1,4 +1,4 @@
-"""`validate_only` of every call that would write to a cluster reports the cluster's answer."""
+"""`validate_only` reports the cluster's response for every call that would write to a cluster."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ QUOTAS: Resource[Any] = Resource("/api/v1", "resourcequotas", "ResourceQuota", C
 
 @asynccontextmanager
 async def furnished(server: Server) -> AsyncIterator[ClusterClient]:
-    """Makes a namespace with containers that run, pause and are stopped, and with their sources; all on the cluster."""
+    """Makes a namespace with a running, a paused and a stopped container and their sources, all on the cluster."""
     assert server.cluster is not None
     admin = server.admin
     await admin.namespaces.create(namespace=namespace_pb2.Namespace(name=SPACE))
@@ -85,7 +85,7 @@ async def furnished(server: Server) -> AsyncIterator[ClusterClient]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def demo(shared_server: Server) -> AsyncIterator[ClusterClient]:
-    """For tests that leave it as it is."""
+    """Yields a client for tests that do not change the objects."""
     async with furnished(shared_server) as client:
         yield client
 
@@ -97,7 +97,7 @@ async def own_demo(server: Server) -> AsyncIterator[ClusterClient]:
 
 
 def calls(client: Nouns[Any]) -> Mapping[str, Call]:
-    """One call of each method that writes to the cluster, which only validates."""
+    """Returns a `validate_only` call of each method that writes to the cluster, by method."""
     configs, volumes, containers = client.config, client.storage, client.containers
     here: dict[str, Any] = {"namespace": SPACE, "validate_only": True}
     mask = FieldMask
@@ -176,7 +176,7 @@ async def refusal(call: Call) -> PilothouseError:
 
 
 async def state(server: Server, client: ClusterClient) -> list[str]:
-    """Returns the state that a dry run must not change: etags here, and versions of the cluster's objects."""
+    """Returns the state that a dry run must not change: our etags, and versions of the cluster's objects."""
     admin = server.admin
     found = [item.etag async for item in admin.containers.list(namespace=SPACE)]
     found += [item.etag async for item in admin.network.list_services(namespace=SPACE)]
@@ -187,7 +187,7 @@ async def state(server: Server, client: ClusterClient) -> list[str]:
     return found + [item.metadata.resource_version for item in on_cluster]
 
 
-async def test_a_policy_of_the_cluster_refuses_every_call_and_nothing_is_written(
+async def test_a_cluster_policy_refuses_every_call_and_nothing_is_written(
     shared_server: Server, demo: ClusterClient
 ) -> None:
     assert shared_server.cluster is not None
@@ -213,7 +213,7 @@ async def test_a_policy_of_the_cluster_refuses_every_call_and_nothing_is_written
     assert await state(shared_server, demo) == before
 
 
-async def test_the_number_of_pods_is_tried_out_by_the_scale(
+async def test_dry_runs_of_stop_and_start_use_the_scale_subresource(
     shared_server: Server, demo: ClusterClient
 ) -> None:
     assert shared_server.cluster is not None
@@ -235,9 +235,7 @@ async def test_the_number_of_pods_is_tried_out_by_the_scale(
     assert web.status == container.CONTAINER_STATUS_RUNNING
 
 
-async def test_a_cluster_that_is_away_is_told_by_every_call(
-    shared_server: Server, demo: ClusterClient
-) -> None:
+async def test_every_call_reports_an_unreachable_cluster(shared_server: Server, demo: ClusterClient) -> None:
     assert shared_server.cluster is not None
     shared_server.cluster.faults.refuse_connections = True
     try:
@@ -250,7 +248,7 @@ async def test_a_cluster_that_is_away_is_told_by_every_call(
     )
 
 
-async def test_what_is_somebody_elses_is_told_and_what_a_quota_forbids(
+async def test_foreign_objects_and_exceeded_quotas_are_reported(
     server: Server, own_demo: ClusterClient, tmp_path: Path
 ) -> None:
     theirs: Manifest = {
@@ -297,8 +295,10 @@ stringData: {a: s3cret-value}
         assert "s3cret-value" not in outcome.errors + outcome.output
 
 
-async def test_what_the_cluster_cannot_keep_is_told(shared_server: Server, demo: ClusterClient) -> None:
-    # Control characters are six bytes each in what is sent.
+async def test_an_object_too_large_for_the_cluster_is_reported(
+    shared_server: Server, demo: ClusterClient
+) -> None:
+    # Control characters take six bytes each in the request.
     wanted = config.ConfigMap(name="large", data={"a": "\x01" * (1 << 20)})
     error = await refusal(
         lambda: shared_server.admin.config.create_config_map(
@@ -308,7 +308,7 @@ async def test_what_the_cluster_cannot_keep_is_told(shared_server: Server, demo:
     assert error.metadata["cluster_reason"] == "TooLarge"
 
 
-async def test_no_refusal_repeats_a_secrets_value(shared_server: Server, demo: ClusterClient) -> None:
+async def test_no_refusal_repeats_a_value_of_a_secret(shared_server: Server, demo: ClusterClient) -> None:
     assert shared_server.cluster is not None
     shared_server.cluster.faults.webhooks.append(
         Webhook("leaky.example.org", ("secrets",), "no 'of the user' here")

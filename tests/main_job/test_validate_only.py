@@ -1,4 +1,4 @@
-"""`validate_only` reports the cluster's answer, and leaves nothing behind."""
+"""`validate_only` reports the cluster's response, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def served(name: str, node_port: int) -> pb.Container:
 
 @asynccontextmanager
 async def demo(server: Server) -> AsyncIterator[ClusterClient]:
-    """A namespace that is on the cluster, and a client of the cluster; a node port is taken."""
+    """Yields a client of the cluster, which has the namespace and a container with a node port."""
     assert server.cluster is not None
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
     await server.admin.containers.create(namespace="demo", container=served("first", 30123))
@@ -47,7 +47,7 @@ async def demo(server: Server) -> AsyncIterator[ClusterClient]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def client(shared_server: Server) -> AsyncIterator[ClusterClient]:
-    """For tests that make only dry runs."""
+    """Yields a client for tests with dry runs only."""
     async with demo(shared_server) as made:
         yield made
 
@@ -58,7 +58,7 @@ async def refusal(call: Any) -> PilothouseError:
     return refused.value
 
 
-async def test_the_clusters_refusal_is_told_with_its_words_and_fields(
+async def test_the_clusters_refusal_is_reported_with_its_message_and_fields(
     shared_server: Server, client: ClusterClient
 ) -> None:
     containers = shared_server.admin.containers
@@ -92,7 +92,7 @@ async def test_the_clusters_refusal_is_told_with_its_words_and_fields(
     )
     assert error.code.name == "FAILED_PRECONDITION"
     assert "does not belong to this container" in str(error)
-    # An update is tried out as well, and an object that would be made again is no refusal.
+    # An update is dry-run as well; an object that would be made again is no reason for a refusal.
     port = pb.Port(container_port=80, service_type=pb.SERVICE_TYPE_HEADLESS)
     changed = await containers.update(
         namespace="demo",
@@ -109,7 +109,7 @@ async def test_the_clusters_refusal_is_told_with_its_words_and_fields(
     ]
 
 
-async def test_namespaces_are_tried_out_too(shared_server: Server, client: ClusterClient) -> None:
+async def test_namespaces_are_dry_run_as_well(shared_server: Server, client: ClusterClient) -> None:
     namespaces = shared_server.admin.namespaces
     theirs = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "theirs"}}
     await client.apply(NAMESPACES, theirs)
@@ -129,7 +129,7 @@ async def test_namespaces_are_tried_out_too(shared_server: Server, client: Clust
     assert found.metadata.label("a") == ""
 
 
-async def test_a_cluster_that_is_away_is_named(server: Server) -> None:
+async def test_an_unreachable_cluster_is_named(server: Server) -> None:
     async with demo(server):
         pass
     assert server.cluster is not None
@@ -147,7 +147,7 @@ async def test_a_cluster_that_is_away_is_named(server: Server) -> None:
     server.cluster.faults.clear()
 
 
-async def test_a_cluster_that_is_waited_for_holds_no_lock_and_no_transaction(
+async def test_waiting_for_a_cluster_holds_no_lock_and_no_transaction(
     shared_server: Server, client: ClusterClient
 ) -> None:
     assert shared_server.cluster is not None
@@ -165,7 +165,7 @@ async def test_a_cluster_that_is_waited_for_holds_no_lock_and_no_transaction(
     )
 
     async def being_tried_out() -> bool:
-        # The namespace is looked at first.
+        # The server reads the namespace first.
         return "/api/v1/namespaces/demo" in asked
 
     async def transactions() -> int:
@@ -186,7 +186,7 @@ async def test_a_cluster_that_is_waited_for_holds_no_lock_and_no_transaction(
     assert (await shared_server.admin.containers.get(namespace="demo", name="first")).replicas == 1
 
 
-async def test_apply_dry_run_tells_the_refusal_of_each_object(
+async def test_apply_dry_run_reports_the_refusal_of_each_object(
     shared_server: Server, client: ClusterClient, tmp_path: Path
 ) -> None:
     documents = [

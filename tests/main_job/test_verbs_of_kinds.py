@@ -32,9 +32,10 @@ NO_NODE = {"pilothouse.dev/no-node": "true"}
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """A row of the table. `stopped` and `held`: whether the object on the cluster is; None: it has no rollout.
+    """A row of the table.
 
-    `restarted`: a value that a restart changes.
+    `stopped` and `held` return whether the object on the cluster is; `held` is None if the kind has no rollout.
+    `restarted` returns a value that a restart changes.
     """
 
     name: str
@@ -67,7 +68,7 @@ KINDS = [
         resources.STATEFUL_SETS,
         {"stateful_set": pb.StatefulSetSettings(update_partition=1), "replicas": 2},
         lambda live: live["spec"]["replicas"] == 0,
-        # All ordinals, where the user's own partition holds the first.
+        # All ordinals are held; the user's own partition would hold only the first.
         lambda live: _partition(live) == 2,
         _template,
     ),
@@ -102,7 +103,7 @@ KINDS = [
 
 
 class Walk:
-    """One container of a kind, named after it."""
+    """One container of a kind, with the name of the kind."""
 
     def __init__(self, server: Server, kind: Kind) -> None:
         assert server.cluster is not None
@@ -110,7 +111,7 @@ class Walk:
         self.named: dict[str, Any] = {"namespace": NAMESPACE, "name": kind.name}
 
     async def until(self, status: int, holds: Callable[[JsonObject], bool] = lambda _: True) -> JsonObject:
-        """The object on the cluster, once the container has the status and the object is so."""
+        """Returns the object on the cluster, once the container has the status and `holds` is true of the object."""
 
         async def look() -> JsonObject | None:
             row = await self.calls.get(**self.named)
@@ -122,7 +123,7 @@ class Walk:
         return found
 
     async def refused(self, call: str, reason: str, **fields: Any) -> None:
-        """Asserts the reason of a refusal."""
+        """Asserts that a call is refused with this reason."""
         with pytest.raises(PilothouseError) as refusal:
             await getattr(self.calls, call)(**self.named, **fields)
         assert isinstance(refusal.value, FailedPreconditionError), refusal.value
@@ -136,7 +137,7 @@ async def walked(shared_server: Server) -> Server:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-async def test_each_verb_does_to_the_cluster_what_the_table_says(walked: Server, kind: Kind) -> None:
+async def test_each_verb_changes_the_cluster_as_the_table_states(walked: Server, kind: Kind) -> None:
     walk, calls = Walk(walked, kind), walked.admin.containers
     service = [pb.Port(container_port=80, service_type=pb.SERVICE_TYPE_HEADLESS)]
     ports = service if kind.name == "stateful-set" else []
@@ -144,7 +145,7 @@ async def test_each_verb_does_to_the_cluster_what_the_table_says(walked: Server,
     await calls.create(namespace=NAMESPACE, container=wanted)
     first = await walk.until(RUNNING, lambda live: not kind.stopped(live))
 
-    # Stop and start; a pause of a stopped one, and a resume, are refused.
+    # Stop and start; pause and resume of a stopped container are refused.
     await calls.stop(**walk.named)
     await walk.until(STOPPED, kind.stopped)
     await walk.refused("pause", "ILLEGAL_TRANSITION", mode=SUSPEND)
@@ -152,7 +153,7 @@ async def test_each_verb_does_to_the_cluster_what_the_table_says(walked: Server,
     await calls.start(**walk.named)
     assert (await walk.until(RUNNING, lambda live: not kind.stopped(live)))["spec"] == first["spec"]
 
-    # SUSPEND does the same under another status.
+    # SUSPEND does the same with another status.
     await calls.pause(**walk.named, mode=SUSPEND)
     await walk.until(PAUSED, kind.stopped)
     await walk.refused("start", "ILLEGAL_TRANSITION")
@@ -166,7 +167,7 @@ async def test_each_verb_does_to_the_cluster_what_the_table_says(walked: Server,
         await calls.pause(**walk.named, mode=HOLD)
         assert not kind.stopped(await walk.until(RUNNING, held))
         await calls.resume(**walk.named)
-        # The settings of the user are there again.
+        # The user's settings are restored.
         restored = await walk.until(RUNNING, lambda live: not held(live))
         assert restored["spec"] == first["spec"]
     await walk.refused("pause", "PAUSE_MODE_UNSUPPORTED", mode=pb.PAUSE_MODE_FREEZE)
@@ -176,7 +177,7 @@ async def test_each_verb_does_to_the_cluster_what_the_table_says(walked: Server,
     await walk.until(RUNNING, lambda live: kind.restarted(live) != before)
 
 
-async def test_a_finished_job_runs_again_and_does_nothing_else(walked: Server) -> None:
+async def test_a_finished_job_can_only_run_again(walked: Server) -> None:
     (kind,) = (each for each in KINDS if each.name == "job")
     walk = Walk(walked, msgspec.structs.replace(kind, name="finished"))
     wanted = pb.Container(

@@ -1,4 +1,4 @@
-"""Warnings of the cluster and of the server reach the caller: of a dry run, of an apply, of a quota."""
+"""Warnings of the cluster and of the server reach the caller: from a dry run, from an apply, about a quota."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.waiting import poll_until
 
 @pytest.fixture
 def server(shared_server: Server) -> Server:
-    """The server of this file, with a namespace of the test's own."""
+    """Returns the shared server with a namespace for one test."""
     return shared_server.for_one_test()
 
 
@@ -57,7 +57,7 @@ async def make(server: Server, **fields: object) -> None:
 
 
 async def calls(server: Server) -> Any:
-    """The bare calls: the client library returns the container alone."""
+    """Returns the bare calls: the client library returns only the container."""
     metadata = (("authorization", f"Bearer {await server.token()}"),)
     stub: Any = container_pb2_grpc.ContainerServiceStub(server.channel())
 
@@ -73,7 +73,7 @@ async def calls(server: Server) -> Any:
     return Calls()
 
 
-async def test_a_dry_run_and_an_apply_pass_on_what_pod_security_says(server: Server) -> None:
+async def test_a_dry_run_and_an_apply_return_pod_security_warnings(server: Server) -> None:
     await make(server)
     assert server.cluster is not None
     labels = server.cluster.store.get(resources.NAMESPACES, None, server.namespace)["metadata"]["labels"]  # type: ignore[index]
@@ -83,13 +83,13 @@ async def test_a_dry_run_and_an_apply_pass_on_what_pod_security_says(server: Ser
     (told,) = tried.warnings
     assert (told.reason, told.message.startswith(SAID)) == ("CLUSTER", True)
     made = await bare.create(container=PRIVILEGED)
-    # A mutation asks no cluster.
+    # A call that changes something asks no cluster.
     assert not made.warnings
 
     async def shown(warned: bool) -> bool:
         found = await containers.get(namespace=server.namespace, name="web")
         assert all(each.type != "Warned" for each in found.conditions)
-        # An observation came after the apply, and keeps what it said.
+        # Wait for an observation after the apply: it keeps the warnings.
         observed = not found.reconciling and any(each.type == "Available" for each in found.conditions)
         return observed and [each.message[: len(SAID)] for each in found.warnings] == (
             [SAID] if warned else []
@@ -116,7 +116,7 @@ async def test_the_command_prints_the_warnings(server: Server, tmp_path: Path) -
     assert f"warning: {file}:2: container/web: {SAID}" in tried.errors, tried
 
 
-async def test_a_container_that_a_quota_counts_as_nothing_is_warned_of(server: Server) -> None:
+async def test_a_container_that_counts_nothing_against_a_quota_is_warned_about(server: Server) -> None:
     await make(server, resource_quota=namespace_pb2.ResourceQuota(cpu="2", memory="1Gi"))
     bare = await calls(server)
     plain = pb.Container(name="web", image="nginx:1.27")
@@ -132,7 +132,7 @@ async def test_a_container_that_a_quota_counts_as_nothing_is_warned_of(server: S
     assert not changed.warnings
 
 
-async def test_a_dry_run_of_the_other_nouns_passes_the_warnings_on(server: Server, tmp_path: Path) -> None:
+async def test_dry_runs_of_the_other_nouns_return_the_warnings(server: Server, tmp_path: Path) -> None:
     await make(server)
     assert server.cluster is not None
     kinds = ("services", "configmaps", "secrets", "persistentvolumeclaims")
@@ -157,7 +157,7 @@ async def test_a_dry_run_of_the_other_nouns_passes_the_warnings_on(server: Serve
             await storage.create_volume.send(storage_pb2.CreateVolumeRequest(volume=volume, **where)),
         ]
         told = [[(each.reason, each.message) for each in answer.warnings] for answer in answers]
-        # No warning repeats a value of a secret, and a mutation asks no cluster.
+        # No warning repeats a value of a secret, and a call that changes something asks no cluster.
         words = {"secrets": "secrets: old [redacted]"}
         expected = [[("CLUSTER", words.get(kind, f"{kind}: old hunter2-value"))] for kind in kinds]
         assert told == (expected if again else [[]] * len(kinds))
@@ -188,7 +188,7 @@ async def test_a_dry_run_of_the_other_nouns_passes_the_warnings_on(server: Serve
         ([f'299 - "{number}"' for number in range(50)], [str(number) for number in range(warnings.MOST)]),
     ],
 )
-def test_the_header_is_read_as_clusters_write_it(headers: list[str], texts: list[str]) -> None:
+def test_the_warning_header_is_parsed_as_clusters_write_it(headers: list[str], texts: list[str]) -> None:
     with warnings.noted() as told:
         warnings.note(headers)
     assert list(told) == texts

@@ -1,4 +1,4 @@
-"""Settings of a Deployment: given, shown, applied, changed on a live object, refused by name."""
+"""Settings of a Deployment: set, shown, applied, changed on a live object, refused by field."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def change(server: Server, container: pb.Container, *paths: str, **more: A
 
 
 async def spec_where(server: Server, holds: Any) -> dict[str, Any]:
-    """The spec of the Deployment, once all that is wanted is applied and it holds."""
+    """Returns the spec of the Deployment, once the desired generation is applied and `holds` is true of the spec."""
     assert server.cluster is not None
     store = server.cluster.store
 
@@ -55,7 +55,7 @@ async def spec_where(server: Server, holds: Any) -> dict[str, Any]:
     return found
 
 
-async def test_settings_are_shown_and_are_those_of_the_deployment(server: Server) -> None:
+async def test_settings_are_shown_and_reach_the_deployment(server: Server) -> None:
     made = await make(server, deployment=SETTINGS)
     assert made.deployment == SETTINGS
     assert made.workload_kind == pb.WORKLOAD_KIND_DEPLOYMENT
@@ -73,11 +73,11 @@ async def test_settings_are_shown_and_are_those_of_the_deployment(server: Server
     assert [each.name async for each in filtered] == ["web"]
 
 
-async def test_a_live_deployment_becomes_recreating_and_back(server: Server) -> None:
+async def test_a_live_deployment_changes_to_recreate_and_back(server: Server) -> None:
     made = await make(server)
     assert made.WhichOneof("workload") is None
     await spec_where(server, lambda spec: spec["strategy"]["type"] == "RollingUpdate")
-    # The cluster has filled in the settings of rolling updates, which nobody owns and Recreate forbids.
+    # The cluster has filled in settings of rolling updates, which no manager owns and Recreate forbids.
     tried = await change(server, pb.Container(deployment=RECREATE), "deployment", validate_only=True)
     assert tried.deployment == RECREATE
     await change(server, pb.Container(deployment=RECREATE), "deployment")
@@ -113,7 +113,7 @@ async def test_a_live_deployment_becomes_recreating_and_back(server: Server) -> 
         ),
     ],
 )
-async def test_a_rule_of_settings_names_its_field(
+async def test_a_broken_rule_of_settings_names_its_field(
     shared_server: Server, settings: dict[str, Any], expected: str
 ) -> None:
     wanted = pb.Container(name="web", image="nginx:1.27", deployment=pb.DeploymentSettings(**settings))

@@ -1,4 +1,4 @@
-"""One server with a cluster for all tests here; each works in a namespace of its own."""
+"""One server with a cluster for all tests here; each test has its own namespace."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Place:
         self.name = name
 
     async def make(self, name: str = "web", **fields: Any) -> pb.Service:
-        """A Service; of the pods with the label app=web on port 80 unless told otherwise."""
+        """Makes a Service; by default for pods with the label app=web on port 80."""
         fields = {"selector": {"app": "web"}, "ports": [pb.ServicePort(port=80)], **fields}
         return await self.client.network.create_service(
             namespace=self.name, service=pb.Service(name=name, **fields)
         )
 
     async def get(self, name: str = "web") -> pb.Service:
-        """The Service as it is now."""
+        """Returns the Service as it is now."""
         return await self.client.network.get_service(namespace=self.name, name=name)
 
     async def change(self, name: str = "web", **fields: Any) -> pb.Service:
@@ -56,12 +56,12 @@ class Place:
         )
 
     async def run(self, name: str, *ports: container_pb2.Port, **fields: Any) -> container_pb2.Container:
-        """A container; without a Service of its own unless ports are given."""
+        """Makes a container; it owns a Service only if ports are given."""
         container = container_pb2.Container(name=name, image="nginx:1.27", ports=ports, **fields)
         return await self.client.containers.create(namespace=self.name, container=container)
 
     async def service(self, condition: Callable[[pb.Service], bool], name: str = "web") -> pb.Service:
-        """The Service, once the condition holds."""
+        """Waits until the condition is true of the Service, and returns it."""
 
         async def holds() -> pb.Service | None:
             found = await self.get(name)
@@ -72,13 +72,13 @@ class Place:
         return found
 
     async def settled(self, name: str = "web") -> pb.Service:
-        """The Service, once the cluster has it as it is wanted."""
+        """Waits until the desired Service is on the cluster, and returns it."""
         return await self.service(
             lambda each: not each.reconciling and each.status == pb.SERVICE_STATUS_ACTIVE, name
         )
 
     async def gone(self, name: str = "web") -> None:
-        """Returns when the Service is no more."""
+        """Waits until the Service is deleted."""
 
         async def missing() -> bool:
             try:
@@ -90,13 +90,13 @@ class Place:
         await poll_until(missing, what=f"the end of service {name}")
 
     def on_cluster(self, name: str = "web") -> JsonObject:
-        """The object on the cluster."""
+        """Returns the object on the cluster."""
         found = self.store.get(SERVICES, self.name, name)
         assert found is not None, f"there is no Service {name}"
         return found
 
     async def seen(self, condition: Callable[[JsonObject], bool], name: str = "web") -> JsonObject:
-        """The object on the cluster, once the condition holds."""
+        """Waits until the condition is true of the object on the cluster, and returns it."""
 
         async def holds() -> JsonObject | None:
             found = self.store.get(SERVICES, self.name, name)
@@ -108,13 +108,13 @@ class Place:
 
 
 def condition_of(service: pb.Service, kind: str = "Applied") -> resource_pb2.Condition | None:
-    """A condition of a Service; None where it has none of this type."""
+    """Returns the condition of this type of a Service, or None."""
     return next((each for each in service.conditions if each.type == kind), None)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def place(shared_server: Server) -> Place:
-    """A new namespace, active on the cluster."""
+    """Returns a new namespace that is active on the cluster."""
     name = f"net-{next(_numbers)}"
     await shared_server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name))
 

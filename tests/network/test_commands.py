@@ -82,7 +82,7 @@ async def test_a_namespace_restricts_types_and_number_of_its_services(place: Pla
     assert json.loads(changed.out)["service_types"] == []
 
 
-async def test_existing_services_are_taken_over_by_their_names(place: Place, command: Command) -> None:
+async def test_existing_services_are_imported_by_name(place: Place, command: Command) -> None:
     spec = {"selector": {"app": "web"}, "ports": [{"port": 80}]}
     place.store.create(SERVICES, {"metadata": {"name": "web", "namespace": place.name}, "spec": spec})
     found = await command("services", "import", "web")

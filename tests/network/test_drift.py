@@ -1,4 +1,4 @@
-"""Changes by others of Services that stand by themselves: taken back, reported, adopted."""
+"""Changes by others to standalone Services: reverted, reported, adopted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def drifted(service: pb.Service) -> resource_pb2.Condition:
     return found or resource_pb2.Condition()
 
 
-async def test_repair_takes_changes_and_additions_back(place: Place) -> None:
+async def test_repair_reverts_changes_and_additions(place: Place) -> None:
     await place.make()
     await place.settled()
     by_hand(place, selector={"app": "theirs"}, sessionAffinity="ClientIP")
@@ -48,7 +48,7 @@ async def test_report_names_the_field_and_leaves_it(place: Place) -> None:
     assert place.on_cluster()["spec"]["selector"] == {"app": "theirs"}
 
 
-async def test_adopt_takes_over_what_needs_no_permission(place: Place) -> None:
+async def test_adopt_takes_over_only_fields_that_need_no_permission(place: Place) -> None:
     await place.make(drift_policy=resource_pb2.DRIFT_POLICY_ADOPT)
     await place.settled()
     by_hand(place, selector={"app": "theirs"}, externalIPs=["203.0.113.8"])
@@ -59,7 +59,7 @@ async def test_adopt_takes_over_what_needs_no_permission(place: Place) -> None:
 
 
 @pytest.mark.parametrize("named", [False, True])
-async def test_a_service_that_somebody_deletes_comes_back(place: Place, named: bool) -> None:
+async def test_a_service_deleted_by_others_is_made_again(place: Place, named: bool) -> None:
     selector: dict[str, Any] = {"selector": {}, "containers": ["api"]} if named else {}
     await place.make(**selector)
     first = await place.settled()

@@ -1,4 +1,4 @@
-"""Existing Services of the cluster that are taken over as Services of their own."""
+"""Existing Services of the cluster are taken over as standalone Services."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WHOLE: JsonObject = {
 
 
 def there(place: Place, name: str = "web", spec: JsonObject | None = None, **metadata: Any) -> JsonObject:
-    """Makes a Service on the cluster, as others do."""
+    """Makes a Service on the cluster, as another client."""
     wanted = spec or {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}
     place.store.create(
         SERVICES,
@@ -54,12 +54,12 @@ def there(place: Place, name: str = "web", spec: JsonObject | None = None, **met
 
 
 async def taken(place: Place, *names: str, **fields: Any) -> dict[str, pb.ImportedService]:
-    """The results of an import by the names of the Services."""
+    """Imports Services, and returns the results by name."""
     answer = await place.client.network.import_services(namespace=place.name, names=names, **fields)
     return {each.name: each for each in answer.results}
 
 
-async def test_a_whole_service_is_taken_over_and_means_the_same(place: Place) -> None:
+async def test_a_service_with_all_fields_is_taken_over_unchanged(place: Place) -> None:
     before = there(
         place,
         spec=WHOLE,
@@ -68,7 +68,7 @@ async def test_a_whole_service_is_taken_over_and_means_the_same(place: Place) ->
     )
     found = (await taken(place, "web"))["web"]
     assert (list(found.problems), list(found.notes)) == ([], [])
-    # No load balancer gives it an address here.
+    # No load balancer assigns an address here.
     service = await place.service(lambda each: not each.reconciling)
     assert service.drift_policy == REPAIR
     after = place.on_cluster()
@@ -79,7 +79,7 @@ async def test_a_whole_service_is_taken_over_and_means_the_same(place: Place) ->
     assert dict(service.labels) == before["metadata"]["labels"]
     assert dict(service.annotations) == {"example.org/lb": "fast"}
     assert (service.ports[0].target, service.ports[0].node_port) == ("web", 30411)
-    # It comes back with the same meaning.
+    # After a deletion it is made again with the same meaning.
     place.store.delete(SERVICES, place.name, "web")
     again = await place.seen(lambda each: each["metadata"]["uid"] != before["metadata"]["uid"])
     chosen = ("clusterIP", "clusterIPs", "healthCheckNodePort")
@@ -89,7 +89,7 @@ async def test_a_whole_service_is_taken_over_and_means_the_same(place: Place) ->
     assert again["spec"] == before["spec"]
 
 
-async def test_a_headless_service_stays_one(place: Place) -> None:
+async def test_a_headless_service_stays_headless(place: Place) -> None:
     before = there(place, spec={"clusterIP": "None", "selector": {"app": "web"}})
     assert (await taken(place))["web"].service.headless
     await place.settled()
@@ -97,7 +97,7 @@ async def test_a_headless_service_stays_one(place: Place) -> None:
     assert place.on_cluster()["spec"] == before["spec"]
 
 
-async def test_without_names_all_are_found_but_those_of_the_platform(place: Place) -> None:
+async def test_without_names_all_services_except_the_platforms_are_imported(place: Place) -> None:
     await place.make("ours")
     await place.settled("ours")
     there(place, "of-a-container", labels={CONTAINER_UID: "some"})
@@ -122,7 +122,7 @@ async def test_without_names_all_are_found_but_those_of_the_platform(place: Plac
         ),
     ],
 )
-async def test_a_service_of_another_owner_stays_as_it_is(
+async def test_a_service_of_another_owner_stays_unchanged(
     place: Place, metadata: JsonObject, words: str
 ) -> None:
     before = there(place, **metadata)
@@ -132,7 +132,7 @@ async def test_a_service_of_another_owner_stays_as_it_is(
     assert place.on_cluster() == before
 
 
-async def test_a_field_that_the_model_lacks_is_listed_and_not_taken_back(place: Place) -> None:
+async def test_a_field_that_the_model_lacks_is_listed_and_not_reverted(place: Place) -> None:
     spec = {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 80}], "ofTheFuture": "yes"}
     there(place, spec=spec)
     # The simulated cluster itself drops such a field at the next write.
@@ -141,7 +141,7 @@ async def test_a_field_that_the_model_lacks_is_listed_and_not_taken_back(place: 
     assert found.service.drift_policy == REPORT
 
 
-async def test_a_container_that_is_imported_leaves_it_to_itself(place: Place) -> None:
+async def test_an_imported_container_leaves_the_service_alone(place: Place) -> None:
     there(place)
     await taken(place, "web")
     await place.settled()
@@ -167,7 +167,7 @@ async def test_a_dry_run_of_an_import_writes_nothing(place: Place) -> None:
     assert [each async for each in place.client.network.list_services(namespace=place.name)] == []
 
 
-async def test_the_quota_and_the_types_of_the_namespace_hold(place: Place) -> None:
+async def test_the_quota_and_the_types_of_the_namespace_apply(place: Place) -> None:
     there(place, "first")
     there(place, "second")
     there(place, "third", spec={"type": "NodePort", "selector": {"a": "b"}, "ports": [{"port": 80}]})
@@ -206,7 +206,7 @@ async def test_an_import_needs_the_permissions_of_a_creation(place: Place) -> No
     assert place.on_cluster()["metadata"]["annotations"] == {"example.org/lb": "fast"}
 
 
-async def test_neither_an_import_nor_adopt_takes_in_a_host_of_others(place: Place) -> None:
+async def test_import_and_adopt_take_over_no_host_of_others(place: Place) -> None:
     own, theirs = f"web.{place.name}.example.com", "web.elsewhere.example.com"
     dns = "external-dns.alpha.kubernetes.io/hostname"
     hosts = namespace_pb2.Namespace(allowed_hosts=[own])

@@ -1,4 +1,4 @@
-"""A name of a Service belongs to one: to a container's ports, or to a Service that stands by itself."""
+"""A Service name belongs either to the ports of one container or to one standalone Service."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def _publish(place: Place, container: str, *ports: container_pb2.Port) -> 
     )
 
 
-async def test_a_container_makes_no_service_with_the_name_of_one_that_stands_by_itself(place: Place) -> None:
+async def test_a_container_cannot_take_the_name_of_a_standalone_service(place: Place) -> None:
     await place.make("web")
     with pytest.raises(AlreadyExistsError) as taken:
         await place.run("web", container_pb2.Port(container_port=80))
@@ -44,7 +44,7 @@ async def test_a_container_makes_no_service_with_the_name_of_one_that_stands_by_
     assert published.ports[0].service_name == "web"
 
 
-async def test_of_a_service_and_a_container_at_the_same_time_one_gets_the_name(place: Place) -> None:
+async def test_if_a_service_and_a_container_race_for_a_name_only_one_gets_it(place: Place) -> None:
     numbers = range(6)
     await asyncio.gather(*(place.run(f"there-{number}") for number in numbers))
     made = await asyncio.gather(
@@ -61,7 +61,7 @@ async def test_of_a_service_and_a_container_at_the_same_time_one_gets_the_name(p
             assert isinstance(service, pb.Service) is not isinstance(container, container_pb2.Container)
 
 
-async def test_a_container_with_a_type_that_is_allowed_no_more_gets_no_further_service_of_it(
+async def test_a_container_gets_no_new_service_of_a_type_no_longer_allowed(
     place: Place,
 ) -> None:
     node_port = container_pb2.SERVICE_TYPE_NODE_PORT
@@ -74,6 +74,6 @@ async def test_a_container_with_a_type_that_is_allowed_no_more_gets_no_further_s
     with pytest.raises(FailedPreconditionError) as refused:
         await _publish(place, "shop", _port("first", node_port), _port("second", node_port))
     assert refused.value.metadata["field"] == "container.ports[1].service_type"
-    # The present one stays.
+    # The existing Service stays.
     kept = await _publish(place, "shop", _port("first", node_port), _port("second"))
     assert len(kept.ports) == 2

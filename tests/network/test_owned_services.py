@@ -1,4 +1,4 @@
-"""Services that containers own: shown with their owner, watched, counted, and changed through their container only."""
+"""Services that containers own: shown with their owner, watched, counted, and changed only through their container."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def _limit(place: Place, services: int) -> None:
     )
 
 
-async def test_the_service_of_a_port_is_shown_with_its_owner_addresses_and_endpoints(place: Place) -> None:
+async def test_the_service_of_a_port_shows_its_owner_addresses_and_endpoints(place: Place) -> None:
     container = await place.run("shop", _port(8080), labels={"tier": "front"}, replicas=2)
     await _shown(place, "shop")
     service = await place.service(lambda each: each.ready_endpoints == 2 and bool(each.addresses), "shop")
@@ -63,7 +63,7 @@ async def test_the_service_of_a_port_is_shown_with_its_owner_addresses_and_endpo
     assert [each.uid async for each in of_shop] == [service.uid]
 
 
-async def test_an_owned_service_changes_and_ends_through_its_container_only(place: Place) -> None:
+async def test_an_owned_service_changes_and_ends_only_through_its_container(place: Place) -> None:
     await place.run("shop", _port(), _port(81, "extra"))
     await _shown(place, "extra", "shop")
     for attempt in (
@@ -87,7 +87,7 @@ async def test_an_owned_service_changes_and_ends_through_its_container_only(plac
     await _shown(place, "shop")
 
 
-async def test_watchers_see_owned_services_come_change_and_go(place: Place) -> None:
+async def test_watchers_see_owned_services_added_changed_and_deleted(place: Place) -> None:
     async with within(10.0), place.client.network.watch_services(namespace=place.name) as changes:
 
         async def until(kind: ChangeKind, port: int) -> None:
@@ -104,7 +104,7 @@ async def test_watchers_see_owned_services_come_change_and_go(place: Place) -> N
         await until(ChangeKind.DELETED, 81)
 
 
-async def test_a_change_that_leaves_the_services_as_they_are_writes_none_of_them(place: Place) -> None:
+async def test_a_change_that_does_not_affect_the_services_writes_none_of_them(place: Place) -> None:
     await place.run("shop", _port())
     await _shown(place, "shop")
     before = await place.settled("shop")
@@ -125,7 +125,7 @@ async def test_owned_services_count_against_the_quota(place: Place) -> None:
     await place.run("quiet")
     with pytest.raises(ResourceExhaustedError):
         await _publish(place, "quiet", _port())
-    # One for one is no more than before.
+    # Replacing one Service by another does not increase the number.
     await _publish(place, "shop", _port(), _port(81, "other"))
     await _publish(place, "shop", _port())
     await place.make("third")
@@ -133,7 +133,7 @@ async def test_owned_services_count_against_the_quota(place: Place) -> None:
     assert usage.used.services == 2
 
 
-async def test_of_containers_at_the_same_time_the_quota_admits_no_more_services_than_allowed(
+async def test_concurrent_containers_get_no_more_services_than_the_quota_allows(
     place: Place,
 ) -> None:
     await _limit(place, 3)

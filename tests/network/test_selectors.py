@@ -1,4 +1,4 @@
-"""The selector of a workload: the caller's labels with ours added, contained in the labels of the pods, immutable."""
+"""The selector of a workload: the caller's labels and ours, contained in the labels of the pods, immutable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def _deployment(place: Place, name: str) -> JsonObject:
     return found
 
 
-async def test_a_selector_is_that_of_the_container_and_our_label(place: Place) -> None:
+async def test_a_selector_has_the_containers_labels_and_our_label(place: Place) -> None:
     made = await place.run("web", pod_labels={**WEB, "tier": "front"}, selector=WEB)
     plain = await place.run("plain", pod_labels=WEB)
     for container, labels in ((made, WEB), (plain, {})):
@@ -48,7 +48,7 @@ async def test_a_selector_is_that_of_the_container_and_our_label(place: Place) -
     await poll_until(rolled, what="the changed labels of the pods")
 
 
-async def test_a_selector_is_contained_in_the_labels_of_the_pods_and_does_not_change(place: Place) -> None:
+async def test_a_selector_must_match_the_pod_labels_and_is_immutable(place: Place) -> None:
     words = 'container.pod_labels: must have "app": "web", because selector has it and cannot change'
     with pytest.raises(InvalidArgumentError, match=words):
         await place.run("web", pod_labels={"app": "shop"}, selector=WEB)

@@ -1,4 +1,4 @@
-"""Services of their own: made, shown with addresses and endpoints, changed, deleted, watched, listed."""
+"""Standalone Services: made, shown with addresses and endpoints, changed, deleted, watched, listed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.waiting import poll_until
 ACTIVE, FAILED, PENDING = pb.SERVICE_STATUS_ACTIVE, pb.SERVICE_STATUS_FAILED, pb.SERVICE_STATUS_PENDING
 
 
-async def test_a_service_comes_to_its_cluster_with_each_of_its_fields(place: Place) -> None:
+async def test_a_service_is_applied_to_its_cluster_with_each_of_its_fields(place: Place) -> None:
     made = await place.make(
         type=pb.SERVICE_TYPE_NODE_PORT,
         ports=[
@@ -73,12 +73,12 @@ async def test_a_service_comes_to_its_cluster_with_each_of_its_fields(place: Pla
     assert condition.status == resource_pb2.CONDITION_STATUS_TRUE
 
 
-async def test_a_service_leads_to_pods_of_all_containers_with_its_labels(place: Place) -> None:
+async def test_a_service_selects_pods_of_all_containers_with_its_labels(place: Place) -> None:
     await place.make(ports=[pb.ServicePort(port=80, target="8080")])
     await place.service(lambda each: each.reason == "NoReadyEndpoints")
     await place.run("v1", labels={"app": "web", "version": "1"})
     await place.service(lambda each: each.ready_endpoints == 1)
-    # The second one, made later, gets its share.
+    # The second container, made later, is selected as well.
     await place.run("v2", labels={"app": "web", "version": "2"}, replicas=2)
     service = await place.service(lambda each: each.ready_endpoints == 3)
     assert (service.endpoints, service.reason, service.status) == (3, "", ACTIVE)
@@ -108,7 +108,7 @@ async def test_a_service_follows_the_container_that_it_names(place: Place) -> No
     await place.service(lambda each: each.ready_endpoints == 1, "api")
 
 
-async def test_several_containers_are_selected_by_a_label_that_they_share(place: Place) -> None:
+async def test_more_than_one_named_container_is_refused_with_advice(place: Place) -> None:
     words = r"service\.containers: names one container; for several give selector, with a label"
     with pytest.raises(InvalidArgumentError, match=words):
         await place.make(selector={}, containers=["backend", "canary"])
@@ -126,7 +126,7 @@ async def test_a_headless_service_has_no_address_and_may_become_another(place: P
     assert service.uid == place.on_cluster()["metadata"]["labels"][SERVICE_UID]
 
 
-async def test_a_change_takes_back_what_is_left_out(place: Place) -> None:
+async def test_a_change_removes_omitted_values(place: Place) -> None:
     await place.make(session_affinity=pb.SESSION_AFFINITY_CLIENT_IP, annotations={"prometheus.io/port": "80"})
     await place.settled()
     await place.change(
@@ -148,7 +148,7 @@ async def test_a_load_balancer_waits_for_its_address(place: Place) -> None:
     assert list(service.addresses)[1:] == ["203.0.113.7", "lb.example.org"]
 
 
-async def test_a_refusal_of_the_cluster_is_shown_and_ends(place: Place) -> None:
+async def test_a_refusal_of_the_cluster_is_shown_and_ends_with_its_cause(place: Place) -> None:
     await place.make(
         "first", type=pb.SERVICE_TYPE_NODE_PORT, ports=[pb.ServicePort(port=80, node_port=30200)]
     )
@@ -160,7 +160,7 @@ async def test_a_refusal_of_the_cluster_is_shown_and_ends(place: Place) -> None:
     await place.settled()
 
 
-async def test_a_service_of_somebody_else_is_left_alone(place: Place) -> None:
+async def test_a_service_of_another_owner_is_left_alone(place: Place) -> None:
     place.store.create(
         SERVICES,
         {
@@ -176,7 +176,7 @@ async def test_a_service_of_somebody_else_is_left_alone(place: Place) -> None:
     assert place.on_cluster()["spec"]["selector"] == {"app": "theirs"}
 
 
-async def test_a_deleted_service_goes_from_the_cluster_and_from_the_database(place: Place) -> None:
+async def test_a_deleted_service_is_deleted_from_the_cluster_and_the_database(place: Place) -> None:
     await place.make()
     await place.settled()
     gone = await place.client.network.delete_service(namespace=place.name, name="web")
@@ -185,7 +185,7 @@ async def test_a_deleted_service_goes_from_the_cluster_and_from_the_database(pla
     assert place.store.get(SERVICES, place.name, "web") is None
 
 
-async def test_a_name_is_taken_by_a_service_of_a_container_and_the_other_way_round(place: Place) -> None:
+async def test_the_name_of_a_containers_service_or_of_another_service_is_refused(place: Place) -> None:
     await place.run("shop", container_pb2.Port(container_port=80, service_name="front"))
     with pytest.raises(AlreadyExistsError) as taken:
         await place.make("front")
@@ -211,7 +211,7 @@ async def test_the_quota_counts_services(place: Place) -> None:
     assert (answer.quota.services, answer.used.services) == (2, 2)
 
 
-async def test_rules_between_fields_name_the_field(place: Place) -> None:
+async def test_broken_rules_between_fields_name_the_field(place: Place) -> None:
     port = pb.ServicePort(port=80)
     wrong: list[tuple[str, dict[str, Any]]] = [
         ("service.ports", {"ports": []}),
@@ -237,7 +237,7 @@ async def test_rules_between_fields_name_the_field(place: Place) -> None:
         assert refused.value.metadata["field"] == field, (field, refused.value.message)
 
 
-async def test_what_leads_past_the_namespace_needs_a_permission(place: Place) -> None:
+async def test_fields_that_reach_beyond_the_namespace_need_a_permission(place: Place) -> None:
     tenant = await place.server.user(f"dora-{place.name}", {place.name: "operator"})
     guarded: list[tuple[str, dict[str, Any]]] = [
         (
@@ -266,7 +266,7 @@ async def test_what_leads_past_the_namespace_needs_a_permission(place: Place) ->
         permission = "container.privileged" if of_annotations else "object.privileged"
         assert refused.value.metadata["permission"] == permission
         assert refused.value.metadata["field"] == field
-        # The administrator may, and the tenant changes the rest.
+        # The administrator may set the field, and the tenant may change the rest.
         await place.make(f"theirs-{number}", **fields)
         await mine.change(f"theirs-{number}", labels={"a": "b"})
     await mine.make("plain", type=pb.SERVICE_TYPE_LOAD_BALANCER)
@@ -300,7 +300,7 @@ async def test_names_for_external_dns_must_be_hosts_of_the_namespace(place: Plac
                 await call
             assert refused.value.reason == "HOST_NOT_ALLOWED"
             assert dict(refused.value.metadata) == {"field": field, "host": theirs}
-    # A host that it has stays when the namespace loses the pattern.
+    # A host that the Service already has stays when the namespace loses the pattern.
     await place.client.namespaces.update(
         name=place.name, namespace=namespace_pb2.Namespace(), update_mask=FieldMask(paths=["allowed_hosts"])
     )
@@ -331,10 +331,10 @@ async def test_a_namespace_restricts_the_types_of_its_services(place: Place) -> 
     await place.change("before", labels={"a": "b"})
 
 
-async def test_a_right_that_nobody_gave_is_not_written(place: Place) -> None:
+async def test_a_privilege_that_was_not_granted_is_not_written(place: Place) -> None:
     await place.make(external_ips=["203.0.113.7"])
     await place.settled()
-    # As a write past admission, or a faulty migration, would leave it.
+    # The state that a write without admission, or a faulty migration, would leave.
     async with place.server.database.system() as sql:
         row = await sql.fetchrow(
             "UPDATE services SET spec = jsonb_set(spec, '{rights}', '[]') WHERE name = 'web' AND namespace_id = "
@@ -390,7 +390,7 @@ async def test_a_dry_run_asks_the_cluster(place: Place) -> None:
         )
 
 
-async def test_services_go_with_their_namespace(place: Place) -> None:
+async def test_services_are_deleted_with_their_namespace(place: Place) -> None:
     await place.make()
     await place.settled()
     with pytest.raises(FailedPreconditionError) as refused:

@@ -1,4 +1,4 @@
-"""One server with a cluster for all tests here; each works in a namespace of its own."""
+"""One server with a cluster for all tests here; each test has its own namespace."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _numbers = count(1)
 
 
 def budget(**spec: Any) -> JsonObject:
-    """The document of a PodDisruptionBudget."""
+    """Returns the document of a PodDisruptionBudget."""
     return {"spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}, **spec}}
 
 
 def ingress(place: Place, service: str = "web", **spec: Any) -> JsonObject:
-    """The document of an Ingress that leads to a Service."""
+    """Returns the document of an Ingress that leads to a Service."""
     host = f"web.{place.name}.example.com"
     backend = {"service": {"name": service, "port": {"number": 80}}}
     paths = [{"path": "/", "pathType": "Prefix", "backend": backend}]
@@ -56,7 +56,7 @@ class Place:
         self.name = name
 
     async def run(self, name: str, **fields: Any) -> None:
-        """A container with its label as `app`, and a Service in front of it."""
+        """Makes a container with the label `app` of its name, and a Service in front of it."""
         container = container_pb2.Container(name=name, image="nginx:1.27", labels={"app": name}, **fields)
         await self.client.containers.create(namespace=self.name, container=container)
         service = network_pb2.Service(
@@ -65,7 +65,7 @@ class Place:
         await self.client.network.create_service(namespace=self.name, service=service)
 
     def by_hand(self, resource: ResourceType, name: str = "web", **parts: Any) -> None:
-        """Changes parts of the object on the cluster, as kubectl does, such as fields of `spec`."""
+        """Changes parts of the object on the cluster, such as fields of `spec`, as kubectl does."""
         changed = copy_json(self.on_cluster(resource, name))
         for key, value in parts.items():
             if isinstance(changed.get(key), dict):
@@ -77,12 +77,12 @@ class Place:
     async def make(
         self, kind: JsonObject, document: JsonObject, name: str = "web", **fields: Any
     ) -> pb.Object:
-        """An object of a kind with a document."""
+        """Makes an object of a kind with a document."""
         carried = pb.Object(name=name, document=json.dumps(document), **kind, **fields)
         return await self.client.objects.create(namespace=self.name, object=carried)
 
     async def get(self, kind: JsonObject, name: str = "web", **fields: Any) -> pb.Object:
-        """The object as it is now."""
+        """Returns the object as it is now."""
         return await self.client.objects.get(namespace=self.name, name=name, **kind, **fields)
 
     async def change(self, kind: JsonObject, name: str = "web", **fields: Any) -> pb.Object:
@@ -104,7 +104,7 @@ class Place:
     async def until(
         self, condition: Callable[[pb.Object], bool], kind: JsonObject, name: str = "web"
     ) -> pb.Object:
-        """The object, once the condition holds."""
+        """Waits until the condition is true of the object, and returns it."""
 
         async def holds() -> pb.Object | None:
             found = await self.get(kind, name)
@@ -115,13 +115,13 @@ class Place:
         return found
 
     async def settled(self, kind: JsonObject, name: str = "web") -> pb.Object:
-        """The object, once the cluster has it as it is wanted."""
+        """Waits until the desired object is on the cluster, and returns the object."""
         return await self.until(
             lambda each: not each.reconciling and each.status == pb.OBJECT_STATUS_ACTIVE, kind, name
         )
 
     async def gone(self, kind: JsonObject, name: str = "web") -> None:
-        """Returns when the object is no more."""
+        """Waits until the object is deleted."""
 
         async def missing() -> bool:
             try:
@@ -133,7 +133,7 @@ class Place:
         await poll_until(missing, what=f"the end of {kind['kind']} {name}")
 
     def on_cluster(self, resource: ResourceType, name: str = "web") -> JsonObject:
-        """The object on the cluster."""
+        """Returns the object on the cluster."""
         found = self.store.get(resource, self.name, name)
         assert found is not None, f"there is no {resource.kind} {name}"
         return found
@@ -141,7 +141,7 @@ class Place:
     async def seen(
         self, resource: ResourceType, condition: Callable[[JsonObject], bool], name: str = "web"
     ) -> JsonObject:
-        """The object on the cluster, once the condition holds."""
+        """Waits until the condition is true of the object on the cluster, and returns it."""
 
         async def holds() -> JsonObject | None:
             found = self.store.get(resource, self.name, name)
@@ -153,13 +153,13 @@ class Place:
 
 
 def condition_of(carried: pb.Object, kind: str = "Applied") -> resource_pb2.Condition | None:
-    """A condition of an object; None where it has none of this type."""
+    """Returns the condition of this type of an object, or None."""
     return next((each for each in carried.conditions if each.type == kind), None)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def place(shared_server: Server) -> Place:
-    """A new namespace, active on the cluster."""
+    """Returns a new namespace that is active on the cluster."""
     name = f"obj-{next(_numbers)}"
     namespace = namespace_pb2.Namespace(name=name, allowed_hosts=[f"*.{name}.example.com"])
     await shared_server.admin.namespaces.create(namespace=namespace)

@@ -1,4 +1,4 @@
-"""Changes by others of carried objects: taken back, contested, reported, adopted."""
+"""Changes by others to carried objects: reverted, contested, reported, adopted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def drifted(carried: pb.Object) -> resource_pb2.Condition:
     return condition_of(carried, "Drifted") or resource_pb2.Condition()
 
 
-async def test_a_change_is_taken_back_until_the_field_is_contested(place: Place) -> None:
+async def test_a_change_is_reverted_until_the_field_is_contested(place: Place) -> None:
     await place.make(BUDGET, budget())
     await place.settled(BUDGET)
     for attempt in range(3):
@@ -33,9 +33,9 @@ async def test_a_change_is_taken_back_until_the_field_is_contested(place: Place)
     assert (contested.status, contested.reason) == (TRUE, "TakenBackRepeatedly")
     assert ".spec.minAvailable by 'kubectl-edit'" in contested.message
     place.by_hand(POD_DISRUPTION_BUDGETS, spec={"minAvailable": 2})
-    # It is left alone, and other fields are still applied.
+    # The field is left alone, and other fields are still applied.
     await place.seen(POD_DISRUPTION_BUDGETS, lambda each: each["spec"]["minAvailable"] == 2)
-    # Somebody acts.
+    # A caller changes the object.
     await place.change(BUDGET, labels={"a": "b"})
     await place.seen(POD_DISRUPTION_BUDGETS, lambda each: each["spec"]["minAvailable"] == 1)
     await place.until(
@@ -66,14 +66,14 @@ async def test_adopt_takes_over_the_value(place: Place) -> None:
     assert settled.generation == 2
 
 
-def test_a_contest_ends_with_its_times_or_its_settlement() -> None:
+def test_a_contest_counts_recent_changes_and_ends_when_it_is_settled() -> None:
     found: tuple[Contest, ...] = ()
     for minutes in (0, 6, 12, 18):
         found = contests.after(found, [(".spec.a", "one")], (), NOW + timedelta(minutes=minutes))
         assert contests.contested(found) == [], minutes
     found = contests.after(found, [(".spec.a", "one")], (), NOW + timedelta(minutes=19))
     assert [each.field for each in contests.contested(found)] == [".spec.a"]
-    # Once contested, it stays so however long nothing happens.
+    # Once contested, a field stays contested however long nothing happens.
     found = contests.after(found, [(".spec.b", "")], (), NOW + timedelta(hours=9))
     assert [each.field for each in contests.contested(found)] == [".spec.a"]
     found = contests.after(found, (), (".spec.a",), NOW + timedelta(hours=10))

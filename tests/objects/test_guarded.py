@@ -27,12 +27,12 @@ AUTOSCALER: JsonObject = {"api_version": "autoscaling/v2", "kind": "HorizontalPo
 
 
 def role(*verbs: str, resource: str = "pods") -> JsonObject:
-    """The document of a Role."""
+    """Returns the document of a Role."""
     return {"rules": [{"apiGroups": [""], "resources": [resource], "verbs": list(verbs)}]}
 
 
 def binding(name: str, account: str = "web") -> JsonObject:
-    """The document of a RoleBinding."""
+    """Returns the document of a RoleBinding."""
     return {
         "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": name},
         "subjects": [{"kind": "ServiceAccount", "name": account}],
@@ -40,14 +40,14 @@ def binding(name: str, account: str = "web") -> JsonObject:
 
 
 def autoscaler(target: str, most: int = 3) -> JsonObject:
-    """The document of an autoscaler of a container."""
+    """Returns the document of an autoscaler of a container."""
     reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": target}
     usage = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}
     metrics = [{"type": "Resource", "resource": usage}]
     return {"spec": {"scaleTargetRef": reference, "minReplicas": 1, "maxReplicas": most, "metrics": metrics}}
 
 
-async def test_a_tenant_makes_a_role_of_rights_that_it_has_and_binds_it(place: Place) -> None:
+async def test_a_tenant_makes_and_binds_a_role_of_rights_that_it_has(place: Place) -> None:
     tenant = Place(place.server, place.cluster, place.name)
     tenant.client = await place.server.user("role-maker", {place.name: "developer"})
     await tenant.make(ACCOUNT, {"automountServiceAccountToken": True})
@@ -62,7 +62,7 @@ async def test_a_tenant_makes_a_role_of_rights_that_it_has_and_binds_it(place: P
         await tenant.make(BINDING, binding("missing"), "dangling")
 
 
-async def test_a_misspelt_field_is_refused_by_its_path_for_everybody(place: Place) -> None:
+async def test_a_misspelt_field_is_refused_by_its_path_for_every_caller(place: Place) -> None:
     tenant = Place(place.server, place.cluster, place.name)
     tenant.client = await place.server.user("speller", {place.name: "developer"})
     await tenant.make(POLICY, {"spec": {"podSelector": {}}})
@@ -72,12 +72,12 @@ async def test_a_misspelt_field_is_refused_by_its_path_for_everybody(place: Plac
             with pytest.raises(InvalidArgumentError, match='did you mean "podSelector"') as refused:
                 await call
             assert refused.value.metadata["field"] == "object.document.spec.podSelectr"
-    # A field that resembles none needs the permission: it may be one of a later Kubernetes.
+    # A field that resembles no known one needs the permission: it may belong to a later Kubernetes.
     with pytest.raises(PermissionDeniedError):
         await tenant.make(POLICY, {"spec": {"podSelector": {}, "later": {"a": "b"}}}, "later")
 
 
-async def test_an_autoscaler_targets_a_container_of_the_platform(place: Place) -> None:
+async def test_an_autoscaler_must_target_a_container_of_the_platform(place: Place) -> None:
     await place.run("web")
     made: Any = await place.make(AUTOSCALER, autoscaler("web"))
     assert made.api_group == "autoscaling"
@@ -86,7 +86,7 @@ async def test_an_autoscaler_targets_a_container_of_the_platform(place: Place) -
         await place.make(AUTOSCALER, autoscaler("theirs"), "theirs")
 
 
-async def test_an_autoscaler_counts_as_many_pods_as_it_may_make(place: Place) -> None:
+async def test_an_autoscaler_counts_its_maximum_of_pods(place: Place) -> None:
     quota = namespace_pb2.ResourceQuota(cpu="1")
     await place.client.namespaces.update(
         name=place.name,
@@ -117,7 +117,7 @@ async def test_an_autoscaler_counts_as_many_pods_as_it_may_make(place: Place) ->
         await place.client.containers.update(**named, container=size("300m"), update_mask=mask)
     await place.client.containers.update(**named, container=size("100m"), update_mask=mask)
     assert await used() == "500m"
-    # One that is made again is counted by the job that follows.
+    # A container that is made again is counted by the next recount.
     await place.client.containers.delete(**named)
 
     async def gone() -> bool:

@@ -1,4 +1,4 @@
-"""Existing objects of the cluster that are taken over."""
+"""Existing objects of the cluster are taken over."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROUTE: JsonObject = {"api_version": "gateway.networking.k8s.io/v1", "kind": "HTT
 
 
 def there(place: Place, name: str = "web", **metadata: Any) -> JsonObject:
-    """Makes a NetworkPolicy on the cluster, as others do."""
+    """Makes a NetworkPolicy on the cluster, as another client."""
     place.store.create(
         NETWORK_POLICIES,
         {
@@ -41,12 +41,12 @@ def there(place: Place, name: str = "web", **metadata: Any) -> JsonObject:
 
 
 async def taken(place: Place, *names: str, **fields: Any) -> dict[str, pb.ImportedObject]:
-    """The results of an import by the names of the objects."""
+    """Imports objects, and returns the results by name."""
     answer = await place.client.objects.import_(namespace=place.name, names=names, **{**POLICY, **fields})
     return {each.name: each for each in answer.results}
 
 
-async def test_an_object_is_taken_over_and_means_the_same(place: Place) -> None:
+async def test_an_object_is_taken_over_unchanged(place: Place) -> None:
     before = there(
         place,
         labels={"app.kubernetes.io/managed-by": "Helm"},
@@ -70,7 +70,7 @@ async def test_an_object_is_taken_over_and_means_the_same(place: Place) -> None:
     assert place.store.get(NETWORK_POLICIES, place.name, "web") is None
 
 
-async def test_objects_that_may_not_be_taken_stay_with_the_reason(place: Place) -> None:
+async def test_objects_that_may_not_be_imported_stay_with_a_reason(place: Place) -> None:
     named = {"apiVersion": "v1", "kind": "ConfigMap"}
     made = place.store.create(CONFIG_MAPS, {**named, "metadata": {"name": "o", "namespace": place.name}})
     owner = {**named, "name": "o", "uid": made["metadata"]["uid"], "controller": True}
@@ -102,7 +102,7 @@ def _route(place: Place) -> JsonObject:
 
 
 @pytest.mark.parametrize(("kind", "written"), [(INGRESS, ingress), (ROUTE, _route)], ids=["ingress", "route"])
-async def test_neither_an_import_nor_adopt_takes_in_a_host_of_others(
+async def test_import_and_adopt_take_over_no_host_of_others(
     place: Place, kind: JsonObject, written: Callable[[Place], JsonObject]
 ) -> None:
     place.cluster.install(*gateway_definitions())

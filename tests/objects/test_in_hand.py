@@ -1,4 +1,4 @@
-"""Observers leave the state of a new object, and of a new Service, to the worker that has it in hand."""
+"""Observers leave the state of a new object, and of a new Service, to the worker that has leased its work."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Rows = ObservedRows[Any, Any]
 
 
 async def free(place: Place, rows: Rows, uid: str, *, generation: int, hours: int) -> list[str]:
-    """The uid if an observer would write the row, in a transaction that leaves nothing behind.
+    """Returns the uid if an observer would write the row, in a transaction that is rolled back.
 
-    `generation`: the one that was dealt with. `hours`: how long a lease lasts whose owner does nothing, as if the
-    worker's result were still to come.
+    `generation`: the observed one. `hours`: the remaining time of a lease whose owner does nothing, as if the worker's
+    result were still to come.
     """
     applied = text(
         f"UPDATE {rows.table} SET observed_generation = :generation WHERE uid = CAST(:uid AS uuid) RETURNING id"
@@ -43,10 +43,10 @@ async def free(place: Place, rows: Rows, uid: str, *, generation: int, hours: in
 
 
 async def check(place: Place, rows: Rows, uid: str) -> None:
-    """Compares those that are in hand with those that are not."""
+    """Compares leased rows with rows that are not leased."""
 
     async def at_last(generation: int, hours: int) -> list[str]:
-        # The real observer may hold the row just now.
+        # The real observer may have locked the row at this moment.
         return await poll_until(
             lambda: free(place, rows, uid, generation=generation, hours=hours), bool, what="a free row"
         )
@@ -56,13 +56,13 @@ async def check(place: Place, rows: Rows, uid: str) -> None:
     assert await free(place, rows, uid, generation=0, hours=1) == []
 
 
-async def test_a_new_object_in_hand_is_left_to_its_worker(place: Place) -> None:
+async def test_a_new_object_that_is_leased_is_left_to_its_worker(place: Place) -> None:
     made = await place.make(ACCOUNT, {"automountServiceAccountToken": False})
     await place.settled(ACCOUNT)
     await check(place, OBJECTS, made.uid)
 
 
-async def test_a_new_service_in_hand_is_left_to_its_worker(place: Place) -> None:
+async def test_a_new_service_that_is_leased_is_left_to_its_worker(place: Place) -> None:
     service = network_pb2.Service(
         name="web", selector={"app": "web"}, ports=[network_pb2.ServicePort(port=80)]
     )

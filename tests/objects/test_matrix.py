@@ -1,5 +1,7 @@
-"""Every carried kind × every guarded path × operator and administrator of a namespace, administrator of the platform,
-holder of `object.privileged` × create, update, apply, import, as calls. ADOPT has no caller: `tests/guard/` tries it.
+"""Every carried kind × every guarded path × four callers × create, update, apply, import, as calls.
+
+The callers are an operator and an administrator of a namespace, an administrator of the platform, and a holder of
+`object.privileged`. ADOPT has no caller: `tests/guard/` tests it.
 """
 
 from __future__ import annotations
@@ -36,11 +38,11 @@ pytestmark = pytest.mark.full
 
 JsonObject = dict[str, Any]
 SHOP = "shop"
-# Two of the places of hosts; `tests/guard/test_hosts.py` has all.
+# Two of the fields that contain hosts; `tests/guard/test_hosts.py` has all of them.
 SPELLED = ("Ingress spec.rules.0.host", "HTTPRoute metadata.annotations")
-# Of a type that no cluster stores.
+# Values of a type that no cluster stores.
 _OF_NO_TYPE = {("spec.rules.0.host", list), ("subjects.0", str)}
-# Those that depend on settings of the namespace or the cluster are tried in `tests/guard/`.
+# Paths that depend on settings of the namespace or the cluster are tested in `tests/guard/`.
 TRIED = [each for each in GUARDED if not each.facts and each.path != "kind"]
 
 
@@ -59,7 +61,7 @@ class Shop:
 async def shop(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Shop]:
-    """On a cluster that is away: hundreds of objects are allowed, and nothing is to be applied."""
+    """Uses no cluster: hundreds of objects are allowed, and none needs to be applied."""
     async with (
         new_database(postgres, template_database.name) as cloned,
         running_server(cloned, tmp_path_factory.mktemp("server"), with_cluster=False) as server,
@@ -112,7 +114,7 @@ def _named(found: JsonObject, name: str) -> JsonObject:
 
 
 async def _refusal(call: Awaitable[Any]) -> str | None:
-    """The missing permission, a reason, "" for parts that are never sent; None: it was allowed."""
+    """Returns the missing permission or a reason, "" for parts that are never sent, or None if the call was allowed."""
     try:
         await call
     except PermissionDeniedError as denied:
@@ -128,7 +130,8 @@ def _needed(guarded: Carried, caller: str) -> str | None:
     return None if guarded.needs in HOLDS[caller] else guarded.needs
 
 
-# The two whose permissions end where the guard begins; `tests/guard/test_carried.py` tries all four without calls.
+# The two callers whose permissions end where the guard begins; `tests/guard/test_carried.py` tests all four without
+# calls.
 @pytest.mark.parametrize("caller", ["operator", "privileged"])
 async def test_no_create_and_no_update_gains_a_guarded_path(shop: Shop, caller: str) -> None:
     client = shop.callers[caller]
@@ -148,7 +151,7 @@ async def test_no_create_and_no_update_gains_a_guarded_path(shop: Shop, caller: 
             update_mask=FieldMask(paths=["document"]),
         )
         refused = await _refusal(change)
-        # The Role that a binding names is immutable.
+        # The Role of a binding is immutable.
         if guarded.path.startswith("roleRef") and refused == NEVER:
             continue
         assert refused == _needed(guarded, caller), guarded
@@ -179,7 +182,7 @@ async def test_no_apply_gains_a_guarded_path(shop: Shop, caller: str) -> None:
         elif needed:
             assert needed in {each.permission for each in problems}, guarded
         elif guarded.path != "status":
-            # The status, which the cluster reports, is left out.
+            # The status is left out, because the cluster reports it.
             assert problems, guarded
 
 
@@ -205,7 +208,7 @@ async def test_no_apply_gains_a_host_of_another_tenant_by_any_spelling(shop: Sho
 
 
 def _on_the_cluster(shop: Shop) -> Iterator[tuple[ResourceType, str, Carried]]:
-    """Makes the guarded documents that a cluster takes, as others do."""
+    """Makes the guarded documents that a cluster accepts, as another client, and yields them."""
     assert shop.cluster is not None
     for number, guarded in enumerate(TRIED):
         if (guarded.path, type(guarded.value)) in _OF_NO_TYPE or guarded.needs == NEVER:
@@ -239,19 +242,19 @@ async def test_no_import_gains_a_guarded_path(shop_on_a_cluster: Shop) -> None:
                 guarded = named[result.name]
                 needed, problems = _needed(guarded, caller), " ".join(result.problems)
                 if needed is None:
-                    # Fields that the cluster does not know are refused by it alone.
+                    # Only the cluster refuses fields that it does not know.
                     assert not problems or problems.startswith("the cluster would refuse it"), (
                         guarded,
                         problems,
                     )
                 elif guarded.path.startswith("metadata.") and not problems:
-                    # It stays on the cluster as others'.
+                    # It stays on the cluster as a value of others.
                     assert not set(guarded.value) & {*result.object.annotations, *result.object.labels}
                 else:
                     assert (guarded.needs if needed != HOST else "host") in problems, (guarded, problems)
 
 
-async def test_an_import_takes_each_kind_that_an_apply_takes(shop_on_a_cluster: Shop) -> None:
+async def test_an_import_accepts_each_kind_that_an_apply_accepts(shop_on_a_cluster: Shop) -> None:
     shop, client = shop_on_a_cluster, shop_on_a_cluster.callers["platform"]
     assert shop.cluster is not None
     shop.cluster.install(*gateway_definitions())

@@ -1,4 +1,4 @@
-"""Carried objects: made, applied, shown, changed, deleted, listed, watched; their kinds."""
+"""Carried objects: made, applied, shown, changed, deleted, listed, watched; and their kinds."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ DEFINITION: dict[str, Any] = {
 STORE: dict[str, Any] = {"api_version": "data.example.com/v1", "kind": "Store"}
 
 
-async def test_an_object_comes_to_its_cluster_as_it_was_written(place: Place) -> None:
+async def test_an_object_is_applied_to_its_cluster_as_written(place: Place) -> None:
     document = {"metadata": {"labels": {"tier": "back"}}, "automountServiceAccountToken": False}
     made = await place.make(ACCOUNT, document)
     assert (made.api_version, made.kind, made.name) == ("v1", "ServiceAccount", "web")
@@ -84,7 +84,7 @@ async def test_an_object_comes_to_its_cluster_as_it_was_written(place: Place) ->
     assert place.store.get(SERVICE_ACCOUNTS, place.name, "web") is None
 
 
-async def test_a_new_object_takes_one_request_and_no_name_of_others(place: Place) -> None:
+async def test_a_new_object_needs_one_request_and_takes_no_name_of_others(place: Place) -> None:
     theirs = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", **budget()}
     named = {"name": "taken", "namespace": place.name}
     before = place.store.create(POD_DISRUPTION_BUDGETS, {**theirs, "metadata": named})
@@ -178,9 +178,7 @@ async def test_a_budget_that_blocks_drains_is_warned_about_and_shows_its_pods(pl
     ],
     ids=lambda value: value[:24],
 )
-async def test_a_document_that_is_none_is_refused_with_its_place(
-    place: Place, document: str, field: str
-) -> None:
+async def test_a_malformed_document_is_refused_by_field(place: Place, document: str, field: str) -> None:
     with pytest.raises(InvalidArgumentError) as refused:
         await place.client.objects.create(
             namespace=place.name, object=pb.Object(name="web", document=document, **ACCOUNT)
@@ -188,7 +186,7 @@ async def test_a_document_that_is_none_is_refused_with_its_place(
     assert refused.value.violations[0].field == field
 
 
-async def test_kinds_with_a_noun_and_unknown_kinds_are_refused_with_what_to_do(place: Place) -> None:
+async def test_kinds_with_a_noun_and_unknown_kinds_are_refused_with_advice(place: Place) -> None:
     for kind, words in {
         ("v1", "Pod"): "write a Deployment",
         ("apps/v1", "Deployment"): "calls of containers",
@@ -226,7 +224,7 @@ async def test_names_are_unique_by_group_and_kind(place: Place) -> None:
     assert [json.loads(each.document)["spec"]["minAvailable"] for each in full] == [1]
 
 
-async def test_a_watch_of_a_kind_shows_documents_only_where_they_are_asked_for(place: Place) -> None:
+async def test_a_watch_of_a_kind_shows_documents_only_in_the_full_view(place: Place) -> None:
     await place.make(ACCOUNT, {"automountServiceAccountToken": False})
     seen: dict[bool, list[tuple[str, bool]]] = {}
     for full in (False, True):
@@ -245,7 +243,7 @@ async def test_a_watch_of_a_kind_shows_documents_only_where_they_are_asked_for(p
     assert set(seen[True]) == {("PodDisruptionBudget", True)}
 
 
-async def test_an_object_of_an_administrator_is_changed_by_administrators_alone(place: Place) -> None:
+async def test_only_administrators_change_an_object_of_an_administrator(place: Place) -> None:
     tenant = await place.server.user("tenant", {place.name: "developer"})
     await place.make(POLICY, {"spec": {"podSelector": {}}})
     named: dict[str, Any] = {"namespace": place.name, "name": "web", **POLICY}
@@ -263,11 +261,11 @@ async def test_an_object_of_an_administrator_is_changed_by_administrators_alone(
     own.name = "other"
     with pytest.raises(PermissionDeniedError, match=r"object\.protected"):
         await tenant.objects.create(namespace=place.name, object=own)
-    # An administrator protects it, and then it stays.
+    # An administrator may protect the object; then a tenant cannot delete it.
     assert (await place.change(POLICY, "own", protected=True)).protected
     with pytest.raises(PermissionDeniedError, match="is protected"):
         await tenant.objects.delete(**{**named, "name": "own"})
-    # It does not go with its namespace either.
+    # A deletion of its namespace is refused, too.
     owner = await place.server.user(f"owner-{place.name}", {place.name: "admin"})
     for name, why in (("own", "is protected"), ("web", "was made or changed last by a holder")):
         with pytest.raises(PermissionDeniedError, match=rf"NetworkPolicy {name} {why}"):
@@ -276,7 +274,7 @@ async def test_an_object_of_an_administrator_is_changed_by_administrators_alone(
     await owner.namespaces.delete(name=place.name, cascade=True)
 
 
-async def test_a_custom_resource_waits_for_its_kind_and_is_limited_in_number(place: Place) -> None:
+async def test_a_custom_resource_waits_for_its_kind_and_its_number_is_limited(place: Place) -> None:
     with pytest.raises(FailedPreconditionError, match="object_kinds"):
         await place.make(STORE, {"spec": {"size": 1}})
     opened = namespace_pb2.ObjectKind(
@@ -298,7 +296,7 @@ async def test_a_custom_resource_waits_for_its_kind_and_is_limited_in_number(pla
     with pytest.raises(ResourceExhaustedError, match="1 allowed"):
         await place.make(STORE, document, "second")
     place.store.create(CUSTOM_RESOURCE_DEFINITIONS, DEFINITION)
-    # Its definition is there: the observer looks for it, at ever longer intervals.
+    # The definition exists now: the observer looks for it at ever longer intervals.
     carried = await place.settled(STORE)
     assert json.loads(carried.document)["spec"] == document["spec"]
     kinds = {each.kind: each for each in await place.client.objects.kinds(namespace=place.name)}
@@ -326,7 +324,7 @@ async def test_a_custom_resource_waits_for_its_kind_and_is_limited_in_number(pla
     await place.gone(STORE)
 
 
-async def test_a_version_that_kubernetes_deprecates_is_warned_about_without_asking_the_cluster(
+async def test_a_deprecated_version_is_warned_about_without_asking_the_cluster(
     place: Place,
 ) -> None:
     kinds = [
@@ -420,7 +418,7 @@ async def test_a_cluster_without_the_gateway_api_keeps_a_route_pending(place: Pl
     await place.gone(route)
 
 
-async def test_a_deletion_that_waits_names_the_finalizer_and_its_manager(place: Place) -> None:
+async def test_a_waiting_deletion_names_the_finalizer_and_its_manager(place: Place) -> None:
     await place.make(BUDGET, budget())
     await place.settled(BUDGET)
     place.by_hand(POD_DISRUPTION_BUDGETS, metadata={"finalizers": ["example.com/keeper"]})
@@ -457,7 +455,7 @@ async def test_a_dry_run_writes_nothing_and_warns_of_a_missing_kind(place: Place
 
 
 @pytest.mark.full
-async def test_pages_of_any_size_are_the_whole_list_in_its_order(place: Place) -> None:
+async def test_pages_of_any_size_make_up_the_whole_list_in_order(place: Place) -> None:
     chosen = random.Random(29)
     for number in range(12):
         # Two kinds share their names, so no order is by one field alone.
@@ -484,7 +482,7 @@ async def test_pages_of_any_size_are_the_whole_list_in_its_order(place: Place) -
 
 
 @pytest.mark.full
-async def test_pages_of_whole_documents_end_before_four_mebibytes(place: Place) -> None:
+async def test_pages_with_documents_end_before_four_mebibytes(place: Place) -> None:
     rules = [
         {"ipBlock": {"cidr": "10.0.0.0/8", "except": [f"10.{n}.{m}.0/24" for m in range(250)]}}
         for n in range(50)

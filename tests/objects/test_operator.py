@@ -1,7 +1,7 @@
-"""An operator's custom resource that an administrator allowed, from its definition to its end.
+"""An operator's custom resource that an administrator allowed, from its definition to its deletion.
 
-The operator is a part of this test: it reports a state, makes an object of its own, and holds the resource with a
-finalizer until it has let go.
+The operator is a part of this test: it reports a state, makes an object of its own, and blocks the deletion of the
+resource with a finalizer.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ DOCUMENT: JsonObject = {
 
 
 class Operator:
-    """The program behind the kind, with a manager of its own."""
+    """The program behind the kind, with its own field manager."""
 
     def __init__(self, place: Place, resource: ResourceType) -> None:
         self._place = place
@@ -111,7 +111,7 @@ class Operator:
             assert response.status == 200, await response.text()
 
     async def report(self, *, ready: bool) -> None:
-        """Writes a condition, and makes an object that the resource owns."""
+        """Writes the condition `Ready`."""
         found = self._place.on_cluster(self._resource, "main")
         generation = found["metadata"]["generation"]
         condition = {
@@ -125,7 +125,7 @@ class Operator:
         await self.patch({"status": {"conditions": [condition], "observedGeneration": generation}}, "/status")
 
     def make_own(self) -> None:
-        """A config map that goes with the resource."""
+        """Makes a config map that the resource owns."""
         owner = self._place.on_cluster(self._resource, "main")["metadata"]
         reference = {
             "apiVersion": "data.example.com/v1",
@@ -152,7 +152,7 @@ async def _refused(made: Any, *words: str) -> None:
         assert word in refusal.value.message, refusal.value.message
 
 
-async def test_an_operators_kind_is_opened_carried_and_let_go(place: Place) -> None:
+async def test_an_operators_kind_is_opened_carried_and_deleted(place: Place) -> None:
     place.cluster.install(DEFINITION)
     resource = place.store.types.custom("data.example.com", "stores")
     assert resource is not None
@@ -173,7 +173,7 @@ async def test_an_operators_kind_is_opened_carried_and_let_go(place: Place) -> N
 
     await hers.make(STORE, DOCUMENT, "main")
     made = await place.settled(STORE, "main")
-    # Value by value as written; the definition's default is the only addition.
+    # Every value as written; the only addition is the definition's default.
     assert place.on_cluster(resource, "main")["spec"] == {**DOCUMENT["spec"], "version": "17"}
     assert made.health != pb.OBJECT_HEALTH_HEALTHY
 
@@ -185,7 +185,7 @@ async def test_an_operators_kind_is_opened_carried_and_let_go(place: Place) -> N
     await operator.report(ready=True)
     await place.until(lambda each: each.health == pb.OBJECT_HEALTH_HEALTHY, STORE, "main")
 
-    # A refusal of the cluster's own rule is a condition, in its words.
+    # A refusal by a rule of the definition becomes a condition with the rule's message.
     await hers.change(STORE, "main", document={"spec": {**DOCUMENT["spec"], "instances": 2}})
     failed = await place.until(lambda each: each.status == pb.OBJECT_STATUS_FAILED, STORE, "main")
     applied = condition_of(failed)
@@ -194,7 +194,7 @@ async def test_an_operators_kind_is_opened_carried_and_let_go(place: Place) -> N
     await hers.change(STORE, "main", document={"spec": {**DOCUMENT["spec"], "instances": 5}})
     await place.seen(resource, lambda found: found["spec"]["instances"] == 5, "main")
 
-    # Custom resources report drift, and leave the value.
+    # Drift of custom resources is reported, and the value stays.
     await place.settled(STORE, "main")
     await operator.patch({"spec": {"instances": 7}})
     await place.until(lambda each: _holds(each, "Drifted"), STORE, "main")

@@ -1,4 +1,4 @@
-"""Roles and RoleBindings through the API: nobody gives more than they hold, and a lost permission is a condition."""
+"""Roles and RoleBindings through the API: nobody grants more than they have, and a lost permission is a condition."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BINDING = {"api_version": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding"}
 
 
 def _role(*rights: str) -> dict[str, Any]:
-    """A Role of rights such as `get secrets`."""
+    """Returns a Role with rights such as `get secrets`."""
     rules = [
         {"apiGroups": [""], "resources": [resource], "verbs": [verb]}
         for verb, resource in (right.split() for right in rights)
@@ -36,7 +36,7 @@ def _binding(place: Place, role: str) -> dict[str, Any]:
 
 
 async def _tenant(place: Place) -> tuple[Place, AsyncClient]:
-    """The same place as an operator sees it who may also reveal secrets, and the administrator's client."""
+    """Returns the place with the client of an operator who may also reveal secrets, and the administrator's client."""
     name = f"nora-{place.name}"
     role = identity_pb2.Role(name=f"revealer-{place.name}", permissions=["config.reveal"])
     await place.client.identity.create_role(role=role)
@@ -73,14 +73,14 @@ async def test_a_lost_permission_becomes_a_condition_and_deletes_nothing(place: 
     assert _permitted(await mine.get(ROLE, "reader")) == (resource_pb2.CONDITION_STATUS_TRUE, "")
 
 
-async def test_a_role_that_an_administrator_widens_shows_at_the_binding(place: Place) -> None:
+async def test_a_role_widened_by_an_administrator_shows_at_its_binding(place: Place) -> None:
     mine, _ = await _tenant(place)
     store = place.server.application.store
     await mine.make(ROLE, _role("get pods"), "worker")
     await mine.make(BINDING, _binding(place, "worker"), "worker")
     await recheck(store)
     assert _permitted(await mine.get(BINDING, "worker")) == (UNKNOWN, "")
-    # Only an administrator over all namespaces gives rights beyond the table.
+    # Only an administrator over all namespaces grants rights beyond the table.
     with pytest.raises(PermissionDeniedError) as refused:
         await mine.change(ROLE, "worker", document=_role("create pods"))
     assert refused.value.metadata["permission"] == "object.rbac"
@@ -90,7 +90,7 @@ async def test_a_role_that_an_administrator_widens_shows_at_the_binding(place: P
     assert _permitted(await place.get(ROLE, "worker")) == (UNKNOWN, "")
 
 
-async def test_the_limits_of_a_key_hold_for_roles_and_its_end_takes_nothing_from_its_owner(
+async def test_a_keys_limits_apply_to_roles_and_its_end_costs_its_owner_nothing(
     place: Place,
 ) -> None:
     mine, administrator = await _tenant(place)

@@ -1,4 +1,4 @@
-"""One world for each test."""
+"""One environment for each test."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from tests.reconcile.world import World, world
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def here(database: Database) -> AsyncIterator[World]:
-    """A database and a cluster; nothing reconciles yet."""
+    """Yields a database and a cluster; no reconciler runs yet."""
     async with world(database) as made:
         yield made

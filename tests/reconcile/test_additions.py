@@ -1,5 +1,6 @@
-"""Additions by others to one of our templates or Services are drift: reported with their manager, or removed in one
-rollout.
+"""Additions by others to our templates and Services are drift.
+
+They are reported with their manager, or removed in one rollout.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def pod(main: Manifest | None = None, **spec: Any) -> Manifest:
     return {"spec": {"template": {"spec": {"containers": [*containers, *spec.pop("beside", ())], **spec}}}}
 
 
-# A person's additions, and the fields that are then named.
+# Additions by a person, and the fields that the report then names.
 ADDED: dict[str, tuple[Manifest, list[str]]] = {
     "a second program": (
         pod(beside=[{"name": "miner", "image": "busybox:1"}]),
@@ -99,7 +100,7 @@ async def whole(client: ClusterClient) -> Manifest:
 async def meddled(
     here: World, policy: DriftPolicy
 ) -> AsyncIterator[tuple[ClusterClient, dict[str, Manifest]]]:
-    """A container for each of `ADDED`, to which others add it; each Deployment as it was before, by name."""
+    """Yields the client and the Deployments as they were, by name, after others changed one for each of `ADDED`."""
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -134,13 +135,13 @@ async def test_repair_removes_what_others_added_in_one_rollout(here: World) -> N
             assert drifted(row).message == f"taken back: {named(name, fields)}"
             after = await client.read(DEPLOYMENTS, "shop", name)
             assert after["spec"]["template"] == before[name]["spec"]["template"]
-            # One change by them, and one by us.
+            # One change by the other client, and one by the reconciler.
             assert after["metadata"]["generation"] == before[name]["metadata"]["generation"] + 2
             assert all(entry["manager"] != "kubectl-patch" for entry in after["metadata"]["managedFields"])
 
 
 @pytest.mark.parametrize("policy", ["report", "repair"])
-async def test_what_was_added_while_no_server_ran_is_found(here: World, policy: DriftPolicy) -> None:
+async def test_additions_made_while_no_server_ran_are_found(here: World, policy: DriftPolicy) -> None:
     async with here.reconciling():
         await running(here, policy)
     await here.patch_as("kubectl-patch", DEPLOYMENT, ADDED["a second program"][0])
@@ -151,7 +152,7 @@ async def test_what_was_added_while_no_server_ran_is_found(here: World, policy: 
 
 @pytest.mark.parametrize("policy", ["report", "repair"])
 @pytest.mark.parametrize("record", [[{}], None], ids=["cleared", "one entry taken out"])
-async def test_what_was_added_is_found_where_the_record_was_cleared(
+async def test_additions_are_found_after_managed_fields_were_cleared(
     here: World, policy: DriftPolicy, record: list[Manifest] | None
 ) -> None:
     client = await here.connect("local")
@@ -162,7 +163,7 @@ async def test_what_was_added_is_found_where_the_record_was_cleared(
     if record is None:
         entries = (await whole(client))["metadata"]["managedFields"]
         record = [entry for entry in entries if entry["manager"] != "kubectl-patch"]
-    # A strategic merge would merge the entries.
+    # A strategic merge patch would merge the entries.
     await here.merge_as("kubectl-patch", DEPLOYMENT, {"metadata": {"managedFields": record}})
     async with here.reconciling():
         row = await here.until(lambda row: "miner" in drifted(row).message)
@@ -176,7 +177,7 @@ async def test_what_was_added_is_found_where_the_record_was_cleared(
 
 
 @pytest.mark.parametrize("policy", ["report", "repair"])
-async def test_what_others_add_to_a_service_is_drift(here: World, policy: DriftPolicy) -> None:
+async def test_additions_by_others_to_a_service_are_drift(here: World, policy: DriftPolicy) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await running(here, policy, ports=PORTS)
@@ -200,7 +201,7 @@ async def test_what_others_add_to_a_service_is_drift(here: World, policy: DriftP
             assert after["spec"]["externalIPs"] == ["192.0.2.1"]
 
 
-async def test_defaults_of_the_api_are_no_drift_whoever_wrote_them(here: World) -> None:
+async def test_api_defaults_are_no_drift_even_if_others_wrote_them(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await running(here, "report", ports=PORTS)
@@ -225,7 +226,7 @@ async def test_defaults_of_the_api_are_no_drift_whoever_wrote_them(here: World) 
         assert (await whole(client))["spec"]["template"]["spec"]["containers"][0]["securityContext"]
 
 
-async def test_a_change_and_an_addition_are_taken_back_together(here: World) -> None:
+async def test_a_change_and_an_addition_are_reverted_together(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await running(here, "repair")
@@ -240,8 +241,8 @@ async def test_a_change_and_an_addition_are_taken_back_together(here: World) -> 
         assert after["metadata"]["generation"] == before["metadata"]["generation"] + 2
 
 
-async def test_a_field_that_nobody_owns_names_nobody(here: World) -> None:
-    """As when one manager takes a label away after another one has written the object."""
+async def test_drift_of_a_field_without_an_owner_names_no_manager(here: World) -> None:
+    """For example, one manager removes a label after another manager has written the object."""
     async with here.reconciling():
         await running(here, "report", labels={"team": "a"})
         restart = {"kubectl.kubernetes.io/restartedAt": "2026-01-01T00:00:00Z"}
@@ -272,7 +273,7 @@ async def test_a_restart_by_others_is_no_drift(here: World, policy: DriftPolicy)
             assert annotations[key] == restart[key]
             said = f"Deployment web was restarted by 'kubectl-rollout' at {restart[key]}"
             await recorded(here, "RestartedByOthers", said)
-    # Nor is it recorded again by another server.
+    # Another server does not record the restart again.
     async with here.reconciling():
         await here.update(env=(EnvVar("A", "1"),))
         await here.running()
@@ -285,12 +286,12 @@ async def history(here: World, reason: str) -> list[str]:
 
 
 async def recorded(here: World, reason: str, message: str, *, times: int = 1) -> None:
-    """Wait until the history has a line, so many times."""
+    """Waits until the history has the line `times` times."""
     await poll_until(lambda: history(here, reason), lambda lines: lines.count(message) == times)
 
 
 @pytest.mark.parametrize("policy", ["repair", "report", "adopt"])
-async def test_an_object_that_others_deleted_and_we_made_anew_leaves_a_trace(
+async def test_an_object_deleted_by_others_and_recreated_leaves_a_trace(
     here: World, policy: DriftPolicy
 ) -> None:
     client = await here.connect("local")
@@ -309,7 +310,7 @@ async def test_an_object_that_others_deleted_and_we_made_anew_leaves_a_trace(
         assert len(await history(here, "Recreated")) == 4
 
 
-async def test_a_service_that_we_make_anew_ourselves_leaves_no_trace(here: World) -> None:
+async def test_a_service_that_the_reconciler_recreates_leaves_no_trace(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await running(here, "repair", ports=PORTS)
@@ -322,7 +323,7 @@ async def test_a_service_that_we_make_anew_ourselves_leaves_no_trace(here: World
         assert await history(here, "Recreated") == []
 
 
-async def test_programs_of_others_show_in_the_status_while_they_are_there(here: World) -> None:
+async def test_programs_added_by_others_show_in_the_status_while_they_exist(here: World) -> None:
     def foreign(row: Container) -> Condition | None:
         return next((c for c in row.observed.conditions if c.type == "ForeignPrograms"), None)
 
@@ -341,7 +342,7 @@ async def test_programs_of_others_show_in_the_status_while_they_are_there(here: 
         await here.until(lambda row: foreign(row) is None and not row.observed.reason)
 
 
-async def test_adopt_takes_over_what_was_added_and_has_a_field(here: World) -> None:
+async def test_adopt_takes_over_additions_that_the_model_can_express(here: World) -> None:
     client = await here.connect("local")
     main = {
         "env": [{"name": "X", "value": "1"}, {"name": "S", "valueFrom": SECRET}],
@@ -374,7 +375,7 @@ async def test_adopt_takes_over_what_was_added_and_has_a_field(here: World) -> N
         assert [each["name"] for each in there["containers"]] == ["main", "miner"]
 
 
-async def test_what_the_setting_permits_is_no_drift(here: World) -> None:
+async def test_permitted_additions_are_no_drift(here: World) -> None:
     client = await here.connect("local")
     sidecar = pod(
         beside=[{"name": "istio-proxy", "image": "proxy:1"}],
@@ -383,7 +384,7 @@ async def test_what_the_setting_permits_is_no_drift(here: World) -> None:
     async with here.reconciling(rules=RULES):
         await running(here, "repair")
         await here.patch_as("istio-operator", DEPLOYMENT, sidecar)
-        # The same from somebody else is none of it.
+        # The same prefix from another manager is not permitted.
         await here.patch_as(
             "kubectl-patch", DEPLOYMENT, pod(volumes=[{"name": "istio-more", "emptyDir": {}}])
         )

@@ -1,4 +1,4 @@
-"""kubectl on one of our workloads: its additions are drift, a restart and its own labels are not.
+"""kubectl's additions to one of our workloads are drift; its restarts and its own labels are not.
 
 Skipped if kubectl is not installed (Debian: package `kubectl`).
 """
@@ -37,7 +37,7 @@ Kubectl = Callable[..., Awaitable[str]]
 
 def _kubectl(here: World, folder: Path) -> Kubectl:
     (folder / "config").write_text(yaml.safe_dump(here.cluster.kubeconfig()))
-    # A home of its own: kubectl caches discovery by server address.
+    # A separate HOME: kubectl caches discovery by server address.
     environment = {**os.environ, "KUBECONFIG": str(folder / "config"), "HOME": str(folder)}
 
     async def run(*arguments: str) -> str:
@@ -59,12 +59,12 @@ def _kubectl(here: World, folder: Path) -> Kubectl:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def here(database: Database) -> AsyncIterator[World]:
-    """kubectl sends no token without TLS."""
+    """Yields an environment with TLS: kubectl sends no token without it."""
     async with world(database, tls=True) as made:
         yield made
 
 
-async def test_what_kubectl_adds_is_taken_back_and_a_restart_is_not(here: World, tmp_path: Path) -> None:
+async def test_kubectl_additions_are_reverted_but_a_restart_is_not(here: World, tmp_path: Path) -> None:
     kubectl = _kubectl(here, tmp_path)
     client = await here.connect("local")
     main = '.spec.template.spec.containers[name="main"]'
@@ -86,7 +86,7 @@ async def test_what_kubectl_adds_is_taken_back_and_a_restart_is_not(here: World,
             await kubectl(*command)
             await here.until(lambda row, field=field: field in drifted(row).message)  # type: ignore[misc]
             assert (await whole(client))["spec"]["template"] == template
-        # As `kubectl edit` sends it.
+        # The way `kubectl edit` sends it.
         edited = msgspec.json.decode(await kubectl("get", "deployment", "web", "-o", "json"))
         edited["spec"]["template"]["spec"]["hostNetwork"] = True
         (tmp_path / "edited.json").write_bytes(msgspec.json.encode(edited))

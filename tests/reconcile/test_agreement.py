@@ -1,4 +1,4 @@
-"""When an object matches its manifest: an apply would change nothing, and none of our fields are left over."""
+"""An object matches its manifest if an apply would change nothing and no old field of ours remains."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ OWNED: dict[str, Any] = {
 
 
 def live() -> dict[str, Any]:
-    """Returns the object as the API has it: with its defaults, and additions by others."""
+    """Returns the object as the API has it: with defaults, and with additions by others."""
     found = deepcopy(WANTED)
     found["metadata"]["labels"]["theirs"] = "x"
     found["metadata"]["managedFields"] = [
@@ -75,12 +75,12 @@ def live() -> dict[str, Any]:
     (main,) = found["spec"]["template"]["spec"]["containers"]
     main["ports"][0]["protocol"] = "TCP"
     main["env"].append({"name": "THEIRS", "value": "x"})
-    # It leaves out false and empty values.
+    # The API leaves out false and empty values.
     del main["env"][1]["value"], found["spec"]["paused"]
     return found
 
 
-def test_defaults_and_what_others_added_do_not_matter() -> None:
+def test_defaults_and_additions_by_others_do_not_matter() -> None:
     assert agrees(WANTED, live())
 
 
@@ -135,7 +135,7 @@ def _not_ours(found: dict[str, Any]) -> None:
         _not_ours,
     ],
 )
-def test_what_differs_is_missing_or_left_over_is_found(change: Any) -> None:
+def test_changed_missing_and_left_over_fields_are_found(change: Any) -> None:
     found = live()
     change(found)
     assert not agrees(WANTED, found)

@@ -1,4 +1,4 @@
-"""Autoscalers of other workloads that have the name of a container's workload."""
+"""Autoscalers of other workloads that have the same name as a container's workload."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _autoscaled(row: Container) -> str:
 
 
 def _autoscaler(name: str, kind: str) -> dict[str, Any]:
-    """An autoscaler for the workload `web` of this kind."""
+    """Returns an autoscaler for the workload `web` of this kind."""
     target = {"apiVersion": "apps/v1", "kind": kind, "name": "web"}
     return {
         "apiVersion": "autoscaling/v2",
@@ -26,7 +26,7 @@ def _autoscaler(name: str, kind: str) -> dict[str, Any]:
     }
 
 
-async def test_an_autoscaler_of_another_kind_does_not_hide_that_ours_is_deleted(here: World) -> None:
+async def test_an_autoscaler_of_another_kind_does_not_hide_a_deletion(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()

@@ -1,4 +1,4 @@
-"""Much concurrent work: leased, loaded and written back in batches, and no part can hold up or spoil another."""
+"""Concurrent work is leased, loaded and written in batches, and no item delays or spoils another."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MANY = 6
 async def working(
     here: World, reconcilers: Reconcilers = RECONCILERS, settings: WorkerSettings = SETTINGS
 ) -> AsyncIterator[None]:
-    """One worker, and nobody who observes."""
+    """Runs one worker, and no observer."""
     client = await here.connect("local")
 
     async def connect(_: str) -> ClusterClient:
@@ -59,28 +59,28 @@ async def working(
 
 
 async def applied_namespace(here: World) -> None:
-    """A namespace that its cluster has."""
+    """Makes a namespace and waits until it is on its cluster."""
     await here.namespace()
     async with working(here):
         await poll_until(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
 
 
 async def make_many(here: World) -> list[Container]:
-    """Makes so many containers with work that is due immediately."""
+    """Makes `MANY` containers with work that is due immediately."""
     return [await here.create(f"web-{number}") for number in range(MANY)]
 
 
 async def applied(here: World) -> set[str]:
-    """The names of the containers that were dealt with."""
+    """Returns the names of the containers whose generation was observed."""
     return {
         row["name"] for row in await here.rows("SELECT name FROM containers WHERE observed_generation > 0")
     }
 
 
 class Sabotaged(ContainerReconciler):
-    """Fails where `where` says, whenever the container with this name is among those that it is given.
+    """Fails at the step `where` if the container `name` is in the batch.
 
-    `batches`: the sizes of its batches, by the operation.
+    `batches`: the sizes of the batches, by operation.
     """
 
     def __init__(self, where: str, name: str) -> None:
@@ -126,7 +126,7 @@ class Sabotaged(ContainerReconciler):
 
 
 @pytest.mark.parametrize("where", ["load", "act", "write"])
-async def test_one_that_fails_does_not_hold_up_the_others_of_its_batch(here: World, where: str) -> None:
+async def test_one_failure_does_not_delay_the_rest_of_its_batch(here: World, where: str) -> None:
     await applied_namespace(here)
     await make_many(here)
     sabotaged = Sabotaged(where, "web-3")
@@ -139,17 +139,17 @@ async def test_one_that_fails_does_not_hold_up_the_others_of_its_batch(here: Wor
         await poll_until(lambda: applied(here), lambda names: names == others)
         (row,) = await poll_until(failed, bool)
         assert row["last_error"] == "internal error, see the server's log"
-        # They did come together.
+        # They were in one batch.
         assert max(sabotaged.batches["load"]) == MANY
         assert max(sabotaged.batches["write"]) > 1
-        # And it is done as soon as it can be.
+        # The failed container is applied when the fault ends.
         sabotaged.where = ""
         async with here.database.system() as sql:
             await sql.execute("UPDATE reconcile_work SET due_at = clock_timestamp() WHERE attempts > 0")
         await poll_until(lambda: applied(here), lambda names: len(names) == MANY)
 
 
-async def test_work_of_a_type_that_this_release_does_not_know_is_left_to_others(here: World) -> None:
+async def test_work_of_an_unknown_resource_type_is_left_to_other_servers(here: World) -> None:
     await applied_namespace(here)
     await make_many(here)
     async with here.database.system() as sql:
@@ -167,7 +167,7 @@ async def test_work_of_a_type_that_this_release_does_not_know_is_left_to_others(
 
 
 @pytest.mark.full
-async def test_a_row_that_somebody_holds_is_waited_for_alone(here: World) -> None:
+async def test_a_locked_row_delays_only_its_own_container(here: World) -> None:
     await applied_namespace(here)
     held, *_ = await make_many(here)
     async with here.database.system() as sql:
@@ -180,8 +180,8 @@ async def test_a_row_that_somebody_holds_is_waited_for_alone(here: World) -> Non
             await poll_until(lambda: applied(here), lambda names: len(names) == MANY)
 
 
-async def test_of_a_batch_those_are_written_whose_lease_is_held(here: World) -> None:
-    """Another server leases one of them while it is applied: that one's status is the other's to write."""
+async def test_only_the_items_whose_lease_is_still_held_are_written(here: World) -> None:
+    """Another server leases one item while it is applied: only that server may write its status."""
     await applied_namespace(here)
     lost, *_ = await make_many(here)
 
@@ -206,15 +206,13 @@ async def test_of_a_batch_those_are_written_whose_lease_is_held(here: World) -> 
             query = "SELECT * FROM reconcile_work WHERE lease_owner = 'other' AND due_at < leased_until"
             return await here.rows(query)
 
-        # The next holder of the work checks its effects on the cluster.
+        # The next holder of the lease checks the effects on the cluster.
         await poll_until(asked_for_again, bool)
     assert await applied(here) == others
 
 
-async def test_what_was_written_since_it_was_loaded_is_kept(here: World) -> None:
-    """Somebody writes the row of one while it is applied; the others are written as they were loaded, in one
-    batch.
-    """
+async def test_a_row_written_after_it_was_loaded_keeps_that_write(here: World) -> None:
+    """Another transaction writes one row while its container is applied; the other rows are written in one batch."""
     await applied_namespace(here)
     touched, *_ = await make_many(here)
     anew: set[str] = set()
@@ -251,16 +249,16 @@ async def test_what_was_written_since_it_was_loaded_is_kept(here: World) -> None
         "SELECT count(DISTINCT due_at) AS times, min(due_at) > now() + interval '10 minutes' AS later, "
         "count(lease_owner) AS leased FROM reconcile_work WHERE resource_type = 'container'"
     )
-    # None of them is looked at again with all others.
+    # Their next checks are not due at the same moment.
     assert due == [{"times": MANY, "later": True, "leased": 0}]
 
 
 class Killed(BaseException):
-    """The process is gone: none of our code runs after this."""
+    """The process has ended: none of our code runs after this."""
 
 
 @pytest.mark.parametrize("where", ["load", "act"])
-async def test_killed_between_the_lease_of_a_batch_and_its_end_the_next_finishes(
+async def test_work_of_a_server_killed_during_a_batch_is_finished_by_the_next(
     here: World, where: str
 ) -> None:
     await applied_namespace(here)
@@ -293,15 +291,15 @@ async def test_killed_between_the_lease_of_a_batch_and_its_end_the_next_finishes
     with pytest.RaisesGroup(Killed, flatten_subgroups=True):
         await dying.reconcile(leased.works)
     assert "web-3" not in await applied(here)
-    # The leases of the next do not run out on a slow machine.
+    # The next worker's leases do not expire on a slow machine.
     async with working(here, settings=WorkerSettings(poll_seconds=0.02)):
         await poll_until(lambda: applied(here), lambda names: len(names) == MANY)
     rows = await here.rows("SELECT lease_epoch FROM reconcile_work WHERE resource_type = 'container'")
     assert {row["lease_epoch"] for row in rows} <= {1, 2, 3}
 
 
-async def test_a_lease_is_kept_while_the_work_waits_to_be_loaded(here: World) -> None:
-    """A server that is busy with calls takes longer to load a batch than a lease lasts."""
+async def test_a_lease_is_renewed_while_the_work_waits_to_be_loaded(here: World) -> None:
+    """A busy server can take longer to load a batch than a lease lasts."""
     await applied_namespace(here)
     await make_many(here)
 
@@ -324,9 +322,9 @@ async def test_a_lease_is_kept_while_the_work_waits_to_be_loaded(here: World) ->
     assert {row["lease_epoch"] for row in rows} == {1}
 
 
-async def test_a_cluster_that_does_not_answer_costs_those_alone_who_ask_for_it(here: World) -> None:
+async def test_an_unresponsive_cluster_delays_only_its_own_work(here: World) -> None:
     await here.change(lambda tx: registration.put_configured(tx, "silent", here.cluster.url))
-    # More than the workers of one cluster.
+    # More than `workers_per_cluster`.
     wanted = [
         Namespace(id=NamespaceId(0), uid="", name=name, kubernetes_name="", cluster_name="silent")
         for name in ("silent-1", "silent-2", "silent-3")
@@ -388,8 +386,10 @@ async def test_a_new_container_costs_no_needless_requests(
 
 
 @pytest.mark.parametrize("managed", [True, False])
-async def test_what_somebody_else_has_under_the_name_is_left_alone(here: World, managed: bool) -> None:
-    """Also where nobody is known to manage its fields, so that no apply would conflict."""
+async def test_an_object_of_somebody_else_with_the_same_name_is_left_alone(
+    here: World, managed: bool
+) -> None:
+    """Also if no manager owns its fields, so that an apply would not conflict."""
     await applied_namespace(here)
     client = await here.connect("local")
     labels = {"app": "theirs"}
@@ -423,7 +423,7 @@ async def test_what_somebody_else_has_under_the_name_is_left_alone(here: World, 
     after = [await client.read(DEPLOYMENTS, "shop", "web"), await client.read(SERVICES, "shop", "api")]
     assert [each["spec"] for each in after] == [each["spec"] for each in before]
     assert [each["metadata"].get("labels") for each in after] == [None, None]
-    # Nothing of a container is made whose Service cannot be.
+    # If the Service cannot be made, no object of the container is made.
     assert await client.find(DEPLOYMENTS, "shop", "api") is None
 
 
@@ -431,8 +431,8 @@ def _document(version: str, kind: str, body: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": version, "kind": kind, **body}
 
 
-async def test_work_is_done_while_more_and_more_is_asked_for(here: World) -> None:
-    """Sixteen callers go on until a Deployment is there; they give up after so many calls, and then it is late."""
+async def test_work_is_done_while_requests_keep_coming(here: World) -> None:
+    """Sixteen callers create containers until the first Deployment exists, and fail after `most` calls."""
     most = 400
     made = 0
 

@@ -1,4 +1,4 @@
-"""Clients of clusters are shared: no caller takes one away from another, and none keeps one that was forgotten."""
+"""Cluster clients are shared: no caller closes another caller's client, and no caller keeps a forgotten one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.waiting import poll_until
 
 
 class FakeClient:
-    """A client that only knows whether it was closed."""
+    """A client that only records whether it was closed."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -36,7 +36,7 @@ class FakeClient:
 
 
 class Connections:
-    """Makes clients once `allowed` is set; those that were made, in their order."""
+    """Makes clients once `allowed` is set; `made` lists them in order."""
 
     def __init__(self) -> None:
         self.allowed = asyncio.Event()
@@ -45,7 +45,7 @@ class Connections:
         self.failures: list[Exception] = []
 
     async def reached(self, count: int) -> None:
-        """Waits until so many connections were begun."""
+        """Waits until `count` connections were begun."""
 
         async def begun() -> bool:
             return self.began >= count
@@ -64,13 +64,13 @@ class Connections:
 async def _asking(
     clients: ClusterClients, connections: Connections, count: int = 1
 ) -> list[asyncio.Task[Any]]:
-    """Callers that wait for a client that is being connected."""
+    """Returns callers that wait for a client that is being connected."""
     tasks = [asyncio.create_task(clients.client("one")) for _ in range(count)]
     await connections.reached(1)
     return tasks
 
 
-async def test_a_caller_that_is_cancelled_does_not_take_the_client_away_from_others() -> None:
+async def test_a_cancelled_caller_does_not_close_the_client_of_others() -> None:
     connections = Connections()
     clients = ClusterClients(connections.connect)
     first, second = await _asking(clients, connections, 2)
@@ -83,7 +83,7 @@ async def test_a_caller_that_is_cancelled_does_not_take_the_client_away_from_oth
     assert connections.made[0].closed
 
 
-async def test_a_cluster_forgotten_while_it_is_connected_to_is_connected_to_anew() -> None:
+async def test_a_cluster_forgotten_while_connecting_is_connected_to_again() -> None:
     connections = Connections()
     clients = ClusterClients(connections.connect)
     (caller,) = await _asking(clients, connections)
@@ -94,7 +94,7 @@ async def test_a_cluster_forgotten_while_it_is_connected_to_is_connected_to_anew
     await clients.close()
 
 
-async def test_a_failure_is_not_remembered() -> None:
+async def test_a_failed_connection_is_not_remembered() -> None:
     connections = Connections()
     connections.allowed.set()
     connections.failures = [Unreachable("away")]
@@ -105,7 +105,7 @@ async def test_a_failure_is_not_remembered() -> None:
     await clients.close()
 
 
-async def test_who_waits_while_all_are_closed_is_refused() -> None:
+async def test_a_caller_waiting_while_all_clients_are_closed_is_refused() -> None:
     connections = Connections()
     clients = ClusterClients(connections.connect)
     (caller,) = await _asking(clients, connections)
@@ -119,7 +119,7 @@ def _unreachable(clients: ClusterClients, times: int) -> None:
         clients.note("one", Unreachable("the connection is refused"))
 
 
-def test_a_cluster_is_known_to_be_away_by_its_row_until_it_answers() -> None:
+def test_a_cluster_counts_as_away_by_its_row_until_it_responds() -> None:
     clients = ClusterClients(Connections().connect)
     assert clients.away("one") is None
     clients.report({"one": "there was no response"})
@@ -134,7 +134,7 @@ def test_a_cluster_is_known_to_be_away_by_its_row_until_it_answers() -> None:
     assert clients.away("one") is None
 
 
-def test_a_cluster_is_known_to_be_away_by_failures_of_our_own() -> None:
+def test_a_cluster_counts_as_away_after_failures_of_this_server() -> None:
     clients = ClusterClients(Connections().connect)
     _unreachable(clients, FAILURES)
     away = clients.away("one")
@@ -144,12 +144,12 @@ def test_a_cluster_is_known_to_be_away_by_failures_of_our_own() -> None:
     assert clients.away("one") is None
 
 
-def test_what_was_found_out_long_ago_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_failures_no_longer_count(monkeypatch: pytest.MonkeyPatch) -> None:
     clients = ClusterClients(Connections().connect)
     _unreachable(clients, FAILURES)
     monkeypatch.setattr(cluster_clients, "KNOWN_SECONDS", 0.0)
     assert clients.away("one") is None
-    # One that answers by a refusal answers.
+    # A cluster that refuses a request is reachable.
     monkeypatch.undo()
     clients.note("one", Refused("no", code=403))
     assert clients.away("one") is None
@@ -163,7 +163,7 @@ def test_what_was_found_out_long_ago_is_not_known(monkeypatch: pytest.MonkeyPatc
         (NotTrusted("no"), True),
         (Unauthorized("no"), True),
         (CredentialsRefused("no"), True),
-        # No other server would fare better.
+        # No other server would do better.
         (StorageStalled("no"), False),
         (AnswerTooLarge("no"), False),
         (TooManyValues("no"), False),
@@ -171,5 +171,7 @@ def test_what_was_found_out_long_ago_is_not_known(monkeypatch: pytest.MonkeyPatc
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_another_server_is_asked_only_where_it_may_reach_more(error: ClusterError, out: bool) -> None:
+def test_a_cluster_is_out_of_reach_only_if_another_server_may_reach_it(
+    error: ClusterError, out: bool
+) -> None:
     assert is_out_of_reach(error) is out

@@ -1,4 +1,4 @@
-"""A cluster that is away writes one line to the log when it goes and one when it is back, however many tasks fail."""
+"""A cluster outage is two log lines, one at its start and one at its end, however many tasks fail."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.waiting import poll_until
 
 _AWAY, _BACK = ("warning", "cluster is away"), ("info", "cluster answers")
 _NO_USAGE = "node does not report usage"
-# However busy the machine is: a cluster that answers is not away.
+# However busy the machine is, a cluster that responds is not away.
 _HEALTH = HealthSettings(probe_seconds=0.05, answer_seconds=60.0, last_seen_seconds=0.1)
 
 
@@ -31,7 +31,8 @@ class _Log:
     def told(self) -> list[tuple[str, str]]:
         """Returns the lines above DEBUG about the cluster or its lease.
 
-        Nodes that have just come back may have no usage yet, which is not about the cluster.
+        Nodes that are just back may report no usage yet; those lines are left out because they are not about the
+        cluster.
         """
         return [
             (line["level"], line["event"])
@@ -42,13 +43,13 @@ class _Log:
         ]
 
     async def failures(self) -> tuple[int, int]:
-        """How often a watch failed, and how often the server let go of the cluster."""
+        """Returns how often a watch failed, and how often the server released the cluster."""
         events = [line["event"] for line in self.lines()]
         return events.count("watch interrupted"), sum("is let go" in event for event in events)
 
 
 async def _outage(here: World, log: _Log) -> None:
-    """Many tasks fail again and again, and the server lets go of the cluster and takes it up again."""
+    """Makes many tasks fail repeatedly until the server releases the cluster, and waits until it is back."""
     watches, lettings = await log.failures()
     here.cluster.faults.refuse_connections = True
     here.cluster.faults.drop_watches()

@@ -1,4 +1,4 @@
-"""Killed after any write to the cluster, a server starts no run twice that was requested, and loses none."""
+"""A server killed after any write to the cluster starts no requested run twice, and loses none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.reconcile.test_kills import die_at, next_server, settled
 from tests.reconcile.world import World
 from tests.waiting import poll_until
 
-# Jobs that are gone as soon as they have ended: that a run was made does not show by its Job.
+# Jobs are deleted as soon as they end, so a Job is no proof that its run was made.
 _SETTINGS: Final = CronJobSettings(
     schedule="0 0 1 1 *", successful_history_limit=0, job=JobSettings(ttl_seconds=0)
 )
@@ -37,7 +37,7 @@ async def ran(here: World) -> None:
 
 
 async def ran_twice(here: World) -> None:
-    """Two requests before a server has looked."""
+    """Requests two runs before a server reads the first request."""
     await ran(here)
     await ran(here)
 
@@ -52,7 +52,7 @@ async def made_and_ran(here: World) -> None:
     await ran(here)
 
 
-# Each with what comes before it, the least number of its writes, and the runs that follow.
+# For each operation: the steps before it, the least number of its writes, and the runs that follow.
 OPERATIONS: Final[dict[str, tuple[tuple[Callable[[World], Awaitable[None]], ...], int, set[str]]]] = {
     "create": ((make,), 1, set()),
     "create and run": ((made_and_ran,), 4, {"web-run-1"}),
@@ -63,7 +63,7 @@ OPERATIONS: Final[dict[str, tuple[tuple[Callable[[World], Awaitable[None]], ...]
 
 
 def begun(here: World) -> list[str]:
-    """Returns the names of all Jobs that pods were made of, once for each Job."""
+    """Returns the names of all Jobs for which pods were created, once for each Job."""
     found = {
         (each["involvedObject"]["uid"], each["involvedObject"]["name"])
         for each in here.cluster.store.list(EVENTS, "shop")
@@ -73,7 +73,7 @@ def begun(here: World) -> list[str]:
 
 
 async def _no_run_is_left(here: World) -> None:
-    """Until each run that has begun is over and its Job is gone."""
+    """Waits until each started run is over and its Job is deleted."""
 
     async def begun_ones() -> list[Any]:
         return [job for job in here.cluster.store.list(JOBS, "shop") if not job["spec"].get("suspend")]
@@ -113,12 +113,12 @@ async def test_killed_at_every_write(here: World, operation: str) -> None:
         async with next_server(here, client):
             await poll_until(here.seen, lambda row: row is None)
         step += died
-    # The checker sees something: there were writes to be killed at.
+    # The check is not empty: there were writes to be killed at.
     assert step >= least
 
 
 async def test_requests_beyond_the_concurrent_runs_wait_until_one_has_ended(here: World) -> None:
-    """Nothing observes here, so each request is accepted."""
+    """No observer runs here, so each request is accepted."""
     client = await here.connect("local")
     await here.namespace()
     settings = CronJobSettings(schedule="0 0 1 1 *", max_concurrent=2)
@@ -140,8 +140,8 @@ async def test_requests_beyond_the_concurrent_runs_wait_until_one_has_ended(here
         assert jobs() == {"web-run-2", "web-run-3"}
 
 
-async def test_a_job_that_its_ttl_removed_unseen_has_failed_and_is_not_made_again(here: World) -> None:
-    """Nothing observes here; that the Job was there is all that an observer has written."""
+async def test_a_job_deleted_by_its_ttl_unseen_has_failed_and_is_not_made_again(here: World) -> None:
+    """No observer runs here; its only record is that the Job existed."""
     client = await here.connect("local")
     await here.namespace()
     behavior = {"simulate.pilothouse.dev/behavior": "exit:0"}
@@ -161,7 +161,7 @@ async def test_a_job_that_its_ttl_removed_unseen_has_failed_and_is_not_made_agai
     assert begun(here) == ["web"]
 
 
-def test_an_end_that_comes_while_another_one_is_written_is_kept() -> None:
+def test_a_run_that_ends_while_another_end_is_written_is_kept() -> None:
     view, uid = ClusterView(AppliedGenerations(), lambda: None), str(uuid4())
     complete = JobState(conditions=(ObjectCondition("Complete", "True"),))
 

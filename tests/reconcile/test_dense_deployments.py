@@ -1,4 +1,4 @@
-"""A deletion's knowledge of a Deployment with more content than is read."""
+"""Deletion of a Deployment that has more values than the client parses."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.kubernetes.containers import container as smallest
 
 
 @pytest.mark.parametrize("ours", [True, False])
-async def test_its_label_says_whose_it_is(ours: bool) -> None:
-    """If somebody removed it, only the selector could show the owner, and that is not read: it is not reported as
-    gone.
+async def test_the_label_decides_the_owner_of_a_dense_deployment(ours: bool) -> None:
+    """Without the label only the selector could show the owner, and the selector is not read. Such a Deployment is not
+    reported as deleted.
     """
     container = smallest()
     labels = {CONTAINER_UID: container.uid} if ours else {}

@@ -1,4 +1,4 @@
-"""Changes by others to our fields: reported, reverted or adopted, and always with their manager."""
+"""Changes by others to our fields are reported, reverted or adopted, and always with their manager."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def running(here: World, **fields: Any) -> Container:
     return await here.running()
 
 
-async def test_adopted_fields_become_what_is_wanted(here: World) -> None:
+async def test_adopted_fields_become_the_desired_state(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         before = await running(here, drift_policy="adopt", **WISHES)
@@ -92,10 +92,10 @@ async def test_adopted_fields_become_what_is_wanted(here: World) -> None:
     assert (image["tag"], image["quota_cpu_millicores"]) == ("1.29", 200)
 
 
-async def test_what_the_model_cannot_express_stays_reported(here: World) -> None:
+async def test_drift_that_the_model_cannot_express_stays_reported(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():
-        # A Service's port is ours; no policy adopts what stands on Services.
+        # A Service's port is ours; no policy adopts values from Services.
         await running(
             here,
             drift_policy="adopt",
@@ -111,7 +111,7 @@ async def test_what_the_model_cannot_express_stays_reported(here: World) -> None
                 "spec": {"ports": [{"port": 80, "protocol": "TCP", "targetPort": 8080}]},
             },
         )
-        # Services are not watched; whatever else has the container looked at finds it.
+        # Services are not watched: any other reason to check the container finds the change.
         await here.meddle(pod({"image": "nginx:1.29"}))
         row = await here.until(lambda row: row.image == "nginx:1.29" and drifted(row).status == "True")
         assert "Service web" in drifted(row).message
@@ -121,7 +121,7 @@ async def test_what_the_model_cannot_express_stays_reported(here: World) -> None
 
 
 @pytest.mark.parametrize("policy", ["report", "adopt"])
-async def test_what_others_removed_is_drift_too(here: World, policy: Any) -> None:
+async def test_fields_removed_by_others_are_drift(here: World, policy: Any) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await running(here, drift_policy=policy, **WISHES)
@@ -132,7 +132,7 @@ async def test_what_others_removed_is_drift_too(here: World, policy: Any) -> Non
         assert [variable.name for variable in row.env] == (["A"] if policy == "adopt" else ["A", "B"])
 
 
-async def test_a_report_does_not_hold_up_what_is_asked_for(here: World) -> None:
+async def test_reported_drift_does_not_delay_requested_changes(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await running(here, drift_policy="report", **WISHES)
@@ -144,14 +144,14 @@ async def test_a_report_does_not_hold_up_what_is_asked_for(here: World) -> None:
         there = await main_container(client)
         assert there["image"] == "nginx:1.29"
         assert there["env"][0] == {"name": "A", "value": "3"}
-        # Told to repair, it is taken back.
+        # After the policy changes to repair, the change is reverted.
         await here.update(drift_policy="repair")
         row = await here.until(lambda row: drifted(row).reason == "Repaired")
         assert (await main_container(client))["image"] == "nginx:1.27"
 
 
 @pytest.mark.parametrize("policy", ["repair", "report", "adopt"])
-async def test_a_person_scales(here: World, policy: Any) -> None:
+async def test_a_replica_count_set_by_a_person_follows_the_policy(here: World, policy: Any) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         before = await running(here, drift_policy=policy)
@@ -171,7 +171,7 @@ async def test_a_person_scales(here: World, policy: Any) -> None:
 
 
 @pytest.mark.parametrize("policy", ["repair", "report", "adopt"])
-async def test_a_rollout_that_others_hold_or_release(here: World, policy: Any) -> None:
+async def test_a_rollout_paused_by_others_follows_the_policy(here: World, policy: Any) -> None:
     client = await here.connect("local")
 
     async def image_and_paused() -> tuple[str, bool]:
@@ -180,7 +180,7 @@ async def test_a_rollout_that_others_hold_or_release(here: World, policy: Any) -
 
     async with here.reconciling():
         before = await running(here, drift_policy=policy)
-        # As `kubectl rollout pause` does.
+        # The way `kubectl rollout pause` does.
         await here.meddle({"spec": {"paused": True}})
         if policy == "adopt":
             row = await here.until(lambda row: row.hold_rollout and not row.reconciling)
@@ -199,7 +199,7 @@ async def test_a_rollout_that_others_hold_or_release(here: World, policy: Any) -
 
 
 @pytest.mark.parametrize("policy", ["repair", "report"])
-async def test_a_label_that_finds_our_objects_again_is_put_back(here: World, policy: Any) -> None:
+async def test_a_removed_or_changed_owner_label_is_restored(here: World, policy: Any) -> None:
     client = await here.connect("local")
     ports = (Port(container_port=80, service_name="web", service_port=80),)
     service = "/api/v1/namespaces/shop/services/web"
@@ -224,7 +224,7 @@ async def test_a_label_that_finds_our_objects_again_is_put_back(here: World, pol
             assert {c.type: c.status for c in row.observed.conditions}["Applied"] == "True"
         again = await client.get(DEPLOYMENTS, "shop", "web")
         assert again.metadata.uid == deployment.metadata.uid
-        # Nor are they left behind where their label is gone when they are deleted.
+        # Objects without the label are deleted with the container, too.
         await here.patch_as("meddler", service, {"metadata": {"labels": {CONTAINER_UID: None}}})
         await here.delete()
         await poll_until(lambda: client.find(SERVICES, "shop", "web"), lambda found: found is None)
@@ -232,7 +232,7 @@ async def test_a_label_that_finds_our_objects_again_is_put_back(here: World, pol
 
 
 @pytest.mark.parametrize(("policy", "left"), [("repair", 0), ("adopt", 0), ("report", 2)])
-async def test_what_shall_not_run_is_held_at_zero(here: World, policy: Any, left: int) -> None:
+async def test_a_stopped_container_stays_at_zero_replicas(here: World, policy: Any, left: int) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await running(here, drift_policy=policy)
@@ -247,7 +247,7 @@ async def test_what_shall_not_run_is_held_at_zero(here: World, policy: Any, left
         assert row.replicas == 1
 
 
-async def test_an_autoscalers_count_is_adopted_and_never_fought(
+async def test_an_autoscalers_count_is_adopted_and_never_reverted(
     here: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = await here.connect("local")
@@ -260,22 +260,22 @@ async def test_an_autoscalers_count_is_adopted_and_never_fought(
         assert autoscaled.status == "True"
         assert "scaler" in autoscaled.message
         assert drifted(row).status == "False"
-        # A change of the number has no effect: the autoscaler's is shown again.
+        # A change of `replicas` has no effect: the autoscaler's number replaces it.
         await here.update(replicas=2)
         await here.until(lambda row: row.replicas == 4 and not row.reconciling)
         assert await replicas_of(client) == 4
-        # It does not act on zero: stopping and starting are ours.
+        # The autoscaler ignores a count of zero: stop and start remain ours.
         await here.move(stop_container)
         await poll_until(lambda: replicas_of(client), lambda found: found == 0)
         await here.move(start_container)
         row = await here.running()
         assert await replicas_of(client) == 4
-        # Nor was it gone in between.
+        # The condition did not change in between.
         assert next(c for c in row.observed.conditions if c.type == "Autoscaled").status == "True"
 
 
 @pytest.mark.full
-async def test_an_autoscaler_that_was_deleted_is_forgotten(here: World) -> None:
+async def test_a_deleted_autoscaler_is_forgotten(here: World) -> None:
     client = await here.connect("local")
     spec = {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
@@ -294,7 +294,7 @@ async def test_an_autoscaler_that_was_deleted_is_forgotten(here: World) -> None:
         await here.apply_as("somebody", path, {**kind, "metadata": metadata, "spec": spec})
         await here.meddle({"spec": {"replicas": 3}})
         await here.until(lambda row: row.replicas == 3 and not row.reconciling and autoscaled(row) == "True")
-        # The autoscaler's own zero (Kubernetes 1.37) is neither a stop nor drift, and the number stays wanted.
+        # The autoscaler's own zero (Kubernetes 1.37) is neither a stop nor drift, and the desired number stays.
         await here.apply_as(
             "somebody",
             path + "/status",
@@ -313,7 +313,7 @@ async def test_an_autoscaler_that_was_deleted_is_forgotten(here: World) -> None:
         await here.until(
             lambda row: row.observed.reason != "ScaledToZero" and row.observed.ready_replicas == 3
         )
-        # Another client's scale to zero is reported, not reverted: it may be one that scales by demand.
+        # Zero set by another client is reported, not reverted: that client may scale by demand.
         await here.meddle({"spec": {"replicas": 0}})
         row = await here.until(lambda row: drifted(row).status == "True")
         assert ".spec.replicas (0 in place of 3)" in drifted(row).message
@@ -323,7 +323,7 @@ async def test_an_autoscaler_that_was_deleted_is_forgotten(here: World) -> None:
         there = await client.get(HORIZONTAL_POD_AUTOSCALERS, "shop", "scaler")
         await client.delete(HORIZONTAL_POD_AUTOSCALERS, "shop", "scaler", uid=there.metadata.uid)
         row = await here.until(lambda row: autoscaled(row) == "False")
-        # Its number stays what is wanted, and is held from now on.
+        # The autoscaler's number stays the desired one, and is enforced from now on.
         assert row.replicas == 3
         await here.meddle({"spec": {"replicas": 1}})
         await here.until(lambda row: "replicas" in drifted(row).message)
@@ -331,7 +331,7 @@ async def test_an_autoscaler_that_was_deleted_is_forgotten(here: World) -> None:
 
 
 def _autoscaled(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A HorizontalPodAutoscaler for the Deployment of this name, on every cluster."""
+    """Makes every cluster list a HorizontalPodAutoscaler for the Deployment of this name."""
     autoscaler = HorizontalPodAutoscaler(
         metadata=ObjectMeta(name="scaler"),
         spec=HorizontalPodAutoscalerSpec(scale_target_ref=ScaleTarget("Deployment", name)),

@@ -1,4 +1,4 @@
-"""The cluster's warnings enter the history: once, for every observer, however often the cluster repeats itself."""
+"""Warning events of the cluster enter the history once, whichever server observes and however often they repeat."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_an_observer_that_takes_over_does_not_record_again(here: World) ->
         await here.create("first", annotations={BEHAVIOR: "unschedulable"})
         await recorded(here, "first", "FailedScheduling")
     async with here.reconciling():
-        # All are requested in the order of their troubles: the first was when the second is recorded.
+        # Events are requested in the order of the troubles, so the second line proves that the first was requested.
         await here.create("second", annotations={BEHAVIOR: "unschedulable"})
         await recorded(here, "second", "FailedScheduling")
     assert await lines(here, "first", "FailedScheduling") == 1
@@ -46,7 +46,7 @@ async def test_an_observer_that_takes_over_does_not_record_again(here: World) ->
 
 
 @pytest.mark.full
-async def test_a_crash_loop_is_recorded_once_though_it_goes_on(here: World) -> None:
+async def test_a_continuing_crash_loop_is_recorded_once(here: World) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create(annotations={BEHAVIOR: "crash-loop"})
@@ -57,7 +57,7 @@ async def test_a_crash_loop_is_recorded_once_though_it_goes_on(here: World) -> N
 
 
 @pytest.mark.full
-async def test_a_program_that_is_not_there_and_one_that_its_probe_kills_are_told_as_such(here: World) -> None:
+async def test_a_missing_program_and_a_failed_liveness_probe_are_reported(here: World) -> None:
     dead = Probe(Exec(("false",)), period_seconds=1, failure_threshold=1)
     async with here.reconciling():
         await here.namespace()
@@ -75,7 +75,7 @@ async def test_a_program_that_is_not_there_and_one_that_its_probe_kills_are_told
     assert statuses.count("crash_loop_back_off") == 1, statuses
 
 
-async def test_an_evicted_pod_is_recorded_though_its_successor_runs_already(here: World) -> None:
+async def test_an_evicted_pod_is_recorded_even_if_its_successor_runs_already(here: World) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create()
@@ -84,19 +84,19 @@ async def test_an_evicted_pod_is_recorded_though_its_successor_runs_already(here
         await recorded(here, "web", "Evicted")
         row = await here.running()
         assert row.observed.pod_name != pod
-    # Once, whether it was seen before its successor was there (then it is the status that tells it) or after.
+    # Recorded once, whether the pod was seen before its successor existed (then by the status) or after.
     (line,) = await here.rows("SELECT message FROM container_status_history WHERE reason = 'Evicted'")
     assert "The node was low on resource: memory." in line["message"]
 
 
-async def test_words_that_no_database_holds_keep_nobody_from_being_seen(here: World) -> None:
+async def test_text_that_postgresql_cannot_store_blocks_no_observation(here: World) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create(annotations={BEHAVIOR: "readiness-failing"})
         row = await here.until(lambda row: bool(row.observed.pod_name))
         pod = here.cluster.store.get(resources.PODS, "shop", row.observed.pod_name)
         assert pod is not None
-        # As a kubelet repeats what a program wrote that it ran.
+        # The kubelet repeats the program's output in its event.
         EventRecorder(here.cluster.store, here.cluster.clock).record(
             resources.PODS, pod, "FailedPostStartHook", "it said a\0b", component="kubelet", warning=True
         )
@@ -110,7 +110,9 @@ async def test_words_that_no_database_holds_keep_nobody_from_being_seen(here: Wo
 
 
 @pytest.mark.full
-async def test_many_requests_at_once_are_rationed(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_concurrent_event_requests_are_rate_limited(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[float] = []
     clock = began = monotonic()
 
@@ -119,7 +121,7 @@ async def test_many_requests_at_once_are_rationed(here: World, monkeypatch: pyte
         return await list_events(*arguments)
 
     async def recorded_in_time(name: str) -> bool:
-        """Time passes with the looks."""
+        """Returns whether the line was recorded; each poll advances the clock."""
         nonlocal clock
         clock += 0.02
         return bool(await lines(here, name, "FailedScheduling"))
@@ -133,7 +135,7 @@ async def test_many_requests_at_once_are_rationed(here: World, monkeypatch: pyte
             await here.create(name, annotations={BEHAVIOR: "unschedulable"})
         for name in names:
             await poll_until(lambda name=name: recorded_in_time(name))  # type: ignore[misc]
-    # Twenty in a burst, then five a second.
+    # A burst of 20, then 5 a second.
     assert len(asked) >= 30
     for number, moment in enumerate(asked):
         assert number <= 20 + 5 * (moment - began)

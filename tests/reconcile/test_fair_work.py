@@ -15,19 +15,19 @@ from tests.reconcile.world import World
 from tests.waiting import poll_until, within
 
 MOST = 16
-# The fewest of which two namespaces leave one.
+# The smallest number of workers of which two namespaces leave one free.
 FEW = 9
 MANY = 300
 
 
 class Queue:
-    """Rows of work without resources: they are leased, and nobody does them."""
+    """Rows of work without resources: they are leased, but no worker executes them."""
 
     def __init__(self, here: World, homes: dict[str, int]) -> None:
         self._here, self._homes, self._made = here, homes, 0
 
     async def put(self, namespace: str, count: int, *, seconds_ago: float, going: bool = False) -> None:
-        """Adds rows that have been due for so long, each a little less than the one before."""
+        """Adds rows that have been due for `seconds_ago`, each a little less than the one before."""
         async with self._here.database.system() as sql:
             await sql.execute(
                 "INSERT INTO reconcile_work (resource_type, resource_id, cluster_name, namespace_id, going, due_at) "
@@ -48,7 +48,7 @@ class Queue:
         return found.works
 
     async def lease_into(self, held: Counter[int], workers: int = MOST) -> Counter[str]:
-        """Leases work for the free workers, and adds it to their held work; returns how much of each it was."""
+        """Leases work for the free workers, adds it to `held`, and returns the number of items per namespace."""
         async with self._here.store.system_call() as connection:
             found = await work_queue.lease(
                 connection,
@@ -62,7 +62,7 @@ class Queue:
         return self.by_namespace(found.works)
 
     def by_namespace(self, works: list[Work]) -> Counter[str]:
-        """How many of each namespace there are."""
+        """Returns the number of items per namespace."""
         names = {number: name for name, number in self._homes.items()}
         return Counter(names[work.namespace_id or 0] for work in works)
 
@@ -74,18 +74,18 @@ async def queue(here: World) -> Queue:
         await here.namespace(name)
         homes[name] = (await here.rows("SELECT id FROM namespaces WHERE name = $1", name))[0]["id"]
     async with here.database.system() as sql:
-        # Their own rows are not what this is about.
+        # The namespaces' own rows are not part of these tests.
         await sql.execute("UPDATE reconcile_work SET due_at = clock_timestamp() + interval '1 day'")
     return Queue(here, homes)
 
 
-async def test_what_one_namespace_deletes_keeps_nobody_elses_new_container(queue: Queue) -> None:
+async def test_deletions_in_one_namespace_do_not_delay_a_new_container_elsewhere(queue: Queue) -> None:
     await queue.put("busy", MANY, seconds_ago=20.0, going=True)
     await queue.put("quiet", 1, seconds_ago=0.1)
     assert queue.by_namespace(await queue.lease()) == {"quiet": 1, "busy": MOST - 1}
 
 
-async def test_what_one_namespace_changes_leaves_the_others_their_share(queue: Queue) -> None:
+async def test_changes_in_one_namespace_leave_the_others_their_share(queue: Queue) -> None:
     await queue.put("busy", MANY, seconds_ago=20.0)
     await queue.put("quiet", MANY, seconds_ago=0.1)
     assert queue.by_namespace(await queue.lease()) == {"busy": MOST // 2, "quiet": MOST // 2}
@@ -96,26 +96,26 @@ async def test_what_one_namespace_changes_leaves_the_others_their_share(queue: Q
     assert found.total() == MOST
 
 
-async def test_what_is_new_goes_before_what_is_to_go_and_does_not_keep_it_for_ever(queue: Queue) -> None:
+async def test_new_work_goes_before_deletions_but_does_not_starve_them(queue: Queue) -> None:
     await queue.put("busy", MANY, seconds_ago=20.0, going=True)
     await queue.put("busy", MANY, seconds_ago=0.1)
     leased = await queue.lease()
     gone = [work.resource_id for work in leased if work.resource_id <= MANY]
     assert (len(leased), len(gone)) == (MOST, MOST // 5)
-    # Work that has waited for half a minute gives way no longer.
+    # Work that has waited for half a minute no longer yields.
     await queue.put("busy", MANY, seconds_ago=60.0, going=True)
     old = [work for work in await queue.lease() if work.resource_id > 2 * MANY]
     assert len(old) >= MOST // 3
 
 
-async def test_all_that_is_due_is_leased_where_there_is_room(queue: Queue) -> None:
+async def test_all_due_work_is_leased_if_there_is_room(queue: Queue) -> None:
     await queue.put("busy", 5, seconds_ago=20.0, going=True)
     await queue.put("quiet", 5, seconds_ago=0.1)
     assert queue.by_namespace(await queue.lease()) == {"busy": 5, "quiet": 5}
     assert await queue.lease() == []
 
 
-async def test_in_turns_everything_is_leased_once(queue: Queue) -> None:
+async def test_repeated_leases_return_each_item_once(queue: Queue) -> None:
     for name in ("busy", "quiet", "third"):
         await queue.put(name, 40, seconds_ago=20.0, going=name == "busy")
         await queue.put(name, 10, seconds_ago=50.0)
@@ -132,7 +132,7 @@ async def test_a_namespace_whose_work_hangs_leaves_workers_to_the_others(queue: 
     assert await queue.lease_into(held) == {}
     await queue.put("quiet", 1, seconds_ago=0.1)
     assert await queue.lease_into(held) == {"quiet": 1}
-    # Where the other hangs, too, there is still room for a third.
+    # If the second namespace hangs too, there is still room for a third.
     await queue.put("quiet", MANY, seconds_ago=0.1)
     while await queue.lease_into(held):
         pass
@@ -140,7 +140,7 @@ async def test_a_namespace_whose_work_hangs_leaves_workers_to_the_others(queue: 
     assert await queue.lease_into(held) == {"third": 1}
 
 
-async def test_two_that_hang_from_the_beginning_leave_room_for_a_third(queue: Queue) -> None:
+async def test_two_hanging_namespaces_leave_room_for_a_third(queue: Queue) -> None:
     held: Counter[int] = Counter()
     for name in ("busy", "quiet"):
         await queue.put(name, MANY, seconds_ago=20.0)
@@ -150,15 +150,15 @@ async def test_two_that_hang_from_the_beginning_leave_room_for_a_third(queue: Qu
     assert (await queue.lease_into(held))["third"] >= 1
 
 
-async def test_what_is_little_is_leased_at_once_whatever_is_in_hand(queue: Queue) -> None:
+async def test_small_amounts_are_leased_immediately_despite_held_work(queue: Queue) -> None:
     held: Counter[int] = Counter()
     for _ in range(3):
         await queue.put("busy", 2, seconds_ago=1.0)
         assert await queue.lease_into(held) == {"busy": 2}
 
 
-# The lease lets so many rows of the queue pass, and waits at the next one while somebody holds the lock. Each of its
-# statements sees what was committed before it began.
+# The policy lets a set number of rows pass; then the lease waits at the next row until the advisory lock is released.
+# Each of its statements sees what was committed before the statement began.
 _GATE = """
 CREATE SEQUENCE public.passed MINVALUE -1000;
 CREATE FUNCTION public.pass_gate() RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER VOLATILE AS $$
@@ -176,7 +176,7 @@ _WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid 
 
 
 @pytest.mark.parametrize("before", [1, FEW + 1])
-async def test_work_committed_at_any_moment_of_a_lease_leaves_workers_to_the_others(
+async def test_work_committed_during_a_lease_leaves_workers_to_the_others(
     queue: Queue, here: World, before: int
 ) -> None:
     async with here.database.owner() as sql:
@@ -204,7 +204,7 @@ async def test_work_committed_at_any_moment_of_a_lease_leaves_workers_to_the_oth
         assert passes > 2
 
 
-async def test_what_rows_hold_is_what_is_to_go(here: World) -> None:
+async def test_work_of_a_deleted_container_is_marked_as_a_deletion(here: World) -> None:
     await here.namespace("shop")
     await here.create()
     going = "SELECT going FROM reconcile_work WHERE resource_type = 'container'"
@@ -213,10 +213,10 @@ async def test_what_rows_hold_is_what_is_to_go(here: World) -> None:
     assert [row["going"] for row in await here.rows(going)] == [True]
 
 
-async def test_a_cluster_that_came_back_waits_for_no_work_that_others_change(
+async def test_requeueing_a_recovered_cluster_does_not_wait_for_locked_rows(
     queue: Queue, here: World
 ) -> None:
-    """Others lock several rows in an order of their own."""
+    """Other transactions lock several rows in an order of their own."""
     await queue.put("busy", 3, seconds_ago=-60)
     async with here.database.system() as sql:
         await sql.execute("UPDATE reconcile_work SET attempts = 3")

@@ -1,4 +1,4 @@
-"""The reconciler survives outages, refusals, changes by others, dropped watches."""
+"""The reconciler survives outages, refusals, changes by others and dropped watches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def cluster_row(here: World) -> dict[str, Any]:
     return row
 
 
-async def test_pods_in_trouble_are_shown_with_the_reason(here: World) -> None:
+async def test_troubled_pods_are_shown_with_the_reason(here: World) -> None:
     troubles = {
         "crash-loop": ("crash_loop_back_off", {"CrashLoopBackOff"}),
         "oom": ("crash_loop_back_off", {"CrashLoopBackOff"}),
@@ -51,12 +51,12 @@ async def test_pods_in_trouble_are_shown_with_the_reason(here: World) -> None:
             assert row.observed.ready_replicas == 0
             history = "SELECT reason FROM container_status_history WHERE container_id = $1"
             told = {entry["reason"] for entry in await here.rows(history, row.id)}
-            # Not ready yet is the ordinary way to ready; any other reason is worth a line of the history.
+            # `ContainersNotReady` is an ordinary step on the way to ready; any other reason gets a line of the history.
             assert row.name == "readiness-failing" or told & troubles[row.name][1]
 
 
-async def test_reasons_that_take_turns_are_one_line_of_the_history(here: World) -> None:
-    # Each of the two is there for two seconds at least, so that a slow machine sees it.
+async def test_alternating_reasons_are_one_line_of_the_history(here: World) -> None:
+    # Each of the two reasons lasts at least two seconds, so that a slow machine sees it.
     for kubelet in here.cluster.kubelets.by_node.values():
         kubelet.timings = replace(kubelet.timings, show_back_off=2.0 * here.cluster.clock.speed)
     async with here.reconciling():
@@ -64,7 +64,7 @@ async def test_reasons_that_take_turns_are_one_line_of_the_history(here: World) 
         reasons, seen = {"ErrImagePull", "ImagePullBackOff"}, set[str]()
 
         def render(container: Container) -> Rendered:
-            """Notes the reason of each written change: a look at the row may miss one."""
+            """Records the reason of each written change: reading the row could miss one."""
             seen.add(container.observed.reason)
             return Rendered(b"")
 
@@ -78,7 +78,7 @@ async def test_reasons_that_take_turns_are_one_line_of_the_history(here: World) 
     assert sum(entry["reason"] in reasons for entry in history) == 1
 
 
-async def test_an_outage_shows_and_is_caught_up_with(here: World) -> None:
+async def test_an_outage_is_shown_and_caught_up_with(here: World) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create()
@@ -91,7 +91,7 @@ async def test_an_outage_shows_and_is_caught_up_with(here: World) -> None:
         assert away["status"] == "unreachable"
         assert away["stale_since"] is not None
         assert "cannot be" in away["message"]
-        # Requested in that time: accepted, and done as soon as it can be.
+        # Requests during the outage are accepted, and executed when the cluster is back.
         await here.create("late")
         await here.move(stop_container)
         late = await here.until(lambda row: bool(row.observed.conditions), "late")
@@ -106,7 +106,7 @@ async def test_an_outage_shows_and_is_caught_up_with(here: World) -> None:
 
 
 @pytest.mark.full
-async def test_a_cluster_that_fails_half_the_time_gets_there(here: World) -> None:
+async def test_containers_run_on_a_cluster_that_often_fails(here: World) -> None:
     here.cluster.faults.error_rate = 0.3
     here.cluster.faults.error_code = 500
     async with here.reconciling():
@@ -135,7 +135,7 @@ async def test_dropped_watches_lose_nothing(here: World) -> None:
             assert (await here.running(f"web-{number}")).observed.ready_replicas == 1
 
 
-async def test_a_name_that_is_taken_is_refused_and_free_again_when_it_goes(here: World) -> None:
+async def test_a_name_conflict_is_refused_until_the_other_object_is_deleted(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -153,7 +153,7 @@ async def test_a_name_that_is_taken_is_refused_and_free_again_when_it_goes(here:
         assert row.observed.reason == ""
 
 
-async def test_a_refusal_is_told_in_the_clusters_words_and_the_old_pods_serve_on(here: World) -> None:
+async def test_a_refusal_shows_the_clusters_message_and_the_old_pods_keep_serving(here: World) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create(ports=(Port(container_port=80, service_name="web", service_port=80),))
@@ -193,7 +193,7 @@ async def test_a_refusal_is_told_in_the_clusters_words_and_the_old_pods_serve_on
         )
 
 
-async def test_orphans_are_swept_where_the_namespace_is_ours_and_nowhere_else(here: World) -> None:
+async def test_orphans_are_deleted_only_in_our_own_namespaces(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -222,7 +222,7 @@ async def test_orphans_are_swept_where_the_namespace_is_ours_and_nowhere_else(he
         assert await client.find(SERVICES, "other", "orphan") is not None
 
 
-async def test_a_service_account_goes_when_no_container_names_it(here: World) -> None:
+async def test_a_service_account_is_deleted_when_no_container_names_it(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()

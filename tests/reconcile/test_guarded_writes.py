@@ -1,4 +1,4 @@
-"""The reconciler writes no right that nobody was allowed, even if the row has it."""
+"""The reconciler writes no privilege that was not granted, even if the row has it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.waiting import poll_until
 PRIVILEGED = Guarded("spec.containers[0].securityContext.privileged", True, "privileged")
 
 
-async def test_a_right_that_nobody_gave_is_not_written(here: World) -> None:
+async def test_a_privilege_that_was_not_granted_is_not_written(here: World) -> None:
     await here.namespace()
     privileged = ContainerSpec(security_context=SecurityContext(privileged=True))
     await here.create(spec=privileged, may=lambda _: True)
     await here.create("changed", spec=privileged, may=lambda _: True)
-    # As a write past admission, or a faulty migration, would leave it.
+    # The state that a write without admission, or a faulty migration, would leave.
     await here.rows(
         "UPDATE containers SET spec = jsonb_set(spec, '{rights}', '[]') WHERE name = 'changed' RETURNING id"
     )
@@ -58,7 +58,7 @@ async def test_a_right_that_nobody_gave_is_not_written(here: World) -> None:
         ),
     ],
 )
-async def test_the_client_of_the_reconciler_refuses_before_it_writes(
+async def test_the_reconcilers_client_refuses_before_it_writes(
     here: World, resource: Resource[Any], document: dict[str, Any], admitted: Admitted, path: str
 ) -> None:
     async with here.reconciling():
@@ -70,13 +70,13 @@ async def test_the_client_of_the_reconciler_refuses_before_it_writes(
         await client.apply(resource, document, admitted)
     assert (told.value.reason, path in told.value.message) == (GUARDED, True)
     assert await cluster.find(resource, "shop", "web") is None
-    # As somebody was allowed it, it is written.
+    # With the granted right it is written.
     if admitted.rights is not None:
         await client.apply(resource, document, Admitted("shop", rights=frozenset({"privileged true"})))
         assert await cluster.find(resource, "shop", "web") is not None
 
 
-async def test_a_right_that_others_add_is_reported_and_not_adopted(here: World) -> None:
+async def test_a_privilege_added_by_others_is_reported_and_not_adopted(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -93,6 +93,6 @@ async def test_a_right_that_others_add_is_reported_and_not_adopted(here: World) 
     told = next(each for each in row.observed.conditions if each.type == "Drifted")
     assert "securityContext" in told.message
     assert (row.spec.security_context, row.spec.rights) == (None, ())
-    # It is left to those who set it.
+    # The field is left as it is.
     live = await client.read(DEPLOYMENTS, "shop", "web")
     assert live["spec"]["template"]["spec"]["containers"][0]["securityContext"]["privileged"] is True

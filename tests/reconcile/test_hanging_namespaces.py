@@ -19,8 +19,9 @@ FEW = msgspec.structs.replace(QUICK, worker=msgspec.structs.replace(QUICK.worker
 async def runs_beside_what_hangs(
     here: World, monkeypatch: pytest.MonkeyPatch, seconds: float, *, least: int
 ) -> bool:
-    """Whether a container comes to run while more applies of another namespace would hang than a cluster has workers,
-    and `least` of them do.
+    """Returns whether a container runs while applies of another namespace hang.
+
+    That namespace has more work than the cluster has workers, and at least `least` of its applies hang.
     """
     act = ContainerReconciler.act
     hanging: set[str] = set()
@@ -51,15 +52,15 @@ async def _soon(value: int) -> int:
     return value
 
 
-async def test_another_namespaces_container_is_applied(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hanging_applies_do_not_block_a_container_of_another_namespace(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert await runs_beside_what_hangs(here, monkeypatch, patient(30.0), least=3)
 
 
 @pytest.mark.full
-async def test_a_worker_that_counts_nobodys_hands_is_found(
-    here: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The control: nobody tells how much of each namespace is in hand, as it was."""
+async def test_ignoring_held_work_is_detected(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: the lease does not learn how much work of each namespace is held."""
     lease = work_queue.lease
 
     async def of_nobody(connection: Any, *, held: Any, **how: Any) -> Any:

@@ -1,7 +1,7 @@
-"""A container that is deleted in a namespace that was never ours on the cluster is gone, and nothing is requested or
-deleted there.
+"""A container deleted in a Kubernetes namespace that was never ours is gone without a request to the cluster.
 
-That somebody has the name is observed of it, too: such rows were never gone, nor was their namespace.
+A refusal because somebody else has the name counts as observed, so `observed_generation` may be 1. Such rows, and their
+namespace, once remained for ever.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class _Asked(Exception):
-    """The cluster was."""
+    """The code under test sent a request to the cluster."""
 
 
 class _Cluster:
@@ -32,7 +32,7 @@ class _Cluster:
 
 
 async def _is_gone(kind: str, observed_generation: int, *, homeless: bool) -> bool:
-    """Whether one that is deleted is gone without a look at the cluster."""
+    """Returns whether a deleted object counts as gone without a request to the cluster."""
     fields: dict[str, Any] = {"deletion_requested_at": _NOW, "observed_generation": observed_generation}
     cluster: Any = _Cluster()
     nobody: Any = None
@@ -51,13 +51,13 @@ async def _is_gone(kind: str, observed_generation: int, *, homeless: bool) -> bo
 
 @pytest.mark.parametrize("observed_generation", [0, 1])
 @pytest.mark.parametrize("kind", ["container", "volume", "config map"])
-async def test_what_is_deleted_where_the_name_is_somebodys_is_gone(
+async def test_a_deletion_in_a_foreign_namespace_needs_no_cluster(
     kind: str, observed_generation: int
 ) -> None:
     assert await _is_gone(kind, observed_generation, homeless=True)
 
 
 @pytest.mark.parametrize("kind", ["container", "volume", "config map"])
-async def test_where_it_is_ours_the_cluster_is_asked(kind: str) -> None:
+async def test_a_deletion_in_our_namespace_asks_the_cluster(kind: str) -> None:
     with pytest.raises(_Asked):
         await _is_gone(kind, 1, homeless=False)

@@ -1,4 +1,4 @@
-"""The nodes' reports about images, without any change of the desired state."""
+"""The nodes' reports about images do not change the desired state."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _ONE, _ANOTHER = (f"sha256:{digit * 64}" for digit in "ab")
 
 
 async def images(here: World) -> dict[str, dict[str, Any]]:
-    """The image rows in use, by container."""
+    """Returns the image rows in use, by container."""
     rows = await here.rows(
         "SELECT c.name AS container, i.* FROM containers AS c JOIN container_images AS i ON i.id = c.image_id"
     )
@@ -68,7 +68,7 @@ async def test_digest_size_and_platform_come_from_pods_and_nodes(here: World) ->
             made.generation,
             made.resource_version,
         )
-        # Another image is another row, and learns its own digest.
+        # Another image is another row, with its own digest.
         await here.update(image="nginx:1.28")
         moved = await poll_until(
             lambda: images(here), lambda rows: rows["web"]["tag"] == "1.28" and rows["web"]["digest"]
@@ -76,7 +76,7 @@ async def test_digest_size_and_platform_come_from_pods_and_nodes(here: World) ->
         assert moved["web"]["digest"] != web["digest"]
 
 
-async def test_images_of_sidecars_and_init_containers_learn_their_digests(here: World) -> None:
+async def test_images_of_sidecars_and_init_containers_get_their_digests(here: World) -> None:
     others = (
         "SELECT p.program, i.name, i.digest FROM program_images AS p JOIN container_images AS i ON i.id = p.image_id"
         " ORDER BY program"
@@ -94,7 +94,7 @@ async def test_images_of_sidecars_and_init_containers_learn_their_digests(here: 
     assert rows[0]["digest"] != rows[1]["digest"]
 
 
-async def test_an_image_that_cannot_be_pulled_says_so(here: World) -> None:
+async def test_an_image_that_cannot_be_pulled_has_the_status_error(here: World) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create(image="nowhere/nothing:1", annotations={BEHAVIOR: "image-pull-error"})
@@ -102,8 +102,8 @@ async def test_an_image_that_cannot_be_pulled_says_so(here: World) -> None:
         assert found["web"]["digest"] is None
 
 
-async def test_what_was_seen_of_an_image_that_is_not_wanted_any_more_is_left(here: World) -> None:
-    """It is written a moment later, and another one may be wanted by then."""
+async def test_a_report_about_an_image_no_longer_desired_is_ignored(here: World) -> None:
+    """Reports are written a moment later; by then the container may have another image."""
     await here.namespace()
     made = await here.create(image="nginx:1.27")
     await here.update(image="nginx:1.28")
@@ -120,8 +120,8 @@ async def test_what_was_seen_of_an_image_that_is_not_wanted_any_more_is_left(her
     assert await write("nginx:1.28", "sha256:bb") == {"tag": "1.28", "digest": "sha256:bb", "failed": True}
 
 
-async def test_what_was_seen_before_another_image_is_wanted_waits_for_that_and_is_left(here: World) -> None:
-    """It is written while the change of the image is being made: the second writer waits."""
+async def test_a_report_about_the_old_image_waits_for_the_change_and_is_ignored(here: World) -> None:
+    """The report is written while the image changes: the second writer waits."""
     await here.namespace()
     made = await here.create(image="nginx:1.28")
     await here.update(image="nginx:1.27")
@@ -141,7 +141,7 @@ async def test_what_was_seen_before_another_image_is_wanted_waits_for_that_and_i
 
 
 async def test_containers_are_locked_in_the_order_of_their_ids(here: World) -> None:
-    """Else an observer and an apply could each wait for a container that the other one has locked."""
+    """In another order an observer and an apply could each wait for a row that the other has locked."""
     await here.namespace()
     names = [f"web-{number}" for number in range(5)]
     made = [int((await here.create(name)).id) for name in names]
@@ -167,7 +167,7 @@ def _pod(template_image: str, status: ContainerStatus, *, deleting: bool = False
     )
 
 
-def test_only_pods_of_the_wanted_image_count() -> None:
+def test_only_pods_of_the_desired_image_count() -> None:
     subject = model(image="nginx:1.28")
     digest = f"docker.io/library/nginx@{_ONE}"
     running = ContainerStatus(name="main", image="docker.io/library/nginx:1.28", image_id=digest)

@@ -1,4 +1,4 @@
-"""An informer against a scripted API: its state after ends, breaks, and versions that are too old."""
+"""An informer against a scripted API: its state after ended and broken watches, and after expired versions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pod(name: str, version: int, uid: str = "") -> Pod:
 
 
 class Script:
-    """A client that answers lists and watches in the order given; the last watch stays open."""
+    """A client that returns lists and watches in the given order; the last watch stays open."""
 
     def __init__(self, lists: list[list[Pod]], watches: list[list[Any]]) -> None:
         self._lists = lists
@@ -31,7 +31,7 @@ class Script:
         self.listed = 0
         self.watched_from: list[str] = []
         self.limits = TransportLimits()
-        # The versions of further lists, in addition to the scripted ones; in order, then as far as the last one was.
+        # The results of `newest_version`, in order; then always "1000".
         self.newest: list[str] = []
         # The objects that the second and later lists leave out.
         self.left_out: tuple[tuple[str, str], ...] = ()
@@ -60,7 +60,7 @@ class Script:
 
 
 class Told:
-    """The reports of an informer, in order."""
+    """Records the reports of an informer, in order."""
 
     def __init__(self, script: Script) -> None:
         self.changes: list[tuple[str | None, str | None]] = []
@@ -87,7 +87,7 @@ def _shown(thing: Pod | None) -> str | None:
 
 
 async def follow(script: Script, watches: int) -> Told:
-    """Run an informer until it opened that many watches, the last of which is silent."""
+    """Runs an informer until it has opened `watches` watches, the last of which is silent."""
     told = Told(script)
     running = asyncio.ensure_future(told.informer.run())
 
@@ -102,7 +102,7 @@ async def follow(script: Script, watches: int) -> Told:
     return told
 
 
-async def test_a_watch_that_ended_goes_on_from_its_last_version() -> None:
+async def test_an_ended_watch_continues_from_its_last_version() -> None:
     script = Script(
         [[pod("a", 1), pod("b", 2)]],
         [[("MODIFIED", pod("a", 101)), ("BOOKMARK", pod("", 105))]],
@@ -113,7 +113,7 @@ async def test_a_watch_that_ended_goes_on_from_its_last_version() -> None:
     assert told.changes == [(None, "a@1"), (None, "b@2"), ("a@1", "a@101")]
 
 
-async def test_a_broken_watch_goes_on_too_and_is_told() -> None:
+async def test_a_broken_watch_continues_and_is_reported() -> None:
     script = Script([[pod("a", 1)]], [[("DELETED", pod("a", 101)), Unreachable("cut")]])
     told = await follow(script, 2)
     assert script.watched_from == ["100", "101"]
@@ -121,7 +121,7 @@ async def test_a_broken_watch_goes_on_too_and_is_told() -> None:
     assert told.informer.objects == {}
 
 
-async def test_an_expired_version_is_listed_anew_and_what_vanished_is_told() -> None:
+async def test_an_expired_version_is_relisted_and_deletions_are_reported() -> None:
     script = Script(
         [[pod("a", 1), pod("b", 2), pod("c", 3)], [pod("b", 2), pod("c", 150)]],
         [[("ADDED", pod("d", 101)), Expired("too old")]],
@@ -132,7 +132,7 @@ async def test_an_expired_version_is_listed_anew_and_what_vanished_is_told() -> 
     assert told.failures == []
 
 
-async def test_what_cannot_be_read_any_more_stays_as_it_was_last() -> None:
+async def test_an_object_that_can_no_longer_be_read_keeps_its_last_state() -> None:
     script = Script([[pod("a", 1), pod("b", 2), pod("c", 3)], [pod("c", 3)]], [[Expired("too old")]])
     script.left_out = (("n", "b"), ("n", "never seen"))
     told = await follow(script, 2)
@@ -140,7 +140,7 @@ async def test_what_cannot_be_read_any_more_stays_as_it_was_last() -> None:
     assert told.changes[3:] == [("a@1", None)]
 
 
-async def test_a_cluster_that_went_back_is_listed_anew() -> None:
+async def test_a_rewound_cluster_is_listed_again() -> None:
     script = Script(
         [[pod("a", 1), pod("b", 2)], [pod("a", 1)]],
         [[("MODIFIED", pod("a", 101))], [("MODIFIED", pod("a", 90))]],
@@ -152,22 +152,22 @@ async def test_a_cluster_that_went_back_is_listed_anew() -> None:
     assert told.listings == 2
 
 
-async def test_a_cluster_that_was_away_for_long_is_listed_anew() -> None:
-    """It may have gone back in between, and be ahead again."""
+async def test_a_cluster_that_was_away_for_long_is_listed_again() -> None:
+    """It may have been rewound in between, and be ahead again."""
     script = Script([[pod("a", 1)], [pod("a", 1)]], [[Unreachable("cut")], [Unreachable("again")]])
     told = await follow(script, 3)
     assert script.watched_from == ["100", "100", "200"]
     assert told.listings == 2
 
 
-async def test_an_object_made_again_under_its_name_is_gone_and_new() -> None:
+async def test_an_object_made_again_under_its_name_is_deleted_and_added() -> None:
     script = Script([[pod("a", 1, "first")]], [[("MODIFIED", pod("a", 101, "second"))]])
     told = await follow(script, 2)
     assert told.changes == [(None, "first@1"), ("first@1", None), (None, "second@101")]
 
 
-async def test_another_state_under_the_same_version_is_news() -> None:
-    """As on a cluster that was put back, and has come as far again."""
+async def test_another_state_with_the_same_version_is_reported() -> None:
+    """For example on a cluster that was restored and has reached the same version again."""
     other = msgspec.structs.replace(pod("a", 1), spec=PodSpec(node_name="another"))
     script = Script([[pod("a", 1), pod("b", 1)], [other, pod("b", 1)]], [[Expired("too old")]])
     told = await follow(script, 2)
@@ -175,7 +175,7 @@ async def test_another_state_under_the_same_version_is_news() -> None:
     assert told.informer.objects["n", "a"] == other
 
 
-async def test_the_same_version_is_no_news() -> None:
+async def test_the_same_version_is_not_reported_again() -> None:
     script = Script([[pod("a", 1)]], [[("MODIFIED", pod("a", 1))]])
     told = await follow(script, 2)
     assert told.changes == [(None, "a@1")]

@@ -1,4 +1,4 @@
-"""Killed after any write to the cluster, a server leaves nothing that the next one cannot finish."""
+"""A server killed after any write to the cluster leaves nothing that the next server cannot finish."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.reconcile.world import RECONCILERS, World
 from tests.waiting import poll_until
 
-# Soon over, as the next server has to wait for it.
+# The leases of `SHORT` expire soon, because the next server waits for them.
 LONG = WorkerSettings(lease_seconds=60.0)
 _AGAIN = 5
 SHORT = WorkerSettings(poll_seconds=0.02, lease_seconds=0.4)
 
 
 class Killed(BaseException):
-    """The process is gone: none of our code runs after this."""
+    """The process has ended: none of our code runs after this."""
 
 
 class DyingClient:
-    """A client whose process is killed just after the cluster has done its write number `step`."""
+    """A client whose process is killed just after the cluster has executed write number `step`."""
 
     def __init__(self, client: ClusterClient, step: int) -> None:
         self._client = client
@@ -80,7 +80,10 @@ async def leased(here: World, settings: WorkerSettings = SHORT) -> list[work_que
 
 
 async def die_at(here: World, step: int) -> bool:
-    """Let one server work until it is killed at that write; False where there were fewer writes."""
+    """Lets one server work until it is killed at write `step`.
+
+    Returns False if there were fewer writes.
+    """
     dying = DyingClient(await here.connect("local"), step)
 
     async def work_there() -> list[work_queue.Work]:
@@ -101,8 +104,9 @@ async def die_at(here: World, step: int) -> bool:
 
 
 async def die_on_the_way(here: World, step: int, is_over: Callable[[], Awaitable[bool]]) -> bool:
-    """Let one server work at all that is due, and due again, until it is killed at that write; False where all was
-    over before.
+    """Lets one server do all due work until it is killed at write `step`.
+
+    Work that becomes due again is included. Returns False if everything was over before.
     """
     dying = DyingClient(await here.connect("local"), step)
 
@@ -126,7 +130,7 @@ async def die_on_the_way(here: World, step: int, is_over: Callable[[], Awaitable
 
 
 async def on_cluster(client: ClusterClient) -> dict[str, Any]:
-    """Returns the compared state on the cluster, without the values that the cluster chooses itself."""
+    """Returns the compared state on the cluster, without the values that the cluster chooses."""
     result: dict[str, Any] = {}
     kinds: tuple[Resource[Any], ...] = (
         DEPLOYMENTS,
@@ -146,7 +150,7 @@ async def on_cluster(client: ClusterClient) -> dict[str, Any]:
                 spec.pop(chosen, None)
             labels = {k: v for k, v in whole["metadata"].get("labels", {}).items() if "uid" not in k}
             template = spec.get("template", {}).get("metadata", {})
-            # The moment of a restart is another each time.
+            # The time of a restart differs each time.
             if manifests.RESTARTED_AT in template.get("annotations", {}):
                 template["annotations"][manifests.RESTARTED_AT] = "then"
             text = msgspec.json.encode(spec).decode()
@@ -183,7 +187,7 @@ async def renamed_port(here: World) -> None:
 
 
 async def headless(here: World) -> None:
-    """The Service is made again: killed in between there is none."""
+    """Makes the Service headless, which deletes it and makes it again: a server killed in between leaves none."""
     port = Port(container_port=80, service_name="web", service_port=80, service_type="Headless")
     await here.update(ports=(port,))
 
@@ -213,7 +217,7 @@ async def deleted(here: World) -> None:
 
 
 async def settled(here: World) -> None:
-    """Until nothing is left to do."""
+    """Waits until nothing is left to do."""
     await poll_until(here.seen, lambda row: row is None or not row.reconciling)
 
 
@@ -234,13 +238,13 @@ OPERATIONS: dict[str, Callable[[World], Awaitable[None]]] = {
 MAKES = {"stop a daemon set": make_daemon_set, "restart a job": make_job}
 
 
-# Operations that need the state after another one.
+# Operations that need the state after another operation.
 BEFORE = {"start": stopped, "resume": paused}
 
 
 @asynccontextmanager
 async def next_server(here: World, client: ClusterClient) -> AsyncIterator[None]:
-    """Another server's part that finishes work; nothing is observed, so that it starts immediately."""
+    """Runs the worker of another server; without an observer, so that it starts immediately."""
 
     async def connect(_: str) -> ClusterClient:
         return client
@@ -259,7 +263,7 @@ async def next_server(here: World, client: ClusterClient) -> AsyncIterator[None]
 @pytest.mark.full
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_killed_at_every_write(here: World, operation: str) -> None:
-    """After each write: that is also before the next, and after the last it is before the write-back."""
+    """A kill after each write is also one before the next; after the last write it is one before the write-back."""
     client = await here.connect("local")
     await here.namespace()
     async with next_server(here, client):
@@ -302,21 +306,21 @@ async def test_killed_at_every_write(here: World, operation: str) -> None:
         if died:
             step += 1
         elif step < least and again < _AGAIN:
-            # Its lease is short, and may run out before on a busy machine: then nobody was killed.
+            # The short lease may expire early on a busy machine; then no server was killed.
             again += 1
         else:
             break
-    # The checker sees something: there were writes to be killed at.
+    # The check is not empty: there were writes to be killed at.
     assert step >= least
 
 
 async def test_a_frozen_server_cannot_write_back(here: World) -> None:
-    """It leased work, was stopped past its lease, and wakes up when another has gone on."""
+    """It leased work, was stopped past its lease, and wakes up after another server has continued."""
     await here.namespace()
     async with here.reconciling():
         await poll_until(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
     await here.create()
-    # The namespace may have work again: what was observed of it came while the first server ended.
+    # The namespace may have work again, from observations that arrived while the first server ended.
     (frozen,) = (work for work in await leased(here) if work.resource_type == "container")
     reconciler = ContainerReconciler()
     async with here.store.system_read(snapshot=True) as transaction:
@@ -333,8 +337,8 @@ async def test_a_frozen_server_cannot_write_back(here: World) -> None:
     assert await here.seen() == before
 
 
-async def test_a_lease_is_held_for_as_long_as_the_work_takes(here: World) -> None:
-    """Each answer takes longer than the lease; nobody else starts the work again."""
+async def test_a_lease_is_renewed_as_long_as_the_work_takes(here: World) -> None:
+    """Each response takes longer than the lease, but no other worker starts the work again."""
     await here.namespace()
     async with here.reconciling():
         await poll_until(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
@@ -359,13 +363,13 @@ async def test_a_lease_is_held_for_as_long_as_the_work_takes(here: World) -> Non
     assert row["lease_epoch"] == 1
 
 
-async def test_a_lease_that_ran_out_stops_the_next_write(here: World) -> None:
+async def test_an_expired_lease_stops_the_next_write(here: World) -> None:
     client = LeasedClient(await here.connect("local"), monotonic())
     with pytest.raises(LeaseLost):
         await client.apply(DEPLOYMENTS, {"metadata": {"name": "x", "namespace": "y"}}, Admitted("y"))
 
 
-async def test_what_is_asked_for_during_the_work_is_done_after_it(here: World) -> None:
+async def test_work_requested_during_the_work_is_done_after_it(here: World) -> None:
     await here.namespace()
     (work,) = await leased(here, LONG)
     async with here.store.system_write("test") as transaction:
@@ -379,7 +383,7 @@ async def test_what_is_asked_for_during_the_work_is_done_after_it(here: World) -
         await work_queue.release(transaction, [Release(again, 3600, attempts=3, error="no")])
     assert await leased(here) == []
     async with here.store.system_write("test") as transaction:
-        # Our own observation does not undo a backoff; a user's request does.
+        # The server's own observation does not undo a backoff; a user's request does.
         await work_queue.requeue_namespaces(transaction, [work.resource_id])
     assert await leased(here) == []
     async with here.store.system_write("test") as transaction:
@@ -387,8 +391,8 @@ async def test_what_is_asked_for_during_the_work_is_done_after_it(here: World) -
     assert len(await leased(here)) == 1
 
 
-async def test_what_is_asked_for_after_the_lease_ran_out_is_done_after_it(here: World) -> None:
-    """The worker is slow, and nobody else took the lease. A request does not postpone a row that is already due."""
+async def test_work_requested_after_the_lease_expired_is_done_after_it(here: World) -> None:
+    """The worker is slow, and no other server took the lease. A request does not postpone a row that is already due."""
     await here.namespace()
     (work,) = await leased(here, LONG)
     async with here.store.system_write("test") as transaction:
@@ -402,8 +406,8 @@ async def test_what_is_asked_for_after_the_lease_ran_out_is_done_after_it(here: 
     assert len(await leased(here)) == 1
 
 
-async def test_what_is_asked_for_of_an_applied_container_after_its_lease_ran_out_is_done(here: World) -> None:
-    """As above, but the end of the lease is written with the result of the apply."""
+async def test_work_requested_for_an_applied_container_after_its_lease_is_done(here: World) -> None:
+    """As above, but the result of the apply also ends the lease."""
     await here.namespace()
     await leased(here, LONG)
     container = await here.create()
@@ -424,7 +428,7 @@ async def test_what_is_asked_for_of_an_applied_container_after_its_lease_ran_out
     assert again.resource_id == container.id
 
 
-async def test_a_row_is_leased_once_by_many(here: World) -> None:
+async def test_concurrent_workers_lease_a_row_once(here: World) -> None:
     for number in range(5):
         await here.namespace(f"shop-{number}")
     taken = await asyncio.gather(*(leased(here, LONG) for _ in range(6)))
@@ -432,7 +436,7 @@ async def test_a_row_is_leased_once_by_many(here: World) -> None:
     assert len(ids) == len(set(ids)) == 5
 
 
-async def test_a_lease_is_one_servers_until_it_ends(here: World) -> None:
+async def test_a_lease_belongs_to_one_server_until_it_ends(here: World) -> None:
     async def take(owner: str, seconds: float) -> leases.Lease | None:
         async with here.store.system_write("test") as transaction:
             return await leases.take(transaction, "x", owner, seconds)

@@ -1,6 +1,4 @@
-"""Leadership: any server that can do the work leads, for any time of the database's clock, and can always be
-cancelled.
-"""
+"""Leadership: any server that can do the work can lead, whatever the database's clock says, and can be cancelled."""
 
 from __future__ import annotations
 
@@ -20,12 +18,12 @@ from tests.waiting import Stopwatch, within
 NAME = "observe/local"
 
 LEASE_SECONDS = 0.5
-# Far beyond what ending takes, so that only a leader that goes on for ever runs into it.
+# Far longer than an orderly end takes: only a leader that never ends reaches it.
 LIMIT_SECONDS = 20.0
 
 
 class SlowToEnd:
-    """Work that takes its time to end once it is cancelled, as when a transaction is rolled back."""
+    """Work that ends slowly once it is cancelled, for example because a transaction is rolled back."""
 
     def __init__(self) -> None:
         self.began, self.winding_up, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -42,13 +40,13 @@ class SlowToEnd:
                 self.ended.set()
 
 
-async def test_a_leader_cancelled_while_a_lost_lease_is_wound_up_ends(here: World) -> None:
+async def test_a_leader_cancelled_while_it_winds_up_a_lost_lease_ends(here: World) -> None:
     work = SlowToEnd()
     leading = asyncio.create_task(lead(here.store, NAME, "this", work, seconds=LEASE_SECONDS))
     async with within(LIMIT_SECONDS):
         await work.began.wait()
         async with here.database.system() as sql:
-            # Another server holds it from now on.
+            # Another server holds the lease from now on.
             await sql.execute(
                 "UPDATE leases SET owner = 'other', epoch = epoch + 1,"
                 " expires_at = clock_timestamp() + interval '1 hour'"
@@ -61,7 +59,7 @@ async def test_a_leader_cancelled_while_a_lost_lease_is_wound_up_ends(here: Worl
 
 
 async def held_by(here: World, owner: str | None, ahead: str) -> None:
-    """The lease as somebody has left it, with an end so far ahead."""
+    """Writes the lease with this owner and an end that is `ahead` of now."""
     async with here.database.system() as sql:
         await sql.execute(
             "INSERT INTO leases (name, owner, epoch, expires_at)"
@@ -72,7 +70,7 @@ async def held_by(here: World, owner: str | None, ahead: str) -> None:
 
 
 async def leads(here: World, *, seconds: float = LEASE_SECONDS) -> Lease:
-    """The lease once it is ours."""
+    """Returns the lease once this server has it."""
     taken: asyncio.Queue[Lease] = asyncio.Queue()
 
     async def work(lease: Lease) -> None:
@@ -87,13 +85,13 @@ async def leads(here: World, *, seconds: float = LEASE_SECONDS) -> Lease:
         await cancel_and_wait(leading)
 
 
-async def test_a_lease_that_nobody_owns_is_free_whatever_its_end(here: World) -> None:
+async def test_a_lease_without_an_owner_is_free_whatever_its_end(here: World) -> None:
     await held_by(here, None, "2 years")
-    # Of a length that no look can wait for.
+    # A lease so long that no caller could wait for its end.
     assert (await leads(here, seconds=3600.0)).epoch == 8
 
 
-async def test_a_lease_that_ends_in_two_years_is_taken_for_expired_and_that_is_told(here: World) -> None:
+async def test_a_lease_ending_in_two_years_counts_as_expired_with_a_warning(here: World) -> None:
     await held_by(here, "dead", "2 years")
     with capture_logs() as logs:
         assert (await leads(here)).epoch == 8
@@ -102,7 +100,7 @@ async def test_a_lease_that_ends_in_two_years_is_taken_for_expired_and_that_is_t
     assert told["ahead_seconds"] > 365 * 86400
 
 
-async def test_a_lease_that_was_renewed_since_it_was_seen_is_left_to_its_holder(here: World) -> None:
+async def test_a_lease_renewed_since_it_was_read_is_left_to_its_holder(here: World) -> None:
     await held_by(here, "alive", "2 years")
 
     async def see(transaction: Transaction) -> SeenLease | None:
@@ -120,7 +118,7 @@ async def test_a_lease_that_was_renewed_since_it_was_seen_is_left_to_its_holder(
     assert await take("this", await here.change(see)) == Lease(NAME, "this", 8)
 
 
-async def test_who_cannot_lead_lets_go_and_another_leads_until_it_can(here: World) -> None:
+async def test_a_server_that_cannot_lead_lets_another_lead_until_it_can(here: World) -> None:
     able = asyncio.Event()
     left = asyncio.Event()
     held: dict[str, asyncio.Event] = {"unable": asyncio.Event(), "other": asyncio.Event()}
@@ -154,7 +152,7 @@ async def test_who_cannot_lead_lets_go_and_another_leads_until_it_can(here: Worl
                 await held["other"].wait()
                 await left.wait()
                 held["unable"].clear()
-                # The other goes; here the work can be done by now.
+                # The other server leaves; this one can do the work by now.
                 able.set()
                 await cancel_and_wait(second)
                 await held["unable"].wait()
@@ -164,7 +162,7 @@ async def test_who_cannot_lead_lets_go_and_another_leads_until_it_can(here: Worl
     assert (told["lease"], told["why"]) == (NAME, "no kubeconfig")
 
 
-async def test_a_lease_whose_work_nobody_can_do_does_not_fly_round(here: World) -> None:
+async def test_a_lease_whose_work_no_server_can_do_changes_hands_slowly(here: World) -> None:
     taken: list[str] = []
     enough = asyncio.Event()
 
@@ -193,6 +191,6 @@ async def test_a_lease_whose_work_nobody_can_do_does_not_fly_round(here: World) 
             await enough.wait()
     finally:
         await cancel_and_wait(*leading)
-    # Each tried once, one after another, and then one of them after each time that nobody held it.
+    # Each server tried once, one after another; later tries follow only after `free_seconds` without a holder.
     assert set(taken[:3]) == {"one", "two", "three"}
     assert watch.passed() >= 2 * 0.5

@@ -21,7 +21,7 @@ from tests.reconcile.world import World
 from tests.waiting import poll_until
 
 
-async def test_from_a_row_to_running_and_away(here: World) -> None:
+async def test_a_container_runs_and_is_deleted(here: World) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create(
@@ -62,7 +62,7 @@ async def test_from_a_row_to_running_and_away(here: World) -> None:
     assert await here.rows("SELECT FROM reconcile_work WHERE resource_type = 'container'") == []
 
 
-async def test_a_scale_up_is_not_running_before_all_are_ready(here: World) -> None:
+async def test_a_scaled_up_container_is_not_running_before_all_replicas_are_ready(here: World) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create()
@@ -71,7 +71,7 @@ async def test_a_scale_up_is_not_running_before_all_are_ready(here: World) -> No
         assert (asked.observed.status, asked.observed.message) == ("pending", "1 of 3 replicas are ready")
         await here.until(lambda row: row.observed.status == "running" and row.observed.ready_replicas == 3)
     history = await here.rows("SELECT current_status AS status FROM container_status_history ORDER BY id")
-    # It did not seem to run between.
+    # It was not shown as running in between.
     assert [line["status"] for line in history].count("running") == 2, history
 
 
@@ -89,7 +89,7 @@ async def test_stop_and_start_remember_the_replicas(here: World) -> None:
         assert (await here.running()).observed.ready_replicas == 3
 
 
-async def test_pause_suspends_and_resume_brings_back(here: World) -> None:
+async def test_pause_suspends_and_resume_runs_the_container_again(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -99,14 +99,14 @@ async def test_pause_suspends_and_resume_brings_back(here: World) -> None:
         row = await here.until(lambda row: not (row.reconciling or row.observed.ready_replicas))
         assert row.observed.status == "paused"
         assert "Suspended" in {condition.type for condition in row.observed.conditions}
-        # A person scales it up: it is suspended, and stays so.
+        # A scale-up by another client is reverted: the container stays suspended.
         await client.set_scale(DEPLOYMENTS, "shop", "web", 2)
         await poll_until(lambda: replicas_of(client), lambda replicas: replicas == 0)
         await here.move(resume_container)
         await here.running()
 
 
-async def test_a_held_rollout_keeps_the_old_pods_until_it_is_resumed(here: World) -> None:
+async def test_a_held_rollout_keeps_the_old_pods_until_resume(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -140,8 +140,8 @@ async def test_restart_replaces_the_pods(here: World) -> None:
         assert row.observed.restart_count == 0
 
 
-async def test_a_container_that_never_ran_may_be_made_stopped(here: World) -> None:
-    """Not one pod may start on the way: a job of the night does not run by day."""
+async def test_a_container_that_never_ran_may_be_created_stopped(here: World) -> None:
+    """No pod may start on the way: a nightly job must not run by day."""
     client = await here.connect("local")
     await here.namespace()
     await here.create()
@@ -164,7 +164,7 @@ async def test_services_follow_the_ports(here: World) -> None:
         assert [port["port"] for port in service["spec"]["ports"]] == [8080]
 
 
-async def test_who_scales_is_not_fought_where_it_is_merely_reported(here: World) -> None:
+async def test_scaling_by_others_is_not_reverted_under_the_report_policy(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -172,7 +172,7 @@ async def test_who_scales_is_not_fought_where_it_is_merely_reported(here: World)
         await here.running()
         await client.set_scale(DEPLOYMENTS, "shop", "web", 4)
         await here.until(lambda row: row.observed.ready_replicas == 4)
-        # An update that says nothing of replicas leaves them; one that does sets them.
+        # An update without `replicas` leaves their number; an update with `replicas` sets it.
         await here.update(annotations={"note": "a"})
         await here.until(lambda row: not row.reconciling and row.observed.ready_replicas == 4)
         assert await replicas_of(client) == 4
@@ -180,7 +180,7 @@ async def test_who_scales_is_not_fought_where_it_is_merely_reported(here: World)
         await poll_until(lambda: replicas_of(client), lambda replicas: replicas == 2)
 
 
-async def test_a_namespace_goes_after_what_it_holds(here: World) -> None:
+async def test_a_namespace_is_deleted_after_its_contents(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         made = await here.namespace()
@@ -191,7 +191,7 @@ async def test_a_namespace_goes_after_what_it_holds(here: World) -> None:
         await here.delete_namespace()
         await poll_until(here.seen_namespace, lambda seen: seen is None)
         assert await client.find(NAMESPACES, None, "shop") is None
-        # The name is free again, for another namespace.
+        # The name is free again for another namespace.
         again = await here.namespace()
         assert again.uid != made.uid
         await here.create()
@@ -200,7 +200,7 @@ async def test_a_namespace_goes_after_what_it_holds(here: World) -> None:
     assert "deleted" in [row["kind"] for row in kinds]
 
 
-async def test_a_change_by_what_another_one_has_changed_is_refused(here: World) -> None:
+async def test_a_change_based_on_an_outdated_row_is_refused(here: World) -> None:
     await here.namespace()
     stored = await here.create()
     await here.change(lambda tx: stop_container(tx, "shop", "web"))

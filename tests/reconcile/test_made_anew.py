@@ -1,4 +1,4 @@
-"""A new container is not put into a Kubernetes namespace that somebody else made again, while few know."""
+"""A new container is not put into a namespace that somebody else made again, even before a server observes that."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ANEW = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}
 
 
 async def made_anew(here: World, client: ClusterClient) -> None:
-    """Somebody deletes the Kubernetes namespace and makes one of that name."""
+    """Deletes the Kubernetes namespace and makes one of the same name, as another client."""
     there = await client.get(NAMESPACES, None, "shop")
     await client.delete(NAMESPACES, None, "shop", uid=there.metadata.uid)
     await poll_until(lambda: client.find(NAMESPACES, None, "shop"), lambda found: found is None)
@@ -32,7 +32,7 @@ async def settled(here: World) -> None:
 
 
 async def is_refused(here: World, client: ClusterClient) -> bool:
-    """Whether the container says that its namespace is somebody's, and nothing was put there."""
+    """Returns whether the container reports that its namespace is somebody else's, and nothing was put there."""
 
     def told(row: Container) -> bool:
         return any(each.reason in ("NameTaken", "LabelLost") for each in row.observed.conditions)
@@ -41,7 +41,7 @@ async def is_refused(here: World, client: ClusterClient) -> bool:
     return told(row) and (await client.list(DEPLOYMENTS, "shop")).items == ()
 
 
-async def test_while_nobody_watches_the_cluster(here: World) -> None:
+async def test_a_container_is_refused_while_no_server_observes(here: World) -> None:
     client = await here.connect("local")
     await here.namespace()
     async with next_server(here, client):
@@ -52,7 +52,9 @@ async def test_while_nobody_watches_the_cluster(here: World) -> None:
         assert await is_refused(here, client)
 
 
-async def test_while_the_namespace_is_looked_at(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_container_is_refused_while_the_namespace_is_reconciled(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = await here.connect("local")
     looked = asyncio.Event()
 
@@ -70,8 +72,8 @@ async def test_while_the_namespace_is_looked_at(here: World, monkeypatch: pytest
         assert await is_refused(here, client)
 
 
-async def test_after_a_failure(here: World) -> None:
-    """It may have waited for long, and the cluster's observer may not have seen it for as long."""
+async def test_a_container_is_refused_when_its_work_is_retried(here: World) -> None:
+    """The work may have waited for long, and the observer may not have seen the new namespace in that time."""
     client = await here.connect("local")
     await here.namespace()
     async with next_server(here, client):
@@ -97,11 +99,11 @@ async def test_after_a_failure(here: World) -> None:
     ],
     ids=["given up", "run out", "ends", "due", "failed", "in hand"],
 )
-async def test_whose_it_is_may_have_changed(here: World, change: str) -> None:
+async def test_the_namespace_is_unverified_when_its_owner_may_have_changed(here: World, change: str) -> None:
     await here.namespace()
     async with next_server(here, await here.connect("local")):
         await settled(here)
-    # The server may have had it in hand again when it ended.
+    # The server may have leased the work again before it ended.
     await here.rows(
         "UPDATE reconcile_work SET lease_owner = NULL, leased_until = NULL, attempts = 0, "
         "due_at = now() + interval '1 hour' WHERE resource_type = 'namespace'"
@@ -117,6 +119,6 @@ async def test_whose_it_is_may_have_changed(here: World, change: str) -> None:
     assert not await is_doubted()
     await here.rows(change)
     assert await is_doubted()
-    # Objects that were applied there before are looked for in any case.
+    # Objects that were applied there before are read in any case.
     await here.rows("UPDATE containers SET observed_generation = 1")
     assert not await is_doubted()

@@ -1,4 +1,4 @@
-"""The ResourceQuota of a namespace on its cluster: written, repaired, removed, and left alone where it is another's."""
+"""A namespace's ResourceQuota on its cluster is written, repaired and removed, but left alone if it is not ours."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def _condition(here: World) -> tuple[str, str] | None:
     return (found[0].status, found[0].reason) if found else None
 
 
-def test_numbers_leave_room_for_what_the_database_admits() -> None:
+def test_the_limits_leave_room_for_what_the_database_admits() -> None:
     quota = Quota(containers=3, cpu="2500m", memory="1Gi", services=4)
     namespace = Namespace(NamespaceId(1), "uid", "shop", "shop", "local", quota=quota)
     counted = {f"count/{kind}": "3" for kind in ("deployments.apps", "statefulsets.apps", "daemonsets.apps")}
@@ -84,7 +84,7 @@ async def test_a_quota_is_written_repaired_and_removed(here: World) -> None:
         await poll_until(lambda: _condition(here), lambda shown: shown is None)
 
 
-async def test_a_refusal_of_the_cluster_is_shown_verbatim_and_its_limit_follows_the_containers(
+async def test_a_quota_refusal_is_shown_verbatim_and_its_limit_follows_the_pods(
     here: World,
 ) -> None:
     await here.namespace()
@@ -103,8 +103,8 @@ async def test_a_refusal_of_the_cluster_is_shown_verbatim_and_its_limit_follows_
         here.cluster.store.create(HORIZONTAL_POD_AUTOSCALERS, {"metadata": scaler, "spec": spec})
         seen = await here.until(lambda row: "exceeded quota: pilothouse," in row.observed.message)
         assert "requested: pods=1, used: pods=" in seen.observed.message
-        # The refusal has the limit looked at again: 20 more than the container asks for, or twice that once the number
-        # that the autoscaler wants counts as its own.
+        # The refusal makes the server recompute the limit: 20 more than the container's 2 pods, or twice the 30 pods of
+        # the autoscaler once they count as the container's own.
         await poll_until(lambda: _hard(here), lambda hard: hard["pods"] in ("22", "60"))
 
 
@@ -121,7 +121,7 @@ async def test_a_quota_of_others_is_left_alone(here: World) -> None:
         assert await _hard(here) == {"secrets": "9"}
 
 
-async def test_a_cluster_that_denies_quotas_gets_the_namespace(here: World) -> None:
+async def test_a_cluster_that_denies_quotas_still_gets_the_namespace(here: World) -> None:
     groups = ("apps", "autoscaling", "batch", "discovery.k8s.io", "storage.k8s.io")
     core = ("namespaces", "pods", "events", "services", "serviceaccounts", "configmaps", "secrets")
     rules = [
@@ -147,5 +147,5 @@ async def test_a_cluster_that_denies_quotas_gets_the_namespace(here: World) -> N
         assert ("Applied", "True") in {(each.type, each.status) for each in namespace.conditions}
         await here.create()
         await here.running()
-    # A denied right is not asked for again and again.
+    # A denied request is not repeated again and again.
     assert len(asked) <= 2

@@ -1,4 +1,4 @@
-"""An idle worker looks for work seldom, and yet does it when it is due: it knows when that is."""
+"""An idle worker polls rarely, but executes work when it is due: the lease query returns the time of the next item."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pilothouse_server.watch.hub import Hub
 from tests.reconcile.world import QUICK, World
 from tests.waiting import poll_until
 
-# It would never be found by looking.
+# Polling alone would never find the work in time.
 SELDOM = msgspec.structs.replace(QUICK, worker=WorkerSettings(poll_seconds=3600.0))
 
 
@@ -23,12 +23,12 @@ SELDOM = msgspec.structs.replace(QUICK, worker=WorkerSettings(poll_seconds=3600.
     "later",
     [
         "due_at = clock_timestamp() + interval '1 second'",
-        # As a server leaves it that is killed at its work.
+        # The state that a server leaves if it is killed during its work.
         "due_at = clock_timestamp() + interval '1 second', leased_until = clock_timestamp() + interval '1 second', "
         "lease_owner = 'killed', lease_epoch = 7",
     ],
 )
-async def test_what_becomes_due_is_done_then(here: World, later: str) -> None:
+async def test_work_is_executed_when_it_becomes_due(here: World, later: str) -> None:
     await here.namespace("shop")
     async with here.database.system() as sql:
         await sql.execute(f"UPDATE reconcile_work SET {later}")
@@ -41,7 +41,7 @@ async def test_what_becomes_due_is_done_then(here: World, later: str) -> None:
         await poll_until(leases, lambda epoch: epoch > before, what="the lease of what became due")
 
 
-async def test_what_another_server_left_due_is_found_by_the_feed(here: World) -> None:
+async def test_work_that_another_server_left_due_is_found_by_the_feed(here: World) -> None:
     await here.namespace("shop")
     feed = Feed(here.store, Hub(16))
 
@@ -57,7 +57,7 @@ async def test_what_another_server_left_due_is_found_by_the_feed(here: World) ->
         running = asyncio.ensure_future(feed.run())
         try:
             await feed.started()
-            # The first comparison with the cluster may ask for more after the worker's first look.
+            # The first comparison with the cluster may request more work after the worker's first lease.
             await poll_until(released, what="the first reconciliation")
             before = await leases()
             async with here.database.system() as sql:
@@ -67,8 +67,8 @@ async def test_what_another_server_left_due_is_found_by_the_feed(here: World) ->
             await cancel_and_wait(running)
 
 
-async def test_what_somebody_else_holds_is_asked_for_no_more_often(here: World) -> None:
-    """Asked for again during its lease, a row is due already, but nobody else may have it: no hot loop."""
+async def test_work_leased_by_another_server_causes_no_polling(here: World) -> None:
+    """A row requested again during its lease is due, but no other worker may lease it: no hot loop."""
     await here.namespace("shop")
     async with here.database.system() as sql:
         await sql.execute(

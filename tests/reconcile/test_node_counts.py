@@ -1,4 +1,4 @@
-"""The pods of a DaemonSet are counted also where they run before their apply is written."""
+"""The pods of a DaemonSet are counted even if they run before the result of their apply is written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.reconcile.world import QUICK, World
 
 
 class _Late(ContainerReconciler):
-    """Returns from an apply when the observer has written that all pods run."""
+    """Returns from an apply after the observer has written that all pods run."""
 
     def __init__(self, here: World) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class _Late(ContainerReconciler):
 
 
 async def test_pods_that_run_before_their_apply_is_written_are_counted(here: World) -> None:
-    # Nothing else makes it look again: images that a node does not list yet would.
+    # A long `node_seconds`: otherwise images that a node does not list yet would make the observer look again.
     observer = ContainerObserverSettings(gather_seconds=0.01, node_seconds=600.0)
     settings = msgspec.structs.replace(QUICK, containers=observer)
     late = _Late(here)

@@ -1,4 +1,4 @@
-"""A carried object is not looked at again where a worker of this process has written its state."""
+"""A carried object is not checked again if a worker of this process has written its state."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ UID, ON_CLUSTER = str(uuid4()), str(uuid4())
 
 
 class Looking(ObjectObserver):
-    """Notes the objects that it would lock and compare."""
+    """Records the objects that it would lock and compare."""
 
     def __init__(self, applied: AppliedGenerations) -> None:
-        # Neither the database nor the cluster is asked for anything.
+        # Neither the database nor the cluster is used.
         nowhere = cast("LeasedCluster", None)
         super().__init__(nowhere, applied, ObjectObserverSettings(new_seconds=0.0))
         self.looked: list[str] = []
 
     async def write(self, uids: Sequence[str]) -> None:
-        """Notes them."""
+        """Records the uids."""
         self.looked += uids
 
     async def seen(self, old: AnyObject | None, new: AnyObject | None) -> list[str]:
-        """Takes a change as the watch reports it; returns the objects that were looked at."""
+        """Passes on a change as the watch reports it; returns the uids of the checked objects."""
         self.looked.clear()
         self._changed(old, new)
         await self.write_due()
@@ -39,12 +39,12 @@ class Looking(ObjectObserver):
 
 
 def found(version: str, **fields: Any) -> AnyObject:
-    """The object as the cluster has it at a version."""
+    """Returns the object as the cluster has it at a version."""
     metadata = {"name": "web", "namespace": "shop", "uid": ON_CLUSTER, "labels": {OBJECT_UID: UID}}
     return msgspec.convert({"metadata": {**metadata, "resourceVersion": version}, **fields}, AnyObject)
 
 
-async def test_a_written_state_is_not_looked_at_and_every_other_is() -> None:
+async def test_an_object_is_checked_unless_this_process_wrote_its_state() -> None:
     applied = AppliedGenerations()
     observer = Looking(applied)
     assert await observer.seen(None, found("17")) == [UID], "nobody has written it"

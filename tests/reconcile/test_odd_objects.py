@@ -1,7 +1,7 @@
-"""Unexpected content of a cluster: one such object keeps nobody from seeing the others.
+"""Unexpected content of a cluster: one such object does not keep the others from being observed.
 
-Each observed field is given each odd value. The object is left out then, or its state is written; it is never an
-error of the observer, which serves all tenants.
+Each observed field is given each odd value. Then the object is left out, or its state is written. It never fails the
+observer, which serves all tenants.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ Json = dict[str, Any]
 Path = tuple[str | int, ...]
 NOW = datetime(2026, 11, 24, 14, 30, tzinfo=UTC)
 TIME = "2026-11-24T14:29:00Z"
-# As JSON. The fewest are JSON that an API server writes.
+# As JSON. An API server would write only few of them.
 ODD = {
     "2^31": b"2147483648",
     "2^63": b"9223372036854775808",
@@ -202,7 +202,7 @@ OBSERVED: dict[str, tuple[Resource[Any], Json]] = {
 
 
 def paths(value: Any, at: Path = ()) -> Iterator[Path]:
-    """The places of an object, itself apart."""
+    """Yields the path of each value in an object."""
     within = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, each in within:
         yield (*at, key)
@@ -210,7 +210,7 @@ def paths(value: Any, at: Path = ()) -> Iterator[Path]:
 
 
 def with_odd(value: Json, path: Path, odd: bytes | None) -> bytes:
-    """The object as JSON, with something else at a place; None: with nothing there."""
+    """Returns the object as JSON, with another value at a path; None removes the value."""
     copied: Any = json.loads(json.dumps(value))
     *parents, last = path
     at = copied
@@ -224,7 +224,7 @@ def with_odd(value: Json, path: Path, odd: bytes | None) -> bytes:
 
 
 def shown_beside(kind: str, body: bytes) -> dict[str, Any]:
-    """The objects of a container, one of them from `body`; without it where it is left out."""
+    """Returns the objects of a container, with one of them from `body`, or without it if it cannot be read."""
     found: dict[str, Any] = {}
     for name, (resource, value) in OBSERVED.items():
         try:
@@ -235,8 +235,9 @@ def shown_beside(kind: str, body: bytes) -> dict[str, Any]:
 
 
 async def written(here: World, container: Container, kind: str, body: bytes, done: set[int]) -> None:
-    """Writes the objects' observed state, as an observer does, and reads the row as an answer does; the same only
-    once.
+    """Writes the observed state of the objects and reads the row, as an observer and a service do.
+
+    A state in `done` is not written again.
     """
     found = shown_beside(kind, body)
     pods = [found["pod"]] if "pod" in found else []
@@ -267,7 +268,7 @@ async def written(here: World, container: Container, kind: str, body: bytes, don
 
 @pytest.mark.full
 @pytest.mark.parametrize("kind", list(OBSERVED))
-async def test_no_value_of_an_object_ends_an_observation(here: World, kind: str) -> None:
+async def test_no_value_of_an_object_fails_an_observation(here: World, kind: str) -> None:
     await here.namespace()
     container = await here.create()
     _, value = OBSERVED[kind]
@@ -283,7 +284,7 @@ async def test_no_value_of_an_object_ends_an_observation(here: World, kind: str)
     assert len(done) > 5
 
 
-def test_no_value_of_a_claim_ends_an_observation() -> None:
+def test_no_value_of_a_claim_fails_an_observation() -> None:
     volume = Volume(name="data", type=CLAIM, namespace_ref=SHOP, kubernetes_name="data", size="2Gi")
     widths = {"capacity": 20, "claim_uid": 64, "persistent_volume": 253, "storage_class": 253, "reason": 100}
     left_out = 0
@@ -303,8 +304,8 @@ def test_no_value_of_a_claim_ends_an_observation() -> None:
     assert left_out
 
 
-def test_the_objects_as_they_are_show_something() -> None:
-    """The control: without an odd value all are read, with their values."""
+def test_ordinary_objects_are_read_with_their_values() -> None:
+    """The control: without an odd value, all objects are read."""
     found = shown_beside("", b"")
     assert found.keys() == OBSERVED.keys()
     container = smallest()
@@ -316,7 +317,7 @@ def test_the_objects_as_they_are_show_something() -> None:
     assert seen.pods[0].started_at is not None
 
 
-def test_counts_are_added_up_as_far_as_they_can_be_kept() -> None:
+def test_restart_counts_are_summed_up_to_the_column_limit() -> None:
     most = 2**31 - 1
     pods = []
     for name in ("one", "two"):
@@ -329,7 +330,7 @@ def test_counts_are_added_up_as_far_as_they_can_be_kept() -> None:
     assert (seen.observed.restart_count, [pod.restart_count for pod in seen.pods]) == (most, [most, most])
 
 
-def test_of_conditions_without_end_some_are_kept_and_cut() -> None:
+def test_only_a_few_of_very_many_conditions_are_stored_and_they_are_cut() -> None:
     value = json.loads(json.dumps(DEPLOYMENT))
     value["status"]["conditions"] = [condition(f"{number}-" + "x" * 1000, "True") for number in range(4000)]
     seen = observe(smallest(), read(json.dumps(value).encode(), DEPLOYMENTS), [], [], [], now=NOW)
@@ -339,7 +340,7 @@ def test_of_conditions_without_end_some_are_kept_and_cut() -> None:
 
 
 def tampering(monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes]) -> None:
-    """Has the cluster's lists and lines changed on their way."""
+    """Changes the bodies and watch lines that the cluster's client receives."""
     request = ClusterTransport.request
 
     async def requested(self: ClusterTransport, *arguments: Any, **named: Any) -> bytes:
@@ -354,7 +355,7 @@ def tampering(monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes])
 
 
 def of_odd_pods(monkeypatch: pytest.MonkeyPatch, field: str, odd: bytes) -> None:
-    """Has a field in the status of the pods of the container `odd` be something else."""
+    """Replaces a field in the status of the pods of the container `odd`."""
 
     def changed(body: bytes) -> bytes:
         try:
@@ -370,7 +371,7 @@ def of_odd_pods(monkeypatch: pytest.MonkeyPatch, field: str, odd: bytes) -> None
 
 
 @pytest.mark.parametrize("odd", ["2^70", "text", "half of a surrogate pair"])
-async def test_an_object_that_is_none_of_kubernetes_hides_no_other(
+async def test_a_malformed_object_hides_no_other(
     here: World, monkeypatch: pytest.MonkeyPatch, odd: str
 ) -> None:
     of_odd_pods(monkeypatch, "restartCount", ODD[odd])
@@ -381,10 +382,10 @@ async def test_an_object_that_is_none_of_kubernetes_hides_no_other(
         await here.create("web")
         await here.running("web")
         row = await here.until(lambda row: bool(row.observed.deployment_name), "odd")
-    # Its Deployment is seen, and of its pods nothing since they count their restarts so.
+    # Its Deployment is observed, but not its pods, whose restart count cannot be read.
     assert (row.observed.status, row.observed.restart_count) == ("pending", 0)
     assert LEFT_OUT.labels("Pod")._value.get() > before
-    # Also listed again.
+    # The same after a new list.
     async with here.reconciling():
         await here.update("web", replicas=2)
         await here.until(lambda row: row.observed.ready_replicas == 2, "web")
@@ -393,7 +394,7 @@ async def test_an_object_that_is_none_of_kubernetes_hides_no_other(
 async def test_objects_that_users_made_too_dense_hide_no_other(
     here: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A writer to the cluster gives two Deployments half a million empty arguments each."""
+    """Another client gives two Deployments half a million empty arguments each."""
     read = destinations.read
     dense = b"[" + b'"",' * 500_000 + b'""]'
 
@@ -426,11 +427,11 @@ async def test_objects_that_users_made_too_dense_hide_no_other(
         await here.running("web")
         for name in ("odd-1", "odd-2"):
             await here.until(lambda row: "TooManyValues" in _reasons(row), name)
-        # It can be got rid of.
+        # It can be deleted.
         await here.delete("odd-1")
         await poll_until(lambda: here.seen("odd-1"), lambda row: row is None)
     assert LEFT_OUT.labels("Deployment")._value.get() > before
-    # Also listed again.
+    # The same after a new list.
     async with here.reconciling():
         await here.update("web", replicas=2)
         await here.until(lambda row: row.observed.ready_replicas == 2, "web")
@@ -440,7 +441,9 @@ def _reasons(row: Container) -> set[str]:
     return {condition.reason for condition in row.observed.conditions}
 
 
-async def test_what_cannot_be_written_holds_up_no_other(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_state_that_cannot_be_written_does_not_delay_the_others(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def observed(container: Container, *arguments: Any, **named: Any) -> Any:
         found = observe(container, *arguments, **named)
         if container.name != "odd":
@@ -463,7 +466,7 @@ async def test_what_cannot_be_written_holds_up_no_other(here: World, monkeypatch
 @pytest.mark.parametrize(
     ("kind", "becomes"), [("ADDED", "BOOKMARK"), ("MODIFIED", "BOOKMARK"), ("DELETED", "DELETED")]
 )
-def test_of_what_cannot_be_read_a_watch_tells_no_more_than_that_it_goes(kind: str, becomes: str) -> None:
+def test_a_watch_reports_an_unreadable_object_only_when_it_is_deleted(kind: str, becomes: str) -> None:
     told: list[tuple[str, tuple[str, str]]] = []
     metadata = {"name": "odd", "namespace": "shop", "resourceVersion": "9"}
     line = cut_line(json.dumps({"type": kind, "object": {"metadata": metadata, "status": 5}}).encode())
@@ -472,7 +475,7 @@ def test_of_what_cannot_be_read_a_watch_tells_no_more_than_that_it_goes(kind: st
     assert told == [("Pod", ("shop", "odd"))]
 
 
-async def test_half_a_character_in_a_line_of_a_watch_is_replaced() -> None:
+async def test_half_a_surrogate_pair_in_a_watch_line_is_replaced() -> None:
     line = rb'{"type": "MODIFIED", "object": {"metadata": {"name": "web", "labels": {"a": "\ud800"}}}}'
     async with hostile_server(hostile.saying(line + b"\n")) as server:
         client = await ClusterClient.from_kubeconfig(server.kubeconfig(), name="odd")
@@ -484,7 +487,7 @@ async def test_half_a_character_in_a_line_of_a_watch_is_replaced() -> None:
     assert event.object.metadata.labels == {"a": "\ufffd"}
 
 
-async def test_two_pods_of_one_uid_are_written_as_one(here: World) -> None:
+async def test_two_pods_with_the_same_uid_are_written_as_one(here: World) -> None:
     await here.namespace()
     container = await here.create()
     found = shown_beside("", b"")
@@ -498,7 +501,7 @@ async def test_two_pods_of_one_uid_are_written_as_one(here: World) -> None:
     assert len(await here.rows("SELECT pod_name FROM container_pods")) == 1
 
 
-async def test_an_image_without_a_digest_that_is_one_hides_no_other(
+async def test_an_image_with_an_invalid_digest_hides_no_other(
     here: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_odd_pods(monkeypatch, "imageID", b'"docker.io/library/nginx@sha256:' + b"a" * 1000 + b'"')
@@ -519,7 +522,7 @@ async def test_an_image_without_a_digest_that_is_one_hides_no_other(
 
 
 @pytest.mark.parametrize("odd", [b"-5", b"9223372036854775808"])
-async def test_an_image_has_no_size_that_is_none(
+async def test_an_invalid_image_size_is_not_stored(
     here: World, monkeypatch: pytest.MonkeyPatch, odd: bytes
 ) -> None:
     asked: list[str] = []
@@ -552,7 +555,7 @@ async def test_an_image_has_no_size_that_is_none(
 
 
 @pytest.mark.parametrize("odd", [b"1" + b"0" * 400, b'"much"', rb'"\ud800"'])
-async def test_what_a_pod_is_said_to_use_hides_no_other(
+async def test_unreadable_pod_usage_hides_no_other(
     here: World, monkeypatch: pytest.MonkeyPatch, odd: bytes
 ) -> None:
     def changed(body: bytes) -> bytes:
@@ -570,7 +573,7 @@ async def test_what_a_pod_is_said_to_use_hides_no_other(
     await here.namespace()
     async with here.reconciling():
         await here.create("odd")
-        # It has a pod on every node: of one that says nothing, no container would be measured.
+        # It has a pod on every node. If a node's report were lost, no container with a pod there would be measured.
         made = await here.create("web", replicas=6)
         await here.running("odd")
         await here.running("web")
@@ -579,11 +582,11 @@ async def test_what_a_pod_is_said_to_use_hides_no_other(
             return {sample.container_id for batch in here.samples.batches for sample in batch}
 
         await poll_until(measured, lambda found: int(made.id) in found)
-    # A number is one, however great.
+    # Any number is accepted, however large.
     assert (LEFT_OUT.labels("PodStats")._value.get() > before) is odd.startswith(b'"')
 
 
-async def test_two_deployments_of_one_uid_end_no_observation() -> None:
+async def test_two_deployments_with_the_same_uid_fail_no_observation() -> None:
     view = ClusterView(AppliedGenerations(), lambda: None)
     client = await ClusterClient.from_kubeconfig(NOWHERE, name="nowhere")
     imported = ImportedPods(client, view, lambda _error: None)

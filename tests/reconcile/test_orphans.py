@@ -1,4 +1,4 @@
-"""A database that went back: objects that it does not know are not deleted before an administrator decides."""
+"""After a database was rewound, objects without a row are not deleted before an administrator decides."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RESOURCES: dict[str, Resource[Any]] = {
 
 
 async def made_and_forgotten(here: World, *, new_history: bool) -> str:
-    """A container on the cluster whose row is not in the database any more; returns its uid."""
+    """Makes a container on the cluster and deletes its row; returns its uid."""
     async with here.reconciling():
         await here.namespace()
         await here.create(
@@ -47,7 +47,7 @@ async def made_and_forgotten(here: World, *, new_history: bool) -> str:
 
 @asynccontextmanager
 async def sweeping(here: World, uid: str) -> AsyncIterator[Sweep]:
-    """A sweep of the cluster, called by hand, once the container of this uid is known to be nobody's."""
+    """Yields a sweep of the cluster, called by hand, once the container with this uid is known to have no row."""
     lease = await here.change(lambda tx: leases.take(tx, "observe/local", "test", 600.0))
     cluster = LeasedCluster("local", here.store, await here.connect("local"), lease)
     observer = ContainerObserver(cluster, AppliedGenerations(), QUICK.containers)
@@ -80,14 +80,14 @@ async def decided(here: World) -> None:
     await here.rows("UPDATE clusters SET orphans_decided_in = current_history()")
 
 
-async def test_a_new_history_keeps_orphans_until_somebody_decides(here: World) -> None:
+async def test_a_new_history_keeps_orphans_until_an_administrator_decides(here: World) -> None:
     uid = await made_and_forgotten(here, new_history=True)
     async with sweeping(here, uid) as sweep:
         for _ in range(3):
             assert await sweep.sweep() == 0
         assert await kinds_there(here) == set(RESOURCES)
         assert await states(here) == dict.fromkeys(RESOURCES, "undecided")
-    # Another server, or this one after a restart, keeps them too.
+    # Another server keeps them too, and so does this one after a restart.
     async with sweeping(here, uid) as sweep:
         for _ in range(2):
             assert await sweep.sweep() == 0
@@ -97,7 +97,7 @@ async def test_a_new_history_keeps_orphans_until_somebody_decides(here: World) -
     await poll_until(lambda: kinds_there(here), lambda kinds: not kinds)
 
 
-async def test_a_decision_is_about_the_orphans_that_it_names(here: World) -> None:
+async def test_a_decision_covers_only_the_orphans_that_it_names(here: World) -> None:
     uid = await made_and_forgotten(here, new_history=True)
     async with sweeping(here, uid) as sweep:
         assert await sweep.sweep() == 0
@@ -106,7 +106,7 @@ async def test_a_decision_is_about_the_orphans_that_it_names(here: World) -> Non
         await here.rows(decide, "kept", "Deployment")
         assert await sweep.sweep() == 1
         assert await kinds_there(here) == {"Deployment", "ServiceAccount"}
-        # A kept object is kept in the history of the decision, and in the one after it.
+        # A kept object is kept in the history of the decision and in the next one.
         await decided(here)
         assert await sweep.sweep() == 1
         assert await kinds_there(here) == {"Deployment"}
@@ -122,7 +122,7 @@ async def test_a_decision_is_about_the_orphans_that_it_names(here: World) -> Non
     assert await kinds_there(here) == {"Deployment"}
 
 
-async def test_what_is_gone_from_the_cluster_is_gone_from_the_list(here: World) -> None:
+async def test_orphans_deleted_from_the_cluster_leave_the_list(here: World) -> None:
     uid = await made_and_forgotten(here, new_history=True)
     async with sweeping(here, uid) as sweep:
         await sweep.sweep()
@@ -134,8 +134,8 @@ async def test_what_is_gone_from_the_cluster_is_gone_from_the_list(here: World) 
     assert set(await states(here)) == {"Deployment", "ServiceAccount"}
 
 
-async def test_a_database_that_goes_back_between_two_sweeps_deletes_nothing(here: World) -> None:
-    """Before any server has noticed it: the rows that the sweep before wrote are not in the older database."""
+async def test_a_rewind_between_two_sweeps_deletes_nothing(here: World) -> None:
+    """No server has detected the rewind yet: the rows of the previous sweep are missing in the older database."""
     uid = await made_and_forgotten(here, new_history=False)
     async with sweeping(here, uid) as sweep:
         assert await sweep.sweep() == 0

@@ -1,4 +1,4 @@
-"""Objects on the cluster that others delete, change or own: repaired, reported, or left alone."""
+"""Objects on the cluster that others delete, change or own are repaired, reported or left alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.waiting import poll_until
 BEHAVIOR = "simulate.pilothouse.dev/behavior"
 
 
-async def test_a_deployment_deleted_by_others_comes_back(here: World) -> None:
+async def test_a_deployment_deleted_by_others_is_created_again(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -38,8 +38,8 @@ async def test_a_deployment_deleted_by_others_comes_back(here: World) -> None:
         await here.running()
 
 
-async def test_a_deployment_whose_rollout_is_held_comes_back_with_its_pods(here: World) -> None:
-    """And is held again; a Deployment that is made paused gets none."""
+async def test_a_deployment_with_a_held_rollout_is_created_again_with_its_pods(here: World) -> None:
+    """The rollout is held again afterwards: a Deployment that is created paused gets no pods."""
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -61,7 +61,7 @@ async def test_a_deployment_whose_rollout_is_held_comes_back_with_its_pods(here:
         assert (await here.running()).hold_rollout
 
 
-async def test_a_service_that_others_delete_or_change_comes_back(here: World) -> None:
+async def test_a_service_deleted_or_changed_by_others_is_restored(here: World) -> None:
     client = await here.connect("local")
     ports = (Port(container_port=80, service_name="web", service_port=80),)
 
@@ -85,7 +85,7 @@ async def test_a_service_that_others_delete_or_change_comes_back(here: World) ->
             lambda: client.read(SERVICES, "shop", "web"),
             lambda found: found["spec"]["selector"] == there["spec"]["selector"],
         )
-    # While nobody watches.
+    # Deleted while no server runs.
     second = await client.get(SERVICES, "shop", "web")
     await client.delete(SERVICES, "shop", "web", uid=second.metadata.uid, propagation="Background")
     async with here.reconciling():
@@ -96,7 +96,7 @@ def _service(fields: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, **fields}
 
 
-async def test_a_namespace_deleted_by_others_comes_back_with_its_containers(here: World) -> None:
+async def test_a_namespace_deleted_by_others_is_created_again_with_its_containers(here: World) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -123,7 +123,7 @@ async def test_a_namespace_deleted_by_others_comes_back_with_its_containers(here
 
 
 @pytest.mark.parametrize("whose", ["ours", "others"])
-async def test_a_service_account_goes_with_its_container_where_it_is_ours(here: World, whose: str) -> None:
+async def test_a_service_account_is_deleted_with_its_container_if_it_is_ours(here: World, whose: str) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         uid = (await here.namespace()).uid
@@ -135,7 +135,7 @@ async def test_a_service_account_goes_with_its_container_where_it_is_ours(here: 
             "metadata": {"name": "web", "labels": labels},
         }
         await here.apply_as("another", "/api/v1/namespaces/shop/serviceaccounts/web", account)
-        # An account that is not ours may have any rights: a developer's pods may not run as it.
+        # An account that is not ours may have any rights, so a developer's pods must not run as it.
         await here.create("theirs", spec=ContainerSpec(service_account="web"))
         refused = await here.until(lambda row: row.observed_generation == 1, "theirs")
         told = next(each for each in refused.observed.conditions if each.type == "Applied")
@@ -156,7 +156,7 @@ async def test_a_service_account_goes_with_its_container_where_it_is_ours(here: 
 
 
 @pytest.mark.parametrize(("policy", "image"), [("repair", "nginx:1.27"), ("report", "nginx:evil")])
-async def test_foreign_hands_on_our_fields(here: World, policy: Any, image: str) -> None:
+async def test_changes_by_others_follow_the_drift_policy(here: World, policy: Any, image: str) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -178,7 +178,7 @@ async def test_foreign_hands_on_our_fields(here: World, policy: Any, image: str)
         assert manifest["spec"]["template"]["spec"]["containers"][0]["image"] == image
 
 
-async def test_a_foreign_namespace_is_taken_over_only_when_asked(here: World) -> None:
+async def test_a_foreign_namespace_is_taken_over_only_on_request(here: World) -> None:
     client = await here.connect("local")
     manifest = {
         "apiVersion": "v1",
@@ -217,7 +217,7 @@ async def test_a_foreign_namespace_is_taken_over_only_when_asked(here: World) ->
     [{MANAGED_BY: None, NAMESPACE: None, NAMESPACE_UID: None}, {NAMESPACE_UID: "of-another-installation"}],
     ids=["made anew", "others'"],
 )
-async def test_what_was_made_anew_is_not_taken_over_again_by_itself(
+async def test_a_namespace_made_again_is_not_taken_over_without_a_request(
     here: World, anew: dict[str, str | None]
 ) -> None:
     client = await here.connect("local")
@@ -238,7 +238,7 @@ async def test_what_was_made_anew_is_not_taken_over_again_by_itself(
     async with here.reconciling():
         made = await here.namespace(adopt=True)
         await until("Applied")
-        # Where its uid alone is gone it is still the one that was taken over.
+        # If only its uid label is missing, it is still the namespace that was taken over.
         await here.relabel_namespace({NAMESPACE_UID: None})
 
         async def labelled() -> bool:
@@ -248,7 +248,7 @@ async def test_what_was_made_anew_is_not_taken_over_again_by_itself(
         await here.relabel_namespace(anew)
         lost = await until("LabelLost")
         assert "--adopt" in lost.message
-        # Not by what its tenant changes of it either.
+        # A change by its tenant does not take it over either.
         await here.change(
             lambda tx: change_namespace(tx, "shop", _labelled(lost), ["labels"], _any, caller=PLATFORM)
         )
@@ -262,7 +262,7 @@ async def test_what_was_made_anew_is_not_taken_over_again_by_itself(
         assert await labelled()
 
 
-async def test_what_is_deleted_before_a_takeover_has_come_about_is_not_forgotten(
+async def test_a_container_deleted_before_a_takeover_is_not_forgotten(
     here: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = await here.connect("local")
@@ -300,10 +300,10 @@ async def test_what_is_deleted_before_a_takeover_has_come_about_is_not_forgotten
     [None, *(pytest.param(step, marks=pytest.mark.full) for step in range(4))],
     ids=["", "killed as it is ours", "its Service goes", "its Deployment goes", "it is given back"],
 )
-async def test_a_namespace_deleted_before_its_takeover_has_come_about_takes_what_is_ours_along(
+async def test_a_namespace_deleted_before_its_takeover_takes_our_objects_along(
     here: World, step: int | None
 ) -> None:
-    """Our objects are deleted, theirs stay, and the Kubernetes namespace is given back."""
+    """Our objects are deleted, other objects stay, and the Kubernetes namespace is released."""
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -314,7 +314,7 @@ async def test_a_namespace_deleted_before_its_takeover_has_come_about_takes_what
         await here.relabel_namespace({NAMESPACE_UID: None})
         lost = await poll_until(here.seen_namespace, _is_lost)
         assert lost is not None
-    # One of them is somebody's by now.
+    # One of the Deployments is somebody else's by now.
     there = await client.get(DEPLOYMENTS, "shop", "taken")
     await client.delete(DEPLOYMENTS, "shop", "taken", uid=there.metadata.uid, propagation="Background")
     await here.apply_as("team-b", "/apis/apps/v1/namespaces/shop/deployments/taken", _deployment("taken"))
@@ -340,7 +340,7 @@ async def test_a_namespace_deleted_before_its_takeover_has_come_about_takes_what
     [({NAMESPACE_UID: None}, False), ({MANAGED_BY: None, NAMESPACE: None, NAMESPACE_UID: None}, True)],
     ids=["its uid alone", "made anew"],
 )
-async def test_one_that_was_taken_over_and_lost_its_label_is_deleted_or_says_why_not(
+async def test_an_adopted_namespace_without_its_label_is_released_or_says_why_not(
     here: World, gone: dict[str, str | None], told: bool
 ) -> None:
     client = await here.connect("local")
@@ -397,7 +397,7 @@ def _labelled(namespace: Namespace) -> Namespace:
 
 
 @pytest.mark.parametrize("also", [{}, {MANAGED_BY: None}], ids=["one", "all"])
-async def test_a_namespace_that_lost_our_label_is_told_and_not_forgotten(
+async def test_a_namespace_that_lost_our_label_is_reported_and_not_forgotten(
     here: World, monkeypatch: pytest.MonkeyPatch, also: dict[str, str | None]
 ) -> None:
     monkeypatch.setattr(namespace_reconciler, "LABEL_SECONDS", 0.2)
@@ -423,7 +423,7 @@ async def test_a_namespace_that_lost_our_label_is_told_and_not_forgotten(
             row = await here.seen()
             return row is not None and any(each.reason == "NameTaken" for each in row.observed.conditions)
 
-        # Nothing is deleted in what may be somebody's by now, and it says why.
+        # Nothing is deleted in a namespace that may be somebody else's by now, and the status says why.
         await poll_until(waits)
         assert (await client.list(DEPLOYMENTS, "shop")).items != ()
         assert (await told()).deletion_requested_at is not None
@@ -434,7 +434,7 @@ async def test_a_namespace_that_lost_our_label_is_told_and_not_forgotten(
         assert await client.find(NAMESPACES, None, "shop") is None
 
 
-async def test_an_empty_namespace_that_lost_our_label_is_not_forgotten_either(
+async def test_an_empty_namespace_that_lost_our_label_is_not_forgotten(
     here: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(namespace_reconciler, "LABEL_SECONDS", 0.2)

@@ -1,4 +1,4 @@
-"""No hot loop: pauses grow and are bounded, an API server that says when to come again is not asked earlier."""
+"""No hot loop: pauses grow and are bounded, and a `Retry-After` of the API server is obeyed."""
 
 from __future__ import annotations
 
@@ -60,35 +60,35 @@ def test_a_pause_is_between_half_and_all_of_the_doubled_time(
 
 
 @given(ATTEMPTS, TRANSIENT)
-def test_what_fails_in_passing_is_tried_soon_and_never_hot(attempts: int, error: ClusterError) -> None:
+def test_a_transient_error_is_retried_soon_but_never_hot(attempts: int, error: ClusterError) -> None:
     assert TRANSIENT_FIRST_SECONDS / 2 <= after_error(error, attempts) <= TRANSIENT_MOST_SECONDS
 
 
 @given(ATTEMPTS, REFUSALS)
-def test_a_refusal_is_tried_less_often(attempts: int, error: ClusterError) -> None:
+def test_a_refusal_is_retried_less_often(attempts: int, error: ClusterError) -> None:
     assert REFUSED_FIRST_SECONDS / 2 <= after_error(error, attempts) <= REFUSED_MOST_SECONDS
 
 
 @given(ATTEMPTS)
-def test_what_is_mended_on_the_cluster_is_looked_at_twice_a_minute(attempts: int) -> None:
-    """Nothing tells of it."""
+def test_a_name_conflict_is_checked_twice_a_minute(attempts: int) -> None:
+    """No event reports that it was resolved."""
     assert after_error(Conflict("x", status_reason=NAME_TAKEN), attempts) <= 30.0
     assert after_error(Refused("x", code=409, status_reason=LABEL_LOST), attempts) <= 30.0
 
 
 @given(ATTEMPTS, some.floats(0.001, 300.0))
-def test_what_the_server_asks_for_is_the_least(attempts: int, seconds: float) -> None:
+def test_a_pause_is_at_least_the_retry_after_of_the_server(attempts: int, seconds: float) -> None:
     assert after_error(Throttled("later", retry_after_seconds=seconds), attempts) >= seconds
 
 
 @given(TRANSIENT, some.integers(2, 40))
-def test_pauses_grow_until_they_are_as_long_as_they_get(error: ClusterError, attempts: int) -> None:
-    # Half of one and all of the one before may meet, but never cross.
+def test_pauses_grow_up_to_their_limit(error: ClusterError, attempts: int) -> None:
+    # The shortest pause of a step may equal the longest of the step before, but is never shorter.
     assert after_error(error, attempts + 1) >= after_error(error, attempts - 1) or attempts > 6
 
 
 @virtual_time
-async def test_no_request_comes_before_the_time_that_the_server_said() -> None:
+async def test_no_request_is_sent_before_the_retry_after_has_passed() -> None:
     async with SimulatedCluster(nodes=1) as cluster:
         client = await ClusterClient.from_kubeconfig(cluster.kubeconfig(), name="busy")
         now = asyncio.get_running_loop().time
@@ -102,13 +102,13 @@ async def test_no_request_comes_before_the_time_that_the_server_said() -> None:
         following = asyncio.create_task(informer.run())
         try:
             for _ in range(100):
-                # Others of this server, and of its callers, keep to it too.
+                # Other requests of this server and of its callers wait, too.
                 with pytest.raises(Throttled) as refused:
                     await client.get(NAMESPACES, None, "default")
                 assert 0 < refused.value.retry_after_seconds <= 20
                 await pass_time(1.0)
             gaps = [later - earlier for earlier, later in pairwise(asked)]
-            # Two concurrent ones may both have been notified, in each of six rounds.
+            # In each of six rounds, two concurrent requests may both have been sent.
             assert len(asked) <= 12
             assert all(gap < 0.5 or gap >= 20 for gap in gaps), gaps
             cluster.faults.clear()
@@ -122,7 +122,7 @@ async def test_no_request_comes_before_the_time_that_the_server_said() -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize("code", [500, 503, 504, 403])
-async def test_requests_are_few_while_everything_fails(here: World, code: int) -> None:
+async def test_requests_are_few_while_the_cluster_fails(here: World, code: int) -> None:
     settings = msgspec.structs.replace(
         QUICK,
         health=HealthSettings(probe_seconds=1.0, answer_seconds=2.0),
@@ -149,7 +149,7 @@ async def test_requests_are_few_while_everything_fails(here: World, code: int) -
 
         await poll_until(attempts, lambda least: least >= 3, seconds=60.0)
         took = refusing.passed()
-        # The first immediately, and then at most one in each half second of the shortest pause.
+        # The first request is immediate; then at most one in each half second of the shortest pause.
         assert max(asked.values()) <= 2 + 4 * took, asked
         assert sum(asked.values()) <= 25 * (1 + took), asked
         here.cluster.faults.clear()

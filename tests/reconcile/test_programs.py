@@ -1,4 +1,4 @@
-"""Containers of several programs on their cluster: which are foreign, and drift of each."""
+"""Containers of several programs on their cluster: which programs are foreign, and the drift of each program."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def running(here: World, policy: str) -> Container:
     return await here.running()
 
 
-async def test_a_program_of_others_is_foreign_and_ours_are_not(here: World) -> None:
+async def test_only_programs_added_by_others_are_foreign(here: World) -> None:
     async with here.reconciling():
         assert "ForeignPrograms" not in types(await running(here, "report"))
         await here.patch_as("kubectl-patch", DEPLOYMENT, patch({"name": "miner", "image": "busybox:1"}))
@@ -76,7 +76,7 @@ async def test_a_change_of_a_sidecar_is_repaired(here: World) -> None:
         assert [each["name"] for each in (await programs())[1]["env"]] == ["A", "B"]
 
 
-async def test_a_change_of_each_program_is_adopted_and_one_more_program_is_not(here: World) -> None:
+async def test_changes_of_our_programs_are_adopted_but_an_added_program_is_not(here: World) -> None:
     async with here.reconciling():
         before = await running(here, "adopt")
         change = patch(
@@ -108,7 +108,7 @@ async def test_a_change_of_each_program_is_adopted_and_one_more_program_is_not(h
         assert "dnsConfig" not in drifted(row).message
 
 
-def test_a_right_that_another_program_has_is_not_adopted() -> None:
+def test_a_privilege_of_another_program_is_not_adopted() -> None:
     admin = SecurityContext(capabilities_add=("SYS_ADMIN",))
     spec = ContainerSpec(sidecars=(EXPORTER, msgspec.structs.replace(PROXY, security_context=admin)))
     subject = container(spec=spec)

@@ -1,5 +1,6 @@
-"""Work that is due because others changed or deleted objects: it is locked in the order of ids, as workers lock it that
-write results. In another order, one of the two would end by a deadlock.
+"""Work that is due because others changed or deleted objects is locked in the order of ids.
+
+Workers lock the work of written results in the same order. In another order, the two would deadlock.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def deployment(uid: str, generation: int) -> Deployment:
 
 
 async def observed(here: World) -> LeasedCluster:
-    """The cluster under a lease of the test's own."""
+    """Returns the cluster under a lease of the test's own."""
     lease = await here.change(lambda tx: leases.take(tx, "observe/local", "test", 600.0))
     return LeasedCluster("local", here.store, await here.connect("local"), lease)
 
@@ -44,7 +45,7 @@ async def observed(here: World) -> LeasedCluster:
 async def assert_locks_in_order(
     here: World, type_: str, first: int, later: int, locking: Coroutine[Any, Any, object]
 ) -> None:
-    """While a worker holds the work of the lower id, `locking` waits for it and does not hold that of the other."""
+    """Checks that `locking` waits for the work of the lower id before it locks that of the higher."""
     assert first < later
 
     async def is_waiting() -> list[dict[str, Any]]:
@@ -60,7 +61,7 @@ async def assert_locks_in_order(
             await cancel_and_wait(going)
 
 
-async def test_changed_and_deleted_containers(here: World) -> None:
+async def test_changed_and_deleted_containers_are_locked_in_order(here: World) -> None:
     await here.namespace()
     changed, deleted = await here.create("changed"), await here.create("deleted")
     observer = ContainerObserver(await observed(here), AppliedGenerations(), QUICK.containers)
@@ -71,7 +72,7 @@ async def test_changed_and_deleted_containers(here: World) -> None:
     async def until_due() -> bool:
         return observer.seconds_to_next() == 0.0
 
-    # The status is written first, then the look is due that asks whether others changed the Deployment.
+    # First the status is written; then the check for changes by others is due.
     await poll_until(until_due, bool)
     await observer.write_due()
     await poll_until(until_due, bool)
@@ -79,11 +80,11 @@ async def test_changed_and_deleted_containers(here: World) -> None:
     await assert_locks_in_order(here, "container", int(changed.id), int(deleted.id), observer.write_due())
 
 
-async def test_containers_whose_services_others_deleted(here: World) -> None:
+async def test_containers_whose_services_others_deleted_are_locked_in_order(here: World) -> None:
     await here.namespace()
     ports = (Port(container_port=80, service_port=80),)
     made = [await here.create(f"web-{number}", ports=ports) for number in range(2)]
-    # Of two that were made one after the other, the later comes first by its uid.
+    # Make containers until the later of two has the lower uid.
     while made[-2].uid <= made[-1].uid:
         made.append(await here.create(f"web-{len(made)}", ports=ports))
     first, later = made[-2:]
@@ -96,8 +97,8 @@ async def test_containers_whose_services_others_deleted(here: World) -> None:
     await assert_locks_in_order(here, "container", int(first.id), int(later.id), observer.run())
 
 
-async def test_containers_of_a_namespace_that_is_deleted(here: World) -> None:
-    """They are found by name."""
+async def test_containers_of_a_deleted_namespace_are_locked_in_order(here: World) -> None:
+    """Their names are in the opposite order."""
     await here.namespace()
     first, later = await here.create("b"), await here.create("a")
     await assert_locks_in_order(
@@ -105,7 +106,7 @@ async def test_containers_of_a_namespace_that_is_deleted(here: World) -> None:
     )
 
 
-async def test_namespaces_that_vanished(here: World) -> None:
+async def test_vanished_namespaces_are_locked_in_order(here: World) -> None:
     """Their containers are written in the order of their own ids."""
     first, later = await here.namespace("first"), await here.namespace("later")
     await here.create("web", "later")

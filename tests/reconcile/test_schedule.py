@@ -1,4 +1,4 @@
-"""Each marked object is looked at one time, punctually, in the order of their times."""
+"""Each marked object is due once, at its time, and objects are taken in the order of their times."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_nothing_is_due_before_its_time() -> None:
     assert (schedule.take(), schedule.take()) == (["a"], [])
 
 
-def test_a_later_mark_does_not_delay_and_a_postponement_does() -> None:
+def test_a_later_mark_does_not_delay_but_a_postponement_does() -> None:
     clock, schedule = _schedule()
     schedule.mark("a", in_seconds=1.0)
     schedule.mark("a", in_seconds=5.0)
@@ -42,7 +42,7 @@ def test_a_later_mark_does_not_delay_and_a_postponement_does() -> None:
     assert clock.changes == 3
 
 
-def test_those_that_wait_longest_are_taken_first() -> None:
+def test_objects_that_wait_longest_are_taken_first() -> None:
     clock, schedule = _schedule()
     for number, uid in enumerate(("c", "a", "b")):
         schedule.mark(uid, in_seconds=float(number))

@@ -43,7 +43,7 @@ async def test_two_servers_share_the_work_and_one_observes(
                 mine.update(containers)
                 if all(leased):
                     both.set()
-                # A server whose hands are full leaves the rest to the other; neither goes on before.
+                # A server with no free worker leaves the rest to the other; neither continues before both have work.
                 await both.wait()
             await reconcile(works, leased_at)
 
@@ -57,7 +57,7 @@ async def test_two_servers_share_the_work_and_one_observes(
         await asyncio.gather(*(here.create(f"web-{number}") for number in range(12)))
         for number in range(12):
             await here.running(f"web-{number}")
-        # Each pod once, whoever saw it.
+        # Each pod once, whichever server observed it.
         assert len(await here.rows("SELECT uid FROM container_pods")) == 12
     assert all(leased)
     assert len(leased[0] | leased[1]) == 12
@@ -69,7 +69,7 @@ async def test_two_servers_share_the_work_and_one_observes(
     assert {row["runs"] for row in history} == {1}
 
 
-async def test_the_next_server_observes_when_the_first_is_gone(here: World) -> None:
+async def test_the_next_server_observes_when_the_first_has_stopped(here: World) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create()
@@ -85,8 +85,8 @@ async def without_credentials(name: str) -> ClusterClient:
     raise CredentialsRefused(f'this server has no credentials for cluster "{name}"')
 
 
-async def test_a_server_that_does_not_reach_the_cluster_leaves_it_to_one_that_does(here: World) -> None:
-    """The first has no credentials for it, as a replica without a kubeconfig, and takes the lease first."""
+async def test_a_server_that_cannot_reach_the_cluster_leaves_it_to_one_that_can(here: World) -> None:
+    """The first server has no credentials, like a replica without a kubeconfig, and takes the lease first."""
 
     async def held() -> list[dict[str, Any]]:
         return await here.rows("SELECT owner, epoch FROM leases WHERE owner IS NOT NULL")
@@ -94,8 +94,8 @@ async def test_a_server_that_does_not_reach_the_cluster_leaves_it_to_one_that_do
     async def status() -> str:
         return str((await here.rows("SELECT status FROM clusters"))[0]["status"])
 
-    # On a slow machine no lease runs out. The second looks at it every three seconds at most, and the first leaves it
-    # free for longer.
+    # The lease does not expire on a slow machine. The second server tries to take it at least every three seconds, and
+    # the first leaves it free for longer.
     long = msgspec.structs.replace(QUICK, lease_seconds=10.0)
     soon = msgspec.structs.replace(long, free_seconds=5.0)
     async with here.reconciling(soon, connect=without_credentials) as first:
@@ -107,18 +107,18 @@ async def test_a_server_that_does_not_reach_the_cluster_leaves_it_to_one_that_do
             await asyncio.gather(*(here.create(f"web-{number}") for number in range(6)))
             for number in range(6):
                 await here.running(f"web-{number}")
-            # It takes neither the lease back nor any work while the other is there.
+            # The first server takes neither the lease nor any work while the other one leads.
             assert await held() == ours
             assert first.leaves("local")
             assert not second.leaves("local")
-        # Alone, it has to do with what there is.
+        # Alone, the first server takes the cluster again.
         await poll_until(status, lambda found: found == "unauthorized")
         assert not first.leaves("local")
 
 
-async def test_a_server_that_never_led_leaves_the_work_too_that_it_cannot_do(here: World) -> None:
+async def test_a_server_that_never_led_leaves_the_work_that_it_cannot_do(here: World) -> None:
     async def leaves() -> bool:
-        # It learns that by the work that it takes.
+        # The server finds out by the work that it leases.
         await here.move(restart_container)
         return unable.leaves("local")
 
@@ -133,8 +133,8 @@ async def test_a_server_that_never_led_leaves_the_work_too_that_it_cannot_do(her
             assert all(condition.reason != "CredentialsRefused" for condition in row.observed.conditions)
 
 
-async def test_a_container_is_seen_on_its_own_cluster_only(here: World) -> None:
-    """Restored into a second cluster, its objects carry the same uid there; they are neither it nor nobody's."""
+async def test_a_container_is_observed_only_on_its_own_cluster(here: World) -> None:
+    """Objects restored into a second cluster carry the same uid: they are neither the container's nor orphans."""
     client = await here.connect("second")
     async with here.reconciling():
         await here.namespace()
@@ -142,7 +142,7 @@ async def test_a_container_is_seen_on_its_own_cluster_only(here: World) -> None:
         await here.running()
     before = await here.seen()
     assert before is not None
-    # Seen as if on the second cluster, there is another number of pods.
+    # An observation of the second cluster would find another number of pods.
     await client.set_scale(DEPLOYMENTS, "shop", "web", 3)
     await here.change(lambda tx: registration.put_configured(tx, "second", here.cluster.url))
     lease = await here.change(lambda tx: leases.take(tx, "second", "test", 60.0))

@@ -1,4 +1,4 @@
-"""A container on its ordinary way to run is looked at seldom; a running or failed one is seen immediately."""
+"""The ordinary steps of a starting container are gathered; a ready or failed container is observed immediately."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ UID = str(UUID(int=1))
 
 
 class View(ClusterView):
-    """A view whose time stands still until it is moved."""
+    """A view whose clock stands still until the test moves it."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -76,7 +76,7 @@ def pod(
 
 @pytest.fixture
 def view() -> View:
-    """Returns a view of a container with a new Deployment and a pod that is being made."""
+    """Returns a view of a container with a new Deployment and a pod that is being created."""
     made = View()
     made.workload_changed("Deployment", None, deployment())
     made.replica_set_changed(None, ReplicaSet(metadata=meta()))
@@ -93,7 +93,7 @@ def test_ordinary_steps_are_gathered(view: View) -> None:
     assert not view.is_due()
     view.now += 0.3
     assert view.take(10) == [UID]
-    # It continues as before: gathered again if the observer says so, and seen immediately if not.
+    # The next step is gathered only if the observer calls `starts`; otherwise it is observed immediately.
     view.pod_changed(pod("ContainerCreating"), pod("PodInitializing"))
     assert view.is_due()
     view.take(10)
@@ -113,7 +113,7 @@ def test_ordinary_steps_are_gathered(view: View) -> None:
     ],
     ids=["ready", "no image", "crash loop", "restarted", "deleted"],
 )
-def test_what_matters_of_a_pod_is_seen_at_once(view: View, seen: Pod) -> None:
+def test_relevant_pod_changes_are_observed_immediately(view: View, seen: Pod) -> None:
     view.pod_changed(pod("ContainerCreating"), seen)
     assert view.is_due()
 
@@ -128,12 +128,12 @@ def test_what_matters_of_a_pod_is_seen_at_once(view: View, seen: Pod) -> None:
     ],
     ids=["deadline", "no pods", "another template", "gone"],
 )
-def test_what_matters_of_a_deployment_is_seen_at_once(view: View, seen: Deployment | None) -> None:
+def test_relevant_deployment_changes_are_observed_immediately(view: View, seen: Deployment | None) -> None:
     view.workload_changed("Deployment", deployment(), seen)
     assert view.is_due()
 
 
-def test_many_that_start_are_gathered_for_longer_but_not_for_ever() -> None:
+def test_many_starting_containers_are_gathered_longer_but_not_for_ever() -> None:
     view = View()
     for number in range(5_000):
         view.workload_changed("Deployment", None, deployment(uid=str(UUID(int=number + 1))))
@@ -144,6 +144,6 @@ def test_many_that_start_are_gathered_for_longer_but_not_for_ever() -> None:
     assert len(view.take(5_000)) > 4_900
 
 
-def test_what_was_there_before_is_looked_at_when_it_is_asked_for(view: View) -> None:
+def test_an_explicit_mark_is_due_immediately(view: View) -> None:
     view.mark(UID)
     assert view.is_due()

@@ -1,4 +1,4 @@
-"""StatefulSets that others change or delete, by the drift policies, and rollouts that are stuck."""
+"""StatefulSets that others change or delete, under each drift policy, and stuck rollouts."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def _set_image(here: World, image: str) -> None:
         ("adopt", "other:1", 3, "Adopted"),
     ],
 )
-async def test_changes_while_no_server_ran_meet_the_policy(
+async def test_changes_made_while_no_server_ran_follow_the_policy(
     here: World, policy: DriftPolicy, image: str, replicas: int, reason: str
 ) -> None:
     async with here.reconciling():
@@ -94,7 +94,7 @@ async def test_changes_while_no_server_ran_meet_the_policy(
     assert set(named(here, PODS)) == {f"web-{ordinal}" for ordinal in range(replicas)}
 
 
-async def test_a_repaired_template_releases_the_rollout_that_was_stuck(here: World) -> None:
+async def test_a_repaired_template_releases_a_stuck_rollout(here: World) -> None:
     async with here.reconciling():
         await _made(here)
     await _set_image(here, _BROKEN)
@@ -105,7 +105,7 @@ async def test_a_repaired_template_releases_the_rollout_that_was_stuck(here: Wor
     assert len(await _stuck_pods(here)) == 1
 
 
-async def test_a_template_put_back_while_held_deletes_no_pod_before_the_resume(here: World) -> None:
+async def test_a_template_reverted_while_held_deletes_no_pod_before_resume(here: World) -> None:
     async with here.reconciling():
         await _made(here)
         await here.update(image=_BROKEN)
@@ -124,7 +124,7 @@ async def test_a_template_put_back_while_held_deletes_no_pod_before_the_resume(h
     assert line.startswith("Pod web-1 was deleted")
 
 
-async def test_scaled_to_zero_by_the_caller_deletes_claims_as_asked(here: World) -> None:
+async def test_scaling_to_zero_deletes_claims_as_requested(here: World) -> None:
     async with here.reconciling():
         await _made(here)
         await here.update(replicas=0)

@@ -1,4 +1,4 @@
-"""Killed after any write to the cluster, a server leaves no StatefulSet that the next one cannot finish."""
+"""A server killed after any write to the cluster leaves no StatefulSet that the next server cannot finish."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def deleted(here: World) -> None:
     await here.delete()
 
 
-# Each with what comes before it, and the least number of its writes.
+# For each operation: the least number of its writes, and its steps, of which the last is the operation.
 OPERATIONS: Final[dict[str, tuple[int, tuple[Callable[[World], Awaitable[None]], ...]]]] = {
     "scale down": (2, (make, scaled_down)),
     "stop": (3, (make, stopped)),
@@ -96,7 +96,7 @@ OPERATIONS: Final[dict[str, tuple[int, tuple[Callable[[World], Awaitable[None]],
 
 
 def named(here: World, resource: Any) -> dict[str, str]:
-    """Returns the uids of the objects of a kind, by their names."""
+    """Returns the uids of the objects of a kind, by name."""
     found = here.cluster.store.list(resource, "shop")
     return {each["metadata"]["name"]: each["metadata"]["uid"] for each in found}
 
@@ -107,7 +107,7 @@ def partition_of(stateful_set: dict[str, Any]) -> int:
 
 
 async def _history(here: World) -> set[str]:
-    """Returns the reasons in the history of the container that are about whole objects."""
+    """Returns the reasons in the container's history that are about whole objects."""
     rows = await here.rows(
         "SELECT h.reason FROM container_status_history AS h JOIN containers AS c ON c.id = h.container_id "
         "WHERE h.reason IN ('Recreated', 'Replaced', 'StuckPodDeleted')"
@@ -116,7 +116,7 @@ async def _history(here: World) -> set[str]:
 
 
 async def _finished(here: World, client: ClusterClient) -> None:
-    """Until a server and the controllers of the cluster have done all that they shall."""
+    """Waits until a server and the controllers of the cluster have nothing left to do."""
 
     async def look() -> bool:
         live = here.cluster.store.get(STATEFUL_SETS, "shop", "web")
@@ -135,7 +135,7 @@ async def _finished(here: World, client: ClusterClient) -> None:
 
 
 async def _outcome(here: World, client: ClusterClient, before: dict[str, str]) -> dict[str, Any]:
-    """Finishes, returns the objects and the pods that were kept, and deletes all of them."""
+    """Finishes the work, returns the objects and the pods that were kept, and deletes everything."""
     await _finished(here, client)
     pods = here.cluster.store.list(PODS, "shop")
     found = {
@@ -161,7 +161,7 @@ async def _outcome(here: World, client: ClusterClient, before: dict[str, str]) -
 @pytest.mark.full
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_killed_at_every_write(here: World, operation: str) -> None:
-    """The next server finishes: objects, claims, history, and which pods are kept are as without a kill."""
+    """The next server finishes: objects, claims, history and kept pods are the same as without a kill."""
     client = await here.connect("local")
     await here.namespace()
     async with next_server(here, client):
@@ -190,5 +190,5 @@ async def test_killed_at_every_write(here: World, operation: str) -> None:
         if not died:
             break
         step += 1
-    # The checker sees something: there were writes to be killed at.
+    # The check is not empty: there were writes to be killed at.
     assert step >= least

@@ -1,4 +1,4 @@
-"""An API server that answers while its storage does not: a cluster that is away, despite the answer of `/version`."""
+"""An API server that responds while its storage does not counts as away, although `/version` responds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ async def cluster_row(here: World) -> dict[str, Any]:
     return row
 
 
-async def test_a_cluster_whose_storage_stalls_is_away_until_it_flows_again(here: World) -> None:
+async def test_a_cluster_with_stalled_storage_is_away_until_it_recovers(here: World) -> None:
     settings = msgspec.structs.replace(
         QUICK, health=HealthSettings(probe_seconds=0.1, answer_seconds=0.5, last_seen_seconds=0.1)
     )
@@ -34,7 +34,7 @@ async def test_a_cluster_whose_storage_stalls_is_away_until_it_flows_again(here:
         assert (away["status"], away["reason"]) == ("unreachable", "StorageStalled")
         assert "responds, but its storage does not" in away["message"]
         assert away["stale_since"] is not None
-        # Requests in that time are accepted, and executed when it is possible.
+        # Requests in that time are accepted, and executed later.
         await here.create("late")
         assert (await cluster_row(here))["last_seen_at"] == away["last_seen_at"]
         here.cluster.faults.storage_stalled = False
@@ -44,7 +44,7 @@ async def test_a_cluster_whose_storage_stalls_is_away_until_it_flows_again(here:
         assert (await cluster_row(here))["stale_since"] is None
 
 
-async def test_a_right_that_is_denied_says_nothing_of_the_storage(here: World) -> None:
+async def test_a_denied_request_does_not_mean_stalled_storage(here: World) -> None:
     rules = [{"verbs": ["*"], "apiGroups": ["apps"], "resources": ["*"]}]
     here.cluster.users.add("narrow", "narrow", rules)
     here.cluster.token = "narrow"
@@ -52,7 +52,7 @@ async def test_a_right_that_is_denied_says_nothing_of_the_storage(here: World) -
         await poll_until(lambda: cluster_row(here), lambda row: row["status"] == "healthy")
 
 
-async def test_being_asked_to_come_later_is_no_outage_and_is_obeyed(here: World) -> None:
+async def test_throttling_is_no_outage_and_is_obeyed(here: World) -> None:
     async with here.reconciling():
         await poll_until(lambda: cluster_row(here), lambda row: row["status"] == "healthy")
         here.cluster.faults.error_code = 429

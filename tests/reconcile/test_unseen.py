@@ -1,4 +1,4 @@
-"""Changes on a cluster that nobody saw: found at the next start, hand-over or list, and met as each policy says."""
+"""Unobserved changes on a cluster are found at the next start, hand-over or list, and follow the policies."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def image(others: Others, name: str) -> str:
 
 
 async def meddle(others: Others) -> None:
-    """Changes or takes away something of every kind, but nothing of `calm`."""
+    """Changes or deletes an object of every kind, but no object of `calm`."""
     for name in POLICIES:
         await others.image(name)
         without = {"spec": {"template": {"spec": {"containers": [{"name": "main", "env": [_GONE]}]}}}}
@@ -55,7 +55,7 @@ async def meddle(others: Others) -> None:
     for path in CHANGED_KINDS.values():
         evil = {"spec": {"template": {"spec": {"containers": [{"name": "main", "image": EVIL}]}}}}
         await others.patch(path, evil)
-    # No change of the spec: the generation stays.
+    # The spec does not change, so the generation stays.
     await others.merge(deployment("labelled"), {"metadata": {"labels": {"team": None}}})
     await others.delete(deployment("deleted"))
     await others.merge(service("labelled"), {"spec": {"selector": {"app": "theirs"}}})
@@ -69,7 +69,7 @@ async def meddle(others: Others) -> None:
 
 
 async def met(server: Server, others: Others) -> None:
-    """Checks that each policy was kept to."""
+    """Checks that each drift policy was followed."""
     for name in ("repaired", *CHANGED_KINDS):
         assert await image(others, name) == "nginx:1.27"
         assert drifted(await shown(server, name)) == "Repaired"
@@ -82,7 +82,7 @@ async def met(server: Server, others: Others) -> None:
     assert drifted(await shown(server, "calm")) == "InSync"
 
 
-async def test_what_others_did_while_no_server_ran_is_found_at_the_start(
+async def test_changes_made_while_no_server_ran_are_found_at_the_start(
     database: Database, tmp_path: Path
 ) -> None:
     async with SimulatedCluster(speed=10.0) as cluster:
@@ -103,8 +103,8 @@ async def test_what_others_did_while_no_server_ran_is_found_at_the_start(
                 assert after["container calm"] == before["container calm"]
 
 
-async def test_a_start_where_all_agrees_writes_nothing(database: Database, tmp_path: Path) -> None:
-    """Neither where the marks agree, nor where none were noted."""
+async def test_a_start_without_differences_writes_nothing(database: Database, tmp_path: Path) -> None:
+    """Both with matching fingerprints and without any."""
     async with SimulatedCluster(speed=10.0) as cluster:
         async with running_server(database, tmp_path, cluster=cluster, reconciler=LASTING) as server:
             await furnish(server, *POLICIES, *KINDS)
@@ -123,10 +123,10 @@ async def test_a_start_where_all_agrees_writes_nothing(database: Database, tmp_p
 
 @pytest.mark.full
 @pytest.mark.parametrize("compares", [True, False])
-async def test_a_hand_over_finds_what_nobody_saw(
+async def test_a_hand_over_finds_unobserved_changes(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compares: bool
 ) -> None:
-    """And the control: if lists are not compared, changes by others stay, and the checks here notice."""
+    """The control: if lists are not compared, changes by others stay, and the checks of this test detect them."""
     compare = Comparison._compare
     passes: list[Collection[str]] = []
 
@@ -157,7 +157,7 @@ async def test_a_hand_over_finds_what_nobody_saw(
         if compares:
             await agreeing(server)
             await met(server, others)
-            # While somebody watches, too; no generation tells of it.
+            # The same while a server watches; the generation does not change.
             await others.merge(deployment("labelled"), {"metadata": {"labels": {"team": None}}})
             await others.merge(
                 core("persistentvolumeclaims", "data"), {"metadata": {"labels": {"team": "c"}}}
@@ -180,8 +180,10 @@ async def watches(cluster: SimulatedCluster) -> int:
 
 
 @pytest.mark.full
-async def test_a_cluster_that_is_older_than_the_database(database: Database, tmp_path: Path) -> None:
-    """Put back while no server runs, and again while one does: later applies are repeated."""
+async def test_a_cluster_older_than_the_database_is_brought_up_to_date(
+    database: Database, tmp_path: Path
+) -> None:
+    """The cluster is restored while no server runs, and again while one does: later applies are repeated."""
     state, copy = tmp_path / "cluster", tmp_path / "copy"
     async with kept_cluster(state) as cluster:
         async with running_server(database, tmp_path, cluster=cluster, reconciler=LASTING) as server:
@@ -193,7 +195,7 @@ async def test_a_cluster_that_is_older_than_the_database(database: Database, tmp
         running_server(database, tmp_path, cluster=cluster, reconciler=LASTING) as server,
     ):
         await change(server, "nginx:1.28")
-        # As it was before, by another way: an older state of it looks the same.
+        # The state is as before, but later: an older state of the object looks the same.
         for image_ in ("nginx:1.28", "nginx:1.27"):
             await server.admin.containers.update(
                 namespace="shop",
@@ -211,7 +213,7 @@ async def test_a_cluster_that_is_older_than_the_database(database: Database, tmp
             assert await differences(server)
             await agreeing(server)
             await as_in_the_database(server, others, "nginx:1.28")
-            # Its status describes the present state.
+            # The condition describes the present Deployment.
             await poll_until(lambda: seen_generation(server, "calm"), lambda generation: generation == 1)
             await change(server, "nginx:1.29")
             await cluster.stop()
@@ -223,7 +225,7 @@ async def test_a_cluster_that_is_older_than_the_database(database: Database, tmp
 
 
 async def gone_on(database: Database, others: Others) -> None:
-    """Has a cluster that was put back come so far again that no version tells that its objects are older."""
+    """Writes to a restored cluster until versions alone no longer show that its objects are older."""
     async with database.system() as sql:
         noted = await sql.fetchval(
             "SELECT max(split_part(o.value, '.', 1)::bigint) FROM reconcile_work, jsonb_each_text(applied_objects) AS o"
@@ -238,7 +240,7 @@ async def gone_on(database: Database, others: Others) -> None:
 
 
 async def seen_generation(server: Server, name: str) -> int:
-    """Of which generation of its Deployment the condition `RolledOut` of a container tells."""
+    """Returns the generation of the Deployment to which the container's condition `RolledOut` refers."""
     async with server.database.system() as sql:
         made_from = await sql.fetchval(
             "SELECT jsonb_path_query_first(conditions, '$[*] ? (@.type == \"RolledOut\").made_from') #>> '{}' "
@@ -249,7 +251,7 @@ async def seen_generation(server: Server, name: str) -> int:
 
 
 async def change(server: Server, image: str) -> None:
-    """Changes the desired state, of every kind."""
+    """Changes the desired state of every kind."""
     admin = server.admin
     for name in POLICIES:
         await admin.containers.update(
@@ -275,7 +277,10 @@ async def change(server: Server, image: str) -> None:
 
 
 async def as_in_the_database(server: Server, others: Others, image_: str) -> None:
-    """Nobody decided about the objects that a backup brought back, so they are neither kept nor adopted."""
+    """Checks that each container and its Deployment have the state of the database.
+
+    No administrator decided about the objects that a backup brought back, so they are neither kept nor adopted.
+    """
     for name in POLICIES:
         there = await shown(server, name)
         assert (there.image, there.replicas, [each.name for each in there.env]) == (image_, 2, ["C"])

@@ -1,4 +1,4 @@
-"""A hundred and twenty Deployments, of which twenty were changed, deleted or put back while no server ran."""
+"""120 Deployments, of which 20 were changed or deleted while no server ran."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ MANY, CHANGED, AT_ONCE = 120, 20, 25
 
 
 @pytest.mark.full(minutes=10)
-async def test_twenty_of_a_hundred_and_twenty(database: Database, tmp_path: Path) -> None:
+async def test_only_the_twenty_touched_of_120_deployments_are_written(
+    database: Database, tmp_path: Path
+) -> None:
     policies = list(POLICIES.values())
     async with SimulatedCluster(speed=10.0) as cluster:
         others = Others(cluster)

@@ -1,4 +1,6 @@
-"""No work remains for a deleted resource while somebody requests it: each of the two waits for the other once."""
+"""No work remains for a deleted resource, even if it is requested concurrently: each of the two transactions waits
+once.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ _WAITS = (
 
 
 async def end_container(transaction: Transaction, container_id: int) -> None:
-    """As a worker ends one whose Deployment is gone."""
+    """Ends a container the way a worker does when its Deployment is deleted."""
     found = await container_status.find_placed(transaction, [container_id])
     (locked,) = (
         await container_status.lock_found(
@@ -41,7 +43,10 @@ async def end_namespace(transaction: Transaction, namespace_id: int) -> None:
 
 
 async def both(here: World, *, deletes_first: bool, kind: str) -> Sequence[Any]:
-    """Deletes a resource, and requests its work; the second one waits. Returns the remaining work."""
+    """Deletes a resource and requests its work; the second transaction waits for the first.
+
+    Returns the remaining work.
+    """
     namespace = await here.namespace()
     end: End = end_namespace
     requeue: Requeue = work_queue.requeue_namespaces
@@ -68,12 +73,12 @@ async def both(here: World, *, deletes_first: bool, kind: str) -> Sequence[Any]:
 
 @pytest.mark.parametrize("deletes_first", [True, False], ids=["deleted first", "asked for first"])
 @pytest.mark.parametrize("kind", ["container", "namespace"])
-async def test_no_work_is_left_of_what_is_gone(here: World, kind: str, deletes_first: bool) -> None:
+async def test_no_work_is_left_for_a_deleted_resource(here: World, kind: str, deletes_first: bool) -> None:
     assert await both(here, deletes_first=deletes_first, kind=kind) == []
 
 
 @pytest.mark.parametrize("kind", ["container", "namespace"])
-async def test_work_that_is_asked_for_is_there(here: World, kind: str) -> None:
+async def test_requested_work_of_an_existing_resource_is_stored(here: World, kind: str) -> None:
     """The control: a resource that is not deleted has its work."""
     namespace = await here.namespace()
     container = await here.create()

@@ -1,4 +1,4 @@
-"""The common part of the tests of unseen changes: a shop of every kind, and other clients who change it."""
+"""The common part of the tests of unobserved changes: a namespace with every kind of object, and another client."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.harness import QUICK, Server
 from tests.waiting import poll_until
 
 SPACE = "shop"
-# Of a server that is alone. On a slow machine its leases do not run out so soon: work that is done once more finds
-# nothing to repair.
+# For a server that runs alone. Its leases do not expire on a slow machine: work that is repeated would find nothing to
+# repair.
 LASTING = msgspec.structs.replace(QUICK, lease_seconds=10.0, worker=WorkerSettings(lease_seconds=10.0))
 TOKEN = "of-this-test"
 _CORE, _APPS = f"/api/v1/namespaces/{SPACE}", f"/apis/apps/v1/namespaces/{SPACE}"
@@ -36,7 +36,7 @@ POLICIES = {
 }
 
 
-# Containers of other kinds, all of the policy REPAIR, and where their workloads are.
+# Containers of other kinds, all with the policy REPAIR, and the paths of their workloads.
 KINDS: dict[str, dict[str, Any]] = {
     "db": {
         "stateful_set": pb.StatefulSetSettings(
@@ -51,32 +51,32 @@ CHANGED_KINDS = {"db": f"{_APPS}/statefulsets/db", "agent": f"{_APPS}/daemonsets
 
 
 def deployment(name: str) -> str:
-    """Where a Deployment is."""
+    """Returns the path of a Deployment."""
     return f"{_APPS}/deployments/{name}"
 
 
 def service(name: str) -> str:
-    """Where a Service is."""
+    """Returns the path of a Service."""
     return f"{_CORE}/services/{name}"
 
 
 def core(kind: str, name: str) -> str:
-    """Where another object of the shop is, by the plural of its kind."""
+    """Returns the path of another object of the namespace, by the plural of its kind."""
     return f"{_CORE}/{kind}/{name}"
 
 
 class Others:
-    """Somebody with `kubectl`."""
+    """Another client of the cluster, like a person with `kubectl`."""
 
     def __init__(self, cluster: SimulatedCluster) -> None:
         self._cluster = cluster
 
     async def patch(self, path: str, body: Mapping[str, Any]) -> None:
-        """Edits an object."""
+        """Patches an object."""
         await self._send("PATCH", path, body, "application/strategic-merge-patch+json")
 
     async def merge(self, path: str, body: Mapping[str, Any]) -> None:
-        """Edits an object, and removes the fields that are null."""
+        """Patches an object, and removes the fields that are null."""
         await self._send("PATCH", path, body, "application/merge-patch+json")
 
     async def delete(self, path: str) -> None:
@@ -84,7 +84,7 @@ class Others:
         await self._send("DELETE", path, {"propagationPolicy": "Background"}, "application/json")
 
     async def image(self, name: str, image: str = "evil:666") -> None:
-        """Has a Deployment run another image."""
+        """Sets the image of a Deployment."""
         containers = [{"name": "main", "image": image}]
         await self.patch(deployment(name), {"spec": {"template": {"spec": {"containers": containers}}}})
 
@@ -112,7 +112,7 @@ class Others:
 
 
 def wanted(name: str, **fields: Any) -> pb.Container:
-    """A container with a Service and two variables, of the drift policy that it is named after."""
+    """Returns a container with a Service and two variables, with the drift policy after which it is named."""
     return pb.Container(
         name=name,
         **{
@@ -127,7 +127,7 @@ def wanted(name: str, **fields: Any) -> pb.Container:
 
 
 async def furnish(server: Server, *names: str) -> None:
-    """Makes a shop of every kind of object, with these containers, and waits until it stands."""
+    """Makes a namespace with every kind of object and these containers, and waits until all are applied."""
     admin = server.admin
     assert server.cluster is not None
     # Bound immediately, without a pod.
@@ -155,15 +155,15 @@ async def furnish(server: Server, *names: str) -> None:
         await admin.containers.create(namespace=SPACE, container=container)
     await agreeing(server, seconds=30.0)
     if "agent" in names:
-        # That its pods are counted agrees with the cluster at any time, but is one more write.
+        # The count of its pods never disagrees with the cluster, but it is one more write.
         nodes = len(server.cluster.store.list(NODES))
         await poll_until(lambda: shown(server, "agent"), lambda found: found.replicas == nodes)
-    # Work that is in hand when a server stops keeps its lease.
+    # Work that is leased when a server stops would stay leased.
     await compared(server)
 
 
 async def compared(server: Server) -> None:
-    """Returns when all is noted and nothing is due, after the first lists were compared."""
+    """Waits until all fingerprints are written and nothing is due, after the first lists were compared."""
 
     async def left() -> bool:
         async with server.database.system() as sql:
@@ -178,7 +178,7 @@ async def compared(server: Server) -> None:
 
 
 async def agreeing(server: Server, *, seconds: float = 10.0) -> None:
-    """Returns once the cluster and the database agree, status and all."""
+    """Waits until the cluster and the database agree, including the status."""
     assert server.cluster is not None
     application = server.application
     await agree(
@@ -187,7 +187,7 @@ async def agreeing(server: Server, *, seconds: float = 10.0) -> None:
 
 
 async def differences(server: Server) -> list[str]:
-    """Returns the present disagreements of the cluster and the database."""
+    """Returns the present differences between the cluster and the database."""
     assert server.cluster is not None
     application = server.application
     return await disagreements(
@@ -207,7 +207,7 @@ def drifted(container: pb.Container) -> str:
 
 @contextmanager
 def written(cluster: SimulatedCluster) -> Iterator[list[str]]:
-    """Yields the writes to a cluster in the block: paths with their methods, dry runs among them."""
+    """Yields the writes to a cluster in the block: paths with their methods, including dry runs."""
     found: list[str] = []
 
     def note(method: str, path: str) -> None:
@@ -222,7 +222,7 @@ def written(cluster: SimulatedCluster) -> Iterator[list[str]]:
 
 
 async def rows(server: Server) -> dict[str, tuple[int, int]]:
-    """Returns of every resource how often its row was written, and how many events tell of it."""
+    """Returns for every resource how often its row was written, and the number of its events."""
     found = {}
     async with server.database.system() as sql:
         for table, kind in (
@@ -242,5 +242,5 @@ async def rows(server: Server) -> dict[str, tuple[int, int]]:
 
 
 def kept_cluster(path: Path, **more: Any) -> SimulatedCluster:
-    """A cluster that is kept in a file, and can be put back to an older copy of it."""
+    """Returns a cluster that is stored in a file, and can be restored from an older copy of it."""
     return SimulatedCluster(speed=10.0, state_path=path, token=TOKEN, **more)

@@ -1,4 +1,4 @@
-"""A database, a simulated cluster and the reconciler between them; changes are asked for by the nouns' own rules."""
+"""A database, a simulated cluster and the reconciler between them; changes go through the nouns' own rules."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ CONTENTS = Contents(
 
 
 class Samples:
-    """A sink that keeps its samples."""
+    """A sink that stores its samples in a list."""
 
     def __init__(self) -> None:
         self.batches: list[list[UsageSample]] = []
@@ -97,7 +97,7 @@ class Samples:
 
 RECONCILERS: Reconcilers = {"container": ContainerReconciler(), "namespace": NamespaceReconciler()}
 
-# Of who labels as everybody may.
+# Labelling by a caller without any permission.
 LABELLING = Labelling(KeyPatterns(""), lambda _permission: False)
 
 
@@ -114,7 +114,7 @@ class World:
         self._sql: asyncpg.Connection | None = None
 
     async def connect(self, name: str) -> ClusterClient:
-        """A client of the simulated cluster."""
+        """Returns a client of the simulated cluster."""
         client = await ClusterClient.from_kubeconfig(self.cluster.kubeconfig(), name=name, limits=LIMITS)
         self._clients.append(client)
         return client
@@ -134,7 +134,7 @@ class World:
         rules: DriftRules = DEFAULT_RULES,
         containers: ContainerReconciler | None = None,
     ) -> AsyncIterator[Reconciler]:
-        """A running reconciler, with other clients if given; at the end it is gone without a word, as if killed."""
+        """Runs a reconciler, with other clients if given; at the end it stops without a hand-over, as if killed."""
         reconcilers = {**RECONCILERS, "container": containers or ContainerReconciler(rules)}
         clients = ClusterClients(connect or self.connect)
         reconciler = Reconciler(self.store, clients, self.samples, settings, reconcilers=reconcilers)
@@ -148,12 +148,12 @@ class World:
                 raise error
 
     async def change(self, work: Callable[[Transaction], Awaitable[Any]]) -> Any:
-        """One transaction, as a service would make it."""
+        """Executes one transaction, as a service would."""
         async with self.store.system_write("test") as transaction:
             return await work(transaction)
 
     async def namespace(self, name: str = "shop", *, adopt: bool = False) -> Namespace:
-        """Make a namespace."""
+        """Makes a namespace."""
         wanted = Namespace(
             id=NamespaceId(0),
             uid="",
@@ -169,7 +169,7 @@ class World:
     async def create(
         self, name: str = "web", namespace: str = "shop", *, may: May | None = None, **fields: Any
     ) -> Container:
-        """Makes a container; by default a developer makes it, and the simulated pod starts immediately."""
+        """Makes a container, by default as a developer; the simulated pod starts immediately."""
         wanted = model(name=name, kubernetes_name="", **fields)
         made: Container = await self.change(
             lambda tx: create_container(
@@ -194,15 +194,15 @@ class World:
         return changed
 
     async def move(self, verb: Callable[..., Awaitable[Any]], name: str = "web") -> None:
-        """Start, stop, pause, resume, restart."""
+        """Executes a verb: start, stop, pause, resume or restart."""
         await self.change(lambda tx: verb(tx, "shop", name))
 
     async def delete(self, name: str = "web") -> None:
-        """Ask for a container's deletion."""
+        """Requests the deletion of a container."""
         await self.change(lambda tx: delete_container(tx, "shop", name, lambda _: None))
 
     async def delete_namespace(self, name: str = "shop") -> None:
-        """Ask for a namespace's deletion with all it holds."""
+        """Requests the deletion of a namespace with its contents."""
         await self.change(
             lambda tx: delete_namespace(
                 tx, name, cascade=True, contents=CONTENTS, check=lambda _: None, may=lambda _: True
@@ -210,19 +210,19 @@ class World:
         )
 
     async def seen(self, name: str = "web", namespace: str = "shop") -> Container | None:
-        """The container's row."""
+        """Returns the container's row."""
         async with self.store.system_read() as transaction:
             return await find_container_row(transaction, namespace, name)
 
     async def seen_namespace(self, name: str = "shop") -> Namespace | None:
-        """The namespace's row."""
+        """Returns the namespace's row."""
         async with self.store.system_read() as transaction:
             return await find_namespace_row(transaction, name)
 
     async def until(
         self, holds: Callable[[Container], object], name: str = "web", *, seconds: float = 20.0
     ) -> Container:
-        """Wait until the container's row is so."""
+        """Waits until `holds` is true of the container's row."""
         found = await poll_until(
             lambda: self.seen(name), lambda row: row is not None and holds(row), seconds=seconds
         )
@@ -230,34 +230,34 @@ class World:
         return found
 
     async def running(self, name: str = "web") -> Container:
-        """Wait until the container runs and everything asked for was applied."""
+        """Waits until the container runs and all requested changes are applied."""
         return await self.until(lambda row: row.observed.status == "running" and not row.reconciling, name)
 
     async def apply_as(
         self, manager: str, path: str, manifest: dict[str, Any], *, force: bool = True
     ) -> None:
-        """Server-side apply by somebody else."""
+        """Applies an object (server-side) as another field manager."""
         await self._patch(manager, path, manifest, "application/apply-patch+yaml", force=force)
 
     async def meddle(self, patch: dict[str, Any], name: str = "web") -> None:
-        """Patches one of our Deployments, as another client."""
+        """Patches one of our Deployments as another client."""
         await self.patch_as("meddler", f"/apis/apps/v1/namespaces/shop/deployments/{name}", patch)
 
     async def patch_as(self, manager: str, path: str, patch: dict[str, Any]) -> None:
-        """Somebody else patches an object, as kubectl does."""
+        """Patches an object as another field manager, the way kubectl does."""
         await self._patch(manager, path, patch, "application/strategic-merge-patch+json")
 
     async def merge_as(self, manager: str, path: str, patch: dict[str, Any]) -> None:
-        """Somebody else patches an object, and replaces each list whole."""
+        """Patches an object as another field manager, and replaces each list whole."""
         await self._patch(manager, path, patch, "application/merge-patch+json")
 
     async def relabel_namespace(self, labels: dict[str, str | None], name: str = "shop") -> None:
-        """Sets labels of one of our Kubernetes namespaces, as another client; None removes one."""
+        """Sets labels of one of our Kubernetes namespaces as another client; None removes a label."""
         patch = {"metadata": {"labels": labels}}
         await self._patch("meddler", f"/api/v1/namespaces/{name}", patch, "application/merge-patch+json")
 
     async def end_pod(self, name: str, reason: str, message: str) -> None:
-        """The kubelet ends a pod for good, as when its node is short of something."""
+        """Ends a pod for good, as the kubelet does when its node is short of a resource."""
         status = {"phase": "Failed", "reason": reason, "message": message}
         path = f"/api/v1/namespaces/shop/pods/{name}/status"
         await self._patch("kubelet", path, {"status": status}, "application/strategic-merge-patch+json")
@@ -275,7 +275,7 @@ class World:
             assert response.status < 300, await response.text()
 
     async def watched(self) -> None:
-        """Have another server watch the cluster, for a minute, as far as the database says."""
+        """Writes a lease for one minute by which another server watches the cluster."""
         await self.rows(
             "INSERT INTO leases (name, owner, epoch, expires_at) "
             "VALUES ('observe/local', 'other', 1, now() + interval '1 minute') "
@@ -283,7 +283,10 @@ class World:
         )
 
     async def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
-        """Rows of the database, as the system role. The connection is kept: a new one costs more than most looks."""
+        """Returns rows of the database, as the system role.
+
+        The connection is kept open: a new one costs more than most queries.
+        """
         async with self._looking:
             if self._sql is None or self._sql.is_closed():
                 self._sql = await asyncpg.connect(self.database.system_dsn)
@@ -293,12 +296,12 @@ class World:
 
 @asynccontextmanager
 async def world(database: Database, *, speed: float = 10.0, tls: bool = False) -> AsyncIterator[World]:
-    """A world with an empty cluster registered as `local`."""
+    """Yields an environment with an empty cluster registered as `local`."""
     settings = Settings(
         database_url=database.app_dsn,
         system_database_url=database.system_dsn,
         maintenance_database_url=database.maintenance_dsn,
-        # As of `tests.harness`.
+        # The same as in `tests.harness`.
         pool_working_connections=2,
     )
     engines = engine.Database.connect(settings)

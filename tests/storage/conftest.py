@@ -1,4 +1,4 @@
-"""One server with a cluster for all tests here; each works in a namespace of its own."""
+"""One server with a cluster for all tests here; each test has its own namespace."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ class Place:
         self.name = name
 
     async def make(self, name: str = "data", **fields: Any) -> pb.Volume:
-        """A volume; a claim of 1Gi unless told otherwise."""
+        """Makes a volume, by default a claim of 1Gi."""
         if "type" not in fields:
             fields = {"type": pb.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM, "size": "1Gi", **fields}
         volume = pb.Volume(name=name, **fields)
         return await self.client.storage.create_volume(namespace=self.name, volume=volume)
 
     async def get(self, name: str = "data") -> pb.Volume:
-        """The volume as it is now."""
+        """Returns the volume as it is now."""
         return await self.client.storage.get_volume(namespace=self.name, name=name)
 
     async def resize(self, size: str, name: str = "data") -> pb.Volume:
-        """Asks for another size."""
+        """Requests another size."""
         return await self.client.storage.update_volume(
             namespace=self.name,
             name=name,
@@ -55,12 +55,12 @@ class Place:
         )
 
     async def run(self, *mounts: container_pb2.VolumeMount, name: str = "web", **fields: Any) -> None:
-        """A container."""
+        """Makes a container."""
         container = container_pb2.Container(name=name, image="nginx:1.27", volume_mounts=mounts, **fields)
         await self.client.containers.create(namespace=self.name, container=container)
 
     async def volume(self, condition: Callable[[pb.Volume], bool], name: str = "data") -> pb.Volume:
-        """The volume, once the condition holds."""
+        """Waits until the condition is true of the volume, and returns it."""
 
         async def holds() -> pb.Volume | None:
             found = await self.get(name)
@@ -73,7 +73,7 @@ class Place:
     async def container(
         self, condition: Callable[[container_pb2.Container], bool], name: str = "web"
     ) -> container_pb2.Container:
-        """The container, once the condition holds."""
+        """Waits until the condition is true of the container, and returns it."""
 
         async def holds() -> container_pb2.Container | None:
             found = await self.client.containers.get(namespace=self.name, name=name)
@@ -84,13 +84,13 @@ class Place:
         return found
 
     async def running(self, name: str = "web") -> container_pb2.Container:
-        """The container, once it runs as it is wanted."""
+        """Waits until the container runs in its desired state, and returns it."""
         return await self.container(
             lambda each: each.status == container_pb2.CONTAINER_STATUS_RUNNING and not each.reconciling, name
         )
 
     async def gone(self, name: str = "data") -> None:
-        """Returns when the volume is no more."""
+        """Waits until the volume is deleted."""
 
         async def missing() -> bool:
             try:
@@ -102,7 +102,7 @@ class Place:
         await poll_until(missing, what=f"the end of volume {name}")
 
     def pod_volumes(self, resource: Any, name: str = "web") -> dict[str, JsonObject]:
-        """The volumes in the pod template of a container's Deployment, by name."""
+        """Returns the volumes in the pod template of a container's Deployment, by name."""
         found = self.store.get(resource, self.name, name)
         assert found is not None
         volumes = found["spec"]["template"]["spec"].get("volumes") or []
@@ -110,20 +110,20 @@ class Place:
 
 
 def applied(volume: pb.Volume, kind: str = "Applied") -> resource_pb2.Condition | None:
-    """A condition of a volume; None where it has none of this type."""
+    """Returns the condition of this type of a volume, or None."""
     return next((each for each in volume.conditions if each.type == kind), None)
 
 
 def mount(volume: str = "data", path: str = "/data", **fields: Any) -> container_pb2.VolumeMount:
-    """A mount of a container."""
+    """Returns a mount of a container."""
     return container_pb2.VolumeMount(volume=volume, mount_path=path, **fields)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def place(shared_server: Server) -> Place:
-    """A new namespace, active on the cluster."""
+    """Returns a new namespace that is active on the cluster."""
     name = f"stock-{next(_numbers)}"
-    # Folders of the node are more than the level of new namespaces allows.
+    # The Pod Security level of new namespaces does not allow host paths.
     labels = {"pod-security.kubernetes.io/enforce": "privileged"}
     await shared_server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name, labels=labels))
 

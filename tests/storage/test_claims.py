@@ -1,4 +1,4 @@
-"""Claims on their cluster: bound, waiting and saying why, growing, refused, lost, deleted, taken along."""
+"""Claims on their cluster: bound, waiting with a reason, growing, refused, deleted, deleted with their namespace."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def bound(place: Place, **fields: object) -> pb.Volume:
     return await place.volume(lambda each: each.status == BOUND and not each.reconciling)
 
 
-async def test_a_claim_comes_to_its_cluster_and_is_bound(place: Place) -> None:
+async def test_a_claim_is_applied_to_its_cluster_and_bound(place: Place) -> None:
     storage_class = make_class(place)
     made = await place.make(
         storage_class=storage_class,
@@ -63,7 +63,7 @@ async def test_a_claim_comes_to_its_cluster_and_is_bound(place: Place) -> None:
     assert claim["spec"]["storageClassName"] == storage_class
 
 
-async def test_a_pending_claim_says_why(place: Place) -> None:
+async def test_a_pending_claim_reports_why(place: Place) -> None:
     await place.make()
     waiting = await place.volume(lambda each: each.reason == "WaitForFirstConsumer")
     assert waiting.status == AVAILABLE
@@ -74,7 +74,7 @@ async def test_a_pending_claim_says_why(place: Place) -> None:
     assert failing.status == FAILED
 
 
-async def test_a_class_that_is_not_there_is_told_before_and_after(place: Place) -> None:
+async def test_a_missing_class_is_reported_before_and_after_the_creation(place: Place) -> None:
     there = make_class(place)
     claim = pb.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM
 
@@ -90,7 +90,7 @@ async def test_a_class_that_is_not_there_is_told_before_and_after(place: Place) 
     assert there in refused.value.metadata["storage_classes"].split(",")
     assert [each.field for each in refused.value.violations] == ["volume.storage_class"]
     assert (await check(there)).storage_class == there
-    # Volumes that somebody made by hand may carry a class that is no object.
+    # Volumes that were made by hand may have a class without a StorageClass object.
     by_hand = {
         "metadata": {"name": f"pv-{place.name}"},
         "spec": {
@@ -128,7 +128,7 @@ async def test_a_container_waits_for_its_claim_and_recovers_by_itself(place: Pla
     await place.volume(lambda each: each.status == BOUND)
 
 
-async def test_a_claim_grows_where_its_class_allows_it(place: Place) -> None:
+async def test_a_claim_grows_if_its_class_allows_it(place: Place) -> None:
     await bound(place, allowVolumeExpansion=True)
     changed = await place.resize("3Gi")
     assert changed.reconciling
@@ -136,8 +136,8 @@ async def test_a_claim_grows_where_its_class_allows_it(place: Place) -> None:
     assert grown.status == BOUND
 
 
-async def test_a_growth_that_is_under_way_shows_as_resizing(place: Place) -> None:
-    # Nobody enlarges a volume that somebody made by hand.
+async def test_a_growth_in_progress_shows_as_resizing(place: Place) -> None:
+    # No controller enlarges a volume that was made by hand.
     storage_class = make_class(place, allowVolumeExpansion=True, provisioner="example.com/by-hand")
     volume = {
         "metadata": {"name": f"pv-{place.name}"},
@@ -168,7 +168,7 @@ def is_so(volume: pb.Volume, kind: str, status: resource_pb2.ConditionStatus.Val
     return condition is not None and condition.status == status
 
 
-async def test_a_growth_that_the_cluster_refuses_shows_its_words_and_can_be_taken_back(place: Place) -> None:
+async def test_a_refused_growth_shows_the_clusters_message_and_can_be_reverted(place: Place) -> None:
     await bound(place)
     await place.resize("3Gi")
     refused = await place.volume(lambda each: is_so(each, "Applied", FALSE))
@@ -183,7 +183,7 @@ async def test_a_growth_that_the_cluster_refuses_shows_its_words_and_can_be_take
     await place.resize("1Gi")
     back = await place.volume(lambda each: is_so(each, "Applied", TRUE) and not each.reconciling)
     assert (back.status, back.reason, back.message) == (BOUND, "", "")
-    # Nothing was resized, and nothing is to be.
+    # Nothing was resized, and no resize is requested.
     assert applied(back, "Resizing") is None
 
 
@@ -230,7 +230,7 @@ async def test_validate_only_asks_the_cluster_and_changes_nothing(place: Place) 
     assert on_cluster(place, "more") is None
 
 
-async def test_a_claim_over_the_quota_of_the_cluster_is_refused_and_comes_when_there_is_room(
+async def test_a_claim_over_the_clusters_quota_is_refused_until_there_is_room(
     place: Place,
 ) -> None:
     quota = {
@@ -260,7 +260,7 @@ async def test_a_claim_over_the_quota_of_the_cluster_is_refused_and_comes_when_t
     assert there.status == AVAILABLE
 
 
-async def test_a_claim_of_somebody_else_is_left_alone(place: Place) -> None:
+async def test_a_claim_of_another_owner_is_left_alone(place: Place) -> None:
     body = {
         "metadata": {"name": "data", "namespace": place.name},
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}},
@@ -280,7 +280,7 @@ async def test_a_deleted_claim_stays_until_no_pod_uses_it(place: Place) -> None:
     await place.running()
     with pytest.raises(FailedPreconditionError):
         await place.client.storage.delete_volume(namespace=place.name, name="data")
-    # The container's mount is immediately gone from the desired state, its pod is not.
+    # The mount leaves the desired state immediately, but the pod stays for a while.
     await place.client.storage.detach_volume(namespace=place.name, name="data", container="web")
     marked = await place.client.storage.delete_volume(namespace=place.name, name="data")
     assert marked.status == pb.VOLUME_STATUS_DELETED
@@ -295,7 +295,7 @@ async def test_a_deleted_claim_stays_until_no_pod_uses_it(place: Place) -> None:
         await place.get()
 
 
-async def test_a_namespace_takes_its_claims_along(place: Place) -> None:
+async def test_a_namespace_is_deleted_with_its_claims(place: Place) -> None:
     await bound(place)
     await place.make("scratch", type=pb.VOLUME_TYPE_EMPTY_DIR)
     await place.run(mount(), mount("scratch", "/s"))

@@ -81,9 +81,7 @@ async def test_a_volume_is_made_grown_mounted_and_deleted(place: Place, command:
     assert (await command("volumes", "create", "x", "--type", "floppy")).code == 2
 
 
-async def test_apply_brings_volumes_between_configuration_and_containers(
-    place: Place, command: Command
-) -> None:
+async def test_apply_makes_volumes_between_config_and_containers(place: Place, command: Command) -> None:
     tried = await command("apply", "-f", "-", "--dry-run", stdin=MANIFEST.encode())
     assert tried.code == 0, tried.err
     assert "volume/data created (dry run)" in tried.out

@@ -1,4 +1,4 @@
-"""Storage survives a kill after any write to the cluster, a cluster that is away, a watch that breaks."""
+"""Storage survives a kill after any write to the cluster, an unreachable cluster, and a broken watch."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from tests.storage.conftest import Place
 from tests.waiting import poll_until
 
 WITH_VOLUMES: Reconcilers = {**RECONCILERS, "volume": VolumeReconciler()}
-# Soon over, as the next server has to wait for it.
+# The leases expire soon, because the next server waits for them.
 SHORT = WorkerSettings(poll_seconds=0.02, lease_seconds=0.4)
 
 
 class Killed(BaseException):
-    """The process is gone: none of our code runs after this."""
+    """The process has ended: none of our code runs after this."""
 
 
 class DyingClient:
-    """A client whose process is killed just after the cluster has done its first write."""
+    """A client whose process is killed just after the cluster has executed its first write."""
 
     def __init__(self, client: ClusterClient) -> None:
         self._client = client
@@ -91,7 +91,7 @@ async def seen(here: World) -> Volume | None:
 
 
 async def settled(here: World) -> None:
-    """Until nothing is left to do."""
+    """Waits until nothing is left to do."""
     await poll_until(
         lambda: seen(here),
         lambda row: row is None or (not row.reconciling and row.observed.capacity == row.size),
@@ -116,13 +116,13 @@ async def grow(here: World) -> None:
 
 async def delete(here: World) -> None:
     async def nothing(_volume: object) -> None:
-        """Refuses none."""
+        """Refuses no volume."""
 
     await here.change(lambda tx: operations.delete(tx, "shop", "data", lambda _: None, nothing))
 
 
 async def die(here: World) -> None:
-    """Let one server work until it is killed after its write."""
+    """Lets one server work until it is killed after its write."""
     client = await here.connect("local")
 
     async def connect(_: str) -> Any:
@@ -140,7 +140,10 @@ async def die(here: World) -> None:
     )
 
     async def died() -> bool:
-        """The lease is short, and may run out before the write on a busy machine: then the work is leased again."""
+        """Returns whether the server was killed.
+
+        The short lease may expire before the write on a busy machine; then the work is leased again.
+        """
         for work in await leased():
             if work.resource_type == "volume":
                 try:
@@ -163,7 +166,7 @@ def sizes(here: World) -> list[str]:
     ("operation", "before", "after"),
     [(make, [], ["1Gi"]), (grow, ["1Gi"], ["2Gi"]), (delete, ["1Gi"], [])],
 )
-async def test_killed_after_a_write_the_next_server_finishes(
+async def test_after_a_kill_the_next_server_finishes_the_work(
     here: World, operation: Callable[[World], Awaitable[None]], before: list[str], after: list[str]
 ) -> None:
     await here.namespace()
@@ -181,7 +184,7 @@ async def test_killed_after_a_write_the_next_server_finishes(
     assert (await seen(here) is None) == (after == [])
 
 
-async def test_claims_of_a_cluster_that_is_away_are_stale_until_it_is_back(
+async def test_claims_of_an_unreachable_cluster_are_stale_until_it_is_back(
     database: Database, tmp_path: Path
 ) -> None:
     health = HealthSettings(probe_seconds=0.05, answer_seconds=1.0)
@@ -207,7 +210,7 @@ async def test_claims_of_a_cluster_that_is_away_are_stale_until_it_is_back(
         await place.volume(lambda each: each.status == pb.VOLUME_STATUS_BOUND, "later")
 
 
-async def test_what_happens_while_a_watch_is_broken_is_seen(place: Place) -> None:
+async def test_changes_during_a_broken_watch_are_observed(place: Place) -> None:
     name = f"class-{place.name}"
     await place.make(storage_class=name)
     await place.volume(lambda each: each.reason == "ProvisioningFailed")

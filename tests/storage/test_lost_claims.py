@@ -1,4 +1,4 @@
-"""Lost claims: their storage is gone, or somebody deleted them; and the treatment of such claims."""
+"""Lost claims, whose storage is gone or which another client deleted, and what happens to them."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ async def test_a_lost_claim_has_failed(place: Place) -> None:
     assert lost.reason == "Lost"
 
 
-async def test_a_claim_that_others_delete_is_lost_and_not_made_again_unasked(place: Place) -> None:
-    # A new claim would be empty: what looked like a repair would hide that the data are gone.
+async def test_a_claim_deleted_by_others_is_lost_and_made_again_only_on_request(place: Place) -> None:
+    # A new claim would be empty: such a repair would hide that the data are lost.
     seen = await bound(place)
     claim = place.store.get(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
     assert claim is not None
@@ -61,7 +61,7 @@ async def test_a_claim_that_others_delete_is_lost_and_not_made_again_unasked(pla
         assert words in lost.message
     assert is_so(lost, "Applied", FALSE)
     assert lost.persistent_volume == storage
-    # Neither another change nor another look makes it again.
+    # Neither another change nor another check makes the claim again.
     await place.client.storage.update_volume(
         namespace=place.name,
         name="data",
@@ -88,7 +88,7 @@ async def test_a_claim_that_others_delete_is_lost_and_not_made_again_unasked(pla
         await place.client.storage.update_volume(namespace=place.name, name="data")
 
 
-async def test_a_lost_claim_that_is_brought_back_is_taken_up_again(place: Place) -> None:
+async def test_a_lost_claim_that_is_restored_is_bound_again(place: Place) -> None:
     await bound(place)
     claim = place.store.get(PERSISTENT_VOLUME_CLAIMS, place.name, "data")
     assert claim is not None

@@ -1,4 +1,4 @@
-"""Volumes in pods: the form of each type, attaching and detaching, and their costs."""
+"""Volumes in pods: the manifest of each type, attaching and detaching, and the pods that these replace."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def detach(place: Place, name: str, container: str = "web", **fields: Any)
     )
 
 
-async def test_every_type_is_in_the_pods(place: Place) -> None:
+async def test_every_type_of_volume_reaches_the_pods(place: Place) -> None:
     config = place.client.config
     await config.create_config_map(
         namespace=place.name, config_map=config_pb2.ConfigMap(name="settings", data={"a": "1"})
@@ -58,7 +58,7 @@ async def test_every_type_is_in_the_pods(place: Place) -> None:
     await place.volume(lambda each: each.status == pb.VOLUME_STATUS_BOUND)
 
 
-async def test_attaching_replaces_the_pods_and_says_so(place: Place) -> None:
+async def test_attaching_replaces_the_pods_and_reports_it(place: Place) -> None:
     await place.make("scratch", type=pb.VOLUME_TYPE_EMPTY_DIR, mount_path="/scratch")
     await place.run(replicas=2)
     before = await place.running()
@@ -85,7 +85,7 @@ async def test_a_stopped_container_has_no_pods_to_replace(place: Place) -> None:
     assert (await detach(place, "scratch")).restarts == 0
 
 
-async def test_attach_refuses_what_cannot_be(place: Place) -> None:
+async def test_impossible_attachments_are_refused(place: Place) -> None:
     await place.make("scratch", type=pb.VOLUME_TYPE_EMPTY_DIR)
     await place.make("other", type=pb.VOLUME_TYPE_EMPTY_DIR)
     await place.run(mount("own", "/own"), empty_dirs=[container_pb2.EmptyDir(name="own")])
@@ -105,7 +105,7 @@ async def test_attach_refuses_what_cannot_be(place: Place) -> None:
     assert refused.value.reason == "VOLUME_NAME_TAKEN"
 
 
-async def test_detach_takes_one_mount_or_all(place: Place) -> None:
+async def test_detach_removes_one_mount_or_all(place: Place) -> None:
     await place.make("scratch", type=pb.VOLUME_TYPE_EMPTY_DIR)
     init = container_pb2.InitContainer(
         name="first", image="busybox:1", volume_mounts=[mount("scratch", "/a")]
@@ -126,7 +126,7 @@ async def test_detach_takes_one_mount_or_all(place: Place) -> None:
     assert not found.init_containers[0].volume_mounts
 
 
-async def test_a_container_names_volumes_that_are_there(place: Place) -> None:
+async def test_a_container_may_mount_only_existing_volumes(place: Place) -> None:
     with pytest.raises(InvalidArgumentError) as refused:
         await place.run(mount("absent"))
     assert refused.value.violations[0].field == "container.volume_mounts[0].volume"
@@ -142,7 +142,7 @@ async def test_a_container_names_volumes_that_are_there(place: Place) -> None:
     assert place.pod_volumes(DEPLOYMENTS) == {"scratch": {"emptyDir": {}}}
 
 
-async def test_one_folder_is_one_path_however_it_is_spelled(place: Place) -> None:
+async def test_different_spellings_of_a_directory_are_one_mount_path(place: Place) -> None:
     for name in ("scratch", "other"):
         await place.make(name, type=pb.VOLUME_TYPE_EMPTY_DIR)
     for spelled in ("/data", "/data/", "//data", "/./data", "/data/."):
@@ -166,7 +166,7 @@ async def test_one_folder_is_one_path_however_it_is_spelled(place: Place) -> Non
     with pytest.raises(FailedPreconditionError) as taken:
         await attach(place, "other", mount_path="/./data")
     assert taken.value.reason == "MOUNT_PATH_TAKEN"
-    # The same volume at the same path is mounted so already.
+    # The same volume is already mounted at this path.
     assert (await attach(place, "scratch", mount_path="/data/")).restarts == 0
     with pytest.raises(InvalidArgumentError) as root:
         await attach(place, "other", mount_path="/./")

@@ -1,4 +1,4 @@
-"""Watchers of a volume learn who mounts it from the operations of containers, whichever call runs them."""
+"""Watchers of a volume are notified of its mounts by the operations of containers, whichever call runs them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MOUNT = VolumeMount("data", "/data")
 
 
 async def notified(here: World) -> list[tuple[str, tuple[str, ...]]]:
-    """Returns the volumes of the events that are written now, with the containers that mount them."""
+    """Writes the pending events; returns their volumes, with the containers that mount them."""
     return [(volume.name, volume.mounted_by) for volume in await write_mount_events(here.store)]
 
 
@@ -49,7 +49,9 @@ async def prepared(here: World) -> None:
 
 
 @pytest.mark.parametrize("mounts", [(MOUNT,), ()])
-async def test_a_container_that_is_made(database: Database, mounts: tuple[VolumeMount, ...]) -> None:
+async def test_a_new_container_notifies_the_watchers_of_its_volumes(
+    database: Database, mounts: tuple[VolumeMount, ...]
+) -> None:
     async with world(database) as here:
         await prepared(here)
         wanted = web(volume_mounts=mounts)
@@ -60,7 +62,7 @@ async def test_a_container_that_is_made(database: Database, mounts: tuple[Volume
         assert await notified(here) == []
 
 
-async def test_a_container_that_changes_and_goes(database: Database) -> None:
+async def test_a_changed_or_deleted_container_notifies_the_watchers(database: Database) -> None:
     async with world(database) as here:
         await prepared(here)
         await here.change(
@@ -82,8 +84,8 @@ async def test_a_container_that_changes_and_goes(database: Database) -> None:
         assert await notified(here) == [("data", ())]
 
 
-async def test_a_volume_that_goes_while_its_event_is_written(database: Database) -> None:
-    """The writer of the event waits for the volume before it holds anything that the deletion removes."""
+async def test_a_volume_deleted_while_its_event_is_written_gets_no_event(database: Database) -> None:
+    """The writer of the event waits for the volume before it locks anything that the deletion removes."""
     async with world(database) as here, connection(database.admin_dsn) as sql:
         await prepared(here)
         wanted = web(volume_mounts=(MOUNT,))
@@ -101,10 +103,10 @@ async def test_a_volume_that_goes_while_its_event_is_written(database: Database)
         assert await writing == []
 
 
-async def test_a_create_that_is_drafted_and_a_server_that_dies_after_it(
+async def test_the_event_of_a_server_that_died_is_written_by_another(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first server commits the container and never comes to the event; another one writes it."""
+    """The first server commits the container and never writes the event; another server writes it."""
     volume = storage_pb2.Volume(name="data", type=storage_pb2.VOLUME_TYPE_EMPTY_DIR)
     mount = container_pb2.VolumeMount(volume="data", mount_path="/data")
     wanted = container_pb2.Container(name="web", image="nginx:1.27", volume_mounts=[mount])
@@ -131,10 +133,10 @@ async def test_a_create_that_is_drafted_and_a_server_that_dies_after_it(
         assert await sql.fetchval("SELECT count(*) FROM mount_changes") == 0
 
 
-async def test_twenty_containers_that_mount_one_volume_at_the_same_time(
+async def test_after_twenty_concurrent_mounts_the_last_event_shows_all(
     database: Database, tmp_path: Path
 ) -> None:
-    """Two servers make them; none waits for another one in vain, and the last event shows all of them."""
+    """Two servers make the containers; no deadlock occurs, and the last event shows all of them."""
     volume = storage_pb2.Volume(name="data", type=storage_pb2.VOLUME_TYPE_EMPTY_DIR)
     mount = container_pb2.VolumeMount(volume="data", mount_path="/data")
     names = [f"web-{number:02}" for number in range(20)]
@@ -166,5 +168,5 @@ async def test_twenty_containers_that_mount_one_volume_at_the_same_time(
 
 
 async def never(_self: FollowUps) -> None:
-    """In place of a task that the death of its process ends."""
+    """Waits for ever, in place of a task whose process has died."""
     await asyncio.Event().wait()

@@ -23,7 +23,7 @@ TEMPLATE = container_pb2.ClaimTemplate(
 
 
 async def _make(place: Place, name: str = "db", replicas: int = 2, **settings: Any) -> None:
-    """Returns when the volumes of a new StatefulSet are there."""
+    """Makes a StatefulSet, and waits until its volumes exist."""
     wanted = container_pb2.StatefulSetSettings(claim_templates=[TEMPLATE], **settings)
     await place.run(name=name, replicas=replicas, stateful_set=wanted)
 
@@ -68,7 +68,7 @@ def _claims(place: Place) -> set[str]:
     return {each["metadata"]["name"] for each in found}
 
 
-async def test_each_claim_of_a_template_is_a_volume_with_its_owner(place: Place) -> None:
+async def test_each_claim_of_a_template_is_a_volume_with_an_owner(place: Place) -> None:
     async with within(20.0), place.client.storage.watch_volumes(namespace=place.name) as changes:
         await _make(place)
         seen = set()
@@ -111,7 +111,7 @@ async def test_an_owned_volume_grows_and_is_deleted_only_when_no_pod_needs_it(pl
     answer = await _scale(place, 1)
     assert (list(answer.kept_claims), list(answer.deleted_claims)) == (["data-db-1"], [])
     await _owners(place, data_db_0="db", data_db_1="")
-    # Taken up again, with its size.
+    # The claim is used again, with its size.
     await _scale(place, 2)
     await _owners(place, data_db_0="db", data_db_1="db")
     assert (await place.get("data-db-1")).size == "3Gi"
@@ -122,7 +122,7 @@ async def test_an_owned_volume_grows_and_is_deleted_only_when_no_pod_needs_it(pl
     assert _claims(place) == {"data-db-0"}
 
 
-async def test_kept_claims_stand_by_themselves_until_a_stateful_set_of_the_name_takes_them_up(
+async def test_kept_claims_have_no_owner_until_a_set_of_the_same_name_uses_them(
     place: Place,
 ) -> None:
     await _make(place)
@@ -146,7 +146,7 @@ async def test_kept_claims_stand_by_themselves_until_a_stateful_set_of_the_name_
     assert (again.uid, again.claim_uid) == (first.uid, first.claim_uid)
 
 
-async def test_claims_go_by_the_retention_policy_and_their_volumes_with_them(place: Place) -> None:
+async def test_claims_and_their_volumes_follow_the_retention_policy(place: Place) -> None:
     retention = container_pb2.ClaimRetention(when_deleted="Delete", when_scaled="Delete")
     await _make(place, claim_retention=retention)
     await place.volume(_is_bound, "data-db-1")
@@ -177,7 +177,7 @@ async def test_claims_count_against_the_quota_of_storage(place: Place) -> None:
         assert "storage 3Gi used, 1Gi requested, 3Gi allowed" in exhausted.value.message
     usage = await place.client.namespaces.get_quota_usage(name=place.name)
     assert (usage.used.storage, usage.quota.storage) == ("3Gi", "3Gi")
-    # A claim that is kept counts, and so its StatefulSet takes it up for nothing.
+    # A kept claim still counts, so its StatefulSet uses it again without needing more quota.
     await _scale(place, 1)
     await _scale(place, 2)
     await _limit(place, "4Gi")

@@ -47,7 +47,7 @@ async def test_a_claim_is_completed_and_normalised(place: Place) -> None:
     assert (found.uid, dict(found.labels), found.mount_path) == (made.uid, {"tier": "db"}, "/var/lib/data")
 
 
-async def test_what_has_no_object_on_the_cluster_is_there_at_once(place: Place) -> None:
+async def test_volumes_without_an_object_on_the_cluster_are_available_immediately(place: Place) -> None:
     await make_sources(place)
     for name, fields in {
         "settings": {"type": pb.VOLUME_TYPE_CONFIG_MAP, "source_name": "settings"},
@@ -111,13 +111,13 @@ async def test_bad_volumes_are_refused_by_field(place: Place, fields: dict[str, 
         await place.get("bad")
 
 
-async def test_a_name_is_taken_once(place: Place) -> None:
+async def test_a_name_is_used_only_once(place: Place) -> None:
     await place.make()
     with pytest.raises(AlreadyExistsError):
         await place.make(type=pb.VOLUME_TYPE_EMPTY_DIR)
 
 
-async def test_updates_take_what_may_change(place: Place) -> None:
+async def test_updates_change_only_mutable_fields(place: Place) -> None:
     made = await place.make()
     changed = await place.client.storage.update_volume(
         namespace=place.name,
@@ -170,7 +170,7 @@ async def test_lists_are_filtered(place: Place) -> None:
     assert await names(page_size=1) == ["a", "b", "c"]
 
 
-async def test_a_mounted_volume_is_not_deleted_and_says_who_mounts_it(place: Place) -> None:
+async def test_a_mounted_volume_is_not_deleted_and_names_its_containers(place: Place) -> None:
     await place.make("scratch", type=pb.VOLUME_TYPE_EMPTY_DIR)
     init = container_pb2.InitContainer(
         name="first", image="busybox:1", volume_mounts=[mount("scratch", "/i")]
@@ -191,7 +191,7 @@ async def test_a_mounted_volume_is_not_deleted_and_says_who_mounts_it(place: Pla
     await place.gone("scratch")
 
 
-async def test_a_shown_config_map_is_not_deleted(place: Place) -> None:
+async def test_a_config_map_shown_by_a_volume_is_not_deleted(place: Place) -> None:
     await make_sources(place)
     await place.make("settings", type=pb.VOLUME_TYPE_CONFIG_MAP, source_name="settings")
     with pytest.raises(FailedPreconditionError):
@@ -200,7 +200,7 @@ async def test_a_shown_config_map_is_not_deleted(place: Place) -> None:
     await place.client.config.delete_config_map(namespace=place.name, name="settings")
 
 
-async def test_folders_of_the_node_need_a_permission_of_their_own(place: Place) -> None:
+async def test_host_paths_need_their_own_permission(place: Place) -> None:
     developer = await place.server.user(f"dev-{place.name}", {place.name: "developer"})
     folder = pb.Volume(name="logs", type=pb.VOLUME_TYPE_HOST_PATH, host_path="/var/log", mount_path="/logs")
     with pytest.raises(PermissionDeniedError) as denied:
@@ -214,7 +214,7 @@ async def test_folders_of_the_node_need_a_permission_of_their_own(place: Place) 
     with pytest.raises(PermissionDeniedError):
         await developer.storage.attach_volume(namespace=place.name, name="logs", container="web")
     await place.client.storage.attach_volume(namespace=place.name, name="logs", container="web")
-    # A user who may not mount it may not change the programs over it, but only their number.
+    # A user who may not mount the path may change only the number of its pods, not their programs.
     with pytest.raises(PermissionDeniedError):
         await developer.containers.update(
             namespace=place.name,
@@ -228,7 +228,7 @@ async def test_folders_of_the_node_need_a_permission_of_their_own(place: Place) 
         container=container_pb2.Container(replicas=2),
         update_mask=FieldMask(paths=["replicas"]),
     )
-    # Nor take it away: the pods of before have it for as long as others do not take their place.
+    # Such a user may not remove the mount either: the old pods keep it until new pods replace them.
     detach: dict[str, Any] = {"namespace": place.name, "name": "logs", "container": "web"}
     with pytest.raises(PermissionDeniedError):
         await developer.storage.detach_volume(**detach)
@@ -248,11 +248,11 @@ async def test_folders_of_the_node_need_a_permission_of_their_own(place: Place) 
     )
     may = {"permission": "storage.host_path", "namespace": place.name}
     assert not await developer.identity.check_permission(**may)
-    # The node is that of all tenants.
+    # All tenants share the node, so only a grant over all namespaces counts.
     await place.client.identity.grant_role(username=f"dev-{place.name}", role=f"mounter-{place.name}")
 
     async def allowed() -> bool:
-        # A grant is known within a second.
+        # A grant takes effect within a second.
         try:
             await developer.storage.attach_volume(namespace=place.name, name="logs", container="web")
         except PermissionDeniedError:
@@ -272,15 +272,15 @@ async def test_validate_only_writes_nothing(place: Place) -> None:
         await place.get()
 
 
-async def test_a_watch_tells_a_volume_s_life(place: Place) -> None:
-    """A volume's event follows that of its container by a moment, so each step waits for the one before."""
+async def test_a_watch_shows_the_life_of_a_volume(place: Place) -> None:
+    """A volume's event is written a moment after that of its container, so each step waits for the one before."""
     containers, storage, name = place.client.containers, place.client.storage, place.name
     first = container_pb2.InitContainer(name="first", image="busybox:1", volume_mounts=[mount("scratch")])
     changed = container_pb2.Container(init_containers=[first])
     mask = FieldMask(paths=["init_containers"])
     await place.run(name="web")
     made, modified, deleted = ChangeKind.ADDED, ChangeKind.MODIFIED, ChangeKind.DELETED
-    # Changes of the containers also update its mounts: made, changed, deleted.
+    # Changes of containers also update the volume's mounts: made, changed, deleted.
     steps: list[tuple[Callable[[], Awaitable[object]], ChangeKind, int]] = [
         (lambda: place.make("scratch", type=pb.VOLUME_TYPE_EMPTY_DIR), made, 0),
         (
@@ -313,7 +313,7 @@ async def test_a_watch_tells_a_volume_s_life(place: Place) -> None:
             )
 
 
-async def test_what_happened_is_recorded(place: Place) -> None:
+async def test_volume_operations_are_recorded(place: Place) -> None:
     await place.make("scratch", type=pb.VOLUME_TYPE_EMPTY_DIR)
     await place.run()
     await place.client.storage.attach_volume(
