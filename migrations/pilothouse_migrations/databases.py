@@ -1,4 +1,4 @@
-"""Making the product's database where there is none, as an administrator."""
+"""Creates the product's database, as an administrator, if it does not exist."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
 async def ensure_database(admin_dsn: str, name: str) -> bool:
-    """Make the database `name`, in UTF-8, unless it is there; tells whether it was made.
+    """Creates the database `name`, in UTF-8, unless it exists; returns whether it was created.
 
-    `admin_dsn` connects to another database as a role with CREATEDB. Raises ValueError for a name other
-    than lower-case letters, digits and underscores, because it is written into SQL unquoted.
+    `admin_dsn` connects to another database as a role with CREATEDB. Raises ValueError if the name contains anything
+    other than lower-case letters, digits and underscores, because it is written into SQL unquoted.
     """
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"database name must match {_NAME.pattern}, got {name!r}")

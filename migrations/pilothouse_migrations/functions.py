@@ -1,9 +1,9 @@
 """The texts of the SQL functions, as of each migration.
 
-A function's present text is `functions/NAME.sql`. A migration that changes functions names them
-(`replaces = ("lease_work",)`) and keeps their former texts in `versions/NNNN_x/before/`; a function without a former
-text is new. So the text as of migration N is the former text next to the first later migration that names the
-function, and else the present one. The baseline creates every function in its text as of the baseline.
+A function's present text is `functions/NAME.sql`. A migration that changes functions names them (`replaces =
+("lease_work",)`) and keeps their former texts in `versions/NNNN_x/before/`; a function without a former text is new. So
+the text as of migration N is the former text kept by the first later migration that names the function, or the present
+text if there is none. The baseline creates every function in its text as of the baseline.
 
 All files are read once: a migration of an empty database looks up thousands of texts.
 """
@@ -23,7 +23,7 @@ FOLDER: Final = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where functions and migrations are read from."""
+    """The folders of functions and migrations."""
 
     functions: Path
     versions: tuple[Path, ...]
@@ -33,7 +33,7 @@ SOURCES = Sources(FOLDER / "functions", (FOLDER / "versions",))
 
 
 def split(sql: str) -> Iterator[str]:
-    """Yield the single statements of `sql`, without their closing semicolons and the comments before them.
+    """Yields the single statements of `sql`, without their closing semicolons and the comments before them.
 
     A statement ends at a semicolon that ends a line, outside of `$$` quotes.
     """
@@ -55,22 +55,28 @@ def split(sql: str) -> Iterator[str]:
 
 @cache
 def checksum(text: str) -> str:
-    """SHA-256 in hex over the statements of a function's file; the comment in its head does not count."""
+    """Returns SHA-256 in hex over the statements of a function's file.
+
+    The comment in its head does not count.
+    """
     return hashlib.sha256("\n".join(split(text)).encode()).hexdigest()
 
 
 def replaced() -> Mapping[str, tuple[str, ...]]:
-    """The functions that each migration names, oldest migration first; the baseline names none."""
+    """Returns the functions that each migration names, oldest migration first.
+
+    The baseline names none.
+    """
     return _replaced(SOURCES)
 
 
 def before(name: str, revision: str) -> str | None:
-    """The text that migration `revision` replaces; None for a function that it creates."""
+    """Returns the text that migration `revision` replaces, or None for a function that it creates."""
     return _former_texts(SOURCES).get((revision, name))
 
 
 def text_at(name: str, revision: str) -> str | None:
-    """The text of a function once `revision` is applied; None where there is no such function then."""
+    """Returns the text of a function once `revision` is applied, or None if there is no such function then."""
     for later, names in replaced().items():
         if later > revision and name in names:
             return before(name, later)
@@ -78,22 +84,22 @@ def text_at(name: str, revision: str) -> str | None:
 
 
 def names() -> list[str]:
-    """All functions that any migration of this release creates."""
+    """Returns all functions that any migration of this release creates."""
     return sorted({*_present_texts(SOURCES)}.union(*replaced().values()))
 
 
 def changed_by(revision: str) -> list[str]:
-    """The functions whose texts migration `revision` gives or takes away."""
+    """Returns the functions that migration `revision` creates, changes or drops."""
     baseline, *_ = known = replaced()
     return names() if revision == baseline else list(known[revision])
 
 
 def all_at(revision: str) -> dict[str, tuple[str, str]]:
-    """Function -> checksum of its text, and the migration that gave it, once `revision` is applied."""
+    """Returns each function's checksum and the migration that gave its text, once `revision` is applied."""
     baseline, *_ = known = replaced()
 
     def version(name: str) -> str:
-        """The newest migration up to `revision` that gave the function its text."""
+        """Returns the newest migration up to `revision` that gave the function its text."""
         return max(
             (each for each, names in known.items() if each <= revision and name in names), default=baseline
         )
@@ -112,7 +118,7 @@ def _replaced(sources: Sources) -> Mapping[str, tuple[str, ...]]:
 
 @cache
 def _former_texts(sources: Sources) -> Mapping[tuple[str, str], str]:
-    """The text by the migration that replaces it and the name of the function."""
+    """Returns each former text by the migration that replaces it and the name of the function."""
     return {
         (path.parts[-3].partition("_")[0], path.stem): path.read_text("utf-8")
         for folder in sources.versions
@@ -126,7 +132,7 @@ def _present_texts(sources: Sources) -> Mapping[str, str]:
 
 
 def _constants(module: str) -> dict[str, Any]:
-    """The constants of a migration by its text, read without executing it: a server needs them, and not Alembic."""
+    """Returns constants of a migration, read without executing it, because a server needs them without Alembic."""
     return {
         statement.targets[0].id: ast.literal_eval(statement.value)
         for statement in ast.parse(module).body

@@ -1,7 +1,7 @@
-"""Beginning a new history by hand, for a database that went back where no server could notice it.
+"""Begins a new history by hand, for a rewound database that no server could detect.
 
-A server notices by a file in its data folder. If that was restored together with the database, or the server has
-another machine's copy, run `pilothouse migrate new-history`. `pilothouse restore` begins a new history by itself.
+A server detects a rewind by a file in its data folder. If that was restored together with the database, or the server
+has another machine's copy, run `pilothouse migrate new-history`. `pilothouse restore` begins a new history by itself.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ _SECONDS = 60.0
 
 
 async def begin_new_history(dsn: str, reason: str) -> str:
-    """Begins a new history, with its record in the audit log; returns its name.
+    """Begins a new history, records it in the audit log, and returns its name.
 
-    `dsn` is the maintenance login's. Tokens of watches from before are refused from now on, and running watches end.
+    `dsn` is the maintenance login's. Earlier resume tokens of watches are refused from now on, and running watches end.
 
     Raises the errors of `schema.check`, and schema.RefusedError if the database refuses.
     """

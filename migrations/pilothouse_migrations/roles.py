@@ -1,7 +1,7 @@
 """The four database roles, and the rights on the database itself that no migration can give.
 
 Roles belong to a PostgreSQL cluster, not to a database: several databases of one cluster (a test suite's clones,
-a staging copy) share them. They are made here, by an administrator, before the first migration, because creating
+a staging copy) share them. An administrator creates them with this module before the first migration, because creating
 a role with BYPASSRLS needs a right that the maintenance login must not have.
 
 ======================== ============================ ===========================================================
@@ -9,12 +9,12 @@ role                     is                           may
 ======================== ============================ ===========================================================
 `pilothouse_owner`       NOLOGIN, BYPASSRLS           owns every object; nobody connects as it
 `pilothouse_app`         login of request handling    tables under row-level security by the caller's identity
-`pilothouse_system`      login of feed, reconciler …  the same tables by policies of its own
+`pilothouse_system`      login of feed, reconciler …  the same tables by its own policies
 `pilothouse_maintenance` login of migrations, backup  SET ROLE owner, nothing by itself
 ======================== ============================ ===========================================================
 
-Where the library pg_stat_statements is there, its extension is made in a schema of its own (`STATISTICS_SCHEMA`), which
-the owner alone may use: statements of all tenants stand there.
+If the library pg_stat_statements is available, its extension is created in a separate schema (`STATISTICS_SCHEMA`),
+which only the owner may use, because it contains statements of all tenants.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sqlalchemy import text
 from sqlalchemy.pool import NullPool
 
 if TYPE_CHECKING:
-    # It brings the ORM, 7 MB; users of the names alone do without.
+    # This import loads the ORM, 7 MB; modules that only use the names do not need it.
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 OWNER: Final = "pilothouse_owner"
@@ -40,20 +40,20 @@ SYSTEM: Final = "pilothouse_system"
 MAINTENANCE: Final = "pilothouse_maintenance"
 # Short name -> role name of the three roles that connect.
 LOGINS: Final[Mapping[str, str]] = {"app": APP, "system": SYSTEM, "maintenance": MAINTENANCE}
-# Defaults of sessions of request handling. Servers set them when they connect, but a transaction pooler does not pass
-# that on; and a person who logs in by hand should not hold a lock for ever either.
+# Session defaults of request handling. Servers set them when they connect, but a transaction pooler does not pass them
+# on; and a person who logs in by hand should not hold a lock forever either.
 SESSION_DEFAULTS: Mapping[str, str] = {
     "statement_timeout": "30s",
     "idle_in_transaction_session_timeout": "60s",
     "jit": "off",
 }
-# Of the role of requests alone: the longest wait for a lock.
+# Only for the role of requests: the longest wait for a lock.
 APP_DEFAULTS: Mapping[str, str] = {"lock_timeout": "20s"}
 STATISTICS_SCHEMA = "pilothouse_statistics"
 
 
 def async_dsn(dsn: str) -> str:
-    """Return `dsn` with SQLAlchemy's asyncpg driver named; `postgresql://` and `postgres://` are accepted."""
+    """Returns `dsn` for SQLAlchemy's asyncpg driver; `postgresql://` and `postgres://` are accepted."""
     scheme, separator, rest = dsn.partition("://")
     if not separator or scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
         raise ValueError("database address must start with postgresql://")
@@ -61,13 +61,16 @@ def async_dsn(dsn: str) -> str:
 
 
 def driver_dsn(dsn: str) -> str:
-    """The same for asyncpg itself."""
+    """Returns `dsn` for asyncpg itself."""
     return async_dsn(dsn).replace("+asyncpg", "", 1)
 
 
 def make_engine(dsn: str, **options: Any) -> AsyncEngine:
-    """SQLAlchemy's engine. The driver opens its connections by the DSN, so its options such as `sslmode` work."""
-    # Imported late: see above.
+    """Returns SQLAlchemy's engine.
+
+    asyncpg opens its connections by the DSN, so options of the DSN such as `sslmode` work.
+    """
+    # Imported here to save memory, as explained above.
     from sqlalchemy.ext.asyncio import create_async_engine
 
     driver = driver_dsn(dsn)
@@ -77,13 +80,14 @@ def make_engine(dsn: str, **options: Any) -> AsyncEngine:
 
 
 async def ensure_roles(admin_dsn: str, passwords: Mapping[str, str] | None = None) -> None:
-    """Create the four roles where they are missing, and prepare the database of `admin_dsn` for migrations.
+    """Creates those of the four roles that are missing.
 
-    `admin_dsn` connects as a superuser (or a role with CREATEROLE and BYPASSRLS) to the product's database.
-    `passwords` maps "app", "system", "maintenance" to a new password; a role left out keeps the one it has.
-    Repeating the call changes nothing. Concurrent calls wait for each other.
+    Also prepares the database of `admin_dsn` for migrations. `admin_dsn` connects as a superuser (or a role with
+    CREATEROLE and BYPASSRLS) to the product's database. `passwords` maps "app", "system", "maintenance" to a new
+    password; other roles keep their passwords. Repeating the call changes nothing. Concurrent calls wait for each
+    other.
 
-    Raises ValueError for an unknown key in `passwords`, and SQLAlchemy's DBAPIError where rights are missing.
+    Raises ValueError for an unknown key in `passwords`, and SQLAlchemy's DBAPIError if rights are missing.
     """
     unknown = set(passwords or {}) - set(LOGINS)
     if unknown:
@@ -91,8 +95,8 @@ async def ensure_roles(admin_dsn: str, passwords: Mapping[str, str] | None = Non
     engine = make_engine(admin_dsn, hide_parameters=True)
     try:
         async with engine.begin() as connection:
-            # Roles are shared by all databases, and so is this lock only within one; a lost race shows as
-            # unique_violation, which the block below turns into "it exists".
+            # All databases share the roles, but this lock works only within one database. A lost race shows as
+            # unique_violation, which the block below treats as "it exists".
             await connection.execute(
                 text("SELECT pg_advisory_xact_lock(hashtextextended('pilothouse roles', 0))")
             )
@@ -111,7 +115,7 @@ async def _create_missing(connection: AsyncConnection) -> None:
         OWNER: "NOLOGIN BYPASSRLS NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE",
         APP: "LOGIN NOBYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE",
         SYSTEM: "LOGIN NOBYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE",
-        # NOINHERIT: the owner's rights are taken by SET ROLE only, never by accident.
+        # NOINHERIT: the role gets the owner's rights only by SET ROLE, never by accident.
         MAINTENANCE: "LOGIN NOINHERIT NOBYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE",
     }
     for name, attributes in wanted.items():
@@ -137,10 +141,10 @@ END $$""")
 
 
 def scram_verifier(password: str, *, salt: bytes | None = None, iterations: int = 4096) -> str:
-    """Return the SCRAM-SHA-256 verifier that PostgreSQL stores for `password` (RFC 5803).
+    """Returns the SCRAM-SHA-256 verifier that PostgreSQL stores for `password` (RFC 5803).
 
-    The server is given the verifier and not the password, so no statement log or statistic can hold the password.
-    Raises ValueError unless it is printable ASCII, for which the normalisation of RFC 4013 is the identity.
+    The server receives the verifier instead of the password, so no statement log or statistic can contain the password.
+    Raises ValueError unless the password is printable ASCII, for which the normalisation of RFC 4013 is the identity.
     """
     if not password or not password.isascii() or not password.isprintable():
         raise ValueError("a database role's password must be printable ASCII and not empty")
@@ -153,7 +157,7 @@ def scram_verifier(password: str, *, salt: bytes | None = None, iterations: int 
 
 
 async def _set_password(connection: AsyncConnection, role: str, password: str) -> None:
-    # ALTER ROLE takes no bind parameters; a verifier is base64 and `$`, `:` only, so it needs no escaping.
+    # ALTER ROLE takes no bind parameters; a verifier contains only base64, `$` and `:`, so it needs no escaping.
     await connection.exec_driver_sql(f"ALTER ROLE {role} PASSWORD '{scram_verifier(password)}'")
 
 
@@ -163,7 +167,7 @@ async def _prepare_database(connection: AsyncConnection) -> None:
     for statement in (
         f"REVOKE ALL ON DATABASE {database} FROM PUBLIC",
         f"GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {database} TO {OWNER}",
-        # Bulk loads are staged in a temporary table: COPY straight into a table under row-level security is refused.
+        # Bulk loads are staged in a temporary table: COPY into a table under row-level security is refused.
         f"GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {logins}",
         "REVOKE ALL ON SCHEMA public FROM PUBLIC",
         f"GRANT CREATE, USAGE ON SCHEMA public TO {OWNER}",
@@ -181,9 +185,9 @@ async def _prepare_database(connection: AsyncConnection) -> None:
 
 
 async def _keep_session_locks(connection: AsyncConnection) -> None:
-    """Leaves advisory locks that outlast a transaction to migrations, as far as this login may.
+    """Reserves advisory locks that outlast a transaction for migrations, if this login may do that.
 
-    Requests need those that end with their transaction; of these no role can be kept from any.
+    Requests need only advisory locks that end with their transaction, which no role can be denied.
     """
     await connection.execute(
         text(f"""
@@ -200,9 +204,9 @@ END $$""")
 
 
 async def _count_statements(connection: AsyncConnection) -> None:
-    """Sets up pg_stat_statements and lets the owner read all statistics, as far as this login may.
+    """Sets up pg_stat_statements and lets the owner read all statistics, if this login may do that.
 
-    A managed server may allow neither; then slow statements are not told, and everything else works.
+    A managed server may allow neither; then slow statements are not reported, and everything else works.
     """
     await connection.execute(
         text(f"""

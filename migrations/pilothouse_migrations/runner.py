@@ -1,24 +1,24 @@
-"""Applying and reverting migrations, with a record of each.
+"""Applies and reverts migrations, with a record of each.
 
-The connection takes the owner's role and an advisory lock, so several servers that start together migrate one after
-the other. It polls for that lock: a server that waited inside a statement would hold a snapshot, and CREATE INDEX
-CONCURRENTLY of another one would wait for it.
+The connection assumes the owner's role and takes an advisory lock, so several servers that start together migrate one
+after the other. It polls for that lock: a server that waited inside a statement would hold a snapshot, and another
+server's CREATE INDEX CONCURRENTLY would wait for it.
 
-**Locks.** Next to a busy server a migration that takes a weak lock on a table first and a stronger one later
-deadlocks. So a migration names the tables that it changes (`locks = ("containers", "namespaces")`), and the runner
-locks them ACCESS EXCLUSIVE before anything else. Each wait is short (`lock_timeout`), because every later statement
-on the table waits behind it, and because PostgreSQL looks for deadlocks only after a second. An attempt that gets no
-lock is rolled back and repeated. Each migration is a transaction of its own, so the locks of one end before the next.
+**Locks.** Next to a busy server, a migration deadlocks if it takes a weak lock on a table first and a stronger one
+later. So a migration names the tables that it changes (`locks = ("containers", "namespaces")`), and the runner locks
+them ACCESS EXCLUSIVE before anything else. Each wait is short (`lock_timeout`), because every later statement on the
+table waits behind it, and because PostgreSQL checks for deadlocks only after a second. An attempt that gets no lock is
+rolled back and repeated. Each migration is its own transaction, so its locks end before the next one.
 
 **Without a transaction.** A migration with `transactional = False` builds indexes CONCURRENTLY
 (`statements.build_index`). It may be run again after a failure.
 
-**Records.** `schema_migrations` keeps for each migration its checksum, how long it took, whether it succeeded, and
-`serves_from`, the oldest release that may run on the schema. The checksum is taken over the SQL that a migration
-sends, rendered offline, and the former texts of its functions. A changed checksum of an applied migration is an
-error. `schema_functions` keeps the checksum of each function's text and the migration that gave it. Another text is
-pending: `upgrade` applies it, unless a migration of a newer release gave it. `schema` checks both at a server's start
-by the checksums in `checksums.py`.
+**Records.** `schema_migrations` stores for each migration its checksum, how long it took, whether it succeeded, and
+`serves_from`, the oldest release that may run on the schema. The checksum is computed over the SQL that a migration
+sends, rendered offline, and the former texts of its functions. A changed checksum of an applied migration is an error.
+`schema_functions` stores the checksum of each function's text and the migration that gave it. A differing text is
+pending: `upgrade` applies it, unless a migration of a newer release gave it. `schema` compares both with the checksums
+in `checksums.py` at a server's start.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ COMMENT ON COLUMN schema_functions.checksum IS 'SHA-256 of its text.';
 COMMENT ON COLUMN schema_functions.version IS 'The migration that gave it this text; an older release leaves it alone.'
 """
 _BOOKS = ("alembic_version", "schema_migrations", "schema_functions")
-# Refused by lock_timeout, or chosen to end a deadlock.
+# SQLSTATEs of a statement that lock_timeout ended, or that was chosen to end a deadlock.
 _RETRIED = (statements.LOCK_NOT_AVAILABLE, "40P01")
 _POLL_SECONDS = 0.2
-# An index of a large table takes hours, and holds up nobody.
+# The index of a large table takes hours, but does not block other statements.
 _CONCURRENT_MILLISECONDS = 6 * 3600 * 1000
 
 
@@ -99,10 +99,10 @@ class MigrationStatus:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a run waits.
+    """The limits of a run's waits.
 
-    Milliseconds for one lock and for one statement, seconds for all attempts to get a migration's locks, and for the
-    run of another server.
+    In milliseconds: for one lock, and for one statement. In seconds: for all attempts to get a migration's locks, and
+    for another server's run.
     """
 
     lock_timeout_milliseconds: int = 500
@@ -112,11 +112,14 @@ class Limits:
 
 
 class MigrationFailedError(schema.MigrationError):
-    """A migration failed; the message names it and those that were applied. Its cause is SQLAlchemy's DBAPIError."""
+    """A migration failed.
+
+    The message names it and the applied ones. Its cause is SQLAlchemy's DBAPIError.
+    """
 
 
 def _scripts() -> tuple[Script, ...]:
-    """All migrations, oldest first."""
+    """Returns all migrations, oldest first."""
     return _load(functions.SOURCES)
 
 
@@ -132,17 +135,20 @@ def _load(sources: functions.Sources) -> tuple[Script, ...]:
 
 
 def head() -> str:
-    """The newest migration of this release."""
+    """Returns the newest migration of this release."""
     return _scripts()[-1].revision
 
 
 def revisions() -> list[str]:
-    """All migrations of this release, oldest first."""
+    """Returns all migrations of this release, oldest first."""
     return [script.revision for script in _scripts()]
 
 
 def render(revision: str, *, down: bool = False) -> str:
-    """The SQL that one migration sends, without functions' texts. Raises KeyError for an unknown revision."""
+    """Returns the SQL that one migration sends, without functions' texts.
+
+    Raises KeyError for an unknown revision.
+    """
     module = {script.revision: script.module for script in _scripts()}[revision]
     buffer = io.StringIO()
     context = MigrationContext.configure(
@@ -154,13 +160,13 @@ def render(revision: str, *, down: bool = False) -> str:
 
 
 def locks(revision: str) -> tuple[str, ...] | None:
-    """The tables that a migration locks first; None for one that is no transaction."""
+    """Returns the tables that a migration locks first, or None if it is not a transaction."""
     module = {script.revision: script.module for script in _scripts()}[revision]
     return tuple(getattr(module, "locks", ())) if getattr(module, "transactional", True) else None
 
 
 def checksum(revision: str) -> str:
-    """SHA-256 in hex over the SQL of a migration, up and down, and the former texts of its functions."""
+    """Returns SHA-256 in hex over a migration's SQL, up and down, and the former texts of its functions."""
     return _checksum(revision, functions.SOURCES)
 
 
@@ -172,14 +178,14 @@ def _checksum(revision: str, _sources: functions.Sources) -> str:
 
 
 def checksums() -> dict[str, str]:
-    """The checksum of each migration, oldest first."""
+    """Returns the checksum of each migration, oldest first."""
     return {revision: checksum(revision) for revision in revisions()}
 
 
 async def upgrade(dsn: str, revision: str = "head", *, limits: Limits = Limits()) -> list[str]:
-    """Apply all migrations up to `revision`; returns those that were applied, and functions that got other texts.
+    """Applies all migrations up to `revision`.
 
-    `dsn` is the maintenance login's.
+    Returns the applied ones, and the functions that got other texts. `dsn` is the maintenance login's.
 
     Raises UnsupportedServerError, TooOldError, ChecksumMismatchError, UnknownRevisionError, and MigrationFailedError if
     a statement fails: then that migration is rolled back and recorded as failed, and those before it stay.
@@ -193,7 +199,7 @@ async def upgrade(dsn: str, revision: str = "head", *, limits: Limits = Limits()
 
 
 async def downgrade(dsn: str, revision: str, *, limits: Limits = Limits()) -> list[str]:
-    """Revert all migrations after `revision` ("base": all of them); returns those that were reverted.
+    """Reverts all migrations after `revision` ("base": all of them); returns the reverted ones.
 
     Errors as for `upgrade`.
     """
@@ -219,14 +225,17 @@ def _known(revision: str) -> str:
 
 
 async def status(dsn: str) -> list[MigrationStatus]:
-    """All migrations, oldest first. Works as the maintenance login and as the system login."""
+    """Returns all migrations, oldest first.
+
+    Works with the maintenance login and with the system login.
+    """
     async with connect(dsn) as connection:
         await schema.take_owner(_asked(connection))
         return await _read_status(connection)
 
 
 async def pending_functions(dsn: str) -> list[str]:
-    """Functions that have another text than in this release, once all migrations are applied."""
+    """Returns functions whose text differs from this release's, once all migrations are applied."""
     async with connect(dsn) as connection:
         await schema.take_owner(_asked(connection))
         if await schema.applied_version(_asked(connection)) != head():
@@ -236,7 +245,7 @@ async def pending_functions(dsn: str) -> list[str]:
 
 @asynccontextmanager
 async def connect(dsn: str) -> AsyncIterator[AsyncConnection]:
-    """A connection without a pool."""
+    """Yields a connection without a pool."""
     engine = make_engine(dsn, hide_parameters=True)
     try:
         async with engine.connect() as connection:
@@ -246,7 +255,7 @@ async def connect(dsn: str) -> AsyncIterator[AsyncConnection]:
 
 
 def _asked(connection: AsyncConnection) -> Asks:
-    """The connection as `schema` asks it."""
+    """Returns the function by which `schema` sends statements on the connection."""
 
     async def ask(statement: str) -> Sequence[Mapping[str, Any]]:
         answer = await connection.exec_driver_sql(statement)
@@ -277,8 +286,11 @@ async def _read_status(connection: AsyncConnection) -> list[MigrationStatus]:
 
 @asynccontextmanager
 async def _prepared(dsn: str, limits: Limits) -> AsyncIterator[AsyncConnection]:
-    """A connection of the owner that holds the advisory lock. The applied migrations are those of this release."""
-    # Rendering installs an Alembic context of its own, so it must be over before a migration runs in another.
+    """Yields a connection of the owner that holds the advisory lock.
+
+    Checks first that the applied migrations are this release's.
+    """
+    # Rendering installs its own Alembic context, so it must end before a migration runs in another.
     checksums()
     async with connect(dsn) as connection:
         await check_server_version(_asked(connection))
@@ -353,7 +365,7 @@ def _words(script: Script, error: DBAPIError, moved: Sequence[str], *, up: bool)
 
 
 async def _step(connection: AsyncConnection, script: Script, limits: Limits, *, up: bool) -> None:
-    """One migration. Repeats it while its locks are not to be had."""
+    """Runs one migration. Repeats it while its locks are not available."""
     run = functools.partial(_run, script=script, up=up, started=time.monotonic())
     if locks(script.revision) is None:
         await _set_timeouts(connection, 0, _CONCURRENT_MILLISECONDS)
@@ -407,7 +419,7 @@ def _operations(connection: Connection) -> Iterator[None]:
 
 
 def _note_functions(connection: Connection, changed: Sequence[str], revision: str | None) -> None:
-    """Records the texts of functions, once `revision` is applied and no later one; None: none is."""
+    """Records the texts of functions as of `revision`; None: no migration is applied."""
     texts = {} if revision is None else functions.all_at(revision)
     connection.execute(text("DELETE FROM schema_functions WHERE name = ANY(:names)"), {"names": [*changed]})
     noted = [(name, *texts[name]) for name in changed if name in texts]
@@ -417,7 +429,7 @@ def _note_functions(connection: Connection, changed: Sequence[str], revision: st
 
 
 async def _apply_pending_functions(connection: AsyncConnection) -> list[str]:
-    """Gives functions the texts of this release that the database has in another one; returns their names."""
+    """Gives functions with differing texts this release's texts; returns their names."""
     pending = await schema.pending_functions(_asked(connection), functions.all_at(head()), head())
 
     def apply(sync: Connection) -> None:

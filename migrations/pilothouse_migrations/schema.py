@@ -1,8 +1,8 @@
-"""Whether a database's schema is this release's, asked by the driver alone: a server does it at each start.
+"""Checks whether a database's schema is this release's, at each start of a server, with asyncpg alone.
 
-Alembic and its imports take 10 MB and half a second, SQLAlchemy's asynchronous engine, which brings its ORM, 7 MB
-more. `runner` renders the SQL of a migration; its checksum is written down in `checksums.py`, and a lint step
-compares the two.
+Alembic and its imports take 10 MB and half a second; SQLAlchemy's asynchronous engine, which loads its ORM, takes 7 MB
+more. `runner` renders the SQL of a migration; its checksum is stored in `checksums.py`, and a lint step compares the
+two.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from pilothouse_migrations.versions_gate import Asks, check_server_version
 
 # Ids of migrations below this one belong to databases that were made before release 0.2.0.
 FIRST_ID: Final = "0100"
-# One migrator at a time changes a schema.
+# Only one migrator at a time changes a schema.
 ADVISORY_LOCK = "pilothouse migrations"
 _CONNECT_SECONDS = 60.0
 
 
 class MigrationError(Exception):
-    """Root of the errors below; the message names the next step."""
+    """Base class of the errors below; the message names the next step."""
 
 
 class ChecksumMismatchError(MigrationError):
-    """An applied migration differs from the one in this release. Install the release it was applied with."""
+    """An applied migration differs from the one in this release. Install the release that applied it."""
 
 
 class UnknownRevisionError(MigrationError):
@@ -41,11 +41,14 @@ class UnknownRevisionError(MigrationError):
 
 
 class TooOldError(MigrationError):
-    """The database was made before release 0.2.0. Create a new one, or install the release that made it."""
+    """The database was made before release 0.2.0.
+
+    Create a new one, or install the release that made it.
+    """
 
 
 class RefusedError(MigrationError):
-    """The database lets nobody in by this address, or answers by an error."""
+    """The database refuses the connection, or returns an error."""
 
 
 class PendingMigrationsError(MigrationError):
@@ -53,10 +56,10 @@ class PendingMigrationsError(MigrationError):
 
 
 async def check(dsn: str) -> None:
-    """Raise unless the server is supported and its schema is exactly this release's.
+    """Raises unless the server is supported and its schema is exactly this release's.
 
-    A server that must not migrate by itself calls it at its start. Raises UnsupportedServerError,
-    TooOldError, ChecksumMismatchError, UnknownRevisionError, PendingMigrationsError.
+    A server that must not migrate by itself calls this at its start. Raises UnsupportedServerError, TooOldError,
+    ChecksumMismatchError, UnknownRevisionError, PendingMigrationsError.
     """
     pending = await pending_migrations(dsn)
     if pending:
@@ -64,7 +67,10 @@ async def check(dsn: str) -> None:
 
 
 async def pending_migrations(dsn: str) -> list[str]:
-    """Migrations that are not applied, oldest first, or functions of another text. Otherwise raises as `check`."""
+    """Returns migrations that are not applied, oldest first, or functions with differing texts.
+
+    Otherwise raises as `check`.
+    """
     async with _asked(dsn) as database:
         await check_server_version(database)
         await take_owner(database)
@@ -76,9 +82,10 @@ async def pending_migrations(dsn: str) -> list[str]:
 
 
 async def pending_functions(database: Asks, wanted: Mapping[str, tuple[str, str]], newest: str) -> list[str]:
-    """The functions whose text is not this release's; `wanted` has the checksum and the migration of each.
+    """Returns the functions whose text is not this release's.
 
-    One that a migration after `newest` gave its text is a newer release's, which also may have dropped some.
+    `wanted` has the checksum and the migration of each function. A function whose text a migration after `newest` gave
+    belongs to a newer release, which may also have dropped functions.
     """
     found = {
         row["name"]: row for row in await database("SELECT name, checksum, version FROM schema_functions")
@@ -94,7 +101,10 @@ async def pending_functions(database: Asks, wanted: Mapping[str, tuple[str, str]
 
 @asynccontextmanager
 async def _asked(dsn: str) -> AsyncIterator[Asks]:
-    """A connection of its own. Raises RefusedError; OSError where nobody answers."""
+    """Yields a function that sends statements on a new connection.
+
+    Raises RefusedError, or OSError if the server does not respond.
+    """
     try:
         connection = await asyncpg.connect(driver_dsn(dsn), timeout=_CONNECT_SECONDS)
         try:
@@ -106,13 +116,18 @@ async def _asked(dsn: str) -> AsyncIterator[Asks]:
 
 
 async def take_owner(database: Asks) -> None:
-    """Become the owner where the login may; the system login stays itself and can read the record."""
+    """Assumes the owner's role if the login may.
+
+    The system login stays itself and can read the record.
+    """
     if (await database(f"SELECT pg_has_role('{OWNER}', 'MEMBER') AS may"))[0]["may"]:
         await database(f"SET ROLE {OWNER}")
 
 
 async def applied(database: Asks, checksums: Mapping[str, str]) -> list[str]:
-    """Versions that Alembic holds for applied, oldest first; `checksums` are the release's, in that order.
+    """Returns the migrations that Alembic records as applied, oldest first.
+
+    `checksums` are the release's, in that order.
 
     Raises TooOldError and UnknownRevisionError.
     """
@@ -130,7 +145,7 @@ async def applied(database: Asks, checksums: Mapping[str, str]) -> list[str]:
 
 
 async def applied_version(database: Asks) -> str | None:
-    """The newest migration that is applied."""
+    """Returns the newest applied migration, or None."""
     if not await _has(database, "alembic_version"):
         return None
     found = await database("SELECT version_num FROM alembic_version")
@@ -138,7 +153,7 @@ async def applied_version(database: Asks) -> str | None:
 
 
 async def _check_served(database: Asks, current: str, newest: str) -> None:
-    """Raises UnknownRevisionError unless a newer release's schema may be served by this release."""
+    """Raises UnknownRevisionError unless this release may serve the schema of a newer release."""
     rows = [row for version, row in (await records(database)).items() if row["success"] and version > newest]
     oldest = max((row["serves_from"] for row in rows), key=_release, default="")
     if not rows or current < newest or _release(oldest) > _release(importlib.metadata.version("pilothouse")):
@@ -153,7 +168,7 @@ def _release(name: str) -> tuple[int, ...]:
 
 
 async def records(database: Asks) -> dict[str, Mapping[str, Any]]:
-    """The rows of `schema_migrations` by version."""
+    """Returns the rows of `schema_migrations` by version."""
     if not await _has(database, "schema_migrations"):
         return {}
     rows = await database(

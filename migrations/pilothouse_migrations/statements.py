@@ -1,7 +1,7 @@
-"""The calls of migrations: running SQL text, functions by their files, and indexes next to a busy server.
+"""The operations of migrations: running SQL text, functions by their files, and indexes next to a busy server.
 
-The text is PostgreSQL's own language, with the role names of `roles` written out: a reader and a linter see the
-same text as the database. The driver prepares each statement and takes one at a time, so `run` splits a text.
+The text is PostgreSQL's own language, with the role names of `roles` written out: readers and linters see the same text
+as the database. The driver prepares each statement and accepts one at a time, so `run` splits a text.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from sqlalchemy.exc import DBAPIError
 
 from pilothouse_migrations import functions
 
-# How long one attempt to lock an index that queries use may hold those up, and how often it is made.
+# How long one attempt to lock an index may block the queries that use it, and the number of attempts.
 _ATTACH_MILLISECONDS = 500
 _ATTACH_ATTEMPTS = 60
 LOCK_NOT_AVAILABLE = "55P03"
-# PostgreSQL cuts longer names.
+# PostgreSQL truncates longer names.
 _NAME_CHARACTERS = 63
 
 
 def run(sql: str) -> None:
-    """Execute each statement of `sql` in the current migration."""
+    """Executes each statement of `sql` in the current migration."""
     for statement in functions.split(sql):
         _execute(statement)
 
 
 def run_file(name: str) -> None:
-    """Execute a file of this package, such as `baseline/users.sql`.
+    """Executes a file of this package, such as `baseline/users.sql`.
 
-    Its statements are sent together, as one block of PL/pgSQL: each by itself would be prepared first, and the baseline
-    has 1,156. A query stands by itself.
+    Its statements are sent together, as one block of PL/pgSQL: sent singly, each would be prepared first, and the
+    baseline has 1,156. A query is sent alone.
     """
     sql = (functions.FOLDER / name).read_text("utf-8")
-    # Offline a migration's SQL is rendered as it is written.
+    # Offline, a migration's SQL is rendered as it is written.
     if op.get_context().as_sql:
         run(sql)
         return
@@ -55,31 +55,40 @@ def _execute(statement: str) -> None:
 
 
 def create_functions(revision: str, first: tuple[str, ...] = ()) -> None:
-    """Create every function in its text as of `revision`, those of `first` before the others."""
+    """Creates every function in its text as of `revision`, those of `first` before the others."""
     for name in dict.fromkeys((*first, *functions.names())):
         _put(name, functions.text_at(name, revision), create_only=True)
 
 
 def drop_functions(revision: str) -> None:
-    """Drop every function that there is once `revision` is applied; in one statement their order does not matter."""
+    """Drops every function that exists once `revision` is applied.
+
+    One statement drops them all, so their order does not matter.
+    """
     if not op.get_context().as_sql:
         run(f"DROP FUNCTION IF EXISTS {', '.join(functions.all_at(revision))};")
 
 
 def replace_functions(revision: str) -> None:
-    """Give the functions that migration `revision` names their new texts; drop those without a file."""
+    """Gives the functions that migration `revision` names their new texts.
+
+    Drops those without a file.
+    """
     for name in functions.replaced()[revision]:
         _put(name, functions.text_at(name, revision))
 
 
 def restore_functions(revision: str) -> None:
-    """Give the functions that migration `revision` names their former texts; drop those that it created."""
+    """Gives the functions that migration `revision` names their former texts.
+
+    Drops those that it created.
+    """
     for name in functions.replaced()[revision][::-1]:
         _put(name, functions.before(name, revision))
 
 
 def _put(name: str, sql: str | None, *, create_only: bool = False) -> None:
-    # Offline, only a migration's own SQL is rendered: functions have checksums of their own.
+    # Offline, only a migration's own SQL is rendered: functions have their own checksums.
     if op.get_context().as_sql:
         return
     if sql is not None:
@@ -89,11 +98,11 @@ def _put(name: str, sql: str | None, *, create_only: bool = False) -> None:
 
 
 def build_index(name: str, table: str, definition: str, *, unique: bool = False) -> None:
-    """Build an index without holding up writers, in a migration with `transactional = False`.
+    """Builds an index without blocking writers, in a migration with `transactional = False`.
 
-    `definition` follows the table's name: "(name, id) INCLUDE (namespace_id)". An invalid index that an
-    interrupted run left is dropped first, and partitions that have theirs are skipped, so it may be run again. An
-    index of a partitioned table is made on the parent alone, then on each partition, and attached.
+    `definition` follows the table's name: "(name, id) INCLUDE (namespace_id)". An invalid index that an interrupted run
+    left is dropped first, and partitions that have theirs are skipped, so the call may be repeated. An index of a
+    partitioned table is created on the parent only, then on each partition, and attached.
     """
     create = "CREATE UNIQUE INDEX" if unique else "CREATE INDEX"
     if op.get_context().as_sql:
@@ -109,7 +118,7 @@ def build_index(name: str, table: str, definition: str, *, unique: bool = False)
 
 
 def drop_index(name: str) -> None:
-    """Drop an index that `build_index` built, in a migration with `transactional = False`."""
+    """Drops an index that `build_index` built, in a migration with `transactional = False`."""
     if op.get_context().as_sql:
         run(f"DROP INDEX CONCURRENTLY {name};")
     elif _scalar("SELECT relkind::text FROM pg_class WHERE oid = to_regclass(:name)", name) == "I":
@@ -128,7 +137,10 @@ def _build_one(create: str, name: str, table: str, definition: str) -> None:
 
 
 def _without_index(name: str, table: str) -> list[str]:
-    """Partitions without an attached index; one that is made in the meantime has it from its parent."""
+    """Returns partitions without an attached index.
+
+    A partition created during the build gets the index from its parent.
+    """
     found = op.get_bind().execute(
         text(
             "SELECT p.inhrelid::regclass::text FROM pg_inherits AS p WHERE p.inhparent = to_regclass(:table)"
@@ -141,7 +153,7 @@ def _without_index(name: str, table: str) -> list[str]:
 
 
 def _patiently(statement: str) -> None:
-    """Execute a statement that locks an index exclusively, in short attempts: queries wait behind each."""
+    """Executes a statement that locks an index exclusively, in short attempts: queries wait behind each."""
     for attempt in range(_ATTACH_ATTEMPTS):
         run(f"SET lock_timeout = {_ATTACH_MILLISECONDS};")
         try:

@@ -1,7 +1,7 @@
-"""Which PostgreSQL servers are accepted, and why others are not.
+"""The PostgreSQL servers that are accepted, and why others are not.
 
-Isolation of tenants rests on the database: on `security_invoker` views (PostgreSQL 15) and on two fixes, without
-which planner statistics show rows that row-level security hides (CVE-2025-8713) and a policy may be evaluated for
+Isolation of tenants depends on the database: on `security_invoker` views (PostgreSQL 15) and on two fixes. Without
+them, planner statistics show rows that row-level security hides (CVE-2025-8713), and a policy may be evaluated for
 another role than the one that runs the statement (CVE-2024-10976). A server without them is refused at start.
 """
 
@@ -20,11 +20,11 @@ OLDEST_MINOR = {15: 14, 16: 10, 17: 6}
 
 
 class UnsupportedServerError(Exception):
-    """The database server is not one that Pilothouse runs on; the message gives the reason and the next step."""
+    """The database server is unsupported; the message gives the reason and the next step."""
 
 
 def refusal(server_version_number: int) -> str | None:
-    """Why a server is refused, or None if it is accepted.
+    """Returns why a server is refused, or None if it is accepted.
 
     `server_version_number` is PostgreSQL's `server_version_num`: 150014 is 15.14, 90624 is 9.6.24.
     """
@@ -50,7 +50,7 @@ def refusal(server_version_number: int) -> str | None:
 
 
 async def check_server_version(database: Asks) -> None:
-    """Raise UnsupportedServerError unless `database` is of a server that is accepted, in UTF-8."""
+    """Raises UnsupportedServerError unless `database` uses UTF-8 and its server is accepted."""
     (row,) = await database(
         "SELECT current_setting('server_version_num')::integer AS version,"
         " current_setting('server_encoding') AS encoding"

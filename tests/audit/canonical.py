@@ -1,4 +1,4 @@
-"""The form of records, implemented once more from the API's answers, by docs/audit-format.md and nothing else."""
+"""The canonical form of records, implemented again from the API's responses, by docs/audit-format.md only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TEXTS = {
 
 
 def canonical(operation: pb.Operation) -> bytes:
-    """The bytes that are hashed of a record."""
+    """Returns the bytes of a record that are hashed."""
     record: dict[str, Any] = {name: getattr(operation, name) or None for name in _TEXTS}
     record["request_path"] = operation.request_path if operation.request_method else None
     record["status_code"] = operation.status_code
@@ -37,5 +37,5 @@ def canonical(operation: pb.Operation) -> bytes:
 
 
 def as_canonical_json(value: object) -> bytes:
-    """Any value in the canonical form."""
+    """Returns any value in the canonical form."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

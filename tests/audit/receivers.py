@@ -1,4 +1,4 @@
-"""Minimal receivers of records: real sockets, and the bytes that each received."""
+"""Minimal receivers of records: real sockets that store the bytes that they received."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.waiting import patient
 
 @dataclass
 class Posted:
-    """A request as it came."""
+    """A request as it was received."""
 
     path: str
     headers: dict[str, str]
@@ -33,15 +33,15 @@ class Posted:
 
 @dataclass
 class HttpReceiver:
-    """Answers every POST with `status` and `answer`, once it has noted it and `open` is set."""
+    """Stores every POST, waits for `open`, and responds with `status` and `answer`."""
 
     url: str = ""
     status: int = 200
     answer: bytes = b""
-    # Bodies longer than this are answered 413; 0: none are.
+    # Longer bodies get the status 413; 0: bodies of any length are accepted.
     longest: int = 0
     posted: list[Posted] = field(default_factory=list)
-    # The first so many of them have an answer.
+    # The number of requests that got a response.
     answered: int = 0
     open: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -59,7 +59,7 @@ class HttpReceiver:
 
 @asynccontextmanager
 async def http_receiver(tls: ssl.SSLContext | None = None) -> AsyncIterator[HttpReceiver]:
-    """A receiver on a port of its own."""
+    """Runs a receiver on its own port."""
     receiver = HttpReceiver()
     receiver.open.set()
     app = web.Application(client_max_size=64 * 1024 * 1024)
@@ -79,7 +79,10 @@ async def http_receiver(tls: ssl.SSLContext | None = None) -> AsyncIterator[Http
 
 @dataclass
 class SyslogReceiver:
-    """Reads frames of counted octets. `careless`: it resets each connection before it has read all."""
+    """Reads octet-counted frames.
+
+    A `careless` receiver resets each connection before it has read everything.
+    """
 
     address: str = ""
     frames: list[bytes] = field(default_factory=list)
@@ -90,7 +93,7 @@ class SyslogReceiver:
         self.connections += 1
         if self.careless:
             await reader.readexactly(1)
-            # asyncio may have read more than it was asked for, and with nothing left unread the kernel ends in order.
+            # asyncio may have read more than requested, and with nothing left unread the kernel would close in order.
             connection = writer.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
@@ -108,7 +111,7 @@ class SyslogReceiver:
 
 @asynccontextmanager
 async def syslog_receiver(tls: ssl.SSLContext | None = None) -> AsyncIterator[SyslogReceiver]:
-    """A receiver on a port of its own."""
+    """Runs a receiver on its own port."""
     receiver = SyslogReceiver()
     server = await asyncio.start_server(receiver.handle, "127.0.0.1", 0, ssl=tls)
     port = server.sockets[0].getsockname()[1]
@@ -122,9 +125,9 @@ async def syslog_receiver(tls: ssl.SSLContext | None = None) -> AsyncIterator[Sy
 
 @asynccontextmanager
 async def blunt_receiver(tls: ssl.SSLContext) -> AsyncIterator[SyslogReceiver]:
-    """Reads to our `close_notify` and closes the connection without one of its own, as rsyslog does by GnuTLS.
+    """Runs a receiver that closes without a `close_notify`, as rsyslog does with GnuTLS.
 
-    `careless`: it does so after the first octets.
+    It first reads to the client's `close_notify`. A `careless` receiver does so after the first octets.
     """
     receiver = SyslogReceiver()
     listening = socket.create_server(("127.0.0.1", 0))
@@ -133,7 +136,7 @@ async def blunt_receiver(tls: ssl.SSLContext) -> AsyncIterator[SyslogReceiver]:
     def read(connection: socket.socket) -> bytes:
         connection.settimeout(patient(10.0))
         received = b""
-        # Closed without `unwrap`: no alert is sent.
+        # Closed without `unwrap`, so no alert is sent.
         with tls.wrap_socket(connection, server_side=True) as secured:
             while (part := secured.recv(8 if receiver.careless else 65536)) and not receiver.careless:
                 received += part
@@ -168,7 +171,7 @@ def _frames(received: bytes) -> list[bytes]:
 
 
 def self_signed(address: str) -> tuple[str, str]:
-    """A certificate that vouches for itself, and its key, as PEM."""
+    """Returns a self-signed certificate and its key, as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "receiver of a test")])
     now = datetime.now(UTC)

@@ -51,13 +51,13 @@ _NOTHING = dict.fromkeys(FIELDS) | {
 
 
 def record(sequence: int = 5, namespace: str = "café", **changes: Any) -> Record:
-    """A record; `changes` are fields that differ."""
+    """Returns a record with these changed fields."""
     fields = {**FIELDS, **changes}
     canonical = as_canonical_json(fields)
     return Record(sequence, fields, canonical, hashlib.sha256(canonical).digest(), namespace)
 
 
-# One of each form that a record has.
+# One record of each form.
 SAMPLES: dict[str, Record] = {
     "a change": record(),
     "a read": record(action="get", response_body=None),

@@ -1,4 +1,4 @@
-"""rsyslog as it is packaged by Debian, which takes lines over TLS by GnuTLS and writes them to a file."""
+"""rsyslog as Debian packages it, which receives lines over TLS with GnuTLS and writes them to a file."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Rsyslog:
     file: Path
 
     async def lines(self) -> list[bytes]:
-        """The lines that are whole."""
+        """Returns the complete lines."""
         return self.file.read_bytes().split(b"\n")[:-1] if self.file.exists() else []
 
 
 @asynccontextmanager
 async def rsyslog(folder: Path, certificate: str, key: str) -> AsyncIterator[Rsyslog]:
-    """A receiver on a port of its own."""
+    """Runs a receiver on its own port."""
     assert _PROGRAM is not None
     for name, text in (
         ("certificate", certificate),

@@ -1,4 +1,7 @@
-"""A runner of sinks in a process of its own, to be killed; its words: the system role's address, a folder, seconds."""
+"""A runner of sinks in a separate process, to be killed.
+
+Its arguments are the system role's address, a folder, and seconds.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from tests.waiting import runs_out
 
 
 async def soon(_position: int, _seconds: float) -> bool:
-    """Looks again immediately: no feed announces new records here."""
+    """Checks again almost immediately: no feed announces new records here."""
     with suppress(TimeoutError):
         async with asyncio.timeout(runs_out(0.02)):
             await asyncio.Event().wait()
@@ -41,7 +44,7 @@ def send_without_waiting() -> None:
 
 
 async def send(dsn: str, folder: Path, lease_seconds: float) -> None:
-    """Sends until it is killed."""
+    """Sends records until the process is killed."""
     settings = Settings(
         database_url=dsn, system_database_url=dsn, maintenance_database_url=dsn, data_dir=folder
     )

@@ -1,4 +1,4 @@
-"""Each format follows its specification, and holds all of the record."""
+"""Each format follows its specification, and contains the whole record."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def put_together(event: dict[str, Any]) -> dict[str, Any]:
 
 
 @each_sample
-def test_ocsf_is_by_its_schema_and_complete(sample: Record) -> None:
+def test_ocsf_events_follow_their_schema_and_are_complete(sample: Record) -> None:
     event = json.loads(ocsf.encode(sample))
     assert faults(event) == []
     assert event["type_uid"] == event["class_uid"] * 100 + event["activity_id"]
@@ -65,7 +65,7 @@ def test_ocsf_is_by_its_schema_and_complete(sample: Record) -> None:
     assert hashlib.sha256(canonical).hexdigest() == event["raw_data_hash"]["value"]
 
 
-def test_an_event_that_is_not_by_the_schema_is_found() -> None:
+def test_an_event_that_violates_the_schema_is_detected() -> None:
     event = ocsf.event(record())
     assert faults({**event, "status_id": 17}) != []
     assert faults({**event, "invented": 1}) != []
@@ -73,7 +73,7 @@ def test_an_event_that_is_not_by_the_schema_is_found() -> None:
     assert faults(event) != []
 
 
-def test_classes_are_those_of_what_was_done() -> None:
+def test_ocsf_classes_match_the_recorded_actions() -> None:
     found = {name: ocsf.event(sample)["type_uid"] for name, sample in SAMPLES.items()}
     assert found["a change"] == 600301
     assert found["a read"] == found["a user who is read"] == 600302
@@ -108,7 +108,7 @@ _LINE = re.compile(
 
 
 @each_sample
-def test_lines_of_syslog_are_by_rfc_5424(sample: Record) -> None:
+def test_syslog_lines_follow_rfc_5424(sample: Record) -> None:
     line = formats.syslog_line("ocsf")(sample)
     found = _LINE.fullmatch(line)
     assert found is not None, line
@@ -120,7 +120,7 @@ def test_lines_of_syslog_are_by_rfc_5424(sample: Record) -> None:
     assert f'sequence="{sample.sequence}"'.encode() in found["data"]
 
 
-def test_a_line_escapes_what_it_must() -> None:
+def test_a_syslog_line_escapes_special_characters() -> None:
     line = formats.syslog_line("cloudevents")(record(resource_name='a"b]c\\d\ne'))
     assert rb'name="a\"b\]c\\d e"' in line
 

@@ -1,4 +1,7 @@
-"""Files of sinks on a disk that hangs: nothing else waits for it, nor does the end of the server or of its process."""
+"""Files of sinks on a disk that hangs.
+
+Nothing else waits for the disk, not even the end of the server or its process.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +27,12 @@ from tests.harness import Server, running_server
 from tests.processes import finished
 from tests.waiting import poll_until, runs_out, within
 
-# The threads that asyncio has for all that must not hold up its loop: name look-ups among it.
+# The size of asyncio's default thread pool, which serves all blocking work, such as name look-ups.
 THREADS = min(32, (os.cpu_count() or 1) + 4)
 
 
 class Disk:
-    """A disk that takes nothing while it hangs; `waiting` says for how many files it is waited for."""
+    """A disk whose writes block while it hangs; `waiting` is the number of blocked writes."""
 
     def __init__(self) -> None:
         self._answers = threading.Event()
@@ -73,7 +76,7 @@ async def _add(server: Server, name: str, kind: int, address: str) -> None:
     await server.admin.audit.create_audit_sink(audit_sink=sink)
 
 
-async def test_many_files_on_a_disk_that_hangs_take_nothing_from_others(
+async def test_many_files_on_a_hanging_disk_do_not_affect_other_sinks(
     database: Database, tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "_LOOK_SECONDS", 0.05)
@@ -98,7 +101,7 @@ async def test_many_files_on_a_disk_that_hangs_take_nothing_from_others(
             return disk.waiting
 
         await poll_until(waited_for, lambda waiting: waiting == THREADS)
-        # A thread is available for everybody.
+        # The default thread pool still has a free thread.
         async with within(10.0):
             assert await asyncio.to_thread(threading.active_count) > THREADS
         receiver = await stack.enter_async_context(http_receiver())
@@ -111,7 +114,7 @@ async def test_many_files_on_a_disk_that_hangs_take_nothing_from_others(
         found = await poll_until(lambda: _sinks(server), all_fail)
         assert {found[name].reason for name in names} == {"FILE"}
         assert "its disk hangs" in found[names[0]].message
-        # One that is deleted holds up no other either, and each file has one thread however often it is tried.
+        # A deleted sink does not delay another one, and each file has one thread however often its write is tried.
         await server.admin.audit.delete_audit_sink(name=names.pop())
         assert disk.waiting == THREADS
         disk.go_on()
@@ -128,16 +131,14 @@ async def test_many_files_on_a_disk_that_hangs_take_nothing_from_others(
         disk.hang()
         await server.admin.identity.who_am_i()
         await poll_until(waited_for, lambda waiting: waiting == len(names))
-        # The server ends, whatever hangs.
+        # The server ends although the disk hangs.
         async with within(10.0):
             await stack.aclose()
     assert disk.waiting == len(names)
 
 
-async def test_a_write_that_was_given_up_is_waited_for_and_written_after_it_once(
-    tmp_path: Path, disk: Disk
-) -> None:
-    """Two threads never write one file, and one that was given up before it began writes nothing."""
+async def test_a_write_that_was_given_up_ends_before_the_next_one(tmp_path: Path, disk: Disk) -> None:
+    """Two threads never write one file, and a write that was given up before it began writes nothing."""
     path = tmp_path / "audit.jsonl"
     writes = FileWrites()
     disk.hang()
@@ -160,8 +161,8 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-async def test_a_file_that_another_program_writes_is_left_alone(tmp_path: Path, disk: Disk) -> None:
-    """The lock keeps an abandoned thread from cutting off lines that another server has written since."""
+async def test_a_file_that_another_program_has_locked_is_left_alone(tmp_path: Path, disk: Disk) -> None:
+    """The lock prevents an abandoned thread from cutting off lines that another server has written since."""
     path = tmp_path / "audit.jsonl"
     writes = FileWrites()
     with _locked(path):
@@ -173,7 +174,7 @@ async def test_a_file_that_another_program_writes_is_left_alone(tmp_path: Path, 
     async def has_ended() -> bool:
         return not writes._running
 
-    # It has the lock now, and nobody waits for it.
+    # The thread has the lock now, but no caller waits for it.
     await poll_until(has_ended)
     assert path.read_bytes() == b"whole\nbegun"
     await FileSender(path, writes).send([b"next"])
@@ -181,10 +182,13 @@ async def test_a_file_that_another_program_writes_is_left_alone(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-async def test_a_file_that_is_put_away_while_its_lock_is_waited_for_is_not_written(
+async def test_a_file_rotated_while_its_lock_is_awaited_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
 ) -> None:
-    """The former holder of the lock may have rotated the file: acknowledged records are in the file of that name."""
+    """The former holder of the lock may have rotated the file.
+
+    But acknowledged records must be in the file of that name.
+    """
     path, old = tmp_path / "audit.jsonl", tmp_path / "audit.jsonl.1"
     path.write_bytes(b"first\n")
     lock = file._lock
@@ -201,7 +205,7 @@ async def test_a_file_that_is_put_away_while_its_lock_is_waited_for_is_not_writt
     assert (old.read_bytes(), path.read_bytes()) == (b"first\n", b"second\n")
 
 
-async def test_a_file_that_is_put_away_again_and_again_is_given_up(
+async def test_a_file_that_is_rotated_again_and_again_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "audit.jsonl"
@@ -210,7 +214,7 @@ async def test_a_file_that_is_put_away_again_and_again_is_given_up(
         await FileSender(path, FileWrites()).send([b"x"])
 
 
-async def test_no_more_than_so_many_threads_wait_for_a_disk(
+async def test_the_number_of_threads_that_wait_for_a_disk_is_bounded(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file, "MOST_WRITES", 2)
@@ -224,8 +228,8 @@ async def test_no_more_than_so_many_threads_wait_for_a_disk(
     assert not (tmp_path / "c").exists()
 
 
-async def test_what_is_no_file_is_not_written(tmp_path: Path) -> None:
-    """A pipe without a reader takes a batch or two, and then blocks its writer."""
+async def test_a_path_that_is_no_regular_file_is_not_written(tmp_path: Path) -> None:
+    """A pipe without a reader accepts a batch or two, and then blocks its writer."""
     os.mkfifo(tmp_path / "audit.jsonl")
     with pytest.raises(SinkFailed, match="is not a regular file"):
         await FileSender(tmp_path / "audit.jsonl", FileWrites()).send([b"x"])
@@ -248,8 +252,8 @@ asyncio.run(main())
 """
 
 
-async def test_a_process_ends_whatever_its_files_wait_for(tmp_path: Path) -> None:
-    """The kernel itself does not return to the thread here."""
+async def test_a_process_ends_although_a_write_is_blocked(tmp_path: Path) -> None:
+    """The thread is blocked in a system call here."""
     path = tmp_path / "audit.jsonl"
     with _locked(path):
         code, printed, errors = await finished(sys.executable, "-c", _ENDS, str(path))

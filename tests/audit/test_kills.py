@@ -1,4 +1,4 @@
-"""Promise 16, for sinks: whichever process is killed at any instant, every record arrives, in the order of the log."""
+"""Every record reaches each sink in the order of the log, whichever process is killed at any time (promise 16)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.waiting import poll_until
 
 RECORDS = 3000
 ROUNDS = 10
-# More records come before each.
+# The number of new records before each round.
 A_ROUND = 300
 
 
@@ -38,7 +38,7 @@ async def write_records(sql: asyncpg.Connection, count: int, first: int = 1) -> 
 
 
 def sequences(receiver: HttpReceiver) -> list[list[int]]:
-    """The sequences of each batch that was acknowledged."""
+    """Returns the sequences of each acknowledged batch."""
     return [
         [json.loads(line)["metadata"]["sequence"] for line in posted.body.splitlines()]
         for posted in receiver.posted
@@ -46,7 +46,10 @@ def sequences(receiver: HttpReceiver) -> list[list[int]]:
 
 
 def faults(batches: list[list[int]], count: int) -> list[str]:
-    """Returns lost records and those out of order. A batch may come again, from its first record on."""
+    """Returns lost records and those out of order.
+
+    A batch may be sent again, from its first record on.
+    """
     found: list[str] = []
     newest = 0
     for batch in batches:
@@ -61,12 +64,12 @@ def faults(batches: list[list[int]], count: int) -> list[str]:
 
 
 def command(database: Database, folder: Path, *more: str) -> tuple[str, ...]:
-    """Returns the command of a runner in a process of its own, with leases of a second."""
+    """Returns the command of a runner in a separate process, with leases of a second."""
     return (sys.executable, "-m", "tests.audit.sending", database.system_dsn, str(folder), "1", *more)
 
 
 @pytest.mark.full
-async def test_nothing_is_lost_by_kills(database: Database, tmp_path: Path) -> None:
+async def test_no_record_is_lost_by_kills(database: Database, tmp_path: Path) -> None:
     source = random.Random(11)
     loop = asyncio.get_running_loop()
     async with connection(database.admin_dsn) as sql, http_receiver() as receiver:
@@ -81,9 +84,10 @@ async def test_nothing_is_lost_by_kills(database: Database, tmp_path: Path) -> N
             return len(receiver.posted)
 
         for number in range(ROUNDS):
-            # In every other round before an answer; else at any instant of answers and cursors.
+            # In every other round the kill comes before a response; otherwise at any time between responses and cursor
+            # updates.
             held = number % 2 == 0
-            # A fast runner may have sent all there was.
+            # A fast runner may have sent all earlier records.
             await write_records(sql, (number + 1) * A_ROUND, number * A_ROUND + 1)
             if held:
                 receiver.open.clear()
@@ -105,7 +109,7 @@ async def test_nothing_is_lost_by_kills(database: Database, tmp_path: Path) -> N
 
 
 @pytest.mark.full
-async def test_a_cursor_that_does_not_wait_is_found(database: Database, tmp_path: Path) -> None:
+async def test_a_cursor_that_does_not_wait_is_detected(database: Database, tmp_path: Path) -> None:
     async with connection(database.admin_dsn) as sql, http_receiver() as receiver:
         await write_records(sql, RECORDS)
         await sql.execute(
@@ -121,7 +125,7 @@ async def test_a_cursor_that_does_not_wait_is_found(database: Database, tmp_path
             assert receiver.answered == 0
 
 
-def test_gaps_are_found() -> None:
+def test_gaps_are_detected() -> None:
     assert faults([[1, 2, 3], [7, 8]], 8) == ["a gap before 7"]
     assert faults([[1, 2, 4]], 4) == ["a batch with gaps at 1"]
     assert faults([[1, 2], [2, 3], [1, 2]], 4) == ["it ends with 3"]

@@ -1,5 +1,6 @@
-"""The page about the form of records is true: its vectors have the hashes that it shows, and the product computes the
-same.
+"""The page about the form of records is correct: its vectors have the hashes that it shows.
+
+The product computes the same hashes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _VECTOR = re.compile(r"```json\n(?P<json>.*)\n```\n\n```text\nrecord_hash (?P<re
 
 
 def vectors(page: str) -> list[tuple[bytes, str]]:
-    """Canonical form and hash of each vector of the page."""
+    """Returns the canonical form and the hash of each vector of the page."""
     return [(found["json"].encode(), found["record"]) for found in _VECTOR.finditer(page)]
 
 
@@ -38,7 +39,7 @@ def faults(page: str) -> list[str]:
     return found
 
 
-def test_the_vectors_of_the_page_hold() -> None:
+def test_the_vectors_of_the_page_are_correct() -> None:
     page = PAGE.read_text()
     assert len(vectors(page)) == 2
     assert faults(page) == []
@@ -52,14 +53,14 @@ def test_the_vectors_of_the_page_hold() -> None:
         ("record_hash dc", "record_hash dd", "record_hash"),
     ],
 )
-def test_a_vector_that_does_not_hold_is_found(was: str, becomes: str, fault: str) -> None:
+def test_a_wrong_vector_is_detected(was: str, becomes: str, fault: str) -> None:
     page = PAGE.read_text()
     assert was in page
     assert any(fault in each for each in faults(page.replace(was, becomes, 1)))
 
 
-def test_the_product_hashes_the_vectors_alike() -> None:
-    """Also the names of the members are those of the product."""
+def test_the_product_computes_the_hashes_of_the_vectors() -> None:
+    """The names of the members are also those of the product."""
     for text, record in vectors(PAGE.read_text()):
         given = json.loads(text)
         given["operation_id"] = UUID(given["operation_id"])

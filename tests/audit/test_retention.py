@@ -1,4 +1,4 @@
-"""A required sink holds back the records that it lacks; any other holds back nothing."""
+"""A required sink prevents the deletion of records that it lacks; other sinks do not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_records_that_a_required_sink_lacks_are_kept(
 
     monkeypatch.setattr(app, "audit_jobs", jobs)
     async with running_server(database, tmp_path, with_cluster=False) as server, database.system() as sql:
-        # The job that drops old records goes by its result.
+        # The job that drops old records uses this function.
         (have,) = asked
         assert have == server.application.sinks.have
         assert await have(1_000_000)

@@ -1,4 +1,4 @@
-"""Sinks: the records that each kind gets, their order, and the treatment of a sink that is away."""
+"""Sinks: the records that each kind receives, their order, and the treatment of an unreachable sink."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LOOPBACK = "127.0.0.0/8,::1/128"
 async def running(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Server]:
-    """A server that may connect to this machine, and writes files into a folder of its own."""
+    """Runs a server that may connect to this machine, and writes files into its own folder."""
     folder = tmp_path_factory.mktemp("server")
     (folder / "sinks").mkdir()
     with pytest.MonkeyPatch.context() as patch:
@@ -57,14 +57,14 @@ async def running(
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def server(running: Server) -> AsyncIterator[Server]:
-    """The same without a sink before and after the test."""
+    """Yields that server, without sinks before and after the test."""
     yield running
     for name in await sinks(running):
         await running.admin.audit.delete_audit_sink(name=name)
 
 
 async def add(server: Server, name: str, kind: str, address: str, **more: Any) -> pb.AuditSink:
-    """Adds a sink; `credentials` and `start_after_sequence` as well as fields of the sink."""
+    """Adds a sink; `more` contains fields of the sink, `credentials` and `start_after_sequence`."""
     request = {key: more.pop(key) for key in ("credentials", "start_after_sequence") if key in more}
     sink = pb.AuditSink(
         name=name, kind=pb.AuditSinkKind.Value(f"AUDIT_SINK_KIND_{kind}"), address=address, **more
@@ -73,12 +73,12 @@ async def add(server: Server, name: str, kind: str, address: str, **more: Any) -
 
 
 async def sinks(server: Server) -> dict[str, pb.AuditSink]:
-    """All sinks by their names."""
+    """Returns all sinks by name."""
     return {each.name: each async for each in server.admin.audit.list_audit_sinks()}
 
 
 async def caught_up(server: Server, name: str) -> pb.AuditSink:
-    """The sink, once it has all records that were there at this moment."""
+    """Returns the sink, once it has all records that existed at the call."""
     newest = await anext(aiter(server.admin.audit.list_operations(page_size=1, order_by="sequence desc")))
 
     async def sink() -> pb.AuditSink:
@@ -88,12 +88,12 @@ async def caught_up(server: Server, name: str) -> pb.AuditSink:
 
 
 def numbers(lines: list[bytes]) -> list[int]:
-    """The sequences of events of OCSF."""
+    """Returns the sequences of OCSF events."""
     return [json.loads(line)["metadata"]["sequence"] for line in lines]
 
 
 def is_whole(found: list[int]) -> bool:
-    """Whether the log is there from its beginning, without gaps."""
+    """Returns whether these sequences are the log from its beginning, without gaps."""
     return found == list(range(1, len(found) + 1)) and bool(found)
 
 
@@ -102,11 +102,12 @@ async def test_a_file_has_every_record_and_is_rotated(server: Server) -> None:
     assert folder is not None
 
     def files() -> list[Path]:
-        """The full ones, oldest first, and the one that is written."""
+        """Returns the full files, oldest first, and the one being written."""
         return sorted(folder.iterdir(), key=lambda path: (path.name == "audit.jsonl", path.name))
 
     await add(server, "archive", "FILE", "audit.jsonl", rotate_bytes=20_000, keep_files=100)
-    # A batch is never torn apart: whatever the first of these rounds comes in, the second begins a file.
+    # A batch is never split: the batch with the first round's records may be in any file, but the second round begins a
+    # new one.
     for _ in range(2):
         for _ in range(20):
             await server.admin.identity.who_am_i()
@@ -114,13 +115,13 @@ async def test_a_file_has_every_record_and_is_rotated(server: Server) -> None:
     assert len(files()) > 1
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in files())
     assert is_whole(numbers([line for path in files() for line in path.read_bytes().splitlines()]))
-    # A line that a kill cut off is not acknowledged, and removed.
+    # A line that a kill cut off is not acknowledged, so it is removed.
     with (folder / "audit.jsonl").open("ab") as torn:
         torn.write(b'{"metadata": {"sequ')
     with pytest.raises(PilothouseError):
         await server.admin.namespaces.get(name="missing")
 
-    # The refusal's record may get its number only after the newest record was listed, so this waits for the file.
+    # The refusal's record may be numbered only after the newest record was listed, so this waits for the file.
     async def is_mended() -> bool:
         return not any(path.read_bytes().endswith(b'"sequ') for path in files())
 
@@ -129,7 +130,7 @@ async def test_a_file_has_every_record_and_is_rotated(server: Server) -> None:
     assert is_whole(numbers([line for path in files() for line in path.read_bytes().splitlines()]))
 
 
-async def test_a_receiver_gets_signed_batches_and_its_secrets_are_told_to_nobody(server: Server) -> None:
+async def test_a_receiver_gets_signed_batches_and_its_secrets_stay_secret(server: Server) -> None:
     async with http_receiver() as receiver:
         made = await add(
             server,
@@ -167,8 +168,8 @@ SIGNING_KEYS = {
 
 
 @pytest.mark.parametrize("key", SIGNING_KEYS)
-def test_a_signing_key_is_decoded_as_standard_webhooks_say(key: str) -> None:
-    """The receivers' libraries remove `whsec_`, and decode the rest as base64."""
+def test_a_signing_key_is_decoded_as_standard_webhooks_specify(key: str) -> None:
+    """Libraries of receivers remove `whsec_`, and decode the rest as base64."""
     assert signing_bytes(key) == SIGNING_KEYS[key]
 
 
@@ -185,7 +186,7 @@ async def test_a_signing_key_that_no_receiver_could_use_is_refused(server: Serve
         assert "credentials.signing_key" in str(caught.value.violations)
 
 
-async def test_a_sink_does_not_begin_beyond_the_log(server: Server) -> None:
+async def test_a_sink_cannot_begin_beyond_the_log(server: Server) -> None:
     """Otherwise the records until then would silently never be sent."""
     newest = await anext(aiter(server.admin.audit.list_operations(page_size=1, order_by="sequence desc")))
     with pytest.raises(PilothouseError) as caught:
@@ -197,8 +198,11 @@ async def test_a_sink_does_not_begin_beyond_the_log(server: Server) -> None:
     await add(server, "siem", "FILE", "late.jsonl", start_after_sequence=newest.sequence)
 
 
-async def test_a_record_that_somebody_put_beyond_the_end_moves_no_cursor(server: Server) -> None:
-    """All until there would never be sent; nor does one that stands there twice stop a sink."""
+async def test_a_forged_record_beyond_the_end_moves_no_cursor(server: Server) -> None:
+    """If it did, all records before it would never be sent.
+
+    A forged duplicate does not stop a sink either.
+    """
     folder = server.application.settings.audit_sink_dir
     assert folder is not None
     copy = (
@@ -224,7 +228,7 @@ async def test_a_record_that_somebody_put_beyond_the_end_moves_no_cursor(server:
         found = await caught_up(server, "siem")
         assert found.skipped_records == 0
         assert is_whole(sorted(set(numbers((folder / "beyond.jsonl").read_bytes().splitlines()))))
-        # One whose cursor is there all the same is told of.
+        # A sink whose cursor is beyond the log anyway is reported.
         await sql.execute(
             "UPDATE audit_sinks SET position = position + 1000, lease_owner = NULL, leased_until = NULL, "
             "lease_epoch = lease_epoch + 1"
@@ -236,7 +240,7 @@ async def test_a_record_that_somebody_put_beyond_the_end_moves_no_cursor(server:
         assert failing.reason == "BEYOND_THE_LOG"
 
 
-async def test_events_of_cloudevents_come_in_batches(server: Server) -> None:
+async def test_cloudevents_are_sent_in_batches(server: Server) -> None:
     async with http_receiver() as receiver:
         await add(server, "siem", "HTTP", receiver.url, format=pb.AUDIT_SINK_FORMAT_CLOUDEVENTS)
         await caught_up(server, "siem")
@@ -249,7 +253,7 @@ async def test_events_of_cloudevents_come_in_batches(server: Server) -> None:
 
 
 @pytest.mark.usefixtures("no_finalizers")
-async def test_a_collector_gets_log_records_and_says_what_it_rejects(server: Server) -> None:
+async def test_a_collector_gets_log_records_and_its_rejections_are_reported(server: Server) -> None:
     async with http_receiver() as receiver:
         receiver.answer = b'{"partialSuccess": {"rejectedLogRecords": "2", "errorMessage": "canary"}}'
         await add(server, "otel", "OTLP", receiver.url)
@@ -260,7 +264,7 @@ async def test_a_collector_gets_log_records_and_says_what_it_rejects(server: Ser
         failing = await poll_until(sink, lambda found: found.status == pb.AUDIT_SINK_STATUS_FAILING)
         assert (failing.reason, failing.position) == ("REJECTED", 0)
         assert "canary" not in failing.message
-        # One that cannot be read rejects nothing.
+        # A response that cannot be parsed rejects nothing.
         receiver.answer = b'{"partialSuccess": {}, "deep": ' + b"[" * 16_000
         receiver.posted.clear()
         await caught_up(server, "otel")
@@ -275,7 +279,7 @@ async def test_a_collector_gets_log_records_and_says_what_it_rejects(server: Ser
     assert is_whole(found)
 
 
-async def test_syslog_takes_all_that_it_has_read_to_the_end(server: Server) -> None:
+async def test_syslog_records_count_once_the_receiver_has_read_to_the_end(server: Server) -> None:
     async with syslog_receiver() as receiver:
         receiver.careless = True
         await add(server, "syslog", "SYSLOG", receiver.address)
@@ -290,7 +294,7 @@ async def test_syslog_takes_all_that_it_has_read_to_the_end(server: Server) -> N
     assert is_whole(numbers([frame.partition(b"\xef\xbb\xbf")[2] for frame in receiver.frames]))
 
 
-async def test_a_receiver_that_closes_without_a_close_notify_has_taken_what_it_read(server: Server) -> None:
+async def test_records_read_before_a_close_without_close_notify_count(server: Server) -> None:
     certificate, key = self_signed("127.0.0.1")
     async with blunt_receiver(server_context(certificate, key)) as receiver:
         receiver.careless = True
@@ -316,15 +320,15 @@ async def test_rsyslog_has_each_record_once(server: Server, tmp_path: Path) -> N
         await add(server, "rsyslog", "SYSLOG", receiver.address, certificate_authority=certificate)
         sent = (await caught_up(server, "rsyslog")).position
         found = await poll_until(receiver.lines, lambda lines: len(lines) >= sent, what="all lines")
-    # Each batch has a connection; rsyslog has several workers.
+    # Each batch has its own connection, and rsyslog has several workers.
     assert is_whole(sorted(numbers([line.partition(b"\xef\xbb\xbf")[2] for line in found])))
 
 
-async def test_a_receiver_that_ends_its_side_before_it_has_all_has_taken_nothing() -> None:
+async def test_a_receiver_that_shuts_down_early_has_received_nothing() -> None:
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
-        # Some of the lines stay with the sender: the receiver's kernel takes no more.
+        # Some of the lines stay with the sender, because the receiver's kernel accepts no more.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         reach = destinations.Reach(destinations.LOOPBACK)
         sender = SyslogSender("127.0.0.1", listening.getsockname()[1], reach)
@@ -334,12 +338,12 @@ async def test_a_receiver_that_ends_its_side_before_it_has_all_has_taken_nothing
             connection.shutdown(socket.SHUT_WR)
             await asyncio.wait({sending}, timeout=runs_out(0.3))
             assert not sending.done()
-        # With something unread: the kernel resets.
+        # The receiver closes with unread data, so the kernel resets the connection.
         with pytest.raises(SinkFailed):
             await sending
 
 
-async def test_tls_is_checked_by_the_authority_given(server: Server) -> None:
+async def test_tls_is_verified_by_the_given_authority(server: Server) -> None:
     certificate, key = self_signed("127.0.0.1")
     other, _ = self_signed("127.0.0.1")
     async with (
@@ -362,7 +366,7 @@ async def test_tls_is_checked_by_the_authority_given(server: Server) -> None:
         assert all(each.position == 0 and "127.0.0.1" not in each.message for each in bad)
 
 
-async def test_one_that_is_away_loses_nothing_and_holds_up_nobody(server: Server) -> None:
+async def test_an_unreachable_sink_loses_nothing_and_delays_no_other(server: Server) -> None:
     async with http_receiver() as receiver, http_receiver() as healthy:
         receiver.status = 503
         await add(server, "away", "HTTP", receiver.url, required=True)
@@ -404,7 +408,7 @@ async def test_a_receiver_of_small_bodies_gets_small_batches(server: Server) -> 
     assert is_whole(numbers([line for posted in receiver.posted for line in posted.body.splitlines()]))
 
 
-async def test_a_lease_that_is_lost_moves_no_cursor(server: Server) -> None:
+async def test_a_lost_lease_moves_no_cursor(server: Server) -> None:
     async with http_receiver() as receiver:
         receiver.open.clear()
         await add(server, "siem", "HTTP", receiver.url)
@@ -471,7 +475,7 @@ BAD: dict[str, tuple[str, str, dict[str, Any], str]] = {
 }
 
 
-async def test_what_cannot_be_a_sink_is_refused(server: Server) -> None:
+async def test_invalid_sinks_are_refused(server: Server) -> None:
     for what, (kind, address, more, code) in BAD.items():
         with pytest.raises(PilothouseError) as raised:
             await add(server, "bad", kind, address, **more)
@@ -504,7 +508,7 @@ async def test_this_machine_is_not_connected_to_unless_a_setting_allows_it(
         with pytest.raises(PilothouseError) as raised:
             await add(server, "file", "FILE", "audit.jsonl")
         assert raised.value.reason == "NO_SINK_FOLDER"
-        # One that was allowed when it was made is not connected to either.
+        # A sink that was allowed when it was created is not connected to either.
         async with database.system() as sql:
             await sql.execute(
                 "INSERT INTO audit_sinks (name, kind, address) VALUES ('siem', 'http', $1)", receiver.url
@@ -518,7 +522,7 @@ async def test_this_machine_is_not_connected_to_unless_a_setting_allows_it(
         assert receiver.posted == []
 
 
-async def test_what_retention_dropped_is_counted_as_skipped(server: Server) -> None:
+async def test_records_that_retention_dropped_are_counted_as_skipped(server: Server) -> None:
     await server.admin.identity.who_am_i()
     async with http_receiver() as receiver:
         receiver.status = 503

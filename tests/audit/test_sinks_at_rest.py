@@ -1,4 +1,4 @@
-"""A server whose log has no sink asks the database seldom while nothing happens, and immediately when something has."""
+"""A server whose log has no sink queries the database rarely while idle, and immediately after a change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from tests.virtual_time import pass_time, virtual_time
 
 
 class Runner(SinkRunner):
-    """A runner that counts its looks for a sink to take, and finds none; `there` are the existing sinks."""
+    """A runner that counts its attempts to lease a sink, and finds none.
+
+    `there` contains the existing sinks.
+    """
 
     def __init__(self, records: Watermark, there: set[str]) -> None:
         nothing = cast("Any", None)
@@ -31,7 +34,7 @@ class Runner(SinkRunner):
 
 @pytest.mark.parametrize(("there", "least", "most"), [(set[str](), 0, 7), ({"siem"}, 55, 61)])
 @virtual_time
-async def test_it_asks_seldom_where_there_is_no_sink(there: set[str], least: int, most: int) -> None:
+async def test_the_runner_queries_rarely_without_a_sink(there: set[str], least: int, most: int) -> None:
     records = Watermark()
     records.advance(7)
     runner = Runner(records, there)
@@ -40,7 +43,7 @@ async def test_it_asks_seldom_where_there_is_no_sink(there: set[str], least: int
     runner.looks = 0
     await pass_time(60.0)
     assert least <= runner.looks <= most
-    # One that is made leaves a record, which other servers hear of, too.
+    # Creating a sink writes a record, which other servers also notice.
     before = runner.looks
     records.advance(8)
     await pass_time(1.1)

@@ -1,1 +1,1 @@
-"""Backups: made, refused, restored, made on schedule."""
+"""Backups: created, refused, restored, created on schedule."""

@@ -18,24 +18,24 @@ from tests.conftest import Database, connection, new_database
 
 
 async def back_up(database: Database, folder: Path, **changes: Any) -> Backup:
-    """A backup of a database."""
+    """Backs up a database."""
     return await making.make(Plan(dsn=database.maintenance_dsn, folder=folder, sealed=SEALED, **changes))
 
 
 async def restore(path: Path, database: Database, **changes: Any) -> Backup:
-    """Restores into a database, as an administrator who makes the roles."""
+    """Restores a backup into a database, as an administrator who creates the roles."""
     return await restoring.restore(Order(path=path, dsn=database.admin_dsn, makes_roles=True, **changes))
 
 
 @asynccontextmanager
 async def empty_database(postgres: EmbeddedPostgres) -> AsyncIterator[Database]:
-    """A database in which nothing is prepared."""
+    """Yields a database in which nothing is prepared."""
     async with new_database(postgres) as made:
         yield made
 
 
 async def objects_in(database: Database) -> int:
-    """How many tables, views, indexes and sequences its schema public holds."""
+    """Returns the number of tables, views, indexes and sequences in its schema public."""
     async with connection(database.admin_dsn) as admin:
         return int(
             await admin.fetchval("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace")
@@ -43,7 +43,7 @@ async def objects_in(database: Database) -> int:
 
 
 def copied(path: Path, to: Path) -> Path:
-    """A copy of a backup, to be spoiled."""
+    """Returns a copy of a backup, to be damaged."""
     copy = to / path.parent.name / path.name
     shutil.copytree(path, copy)
     return copy

@@ -1,4 +1,4 @@
-"""Backups on a disk that fails, as a folder of the network whose server is gone: whichever step it is, it is told."""
+"""Backups on a failing disk, such as a network folder whose server is down: every failing step is reported."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ CALLS = ("stat", "listdir", "scandir", "mkdir", "open", "chmod", "fsync", "renam
 
 
 class Failing:
-    """A disk of which one operation fails, the `at`th of those that the threads of backups begin."""
+    """A disk on which one operation fails: number `at` of those that the threads of backups begin."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._error = 0
         self.at, self.begun, self.failed = 0, 0, ""
         for name in CALLS:
             patch.setattr(os, name, self._instead_of(name, getattr(os, name)))
-        # Paths are opened by this one.
+        # `Path.open` calls this function.
         patch.setattr("io.open", self._instead_of("open", builtins.open))
 
     def fail(self, at: int, error: int) -> None:
-        """Resets the count."""
+        """Makes operation number `at` fail with `error`, and resets the count."""
         self._error = error
         self.at, self.begun, self.failed = at, 0, ""
 
@@ -56,7 +56,7 @@ class Failing:
 
 
 def quick_programs(folder: Path, dump: str = "echo a dump") -> Path:
-    """Makes a fast pg_dump, and the accompanying programs."""
+    """Creates a fast pg_dump, and the accompanying programs."""
     folder.mkdir()
     for name in programs.NAMES:
         path = folder / name
@@ -67,13 +67,13 @@ def quick_programs(folder: Path, dump: str = "echo a dump") -> Path:
     return folder
 
 
-async def test_whichever_operation_fails_the_folder_is_what_cannot_be_used(
+async def test_any_failing_operation_reports_the_folder_as_unusable(
     apart: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = quick_programs(tmp_path / "programs")
     disk = Failing(monkeypatch)
     failed: set[str] = set()
-    # As many as there are, and then some; each fails in another way than the one before.
+    # More iterations than there are operations; each operation fails with another error than the one before.
     for at, number in zip(
         range(1, 200), cycle((errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT)), strict=False
     ):
@@ -105,7 +105,7 @@ _LOCKS = (
 )
 
 
-async def test_a_backup_that_has_ended_refuses_no_other(apart: Database) -> None:
+async def test_a_finished_backup_releases_its_lock(apart: Database) -> None:
     async with connection(apart.maintenance_dsn) as looking:
         for _ in range(30):
             async with repository.snapshot(apart.maintenance_dsn, ()):
@@ -115,7 +115,7 @@ async def test_a_backup_that_has_ended_refuses_no_other(apart: Database) -> None
 
 async def test_a_program_that_cannot_be_run_is_named(apart: Database, tmp_path: Path) -> None:
     quick = quick_programs(tmp_path / "programs", dump="exit 1")
-    # It says its version, and is gone when it is to dump.
+    # The program prints its version, and is deleted when it is to dump.
     (quick / "pg_dump").write_text('#!/bin/sh\nrm "$0"\necho "pg_dump (PostgreSQL) 99.0"\n')
     with pytest.raises(FailedPrecondition, match=f"{quick}/pg_dump: no such file") as refused:
         await back_up(apart, tmp_path / "backups", programs_in=[quick])

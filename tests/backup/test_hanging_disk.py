@@ -1,4 +1,7 @@
-"""Backups on a disk that hangs: nothing else waits for it, nor does the end of the server or of its process."""
+"""Backups on a disk that hangs.
+
+Nothing else waits for the disk, not even the end of the server or its process.
+"""
 
 from __future__ import annotations
 
@@ -35,21 +38,21 @@ from tests.waiting import poll_until, runs_out, within
 
 @pytest.fixture
 def hanging(tmp_path: Path) -> Iterator[Path]:
-    """A file that blocks every process that opens it: the kernel itself does not return."""
+    """Yields a file that blocks every process that opens it in the system call."""
     path = tmp_path / "hangs"
     os.mkfifo(path, 0o600)
     yield path
-    # Those who wait still have it now, and nothing in it.
+    # Processes that wait are unblocked now, with an empty file.
     with contextlib.suppress(OSError):
         os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
 
 
 def waiting() -> int:
-    """How many steps of backups are under way in this process."""
+    """Returns the number of steps of backups that are in progress in this process."""
     return sum(thread.name == "backup" for thread in threading.enumerate())
 
 
-async def test_calls_and_the_end_of_a_server_wait_for_no_backup(
+async def test_calls_and_shutdown_do_not_wait_for_a_backup(
     database: Database, tmp_path: Path, hanging: Path
 ) -> None:
     before = waiting()
@@ -74,7 +77,7 @@ async def test_calls_and_the_end_of_a_server_wait_for_no_backup(
     assert waiting() > before
 
 
-async def test_a_folder_that_hangs_is_told_and_not_waited_for_again_and_again(
+async def test_a_hanging_folder_is_reported_and_not_waited_for_repeatedly(
     tmp_path: Path, hanging: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disk, "_ANSWER_SECONDS", runs_out(0.1))
@@ -91,7 +94,7 @@ async def test_a_folder_that_hangs_is_told_and_not_waited_for_again_and_again(
 
 
 async def held(database: Database) -> list[str]:
-    """The connections of backups and of periodic work that are in a transaction in which nothing happens."""
+    """Returns the names of the connections that are idle in a transaction."""
     async with connection(database.admin_dsn) as admin:
         rows = await admin.fetch(
             "SELECT application_name FROM pg_stat_activity "
@@ -100,7 +103,7 @@ async def held(database: Database) -> list[str]:
     return [row[0] for row in rows]
 
 
-async def test_a_disk_that_hangs_in_the_dump_is_told_and_holds_no_connection(
+async def test_a_disk_that_hangs_during_the_dump_is_reported_without_connections(
     database: Database, tmp_path: Path, hanging: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disk, "_ANSWER_SECONDS", runs_out(0.5))
@@ -127,7 +130,7 @@ async def test_a_disk_that_hangs_in_the_dump_is_told_and_holds_no_connection(
     async with running_server(database, tmp_path, with_cluster=False, backup_dir=folder):
         assert await poll_until(last_failure) == "BACKUP_DISK_HANGS"
         await poll_until(lambda: held(database), lambda names: not names)
-        # The disk comes back, and so does the look at what is due.
+        # The disk responds again, and the check for due backups runs again.
         hanging.write_bytes(b"")
         (made,) = await poll_until(found, what="a backup")
     assert isinstance(made, manifests.Backup)
@@ -156,7 +159,7 @@ async def test_each_step_at_the_end_of_a_backup_is_bounded(
     assert not await held(apart)
 
 
-async def test_a_disk_that_hangs_when_old_ones_are_removed_is_told(
+async def test_a_disk_that_hangs_during_the_removal_of_old_backups_is_reported(
     apart: Database, tmp_path: Path, hanging: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disk, "_ANSWER_SECONDS", runs_out(0.5))
@@ -177,10 +180,10 @@ async def test_a_disk_that_hangs_when_old_ones_are_removed_is_told(
     assert failed.value.reason == "BACKUP_DISK_HANGS"
 
 
-async def test_a_disk_that_is_slow_is_none_that_hangs(
+async def test_a_slow_disk_does_not_count_as_hanging(
     apart: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of it takes longer than one operation may, and the amount written to the disk in one step is bounded."""
+    """The whole backup takes longer than one operation may, and each step writes a bounded amount to the disk."""
     monkeypatch.setattr(disk, "_ANSWER_SECONDS", runs_out(1.5))
     monkeypatch.setattr(making, "_MOST_UNSYNCED_BYTES", 1 << 20)
     real, slowness = os.fsync, threading.Event()
@@ -200,8 +203,8 @@ async def test_a_disk_that_is_slow_is_none_that_hangs(
     assert all(after - before <= 2 << 20 for before, after in itertools.pairwise(grown))
 
 
-async def test_what_is_removed_is_written_no_more(tmp_path: Path, hanging: Path) -> None:
-    """The step that was given up ends first; one that had not begun is left out."""
+async def test_removed_files_are_not_written_afterwards(tmp_path: Path, hanging: Path) -> None:
+    """The step that was given up ends first; a step that had not begun is left out."""
     steps: list[str] = []
     one = Disk(tmp_path)
 
@@ -244,7 +247,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_process_ends_whatever_its_backup_waits_for(tmp_path: Path, hanging: Path) -> None:
+async def test_a_process_ends_although_its_backup_is_blocked(tmp_path: Path, hanging: Path) -> None:
     code, printed, errors = await finished(
         sys.executable, "-c", _ENDS, str(tmp_path / "backups"), str(hanging)
     )
@@ -280,7 +283,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_process_ends_though_a_write_of_its_backup_hangs(
+async def test_a_process_ends_although_a_write_of_its_backup_hangs(
     apart: Database, tmp_path: Path, hanging: Path
 ) -> None:
     quick = quick_programs(tmp_path / "programs", dump="exec head -c 8388608 /dev/zero")
@@ -291,8 +294,8 @@ async def test_a_process_ends_though_a_write_of_its_backup_hangs(
 
 
 @pytest.mark.full
-async def test_a_server_ends_though_a_file_of_its_own_hangs(database: Database, tmp_path: Path) -> None:
-    """The place in the database is kept in the data folder, and written once more at the end."""
+async def test_a_server_ends_although_a_file_of_its_own_hangs(database: Database, tmp_path: Path) -> None:
+    """The server stores its position in the database in the data folder, and writes it once more at the end."""
     environment = variables(database, tmp_path, {"PILOTHOUSE_GRACE_SECONDS": "0.5"})
     log = tmp_path / "server.log"
     with log.open("wb") as errors:
@@ -300,7 +303,7 @@ async def test_a_server_ends_though_a_file_of_its_own_hangs(database: Database, 
     try:
         async with within(60.0):
             assert b"serves gRPC on" in await process.stdout.readline()
-        # Where it writes the file that becomes the one that is kept.
+        # The server writes this file first, and then renames it.
         data = tmp_path / "data"
         data.mkdir(exist_ok=True)
         with contextlib.suppress(FileNotFoundError):

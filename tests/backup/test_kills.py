@@ -1,4 +1,4 @@
-"""A backup or a restore that is killed leaves nothing that could be taken for a whole one."""
+"""A killed backup or restore leaves nothing that could be mistaken for a complete one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _HELD = "SELECT count(*) FROM pg_stat_activity WHERE $1::integer = ANY (pg_block
 
 
 async def sessions(database: Database) -> int:
-    """How many of a backup's or a restore's the database has: PostgreSQL sees a moment later that one was killed."""
+    """Returns the number of connections of a backup or restore.
+
+    PostgreSQL notices a killed client with a delay.
+    """
     async with connection(database.admin_dsn) as admin:
         return int(await admin.fetchval(_SESSIONS, database.name, "pilothouse-backup"))
 
@@ -29,7 +32,7 @@ async def sessions(database: Database) -> int:
 async def test_a_killed_restore_leaves_the_database_empty(
     apart: Database, postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    """It is held up in the middle, by somebody who makes a table of a name that comes late in the dump."""
+    """The restore is blocked in the middle, by a transaction that creates a table whose name comes late in the dump."""
     backup = await back_up(apart, tmp_path)
     async with (
         empty_database(postgres) as empty,
@@ -56,8 +59,8 @@ async def test_a_killed_restore_leaves_the_database_empty(
         assert await objects_in(empty) > 100
 
 
-async def test_a_killed_backup_is_none(tenants: Database, tmp_path: Path) -> None:
-    """It is held up at a table that somebody has locked."""
+async def test_a_killed_backup_does_not_count_as_a_backup(tenants: Database, tmp_path: Path) -> None:
+    """The backup is blocked at a locked table."""
     folder = tmp_path / "backups"
     async with (
         connection(tenants.admin_dsn) as admin,

@@ -41,9 +41,9 @@ CREATE_DATABASE = (
     "createdb --maintenance-db postgresql://postgres@db.example.org/postgres pilothouse_restored"
 )
 SERVE = "PILOTHOUSE_SECRET_KEY_FILE=restored.key pilothouse serve"
-# Longer than a line of Python may be, so they stand in a file of their own, as the page has them.
+# These commands are longer than a line of Python may be, so a separate file contains them as the page does.
 RESTORE, BASE_BACKUP, RESTORE_DEV = (ROOT / "tests" / "backup" / "calls.sh").read_text().splitlines()
-# That of an embedded server, which runs afterwards as any server of `serve --dev`.
+# The restore into an embedded server, which runs afterwards as any server of `serve --dev`.
 BEFORE, AFTER = "mv .pilothouse pilothouse-before", "cp pilothouse-before/cluster.json .pilothouse/"
 SERVE_DEV = "pilothouse serve --dev"
 COPY_BASE = "cp -r /var/backups/pilothouse/base /var/lib/postgresql/restored"
@@ -58,7 +58,7 @@ STATS = "pilothouse database stats"
 
 
 def urls(database: Database) -> dict[str, str]:
-    """The settings by which a server reaches a database."""
+    """Returns the settings for a server on a database."""
     return {
         "PILOTHOUSE_DATABASE_URL": database.app_dsn,
         "PILOTHOUSE_SYSTEM_DATABASE_URL": database.system_dsn,
@@ -68,7 +68,7 @@ def urls(database: Database) -> dict[str, str]:
 
 
 def put(line: str, places: dict[str, str]) -> str:
-    """A line of the page with this test's places in place of the page's."""
+    """Returns a line of the page with this test's paths and addresses in place of the page's."""
     for there, here in places.items():
         assert there in line
         line = line.replace(there, here)
@@ -76,7 +76,7 @@ def put(line: str, places: dict[str, str]) -> str:
 
 
 async def restored_for_development(shell: Shell, name: str, with_cluster: dict[str, str]) -> None:
-    """Follows the section on `serve --dev`; its folder had a database before, which is moved away."""
+    """Follows the section on `serve --dev`, whose folder contains an earlier database that is moved away."""
     shell = Shell("", shell.directory, directory_of_files=shell.directory)
     await shell.run("mkdir -p .pilothouse/postgres/data && touch .pilothouse/postgres/data/PG_VERSION")
     line = put(RESTORE_DEV, {NAME: name})
@@ -138,7 +138,7 @@ async def test_a_backup_is_made_and_restored(
 
 
 async def made(shell: Shell, directory: Path) -> str:
-    """Makes a backup as the page does, and looks at it; its name."""
+    """Creates a backup as the page does, checks it, and returns its name."""
     key, make, list_, verify = MAKE
     assert "made in backup.key" in await shell.run(key)
     said = await shell.run(make)
@@ -146,7 +146,7 @@ async def made(shell: Shell, directory: Path) -> str:
     (name,) = re.findall(r"^backups/(\S+)$", said, re.MULTILINE)
     assert name in await shell.run(list_)
     assert "is whole" in await shell.run(put(verify, {NAME: name}))
-    # Where no folder is named it is within that of the master keys.
+    # If no folder is named, the backup's folder is next to the master keys.
     assert "next to the master keys" in await shell.run("pilothouse backup")
     beside = Shell("", directory, directory_of_files=directory / "backups" / name)
     assert "manifest.json: OK" in await beside.run("sha256sum --check SHA256SUMS")
@@ -155,7 +155,7 @@ async def made(shell: Shell, directory: Path) -> str:
 
 @asynccontextmanager
 async def running(directory: Path, settings: dict[str, str]) -> AsyncIterator[EmbeddedPostgres]:
-    """A PostgreSQL server of the test's own."""
+    """Runs the test's own PostgreSQL server."""
     server = EmbeddedPostgres(directory, settings=settings)
     await server.start()
     try:
@@ -165,7 +165,7 @@ async def running(directory: Path, settings: dict[str, str]) -> AsyncIterator[Em
 
 
 def settings_on_page(number: int, places: dict[str, str]) -> dict[str, str]:
-    """The lines of postgresql.conf that a block of the page shows, with this test's places."""
+    """Returns the postgresql.conf lines of a block of the page, with this test's paths."""
     (block,) = re.findall(r"```ini\n(.*?)```", PAGE.read_text(), re.DOTALL)[number : number + 1]
     lines = [line.split(" = ", 1) for line in block.strip().splitlines()]
     found = {name: value.strip("'") for name, value in lines}
@@ -175,7 +175,7 @@ def settings_on_page(number: int, places: dict[str, str]) -> dict[str, str]:
     return found
 
 
-async def test_a_database_goes_back_to_a_point_in_time(tmp_path: Path) -> None:
+async def test_a_database_is_restored_to_a_point_in_time(tmp_path: Path) -> None:
     archive, base, restored = (tmp_path / name for name in ("wal", "base", "restored"))
     wal = {"/var/backups/pilothouse/wal": str(archive)}
     archive.mkdir()
@@ -225,10 +225,10 @@ async def test_a_database_goes_back_to_a_point_in_time(tmp_path: Path) -> None:
             async def is_promoted() -> bool:
                 return not await owner.fetchval("SELECT pg_is_in_recovery()")
 
-            # It can be read before it has replayed all.
+            # The server can be read before it has replayed all changes.
             await poll_until(is_promoted, seconds=30, what="the end of the recovery")
             assert [row[0] for row in await owner.fetch("SELECT message FROM events")] == [b"before"]
-            # The copy does not know that it is one.
+            # The copy does not detect that it is one.
             assert await owner.fetchval("SELECT history_id FROM stream_head") == history
             await shell.run(NEW_HISTORY)
             assert await owner.fetchval("SELECT history_id FROM stream_head") != history

@@ -1,4 +1,4 @@
-"""A backup that is not as it was made, and a restore that must not be, are refused with nothing written."""
+"""Damaged backups and restores that must not happen are refused, with nothing written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.conftest import Database, connection
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def plain(apart: Database, tmp_path_factory: pytest.TempPathFactory) -> Backup:
-    """A backup that is not encrypted."""
+    """Returns a backup that is not encrypted."""
     return await back_up(apart, tmp_path_factory.mktemp("plain"))
 
 
@@ -35,7 +35,7 @@ async def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def encrypted(apart: Database, key_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Backup:
-    """One that is, with a file of master keys."""
+    """Returns an encrypted backup, with a file of master keys."""
     folder = tmp_path_factory.mktemp("encrypted")
     master = folder / "master.key"
     master.write_text("5a" * 32 + "\n")
@@ -44,26 +44,26 @@ async def encrypted(apart: Database, key_file: Path, tmp_path_factory: pytest.Te
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def target(postgres: EmbeddedPostgres) -> AsyncIterator[Database]:
-    """An empty database, into which nothing may get."""
+    """Yields an empty database, which must stay empty."""
     async with empty_database(postgres) as made:
         yield made
         assert await objects_in(made) == 0
 
 
 async def reason_of(path: Path, target: Database, key_file: Path | None = None) -> str:
-    """Why a restore is refused."""
+    """Returns why a restore is refused."""
     with pytest.raises(FailedPrecondition) as refused:
         await restore(path, target, key_file=key_file)
     return refused.value.reason
 
 
 def positions(file: Path) -> set[int]:
-    """Returns the positions of flipped bits: all of a small file, and a spread over a large one."""
+    """Returns the positions of flipped bits: every byte of a small file, and a sample of a large one."""
     size = file.stat().st_size
     return set(range(size)) if size < 4096 else {*range(0, size, size // 60), size - 1}
 
 
-async def test_a_flipped_bit_anywhere_is_found(
+async def test_a_flipped_bit_anywhere_is_detected(
     plain: Backup, encrypted: Backup, key_file: Path, tmp_path: Path
 ) -> None:
     for backup in (plain, encrypted):
@@ -77,11 +77,11 @@ async def test_a_flipped_bit_anywhere_is_found(
                     manifests.check_files(manifests.read(spoiled))
                 assert refused.value.reason in ("BACKUP_DAMAGED", "BACKUP_NEWER_FORMAT"), (name, at)
                 flip(spoiled / name, at, at % 8)
-        # As it was again: what was found was the flips.
+        # The file is unchanged again, so the flips were what was detected.
         await verifying.verify(spoiled, key_file if backup is encrypted else None)
 
 
-async def test_nothing_is_restored_of_a_damaged_one(
+async def test_nothing_is_restored_from_a_damaged_backup(
     plain: Backup, encrypted: Backup, key_file: Path, target: Database, tmp_path: Path
 ) -> None:
     for backup, key in ((plain, None), (encrypted, key_file)):
@@ -96,7 +96,7 @@ async def test_nothing_is_restored_of_a_damaged_one(
 
 
 def signed_anew(path: Path, **changes: object) -> None:
-    """Changes the manifest and makes the sums fit, as nobody but somebody malicious or another release does."""
+    """Changes the manifest and makes the sums match, as only an attacker or another release would."""
     made = manifests.read(path).manifest
     files = {
         name: manifests.File(len(data), hashlib.sha256(data).hexdigest())
@@ -106,10 +106,10 @@ def signed_anew(path: Path, **changes: object) -> None:
     manifests.write(path, msgspec.structs.replace(made, **{"files": files, **changes}))
 
 
-async def test_a_dump_that_was_cut_and_summed_anew_leaves_nothing(
+async def test_a_cut_dump_with_matching_sums_leaves_nothing(
     plain: Backup, encrypted: Backup, key_file: Path, target: Database, tmp_path: Path
 ) -> None:
-    """The sums fit, so it is pg_restore, and the encryption, that find it."""
+    """The sums match, so pg_restore or the encryption detects the damage."""
     for backup, key, expected in (
         (plain, None, "BACKUP_PROGRAM_FAILED"),
         (encrypted, key_file, "BACKUP_DAMAGED"),
@@ -121,10 +121,10 @@ async def test_a_dump_that_was_cut_and_summed_anew_leaves_nothing(
         assert await reason_of(spoiled, target, key) == expected
 
 
-async def test_a_head_that_is_not_the_dumps_is_refused_at_the_end_of_it(
+async def test_a_head_of_another_dump_is_refused_at_the_end_of_the_restore(
     plain: Backup, target: Database, tmp_path: Path
 ) -> None:
-    """All of the dump is in the transaction by then, and none of it stays."""
+    """By then the transaction contains the whole dump, and it is rolled back."""
     spoiled = copied(plain.path, tmp_path)
     signed_anew(spoiled, audit_head="5a" * 32)
     with pytest.raises(FailedPrecondition, match="the head of the restored log is not the one") as refused:
@@ -132,7 +132,7 @@ async def test_a_head_that_is_not_the_dumps_is_refused_at_the_end_of_it(
     assert refused.value.reason == "BACKUP_PROGRAM_FAILED"
 
 
-async def test_newer_ones_are_refused(plain: Backup, target: Database, tmp_path: Path) -> None:
+async def test_backups_of_newer_releases_are_refused(plain: Backup, target: Database, tmp_path: Path) -> None:
     for changes, expected in (
         ({"schema_version": "9999"}, "BACKUP_NEWER_SCHEMA"),
         ({"format": 2}, "BACKUP_NEWER_FORMAT"),
@@ -143,7 +143,7 @@ async def test_newer_ones_are_refused(plain: Backup, target: Database, tmp_path:
         assert await reason_of(spoiled, target) == expected
 
 
-async def test_one_made_before_0_2_0_is_refused(plain: Backup, target: Database, tmp_path: Path) -> None:
+async def test_a_backup_from_before_0_2_0_is_refused(plain: Backup, target: Database, tmp_path: Path) -> None:
     spoiled = copied(plain.path, tmp_path)
     signed_anew(spoiled, schema_version="0055")
     for refusing in (verifying.verify(spoiled, None), restore(spoiled, target)):
@@ -153,7 +153,7 @@ async def test_one_made_before_0_2_0_is_refused(plain: Backup, target: Database,
     assert await objects_in(target) == 0
 
 
-async def test_another_key_or_none_is_refused(encrypted: Backup, target: Database, tmp_path: Path) -> None:
+async def test_a_wrong_or_missing_key_is_refused(encrypted: Backup, target: Database, tmp_path: Path) -> None:
     other = tmp_path / "other.key"
     make_key_file(other)
     assert await reason_of(encrypted.path, target, other) == "BACKUP_WRONG_KEY"
@@ -180,14 +180,16 @@ async def test_a_full_disk_leaves_no_backup(
     def full(writer: object, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    # It was free when it was looked at, and somebody else took it.
+    # The space was free when it was checked, and another program used it afterwards.
     monkeypatch.setattr(manifests.HashingWriter, "write", full)
     with pytest.raises(FailedPrecondition, match="no space left on device"):
         await back_up(apart, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_master_keys_are_never_in_the_clear(apart: Database, encrypted: Backup, tmp_path: Path) -> None:
+async def test_master_keys_are_never_backed_up_in_the_clear(
+    apart: Database, encrypted: Backup, tmp_path: Path
+) -> None:
     master = tmp_path / "master.key"
     master.write_text("ab" * 32 + "\n")
     with pytest.raises(FailedPrecondition) as refused:
@@ -197,7 +199,7 @@ async def test_master_keys_are_never_in_the_clear(apart: Database, encrypted: Ba
     assert all(b"5a" * 32 not in path.read_bytes() for path in encrypted.path.iterdir())
 
 
-async def test_one_backup_at_a_time_is_made(apart: Database, tmp_path: Path) -> None:
+async def test_only_one_backup_at_a_time_is_created(apart: Database, tmp_path: Path) -> None:
     async with connection(apart.maintenance_dsn) as other:
         await other.execute("SELECT pg_advisory_lock(hashtextextended('pilothouse/backup', 0))")
         with pytest.raises(FailedPrecondition) as refused:
@@ -206,7 +208,7 @@ async def test_one_backup_at_a_time_is_made(apart: Database, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_what_cannot_be_backed_up_is_said(
+async def test_databases_that_cannot_be_backed_up_are_refused_with_a_reason(
     apart: Database, bare_database: Database, tmp_path: Path
 ) -> None:
     with pytest.raises(FailedPrecondition) as refused:

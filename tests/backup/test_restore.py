@@ -1,4 +1,4 @@
-"""A restored database is the one that was backed up, and begins a new history."""
+"""A restored database equals the one that was backed up, and begins a new history."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.migrations.filling import TENANTS
 from tests.migrations.sequencing import event, put, record
 from tests.promises.stored_log import log_faults
 
-# The fields that a new history changes on purpose.
+# The fields that a new history changes deliberately.
 _HEAD = {
     *("history_id", "audit_sequence", "record_mark"),
     *("pending_floor", "floor_candidate", "floor_transaction"),
@@ -34,12 +34,12 @@ _WORK = {"lease_owner", "leased_until", "lease_epoch", "due_at", "updated_at"}
 
 
 @pytest.mark.full
-async def test_every_table_is_as_it_was_and_tenants_are_apart(
+async def test_every_table_is_restored_and_tenants_stay_isolated(
     tenants: Database, postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     async with tenants.owner() as owner:
         await number_changes(owner)
-        # A head beyond the end of the tree goes with a new history.
+        # A new history deletes heads beyond the end of the tree, so the tree must reach the head of size 1.
         await owner.execute("UPDATE audit_tree SET size = 1")
         before, schema = await contents(owner), await plain_schema(owner)
         sequences = await last_values(owner)
@@ -50,7 +50,7 @@ async def test_every_table_is_as_it_was_and_tenants_are_apart(
             after = await contents(owner)
             assert await plain_schema(owner) == schema
             numbers = await last_values(owner)
-        # Of the log and the head, a new history is one record more; it ends all leases.
+        # A new history adds one record to the log, and so moves the head; it ends all leases.
         assert {name for name in numbers if numbers[name] != sequences[name]} == {
             "operation_logs_id_seq",
             "pending_changes_id_seq",
@@ -80,7 +80,7 @@ async def test_every_table_is_as_it_was_and_tenants_are_apart(
 
 
 async def plain_schema(owner: asyncpg.Connection) -> set[str]:
-    """The schema, but for the casts and brackets that PostgreSQL adds each time it reads an expression again."""
+    """Returns the schema without the casts and brackets that PostgreSQL adds whenever it parses an expression."""
     return {re.sub(r"::(text|character varying|bpchar)|[()\[\]]", "", line) for line in await snapshot(owner)}
 
 
@@ -89,12 +89,12 @@ def without(row: dict[str, object], names: set[str]) -> dict[str, object]:
 
 
 async def last_values(sql: asyncpg.Connection) -> dict[str, int | None]:
-    """The last value of each sequence: none may give a number again."""
+    """Returns the last value of each sequence, because no number may be given twice."""
     rows = await sql.fetch("SELECT sequencename, last_value FROM pg_sequences WHERE schemaname = 'public'")
     return {row["sequencename"]: row["last_value"] for row in rows}
 
 
-async def test_what_was_pending_is_numbered(
+async def test_pending_changes_are_numbered_by_the_restore(
     database: Database, postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     async with database.owner() as owner:
@@ -116,10 +116,10 @@ async def test_what_was_pending_is_numbered(
 
 
 @pytest.mark.full
-async def test_a_server_goes_on_with_a_restored_database(
+async def test_a_server_continues_with_a_restored_database(
     database: Database, postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    """Secrets are decrypted, the log is whole, and an earlier watcher learns that the history is another."""
+    """Secrets are decrypted, the log is complete, and an earlier watcher is told that the history is new."""
     key_file = tmp_path / "backup.key"
     make_key_file(key_file)
     async with running_server(database, tmp_path / "first", with_cluster=False) as server:
@@ -151,7 +151,7 @@ async def test_a_server_goes_on_with_a_restored_database(
 
 
 async def token_now(server: Server) -> str:
-    """The token of a watch that has caught up."""
+    """Returns the token of a watch that has caught up."""
     async with server.admin.config.watch_configs(namespace="vault") as watch:
         async for change in watch:
             if change.kind is ChangeKind.SYNCED:

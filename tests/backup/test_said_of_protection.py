@@ -1,4 +1,4 @@
-"""The command says of each backup whether it is encrypted: when it is made, listed and verified."""
+"""The command reports whether each backup is encrypted: when it creates, lists and verifies one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def said(database: Database, *words: str) -> str:
 
 @pytest.mark.full
 @pytest.mark.parametrize("encrypted", [True, False])
-async def test_a_backup_that_is_not_encrypted_says_so(
+async def test_the_command_reports_whether_a_backup_is_encrypted(
     database: Database, tmp_path: Path, encrypted: bool
 ) -> None:
     folder, key_file = ["--directory", str(tmp_path / "backups")], tmp_path / "backup.key"
@@ -45,9 +45,7 @@ async def test_a_backup_that_is_not_encrypted_says_so(
 
 
 @pytest.mark.full
-async def test_a_backup_on_schedule_that_is_not_encrypted_is_warned_of(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_an_unencrypted_backup_on_schedule_logs_a_warning(database: Database, tmp_path: Path) -> None:
     with capture_logs() as lines:
         await back_up_if_due(schedule(database, tmp_path / "backups"))
     assert [(line["log_level"], line["event"]) for line in lines] == [

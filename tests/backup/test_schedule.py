@@ -23,7 +23,7 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 
 
 def made_at(folder: Path, moment: datetime) -> Path:
-    """A backup of that time, with nothing in it."""
+    """Creates an empty backup of that time."""
     path = folder / manifests.name_at(moment, folder)
     path.mkdir(parents=True)
     made = BackupManifest(
@@ -58,7 +58,9 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-async def test_one_is_made_when_the_newest_is_older_than_the_period(apart: Database, tmp_path: Path) -> None:
+async def test_a_backup_is_created_when_the_newest_is_older_than_the_period(
+    apart: Database, tmp_path: Path
+) -> None:
     folder = tmp_path / "backups"
     recent = made_at(folder, NOW - timedelta(hours=23))
     assert await back_up_if_due(schedule(apart, folder)) is None
@@ -69,9 +71,7 @@ async def test_one_is_made_when_the_newest_is_older_than_the_period(apart: Datab
     assert await back_up_if_due(schedule(apart, folder)) is None
 
 
-async def test_one_of_a_clock_that_was_ahead_keeps_none_from_being_made(
-    apart: Database, tmp_path: Path
-) -> None:
+async def test_a_backup_of_a_clock_ahead_does_not_prevent_new_ones(apart: Database, tmp_path: Path) -> None:
     ahead, yesterday = (made_at(tmp_path, NOW + timedelta(days=days)) for days in (730, -2))
     made = await back_up_if_due(schedule(apart, tmp_path))
     assert made is not None
@@ -80,7 +80,7 @@ async def test_one_of_a_clock_that_was_ahead_keeps_none_from_being_made(
     assert await back_up_if_due(schedule(apart, tmp_path)) is None
 
 
-async def test_old_ones_go_and_what_is_not_understood_stays(apart: Database, tmp_path: Path) -> None:
+async def test_old_backups_are_removed_and_unknown_files_stay(apart: Database, tmp_path: Path) -> None:
     old, older = (made_at(tmp_path, NOW - timedelta(days=days)) for days in (8, 30))
     kept = made_at(tmp_path, NOW - timedelta(days=6))
     strange = made_at(tmp_path, NOW - timedelta(days=20))
@@ -98,13 +98,13 @@ async def test_old_ones_go_and_what_is_not_understood_stays(apart: Database, tmp
     assert manifests.found_in(tmp_path)[0] == strange
 
 
-async def test_the_newest_stays_however_old_it_is(apart: Database, tmp_path: Path) -> None:
+async def test_the_newest_backup_is_kept_at_any_age(apart: Database, tmp_path: Path) -> None:
     made = await back_up_if_due(schedule(apart, tmp_path, NOW + timedelta(days=400)))
     assert made is not None
     assert names(tmp_path) == {made.path.name}
 
 
-async def test_of_two_servers_one_backs_up(database: Database, tmp_path: Path) -> None:
+async def test_only_one_of_two_servers_backs_up(database: Database, tmp_path: Path) -> None:
     folder = tmp_path / "backups"
 
     async def found() -> list[Backup | Path]:
@@ -123,7 +123,7 @@ async def test_of_two_servers_one_backs_up(database: Database, tmp_path: Path) -
         running_server(database, tmp_path / "first", **changes),
         running_server(database, tmp_path / "second", **changes),
     ):
-        # Whichever comes first; to the other one it is done already.
+        # Either server creates the backup; the other one then finds that none is due.
         await poll_until(found, seconds=20, what="a backup")
     (made,) = await found()
     assert isinstance(made, Backup)

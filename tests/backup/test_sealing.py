@@ -1,4 +1,4 @@
-"""Sealed files: unchanged ones are read, and changed ones are refused before use."""
+"""Sealed files: unchanged ones can be read, and changed ones are refused before use."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def refusal(keys: BackupKeys, data: bytes, name: str = "file") -> str:
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES])
-def test_what_was_written_is_read(keys: BackupKeys, size: int) -> None:
+def test_sealed_data_is_read_back(keys: BackupKeys, size: int) -> None:
     plain = bytes(at % 251 for at in range(size))
     written = sealed(keys, plain)
     assert read(keys, written) == plain
     assert plain[:64] not in written or size < 64
 
 
-def test_two_files_of_the_same_are_not_the_same(keys: BackupKeys) -> None:
+def test_equal_data_is_sealed_differently(keys: BackupKeys) -> None:
     assert sealed(keys, b"alike") != sealed(keys, b"alike")
 
 
@@ -95,7 +95,7 @@ def test_another_key_is_named(keys: BackupKeys, tmp_path: Path) -> None:
     assert made in refused.value.message
 
 
-def test_a_key_that_is_replaced_reads_what_it_wrote(keys: BackupKeys, tmp_path: Path) -> None:
+def test_a_replaced_key_still_reads_its_files(keys: BackupKeys, tmp_path: Path) -> None:
     written = sealed(keys, b"a secret")
     newer = tmp_path / "newer.key"
     make_key_file(newer)
@@ -105,7 +105,7 @@ def test_a_key_that_is_replaced_reads_what_it_wrote(keys: BackupKeys, tmp_path: 
     assert read(both, written) == b"a secret"
 
 
-def test_key_files_that_are_no_good_are_refused(tmp_path: Path) -> None:
+def test_invalid_key_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "backup.key"
     with pytest.raises(FailedPrecondition, match="no such file"):
         BackupKeys.load(path)

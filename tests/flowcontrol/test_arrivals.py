@@ -1,4 +1,7 @@
-"""Promise 13: calls that arrive together are taken in first, then worked on a few at a time; others' pass."""
+"""The burst gate: it accepts a whole burst before it serves the burst's calls, a few at a time (promise 13).
+
+Calls of other callers pass the gate.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ from tests.virtual_time import pass_time, virtual_time
 from tests.waiting import within
 
 _WAIT_SECONDS = 5.0
-# Texts are anonymous addresses.
+# Anonymous callers are addresses, of type `str`; users are numbers.
 _USER = 7
 
 
 class _Server:
-    """Takes calls in, and works on each for some seconds."""
+    """Accepts calls, and serves each for `work_seconds`."""
 
     def __init__(self, work_seconds: float = 0.0) -> None:
         self.arrivals = Arrivals(_WAIT_SECONDS, self._count)
@@ -39,7 +42,7 @@ class _Server:
         self.refused += 1
 
     async def call(self, caller: Hashable) -> None:
-        """A call from when gRPC hands it over."""
+        """Serves a call, from the moment gRPC hands it over."""
         who = object()
         try:
             if not self.arrivals.passes(caller):
@@ -62,7 +65,10 @@ class _Server:
     async def burst(
         self, callers: Sequence[Hashable], apart_seconds: float = 0.0
     ) -> AsyncIterator[asyncio.Task[None]]:
-        """Has gRPC hand over a call of each, one after the other; the task ends when all have ended."""
+        """Hands over one call of each caller, one after the other.
+
+        The task ends when all calls have ended.
+        """
 
         async def hand_over() -> None:
             calls = []
@@ -79,7 +85,7 @@ class _Server:
 
 
 @virtual_time
-async def test_a_few_calls_at_once_wait_for_nothing() -> None:
+async def test_a_few_concurrent_calls_do_not_wait() -> None:
     server = _Server()
     async with within(0.0001):
         await asyncio.gather(*(server.call("ann") for _ in range(16)))
@@ -87,11 +93,11 @@ async def test_a_few_calls_at_once_wait_for_nothing() -> None:
 
 
 @virtual_time
-async def test_calls_of_a_burst_are_held_until_all_are_taken_in() -> None:
+async def test_calls_of_a_burst_are_held_until_all_are_accepted() -> None:
     server = _Server(work_seconds=0.001)
     async with server.burst(["eve"] * 500, apart_seconds=0.0002) as burst:
         await pass_time(0.09)
-        # The calls that passed before are done; the others are all there, and none is worked on.
+        # The calls that passed before the check are done; the gate holds all others, and none is being served.
         assert (server.done["eve"], server.at_work) == (16, 0)
         assert server.arrivals.waiting > 400
         await burst
@@ -100,21 +106,21 @@ async def test_calls_of_a_burst_are_held_until_all_are_taken_in() -> None:
 
 
 @virtual_time
-async def test_a_few_of_a_burst_are_worked_on_at_a_time() -> None:
+async def test_few_calls_of_a_burst_are_served_at_a_time() -> None:
     server = _Server(work_seconds=0.001)
     async with server.burst(["eve"] * 500) as burst:
         await pass_time(0.02)
         server.most_at_work = 0
-        # To the last: what is left of it is as much for others as the first.
+        # Until its end: the rest of a burst delays other callers as much as its beginning does.
         await burst
     assert server.most_at_work == 2
     assert server.done["eve"] == 500
 
 
-# One by one there were 20, and 80 with what it takes to look for more.
+# Served one by one without pauses, 20 and 80 calls were done; the checks for further calls took the rest of the time.
 @pytest.mark.parametrize(("work_seconds", "most"), [(0.005, 13), (0.001, 55)])
 @virtual_time
-async def test_beside_others_a_burst_is_worked_on_one_by_one_and_half_the_time(
+async def test_a_burst_is_served_one_by_one_half_the_time_while_others_call(
     work_seconds: float, most: int
 ) -> None:
     server = _Server(work_seconds)
@@ -124,7 +130,7 @@ async def test_beside_others_a_burst_is_worked_on_one_by_one_and_half_the_time(
     for _ in range(10):
         await asyncio.gather(pass_time(0.01), server.call("192.0.2.1"))
     beside = server.done[_USER] - alone
-    # Once it is alone again it goes on as before.
+    # Once no other caller makes calls, the burst is served as fast as before.
     await pass_time(0.6)
     again = server.done[_USER]
     await pass_time(0.1)
@@ -134,7 +140,7 @@ async def test_beside_others_a_burst_is_worked_on_one_by_one_and_half_the_time(
 
 
 @virtual_time
-async def test_who_goes_on_with_a_few_after_a_burst_is_not_held_for_it() -> None:
+async def test_a_few_steady_calls_are_not_held_after_a_burst_of_their_caller() -> None:
     server = _Server(work_seconds=0.005)
 
     async def one_after_the_other() -> None:
@@ -154,7 +160,7 @@ async def test_who_goes_on_with_a_few_after_a_burst_is_not_held_for_it() -> None
 
 
 @virtual_time
-async def test_who_always_has_some_dozens_under_way_is_not_stopped_to_look_for_more() -> None:
+async def test_a_caller_with_some_dozens_in_progress_is_not_held_for_checks() -> None:
     server = _Server(work_seconds=0.001)
 
     async def one_after_the_other() -> None:
@@ -166,14 +172,14 @@ async def test_who_always_has_some_dozens_under_way_is_not_stopped_to_look_for_m
         await pass_time(1.0)
         before = server.done[_USER]
         await pass_time(1.0)
-        # Two at a time are 2,000; with a look after each sixteen it was 1,330.
+        # Two at a time would be 2,000; with a check after each sixteen calls it was 1,330.
         assert server.done[_USER] - before > 1_800
         for each in callers:
             each.cancel()
 
 
 @virtual_time
-async def test_a_burst_beside_such_callers_is_taken_in_first() -> None:
+async def test_a_burst_is_accepted_first_next_to_steady_callers() -> None:
     server = _Server(work_seconds=0.001)
 
     async def one_after_the_other() -> None:
@@ -196,7 +202,7 @@ async def test_a_burst_beside_such_callers_is_taken_in_first() -> None:
 
 
 @virtual_time
-async def test_others_pass_a_burst() -> None:
+async def test_other_callers_pass_a_burst() -> None:
     server = _Server()
     async with server.burst(["eve"] * 2_000) as burst:
         await pass_time(0.01)
@@ -208,7 +214,7 @@ async def test_others_pass_a_burst() -> None:
 
 
 @virtual_time
-async def test_of_strangers_at_many_addresses_few_pass() -> None:
+async def test_few_anonymous_calls_from_many_addresses_pass() -> None:
     async def passed(callers: Sequence[Hashable]) -> int:
         server = _Server(work_seconds=0.01)
         async with server.burst(callers) as burst:
@@ -221,7 +227,7 @@ async def test_of_strangers_at_many_addresses_few_pass() -> None:
 
     addresses = [f"192.0.2.{number}" for number in range(50) for _ in range(10)]
     assert await passed(addresses) == 64
-    # Users are known, and each has a share.
+    # Users are not anonymous, so each has its own share.
     assert await passed([number for number in range(50) for _ in range(10)]) == 500
 
 
@@ -230,14 +236,14 @@ async def test_bursts_take_turns() -> None:
     server = _Server(work_seconds=0.001)
     async with server.burst(["eve"] * 400 + ["mal"] * 100) as burst:
         await burst
-    # Once the second one's were there, one of each goes on in turn.
+    # Once calls of `mal` are held, the gate releases one call of each caller in turn.
     last_of_mal = len(server.order) - 1 - server.order[::-1].index("mal")
     of_eve = server.order[:last_of_mal].count("eve")
     assert 80 <= of_eve <= 150, of_eve
 
 
 @virtual_time
-async def test_who_waits_for_a_burst_goes_on_when_it_is_taken_in() -> None:
+async def test_a_wait_for_a_burst_ends_when_the_burst_is_accepted() -> None:
     server = _Server()
     # Nothing is held yet.
     async with within(0.001):
@@ -252,17 +258,17 @@ async def test_who_waits_for_a_burst_goes_on_when_it_is_taken_in() -> None:
         held.append(server.arrivals.waiting)
 
     waiting = [asyncio.create_task(wait()) for _ in range(3)]
-    # Another's are nothing to it.
+    # A call of another caller does not wait.
     async with within(0.001):
         await server.arrivals.all_taken_in("192.0.2.1")
     await asyncio.gather(*burst, *waiting)
-    # The last one goes on in the same turn.
+    # The last held call continues in the same iteration of the event loop.
     assert max(held) <= 1
     assert len(held) == 3
 
 
 @virtual_time
-async def test_nobody_waits_for_a_burst_that_does_not_end() -> None:
+async def test_the_wait_for_a_burst_that_does_not_end_is_limited() -> None:
     server = _Server(work_seconds=10.0)
     burst = [asyncio.create_task(server.call(_USER)) for _ in range(2_000)]
     await pass_time(0.001)
@@ -273,18 +279,19 @@ async def test_nobody_waits_for_a_burst_that_does_not_end() -> None:
 
 
 @virtual_time
-async def test_what_waits_for_something_else_makes_room() -> None:
+async def test_calls_that_wait_for_something_else_make_room() -> None:
     server = _Server(work_seconds=3600.0)
     async with server.burst(["eve"] * 200):
-        # Two hundred a second: who waits behind them, as another one of that address, is not refused for it.
+        # The gate releases two hundred calls a second, so another call of that caller is not refused for waiting behind
+        # them.
         await pass_time(1.2)
         assert server.at_work == 200
     assert server.done["eve"] == 0
 
 
 @virtual_time
-async def test_who_goes_on_and_on_is_held_no_longer_than_a_call_may_wait() -> None:
-    """gRPC has more and more to hand over: some go on nevertheless."""
+async def test_a_steady_caller_is_held_no_longer_than_the_wait_limit() -> None:
+    """gRPC always has more calls to hand over, but some continue anyway."""
     server = _Server()
     async with server.burst(["eve"] * 8_000, apart_seconds=0.0005):
         await pass_time(1.0)
@@ -309,7 +316,7 @@ async def test_too_many_of_one_caller_are_refused() -> None:
 
 
 @virtual_time
-async def test_strangers_from_everywhere_leave_users_room(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_anonymous_calls_from_everywhere_leave_room_for_users(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, most in (("_MOST", 200), ("_MOST_OF_STRANGERS", 100), ("_MOST_OF_ONE", 90)):
         monkeypatch.setattr(arrivals, name, most)
     server = _Server()
@@ -319,7 +326,7 @@ async def test_strangers_from_everywhere_leave_users_room(monkeypatch: pytest.Mo
         assert not burst.done()
         async with server.burst([7] * 100) as of_a_user:
             await of_a_user
-    # Of who had most, and of who came when all had as many.
+    # Calls of the caller with the most held calls were refused, and calls that came when all callers had equally many.
     assert server.limits == {"caller", "server"}
     assert server.done[7] == 100
     assert server.refused > 0
@@ -329,15 +336,15 @@ async def test_strangers_from_everywhere_leave_users_room(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("many", "few"),
     [
-        # An honest caller whose token has to be looked up is anonymous, too.
+        # A well-behaved caller whose token has to be looked up is anonymous at first.
         ([f"192.0.2.{number}" for number in range(10)], "198.51.100.1"),
         ([*range(10, 20)], _USER),
-        # Users have most of all places, and anonymous callers less than their half.
+        # Users hold most places, and anonymous callers less than their half.
         ([*range(10, 20)], "198.51.100.1"),
     ],
     ids=["strangers", "users", "users and a stranger"],
 )
-async def test_who_has_few_takes_the_places_of_who_has_most(
+async def test_callers_with_few_calls_take_places_of_callers_with_most(
     monkeypatch: pytest.MonkeyPatch, many: list[Hashable], few: Hashable
 ) -> None:
     for name, most in (("_MOST", 200), ("_MOST_OF_STRANGERS", 100), ("_FEW", 0)):
@@ -351,14 +358,14 @@ async def test_who_has_few_takes_the_places_of_who_has_most(
         assert server.done[few] == 8
         await burst
     assert server.refused == len(many) * 50 - sum(server.done[each] for each in many)
-    # Nobody has lost more than others: they had as many.
+    # No caller has lost more calls than another: all had equally many.
     assert max(server.done[each] for each in many) - min(server.done[each] for each in many) <= 16
     assert server.arrivals.waiting == 0
 
 
 @virtual_time
-async def test_calls_that_are_taken_back_make_room_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If all places are taken, a newcomer takes that of a waiting call, not of one that has gone."""
+async def test_cancelled_calls_are_not_removed_to_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If all places are taken, a newcomer takes the place of a waiting call, not of a cancelled one."""
     for name, most in (("_MOST_OF_STRANGERS", 100), ("_MOST_OF_ONE", 1_000), ("_FEW", 0)):
         monkeypatch.setattr(arrivals, name, most)
     server = _Server(work_seconds=0.001)
@@ -378,7 +385,7 @@ async def test_calls_that_are_taken_back_make_room_for_nobody(monkeypatch: pytes
 
 
 @virtual_time
-async def test_calls_that_are_taken_back_leave_nothing() -> None:
+async def test_cancelled_calls_leave_nothing_behind() -> None:
     server = _Server()
     calls = [asyncio.create_task(server.call("eve")) for _ in range(1_000)]
     await pass_time(0)
@@ -392,7 +399,7 @@ async def test_calls_that_are_taken_back_leave_nothing() -> None:
 
 
 @virtual_time
-async def test_at_the_end_all_go_on() -> None:
+async def test_all_held_calls_continue_at_shutdown() -> None:
     server = _Server()
     async with server.burst(["eve"] * 2_000) as burst:
         await pass_time(0.001)
@@ -412,7 +419,7 @@ async def test_callers_are_forgotten() -> None:
 
 
 @virtual_time
-async def test_who_makes_one_call_after_another_is_hardly_held_up() -> None:
+async def test_sequential_calls_are_hardly_delayed() -> None:
     """One call in sixty-four waits for two milliseconds."""
     server = _Server(work_seconds=0.001)
     async with within(0.001 * 640 * 1.05):
@@ -428,10 +435,10 @@ async def test_who_makes_one_call_after_another_is_hardly_held_up() -> None:
     work=st.sampled_from([0.0, 0.0005, 0.05]),
     taken_back=st.sets(st.integers(0, 300), max_size=40),
 )
-def test_every_call_goes_on_or_is_taken_back(
+def test_every_call_continues_or_is_cancelled(
     bursts: list[tuple[str, int]], apart: float, work: float, taken_back: set[int]
 ) -> None:
-    """However they come, none is forgotten, and nothing is left."""
+    """In any order of calls, no call is forgotten, and no state is left."""
 
     @virtual_time
     async def run() -> None:

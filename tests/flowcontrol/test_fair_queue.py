@@ -1,7 +1,7 @@
-"""The fair queue of seats: bounds hold, every seat comes back, nobody starves, for any order of arrivals, ends and
-cancellations.
+"""The fair queue of seats: bounds hold, every seat is released, and no caller starves.
 
-Controls are queues with one fault each: the checker finds a history that shows it.
+That is checked for any order of arrivals, ends and cancellations. Controls are queues with one fault each: the checker
+finds a history that shows it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from tests.waiting import Stopwatch, patient, within
 BOUNDS = QueueBounds(seats=5, seats_per_flow=3, waiting=8, waiting_per_flow=4, wait_seconds=10.0)
 USERS = ("ada", "bob", "eve")
 
-# The next event: somebody comes and asks for so many seats; one of the present calls ends, or is cancelled; one ends
-# and another is cancelled in the same turn of the loop, perhaps the one that was just given the seat; time passes.
-# Numbers choose which.
+# The next event. `come`: a user requests a number of seats. `end` and `cancel`: a present call ends, or is cancelled.
+# `end and cancel`: one call ends, and another is cancelled in the same iteration of the event loop, perhaps the one
+# that was just given the seat. `pass`: time passes. The numbers choose the calls.
 Event = tuple[str, str | int, int]
 EVENTS = st.lists(
     st.one_of(
@@ -41,14 +41,14 @@ EVENTS = st.lists(
 
 
 async def _settled() -> None:
-    """Everybody whose turn it is has had it."""
+    """Lets every task run that is ready."""
     for _ in range(5):
         await asyncio.sleep(0)
 
 
 @dataclass
 class Calls:
-    """Calls that take seats, hold them until they are ended, and give them back."""
+    """Calls that acquire seats, keep them until they are ended, and release them."""
 
     queue: FairQueue
     held: Counter[str] = field(default_factory=Counter)
@@ -122,7 +122,7 @@ class Calls:
 
 
 def faults(kind: type[FairQueue], events: Sequence[Event]) -> list[str]:
-    """The faults of a queue of this kind."""
+    """Returns the faults of a queue of this kind."""
 
     async def whole() -> list[str]:
         calls = Calls(kind("calls", BOUNDS))
@@ -143,7 +143,7 @@ def test_seats_are_conserved_and_bounds_hold(events: Sequence[Event]) -> None:
 
 
 class Forgetful(FairQueue):
-    """A call that is cancelled as it is given its seat keeps it."""
+    """A queue in which a call that is cancelled as it is given its seat keeps the seat."""
 
     async def acquire(self, key: Hashable, width: int = 1, until: float | None = None) -> None:
         if self.try_acquire(key, width):
@@ -157,7 +157,7 @@ class Forgetful(FairQueue):
 
 
 class Boundless(FairQueue):
-    """Nobody looks at how many seats a flow has."""
+    """A queue that ignores how many seats a flow has."""
 
     def try_acquire(self, key: Hashable, width: int = 1) -> bool:
         if self.in_use + width > self.bounds.seats:
@@ -169,7 +169,7 @@ class Boundless(FairQueue):
 
 
 class Sleepy(FairQueue):
-    """A caller that gives a seat back wakes nobody."""
+    """A queue in which a released seat wakes no waiting call."""
 
     def _dispatch(self) -> None:
         return
@@ -178,7 +178,7 @@ class Sleepy(FairQueue):
 @pytest.mark.full
 @pytest.mark.parametrize("kind", [Forgetful, Boundless, Sleepy])
 def test_a_fault_of_a_queue_is_found(kind: type[FairQueue]) -> None:
-    # Raises NoSuchExample where no history shows it.
+    # `hypothesis.find` raises NoSuchExample if no history shows the fault.
     shown = hypothesis.find(
         EVENTS,
         lambda events: bool(faults(kind, events)),
@@ -188,7 +188,7 @@ def test_a_fault_of_a_queue_is_found(kind: type[FairQueue]) -> None:
 
 
 class InOrder(FairQueue):
-    """The first who comes is the first who is served: all are one flow."""
+    """A queue that serves calls in the order of their arrival, because all callers share one flow."""
 
     async def acquire(self, key: Hashable, width: int = 1, until: float | None = None) -> None:
         await super().acquire("everybody", width, until)
@@ -198,7 +198,7 @@ class InOrder(FairQueue):
 
 
 async def served(kind: type[FairQueue], asked: Sequence[tuple[str, int]], rounds: int) -> Counter[str]:
-    """The seats that each user was given of those that came free in so many rounds, while all want more."""
+    """Returns the seats given to each user, out of those released in so many rounds, while all users wait for more."""
     bounds = QueueBounds(seats=4, seats_per_flow=4, waiting=10_000, waiting_per_flow=5_000, wait_seconds=1e6)
     queue, given, order = kind("calls", bounds), Counter[str](), list[tuple[str, int]]()
 
@@ -219,7 +219,7 @@ async def served(kind: type[FairQueue], asked: Sequence[tuple[str, int]], rounds
 
 @virtual_time
 async def test_a_flood_takes_no_more_than_its_share() -> None:
-    # Bob has ten times as many, and wide ones; Ada comes last.
+    # Bob asks for ten times as many seats, four for each call; Ada's calls come last.
     asked = [*[("bob", 4)] * 500, *[("ada", 1)] * 200]
     given = await served(FairQueue, asked, rounds=120)
     assert abs(given["ada"] - given["bob"]) <= 2 * 4 + 4
@@ -227,7 +227,7 @@ async def test_a_flood_takes_no_more_than_its_share() -> None:
 
 
 @virtual_time
-async def test_who_asks_for_many_seats_is_not_passed_for_ever() -> None:
+async def test_a_wide_call_is_not_overtaken_forever() -> None:
     queue = FairQueue("calls", BOUNDS)
     holders = [("ada", 1), ("bob", 1), ("eve", 1), ("ada", 1), ("bob", 1)]
     for user, width in holders:
@@ -236,14 +236,14 @@ async def test_who_asks_for_many_seats_is_not_passed_for_ever() -> None:
     await _settled()
     for user, width in holders[:3]:
         queue.release(user, width)
-        # One who wants little comes each time, and may not go first.
+        # A small call tries each time, and must not overtake.
         assert not queue.try_acquire("zoe")
         await _settled()
     await wide
 
 
 @virtual_time
-async def test_a_full_queue_costs_those_who_fill_it() -> None:
+async def test_a_full_queue_refuses_calls_of_the_flow_that_fills_it() -> None:
     queue = FairQueue("calls", BOUNDS)
     for user, width in (("ada", 3), ("bob", 2)):
         await queue.acquire(user, width)
@@ -264,7 +264,7 @@ async def test_a_full_queue_costs_those_who_fill_it() -> None:
 
 
 @virtual_time
-async def test_a_wait_ends() -> None:
+async def test_a_wait_is_limited() -> None:
     queue = FairQueue("calls", BOUNDS)
     await queue.acquire("ada", 3)
     await queue.acquire("bob", 2)
@@ -278,14 +278,14 @@ async def test_a_wait_ends() -> None:
 
 
 @virtual_time
-async def test_all_that_wait_can_be_admitted_together() -> None:
+async def test_all_waiting_calls_can_be_admitted_together() -> None:
     queue = FairQueue("replays", QueueBounds(100, 1, 100, 100, 10.0))
     await queue.acquire("a")
     waiting = [asyncio.create_task(queue.acquire("a")) for _ in range(5)]
     gone = asyncio.create_task(queue.acquire("a"))
     await _settled()
     queue.admit_waiting("a")
-    # It has its seat, and is cancelled before it learns so.
+    # The call has been given its seat, and is cancelled before its task runs.
     await cancel_and_wait(gone)
     queue.release("a")
     await asyncio.gather(*waiting)
@@ -300,7 +300,7 @@ async def test_all_that_wait_can_be_admitted_together() -> None:
 
 
 @virtual_time
-async def test_a_refusal_is_the_error_of_its_queue() -> None:
+async def test_a_refusal_raises_the_error_of_its_queue() -> None:
     queue = FairQueue(
         "log-ins",
         QueueBounds(1, 1, 0, 0, 1.0),

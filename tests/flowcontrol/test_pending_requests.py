@@ -1,4 +1,4 @@
-"""Requests that do not arrive: their calls end, and the caller with the most of them loses first."""
+"""Requests that do not arrive: their calls end, and the caller with the most of them loses its oldest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def _soon() -> bytes:
 
 
 @virtual_time
-async def test_a_request_has_its_time_and_no_more() -> None:
+async def test_a_request_has_a_limited_time_to_arrive() -> None:
     refused: list[None] = []
     pending = PendingRequests(10, 5.0, lambda: refused.append(None))
     watch = Stopwatch()
@@ -32,7 +32,7 @@ async def test_a_request_has_its_time_and_no_more() -> None:
     await pass_time(3.0)
     second = asyncio.create_task(pending.receive(_never(), "ada"))
     assert await pending.receive(_soon(), "ada") == b"body"
-    # A second is gone of the two that the first has left, and of the five of the other.
+    # Of the two seconds that the first request had left, and of the five of the second, one has passed.
     async with within(1.1):
         with pytest.raises(InvalidArgument) as late:
             await first
@@ -46,7 +46,7 @@ async def test_a_request_has_its_time_and_no_more() -> None:
 
 
 @virtual_time
-async def test_who_has_most_loses_the_oldest() -> None:
+async def test_the_caller_with_the_most_requests_loses_its_oldest() -> None:
     pending = PendingRequests(6, 60.0)
     lost: list[int] = []
 
@@ -58,7 +58,7 @@ async def test_who_has_most_loses_the_oldest() -> None:
     tasks = [asyncio.create_task(hold(number, "eve")) for number in range(5)]
     tasks.append(asyncio.create_task(hold(5, "bob")))
     await pass_time(0.001)
-    # Ada's comes in time, though there is no room; so do three more.
+    # Ada's three requests arrive in time although all places are taken.
     assert await asyncio.gather(*(pending.receive(_soon(), "ada") for _ in range(3))) == [b"body"] * 3
     assert lost == [0, 1, 2]
     assert pending.waiting == 3
@@ -67,11 +67,11 @@ async def test_who_has_most_loses_the_oldest() -> None:
 
 
 @virtual_time
-async def test_strangers_from_everywhere_keep_no_users_request_out() -> None:
+async def test_anonymous_requests_from_everywhere_keep_no_user_out() -> None:
     pending = PendingRequests(6, 60.0)
     strangers = [asyncio.create_task(pending.receive(_never(), f"192.0.2.{number}")) for number in range(6)]
     await pass_time(0.001)
-    # Three concurrent ones of a user, each of which needs a moment: all of them come, and others' after them.
+    # Each of two users has three concurrent requests, and each request needs a moment: all of them arrive.
     for user in (7, 8):
         assert await asyncio.gather(*(pending.receive(_soon(), user) for _ in range(3))) == [b"body"] * 3
     slow = asyncio.create_task(pending.receive(_never(), 7))
@@ -86,7 +86,7 @@ async def test_strangers_from_everywhere_keep_no_users_request_out() -> None:
 
 
 @virtual_time
-async def test_a_few_strangers_lose_none_to_a_user_with_most() -> None:
+async def test_few_anonymous_requests_are_not_removed_for_a_user_with_most() -> None:
     pending = PendingRequests(6, 60.0)
     of_a_user = [asyncio.create_task(pending.receive(_never(), 7)) for _ in range(4)]
     strangers = [asyncio.create_task(pending.receive(_never(), f"192.0.2.{number}")) for number in range(3)]
@@ -96,7 +96,7 @@ async def test_a_few_strangers_lose_none_to_a_user_with_most() -> None:
 
 
 @virtual_time
-async def test_many_that_came_together_end_a_few_at_a_time() -> None:
+async def test_many_simultaneous_requests_time_out_a_few_at_a_time() -> None:
     pending = PendingRequests(500, 5.0)
     tasks = [asyncio.create_task(pending.receive(_never(), number % 7)) for number in range(200)]
     await pass_time(5.001)

@@ -1,4 +1,4 @@
-"""The seats of one call, the group of an address, and the wait of a drain."""
+"""The seats of one call, the shared limit of an address, and how a drain waits."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ def few(**more: Any) -> CallAdmission:
 
 
 def held(admission: CallAdmission, cluster: str = "local") -> tuple[int, int, int, int]:
-    """Seats in use: calls, streams, calls and streams at the cluster."""
+    """Returns the seats in use: calls, streams, and calls and streams at the cluster."""
     at = [admission.of_cluster(each, cluster).in_use for each in (CLUSTER_CALLS, CLUSTER_STREAMS)]
     return admission.calls.in_use, admission.streams.in_use, at[0], at[1]
 
 
 @virtual_time
-async def test_a_call_changes_its_seat_for_one_at_the_cluster() -> None:
+async def test_a_call_exchanges_its_seat_for_one_at_the_cluster() -> None:
     admission = few()
     reservation = Reservation(admission, streams=False)
     await reservation.acquire(admission.calls, "ada")
@@ -83,7 +83,7 @@ async def test_a_call_changes_its_seat_for_one_at_the_cluster() -> None:
     await before_cluster("local")
     await before_cluster("local")
     assert held(admission) == (0, 0, 1, 0)
-    # It also takes one of another cluster; a second call at the same one waits.
+    # The call also takes a seat at another cluster; a second call at the first cluster waits.
     await before_cluster("far")
     assert held(admission, "far") == (0, 0, 1, 0)
     second = Reservation(admission, streams=False)
@@ -97,13 +97,13 @@ async def test_a_call_changes_its_seat_for_one_at_the_cluster() -> None:
 
 
 @virtual_time
-async def test_what_is_tried_out_again_has_its_seat_at_the_cluster_before_it_begins() -> None:
+async def test_a_repeated_dry_run_takes_its_cluster_seat_before_it_begins() -> None:
     admission = few()
     what = ("CreateContainer", "shop")
     first = Reservation(admission, streams=False)
     await first.acquire(admission.calls, "ada")
     await first.acquire_dry_run(what)
-    # It is not known yet where that is tried.
+    # The cluster of this dry run is not known yet.
     assert held(admission) == (1, 0, 0, 0)
     await first.acquire_cluster("local")
     again = Reservation(admission, streams=False)
@@ -111,7 +111,7 @@ async def test_what_is_tried_out_again_has_its_seat_at_the_cluster_before_it_beg
     with pytest.raises(ResourceExhausted):
         await again.acquire_dry_run(what)
     again.release()
-    # Elsewhere it is as before.
+    # In another namespace, the dry run keeps its first seat as before.
     await again.acquire_dry_run(("CreateContainer", "other"))
     first.release()
     other = Reservation(admission, streams=False)
@@ -125,7 +125,7 @@ async def test_what_is_tried_out_again_has_its_seat_at_the_cluster_before_it_beg
 
 
 @virtual_time
-async def test_nothing_is_tried_out_at_a_cluster_that_is_known_to_be_away() -> None:
+async def test_a_dry_run_at_a_cluster_known_to_be_unreachable_is_refused() -> None:
     admission = few()
     admission.note_dry_run("what", "local")
     admission.known_away = lambda cluster: Unavailable("away", reason="CLUSTER_UNAVAILABLE")
@@ -139,7 +139,7 @@ async def test_nothing_is_tried_out_at_a_cluster_that_is_known_to_be_away() -> N
 
 @pytest.mark.parametrize("why", ["away", "no seat"])
 @virtual_time
-async def test_calls_that_a_cluster_refuses_end_at_the_pace_of_refusals_and_hold_nothing(why: str) -> None:
+async def test_dry_runs_refused_for_a_cluster_are_paced_and_hold_no_seat(why: str) -> None:
     many = CallLimits(
         max_concurrent_calls=200, max_calls_per_user=200, max_cluster_calls=1, max_cluster_calls_per_user=1
     )
@@ -169,7 +169,7 @@ async def test_calls_that_a_cluster_refuses_end_at_the_pace_of_refusals_and_hold
 
 
 @virtual_time
-async def test_a_stream_keeps_its_seat_beside_the_one_at_the_cluster() -> None:
+async def test_a_stream_keeps_its_first_seat_next_to_its_cluster_seat() -> None:
     admission = few()
     reservation = Reservation(admission, streams=True)
     await reservation.acquire(admission.streams, "ada")
@@ -180,7 +180,7 @@ async def test_a_stream_keeps_its_seat_beside_the_one_at_the_cluster() -> None:
 
 
 @virtual_time
-async def test_a_seat_that_comes_after_the_end_of_the_call_is_given_back() -> None:
+async def test_a_seat_given_after_the_end_of_its_call_is_released() -> None:
     admission = few()
     first, late = Reservation(admission, streams=True), Reservation(admission, streams=True)
     for reservation in (first, late):
@@ -196,14 +196,14 @@ async def test_a_seat_that_comes_after_the_end_of_the_call_is_given_back() -> No
     assert held(admission) == (0, 0, 0, 0)
 
 
-async def test_what_is_done_for_nobody_needs_no_seat() -> None:
+async def test_work_without_a_caller_needs_no_seat() -> None:
     RESERVATION.set(None)
     await before_cluster("local")
     assert RESERVATION.get() is None
 
 
 @virtual_time
-async def test_clusters_that_nobody_waits_for_are_forgotten() -> None:
+async def test_clusters_without_calls_are_forgotten() -> None:
     admission = few()
     await admission.of_cluster(CLUSTER_CALLS, "in use").acquire("ada")
     for number in range(3000):
@@ -222,7 +222,7 @@ async def _refusing(admission: CallAdmission) -> None:
 
 
 async def _drains(happens: Callable[[CallAdmission], Any]) -> tuple[float, float]:
-    """When a drain with a grace of three seconds begins to refuse calls, and when it is over."""
+    """Returns when a drain with a grace of three seconds begins to refuse calls, and when it is over."""
     admission = few()
     watch = Stopwatch()
     happening = asyncio.create_task(happens(admission))
@@ -250,10 +250,10 @@ async def _others_come(admission: CallAdmission, seconds: float = 60.0, *, strea
 
 
 @virtual_time
-async def test_a_drain_serves_until_no_call_comes_then_refuses_until_no_call_comes() -> None:
+async def test_a_drain_serves_and_then_refuses_until_no_call_arrives() -> None:
     for happens in (_one_stays, partial(_others_come, streams=True)):
         refuses, over = await _drains(happens)
-        # The first pass has nothing to compare with.
+        # The first check has nothing to compare with.
         assert refuses <= 0.12
         assert over - refuses <= 0.12
     refuses, over = await _drains(partial(_others_come, seconds=0.5))
@@ -262,14 +262,14 @@ async def test_a_drain_serves_until_no_call_comes_then_refuses_until_no_call_com
 
 
 @virtual_time
-async def test_a_drain_that_calls_keep_coming_to_ends_after_a_part_of_the_grace() -> None:
+async def test_a_drain_under_steady_calls_ends_within_its_grace() -> None:
     refuses, over = await _drains(_others_come)
     assert 0.9 <= refuses <= 1.1
     assert 0.6 <= over - refuses <= 0.9
 
 
 @virtual_time
-async def test_a_drain_refuses_no_call_of_a_burst_that_came_before() -> None:
+async def test_a_drain_refuses_no_call_of_an_earlier_burst() -> None:
     admission = CallAdmission(CallLimits())
 
     async def call() -> None:
@@ -278,7 +278,7 @@ async def test_a_drain_refuses_no_call_of_a_burst_that_came_before() -> None:
         try:
             if not admission.arrivals.passes(7):
                 await reservation.pass_burst(7)
-            # As of a busy machine.
+            # Serving takes as long as on a busy machine.
             await pass_time(0.1)
         finally:
             reservation.release()
@@ -300,7 +300,7 @@ def test_an_address_has_ten_times_the_calls_of_a_user() -> None:
 async def _trying(
     admission: CallAdmission, user: str, count: int, what: Any
 ) -> tuple[list[Reservation], list[Any]]:
-    """Calls of a user that begin together to try the same out."""
+    """Returns calls of one user that begin the same dry run together."""
     reservations = [Reservation(admission, streams=False) for _ in range(count)]
     for reservation in reservations:
         await reservation.acquire(admission.calls, user)
@@ -310,16 +310,16 @@ async def _trying(
 
 
 @virtual_time
-async def test_one_of_those_that_try_the_same_out_finds_where_and_the_others_wait() -> None:
+async def test_one_of_equal_dry_runs_finds_the_cluster_while_the_others_wait() -> None:
     admission = CallAdmission(CallLimits(max_cluster_calls_per_user=8))
     what = ("CreateContainer", "shop")
     reservations, tasks = await _trying(admission, "ada", 8, what)
     others, of_others = await _trying(admission, "grace", 1, what)
-    # Nobody waits for somebody else's.
+    # A dry run does not wait for another user's.
     assert [each.done() for each in (*tasks, *of_others)] == [True, *7 * [False], True]
     await reservations[0].acquire_cluster("local")
     await pass_time(0.1)
-    # All have a seat there now, and one of them its turn at the database.
+    # All have a cluster seat now, and one of them has its turn at the database.
     assert held(admission) == (1, 0, 8, 0)
     assert [each.done() for each in tasks] == [True, True, *6 * [False]]
     for reservation in (*reservations, *others):
@@ -330,14 +330,14 @@ async def test_one_of_those_that_try_the_same_out_finds_where_and_the_others_wai
 
 
 @virtual_time
-async def test_what_a_user_tries_out_is_asked_of_the_database_one_after_the_other() -> None:
+async def test_dry_runs_of_a_user_use_the_database_one_after_the_other() -> None:
     admission = CallAdmission(CallLimits(max_cluster_calls_per_user=8))
     what = ("CreateContainer", "shop")
     admission.note_dry_run(what, "local")
     reservations, tasks = await _trying(admission, "ada", 5, what)
     for number, reservation in enumerate(reservations):
         assert [each.done() for each in tasks] == [n <= number for n in range(5)]
-        # It asks the cluster; or it fails before.
+        # It calls the cluster, or fails before that.
         await reservation.acquire_cluster("local") if number % 2 else reservation.release()
         await pass_time(0.1)
     assert admission.dry_runs.in_use == 0
@@ -347,7 +347,7 @@ async def test_what_a_user_tries_out_is_asked_of_the_database_one_after_the_othe
 
 
 @virtual_time
-async def test_who_waits_for_a_trial_that_does_not_end_is_refused_in_time() -> None:
+async def test_waiting_for_a_dry_run_that_does_not_end_is_limited() -> None:
     admission = few(wait_seconds=3.0)
     what = ("CreateContainer", "shop")
     (first, second), tasks = await _trying(admission, "ada", 2, what)
@@ -372,10 +372,10 @@ async def test_who_waits_for_a_trial_that_does_not_end_is_refused_in_time() -> N
 
 
 @virtual_time
-async def test_who_comes_back_as_told_does_not_meet_the_stop() -> None:
-    """At that moment gRPC cancels the calls that it has and nobody has taken."""
+async def test_a_call_retried_after_the_suggested_delay_comes_after_the_stop() -> None:
+    """When the server stops, gRPC cancels the calls that it has and the server has not accepted."""
     admission = few()
-    # The drain takes all its time.
+    # The calls keep coming, so the drain takes all its time.
     coming = asyncio.create_task(_others_come(admission))
     draining = asyncio.create_task(admission.drain(12.0))
     await _refusing(admission)
@@ -392,7 +392,7 @@ async def test_who_comes_back_as_told_does_not_meet_the_stop() -> None:
 @pytest.mark.parametrize("deadline", [0.05, 1.0, 3.0])
 async def test_short_deadlines_are_no_way_around_the_pace_of_refusals(deadline: float) -> None:
     admission, told, rounds = few(), list[float](), round(6 / deadline)
-    # Eight hundred want to be refused in the longest of the deadlines, and two thousand a second in the shortest.
+    # With the longest deadline there are eight hundred refusals, and with the shortest two thousand a second.
     callers = 100 if deadline < 1.0 else 400
 
     async def hold() -> None:
@@ -403,19 +403,20 @@ async def test_short_deadlines_are_no_way_around_the_pace_of_refusals(deadline: 
                     told.append(asyncio.get_running_loop().time())
 
     await asyncio.gather(*(hold() for _ in range(callers)))
-    # The first ones immediately; then fifty a second in their turn, and twenty-five whose deadline comes before it.
+    # The first ones are refused immediately; then fifty a second in their turn, and twenty-five whose deadline comes
+    # earlier.
     assert len(told) <= 20 + 10 + 75 * (told[-1] - told[0]) + 1
     assert len(told) >= 40 * (told[-1] - told[0])
 
 
 @virtual_time
-async def test_who_is_refused_now_and_then_is_told_before_his_deadline() -> None:
+async def test_an_occasional_refusal_is_sent_before_its_deadline() -> None:
     admission = few()
     flood = [asyncio.create_task(admission.refusal("eve", None)) for _ in range(500)]
     await pass_time(0.001)
-    # A second before that.
+    # The refusal is sent a second before the deadline.
     async with within(3.1):
         await admission.refusal("eve", 4.0)
-    # It was not the turn of those who came before.
+    # The turn of the calls that came before has not come yet.
     assert not flood[-1].done()
     await cancel_and_wait(*flood)

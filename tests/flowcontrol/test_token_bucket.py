@@ -1,4 +1,7 @@
-"""Token buckets: counts, and callers that wait for their tokens in order. No caller waits for another one's."""
+"""Token buckets: counts, and callers that wait for their tokens in order.
+
+No caller waits for another caller's.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ def test_a_bucket_gives_a_burst_and_then_reserves_at_its_rate() -> None:
     assert [bucket.reserve() for _ in range(4)] == pytest.approx([0, 0, 0.1, 0.2])
     now = 60.0
     assert [bucket.reserve() for _ in range(3)] == pytest.approx([0, 0, 0.1])
-    # A look takes nothing.
+    # Reading the wait takes no token.
     assert bucket.seconds_until_one() == bucket.seconds_until_one() == pytest.approx(0.2)
     bucket.give_back()
     assert bucket.seconds_until_one() == pytest.approx(0.1)
@@ -50,7 +53,7 @@ def test_a_bucket_never_gives_more_than_its_burst_and_rate(steps: Sequence[tuple
             taken -= 1
             bucket.give_back()
         elif kind == "reserve":
-            # It may be used then, and not before.
+            # The reserved token may be used after that wait, and not before.
             now += bucket.reserve()
             taken += 1
         assert taken <= burst + per_second * now + 1e-6
@@ -79,16 +82,16 @@ async def _all_at_once(refusing: KeyedRate, count: int, told: list[float]) -> No
 
 
 @virtual_time
-async def test_the_first_are_told_at_once_and_others_in_turn() -> None:
+async def test_the_first_refusals_are_immediate_and_later_ones_in_turn() -> None:
     told: list[float] = []
     await _all_at_once(KeyedRate(*REFUSALS), 700, told)
     assert sum(after < 0.001 for after in told) == 20
-    # Fifty a second after those.
+    # The later ones follow at fifty a second.
     assert 13.0 < told[-1] < 14.0
 
 
 @virtual_time
-async def test_nobody_waits_for_the_refusals_of_another() -> None:
+async def test_no_caller_waits_for_the_refusals_of_another() -> None:
     refusing = KeyedRate(*REFUSALS)
     flood = asyncio.create_task(_all_at_once(refusing, _HELD, []))
     await pass_time(0.001)
@@ -99,7 +102,7 @@ async def test_nobody_waits_for_the_refusals_of_another() -> None:
 
 
 @virtual_time
-async def test_nobody_waits_for_longer_and_none_is_told_at_once_for_it() -> None:
+async def test_the_wait_is_bounded_and_no_refusal_becomes_immediate_for_it() -> None:
     told: list[float] = []
     await _all_at_once(KeyedRate(*REFUSALS), 5_000, told)
     assert told[-1] <= 15.1
@@ -107,16 +110,16 @@ async def test_nobody_waits_for_longer_and_none_is_told_at_once_for_it() -> None
 
 
 @virtual_time
-async def test_who_waits_for_long_is_not_told_with_all_others() -> None:
+async def test_refusals_after_long_waits_stay_spread_out() -> None:
     told: list[float] = []
     await _all_at_once(KeyedRate(*REFUSALS), 1_500, told)
     later = Counter(int(after * 10) for after in told if after > 0.1)
-    # Half of all were told in the last moment, when each waited for as long as the others.
+    # When every refusal waited equally long, half of all were sent in the last moment.
     assert max(later.values()) < 60, later.most_common(3)
 
 
 @virtual_time
-async def test_streams_begin_as_fast_as_others_can_bear() -> None:
+async def test_streams_open_at_their_rate() -> None:
     opened: list[float] = []
     await _all_at_once(KeyedRate(*STREAM_OPENS), 200, opened)
     assert sum(after < 0.001 for after in opened) == 4
@@ -124,7 +127,7 @@ async def test_streams_begin_as_fast_as_others_can_bear() -> None:
 
 
 @virtual_time
-async def test_calls_to_a_cluster_part_and_wait_for_a_second_at_most() -> None:
+async def test_cluster_calls_are_spread_out_and_wait_a_second_at_most() -> None:
     gone: list[float] = []
     await _all_at_once(KeyedRate(*CLUSTER_CALL_RATE), 100, gone)
     assert sum(after < 0.001 for after in gone) == 1
@@ -135,14 +138,14 @@ async def test_calls_to_a_cluster_part_and_wait_for_a_second_at_most() -> None:
 
 
 @virtual_time
-async def test_at_the_end_all_are_told() -> None:
+async def test_all_refusals_are_sent_after_close() -> None:
     refusing = KeyedRate(*REFUSALS)
     told: list[float] = []
     flood = asyncio.create_task(_all_at_once(refusing, _HELD, told))
     await pass_time(0.001)
     assert not flood.done()
     refusing.close()
-    # Not in one moment.
+    # They are still paced, not sent in one moment.
     async with within(5.0):
         await flood
     assert told[-1] - told[20] > 3.0
@@ -151,17 +154,17 @@ async def test_at_the_end_all_are_told() -> None:
 
 
 @virtual_time
-async def test_who_does_not_wait_any_more_leaves_his_turn_to_another() -> None:
+async def test_a_cancelled_wait_leaves_its_turn_to_another() -> None:
     refusing = KeyedRate(10.0, 1, 1_000.0)
     await refusing.acquire("eve")
     waiting = [asyncio.create_task(refusing.acquire("eve")) for _ in range(100)]
     await pass_time(0.001)
     await cancel_and_wait(*waiting)
     assert all(each.cancelled() for each in waiting)
-    # They had ten seconds of turns.
+    # The cancelled calls had ten seconds of turns.
     async with within(0.2):
         await refusing.acquire("eve")
-    # Those who have waited for as long as anybody does give back nothing that they did not have.
+    # Cancelled calls that waited for the longest allowed time give back no turn, because they had none.
     waiting = [asyncio.create_task(refusing.acquire("ann")) for _ in range(20_000)]
     await pass_time(0.001)
     await cancel_and_wait(*waiting)
@@ -177,7 +180,7 @@ async def test_who_does_not_wait_any_more_leaves_his_turn_to_another() -> None:
 
 
 @virtual_time
-async def test_who_comes_for_those_who_left_does_not_go_on_beside_those_who_stayed() -> None:
+async def test_newcomers_after_cancellations_do_not_run_in_parallel_turns() -> None:
     openings = KeyedRate(*STREAM_OPENS)
     begun: list[float] = []
     watch = Stopwatch()
@@ -193,13 +196,13 @@ async def test_who_comes_for_those_who_left_does_not_go_on_beside_those_who_stay
     await cancel_and_wait(*leaving)
     coming = [asyncio.create_task(begins()) for _ in range(100)]
     await asyncio.gather(*staying, *coming)
-    # Were the turns given back that those have left, two would go on at a time.
+    # If the turns of the cancelled calls were given back, two streams would open at a time.
     assert max(Counter(int(after * 4) for after in begun).values()) <= 11, begun
     assert 4.9 < begun[-1] < 5.1
 
 
 class _Leaving(KeyedRate):
-    """The caller with the first turn is taken back in that moment."""
+    """A rate whose first waiting caller is cancelled at the moment of its turn."""
 
     leaving: asyncio.Task[None] | None = None
 
@@ -212,7 +215,7 @@ class _Leaving(KeyedRate):
 
 
 @virtual_time
-async def test_who_goes_in_the_moment_of_his_turn_gives_it_on() -> None:
+async def test_a_call_cancelled_at_its_turn_passes_the_turn_on() -> None:
     openings = _Leaving(10.0, 1, 1_000.0)
     await openings.acquire("eve")
     openings.leaving = leaving = asyncio.create_task(openings.acquire("eve"))
@@ -220,13 +223,13 @@ async def test_who_goes_in_the_moment_of_his_turn_gives_it_on() -> None:
     begun: list[float] = []
     await _all_at_once(openings, 10, begun)
     assert leaving.cancelled()
-    # In the turn of who left, and nine after it.
+    # The first one continues in the turn of the cancelled call, and nine more after it.
     assert 0.09 < begun[0] < 0.11
     assert 0.99 < begun[-1] < 1.01
 
 
 @virtual_time
-async def test_a_loop_that_was_late_does_not_make_up_for_it() -> None:
+async def test_a_delayed_event_loop_does_not_cause_a_burst_of_refusals() -> None:
     refusing = KeyedRate(*REFUSALS)
     told: list[float] = []
     flood = asyncio.create_task(_all_at_once(refusing, 200, told))
@@ -237,7 +240,7 @@ async def test_a_loop_that_was_late_does_not_make_up_for_it() -> None:
 
 
 @virtual_time
-async def test_a_turn_is_taken_only_where_nobody_waits_for_one() -> None:
+async def test_try_acquire_fails_while_another_call_waits() -> None:
     hurried = KeyedRate(8.0, 4, 1.0)
     assert [hurried.try_acquire("eve") for _ in range(6)] == [True] * 4 + [False] * 2
     assert hurried.try_acquire("bob")
@@ -250,7 +253,7 @@ async def test_a_turn_is_taken_only_where_nobody_waits_for_one() -> None:
 
 
 @virtual_time
-async def test_those_who_are_not_seen_again_are_forgotten() -> None:
+async def test_callers_that_do_not_return_are_forgotten() -> None:
     refusing = KeyedRate(*REFUSALS, most_keys=1_000)
     for number in range(5_000):
         await refusing.acquire(number)

@@ -1,4 +1,7 @@
-"""Each user may have one wide page in progress; a call that waits for its turn holds nothing, and not for long."""
+"""Each user may have one wide page in progress.
+
+A waiting call holds no seat, and its wait is limited.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ WIDTH = 10
 def begun(
     admission: CallAdmission, user: str, count: int
 ) -> tuple[list[Reservation], list[asyncio.Task[None]]]:
-    """Calls of a user that ask for a wide page in the same moment."""
+    """Starts calls of a user that request a wide page at the same moment."""
     reservations = [Reservation(admission, streams=False) for _ in range(count)]
     return reservations, [
         asyncio.create_task(each.acquire(admission.calls, user, WIDTH, turns=admission.wide_pages))
@@ -28,18 +31,18 @@ def begun(
 
 
 def held(admission: CallAdmission) -> tuple[int, int, int]:
-    """Seats of calls, wide pages that are worked on, and those that wait for that."""
+    """Returns the seats of calls, the wide pages in progress, and the waiting wide pages."""
     return admission.calls.in_use, admission.wide_pages.in_use, admission.wide_pages.waiting
 
 
 @virtual_time
-async def test_wide_pages_of_a_user_come_one_after_the_other_and_those_that_wait_hold_no_seat() -> None:
+async def test_a_user_s_wide_pages_run_one_by_one_and_hold_no_seat_while_waiting() -> None:
     admission = CallAdmission(CallLimits())
     reservations, tasks = begun(admission, "ada", 3)
     await pass_time(0.1)
     assert [task.done() for task in tasks] == [True, False, False]
     assert held(admission) == (WIDTH, 1, 2)
-    # Her small calls pass those that wait: she has 32 seats.
+    # Her small calls overtake the waiting pages: she has 32 seats.
     assert all(
         Reservation(admission, streams=False).try_acquire(admission.calls, "ada") for _ in range(32 - WIDTH)
     )
@@ -52,7 +55,7 @@ async def test_wide_pages_of_a_user_come_one_after_the_other_and_those_that_wait
 
 
 @virtual_time
-async def test_wide_pages_of_others_do_not_wait() -> None:
+async def test_wide_pages_of_other_users_do_not_wait() -> None:
     admission = CallAdmission(CallLimits())
     _, of_ada = begun(admission, "ada", 3)
     _, of_grace = begun(admission, "grace", 2)
@@ -63,7 +66,7 @@ async def test_wide_pages_of_others_do_not_wait() -> None:
 
 
 @virtual_time
-async def test_who_waits_for_too_long_is_refused_and_may_come_back() -> None:
+async def test_a_page_that_waits_too_long_is_refused_with_a_retry_delay() -> None:
     admission = CallAdmission(CallLimits(wait_seconds=3.0))
     (hanging, _), (_, waiting) = begun(admission, "ada", 2)
     await pass_time(2.9)
@@ -79,14 +82,14 @@ async def test_who_waits_for_too_long_is_refused_and_may_come_back() -> None:
 
 
 @virtual_time
-async def test_turn_and_seats_are_waited_for_no_longer_than_seats_alone() -> None:
+async def test_the_waits_for_turn_and_seats_share_one_limit() -> None:
     admission = CallAdmission(CallLimits(wait_seconds=3.0, max_calls_per_user=WIDTH))
     (first, _, _), (_, second, third) = begun(admission, "ada", 3)
     await pass_time(2.0)
     small = Reservation(admission, streams=False)
     waiting = asyncio.create_task(small.acquire(admission.calls, "ada"))
     await pass_time(0.1)
-    # The small call stands before the second page in the line for seats, and keeps the one that it gets.
+    # In the queue for seats, the small call is before the second page, and it keeps the seat that it gets.
     first.release()
     await waiting
     await pass_time(0.8)
@@ -95,14 +98,14 @@ async def test_turn_and_seats_are_waited_for_no_longer_than_seats_alone() -> Non
     for refused in (second, third):
         with pytest.raises(ResourceExhausted):
             await refused
-    # The second one's places were given back with its refusal.
+    # The second page gave back its places when it was refused.
     assert held(admission) == (1, 0, 0)
     small.release()
     assert held(admission) == (0, 0, 0)
 
 
 @virtual_time
-async def test_who_goes_away_while_it_waits_has_left_nothing() -> None:
+async def test_a_page_cancelled_while_it_waits_leaves_nothing_behind() -> None:
     admission = CallAdmission(CallLimits())
     (first, gone, third), tasks = begun(admission, "ada", 3)
     await pass_time(0.1)
@@ -117,7 +120,7 @@ async def test_who_goes_away_while_it_waits_has_left_nothing() -> None:
 
 
 @virtual_time
-async def test_a_wide_page_that_goes_to_a_cluster_lets_the_next_one_begin() -> None:
+async def test_a_wide_page_that_calls_a_cluster_lets_the_next_one_begin() -> None:
     admission = CallAdmission(CallLimits())
     (first, second), tasks = begun(admission, "ada", 2)
     await pass_time(0.1)
@@ -130,7 +133,7 @@ async def test_a_wide_page_that_goes_to_a_cluster_lets_the_next_one_begin() -> N
 
 
 @virtual_time
-async def test_as_many_wait_as_for_seats() -> None:
+async def test_as_many_wide_pages_may_wait_as_calls_for_seats() -> None:
     admission = CallAdmission(CallLimits(max_calls_per_user=2))
     reservations, tasks = begun(admission, "ada", 1 + 8 * 2 + 1)
     await pass_time(0.1)
@@ -143,7 +146,7 @@ async def test_as_many_wait_as_for_seats() -> None:
 
 
 @virtual_time
-async def test_a_stream_reads_a_stretch_in_its_user_s_turn() -> None:
+async def test_a_stream_reads_a_slice_in_its_user_s_turn() -> None:
     admission = CallAdmission(CallLimits())
     (page,), _ = begun(admission, "ada", 1)
     await pass_time(0.1)
@@ -158,7 +161,7 @@ async def test_a_stream_reads_a_stretch_in_its_user_s_turn() -> None:
             await pass_time(1.0)
 
     tasks = [asyncio.create_task(reads(name)) for name in ("first", "second")]
-    # Longer than a call would wait.
+    # That is longer than a call would wait.
     await pass_time(20.0)
     assert read == []
     page.release()
@@ -170,7 +173,7 @@ async def test_a_stream_reads_a_stretch_in_its_user_s_turn() -> None:
 
 
 @virtual_time
-async def test_a_stream_is_refused_where_its_turn_does_not_come() -> None:
+async def test_a_stream_is_refused_if_its_turn_does_not_come() -> None:
     admission = CallAdmission(CallLimits())
     (page,), _ = begun(admission, "ada", 1)
     await pass_time(0.1)
@@ -184,7 +187,7 @@ async def test_a_stream_is_refused_where_its_turn_does_not_come() -> None:
     assert held(admission) == (0, 0, 0)
 
 
-async def test_what_is_read_for_nobody_waits_for_no_turn() -> None:
+async def test_a_read_without_a_caller_waits_for_no_turn() -> None:
     RESERVATION.set(None)
     async with read_slice(), read_slice():
         assert RESERVATION.get() is None

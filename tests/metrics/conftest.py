@@ -1,4 +1,4 @@
-"""A world for each test; a server for each file of tests that asks for one."""
+"""An environment for each test, and a server for each file of tests that requests one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.metrics.world import World, world_of
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def world(database: Database) -> AsyncIterator[World]:
-    """A world on an empty database."""
+    """Yields an environment on an empty database."""
     async with world_of(database) as made:
         yield made
 
@@ -24,7 +24,7 @@ async def world(database: Database) -> AsyncIterator[World]:
 async def served(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Served]:
-    """A server that the tests of a file share."""
+    """Runs a server that the tests of a file share."""
     async with (
         new_database(postgres, template_database.name) as database,
         serving(database, tmp_path_factory.mktemp("server")) as made,

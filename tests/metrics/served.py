@@ -1,5 +1,6 @@
-"""A whole server without a cluster, two tenants, and users of each: shared by the tests of a file, which make
-containers of their own.
+"""A whole server without a cluster, with two tenants and users of each.
+
+The tests of a file share it, and create their own containers.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from tests.metrics.world import Box, make_box
 
 
 class Served:
-    """The server, and its callers: `anna` may view shop, `omar` operates shop, `olga` operates bank and views shop."""
+    """The server and its callers.
+
+    `anna` may view shop, `omar` operates shop, and `olga` operates bank and views shop.
+    """
 
     def __init__(self, server: Server, anna: AsyncClient, omar: AsyncClient, olga: AsyncClient) -> None:
         self.server = server
@@ -30,7 +34,7 @@ class Served:
         self.anna, self.omar, self.olga = anna, omar, olga
 
     async def box(self, name: str, namespace: str = "shop", **columns: Any) -> Box:
-        """Makes a container."""
+        """Creates a container."""
         async with self.server.database.system() as connection:
             return await make_box(connection, namespace, name, **columns)
 
@@ -45,7 +49,7 @@ class Served:
             return [dict(row) for row in await connection.fetch(query, *arguments)]
 
     async def stub(self, username: str) -> tuple[Any, tuple[tuple[str, str], ...]]:
-        """The bare stub, and the metadata of a user."""
+        """Returns the bare stub, and a user's metadata."""
         token = await self.server.token(username)
         stub = metrics_pb2_grpc.MetricsServiceStub(self.server.channel())
         return stub, (("authorization", f"Bearer {token}"),)
@@ -53,7 +57,7 @@ class Served:
 
 @asynccontextmanager
 async def serving(database: Database, directory: Path) -> AsyncIterator[Served]:
-    """The server until the end of the block."""
+    """Runs the server until the end of the block."""
     async with running_server(database, directory, with_cluster=False) as server:
         async with database.system() as connection:
             for namespace in ("shop", "bank"):
@@ -67,22 +71,22 @@ async def serving(database: Database, directory: Path) -> AsyncIterator[Served]:
 def measured(
     container: str, namespace: str = "shop", at: datetime | None = None, **fields: Any
 ) -> pb.UsageSample:
-    """A sample as it is sent, of now unless said otherwise."""
+    """Returns a sample as it is sent, with the present time unless another is given."""
     moment = Timestamp()
     moment.FromDatetime(at or datetime.now(UTC))
     return pb.UsageSample(namespace=namespace, container=container, timestamp=moment, **fields)
 
 
 def request(*samples: pb.UsageSample) -> pb.RecordUsageRequest:
-    """A message of the stream."""
+    """Returns a message of the stream."""
     return pb.RecordUsageRequest(samples=samples)
 
 
 def reasons(answer: pb.RecordUsageResponse) -> dict[str, int]:
-    """How many samples were refused, by reason."""
+    """Returns how many samples were refused, by reason."""
     return {rejection.reason: rejection.count for rejection in answer.rejections}
 
 
 def names(series: Sequence[pb.UsageSeries]) -> list[str]:
-    """Namespace and name of each series."""
+    """Returns the namespace and name of each series."""
     return [f"{item.namespace}/{item.container}" for item in series]

@@ -23,7 +23,7 @@ from tests.metrics.served import Served
 from tests.waiting import poll_until
 
 
-async def test_the_state_of_the_database_is_answered(served: Served) -> None:
+async def test_the_state_of_the_database_is_returned(served: Served) -> None:
     async with served.server.database.owner() as owner:
         await owner.execute("ANALYZE containers")
     stats = await served.admin.metrics.get_database_stats(table_name="containers")
@@ -38,14 +38,14 @@ async def test_the_state_of_the_database_is_answered(served: Served) -> None:
     assert columns["id"].n_distinct == -1
 
 
-async def test_columns_of_every_table_are_answered_where_none_is_named(served: Served) -> None:
+async def test_columns_of_every_table_are_returned_if_none_is_named(served: Served) -> None:
     async with served.server.database.owner() as owner:
         await owner.execute("ANALYZE containers, namespaces")
     stats = await served.admin.metrics.get_database_stats()
     assert {"containers", "namespaces"} <= {item.table_name for item in stats.column_statistics}
 
 
-async def test_slow_statements_are_told_where_they_are_counted(served: Served) -> None:
+async def test_slow_statements_are_returned_if_they_are_counted(served: Served) -> None:
     await served.rows("SELECT count(*) FROM containers WHERE name = 'nothing'")
     stats = await served.admin.metrics.get_database_stats(slow_query_limit=100)
     assert stats.slow_queries_available
@@ -53,13 +53,13 @@ async def test_slow_statements_are_told_where_they_are_counted(served: Served) -
     times = [item.total_duration.ToTimedelta() for item in stats.slow_queries]
     assert times == sorted(times, reverse=True)
     assert all(item.calls > 0 and item.query for item in stats.slow_queries)
-    # Those of the other roles, too.
+    # Statements of other roles are also visible.
     assert not [item.query for item in stats.slow_queries if item.query.startswith("<insufficient")]
     few = await served.admin.metrics.get_database_stats(slow_query_limit=1)
     assert len(few.slow_queries) == 1
 
 
-async def test_slow_statements_are_not_told_where_nobody_counts_them(
+async def test_slow_statements_are_unavailable_if_they_are_not_counted(
     database: Database, tmp_path: Path
 ) -> None:
     async with connection(database.admin_dsn) as admin:
@@ -69,7 +69,7 @@ async def test_slow_statements_are_not_told_where_nobody_counts_them(
     assert (stats.slow_queries_available, len(stats.slow_queries)) == (False, 0)
 
 
-async def test_bloat_is_told_by_table(served: Served) -> None:
+async def test_bloat_is_returned_by_table(served: Served) -> None:
     async with connection(served.server.database.admin_dsn) as admin:
         await admin.execute(
             "CREATE TABLE worn (id bigint CONSTRAINT pk_worn PRIMARY KEY);"
@@ -88,7 +88,7 @@ async def test_bloat_is_told_by_table(served: Served) -> None:
     assert 0.5 < worn.index_bloat_bytes / worn.index_bytes < 0.95
 
 
-async def test_growth_is_told_by_partition(served: Served) -> None:
+async def test_growth_is_returned_by_partition(served: Served) -> None:
     await served.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="grown"))
     await served.rows("SELECT 1")
     stats = await served.admin.metrics.get_database_stats()
@@ -100,7 +100,7 @@ async def test_growth_is_told_by_partition(served: Served) -> None:
     for part in (log, events):
         assert part.total_bytes > 0
         assert part.bytes_per_day > 0
-    # The month has been running for some days at most; the events began minutes ago, which counts as an hour.
+    # The month began some days ago at most; the events began minutes ago, which counts as an hour.
     assert events.bytes_per_day == events.total_bytes * 24
     assert log.bytes_per_day <= log.total_bytes * 24
 
@@ -120,7 +120,7 @@ async def test_the_state_of_the_database_is_in_the_metrics(served: Served) -> No
     assert "operation_logs" in grown
 
 
-async def test_changes_that_were_set_aside_are_in_the_metrics(served: Served) -> None:
+async def test_changes_set_aside_are_in_the_metrics(served: Served) -> None:
     database = served.server.database
     look = DatabaseGauges(served.server.application.store).look
     for count in (1, 0):
@@ -153,12 +153,12 @@ async def test_periodic_work_that_fails_is_shown(served: Served) -> None:
     assert job.last_failure == "ValueError"
     assert job.failing_since.ToNanoseconds() < job.last_failure_time.ToNanoseconds()
     assert not job.HasField("last_success_time")
-    # The server's own go well.
+    # The server's own jobs succeed.
     own = [job for job in (await served.admin.metrics.get_database_stats()).periodic_jobs if not job.failures]
     assert "make partitions ahead" in {job.name for job in own if job.HasField("last_success_time")}
 
 
-async def test_the_sizes_of_tables_are_answered_largest_first(served: Served) -> None:
+async def test_the_sizes_of_tables_are_returned_largest_first(served: Served) -> None:
     sizes = await served.admin.metrics.get_table_sizes()
     names = [item.table_name for item in sizes]
     assert {"containers", "operation_logs", "container_resource_usage", "container_summary"} <= set(names)
@@ -177,7 +177,7 @@ async def test_partitions_show_how_a_table_grows(served: Served) -> None:
     assert by_name["container_resource_usage"].total_bytes == sum(day.total_bytes for day in days)
 
 
-async def test_only_who_may_see_the_whole_platform_may_ask(served: Served) -> None:
+async def test_only_users_with_a_view_of_the_whole_platform_are_served(served: Served) -> None:
     for client in (served.anna, served.omar):
         with pytest.raises(PilothouseError) as refused:
             await client.metrics.get_database_stats()

@@ -1,4 +1,4 @@
-"""The metrics show the obstacles of VACUUM, and the log names a session that is one for long."""
+"""The metrics show what holds VACUUM back, and the log names a connection that does so for long."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.waiting import poll_until
 async def test_a_session_with_an_old_snapshot_is_shown_and_named(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a dump has one, or somebody's forgotten psql."""
+    """Dumps hold such a snapshot, and so do forgotten psql windows."""
     monkeypatch.setattr(gauges, "_HELD_LONG_SECONDS", 0.0)
     shown = partial(REGISTRY.get_sample_value, labels={"holder": "session"})
     pools = Pools.connect(settings_of(database))

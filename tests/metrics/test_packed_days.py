@@ -1,4 +1,4 @@
-"""Days of usage in one row each: never older than the hours that they are made of."""
+"""Days of usage in one row each: never older than the hours that they consist of."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PACKED = "SELECT day, hours FROM container_usage_days WHERE format > 0 ORDER BY
 
 
 async def rolled_day(world: World, days_ago: int = 2) -> tuple[Box, datetime]:
-    """A container with a sample of a quarter of a core in each hour of a day, rolled up."""
+    """Creates a container with a sample of a quarter of a core in each hour of a day, and rolls the day up."""
     box, start = await world.box(), midnight(days_ago)
     await world.partitions_since(start)
     await world.usage.write([box.sample(start + hour * HOUR) for hour in range(24)])
@@ -44,7 +44,7 @@ async def parts(world: World, box: Box, start: datetime, hours: int = 24, form: 
 
 
 async def cores(world: World, box: Box, start: datetime) -> list[float]:
-    """The most cores of each hour of a day, as an answer shows them."""
+    """Returns the most cores of each hour of a day, as a response shows them."""
     at = int(start.timestamp())
     found = await parts(world, box, start)
     shown = messages.series([*messages.pieces_of_series(SUBJECT, found, StepSizes(at, at + 86400, 3600))])
@@ -62,7 +62,7 @@ def late(box: Box, start: datetime) -> list[Any]:
     return [box.sample(start + 2 * HOUR + timedelta(minutes=7), cpu_cores_used=2.0)]
 
 
-async def test_a_day_that_is_over_is_one_row(world: World) -> None:
+async def test_a_complete_day_is_packed_into_one_row(world: World) -> None:
     box, start = await rolled_day(world)
     assert [type(part) for part in await parts(world, box, start)] == [Point] * 24
     assert await pack_days(world.store, messages.POINTS) == 1
@@ -72,7 +72,7 @@ async def test_a_day_that_is_over_is_one_row(world: World) -> None:
     assert await pack_days(world.store, messages.POINTS) == 0
 
 
-async def test_a_day_that_is_not_over_is_not_packed(world: World) -> None:
+async def test_an_incomplete_day_is_not_packed(world: World) -> None:
     box, start = await world.box(), midnight(1)
     await world.usage.write([box.sample(start), box.sample(start + 2 * HOUR)])
     await roll_up(world.store, start + 5 * HOUR)
@@ -82,7 +82,7 @@ async def test_a_day_that_is_not_over_is_not_packed(world: World) -> None:
     assert await world.rows(_PACKED) == [{"day": start, "hours": 0b101}]
 
 
-async def test_a_late_sample_is_shown_at_once_and_packed_again(world: World) -> None:
+async def test_a_late_sample_is_shown_immediately_and_packed_again(world: World) -> None:
     box, start = await rolled_day(world)
     await pack_days(world.store, messages.POINTS)
     await world.usage.write(late(box, start))
@@ -95,7 +95,7 @@ async def test_a_late_sample_is_shown_at_once_and_packed_again(world: World) -> 
 
 @pytest.mark.full
 async def test_without_the_triggers_an_old_day_would_be_shown(world: World) -> None:
-    """Control of the test above, and of the aggregation in `test_roll_ups`."""
+    """Controls the test above, and the aggregation in `test_roll_ups`."""
     box, start = await rolled_day(world)
     await pack_days(world.store, messages.POINTS)
     async with world.database.owner() as owner:
@@ -105,7 +105,7 @@ async def test_without_the_triggers_an_old_day_would_be_shown(world: World) -> N
 
 
 @pytest.mark.parametrize("range_", [(0, 24), (5, 24), (0, 7), (5, 7), (-3, 1), (23, 30)])
-async def test_a_part_of_a_day_is_cut_out(world: World, range_: tuple[int, int]) -> None:
+async def test_part_of_a_packed_day_can_be_queried(world: World, range_: tuple[int, int]) -> None:
     box, start = await world.box(), midnight(3)
     await world.partitions_since(start)
     await world.usage.write(
@@ -124,11 +124,11 @@ async def test_a_part_of_a_day_is_cut_out(world: World, range_: tuple[int, int])
     assert [point.cpu_cores_max for point in series.points] == wanted
 
 
-async def test_no_point_is_too_long_for_its_length_to_be_one_byte() -> None:
+async def test_the_length_of_every_point_fits_one_byte() -> None:
     longest = Point(1, (1 << 33) - 1, (1 << 31) - 1, 1e9, 1e9, *[(1 << 63) - 1] * 5)
     rendered = messages.POINTS.render([longest])
     assert len(rendered) == 2 + rendered[1]
-    # And a day of such points can be stored.
+    # A day of such points can also be stored.
     assert 24 * len(rendered) <= 4096
 
 
@@ -138,12 +138,12 @@ async def test_bytes_of_another_release_are_not_read(world: World) -> None:
     newer = Rendering(FORM + 1, lambda points: b"".join(b"\x22\x01\x00" for _ in points))
     assert [type(part) for part in await parts(world, box, start, form=newer.form)] == [Point] * 24
     assert await pack_days(world.store, newer) == 1
-    # Neither does this release read what the newer one has packed, nor pack it back.
+    # This release does not read what the newer one packed, and does not pack it again.
     assert await cores(world, box, start) == QUARTERS
     assert await pack_days(world.store, messages.POINTS) == 0
 
 
-async def test_days_go_with_their_hours(world: World) -> None:
+async def test_days_are_deleted_with_their_hours(world: World) -> None:
     box, start = await rolled_day(world)
     await world.usage.write([box.sample(start + DAY)])
     await roll_up(world.store, start + DAY + HOUR + _SETTLED)
@@ -160,7 +160,7 @@ async def test_days_go_with_their_hours(world: World) -> None:
     assert await world.rows("SELECT day FROM container_usage_days") == [{"day": start + DAY}]
 
 
-async def test_a_container_that_goes_takes_its_days_along(world: World) -> None:
+async def test_days_are_deleted_with_their_container(world: World) -> None:
     box, _ = await rolled_day(world)
     await pack_days(world.store, messages.POINTS)
     async with world.database.system() as system:
@@ -168,7 +168,7 @@ async def test_a_container_that_goes_takes_its_days_along(world: World) -> None:
     assert await world.rows("SELECT FROM container_usage_days") == []
 
 
-async def test_many_days_are_packed_by_steps_and_a_run_ends(
+async def test_many_days_are_packed_in_steps_and_a_run_is_bounded(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packing, "_DAYS_AT_ONCE", 2)
@@ -185,7 +185,7 @@ async def test_many_days_are_packed_by_steps_and_a_run_ends(
 
 
 class Packing:
-    """A run that has read the hours of a day and is held before it writes the day."""
+    """A run that has read the hours of a day and is stopped before it writes the day."""
 
     def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         self._world = world
@@ -200,7 +200,7 @@ class Packing:
         monkeypatch.setattr(days, "pack", held)
 
     async def beside(self, write: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        """Writes while the run is held; the run goes on when that is done, or waits for a lock."""
+        """Writes while the run is stopped, and lets the run continue once that is done or waits for a lock."""
         running = asyncio.create_task(pack_days(self._world.store, messages.POINTS))
         await self._has_read.wait()
         writing = asyncio.create_task(write())
@@ -214,7 +214,7 @@ class Packing:
         await asyncio.gather(running, writing)
 
 
-async def test_an_hour_that_is_written_while_its_day_is_packed_is_not_lost(
+async def test_an_hour_written_while_its_day_is_packed_is_not_lost(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     box, start = await rolled_day(world)
@@ -224,8 +224,10 @@ async def test_an_hour_that_is_written_while_its_day_is_packed_is_not_lost(
 
 
 @pytest.mark.full
-async def test_a_run_that_locked_nothing_would_lose_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Control of the test above."""
+async def test_a_run_without_locks_would_lose_a_written_hour(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Controls the test above."""
     unlocked = str(days._UNPACKED).replace("FOR UPDATE SKIP LOCKED", "")
     monkeypatch.setattr(days, "_UNPACKED", text(unlocked))
     box, start = await rolled_day(world)
@@ -235,8 +237,8 @@ async def test_a_run_that_locked_nothing_would_lose_it(world: World, monkeypatch
 
 
 @pytest.mark.parametrize("change", ["cpu_cores_max = 2.0", None])
-async def test_a_day_is_left_alone_whose_hours_are_being_written(world: World, change: str | None) -> None:
-    """An hour is changed, or removed, by somebody who has not committed yet."""
+async def test_a_day_whose_hours_are_being_written_is_left_alone(world: World, change: str | None) -> None:
+    """A transaction that has not committed yet has changed or deleted an hour."""
     box, start = await rolled_day(world)
     hour = "container_usage_hourly", "WHERE bucket = $1", start + 2 * HOUR
     statement = f"UPDATE {hour[0]} SET {change} {hour[1]}" if change else f"DELETE FROM {hour[0]} {hour[1]}"
@@ -250,10 +252,10 @@ async def test_a_day_is_left_alone_whose_hours_are_being_written(world: World, c
     assert await cores(world, box, start) == (LATE if change else QUARTERS[1:])
 
 
-async def test_days_of_a_restored_database_go_on_from_what_it_holds(
+async def test_days_of_a_restored_database_continue_from_its_content(
     world: World, postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    """The samples after the backup are gone with their hours and days, and may be sent again."""
+    """The samples after the backup are lost with their hours and days, and may be sent again."""
     box, start = await rolled_day(world, days_ago=3)
     await pack_days(world.store, messages.POINTS)
     backup = await back_up(world.database, tmp_path)
@@ -272,7 +274,7 @@ async def test_days_of_a_restored_database_go_on_from_what_it_holds(
         async with world_of(empty) as restored:
             assert await cores(restored, box, start) == QUARTERS
             assert [row["day"] for row in await restored.rows(_PACKED)] == [start]
-            # The clock went on: a look in between must not take the hours that are gone for rolled up.
+            # Time has passed: a roll-up in between must not count the lost hours as rolled up.
             assert await roll_up(restored.store, start + 2 * DAY + _SETTLED) == 0
             assert await follow(restored) == shown
             assert await restored.rows(_PACKED) == await world.rows(_PACKED)

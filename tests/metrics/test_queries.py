@@ -1,4 +1,4 @@
-"""How a range is cut into steps."""
+"""How a time range is divided into steps."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ lengths = st.integers(1, 366 * 86400)
 
 
 def seconds(moment: datetime) -> Fraction:
-    """Exactly: a float has no microseconds left after some centuries."""
+    """Returns the exact seconds since 1970: a float cannot represent microseconds after some centuries."""
     return Fraction((moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1), 1_000_000)
 
 
 @given(times, times, lengths)
-def test_steps_are_whole_and_hold_the_range(start: datetime, end: datetime, length: int) -> None:
+def test_steps_are_whole_and_contain_the_range(start: datetime, end: datetime, length: int) -> None:
     try:
         steps = steps_of(NOW, start, end, timedelta(seconds=length))
     except InvalidArgument as error:
@@ -50,7 +50,7 @@ def test_steps_are_whole_and_hold_the_range(start: datetime, end: datetime, leng
     assert steps.end - length < seconds(end) <= steps.end
 
 
-def test_without_a_word_it_is_the_last_hour() -> None:
+def test_the_default_range_is_the_last_hour() -> None:
     steps = steps_of(NOW, None, None, None)
     assert steps.step == 60
     assert datetime.fromtimestamp(steps.end, UTC) == datetime(2025, 6, 1, 12, 35, tzinfo=UTC)
@@ -58,14 +58,14 @@ def test_without_a_word_it_is_the_last_hour() -> None:
 
 
 @given(st.integers(1, 400 * 86400))
-def test_a_default_step_makes_about_a_hundred_and_never_too_many(range_seconds: int) -> None:
+def test_the_default_step_makes_about_a_hundred_steps(range_seconds: int) -> None:
     steps = steps_of(NOW, NOW - timedelta(seconds=range_seconds), NOW, None)
     assert steps.step >= 15
     assert steps.count <= 103
 
 
 @given(st.integers(100 * 1800 + 1, 400 * 86400))
-def test_a_default_step_over_half_an_hour_is_answered_by_roll_ups(range_seconds: int) -> None:
+def test_a_default_step_over_half_an_hour_uses_roll_ups(range_seconds: int) -> None:
     steps = steps_of(NOW, NOW - timedelta(seconds=range_seconds), NOW, None)
     assert steps.step % 3600 == 0
 
@@ -82,7 +82,7 @@ def test_a_default_step_over_half_an_hour_is_answered_by_roll_ups(range_seconds:
         (NOW - timedelta(seconds=11_001), NOW, timedelta(seconds=1), "step"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_by_its_field(
+def test_an_invalid_range_or_step_is_refused_by_its_field(
     start: datetime | None, end: datetime | None, step: timedelta | None, field: str
 ) -> None:
     with pytest.raises(InvalidArgument) as refused:
@@ -98,14 +98,14 @@ def test_eleven_thousand_steps_are_not_too_many() -> None:
 @pytest.mark.parametrize(
     ("range_seconds", "step", "containers", "wide"),
     [
-        # A container by itself: an hour, and a month by the hour.
+        # One container: the last hour, and a month by the hour.
         (None, 0, 1, False),
         (3600, 60, 1, False),
         (30 * DAY, 3600, 1, False),
-        # From samples of many hours.
+        # These steps need the samples of many hours.
         (14 * DAY, 1800, 1, True),
         (14 * DAY, 14 * DAY - 1, 1, True),
-        # A page of those that there are.
+        # A page of many containers.
         (None, 0, 50, True),
         (30 * DAY, 3600, 50, True),
         (30 * DAY, DAY, 10, False),
@@ -123,12 +123,12 @@ def test_a_page_of_many_points_or_samples_is_wide(
     assert is_wide(rows_of_work(range_seconds, step, containers)) is wide
 
 
-def test_usage_of_a_program_is_made_of_samples_at_every_step() -> None:
+def test_usage_of_a_program_needs_samples_at_every_step() -> None:
     assert is_wide(rows_of_work(14 * DAY, 3600, 1, by_sample=True))
     assert not is_wide(rows_of_work(14 * DAY, 3600, 1))
 
 
-async def test_tens_of_thousands_of_points_are_put_in_order_beside_others(
+async def test_the_sorting_of_many_points_lets_other_tasks_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Each share is used up immediately.

@@ -1,4 +1,4 @@
-"""Samples from outside: each is taken or refused by itself."""
+"""Samples from clients: each is accepted or refused by itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def stored(served: Served, box: Box) -> int:
     return int(row["count"])
 
 
-async def test_each_sample_is_taken_or_refused_by_itself(served: Served) -> None:
+async def test_each_sample_is_accepted_or_refused_by_itself(served: Served) -> None:
     box = await served.box("taken")
     await served.box("foreign", "bank")
     now = datetime.now(UTC)
@@ -86,7 +86,8 @@ async def test_samples_may_be_sent_again(served: Served) -> None:
         measured("again", at=at + timedelta(seconds=number), cpu_cores_used=number) for number in range(4)
     ]
     first = await served.omar.metrics.record_usage([request(*samples[:3])])
-    # The cut batch is sent again from its beginning, twice concurrently, with one that is new and stands there twice.
+    # The interrupted batch is sent again from its beginning, twice concurrently, with one new sample that it contains
+    # twice.
     changed = measured("again", at=at, cpu_cores_used=99.0)
     more = request(changed, *samples[1:], samples[3])
     answers = await asyncio.gather(*(served.omar.metrics.record_usage([more]) for _ in range(2)))
@@ -99,7 +100,7 @@ async def test_samples_may_be_sent_again(served: Served) -> None:
     assert [row["cpu_cores_used"] for row in rows] == [0, 1, 2, 3]
 
 
-async def test_requests_and_limits_that_are_not_given_are_the_containers(served: Served) -> None:
+async def test_missing_requests_and_limits_are_those_of_the_container(served: Served) -> None:
     box = await served.box("limited", cpu_limit="500m", memory_request="1Mi", replicas=2)
     sent = measured("limited", cpu_cores_used=0.5, memory_bytes_used=1 << 20, cpu_usage_percent=1.0)
     given = measured("limited", cpu_cores_used=0.5, cpu_cores_limit=2.0)
@@ -114,7 +115,7 @@ async def test_requests_and_limits_that_are_not_given_are_the_containers(served:
     assert rows[0]["cpu_cores_limit"] == 1
 
 
-async def test_it_needs_the_permission_in_the_namespace_of_each_sample(served: Served) -> None:
+async def test_recording_needs_the_permission_in_each_sample_s_namespace(served: Served) -> None:
     shop, bank = await served.box("asked"), await served.box("asked", "bank")
     answer = await served.olga.metrics.record_usage(
         [request(measured("asked"), measured("asked", "bank"), measured("unknown"))]
@@ -124,7 +125,7 @@ async def test_it_needs_the_permission_in_the_namespace_of_each_sample(served: S
     assert (await stored(served, shop), await stored(served, bank)) == (0, 1)
 
 
-async def test_who_holds_it_nowhere_is_refused(served: Served) -> None:
+async def test_a_caller_without_the_permission_anywhere_is_refused(served: Served) -> None:
     with pytest.raises(PilothouseError) as refused:
         await served.anna.metrics.record_usage([request(measured("idle"))])
     assert (refused.value.code, refused.value.metadata["permission"]) == (
@@ -157,7 +158,7 @@ async def test_a_long_stream_is_stored_whole(served: Served) -> None:
     assert await stored(served, box) == 7 * 1700
 
 
-async def test_nothing_sent_is_nothing_stored(served: Served) -> None:
+async def test_an_empty_stream_stores_nothing(served: Served) -> None:
     answer = await served.omar.metrics.record_usage([])
     assert (answer.accepted_count, answer.rejected_count) == (0, 0)
 
@@ -183,7 +184,7 @@ async def test_a_slow_senders_samples_are_stored_while_the_stream_is_open(served
     assert (await call).accepted_count == 2
 
 
-async def test_it_is_recorded_with_the_counts(served: Served) -> None:
+async def test_the_audit_record_contains_the_counts(served: Served) -> None:
     await served.box("recorded")
     await served.omar.metrics.record_usage([request(measured("recorded"), measured("unrecorded"))])
 

@@ -1,4 +1,4 @@
-"""Roll-ups equal an aggregation of all samples, whenever samples come and roll-ups are made."""
+"""Roll-ups equal an aggregation of all samples, whenever samples arrive and roll-ups run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Measured:
 
 
 counter = st.none() | st.integers(0, 1 << 40)
-# Samples of few hours meet each other more often than those of many.
+# Samples within few hours are more often in the same hour than samples within many.
 moment = st.integers(0, 6 * 3600) | st.integers(0, DAYS * 86400 - 1)
 measured = st.builds(
     Measured,
@@ -63,7 +63,7 @@ measured = st.builds(
     counter,
     st.integers(1, 3),
 )
-# Batches with the hour, counted from the first day, at which roll-ups are made after each, and whether days are packed.
+# Batches, each with the hour, counted from the first day, at which roll-ups run after it, and whether days are packed.
 history = st.lists(
     st.tuples(
         st.lists(measured, min_size=1, max_size=12), st.none() | st.integers(0, DAYS * 24), st.booleans()
@@ -76,7 +76,7 @@ history = st.lists(
 def expected(
     samples: Sequence[UsageSample], start: datetime, step: int
 ) -> dict[tuple[int, int], dict[str, Any]]:
-    """The aggregation, implemented a second time: (container, beginning of the step) → the shown values."""
+    """Computes the aggregation a second time: (container, beginning of the step) → the shown values."""
     found: defaultdict[tuple[int, int], dict[str, Any]] = defaultdict(
         lambda: {"cpu": [], "memory": [], "rx": 0, "tx": 0, "disk": 0}
     )
@@ -103,7 +103,7 @@ def expected(
 
 
 def check(points: Sequence[Point], wanted: dict[tuple[int, int], dict[str, Any]]) -> None:
-    """The points are the wanted ones; means of means are rounded twice."""
+    """Checks that the points are the wanted ones; means of means are rounded twice."""
     assert {(point.container_id, point.at) for point in points} == set(wanted)
     for point in points:
         bin_ = wanted[point.container_id, point.at]
@@ -117,7 +117,7 @@ def check(points: Sequence[Point], wanted: dict[tuple[int, int], dict[str, Any]]
 
 
 async def stored_points(world: World, table: str) -> list[Point]:
-    """A table of roll-ups, as points."""
+    """Returns the rows of a roll-up table as points."""
     rows = await world.rows(
         f"SELECT container_id, extract(epoch FROM bucket)::bigint, samples, cpu_cores_avg::float8, "
         f"cpu_cores_max::float8, memory_bytes_avg, memory_bytes_max, network_bytes_rx, network_bytes_tx, "
@@ -135,8 +135,9 @@ async def asked_points(world: World, step: int, boxes: Sequence[Box]) -> list[Po
 
 
 async def shown_points(world: World, boxes: Sequence[Box], lower: int, upper: int) -> list[Point]:
-    """Returns the points of an answer by the hour, for a range that begins and ends so many hours after the first
-    day's start.
+    """Returns the points of a response by the hour.
+
+    The range begins and ends `lower` and `upper` hours after the first day's start.
     """
     start = int(midnight(DAYS).timestamp())
     steps = StepSizes(start + lower * 3600, start + upper * 3600, 3600)
@@ -167,7 +168,7 @@ async def shown_points(world: World, boxes: Sequence[Box], lower: int, upper: in
 def within(
     wanted: dict[tuple[int, int], dict[str, Any]], lower: int, upper: int
 ) -> dict[tuple[int, int], dict[str, Any]]:
-    """The steps of a range, in hours after the first day's start."""
+    """Returns the steps of a range, given in hours after the first day's start."""
     start = int(midnight(DAYS).timestamp())
     return {
         key: value for key, value in wanted.items() if start + lower * 3600 <= key[1] < start + upper * 3600
@@ -180,7 +181,7 @@ hours = st.integers(-3, DAYS * 24 + 3)
 @pytest.mark.full
 @given(history, st.tuples(hours, hours).filter(lambda pair: pair[0] < pair[1]))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_they_equal_an_aggregation_of_all_samples(
+async def test_roll_ups_equal_an_aggregation_of_all_samples(
     world: World, batches: list[tuple[list[Measured], int | None, bool]], range_: tuple[int, int]
 ) -> None:
     start = midnight(DAYS)
@@ -190,7 +191,7 @@ async def test_they_equal_an_aggregation_of_all_samples(
     samples: list[UsageSample] = []
     taken: set[tuple[int, int]] = set()
     for batch, hour, pack in batches:
-        # Two samples of one container at one moment have no order.
+        # Two samples of one container with the same time have no order.
         fresh = [item for item in batch if (item.box, item.at) not in taken]
         fresh = list({(item.box, item.at): item for item in fresh}.values())
         taken |= {(item.box, item.at) for item in fresh}
@@ -219,7 +220,7 @@ async def test_they_equal_an_aggregation_of_all_samples(
 
 
 async def unpacked(world: World) -> int:
-    """Days that are over and not packed."""
+    """Returns the number of complete days that are not packed."""
     (found,) = await world.rows(
         "SELECT count(*) AS count FROM container_usage_days WHERE format = 0 AND day < $1", midnight(0)
     )
@@ -227,7 +228,7 @@ async def unpacked(world: World) -> int:
 
 
 async def _box(world: World, index: int) -> Box:
-    """The container of this number, made by the first example and used by all."""
+    """Returns the container with this number, which the first example creates and all use."""
     found = await world.rows(
         "SELECT c.id, c.namespace_id FROM containers AS c WHERE c.name = $1", f"box{index}"
     )
@@ -238,7 +239,7 @@ async def _box(world: World, index: int) -> Box:
 
 async def test_an_hour_is_rolled_up_once_it_has_settled(world: World) -> None:
     box = await world.box()
-    # Not the last of its day, with which the day is rolled up, too.
+    # Not the last hour of its day, because the day would be rolled up with that one.
     hour = midnight(1) + 12 * HOUR
     await world.usage.write([box.sample(hour + timedelta(minutes=10))])
     assert await roll_up(world.store, hour + HOUR + timedelta(seconds=30)) == 0
@@ -246,7 +247,7 @@ async def test_an_hour_is_rolled_up_once_it_has_settled(world: World) -> None:
     assert [row["bucket"] for row in await world.rows("SELECT bucket FROM container_usage_hourly")] == [hour]
 
 
-async def test_doing_it_again_changes_nothing(world: World) -> None:
+async def test_a_repeated_roll_up_changes_nothing(world: World) -> None:
     box = await world.box()
     start = midnight(1)
     await world.usage.write([box.sample(start + minutes) for minutes in _every(20, 60)])
@@ -257,7 +258,7 @@ async def test_doing_it_again_changes_nothing(world: World) -> None:
     assert await stored_points(world, "container_usage_hourly") == before
 
 
-async def test_it_goes_on_where_another_one_was_cut_off(world: World) -> None:
+async def test_a_roll_up_continues_where_another_was_interrupted(world: World) -> None:
     box = await world.box()
     start = midnight(1)
     await world.usage.write([box.sample(start + minutes) for minutes in _every(10, 60)])
@@ -267,7 +268,7 @@ async def test_it_goes_on_where_another_one_was_cut_off(world: World) -> None:
     assert len(await stored_points(world, "container_usage_hourly")) == 10
 
 
-async def test_a_container_that_goes_takes_its_roll_ups_along(world: World) -> None:
+async def test_roll_ups_are_deleted_with_their_container(world: World) -> None:
     box = await world.box()
     start = midnight(1)
     await world.usage.write([box.sample(start)])
@@ -283,7 +284,7 @@ def _every(count: int, minutes: int) -> list[timedelta]:
     return [timedelta(minutes=minutes) * index for index in range(count)]
 
 
-def test_the_second_aggregation_knows_a_counter_that_begins_anew() -> None:
+def test_the_second_aggregation_handles_a_counter_reset() -> None:
     box = Box(1, 1, "shop", "web")
     start = datetime(2025, 1, 1, tzinfo=UTC)
     values = [100, 150, 30, 40]

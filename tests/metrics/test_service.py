@@ -41,7 +41,7 @@ async def queried(client: AsyncClient, **fields: Any) -> list[pb.UsageSeries]:
     return [series async for series in client.metrics.query_usage(**fields)]
 
 
-async def test_a_query_answers_steps(served: Served) -> None:
+async def test_a_query_returns_steps(served: Served) -> None:
     box = await served.box("stepped")
     start = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=10)
     await served.store(
@@ -70,7 +70,7 @@ async def test_a_query_answers_steps(served: Served) -> None:
     assert (second.samples, second.network_bytes_rx) == (1, 30)
 
 
-async def test_a_query_of_a_program_has_its_cores_and_memory_alone(served: Served) -> None:
+async def test_a_query_of_a_program_returns_only_its_cores_and_memory(served: Served) -> None:
     box = await served.box("several")
     start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2)
     at = [start + timedelta(seconds=10 * number) for number in range(4)]
@@ -81,7 +81,7 @@ async def test_a_query_of_a_program_has_its_cores_and_memory_alone(served: Serve
         box.sample(
             at[1], cpu_cores_used=7.0, memory_bytes_used=50, programs='{"main": [3, 30], "log": [4, 20]}'
         ),
-        # Only the main one ran then.
+        # Only the main program ran then.
         box.sample(at[2], cpu_cores_used=5.0, memory_bytes_used=50, network_bytes_rx=9),
     )
     where = {"namespace": "shop", "container": "several"}
@@ -108,7 +108,7 @@ async def test_a_query_of_a_program_has_its_cores_and_memory_alone(served: Serve
     assert [point[0] for point in await points("")] == [3]
 
 
-async def test_days_are_answered_when_their_samples_are_gone(served: Served) -> None:
+async def test_days_are_returned_after_their_samples_are_deleted(served: Served) -> None:
     """A query of whole days reads the roll-ups, which stay when retention drops the samples."""
     box = await served.box("rolled")
     start = midnight(1)
@@ -129,7 +129,7 @@ async def test_days_are_answered_when_their_samples_are_gone(served: Served) -> 
         assert sum(point.samples for item in series for point in item.points) == (24 if points else 0)
 
 
-async def test_only_what_the_caller_may_see_is_answered(served: Served) -> None:
+async def test_only_containers_that_the_caller_may_see_are_returned(served: Served) -> None:
     now = datetime.now(UTC)
     await served.store(
         (await served.box("seen")).sample(now), (await served.box("unseen", "bank")).sample(now)
@@ -140,7 +140,7 @@ async def test_only_what_the_caller_may_see_is_answered(served: Served) -> None:
     assert {"shop/seen", "bank/unseen"} <= set(names(await queried(served.olga)))
 
 
-async def test_pages_hold_each_container_once(served: Served) -> None:
+async def test_pages_contain_each_container_once(served: Served) -> None:
     now = datetime.now(UTC)
     boxes = [await served.box(f"page{index}") for index in range(5)]
     await served.store(*(box.sample(now) for box in boxes))
@@ -152,7 +152,7 @@ async def test_pages_hold_each_container_once(served: Served) -> None:
     assert len(found) == len(set(found))
 
 
-async def test_a_page_with_many_steps_holds_fewer_containers(served: Served) -> None:
+async def test_a_page_with_many_steps_contains_fewer_containers(served: Served) -> None:
     now = datetime.now(UTC)
     for index in range(5):
         await served.store((await served.box(f"many{index}")).sample(now))
@@ -211,7 +211,7 @@ def _fields(request: pb.QueryUsageRequest) -> dict[str, Any]:
     return {field.name: value for field, value in request.ListFields()}
 
 
-async def test_a_token_of_another_question_is_refused(served: Served) -> None:
+async def test_a_token_of_another_query_is_refused(served: Served) -> None:
     await served.store((await served.box("token")).sample(datetime.now(UTC)))
     stub, metadata = await served.stub("anna")
     answer = await stub.QueryUsage(pb.QueryUsageRequest(namespace="shop", page_size=1), metadata=metadata)
@@ -243,7 +243,7 @@ async def test_a_token_of_another_question_is_refused(served: Served) -> None:
         ({"start_time": Timestamp(seconds=1 << 36)}, grpc.StatusCode.INVALID_ARGUMENT, "start_time"),
     ],
 )
-async def test_what_is_wrong_with_a_question_is_named(
+async def test_the_fault_of_a_query_is_named(
     served: Served, fields: dict[str, Any], code: grpc.StatusCode, named: str
 ) -> None:
     with pytest.raises(PilothouseError) as refused:
@@ -256,7 +256,7 @@ async def test_what_is_wrong_with_a_question_is_named(
     )
 
 
-async def test_the_longest_range_is_answered(served: Served) -> None:
+async def test_the_longest_range_can_be_queried(served: Served) -> None:
     await served.store((await served.box("ancient")).sample(datetime.now(UTC)))
     (series,) = await queried(
         served.anna,
@@ -294,7 +294,7 @@ async def test_details_are_those_of_the_named_namespace(served: Served) -> None:
     assert not other.HasField("uptime")
 
 
-async def test_details_that_may_not_be_seen_are_not_there(served: Served) -> None:
+async def test_details_of_hidden_containers_are_not_found(served: Served) -> None:
     await served.box("hidden", "bank")
     refusals = []
     for namespace, name in (
@@ -315,7 +315,7 @@ async def test_details_that_may_not_be_seen_are_not_there(served: Served) -> Non
     ]
 
 
-async def test_a_summary_holds_what_its_reader_may_see(served: Served) -> None:
+async def test_a_summary_contains_what_its_reader_may_see(served: Served) -> None:
     await served.box("counted", status="running")
     async with connection(served.server.database.maintenance_dsn) as maintenance:
         await maintenance.execute("SET ROLE pilothouse_owner")
@@ -343,7 +343,7 @@ async def test_a_summary_holds_what_its_reader_may_see(served: Served) -> None:
     assert refused.value.code is grpc.StatusCode.NOT_FOUND
 
 
-async def test_the_top_are_those_that_use_most_now(served: Served) -> None:
+async def test_the_top_containers_are_those_with_the_most_usage_now(served: Served) -> None:
     now = datetime.now(UTC)
     first, second, third = [await served.box(name) for name in ("top-a", "top-b", "top-c")]
     foreign = await served.box("top-d", "bank")
@@ -365,7 +365,7 @@ async def test_the_top_are_those_that_use_most_now(served: Served) -> None:
 async def test_a_query_of_many_points_has_its_users_turn_for_wide_pages(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Forty of one user together would take all of the database, and of the event loop."""
+    """Forty such queries of one user together would occupy the database and the event loop."""
     last: list[bool] = []
 
     def share(**named: bool) -> Share:
@@ -392,9 +392,9 @@ async def test_a_query_of_many_points_has_its_users_turn_for_wide_pages(
             asked = [asyncio.create_task(queried(served.anna, **month)) for _ in range(3)]
             others = asyncio.create_task(queried(served.olga, **month))
             asked.append(asyncio.create_task(queried(served.anna, **month, container="wide")))
-            # One of each user, and small calls next to those of anna; a waiting call has no seat.
+            # One wide query of each user is in progress, and one small query of anna; a waiting call has no seat.
             await poll_until(worked_on, lambda found: found == (2, 2, 2 * 10 + 1), what="what is worked on")
         await asyncio.gather(*asked, others)
-    # The work for their answers goes after all else.
+    # The work for their responses runs after all other work.
     assert sorted(last) == [False, *[True] * 4]
     await poll_until(worked_on, lambda found: found == (0, 0, 0), what="the return of all seats")

@@ -74,7 +74,7 @@ async def test_a_sample_is_stored_as_it_is(world: World) -> None:
         (0.0001, None, 3_000_000.0),
     ],
 )
-async def test_percentages_are_of_the_limit_else_of_the_request(
+async def test_percentages_refer_to_the_limit_or_else_the_request(
     world: World, request_: float | None, limit: float | None, percent: float | None
 ) -> None:
     box = await world.box()
@@ -84,13 +84,13 @@ async def test_percentages_are_of_the_limit_else_of_the_request(
     assert (await only_row(world))["cpu_usage_percent"] == percent
 
 
-async def test_a_thousand_percent_and_far_more_fit(world: World) -> None:
+async def test_very_large_percentages_can_be_stored(world: World) -> None:
     box = await world.box()
     await world.usage.store([box.sample(now(), memory_bytes_used=1 << 62, memory_bytes_request=1)])
     assert float((await only_row(world))["memory_usage_percent"]) == 9999999999.99
 
 
-async def test_samples_of_containers_that_are_gone_are_left_out(world: World) -> None:
+async def test_samples_of_deleted_containers_are_left_out(world: World) -> None:
     box = await world.box()
     gone = msgspec.structs.replace(box.sample(now()), container_id=box.id + 1000)
     foreign = msgspec.structs.replace(box.sample(now()), namespace_id=box.namespace_id + 1000)
@@ -108,7 +108,7 @@ async def test_usage_does_not_wait_for_an_apply_that_changes_its_containers(worl
 
 
 async def test_samples_lock_their_containers_in_the_order_of_a_deleted_namespace(world: World) -> None:
-    """Else each of the two would wait for a container that the other has locked."""
+    """Otherwise each of the two would wait for a container that the other has locked."""
     low, high = await world.box(name="low"), await world.box(name="high")
     lock = "SELECT id FROM containers WHERE id = $1 FOR UPDATE NOWAIT"
     async with world.database.system() as deleting, deleting.transaction():
@@ -136,18 +136,18 @@ async def test_samples_of_times_without_a_partition_are_left_out(world: World) -
     assert await world.usage.write(samples[1:]) == Stored(0, out_of_range=3)
 
 
-async def test_a_partition_that_was_dropped_a_moment_ago_costs_only_its_samples(world: World) -> None:
+async def test_a_partition_dropped_just_before_costs_only_its_samples(world: World) -> None:
     box = await world.box()
     old = midnight(5)
     await world.partitions_since(old)
     assert await world.usage.write([box.sample(old)]) == Stored(1)
     partitions = Partitions(world.store.database.maintenance)
     assert await partitions.drop_older(USAGE, midnight(2))
-    # The range that the store remembers still holds that day.
+    # The range that the store remembers still contains that day.
     assert await world.usage.write([box.sample(old), box.sample(now())]) == Stored(1, out_of_range=1)
 
 
-async def test_figures_that_make_no_sense_cost_only_their_sample(world: World) -> None:
+async def test_invalid_figures_cost_only_their_sample(world: World) -> None:
     box = await world.box()
     await world.usage.store(
         [
@@ -161,7 +161,7 @@ async def test_figures_that_make_no_sense_cost_only_their_sample(world: World) -
     assert await count(world) == 1
 
 
-async def test_more_than_a_batch_is_stored_whole(world: World) -> None:
+async def test_more_samples_than_a_batch_are_all_stored(world: World) -> None:
     box = await world.box()
     start = hours_ago(1)
     await world.usage.store([box.sample(start + timedelta(milliseconds=index)) for index in range(5001)])
@@ -169,7 +169,7 @@ async def test_more_than_a_batch_is_stored_whole(world: World) -> None:
     assert world.usage.pending == 0
 
 
-async def test_samples_wait_while_the_database_is_away(world: World) -> None:
+async def test_samples_wait_while_the_database_is_unavailable(world: World) -> None:
     box = await world.box()
     usage = UsageStore(world.store, pending_samples=3)
     start = hours_ago(0.5)
@@ -180,7 +180,7 @@ async def test_samples_wait_while_the_database_is_away(world: World) -> None:
     for sample in samples[:4]:
         with pytest.raises(Unavailable):
             await usage.store([sample])
-    # The oldest one was given up: three fit.
+    # The store discarded the oldest sample, because three fit.
     assert usage.pending == 3
     world.store.database.system = there
     await usage.store([])
@@ -190,7 +190,7 @@ async def test_samples_wait_while_the_database_is_away(world: World) -> None:
     await nowhere.close()
 
 
-async def test_a_batch_whose_commit_was_in_doubt_is_not_stored_twice(world: World) -> None:
+async def test_a_batch_with_an_uncertain_commit_is_not_stored_twice(world: World) -> None:
     box = await world.box()
     samples = [box.sample(hours_ago(0.1)), box.sample(hours_ago(0.2))]
     await world.usage.write(samples[:1])
@@ -198,7 +198,7 @@ async def test_a_batch_whose_commit_was_in_doubt_is_not_stored_twice(world: Worl
     assert await count(world) == 2
 
 
-async def test_a_container_may_go_while_its_samples_are_stored(world: World) -> None:
+async def test_a_container_may_be_deleted_while_its_samples_are_stored(world: World) -> None:
     """The batch does not fail, and nothing is stored for the deleted container."""
     boxes = [await world.box(name=f"box{index}") for index in range(20)]
 
@@ -210,7 +210,10 @@ async def test_a_container_may_go_while_its_samples_are_stored(world: World) -> 
         at = now() - timedelta(seconds=number)
 
         async def stored() -> Stored | None:
-            """None where containers went faster than the batch was written: the caller repeats the call."""
+            """Returns None if containers were deleted faster than the batch was written.
+
+            The caller then repeats the call.
+            """
             try:
                 return await world.usage.write([box.sample(at) for box in boxes])
             except Unavailable:

@@ -1,4 +1,4 @@
-"""Samples reach every watcher, on every server, and no slow watcher holds anything up."""
+"""Samples reach every watcher, on every server, and no slow watcher delays anything."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def render(sample: StoredSample) -> bytes:
 
 @asynccontextmanager
 async def running(world: World, **changes: float) -> AsyncIterator[UsageStream]:
-    """The live samples of one server, as its supervisor runs them."""
+    """Runs the live samples of one server, as its supervisor does."""
     stream = UsageStream(world.store, render, **changes)
     task = asyncio.create_task(stream.run())
     try:
@@ -49,7 +49,7 @@ async def watched(world: World, **changes: float) -> AsyncIterator[AsyncIterator
 
 
 async def told(answers: AsyncIterator[Sequence[PublishedSample]]) -> list[tuple[str, datetime]]:
-    """The next answer that says something: containers and times."""
+    """Returns the containers and times of the next response that contains samples."""
     async with within(10):
         async for answer in answers:
             if answer:
@@ -58,7 +58,7 @@ async def told(answers: AsyncIterator[Sequence[PublishedSample]]) -> list[tuple[
 
 
 def stored(box: Box, second: int, id_: int = 0) -> StoredSample:
-    """A sample as the database would answer it."""
+    """Returns a sample as the database would return it."""
     absent = dict.fromkeys(StoredSample.__struct_fields__)
     given = absent | {
         "id": id_,
@@ -76,12 +76,12 @@ def stored(box: Box, second: int, id_: int = 0) -> StoredSample:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def other(database: Database, world: World) -> AsyncIterator[World]:
-    """Another server on the same database."""
+    """Yields another server on the same database."""
     async with world_of(database) as made:
         yield made
 
 
-async def test_a_sample_stored_by_another_server_is_told(world: World, other: World) -> None:
+async def test_a_sample_stored_by_another_server_is_sent(world: World, other: World) -> None:
     boxes = [await world.box(name=name) for name in ("api", "web")]
     async with watched(world) as answers:
         for box in boxes:
@@ -90,8 +90,8 @@ async def test_a_sample_stored_by_another_server_is_told(world: World, other: Wo
             assert await told(answers) == [(box.name, now)]
 
 
-async def test_samples_of_two_writers_are_told_though_ids_are_out_of_order(world: World) -> None:
-    """A batch that got its ids first and commits last is not passed over."""
+async def test_samples_of_two_writers_are_sent_despite_unordered_ids(world: World) -> None:
+    """A batch that took its ids first and commits last is not skipped."""
     early, late = await world.box(name="early"), await world.box(name="late")
     now = datetime.now(UTC)
     insert = (
@@ -108,7 +108,7 @@ async def test_samples_of_two_writers_are_told_though_ids_are_out_of_order(world
         assert await told(answers) == [("early", now)]
 
 
-async def test_a_notification_that_is_lost_costs_no_sample(world: World) -> None:
+async def test_a_lost_notification_costs_no_sample(world: World) -> None:
     box = await world.box()
     async with watched(world, poll_seconds=0.05) as answers:
         now = datetime.now(UTC)
@@ -122,7 +122,7 @@ async def test_a_notification_that_is_lost_costs_no_sample(world: World) -> None
         assert await told(answers) == [("web", now)]
 
 
-async def test_it_goes_on_after_its_listener_was_ended(world: World, database: Database) -> None:
+async def test_the_stream_continues_after_its_listener_was_ended(world: World, database: Database) -> None:
     box = await world.box()
     async with watched(world, poll_seconds=0.2) as answers:
         assert await _end_listeners(database) == 1
@@ -135,7 +135,7 @@ async def _end_listeners(database: Database) -> int:
     return await _of_listeners(database, "count(pg_terminate_backend(pid))")
 
 
-async def test_while_nobody_watches_no_connection_is_held(world: World, database: Database) -> None:
+async def test_no_connection_is_held_without_a_watcher(world: World, database: Database) -> None:
     async with running(world) as stream:
         async with stream.watching():
             assert await _listeners(database) == 1
@@ -182,7 +182,7 @@ async def test_a_slow_reader_gets_the_newest_of_each_container(stream: UsageStre
         assert await told(answers) == [("api", START + timedelta(seconds=101))]
 
 
-async def test_nothing_is_told_twice_and_nothing_older_than_what_was_shown(stream: UsageStream) -> None:
+async def test_no_sample_is_sent_twice_or_after_a_newer_one(stream: UsageStream) -> None:
     async with aclosing(stream.follow(0, [stored(WEB, 5)], EVERYTHING)) as answers:
         stream.publish([stored(WEB, 3), stored(WEB, 5), stored(API, 1)])
         assert await told(answers) == [("api", START + timedelta(seconds=1))]
@@ -190,7 +190,7 @@ async def test_nothing_is_told_twice_and_nothing_older_than_what_was_shown(strea
         assert await told(answers) == [("web", START + timedelta(seconds=6))]
 
 
-async def test_only_what_the_reader_may_see_now_is_told(stream: UsageStream) -> None:
+async def test_only_samples_that_the_reader_may_see_now_are_sent(stream: UsageStream) -> None:
     visible: list[frozenset[int] | None] = [frozenset({1})]
     async with aclosing(stream.follow(0, (), Interest(lambda: visible[0]))) as answers:
         stream.publish([stored(WEB, 0), stored(FOREIGN, 0)])
@@ -211,16 +211,16 @@ async def test_only_what_the_reader_may_see_now_is_told(stream: UsageStream) -> 
         (Interest(lambda: None, namespace_id=2, container="web"), []),
     ],
 )
-async def test_a_reader_may_ask_for_one_namespace_or_container(
+async def test_a_reader_may_select_one_namespace_or_container(
     stream: UsageStream, interest: Interest, names: list[str]
 ) -> None:
     async with aclosing(stream.follow(0, (), interest)) as answers:
         stream.publish([stored(WEB, 0), stored(API, 0), stored(FOREIGN, 0)])
-        # The first answer: samples, or a sign of life where none is wanted.
+        # The first response contains samples, or is a sign of life if no sample is selected.
         assert [found.sample.container for found in await anext(answers)] == names
 
 
-async def test_a_sign_of_life_is_given_where_nothing_happens(stream: UsageStream) -> None:
+async def test_a_sign_of_life_is_sent_while_idle(stream: UsageStream) -> None:
     async with within(10), aclosing(stream.follow(0, (), EVERYTHING)) as answers:
         assert await anext(answers) == []
         assert await anext(answers) == []
@@ -228,8 +228,8 @@ async def test_a_sign_of_life_is_given_where_nothing_happens(stream: UsageStream
         assert await told(answers) == [("web", START)]
 
 
-async def test_a_period_keeps_two_samples_of_a_container_apart(stream: UsageStream) -> None:
-    """With signs of life in that time, and the newest sample at its end."""
+async def test_a_period_limits_how_often_a_container_is_sent(stream: UsageStream) -> None:
+    """Signs of life are sent during the period, and the newest sample at its end."""
     interest = Interest(lambda: None, period_seconds=0.3)
     async with within(10), aclosing(stream.follow(0, (), interest)) as answers:
         stream.publish([stored(WEB, 0)])
@@ -243,8 +243,8 @@ async def test_a_period_keeps_two_samples_of_a_container_apart(stream: UsageStre
 
 
 @pytest.mark.full
-async def test_it_begins_anew_with_a_database_that_went_back(world: World) -> None:
-    """The same ids are given again, lower than those that were read."""
+async def test_the_stream_is_reset_after_a_rewind(world: World) -> None:
+    """The database gives the same ids again, lower than those that were read."""
     box = await world.box()
     first_id = "SELECT setval(pg_get_serial_sequence('container_resource_usage', 'id'), $1, false)"
     insert = (
@@ -266,7 +266,7 @@ async def test_it_begins_anew_with_a_database_that_went_back(world: World) -> No
                 with pytest.raises(Unavailable):
                     await anext(answers)
             async with aclosing(stream.follow(position, (), EVERYTHING)) as again:
-                # Not announced: the poll alone finds it, by its id.
+                # The sample is not announced: only the poll finds it, by its id.
                 later = now + timedelta(seconds=1)
                 await poll_until(lambda: settled(stream), what="the place is that of the database")
                 await owner.execute(insert, box.id, box.namespace_id, later)
@@ -274,5 +274,5 @@ async def test_it_begins_anew_with_a_database_that_went_back(world: World) -> No
 
 
 async def settled(stream: UsageStream) -> bool:
-    """Whether it reads from the beginning of a table that is empty."""
+    """Returns whether the stream reads from the beginning of an empty table."""
     return stream._next_id == 1

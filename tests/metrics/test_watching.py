@@ -1,4 +1,4 @@
-"""A stream of usage through the whole server: its beginning, its answers, and its end."""
+"""A stream of usage through the whole server: its beginning, its responses, and its end."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.waiting import patient, poll_until, within
 
 
 async def opened(served: Served, username: str, **fields: Any) -> Any:
-    """An open stream."""
+    """Opens a stream."""
     stub, metadata = await served.stub(username)
     return stub.WatchUsage(pb.WatchUsageRequest(**fields), metadata=metadata, timeout=patient(30.0))
 
 
 async def answers(call: Any) -> AsyncIterator[dict[str, datetime]]:
-    """Its answers: namespace and container → time."""
+    """Yields its responses: namespace and container → time."""
     async for answer in call:
         yield {
             f"{sample.namespace}/{sample.container}": sample.timestamp.ToDatetime(tzinfo=UTC)
@@ -30,7 +30,7 @@ async def answers(call: Any) -> AsyncIterator[dict[str, datetime]]:
         }
 
 
-async def test_it_begins_with_the_newest_and_goes_on_with_what_is_stored(served: Served) -> None:
+async def test_a_stream_begins_with_the_newest_samples_and_continues(served: Served) -> None:
     seen, unseen = await served.box("watched"), await served.box("guarded", "bank")
     now = datetime.now(UTC)
     before = now - timedelta(hours=20)
@@ -45,7 +45,7 @@ async def test_it_begins_with_the_newest_and_goes_on_with_what_is_stored(served:
     call.cancel()
 
 
-async def test_a_sample_is_told_as_it_was_stored(served: Served) -> None:
+async def test_a_sample_is_sent_as_it_was_stored(served: Served) -> None:
     box = await served.box("whole")
     call = await opened(served, "anna", namespace="shop", container="whole")
     assert not (await call.read()).samples
@@ -71,7 +71,7 @@ async def test_a_sample_is_told_as_it_was_stored(served: Served) -> None:
     call.cancel()
 
 
-async def test_samples_that_others_record_are_told(served: Served) -> None:
+async def test_samples_that_others_record_are_sent(served: Served) -> None:
     await served.box("recorded")
     call = await opened(served, "anna", namespace="shop", container="recorded")
     stream = answers(call)
@@ -81,14 +81,14 @@ async def test_samples_that_others_record_are_told(served: Served) -> None:
     call.cancel()
 
 
-async def test_a_namespace_that_is_not_seen_is_not_there(served: Served) -> None:
+async def test_a_hidden_namespace_is_not_found(served: Served) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await (await opened(served, "anna", namespace="bank")).read()
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 @pytest.mark.full
-async def test_a_grant_that_is_revoked_ends_what_it_showed(served: Served) -> None:
+async def test_a_revoked_grant_ends_what_it_showed(served: Served) -> None:
     await served.server.user("otto", {"shop": "viewer", "bank": "viewer"})
     shop, bank = await served.box("kept"), await served.box("lost", "bank")
     call = await opened(served, "otto")

@@ -24,7 +24,7 @@ DAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Box:
-    """A container, as far as usage is about it."""
+    """A container, with the fields that usage needs."""
 
     id: int
     namespace_id: int
@@ -32,14 +32,14 @@ class Box:
     name: str
 
     def sample(self, timestamp: datetime, **fields: Any) -> UsageSample:
-        """A sample of it; a quarter of a core and a mebibyte unless said otherwise."""
+        """Returns a sample of the container; a quarter of a core and a mebibyte unless given otherwise."""
         return msgspec.structs.replace(
             UsageSample(self.id, self.namespace_id, timestamp, 1, 0.25, 1 << 20), **fields
         )
 
 
 class World:
-    """The database, and the parts that are tested."""
+    """The environment: the database, and the tested parts."""
 
     def __init__(self, database: Database, store: Store) -> None:
         self.database = database
@@ -47,7 +47,7 @@ class World:
         self.usage = UsageStore(store)
 
     async def box(self, namespace: str = "shop", name: str = "web", **columns: Any) -> Box:
-        """Makes a container, and its namespace where it is missing."""
+        """Creates a container, and its namespace if it is missing."""
         async with self.database.system() as connection:
             return await make_box(connection, namespace, name, **columns)
 
@@ -58,7 +58,7 @@ class World:
             return [dict(row) for row in await connection.fetch(query, *arguments)]
 
     async def partitions_since(self, day: datetime) -> None:
-        """Makes the daily partitions that are missing since then."""
+        """Creates the daily partitions that are missing since then."""
         async with self.database.owner() as owner:
             await owner.execute(
                 "SELECT create_daily_partitions('container_resource_usage', $1, 30)", day.date()
@@ -99,18 +99,18 @@ async def make_box(connection: asyncpg.Connection, namespace: str, name: str, **
 
 
 def hours_ago(hours: float) -> datetime:
-    """A time before now, in UTC."""
+    """Returns a time before now, in UTC."""
     return datetime.now(UTC) - timedelta(hours=hours)
 
 
 def midnight(days_ago: int) -> datetime:
-    """The start of a day in UTC."""
+    """Returns the start of a day in UTC."""
     return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - days_ago * DAY
 
 
 @asynccontextmanager
 async def world_of(database: Database) -> AsyncIterator[World]:
-    """The world of a database until the end of the block."""
+    """Yields the environment of a database until the end of the block."""
     engines = Engines.connect(
         Settings(
             database_url=database.app_dsn,
@@ -127,5 +127,5 @@ async def world_of(database: Database) -> AsyncIterator[World]:
 
 
 def stamps(samples: Sequence[UsageSample]) -> list[datetime]:
-    """The times of samples."""
+    """Returns the times of samples."""
     return [sample.timestamp for sample in samples]

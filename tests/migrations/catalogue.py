@@ -1,8 +1,8 @@
 """A database's schema, as a comparable value read from PostgreSQL's catalogue.
 
-Two schemas are equal if their snapshots are. The snapshot holds columns, constraints, indexes, policies, functions,
-views, comments, owners and rights, each as one line of text, so that a difference is readable. Partitions are left
-out where they depend on the day.
+Two schemas are equal if their snapshots are. A snapshot contains columns, constraints, indexes, policies, functions,
+views, comments, owners and rights, each as one line of text, so that a difference is readable. It leaves out
+partitions, because they depend on the day.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ _RELATION = """
 
 
 async def snapshot(connection: asyncpg.Connection) -> set[str]:
-    """The schema `public` as one line for each thing in it, without the bookkeeping of migrations."""
+    """Returns the schema `public` with one line for each object, without the bookkeeping of migrations."""
     lines: set[str] = set()
     for query in _QUERIES:
         lines.update(row[0] for row in await connection.fetch(_RELATION + query))
@@ -86,7 +86,7 @@ async def snapshot(connection: asyncpg.Connection) -> set[str]:
 
 
 async def tables(connection: asyncpg.Connection) -> list[str]:
-    """Every table of the schema but partitions and the bookkeeping of migrations, in the order of names."""
+    """Returns every table of the schema, by name, without partitions and the bookkeeping of migrations."""
     rows = await connection.fetch(
         _RELATION + "SELECT relname FROM relation WHERE relkind IN ('r', 'p') ORDER BY relname"
     )
@@ -94,7 +94,7 @@ async def tables(connection: asyncpg.Connection) -> list[str]:
 
 
 async def contents(connection: asyncpg.Connection) -> dict[str, list[dict[str, Any]]]:
-    """Table -> its rows, sorted, without the numbers of their writes: a migration may write one."""
+    """Returns the sorted rows of each table, without the row versions, because a migration may write a row."""
     found = {}
     for table in await tables(connection):
         rows = await connection.fetch(f"SELECT (to_jsonb(t) - 'row_version')::text FROM {table} t")
@@ -105,7 +105,10 @@ async def contents(connection: asyncpg.Connection) -> dict[str, list[dict[str, A
 def as_before(
     now: dict[str, list[dict[str, Any]]], rows: dict[str, list[dict[str, Any]]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """The present rows in the tables, columns and keys of documents of `rows`: a migration may add some."""
+    """Returns the present rows, restricted to the tables, columns and document keys of `rows`.
+
+    A migration may add tables, columns and keys.
+    """
     return {
         table: _sorted(
             {column: _known(row[column], [each[column] for each in before]) for column in before[0]}

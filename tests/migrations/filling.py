@@ -17,11 +17,11 @@ NAMES = {1: "alpha", 2: "beta"}
 
 
 def user_of(tenant: int) -> int:
-    """The id of the user who has a grant in the tenant's namespace and nowhere else."""
+    """Returns the id of the user whose only grant is in the tenant's namespace."""
     return 10 + tenant
 
 
-# Table -> statements; `$1` is the tenant's number and `$2` its name. A table is named after all it refers to.
+# Table -> statements; `$1` is the tenant's number and `$2` its name. A table comes after the tables that it refers to.
 _SHARED: dict[str, str] = {
     "users": """INSERT INTO users (id, username, username_normalized, email, email_normalized, password_hash)
         VALUES (10, 'root', 'root', 'root@example.com', 'root@example.com', '!')""",
@@ -74,7 +74,7 @@ _PER_TENANT: dict[str, str] = {
         VALUES ($1, 'registry.example/' || $2, 'web', '1', 100 * $1)""",
     "containers": """INSERT INTO containers (id, name, namespace_id, image_id, kubernetes_name, status, created_by)
         VALUES ($1, 'web', $1, $1, 'web', 'running', 10 + $1)""",
-    # Already there in a database whose triggers keep it.
+    # A database whose triggers maintain this row already has it.
     "quota_counters": """INSERT INTO quota_counters (namespace_id, id, containers, cpu_millicores, memory_bytes)
         VALUES ($1, 0, 1, 0, 0)""",
     "container_pods": """INSERT INTO container_pods (container_id, namespace_id, pod_name, uid)
@@ -151,7 +151,7 @@ _ORDER = list(dict.fromkeys([*list(_SHARED)[:3], *_PER_TENANT, *_SHARED]))
 
 
 async def fill(connection: asyncpg.Connection) -> None:
-    """Fill every table that exists and is empty; `connection` has the owner's role.
+    """Fills every table that exists and is empty; `connection` has the owner's role.
 
     Raises AssertionError if a table is left without a row: a new table needs its line above.
     """
@@ -168,7 +168,7 @@ async def fill(connection: asyncpg.Connection) -> None:
     if "events" in present:
         await connection.execute("UPDATE stream_head SET revision = greatest(revision, 2)")
     for table in present:
-        # The ids above were chosen here; the next ones must not run into them.
+        # The ids above are fixed, so the next generated ids must be greater.
         sequence = await connection.fetchval(
             "SELECT pg_get_serial_sequence(attrelid::regclass::text, 'id') FROM pg_attribute"
             " WHERE attrelid = $1::regclass AND attname = 'id' AND atttypid = 'bigint'::regtype",

@@ -1,7 +1,7 @@
 """Writers, sequencers and a checker for the order that `put_changes` and `sequence_changes` promise.
 
-`World` holds objects in a table of its own. A writer locks some, raises their versions, and puts one event for each,
-with `object:version` as its message. `faults` then reads the events and returns the faults of their order.
+`World` has objects in its own table. A writer locks some, raises their versions, and puts one event for each, with
+`object:version` as its message. `faults` then reads the events and returns the faults of their order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PUT = "SELECT put_changes($1::jsonb, $2::bytea[], $3::jsonb, $4::bytea[])"
 
 
 def record(number: int = 0, **columns: Any) -> dict[str, Any]:
-    """An audit record as the application sends it, without its hash."""
+    """Returns an audit record as the application sends it, without its hash."""
     return {"action": "update", "resource_type": "container", "resource_id": number, **columns}
 
 
@@ -32,7 +32,7 @@ def record_hash(one: dict[str, Any]) -> bytes:
 
 
 def event(number: int = 0, **columns: Any) -> dict[str, Any]:
-    """An event without its message."""
+    """Returns an event without its message."""
     return {
         "resource_type": "container",
         "resource_id": number,
@@ -65,30 +65,33 @@ async def put(
 
 
 async def sequence(opened: asyncpg.Connection, limit: int = 200) -> list[asyncpg.Record]:
-    """One call of the sequencer: the events that it numbered, and last the head."""
+    """Calls the sequencer once; returns the events that it numbered, and last the head."""
     rows: list[asyncpg.Record] = await opened.fetch("SELECT * FROM sequence_changes($1)", limit)
     return rows
 
 
 async def drain(opened: asyncpg.Connection) -> None:
-    """Numbers until nothing is pending."""
+    """Numbers changes until nothing is pending."""
     while (await sequence(opened))[-1]["more"]:
         pass
 
 
 @dataclass
 class World:
-    """Objects that writers change. `committed` are the operations that were acknowledged, in that order."""
+    """Objects that writers change.
+
+    `committed` contains the acknowledged operations, in that order.
+    """
 
     database: Database
     objects: int = 5
     committed: list[str] = field(default_factory=list)
-    # Operation → one that its writer knew to be committed before it began.
+    # Operation → an operation that its writer knew to be committed before it began.
     after: dict[str, str] = field(default_factory=dict)
     returned: list[asyncpg.Record] = field(default_factory=list)
 
     async def prepare(self) -> None:
-        """Makes the table of objects."""
+        """Creates the table of objects."""
         async with connection(self.database.admin_dsn) as admin:
             await admin.execute(
                 "CREATE TABLE counted (id integer PRIMARY KEY, version integer NOT NULL DEFAULT 0);"
@@ -97,7 +100,7 @@ class World:
             )
 
     async def change(self, opened: asyncpg.Connection, choose: random.Random) -> None:
-        """One mutation: some objects, perhaps a savepoint that is taken back, perhaps a rollback."""
+        """Makes one mutation of some objects, perhaps with a savepoint that is rolled back, perhaps with a rollback."""
         operation = str(uuid4())
         known = self.committed[-1] if self.committed else None
         transaction = opened.transaction()
@@ -123,7 +126,7 @@ class World:
             self.after[operation] = known
 
     async def write(self, seed: int, count: int) -> None:
-        """Changes until `count`; a connection that is killed is made again."""
+        """Makes `count` changes; reconnects if its connection is killed."""
         choose = random.Random(seed)
         left = count
         while left:
@@ -136,7 +139,7 @@ class World:
                 continue
 
     async def number(self, seed: int, done: asyncio.Event) -> None:
-        """One server's sequencer: calls with batches of any size until `done`."""
+        """Runs one server's sequencer: calls with batches of any size until `done`."""
         choose = random.Random(seed)
         while not done.is_set():
             try:
@@ -147,7 +150,7 @@ class World:
                 continue
 
     async def faults(self) -> list[str]:
-        """Returns the faults of the order, once all is numbered."""
+        """Returns the faults of the order, once everything is numbered."""
         async with connection(self.database.admin_dsn) as admin:
             rows = await admin.fetch("SELECT * FROM events ORDER BY revision")
             found = await numbering_faults(admin)

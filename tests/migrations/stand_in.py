@@ -1,4 +1,4 @@
-"""Migrations that are there for a test only: on top of those of the release, with functions of their own text."""
+"""Migrations that exist only for a test, on top of those of the release, with their own function texts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ depends_on = None
 class StandIn:
     """A migration: the bodies of its two functions, and more constants.
 
-    `texts` has the new text of each SQL function that it replaces; None for one that goes.
+    `texts` has the new text of each SQL function that it replaces, or None for a function that it drops.
     """
 
     up: str = "pass"
@@ -39,7 +39,7 @@ class StandIn:
 
 
 def text_of(name: str) -> str:
-    """The present text of a function."""
+    """Returns the present text of a function."""
     return (functions.FOLDER / "functions" / f"{name}.sql").read_text("utf-8")
 
 
@@ -47,8 +47,9 @@ def text_of(name: str) -> str:
 def standing_in(
     folder: Path, *migrations: StandIn, unnamed: Mapping[str, str] = MappingProxyType({})
 ) -> Iterator[list[str]]:
-    """Until the end of the block the release has these migrations, too; their ids, oldest first. `unnamed` are texts
-    of functions that no migration names.
+    """Adds these migrations to the release until the end of the block.
+
+    Yields their ids, oldest first. `unnamed` contains texts of functions that no migration names.
     """
     texts, versions = folder / "functions", folder / "versions"
     shutil.copytree(functions.FOLDER / "functions", texts)

@@ -1,4 +1,4 @@
-"""Conventions of the schema, found in the catalogue: names of rules, comments, indexes on foreign keys."""
+"""Conventions of the schema, checked in the catalogue: names of constraints, comments, indexes on foreign keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OURS = "relnamespace = 'public'::regnamespace AND NOT relispartition AND relnam
 
 
 async def test_every_constraint_is_named_for_its_kind_and_table(database: Database) -> None:
-    """The errors of the API are looked up by the name."""
+    """The errors of the API are found by the constraint's name."""
     async with database.owner() as owner:
         rows = await owner.fetch(
             f"""SELECT k.conname, k.contype::text, c.relname FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
@@ -89,7 +89,7 @@ async def test_no_index_repeats_another(database: Database) -> None:
     assert [row[0] for row in rows] == []
 
 
-async def test_all_times_have_a_zone_and_no_text_column_lacks_a_bound_by_accident(database: Database) -> None:
+async def test_no_column_has_a_type_that_the_conventions_exclude(database: Database) -> None:
     async with database.owner() as owner:
         rows = await owner.fetch(
             f"""SELECT format('%s.%s', c.relname, a.attname) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid

@@ -1,4 +1,7 @@
-"""Functions: a migration replaces their texts and gives the former ones back, and another text is pending."""
+"""Functions: a migration replaces their texts and restores the former ones.
+
+A differing text counts as pending.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ async def _noted(owner: asyncpg.Connection, name: str = _NAME) -> tuple[str, str
     return None if row is None else (row[0], row[1])
 
 
-async def test_a_migration_replaces_creates_and_drops_functions_and_gives_all_back(
+async def test_a_migration_changes_functions_and_restores_all_of_them(
     database: Database, tmp_path: Path
 ) -> None:
     dsn = database.maintenance_dsn
@@ -40,7 +43,7 @@ async def test_a_migration_replaces_creates_and_drops_functions_and_gives_all_ba
             await snapshot(owner),
             await owner.fetch("SELECT * FROM schema_functions ORDER BY name"),
         )
-        # The second one changes again what the first one has changed.
+        # The second migration changes again what the first one changed.
         again = StandIn(texts={_NAME: _CHANGED.replace("LIMIT 1", "LIMIT 2")})
         with standing_in(tmp_path, StandIn(texts=texts), again) as (first, second):
             assert await runner.upgrade(dsn, first) == [first]
@@ -74,10 +77,10 @@ async def test_a_new_database_gets_each_text_at_its_migration(
             await schema.check(dsn)
 
 
-async def test_another_text_is_pending_and_no_error(
+async def test_a_differing_text_is_pending_and_no_error(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As while the baseline is edited: the release has another text under the same migration."""
+    """This happens while the baseline is edited: the release has another text under the same migration."""
     dsn = database.maintenance_dsn
     async with database.owner() as owner:
         await owner.execute("UPDATE schema_functions SET checksum = repeat('0', 64) WHERE name = $1", _NAME)
@@ -106,7 +109,7 @@ async def test_an_older_release_leaves_a_newer_text_alone(database: Database, tm
     with standing_in(tmp_path, newer):
         await runner.upgrade(dsn)
     async with database.owner() as owner:
-        # The release of before starts, and migrates.
+        # The previous release starts, and migrates.
         await schema.check(dsn)
         assert await runner.upgrade(dsn) == []
         assert "LIMIT 1" in (await _body(owner) or "")
@@ -139,7 +142,7 @@ async def _with_two_signatures(owner: asyncpg.Connection) -> list[str]:
     return [row[0] for row in rows]
 
 
-async def test_functions_are_noted_as_they_are(database: Database) -> None:
+async def test_recorded_functions_equal_the_existing_ones(database: Database) -> None:
     async with database.owner() as owner:
         noted = {row[0]: (row[1], row[2]) for row in await owner.fetch("SELECT * FROM schema_functions")}
         present = await owner.fetch("SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace")
@@ -149,7 +152,7 @@ async def test_functions_are_noted_as_they_are(database: Database) -> None:
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Callable[..., list[str]]:
-    """The findings of the check of files where one of them has another text."""
+    """Returns the findings of the check of files, if one file has another text."""
 
     def findings(name: str, text: str, *, released: str = "", **listed: tuple[str, str]) -> list[str]:
         with standing_in(tmp_path, StandIn(), unnamed={name: text}):
@@ -158,8 +161,8 @@ def copied(tmp_path: Path) -> Callable[..., list[str]]:
     return findings
 
 
-def test_a_file_that_changed_without_a_migration_is_found(copied: Callable[..., list[str]]) -> None:
-    """In a release, and while the baseline is edited. A comment in its head is no change."""
+def test_a_comment_at_the_head_of_a_file_is_no_change(copied: Callable[..., list[str]]) -> None:
+    """The comment does not belong to the function's text."""
     baseline = runner.revisions()[0]
     assert copied(_NAME, f"-- Another word.\n{text_of(_NAME)}", released=baseline) == []
 
@@ -174,7 +177,7 @@ def test_the_next_step_for_a_changed_file_is_named(
     assert found.startswith(f"functions/{_NAME}.sql changed: {todo}")
 
 
-def test_a_file_with_another_function_or_two_is_found(copied: Callable[..., list[str]]) -> None:
+def test_a_file_with_two_functions_is_found(copied: Callable[..., list[str]]) -> None:
     found = copied(_NAME, f"{text_of(_NAME)}\n{_NEW}")
     assert (
         f"functions/{_NAME}.sql holds ['{_NAME}', 'made_for_a_test']: a file holds one function" in found[-1]
@@ -182,7 +185,7 @@ def test_a_file_with_another_function_or_two_is_found(copied: Callable[..., list
 
 
 def test_a_new_migration_has_the_former_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that checksums.py lists, also where the file was edited before."""
+    """The former texts are those that checksums.py lists, also if the file was edited before."""
     made, former = new_migration.make("sort_history", [_NAME, "made_for_a_test"], tmp_path)
     number = f"{int(runner.head()) + 1:04}"
     assert made.name == f"v{number}_sort_history.py"

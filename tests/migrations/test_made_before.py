@@ -1,4 +1,4 @@
-"""A database that was made before release 0.2.0 is refused by everything that opens one, and stays as it is."""
+"""A database from before release 0.2.0 is refused by everything that opens one, and stays unchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OLD = "0055"
 
 
 async def _make_old(owner: asyncpg.Connection) -> None:
-    """Creates the parts of such a database that are looked at."""
+    """Creates the parts of such a database that the checks read."""
     await owner.execute(
         "CREATE TABLE alembic_version (version_num varchar(32) NOT NULL);"
         f"INSERT INTO alembic_version VALUES ('{_OLD}');"
@@ -32,7 +32,7 @@ async def _make_old(owner: asyncpg.Connection) -> None:
     )
 
 
-async def test_it_is_neither_opened_nor_migrated(bare_database: Database) -> None:
+async def test_an_old_database_is_neither_opened_nor_migrated(bare_database: Database) -> None:
     dsn = bare_database.maintenance_dsn
     async with bare_database.owner() as owner:
         await _make_old(owner)
@@ -53,7 +53,7 @@ async def test_it_is_neither_opened_nor_migrated(bare_database: Database) -> Non
 
 @pytest.mark.full
 @pytest.mark.parametrize("command", ["serve", "migrate up", "migrate down base", "migrate status"])
-async def test_a_command_says_in_one_line_what_to_do(
+async def test_a_command_reports_in_one_line_what_to_do(
     bare_database: Database, tmp_path: Path, command: str
 ) -> None:
     async with bare_database.owner() as owner:

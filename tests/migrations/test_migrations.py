@@ -1,4 +1,4 @@
-"""Every migration up and down, on empty and on filled tables, and the record that is kept of them."""
+"""Every migration up and down, on empty and on filled tables, and the record of migrations."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _KEPT = (runner.revisions()[0], "0104", "0113")
 
 
 class Ladder:
-    """A database that climbs from migration to migration, and is copied at the one that a test begins with.
+    """A database that is migrated step by step, and copied at the migration that a test begins with.
 
-    So each migration is applied to it once, instead of once for each test of a later one. A test that goes
-    back to one of `_KEPT` begins with a copy that was made on the way.
+    So each migration is applied to it once, instead of once for each test of a later one. A test that goes back to one
+    of `_KEPT` begins with a copy that was made on the way.
     """
 
     def __init__(self, server: EmbeddedPostgres, climbing: Database, stack: AsyncExitStack) -> None:
@@ -40,7 +40,7 @@ class Ladder:
 
     @asynccontextmanager
     async def database(self, revision: str) -> AsyncIterator[Database]:
-        """A database of the test's own at `revision`."""
+        """Yields the test's own database at `revision`."""
         known = ["base", *runner.revisions()]
         steps = known[known.index(self._revision) + 1 : known.index(revision) + 1]
         stops = [step for step in steps if step in _KEPT or step == revision]
@@ -77,8 +77,11 @@ async def test_up_down_and_up_again_on_an_empty_database(bare_database: Database
 
 
 @pytest.mark.parametrize("revision", runner.revisions())
-async def test_a_migration_keeps_the_rows_that_were_there(ladder: Ladder, revision: str) -> None:
-    """Filled at N-1, then N: nothing changed; back to N-1: the same schema and rows as before."""
+async def test_a_migration_keeps_the_existing_rows(ladder: Ladder, revision: str) -> None:
+    """Applied after filling, a migration changes no row.
+
+    After a downgrade it leaves the same schema and rows as before.
+    """
     known = runner.revisions()
     before = known[known.index(revision) - 1] if revision != known[0] else "base"
     async with ladder.database(before) as database, database.owner() as owner:
@@ -98,7 +101,7 @@ async def test_a_migration_keeps_the_rows_that_were_there(ladder: Ladder, revisi
         assert as_before(await contents(owner), rows) == rows
 
 
-async def test_pods_take_the_labels_and_annotations_of_the_containers_that_were_there(ladder: Ladder) -> None:
+async def test_pods_inherit_labels_and_annotations_of_existing_containers(ladder: Ladder) -> None:
     async with ladder.database("0104") as database, database.owner() as owner:
         await fill(owner)
         await owner.execute(
@@ -112,7 +115,7 @@ async def test_pods_take_the_labels_and_annotations_of_the_containers_that_were_
         assert (spec["pod_labels"], spec["pod_annotations"]) == ({"app": "web"}, {"note": "one"})
 
 
-async def test_images_of_all_programs_are_found_in_the_containers_that_were_there(ladder: Ladder) -> None:
+async def test_images_of_all_programs_of_existing_containers_are_found(ladder: Ladder) -> None:
     async with ladder.database("0113") as database, database.owner() as owner:
         await fill(owner)
         await owner.execute("""UPDATE containers SET spec = '{"image": "registry.example/alpha/web:1",
@@ -143,7 +146,7 @@ async def test_applying_again_changes_nothing(database: Database) -> None:
     await schema.check(database.maintenance_dsn)
 
 
-async def test_the_record_holds_checksum_duration_and_success(database: Database) -> None:
+async def test_the_record_contains_checksum_duration_and_success(database: Database) -> None:
     entries = await runner.status(database.maintenance_dsn)
     assert [entry.version for entry in entries] == runner.revisions()
     for entry in entries:
@@ -153,12 +156,12 @@ async def test_the_record_holds_checksum_duration_and_success(database: Database
         assert entry.execution_time_ms is not None
         assert entry.execution_time_ms >= 0
         assert len(entry.checksum) == 64
-    # Migrations that only bring new functions have one text, and so one checksum: the functions have their own.
+    # Migrations that only bring new functions render the same text, and so have one checksum: functions have their own.
     assert {entry.version: entry.checksum for entry in entries} == CHECKSUMS
     assert [entry.applied for entry in await runner.status(database.system_dsn)] == [True] * len(entries)
 
 
-async def test_nobody_but_the_owner_writes_the_record(database: Database) -> None:
+async def test_only_the_owner_writes_the_record(database: Database) -> None:
     async with database.system() as system:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await system.execute("UPDATE schema_migrations SET checksum = ''")
@@ -199,7 +202,7 @@ async def test_pending_migrations_are_named(ladder: Ladder) -> None:
 
 
 async def test_a_failed_migration_is_rolled_back_and_recorded(bare_database: Database) -> None:
-    """It is applied once its obstacle is gone."""
+    """The migration is applied once its obstacle is removed."""
     dsn, first = bare_database.maintenance_dsn, runner.revisions()[0]
     async with bare_database.owner() as owner:
         await owner.execute("CREATE TABLE reconcile_work ()")
@@ -208,7 +211,7 @@ async def test_a_failed_migration_is_rolled_back_and_recorded(bare_database: Dat
         entries = {entry.version: entry for entry in await runner.status(dsn)}
         assert entries[first].success is False
         assert not entries[first].applied
-        # A table that was made before the obstacle.
+        # A table that was created before the obstacle was reached.
         assert await owner.fetchval("SELECT to_regclass('users')") is None
 
         await owner.execute("DROP TABLE reconcile_work")
@@ -223,7 +226,7 @@ async def test_two_servers_that_start_together_migrate_once(bare_database: Datab
     assert sorted(await asyncio.gather(*upgrades)) == [[], [], [first, second]]
 
 
-async def test_a_lock_that_is_not_to_be_had_ends_the_migration_and_changes_nothing(ladder: Ladder) -> None:
+async def test_a_lock_timeout_ends_the_migration_and_changes_nothing(ladder: Ladder) -> None:
     limits = runner.Limits(lock_timeout_milliseconds=50, lock_seconds=0.5)
     async with (
         ladder.database(runner.revisions()[0]) as database,
@@ -270,7 +273,7 @@ _CHANGES = (
 )
 
 
-async def test_the_comparison_of_schemas_sees_each_change(database: Database) -> None:
+async def test_the_comparison_of_schemas_detects_each_change(database: Database) -> None:
     """The positive control of every comparison above."""
     async with database.owner() as owner:
         before = await snapshot(owner)
@@ -283,8 +286,8 @@ async def test_the_comparison_of_schemas_sees_each_change(database: Database) ->
         assert await snapshot(owner) == before
 
 
-async def test_a_way_down_that_leaves_something_is_found(database: Database, tmp_path: Path) -> None:
-    """The control of the comparison after each way down."""
+async def test_a_downgrade_that_leaves_something_is_detected(database: Database, tmp_path: Path) -> None:
+    """The control of the comparison after each downgrade."""
     left = StandIn(up='statements.run("CREATE TABLE left_over (id bigint);")')
     async with database.owner() as owner:
         before = await snapshot(owner)

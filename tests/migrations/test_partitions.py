@@ -1,4 +1,4 @@
-"""Partitions: made ahead and never twice, found by their bounds under any name, dropped without a trace."""
+"""Partitions: created ahead and only once, found by their bounds under any name, dropped without a trace."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LATER = LONG_AGO + timedelta(days=10)
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def pool(database: Database) -> AsyncIterator[Pool]:
-    """The maintenance role's pool, as the server has it."""
+    """Yields the maintenance role's pool, as the server has it."""
     pools = Pools.connect(settings_of(database))
     yield pools.maintenance
     await pools.close()
@@ -44,7 +44,7 @@ def partitions(pool: Pool) -> Partitions:
 
 
 async def _log(owner: asyncpg.Connection, moment: datetime, sequence: int) -> str:
-    """Write a log record at `moment`; returns the partition it went to."""
+    """Writes a log record at `moment`; returns the partition that it went to."""
     found: str = await owner.fetchval(
         """INSERT INTO operation_logs (action, resource_type, started_at, sequence, record_hash, mark)
         VALUES ('get', 'container', $1, $2, sha256(''), int8send($2)) RETURNING tableoid::regclass::text""",
@@ -59,7 +59,7 @@ async def _names(owner: asyncpg.Connection) -> set[str]:
 
 
 @pytest.mark.usefixtures("promised_partitions")
-async def test_the_migrations_make_enough_ahead(partitions: Partitions) -> None:
+async def test_the_migrations_create_enough_partitions_ahead(partitions: Partitions) -> None:
     assert await partitions.make_ahead() == 0
     now = datetime.now(UTC)
     months = await partitions.by_time(AUDIT_LOG.table)
@@ -76,7 +76,7 @@ async def test_the_migrations_make_enough_ahead(partitions: Partitions) -> None:
 
 
 @pytest.mark.usefixtures("promised_partitions")
-async def test_missing_partitions_are_made_again(database: Database, partitions: Partitions) -> None:
+async def test_missing_partitions_are_created_again(database: Database, partitions: Partitions) -> None:
     before = {scheme.table: await _bounds(partitions, scheme.table) for scheme in (*OWN, USAGE)}
     async with database.owner() as owner:
         for name in (
@@ -98,7 +98,7 @@ async def _bounds(partitions: Partitions, table: str) -> list[tuple[Any, Any]]:
 
 
 async def test_events_never_run_out_of_partitions(database: Database, partitions: Partitions) -> None:
-    """Wherever the head stands, two more partitions than the one being written are there."""
+    """At any position of the head, two more partitions exist than the one being written."""
     async with database.owner() as owner, database.system() as system:
         for head in (999_998, 999_999, 2_500_000):
             await owner.execute("UPDATE stream_head SET revision = $1", head)
@@ -111,7 +111,7 @@ async def test_events_never_run_out_of_partitions(database: Database, partitions
             assert await owner.fetchval("SELECT max(revision) FROM events") == head + 1
 
 
-async def test_a_new_partition_is_closed_and_holds_whole_days_of_utc(database: Database) -> None:
+async def test_a_new_partition_is_protected_and_covers_whole_utc_days(database: Database) -> None:
     async with database.owner() as owner:
         await owner.execute("SET timezone = 'Asia/Shanghai'")
         assert (
@@ -175,7 +175,7 @@ _TRAPS = {
 }
 
 
-async def test_old_partitions_are_known_by_their_bounds_not_their_names(
+async def test_old_partitions_are_found_by_their_bounds_not_their_names(
     database: Database, partitions: Partitions
 ) -> None:
     async with database.owner() as owner:
@@ -186,7 +186,7 @@ async def test_old_partitions_are_known_by_their_bounds_not_their_names(
         assert await _names(owner) >= _TRAPS
 
 
-async def test_the_seeds_function_goes_by_bounds_too(database: Database) -> None:
+async def test_the_seeds_function_also_uses_bounds(database: Database) -> None:
     async with database.owner() as owner:
         await _set_traps(owner)
         before = await _names(owner)
@@ -197,7 +197,7 @@ async def test_the_seeds_function_goes_by_bounds_too(database: Database) -> None
             await owner.fetchval("SELECT drop_old_partitions('operation_logs', -1)")
 
 
-async def test_a_partition_is_old_only_if_all_of_it_is(database: Database, partitions: Partitions) -> None:
+async def test_a_partition_is_old_only_if_its_end_is(database: Database, partitions: Partitions) -> None:
     async with database.owner() as owner:
         await owner.execute("SELECT create_monthly_partitions('operation_logs', '2020-01-01', 2)")
     assert await partitions.drop_older(AUDIT_LOG, datetime(2020, 1, 31, 23, tzinfo=UTC)) == []
@@ -207,7 +207,7 @@ async def test_a_partition_is_old_only_if_all_of_it_is(database: Database, parti
     assert (await partitions.by_time(AUDIT_LOG.table))[0].name == "operation_logs_y2020m02"
 
 
-async def test_operations_go_with_the_log_and_history_stays(
+async def test_operations_are_dropped_with_the_log_and_history_stays(
     database: Database, partitions: Partitions
 ) -> None:
     async with database.owner() as owner:
@@ -232,7 +232,7 @@ async def test_usage_is_dropped_by_the_day(database: Database, partitions: Parti
         assert await owner.fetchval("SELECT count(*) FROM container_resource_usage") == 2
 
 
-async def test_one_that_cannot_be_dropped_does_not_keep_the_others(
+async def test_a_partition_that_cannot_be_dropped_does_not_keep_others(
     database: Database, partitions: Partitions
 ) -> None:
     async with database.owner() as owner:
@@ -240,7 +240,7 @@ async def test_one_that_cannot_be_dropped_does_not_keep_the_others(
         made = await partitions.by_time(USAGE.table)
         old = [each.name for each in made if each.upper is not None and each.upper <= LATER]
         assert len(old) > 1
-        # Somebody's view stands on the first.
+        # A user's view depends on the first partition.
         await owner.execute(f"CREATE VIEW kept AS SELECT * FROM {old[0]}")
     with pytest.raises(asyncpg.DependentObjectsStillExistError):
         await partitions.drop_older(USAGE, LATER)
@@ -259,17 +259,17 @@ async def test_the_horizon_moves_before_events_are_dropped(
         assert await owner.fetchval("SELECT oldest_revision FROM stream_head") == 999_999
         assert await partitions.drop_events_below(1_400_000) == ["events_r0"]
         assert await owner.fetchval("SELECT oldest_revision FROM stream_head") == 1_400_000
-        # It never goes back.
+        # The horizon never goes back.
         assert await partitions.drop_events_below(1_000_000) == []
         assert await owner.fetchval("SELECT oldest_revision FROM stream_head") == 1_400_000
         assert [one.lower for one in await partitions.by_revision(EVENTS.table)] == [1_000_000, 2_000_000]
 
 
-async def test_events_are_dropped_by_their_time_also_of_the_partition_that_is_written(
+async def test_events_are_dropped_by_time_also_in_the_current_partition(
     database: Database, partitions: Partitions
 ) -> None:
     async with database.owner() as owner:
-        # One of a clock that was two years ahead says nothing of its age.
+        # The event of a clock that was two years ahead does not show its age.
         times = [timedelta(0), timedelta(days=1), timedelta(days=730), timedelta(days=2), timedelta(days=3)]
         await owner.executemany(
             """INSERT INTO events (revision, resource_type, resource_id, resource_name, kind, message, created_at)
@@ -287,7 +287,7 @@ async def test_events_are_dropped_by_their_time_also_of_the_partition_that_is_wr
         assert await kept_since(6) == [10, 11, 12, 13, 14]
         assert await kept_since(4.5) == [11, 12, 13, 14]
         assert await kept_since(3.5) == [13, 14]
-        # Nothing is younger: the next one is the first that is kept.
+        # No event is younger, so the next event is the first that is kept.
         assert await kept_since(1) == []
         assert await owner.fetchval("SELECT oldest_revision FROM stream_head") == 15
 
@@ -297,8 +297,11 @@ async def test_unknown_tables_have_no_partitions(partitions: Partitions) -> None
     assert await partitions.by_time("users") == []
 
 
-async def test_a_lock_that_is_held_is_waited_for_briefly_and_again(database: Database, pool: Pool) -> None:
-    """While a long transaction holds the table, others go on writing, and the drop ends with an error that says so."""
+async def test_a_held_lock_is_waited_for_in_short_attempts(database: Database, pool: Pool) -> None:
+    """While a long transaction holds the table, others continue to write.
+
+    If no attempt succeeds, the drop raises an error that gives the reason.
+    """
     patient = Partitions(pool, of_nouns=(USAGE,))
     hasty = Partitions(pool, of_nouns=(USAGE,), attempts=2)
     async with database.owner() as owner, database.owner() as reader, database.owner() as writer:
@@ -319,9 +322,12 @@ async def test_a_lock_that_is_held_is_waited_for_briefly_and_again(database: Dat
 
 
 async def test_making_partitions_gives_way_to_writers(database: Database, pool: Pool) -> None:
-    """A partition refers to `users`; while a transaction writes there, none can be made, and nobody waits for it."""
+    """A partition refers to `users`, so none can be created while a transaction writes there.
+
+    No writer waits for the attempt.
+    """
     async with database.owner() as owner, database.system() as writer:
-        # Those of a day that has begun since the template was made.
+        # Create the partitions of a day that has begun since the template was made.
         await Partitions(pool, of_nouns=(USAGE,)).make_ahead()
         last = (await Partitions(pool, of_nouns=(USAGE,)).by_time(AUDIT_LOG.table))[-1].name
         await owner.execute(f"DROP TABLE {last}")
@@ -345,7 +351,7 @@ async def test_making_partitions_gives_way_to_writers(database: Database, pool: 
         ALTER TABLE operation_logs DETACH PARTITION operation_logs_y2020m01""",
     ],
 )
-async def test_a_drop_that_was_cut_off_is_completed(
+async def test_an_interrupted_drop_is_completed(
     database: Database, partitions: Partitions, crash: str
 ) -> None:
     async with database.owner() as owner:
@@ -357,8 +363,8 @@ async def test_a_drop_that_was_cut_off_is_completed(
         assert await owner.fetchval("SELECT to_regclass('operation_logs_y2020m01')") is None
 
 
-async def test_a_detach_that_was_cut_off_is_finished(database: Database, partitions: Partitions) -> None:
-    """Left pending, it would forbid the detach of every other partition, for ever."""
+async def test_an_interrupted_detach_is_finished(database: Database, partitions: Partitions) -> None:
+    """If it stayed pending, it would prevent the detach of every other partition, permanently."""
     async with database.owner() as owner, database.owner() as reader:
         await owner.execute("SELECT create_monthly_partitions('operation_logs', '2020-01-01', 2)")
         transaction = reader.transaction()
@@ -378,9 +384,7 @@ async def test_a_detach_that_was_cut_off_is_finished(database: Database, partiti
         assert not {name for name in await _names(owner) if name.startswith("operation_logs_y2020")}
 
 
-async def test_what_somebody_detached_by_hand_is_left_alone(
-    database: Database, partitions: Partitions
-) -> None:
+async def test_a_partition_detached_by_hand_is_left_alone(database: Database, partitions: Partitions) -> None:
     async with database.owner() as owner:
         await owner.execute("SELECT create_monthly_partitions('operation_logs', '2020-01-01', 1)")
         await owner.execute("ALTER TABLE operation_logs DETACH PARTITION operation_logs_y2020m01")
@@ -389,7 +393,9 @@ async def test_what_somebody_detached_by_hand_is_left_alone(
 
 
 @pytest.mark.usefixtures("promised_partitions")
-async def test_two_replicas_can_make_and_drop_at_once(database: Database, pool: Pool) -> None:
+async def test_two_replicas_can_create_and_drop_partitions_in_parallel(
+    database: Database, pool: Pool
+) -> None:
     async with database.owner() as owner:
         await owner.execute("SELECT create_monthly_partitions('operation_logs', '2020-01-01', 2)")
         for partition in (await Partitions(pool, of_nouns=(USAGE,)).by_time(USAGE.table))[-3:]:

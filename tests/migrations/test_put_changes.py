@@ -1,6 +1,4 @@
-"""`put_changes` and `sequence_changes`: the numbered changes are the ones that were put, and the limits of a
-caller.
-"""
+"""`put_changes` and `sequence_changes`: changes are numbered as they were put, within the limits of their caller."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ from tests.waiting import patient
 _EVENT = (event(), b"message")
 
 
-async def test_what_is_written_is_what_was_given(tenants: Database) -> None:
+async def test_changes_are_written_as_given(tenants: Database) -> None:
     operation = str(uuid4())
     given = record(
         5, operation_id=operation, user_id=11, username="alpha", namespace_id=1, request_method="UNARY",
@@ -79,7 +77,7 @@ async def test_what_is_written_is_what_was_given(tenants: Database) -> None:
         assert head["history_id"] == await system.fetchval("SELECT history_id FROM stream_head")
 
 
-async def test_nothing_pending_returns_the_head_alone(database: Database) -> None:
+async def test_a_call_with_nothing_pending_returns_only_the_head(database: Database) -> None:
     async with database.system() as system:
         await put(system, [record()], [_EVENT, _EVENT])
         assert [row["revision"] for row in await sequence(system)] == [1, 2, 2]
@@ -97,7 +95,7 @@ async def test_a_replayed_request_id_puts_nothing(tenants: Database) -> None:
         assert await system.fetch("SELECT id FROM pending_changes") == pending
 
 
-async def test_an_operation_that_is_there_already_stays(database: Database) -> None:
+async def test_an_existing_operation_is_not_replaced(database: Database) -> None:
     operation = {"operation_id": str(uuid4()), "method": "Create", "resource_type": "container"}
     async with database.system() as system:
         await put(system, [], [], operation=operation)
@@ -114,7 +112,7 @@ async def test_listeners_are_notified_of_the_newest_revision_when_it_is_numbered
         assert heard.empty()
         await sequence(system)
         assert await asyncio.wait_for(heard.get(), patient(10)) == "3"
-        # No watcher waits for a record without an event.
+        # A record without an event does not notify watchers.
         await put(system, [record()], [])
         await sequence(system)
         await put(system, [], [_EVENT])
@@ -142,7 +140,7 @@ async def test_a_record_that_breaks_a_rule_is_refused_whole(
         assert await system.fetch("SELECT id FROM pending_changes") == []
 
 
-async def test_a_new_word_of_the_log_needs_no_migration(database: Database) -> None:
+async def test_a_new_action_or_resource_type_of_the_log_needs_no_migration(database: Database) -> None:
     async with database.system() as system:
         await put(system, [record() | {"action": "fly", "resource_type": "moon"}], [])
         await sequence(system)
@@ -151,7 +149,7 @@ async def test_a_new_word_of_the_log_needs_no_migration(database: Database) -> N
         assert tuple(found) == ("fly", "moon")
 
 
-async def test_requests_put_in_their_own_name_only(tenants: Database) -> None:
+async def test_requests_can_put_changes_only_in_their_own_name(tenants: Database) -> None:
     async with tenants.owner() as owner:
         await owner.execute("TRUNCATE operation_logs, events, pending_changes")
     mine: dict[str, Any] = {"user_id": user_of(1), "username": "alpha", "namespace_id": 1}
@@ -240,7 +238,7 @@ async def test_a_new_history_has_a_new_name_and_the_same_numbers(database: Datab
                 await app.execute("SELECT begin_new_history()")
 
 
-async def test_a_new_history_ends_leases_and_stands_in_the_log(database: Database) -> None:
+async def test_a_new_history_ends_leases_and_is_logged(database: Database) -> None:
     async with database.system() as system, database.owner() as owner:
         await put(system, [], [_EVENT])
         before = (await sequence(system))[-1]["history_id"]
@@ -253,7 +251,7 @@ async def test_a_new_history_ends_leases_and_stands_in_the_log(database: Databas
         )
         words = 'the "reason" \\ of\tit, ä'
         name = await system.fetchval("SELECT begin_new_history($1, 'seen', $2)", words, before)
-        # The second server that found the same history broken is given the new one.
+        # A second server that found the same history broken receives the new history.
         assert await system.fetchval("SELECT begin_new_history('again', '', $1)", before) == name != before
         await number_changes(system)
         lease = await owner.fetchrow("SELECT owner, epoch, expires_at <= now() AS free FROM leases")

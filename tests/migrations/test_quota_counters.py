@@ -1,5 +1,6 @@
-"""`quota_counters` against a recount: after all writes, rollbacks and open transactions the sums are those of the
-rows.
+"""`quota_counters` against a recount: the sums equal those of the rows.
+
+That holds after all writes and rollbacks, and with open transactions.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _INSERT = """INSERT INTO containers
     SELECT gen_random_uuid()::text, 1 + i % $2, 1, 'web', i * 10, 1::bigint << (i % 63)
     FROM generate_series(1, $1::integer) AS i"""
 _PICKED = "(SELECT id FROM containers ORDER BY md5(id::text || $1) LIMIT 3)"
-# Each is one statement of one transaction.
+# Each is one statement of a transaction.
 _OPERATIONS = (
     lambda c, n: c.execute(_INSERT, n % 9, 1 + n % 2),
     lambda c, n: c.execute(
@@ -40,12 +41,12 @@ _OPERATIONS = (
     lambda c, n: c.execute(
         f"UPDATE containers SET deletion_requested_at = NULL, quota_cpu_millicores = 1 WHERE id IN {_PICKED}", str(n)
     ),
-    # Those without parts: a part's foreign key holds its container to its namespace.
+    # Only containers without parts: the foreign key of a part ties its container to its namespace.
     lambda c, n: c.execute(
         f"UPDATE containers SET namespace_id = 3 - namespace_id WHERE id > 2 AND id IN {_PICKED}", str(n)
     ),
     lambda c, n: c.execute(f"UPDATE containers SET status = 'failed' WHERE id IN {_PICKED}", str(n)),
-    # Cascades to parts.
+    # Deletes the parts as well, by ON DELETE CASCADE.
     lambda c, n: c.execute(f"DELETE FROM containers WHERE id IN {_PICKED}", str(n)),
     lambda c, n: c.execute("SELECT fold_quota_changes(1 + $1::bigint % 2)", n),
 )  # fmt: skip
@@ -72,7 +73,10 @@ async def _undone(opened: asyncpg.Connection, work: Callable[[], Awaitable[None]
 
 
 async def _random_work(opened: asyncpg.Connection, choose: random.Random, steps: int) -> None:
-    """Transactions of a few operations, some in savepoints, of which a third are rolled back."""
+    """Runs transactions of a few operations, some in savepoints.
+
+    A third of the transactions are rolled back.
+    """
 
     async def operate() -> None:
         operation: Step = choose.choice(_OPERATIONS)
@@ -90,25 +94,25 @@ async def _random_work(opened: asyncpg.Connection, choose: random.Random, steps:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_the_sums_are_those_of_a_recount_after_every_transaction(tenants: Database, seed: int) -> None:
+async def test_the_sums_equal_a_recount_after_every_transaction(tenants: Database, seed: int) -> None:
     choose = random.Random(seed)
     async with tenants.owner() as owner:
         for _ in range(60):
             await _random_work(owner, choose, 1)
             assert await _differences(owner) == []
-        # The ids of a filled database go on from 1000.
+        # The ids of a filled database continue from 1000.
         assert await owner.fetchval("SELECT last_value FROM containers_id_seq") > 1020
 
 
 @pytest.mark.full
-async def test_the_sums_are_right_in_every_snapshot_beside_several_writers(tenants: Database) -> None:
+async def test_the_sums_are_right_in_every_snapshot_under_several_writers(tenants: Database) -> None:
     deadlocks.EXPECTED.add(tenants.name)
 
     async def write(seed: int) -> None:
         choose = random.Random(seed)
         async with tenants.owner() as owner:
             for _ in range(60):
-                # Two writers take the same containers in another order now and then.
+                # Two writers sometimes lock the same containers in different orders.
                 with suppress(asyncpg.DeadlockDetectedError):
                     await _random_work(owner, choose, 1)
 
@@ -124,7 +128,7 @@ async def test_the_sums_are_right_in_every_snapshot_beside_several_writers(tenan
 
 
 @pytest.mark.parametrize("missing", ["insert", "update", "delete"])
-async def test_a_missing_trigger_is_found(tenants: Database, missing: str) -> None:
+async def test_a_missing_trigger_is_detected(tenants: Database, missing: str) -> None:
     """The positive control of the tests above."""
     async with tenants.owner() as owner:
         await owner.execute(f"ALTER TABLE containers DISABLE TRIGGER count_container_{missing}")
@@ -143,16 +147,16 @@ async def test_folding_leaves_one_row_and_the_same_sums(tenants: Database) -> No
         assert await _differences(owner) == []
 
 
-async def test_differences_are_folded_by_and_by(tenants: Database) -> None:
-    """A namespace's rows stay few, also where nobody asks for its quota."""
+async def test_differences_are_folded_over_time(tenants: Database) -> None:
+    """A namespace's rows stay few, also if no call reads its quota."""
     async with tenants.system() as system, tenants.owner() as owner:
         for _ in range(600):
             await system.execute(_INSERT, 1, 1)
-        # Not one in 400 at 1/32 happens once in 300,000 runs.
+        # With a chance of 1/32 each, not folding once in 400 writes happens once in 300,000 runs.
         assert await owner.fetchval("SELECT count(*) FROM quota_counters") < 400
 
 
-async def test_writers_wait_for_nobody_who_folds_or_counts(tenants: Database) -> None:
+async def test_writers_do_not_wait_for_folding_or_counting(tenants: Database) -> None:
     """One transaction has folded, another has added; deletions and creates next to them continue."""
     async with tenants.owner() as folder, tenants.system() as adder, tenants.system() as writer:
         await adder.execute(_INSERT, 4, 1)
@@ -170,7 +174,7 @@ async def test_writers_wait_for_nobody_who_folds_or_counts(tenants: Database) ->
         assert await _differences(folder) == []
 
 
-async def test_the_counter_comes_and_goes_with_its_namespace(tenants: Database) -> None:
+async def test_the_counter_is_created_and_deleted_with_its_namespace(tenants: Database) -> None:
     async with tenants.owner() as owner:
         new = await owner.fetchval(
             "INSERT INTO namespaces (name, kubernetes_name, cluster_name) VALUES ('new', 'new', 'alpha-cluster')"
@@ -182,7 +186,7 @@ async def test_the_counter_comes_and_goes_with_its_namespace(tenants: Database) 
         assert await owner.fetchval(rows, new) == 0
 
 
-async def test_nobody_but_the_triggers_writes_them(tenants: Database) -> None:
+async def test_only_the_triggers_write_the_counters(tenants: Database) -> None:
     for statement in (
         "UPDATE quota_counters SET containers = 0",
         "DELETE FROM quota_counters",

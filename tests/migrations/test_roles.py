@@ -1,4 +1,4 @@
-"""The four database roles: their attributes, and that making them again changes nothing."""
+"""The four database roles: their attributes, and that creating them again changes nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, connection, new_database
 
 
-async def test_attributes_of_the_roles(database: Database) -> None:
+async def test_the_roles_have_their_attributes(database: Database) -> None:
     async with connection(database.admin_dsn) as admin:
         rows = await admin.fetch(
             """SELECT rolname, rolcanlogin, rolbypassrls, rolsuper, rolcreaterole, rolcreatedb, rolreplication
@@ -52,7 +52,7 @@ async def test_maintenance_has_the_owners_rights_by_set_role_only(database: Data
         assert await maintenance.fetch("SELECT * FROM users") == []
 
 
-async def test_making_the_roles_again_changes_nothing(bare_database: Database) -> None:
+async def test_creating_the_roles_again_changes_nothing(bare_database: Database) -> None:
     async with connection(bare_database.admin_dsn) as admin:
         await ensure_roles(bare_database.admin_dsn, {"app": "first"})
         query = """SELECT rolname, rolpassword, datacl, nspacl FROM pg_authid, pg_database, pg_namespace
@@ -65,7 +65,7 @@ async def test_making_the_roles_again_changes_nothing(bare_database: Database) -
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def without_roles(tmp_path: Path) -> AsyncIterator[EmbeddedPostgres]:
-    """A PostgreSQL server of the test's own, which has none of the roles."""
+    """Yields the test's own PostgreSQL server, which has none of the roles."""
     server = EmbeddedPostgres(tmp_path / "postgres")
     await server.start()
     try:
@@ -74,7 +74,7 @@ async def without_roles(tmp_path: Path) -> AsyncIterator[EmbeddedPostgres]:
         await server.stop()
 
 
-async def test_roles_can_be_made_by_several_at_the_same_time(without_roles: EmbeddedPostgres) -> None:
+async def test_roles_can_be_created_concurrently(without_roles: EmbeddedPostgres) -> None:
     async with new_database(without_roles) as first, new_database(without_roles) as second:
         await asyncio.gather(*(ensure_roles(dsn) for dsn in [first.admin_dsn, second.admin_dsn] * 2))
         async with connection(without_roles.dsn()) as admin:
@@ -82,13 +82,13 @@ async def test_roles_can_be_made_by_several_at_the_same_time(without_roles: Embe
             assert {row[0] for row in found} == {roles.OWNER, *roles.LOGINS.values()}
 
 
-async def test_statements_are_counted_where_the_owner_alone_reads_them(database: Database) -> None:
+async def test_only_the_owner_can_read_statement_statistics(database: Database) -> None:
     count = (
         f"SELECT count(*) FROM {STATISTICS_SCHEMA}.pg_stat_statements WHERE query NOT LIKE '<insufficient%'"
     )
     async with database.owner() as owner:
         assert await owner.fetchval(count) > 0
-        # Those of other roles are read, too.
+        # The owner also reads statements of other roles.
         users = f"SELECT count(DISTINCT userid) FROM {STATISTICS_SCHEMA}.pg_stat_statements WHERE query <> ''"
         assert await owner.fetchval(users) > 1
     for login in (database.app_dsn, database.system_dsn, database.maintenance_dsn):
@@ -97,7 +97,7 @@ async def test_statements_are_counted_where_the_owner_alone_reads_them(database:
                 await opened.fetchval(count)
 
 
-async def test_roles_are_made_where_this_login_may_set_up_no_statistics(
+async def test_roles_are_created_if_the_login_cannot_set_up_statistics(
     without_roles: EmbeddedPostgres,
 ) -> None:
     async with new_database(without_roles) as made, connection(without_roles.dsn()) as admin:

@@ -1,5 +1,6 @@
-"""Accepted and refused rows of the tables, and the counts of the views: the seed's faults, each by its wrong
-effect.
+"""Accepted and refused rows of the tables, and the counts of the views.
+
+Each fault of the seed is tested by its wrong effect.
 """
 
 from __future__ import annotations
@@ -68,21 +69,21 @@ async def test_refused(apart: Database, statement: str, rule: str) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        # One port of a container behind two Services, as the online boutique has it.
+        # One port of a container behind two Services, as in the Online Boutique demo.
         _PORT.format("", "1, 1, 8080, 'web-external', 80"),
         # Two ports without a Service.
         _PORT.format(", service_type", "1, 1, 9090, NULL, NULL, 'None'), (1, 1, 9091, NULL, NULL, 'None'"),
-        # The same name and tag in another registry, and an image by digest alone.
+        # The same name and tag in another registry, and an image with only a digest.
         _IMAGE.format("'other.example', 'web', '1', NULL"),
         _IMAGE.format("NULL, 'web', NULL, 'sha256:00'"),
-        # Eleven busy cores of a limit of one hundredth of a core.
+        # Eleven busy cores, with a limit of one hundredth of a core.
         "INSERT INTO container_resource_usage (container_id, namespace_id, cpu_usage_percent) VALUES (1, 1, 110000)",
         _VARIABLE.format("NULL, 'field_ref', NULL, 'status.podIP'"),
         "INSERT INTO environment_variables (container_id, namespace_id, container_name, name)"
         " VALUES (1, 1, 'init', 'TENANT')",
     ],
 )  # fmt: skip
-async def test_accepted(apart: Database, statement: str) -> None:
+async def test_a_valid_row_is_accepted(apart: Database, statement: str) -> None:
     async with apart.owner() as owner:
         transaction = owner.transaction()
         await transaction.start()
@@ -90,7 +91,7 @@ async def test_accepted(apart: Database, statement: str) -> None:
         await transaction.rollback()
 
 
-async def test_a_container_goes_with_all_that_is_its_own(tenants: Database) -> None:
+async def test_a_container_is_deleted_with_its_dependent_rows(tenants: Database) -> None:
     async with tenants.owner() as owner, tenants.system() as system:
         assert await system.execute("DELETE FROM containers WHERE id = 1") == "DELETE 1"
         rows = await owner.fetch(
@@ -105,7 +106,7 @@ async def test_a_container_goes_with_all_that_is_its_own(tenants: Database) -> N
         assert await owner.fetchval("SELECT count(*) FROM operations") == 2
 
 
-async def test_a_user_without_operations_has_none(tenants: Database) -> None:
+async def test_a_user_without_operations_counts_none(tenants: Database) -> None:
     async with tenants.owner() as owner:
         rows = {row["username"]: row for row in await owner.fetch("SELECT * FROM user_operation_stats")}
         assert rows["root"]["total_operations"] == 0
@@ -116,12 +117,12 @@ async def test_a_user_without_operations_has_none(tenants: Database) -> None:
         assert rows["alpha"]["avg_duration_ms"] == 5
 
 
-async def test_the_end_of_a_watch_is_no_failure(tenants: Database) -> None:
+async def test_the_end_of_a_watch_does_not_count_as_failure(tenants: Database) -> None:
     ends = [
         ("watch", "STREAM", 499, "CANCELLED"),
         ("watch", "STREAM", 504, "DEADLINE_EXCEEDED"),
         ("logs", "STREAM", 499, "CANCELLED"),
-        # These are.
+        # These count as failures.
         ("watch", "STREAM", 400, "OUT_OF_RANGE"),
         ("record", "STREAM", 504, "DEADLINE_EXCEEDED"),
         ("create", "UNARY", 499, "CANCELLED"),
@@ -163,7 +164,7 @@ async def test_the_summary_counts_an_image_once(tenants: Database) -> None:
             "INSERT INTO namespaces (id, name, kubernetes_name, cluster_name)"
             " VALUES (3, 'empty', 'empty', 'alpha-cluster')"
         )
-        # Image 1 is the main one's of others; image 2 is that of a sidecar alone.
+        # Other containers use image 1 as their main image; only a sidecar uses image 2.
         await owner.execute(
             "INSERT INTO program_images (container_id, namespace_id, program, image, image_id)"
             " SELECT c.id, 1, p.program, 'x', p.image_id FROM containers AS c"
@@ -187,7 +188,7 @@ async def test_the_summary_is_refreshed_while_it_is_read(tenants: Database) -> N
         assert await owner.fetchval("SELECT count(*) FROM container_summary") == 2
 
 
-def test_every_word_that_a_method_declares_for_the_log_is_allowed() -> None:
+def test_every_action_and_resource_type_of_a_method_is_allowed() -> None:
     """The log must be able to record every call that the protos define."""
     declared = list(_declared())
     assert len(declared) > 20
@@ -205,7 +206,7 @@ def _declared() -> Iterator[tuple[str, str]]:
                     yield rule.action, rule.resource_type
 
 
-# The seed and the data model name their values.
+# The seed and the data model list the values of these columns.
 _ENUMS = {
     "container_images.status",
     "container_status_history.triggered_by",
@@ -241,9 +242,7 @@ async def test_the_database_checks_the_values_of_no_other_enum(tenants: Database
         ("lease_owner = NULL, leased_until = NULL, last_error", "release_work"),
     ],
 )
-async def test_the_database_says_how_a_row_is_written_once(
-    tenants: Database, words: str, function: str
-) -> None:
+async def test_only_one_function_writes_these_columns(tenants: Database, words: str, function: str) -> None:
     async with tenants.owner() as owner:
         found = await owner.fetch("SELECT proname FROM pg_proc WHERE strpos(prosrc, $1) > 0", words)
     assert [row["proname"] for row in found] == [function]

@@ -1,4 +1,7 @@
-"""The sequencer: order, wholeness, nothing stranded; and each control breaks one of its rules and is caught."""
+"""The sequencer: order, completeness, no stranded rows.
+
+Each control breaks one of its rules and is detected.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ CHANGES = 15
 
 
 async def _campaign(world: World, *, kills: int = 0) -> list[str]:
-    """Runs writers and two sequencers concurrently; then everything is numbered and checked."""
+    """Runs writers and two sequencers concurrently, numbers the rest, and returns the faults."""
     done = asyncio.Event()
     async with connection(world.database.admin_dsn) as admin:
         async with asyncio.TaskGroup() as group:
@@ -61,7 +64,7 @@ async def test_order_holds_under_writers_sequencers_and_kills(database: Database
     assert len(world.committed) > WRITERS
 
 
-async def test_what_a_call_returns_is_what_it_numbered(database: Database) -> None:
+async def test_a_call_returns_what_it_numbered(database: Database) -> None:
     world = World(database)
     await world.prepare()
     assert await _campaign(world) == []
@@ -76,7 +79,7 @@ async def test_what_a_call_returns_is_what_it_numbered(database: Database) -> No
         ]
 
 
-async def test_a_batch_is_cut_anywhere_and_the_log_goes_on(database: Database) -> None:
+async def test_a_batch_may_end_anywhere_and_the_log_continues(database: Database) -> None:
     async with database.system() as system:
         for number in range(7):
             records = [record(number, resource_name=f"r{each}") for each in range(number % 3)]
@@ -97,7 +100,10 @@ async def _wait_until_blocked(observer: asyncpg.Connection, pid: int, task: asyn
 
 
 async def _two_change_one_object(database: Database, *, id_before_lock: bool) -> list[str]:
-    """The second writer waits for the first one's row; `id_before_lock` is the fault: it has its id by then."""
+    """Lets two writers change one object; the second one waits for the first one's row lock.
+
+    With `id_before_lock`, the fault, the second writer takes its id before it waits.
+    """
     world = World(database, objects=1)
     await world.prepare()
     async with database.system() as first, database.system() as second, database.system() as observer:
@@ -147,18 +153,18 @@ CREATE FUNCTION control_exchange_id(early bigint) RETURNS void LANGUAGE sql SECU
 GRANT EXECUTE ON FUNCTION control_take_id(), control_exchange_id(bigint) TO pilothouse_system""")
 
 
-async def test_who_waited_for_a_row_is_numbered_after_it(database: Database) -> None:
+async def test_a_writer_that_waited_for_a_row_is_numbered_after_it(database: Database) -> None:
     assert await _two_change_one_object(database, id_before_lock=False) == []
 
 
-async def test_an_id_taken_before_the_row_lock_is_caught(database: Database) -> None:
+async def test_an_id_taken_before_the_row_lock_is_detected(database: Database) -> None:
     """Control: the second writer's id is then smaller than the first one's."""
     await _allow_early_ids(database)
     assert await _two_change_one_object(database, id_before_lock=True) != []
 
 
-async def test_a_pending_row_inserted_beside_the_change_is_caught(database: Database) -> None:
-    """Control: within one statement (a CTE) the insert does not wait for the change, so its id comes too early."""
+async def test_a_pending_row_inserted_next_to_the_change_is_detected(database: Database) -> None:
+    """Control: within one statement (a CTE) the insert does not wait for the change, so its id is taken too early."""
     world = World(database, objects=1)
     await world.prepare()
     async with connection(database.admin_dsn) as admin:
@@ -197,8 +203,9 @@ GRANT EXECUTE ON FUNCTION control_beside(), control_fill() TO pilothouse_system"
 
 
 async def _commit_while_the_head_is_held(database: Database) -> int:
-    """A pass begins while another holds the head, and a change is committed in that time. Returns the number of
-    pending changes.
+    """Begins a pass while another transaction holds the head, and commits a change during that time.
+
+    Returns the number of pending changes.
     """
     async with database.system() as holder, database.system() as waiter, database.system() as observer:
         async with database.owner() as owner:
@@ -216,19 +223,19 @@ async def _commit_while_the_head_is_held(database: Database) -> int:
         return left
 
 
-async def test_a_pass_waits_for_the_head_and_sees_what_was_committed_meanwhile(database: Database) -> None:
+async def test_a_pass_waits_for_the_head_and_sees_later_commits(database: Database) -> None:
     assert await _commit_while_the_head_is_held(database) == 0
 
 
 async def _broken(database: Database, function: str, text: str, other: str) -> None:
-    """Replaces a text that a function has once."""
+    """Replaces a text that occurs once in a function."""
     async with database.owner() as owner:
         source = await owner.fetchval("SELECT pg_get_functiondef($1::text::regproc)", function)
         assert source.count(text) == 1
         await owner.execute(source.replace(text, other))
 
 
-async def test_a_head_that_is_given_up_at_once_leaves_rows_behind(database: Database) -> None:
+async def test_a_pass_that_skips_a_locked_head_leaves_rows_behind(database: Database) -> None:
     """Control of the test above."""
     numbering = "SELECT * INTO STRICT pass FROM public.number_visible(p_limit);"
     given_up = (
@@ -244,15 +251,16 @@ async def test_an_open_writer_keeps_the_floor_below_its_id(database: Database) -
 
 
 async def test_a_floor_by_the_newest_transaction_strands_rows(database: Database) -> None:
-    """Control: the newest id that a snapshot knows does not bound those who run."""
+    """Control: the newest id of a snapshot is no bound for running transactions."""
     newest = "pg_snapshot_xmax(pg_current_snapshot()) >="
     await _broken(database, "raise_floor", "p_oldest_running >=", newest)
     assert await _stranded_by_the_floor(database) > 0
 
 
 async def _stranded_by_the_floor(database: Database) -> int:
-    """A writer has its id and does not commit while many passes go by. Returns the number of pending changes at the
-    end.
+    """Lets a writer take its id and stay uncommitted during many passes.
+
+    Returns the number of pending changes at the end.
     """
     async with database.system() as slow, database.system() as quick:
         transaction = slow.transaction()
@@ -274,15 +282,16 @@ async def test_a_writer_that_commits_during_a_pass_keeps_the_floor_below_its_id(
 
 
 async def test_a_floor_by_a_snapshot_after_that_of_the_rows_strands_them(database: Database) -> None:
-    """Control: a writer that commits between the two is not among the rows, and is not running any more either."""
+    """Control: a writer that commits between the two snapshots is not among the rows, and no longer running either."""
     later = "pg_snapshot_xmin(pg_current_snapshot()) >="
     await _broken(database, "raise_floor", "p_oldest_running >=", later)
     assert await _stranded_by_a_pass_that_is_held(database) > 0
 
 
 async def _stranded_by_a_pass_that_is_held(database: Database) -> int:
-    """A writer has its id before a pass reads the rows, and commits while that numbers them. Returns the number of
-    pending changes.
+    """Lets a writer take its id before a pass reads the rows, and commit while the pass numbers them.
+
+    Returns the number of pending changes.
     """
     async with (
         database.system() as slow,
@@ -322,13 +331,13 @@ async def test_the_floor_rises_under_a_snapshot_that_is_held_open(database: Data
         assert await quick.fetchval("SELECT pending_floor FROM stream_head") >= 6
 
 
-async def test_nothing_waits_for_others_once_the_id_is_taken(database: Database) -> None:
-    """No foreign key, trigger or deferred constraint stands on the table: each would come after the id."""
+async def test_no_constraint_or_trigger_runs_after_the_id_is_taken(database: Database) -> None:
+    """The table has no foreign key, trigger or deferrable constraint: each would wait after the id is taken."""
     async with connection(database.admin_dsn) as admin:
         assert await _after_the_id(admin) == []
 
 
-async def test_a_foreign_key_on_pending_is_caught(database: Database) -> None:
+async def test_a_foreign_key_on_pending_changes_is_detected(database: Database) -> None:
     """Control of the test above."""
     async with connection(database.admin_dsn) as admin:
         await admin.execute(
@@ -358,7 +367,7 @@ async def _after_the_id(admin: asyncpg.Connection) -> list[str]:
         ([], [(event(), None)]),
     ],
 )
-async def test_what_the_log_would_refuse_is_refused_in_the_mutation(
+async def test_rows_that_the_log_would_refuse_are_refused_in_the_mutation(
     database: Database, records: list[dict[str, object]], events: list[tuple[dict[str, object], bytes]]
 ) -> None:
     async with database.system() as system:
@@ -366,7 +375,7 @@ async def test_what_the_log_would_refuse_is_refused_in_the_mutation(
             await put(system, records, events)
 
 
-async def test_what_cannot_be_numbered_is_set_aside_with_a_record_and_the_others_go_on(
+async def test_a_row_that_cannot_be_numbered_is_set_aside_and_others_continue(
     database: Database,
 ) -> None:
     poison = record(user_id=10**12)
@@ -406,10 +415,10 @@ def _canonical_hash(row: asyncpg.Record) -> bytes:
 
 
 @pytest.mark.parametrize("started_at", ["1990-01-31T23:59:59Z", "2990-01-01T00:00:00Z"])
-async def test_a_record_without_a_partition_waits_for_one_with_all_that_follow(
+async def test_a_record_without_a_partition_waits_with_all_later_rows(
     database: Database, started_at: str
 ) -> None:
-    """That of a server whose clock is far from right: its events are not lost for it."""
+    """The record comes from a server whose clock is far off; its events must not be lost."""
     async with database.system() as system:
         await put(system, [record(1, started_at=started_at)], [(event(1), b"1:1")])
         await put(system, [record(2)], [(event(2), b"2:1")])
@@ -431,7 +440,7 @@ async def test_a_record_without_a_partition_waits_for_one_with_all_that_follow(
         assert await numbering_faults(system) == []
 
 
-async def test_a_missing_partition_of_events_holds_everything_and_loses_nothing(database: Database) -> None:
+async def test_a_missing_partition_of_events_delays_everything_and_loses_nothing(database: Database) -> None:
     async with database.system() as system:
         async with connection(database.admin_dsn) as admin:
             await admin.execute("UPDATE stream_head SET revision = 99999999, oldest_revision = 99999999")

@@ -1,8 +1,8 @@
-"""Migrations next to a server that works: none of them fails or deadlocks, and no call fails but with UNAVAILABLE.
+"""Migrations next to a busy server: none fails or deadlocks, and calls fail only with UNAVAILABLE.
 
-The stand-in repeats the statements of earlier migrations that deadlocked nine times of nine: it drops an index of
-`containers`, adds columns to `namespaces` and `containers`, fills a usage table from another one and replaces a
-function, in one transaction; and a second one builds an index on a plain and one on a partitioned table.
+The stand-in repeats the statements of earlier migrations that deadlocked nine times of nine. In one transaction, it
+drops an index of `containers`, adds columns to `namespaces` and `containers`, fills a usage table from another one and
+replaces a function. A second migration builds an index on a plain table and one on a partitioned table.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ _INDEXES = StandIn(
     'statements.drop_index("idx_operation_logs_stand_in")\nstatements.drop_index("idx_containers_stand_in")',
     constants="transactional = False",
 )
-# Four make twenty changes a second on a machine that does much else; in the soak there are more.
+# Four writers make twenty changes a second on a busy machine; the soak test has more.
 _WRITERS, _WRITERS_OF_THE_SOAK = 4, 8
 
 
 def _calls(server: Server, space: str, name: str) -> list[Callable[[], Awaitable[object]]]:
-    """The life of a container, and a change of its namespace."""
+    """Returns the calls of a container's life, and a change of its namespace."""
     web = containers.Container(name=name, image="nginx:1.27", labels={"written": name})
     of_space = namespaces.Namespace(description=name)
     client, mask = server.admin, FieldMask(paths=["labels"])
@@ -72,9 +72,9 @@ def _calls(server: Server, space: str, name: str) -> list[Callable[[], Awaitable
 
 @asynccontextmanager
 async def _writing(server: Server, writers: int) -> AsyncIterator[list[int]]:
-    """Callers that make, change and delete containers until the end of the block; yields how many calls succeeded.
+    """Runs callers that create, change and delete containers until the end of the block.
 
-    Raises the first error that is not UNAVAILABLE.
+    Yields how many calls succeeded. Raises the first error that is not UNAVAILABLE.
     """
     done, calls = asyncio.Event(), [0]
 
@@ -102,7 +102,10 @@ async def _writing(server: Server, writers: int) -> AsyncIterator[list[int]]:
 
 
 async def _up_and_down(server: Server, folder: Path, *, rounds: int, writers: int) -> list[str]:
-    """Applies and reverts both migrations next to a working server; returns the ids of those that were applied."""
+    """Applies and reverts both migrations next to a busy server.
+
+    Returns the ids of those that were applied.
+    """
     dsn, last = server.database.maintenance_dsn, runner.head()
     applied = []
     async with server.database.owner() as owner, _writing(server, writers) as calls:
@@ -151,7 +154,7 @@ async def _against_a_writer(tenants: Database, folder: Path, migration: StandIn)
     Returns the ids of the applied migrations.
     """
     waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'containers'::regclass)"
-    # Without locks named it waits as a plain migration does, and is not repeated.
+    # A migration that names no locks waits like a plain statement, and is not repeated.
     limits = runner.Limits() if migration.constants else runner.Limits(30_000, lock_seconds=0)
     async with tenants.owner() as writer, connection(tenants.admin_dsn) as observer:
         transaction = writer.transaction()
@@ -175,7 +178,7 @@ async def test_a_migration_that_locks_first_does_not_deadlock(tenants: Database,
 
 
 @pytest.mark.full
-async def test_without_locking_first_it_deadlocks(tenants: Database, tmp_path: Path) -> None:
+async def test_a_migration_that_does_not_lock_first_deadlocks(tenants: Database, tmp_path: Path) -> None:
     """The control: PostgreSQL ends one of the two transactions."""
     deadlocks.EXPECTED.add(tenants.name)
     unlocked = StandIn(_UP, _DOWN, texts=_CHANGE.texts)
@@ -185,7 +188,7 @@ async def test_without_locking_first_it_deadlocks(tenants: Database, tmp_path: P
 
 
 async def test_an_invalid_index_of_an_interrupted_run_is_replaced(tenants: Database, tmp_path: Path) -> None:
-    """A unique index over double values fails and leaves an invalid one; so does a kill."""
+    """A unique index over duplicate values fails and leaves an invalid index, as a kill does."""
     dsn = tenants.maintenance_dsn
     with standing_in(tmp_path, _CHANGE, _INDEXES) as (change, indexes):
         await runner.upgrade(dsn, change)
@@ -201,7 +204,7 @@ async def test_an_invalid_index_of_an_interrupted_run_is_replaced(tenants: Datab
             assert await runner.upgrade(dsn) == [indexes]
             assert await owner.fetch(_INVALID) == []
             assert await owner.fetchval("SELECT to_regclass('idx_containers_stand_in') IS NOT NULL")
-            # A partition that is made later has it, too.
+            # A partition that is created later also has the index.
             await owner.execute("SELECT create_monthly_partitions('operation_logs', '2031-02-17', 1)")
             assert await owner.fetch(_INVALID) == []
 

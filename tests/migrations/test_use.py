@@ -1,4 +1,4 @@
-"""No table of the schema is there for show: something writes it and something reads it, and functions are called."""
+"""Every table of the schema is written and read, and every function is called."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import Database, connection
 from tests.migrations import use
 
-# Objects of the schema for other users than this release's servers. A line that is no longer true fails, too.
+# Objects for other users than this release's servers. An entry that is no longer true makes the test fail.
 OF_OTHERS = {
     "function drop_old_partitions is not called": "for who looks after a database by hand; servers detach partitions"
     " concurrently, which no function can",
@@ -20,7 +20,7 @@ async def test_every_table_is_written_and_read_and_every_function_called(databas
         assert await use.unused(admin, use.product()) == sorted(OF_OTHERS)
 
 
-# Objects for show, and what is told of each.
+# Unused objects, and the findings about each.
 _FOR_SHOW = (
     (
         "CREATE TABLE left_alone (id bigint)",
@@ -31,7 +31,7 @@ _FOR_SHOW = (
         "CREATE FUNCTION called_by_none() RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'",
         ["function called_by_none is not called"],
     ),
-    # A function that nobody calls uses nothing.
+    # A function that is not called uses nothing.
     (
         "CREATE TABLE for_show (id bigint); CREATE FUNCTION shows() RETURNS bigint LANGUAGE sql AS "
         "'INSERT INTO for_show VALUES (1); SELECT id FROM for_show'",
@@ -45,7 +45,7 @@ _FOR_SHOW = (
 
 
 @pytest.mark.full
-async def test_objects_that_nothing_uses_are_told(database: Database) -> None:
+async def test_unused_objects_are_reported(database: Database) -> None:
     async with connection(database.admin_dsn) as admin:
         for statement, _ in _FOR_SHOW:
             await admin.execute(statement)

@@ -1,4 +1,4 @@
-"""Which PostgreSQL servers are refused, and that the refusal says why."""
+"""The PostgreSQL servers that are refused, and the reasons in the refusal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_other_servers_are_refused_with_the_reason(number: int, found: str, reas
 
 async def test_the_server_in_use_is_accepted(database: Database) -> None:
     async with connection(database.system_dsn) as opened:
-        # It raises where the server is refused.
+        # This raises if the server is refused.
         await check_server_version(opened.fetch)
         assert refusal(int(await opened.fetchval("SHOW server_version_num"))) is None
 

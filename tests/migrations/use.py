@@ -1,13 +1,12 @@
-"""The product's uses of the schema: the writers and readers of each table, the readers of each view, the callers of
-each function.
+"""The product's uses of the schema: writers and readers of tables, readers of views, callers of functions.
 
-The schema is read from PostgreSQL's catalogue. The product is the SQL in the strings of the server and of the modules
-that `pilothouse migrate` runs in addition to its versions, the tables that SQLAlchemy is handed there, and the bodies
-of those functions that it calls, directly or by others. An object that only a migration writes, or only a constraint
-or the rotation of keys reads, counts as unused.
+The schema is read from PostgreSQL's catalogue. The product consists of the SQL in the strings of the server and of the
+modules that `pilothouse migrate` runs in addition to its versions, the tables that those pass to SQLAlchemy, and the
+bodies of the functions that they call, directly or through others. An object counts as unused if only a migration
+writes it, or if only a constraint or the rotation of keys reads it.
 
-Text is compared, so the name of a table in a comment within SQL would pass. Our names do not occur as words in
-comments.
+The comparison is textual, so the name of a table in a comment within SQL would count. The names do not occur as words
+in comments.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 PRODUCT = (ROOT / "server" / "pilothouse_server", ROOT / "migrations" / "pilothouse_migrations")
 _VERSIONS = ROOT / "migrations" / "pilothouse_migrations" / "versions"
 _HOLE = "\0"
-# So many characters around a name belong to its statement at most.
+# The most characters around a name that can belong to its statement.
 _CONTEXT = 2000
 
 _RELATIONS = """
@@ -91,7 +90,7 @@ def product() -> Product:
 
 
 def _tables(nodes: Sequence[ast.AST]) -> dict[str, set[str]]:
-    """The tables that a module declares to SQLAlchemy, by the names of their variables."""
+    """Returns the tables that a module declares to SQLAlchemy, by the names of their variables."""
     found = {}
     for node in nodes:
         if (
@@ -106,7 +105,7 @@ def _tables(nodes: Sequence[ast.AST]) -> dict[str, set[str]]:
 
 
 def _choices(module: ast.Module, tables: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """Variables that hold several of them, to choose from."""
+    """Returns the variables that contain several tables, with these tables."""
     found = {}
     for node in module.body:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
@@ -121,7 +120,7 @@ def _choices(module: ast.Module, tables: Mapping[str, set[str]]) -> dict[str, se
 
 
 def _constants(module: ast.Module) -> Iterator[tuple[str, str]]:
-    """Strings of the module that its other strings are put together from."""
+    """Yields the string constants of the module, from which its other strings are built."""
     for node in module.body:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         value = getattr(node, "value", None)
@@ -152,7 +151,7 @@ def _texts(nodes: Sequence[ast.AST], constants: Mapping[str, str]) -> Iterator[s
 
 
 def _by_sqlalchemy(nodes: Sequence[ast.AST], tables: Mapping[str, set[str]]) -> tuple[set[str], set[str]]:
-    """The tables that a module inserts into or updates, and those that it reads columns of."""
+    """Returns the tables that a module inserts into or updates, and those whose columns it reads."""
     written: set[str] = set()
     read: set[str] = set()
     named: set[str] = set()
@@ -164,13 +163,13 @@ def _by_sqlalchemy(nodes: Sequence[ast.AST], tables: Mapping[str, set[str]]) -> 
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("insert", "update") and node.args:
             into = tables.get(_variable(node.args[0]), set())
             written |= into
-            # It is chosen among those that the module names.
+            # The table is chosen among those that the module names.
             chosen = chosen or not into
     return (written | named, read | named) if chosen else (written, read)
 
 
 def _functions(nodes: Sequence[ast.AST]) -> Iterator[str]:
-    """The functions that a module calls by SQLAlchemy, as `func.public.name`."""
+    """Yields the functions that a module calls through SQLAlchemy, as `func.public.name`."""
     for node in nodes:
         if isinstance(node, ast.Attribute):
             base = node.value
@@ -187,15 +186,16 @@ def _variable(node: ast.AST) -> str:
 
 
 async def unused(connection: asyncpg.Connection, says: Product) -> list[str]:
-    """Returns unused objects, a line each: `table t is not written`, `table t is not read`, `view v is not read`,
-    `function f is not called`.
+    """Returns unused objects, one line each.
+
+    The lines are `table t is not written`, `table t is not read`, `view v is not read` and `function f is not called`.
     """
     relations = await connection.fetch(_RELATIONS)
     functions = await connection.fetch(_FUNCTIONS)
     called_by_schema = "\n".join(row[0] or "" for row in await connection.fetch(_CALLED_BY_THE_SCHEMA))
     called, sql = _called(functions, f"{says.sql}\n{called_by_schema}", says.sql)
     views = {row["name"]: row["body"] for row in relations if row["kind"] in ("v", "m")}
-    # A view reads where it is read.
+    # The tables of a view count as read if the view is read.
     read_views, text = _reach(views, sql, lambda name, within: name in says.read or reads(name, within))
     lines = [f"view {name} is not read" for name in views if name not in read_views]
     for row in relations:
@@ -211,7 +211,7 @@ async def unused(connection: asyncpg.Connection, says: Product) -> list[str]:
 
 
 def _called(functions: Iterable[Any], text: str, sql: str) -> tuple[set[str], str]:
-    """The names of the functions that are called, and the SQL of the product with theirs."""
+    """Returns the names of the called functions, and the SQL of the product together with their bodies."""
     bodies: dict[str, str] = {}
     for row in functions:
         bodies[row["name"]] = f"{bodies.get(row['name'], '')}\n{row['body']}"
@@ -220,7 +220,7 @@ def _called(functions: Iterable[Any], text: str, sql: str) -> tuple[set[str], st
 
 
 def _names(function: str, text: str) -> bool:
-    """Whether the text names the function, also where a part of its name is put in."""
+    """Returns whether the text contains the function's name, also if a part of the name is interpolated."""
     if re.search(rf"\b{function}\s*\(", text):
         return True
     built = {word for word in re.findall(rf"[a-z_{_HOLE}]{{5,}}(?=\()", text) if _HOLE in word}
@@ -230,7 +230,7 @@ def _names(function: str, text: str) -> bool:
 
 
 def _reach(bodies: Mapping[str, str], text: str, is_used: Any) -> tuple[set[str], str]:
-    """The names that a text uses, directly or by the bodies of others, and the text with those bodies."""
+    """Returns the names that a text uses, directly or through the bodies of others, and the text with these bodies."""
     used: set[str] = set()
     news = True
     while news:
@@ -242,7 +242,7 @@ def _reach(bodies: Mapping[str, str], text: str, is_used: Any) -> tuple[set[str]
 
 
 def writes(table: str, sql: str) -> bool:
-    """Whether the SQL puts rows into the table or changes them."""
+    """Returns whether the SQL inserts rows into the table or changes rows."""
     return bool(
         re.search(
             rf"\b(?:INSERT\s+INTO|UPDATE(?:\s+ONLY)?|MERGE\s+INTO|COPY)\s+(?:public\.)?{table}\b",
@@ -253,7 +253,10 @@ def writes(table: str, sql: str) -> bool:
 
 
 def reads(table: str, sql: str) -> bool:
-    """Returns whether the SQL reads rows of the table; the table of a DELETE is not read, unless it returns rows."""
+    """Returns whether the SQL reads rows of the table.
+
+    The table of a DELETE is not read, unless it returns rows.
+    """
     for found in re.finditer(rf"(?:public\.)?\b{table}\b", sql):
         before = sql[max(0, found.start() - _CONTEXT) : found.start()]
         if re.search(r"(?<!\bDELETE)\s(?:FROM|JOIN|USING)\s+(?:ONLY\s+)?\(*$", before, re.IGNORECASE):

@@ -1,4 +1,4 @@
-"""Message types for tests, declared in Python: shapes that the product's own messages do not all have."""
+"""Message types for tests, declared in Python, with shapes that the product's own messages lack."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ PUBLIC = options.SENSITIVITY_PUBLIC
 
 
 class ProtoFile:
-    """A proto file under construction. `load` makes its types known; each file has a package of its own."""
+    """A proto file under construction.
+
+    `load` makes its types known. Each file has its own package.
+    """
 
     def __init__(self) -> None:
         self.package = f"tests.generated{next(_numbers)}"
@@ -45,13 +48,13 @@ class ProtoFile:
         )
 
     def message(self, name: str) -> MessageBuilder:
-        """Add a message type."""
+        """Adds a message type."""
         return MessageBuilder(self.package, self._file.message_type.add(name=name))
 
     def method(
         self, request: str, response: str, rule: options.MethodRule | None, *, stream: bool = False
     ) -> None:
-        """Add a method to the one service `Service`, which is made with the first."""
+        """Adds a method to the file's only service `Service`, which is created with its first method."""
         service = self._file.service[0] if self._file.service else self._file.service.add(name="Service")
         method = service.method.add(
             name=f"Method{len(service.method)}",
@@ -63,13 +66,13 @@ class ProtoFile:
             method.options.Extensions[options.method].CopyFrom(rule)
 
     def load(self) -> FileDescriptor:
-        """Add the file to the pool."""
+        """Adds the file to the descriptor pool."""
         descriptor_pool.Default().AddSerializedFile(self._file.SerializeToString())
         found: FileDescriptor = descriptor_pool.Default().FindFileByName(self._file.name)
         return found
 
     def types(self) -> dict[str, type[Message]]:
-        """Load the file and return its message classes by name."""
+        """Loads the file and returns its message classes by name."""
         return {
             name: message_factory.GetMessageClass(descriptor)
             for name, descriptor in self.load().message_types_by_name.items()
@@ -77,7 +80,10 @@ class ProtoFile:
 
 
 class MessageBuilder:
-    """One message type under construction; the methods return it, so that fields may follow one another."""
+    """One message type under construction.
+
+    The methods return the builder, so that calls can be chained.
+    """
 
     def __init__(self, package: str, message: descriptor_pb2.DescriptorProto) -> None:
         self._package = package
@@ -86,8 +92,9 @@ class MessageBuilder:
     def field(
         self, name: str, kind: int | str, *, repeated: bool = False, optional: bool = False, **rule: Any
     ) -> MessageBuilder:
-        """Add a field: of a scalar type, of the message type `kind` (of this file, or with its full name), or of
-        `CHANGE_TYPE`, an enum.
+        """Adds a field of a scalar type, of a message type, or of the enum `CHANGE_TYPE`.
+
+        `kind` names a message type of this file, or another one by its full name.
         """
         field = self._message.field.add(name=name, number=len(self._message.field) + 1)
         field.label = FieldDescriptorProto.LABEL_REPEATED if repeated else FieldDescriptorProto.LABEL_OPTIONAL
@@ -106,7 +113,7 @@ class MessageBuilder:
         return self
 
     def map(self, name: str, value: int | str, **rule: Any) -> MessageBuilder:
-        """Add a map from strings."""
+        """Adds a map whose keys are strings."""
         entry_name = f"{name.title().replace('_', '')}Entry"
         entry = self._message.nested_type.add(name=entry_name)
         entry.options.map_entry = True

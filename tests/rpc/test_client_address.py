@@ -1,4 +1,4 @@
-"""The address in the audit record: that of the connection, or the one that a trusted proxy reports."""
+"""The address in the audit record: the connection's, or the one that a trusted proxy reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OURS = "127.0.0.1"
 
 
 async def _recorded(server: Server, role_name: str, forwarded_for: str | None) -> str:
-    """The address in the record of a call that made this role and came with this header."""
+    """Returns the address in the record of a call that created this role and was sent with this header."""
     metadata = [("authorization", f"Bearer {await server.token()}")]
     if forwarded_for is not None:
         metadata.append(("x-forwarded-for", forwarded_for))
@@ -26,7 +26,7 @@ async def _recorded(server: Server, role_name: str, forwarded_for: str | None) -
     # The asynchronous stubs are types only; at run time there is one class for both.
     identity: Any = identity_pb2_grpc.IdentityServiceStub(channel)
     audit: Any = audit_pb2_grpc.AuditServiceStub(channel)
-    # A mutation, whose record is there when it answers; roles need no cluster.
+    # A mutation, because its record is written before the response; roles need no cluster.
     role = identity_pb2.Role(name=role_name, permissions=["container.get"])
     call = identity.CreateRole(identity_pb2.CreateRoleRequest(role=role), metadata=metadata)
     await call
@@ -48,12 +48,12 @@ async def _recorded(server: Server, role_name: str, forwarded_for: str | None) -
                 None: _OURS,
                 "203.0.113.7": "203.0.113.7",
                 "2001:db8::7": "2001:db8::7",
-                # Some proxies name the port, too.
+                # Some proxies also write the port.
                 "203.0.113.7:4711, 10.0.0.1:80": "203.0.113.7",
                 "[2001:db8::7]:4711": "2001:db8::7",
-                # Through two proxies, and with a beginning that the caller made up.
+                # Through two proxies, and with a first part that the caller made up.
                 "198.51.100.1, 203.0.113.7, 10.0.0.1": "203.0.113.7",
-                # A proxy that is trusted says nothing that is an address.
+                # A trusted proxy reports something that is no address.
                 "203.0.113.7, unknown": _OURS,
             },
         ),
@@ -88,11 +88,11 @@ def test_a_peer_is_read_in_each_of_its_forms(peer: str, address: str) -> None:
 @pytest.mark.parametrize(
     "hop", ["[2001:db8::7", "203.0.113.7:80:90", "::ffff:203.0.113.7:80", ":80", "[]", "[]:80"]
 )
-def test_what_only_looks_like_an_address_with_a_port_is_none(hop: str) -> None:
+def test_malformed_addresses_with_ports_are_ignored(hop: str) -> None:
     assert client_address("ipv4:10.0.0.1:1", hop, trusted_peers("10.0.0.1")) == "10.0.0.1"
 
 
-def test_networks_are_trusted_and_what_is_none_is_refused() -> None:
+def test_networks_are_trusted_and_invalid_ones_are_refused() -> None:
     trusted = trusted_peers("10.0.0.0/8, fd00::/8")
     assert client_address("ipv4:10.1.2.3:1", "203.0.113.7, 10.9.9.9", trusted) == "203.0.113.7"
     assert client_address("ipv6:[fd00::1]:1", "203.0.113.7", trusted) == "203.0.113.7"

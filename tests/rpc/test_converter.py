@@ -1,4 +1,4 @@
-"""The converter: automatic pairs, declared differences, and that nothing is left out unnoticed."""
+"""The converter: automatic pairs, declared differences, and a fault for every field that is left out."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ FULL = Thing(
 
 
 @pytest.mark.parametrize("value", [FULL, Thing(0, "b"), Thing(0, "", lasts=timedelta(-3, 5, 7))])
-def test_what_is_sent_is_what_is_read(value: Thing) -> None:
+def test_a_sent_value_is_read_unchanged(value: Thing) -> None:
     converter: Converter[Thing, Any] = Converter(Thing, thing_type(), DIFFERENCES)
     message = converter.to_proto(value)
     assert message.long_name == value.long_name
@@ -107,7 +107,7 @@ def test_what_is_sent_is_what_is_read(value: Thing) -> None:
     )
 
 
-def test_absent_is_the_default_and_zero_is_not() -> None:
+def test_an_absent_field_is_the_default_and_zero_is_a_value() -> None:
     of = thing_type()
     converter: Converter[Thing, Any] = Converter(Thing, of, DIFFERENCES)
     assert converter.from_proto(of()) == Thing(0, "")
@@ -129,7 +129,7 @@ def test_absent_is_the_default_and_zero_is_not() -> None:
         datetime.max.replace(tzinfo=UTC),
     ],
 )
-def test_times_are_those_of_protobuf(moment: datetime) -> None:
+def test_times_are_converted_as_protobuf_does(moment: datetime) -> None:
     converter: Converter[Thing, Any] = Converter(Thing, thing_type(), DIFFERENCES)
     message = converter.to_proto(Thing(0, "", started_at=moment))
     assert message.HasField("start_time")
@@ -137,13 +137,13 @@ def test_times_are_those_of_protobuf(moment: datetime) -> None:
     assert converter.from_proto(message).started_at == moment
 
 
-def test_what_only_the_server_sets_is_not_read() -> None:
+def test_output_only_fields_are_not_read() -> None:
     message = pb.Container(name="a", uid="forged", status=pb.CONTAINER_STATUS_RUNNING, generation=9)
     read = CONTAINER.from_proto(message)
     assert (read.name, read.uid, read.observed.status, read.generation) == ("a", "", "pending", 1)
 
 
-# --- nothing is left out unnoticed ---
+# --- no field is left out unnoticed ---
 
 
 class Longer(Thing, frozen=True):
@@ -156,20 +156,20 @@ def faults(make: Callable[[], object]) -> tuple[str, ...]:
     return caught.value.faults
 
 
-def test_a_field_of_the_struct_alone_is_refused() -> None:
+def test_a_field_of_only_the_struct_is_refused() -> None:
     assert faults(lambda: Converter(Longer, thing_type(), DIFFERENCES)) == (
         "struct field forgotten has no counterpart in the message",
     )
 
 
-def test_a_field_of_the_message_alone_is_refused() -> None:
+def test_a_field_of_only_the_message_is_refused() -> None:
     of = thing_type(lambda thing: thing.field("forgotten", STRING))
     assert faults(lambda: Converter(Thing, of, DIFFERENCES)) == (
         "message field forgotten has no counterpart in the struct",
     )
 
 
-def test_a_field_of_a_part_alone_is_refused() -> None:
+def test_a_field_of_only_a_nested_struct_is_refused() -> None:
     class Bigger(Inner, frozen=True):
         forgotten: int = 0
 
@@ -233,11 +233,13 @@ def test_a_new_field_of_a_container_is_refused_on_either_side() -> None:
         ),
     ],
 )
-def test_a_difference_that_is_none_is_refused(differences: Differences[Thing], fault: str) -> None:
+def test_a_declared_difference_that_does_not_exist_is_refused(
+    differences: Differences[Thing], fault: str
+) -> None:
     assert fault in faults(lambda: Converter(Thing, thing_type(), differences))
 
 
-def test_what_callers_give_must_have_a_place() -> None:
+def test_a_field_that_callers_set_must_not_be_computed() -> None:
     def kinds(_value: Thing) -> str:
         return "x"
 
@@ -281,7 +283,7 @@ def test_true_by_default_needs_presence() -> None:
 # --- enums and oneofs ---
 
 
-def test_words_follow_the_name_rule_whatever_their_spelling() -> None:
+def test_enum_words_follow_the_name_rule_in_any_spelling() -> None:
     words: EnumWords[model.ServiceType] = EnumWords(model.ServiceType, pb.ServiceType.DESCRIPTOR)
     assert words.word[pb.SERVICE_TYPE_CLUSTER_IP] == "ClusterIP"
     assert words.word[pb.SERVICE_TYPE_LOAD_BALANCER] == "LoadBalancer"
@@ -345,7 +347,7 @@ def test_a_probe_without_handler_is_named() -> None:
 # --- update masks ---
 
 
-def test_an_update_takes_over_what_it_names() -> None:
+def test_an_update_changes_only_the_named_fields() -> None:
     stored = CONTAINER.from_proto(
         pb.Container(image="a", service_account="s", resources=pb.Resources(cpu_limit="1", cpu_request="1"))
     )
@@ -357,7 +359,7 @@ def test_an_update_takes_over_what_it_names() -> None:
     assert CONTAINER.merger(asked, ["resources"])(stored).resources == model.Resources(cpu_limit="2")
 
 
-def test_what_never_changes_is_not_updatable() -> None:
+def test_immutable_fields_are_not_updatable() -> None:
     assert {"image", "replicas", "resources", "resources.cpu_limit", "probes.startup"} <= CONTAINER.updatable
     refused = {"name", "pod_container_name", "etag", "uid", "status", "ports.name", "probes.startup.http_get"}
     assert not refused & CONTAINER.updatable
@@ -370,7 +372,7 @@ def test_the_compiled_text_is_shown_in_tracebacks() -> None:
     assert isinstance(CONTAINER.to_proto(CONTAINER.from_proto(pb.Container())), Message)
 
 
-def test_a_constant_stands_where_no_message_has_the_field() -> None:
+def test_a_constant_fills_a_field_that_the_message_lacks() -> None:
     class Counted(Thing, frozen=True):
         pods: int = 0
 
@@ -384,7 +386,7 @@ def test_a_constant_stands_where_no_message_has_the_field() -> None:
         Converter(Counted, thing_type(), DIFFERENCES)
 
 
-def test_keyword_only_fields_are_read_too() -> None:
+def test_keyword_only_fields_are_also_read() -> None:
     class Keyed(Thing, frozen=True, kw_only=True):
         later: str = ""
 

@@ -1,4 +1,4 @@
-"""Manual encoding gives protobuf's bytes."""
+"""Manual encoding produces the same bytes as protobuf."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @given(st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=3_650_000)))
-def test_a_duration(length: timedelta) -> None:
+def test_a_duration_is_encoded_as_by_protobuf(length: timedelta) -> None:
     expected = Duration()
     expected.FromTimedelta(length)
     assert duration(length) == expected.SerializeToString()
 
 
 @given(st.integers(min_value=0, max_value=2**63 - 1))
-def test_a_number(value: int) -> None:
+def test_a_number_is_encoded_as_by_protobuf(value: int) -> None:
     assert pb.Container.FromString(b"\xb0\x04" + varint(value)).generation == value
 
 
 @given(_TEXT, _TEXT)
-def test_a_message_in_two_parts(name: str, maker: str) -> None:
+def test_a_message_in_two_parts_is_encoded_as_by_protobuf(name: str, maker: str) -> None:
     parts = (pb.Container(name=name).SerializeToString(), pb.Container(created_by=maker).SerializeToString())
     expected = pb.GetContainerResponse(container=pb.Container(name=name, created_by=maker))
     answer = AnswerField(pb.GetContainerResponse, "container").answer(*parts)
@@ -45,7 +45,7 @@ def test_a_message_in_two_parts(name: str, maker: str) -> None:
 
 
 @given(st.lists(_TEXT), _TEXT)
-async def test_a_list(names: list[str], token: str) -> None:
+async def test_a_list_is_encoded_as_by_protobuf(names: list[str], token: str) -> None:
     items = [(pb.Container(name=name).SerializeToString(), b"") for name in names]
     expected = pb.ListContainersResponse(
         containers=[pb.Container(name=name) for name in names], next_page_token=token if names else ""
@@ -75,7 +75,7 @@ def going_on_with(token: str) -> NextPage:
 
 
 async def turns_beside_a_list(items: int) -> int:
-    """How often others had the event loop while a list was rendered, a millisecond an item."""
+    """Returns how often another task ran while a list was rendered, with some milliseconds of work for each item."""
     turns = 0
 
     async def other() -> None:
@@ -99,7 +99,7 @@ async def turns_beside_a_list(items: int) -> int:
 
 async def test_a_list_is_rendered_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await turns_beside_a_list(60) >= 10
-    # The control: nobody looks at the share.
+    # The control: rendering never yields.
     monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 3600.0)
     assert await turns_beside_a_list(60) <= 1
 
@@ -111,6 +111,6 @@ def test_a_text_is_found_without_parsing_the_rest(description: str) -> None:
     )
     number = namespace_pb2.Namespace.DESCRIPTOR.fields_by_name["uid"].number
     found = text_field(namespace.SerializeToString(), number)
-    # Fields after one that is too long to be skipped are not looked for.
+    # Fields after one that is too long to be skipped are not searched.
     assert found == ("the-uid" if len(description) < 16_384 else "")
     assert text_field(b"", number) == text_field(namespace.SerializeToString(), 1000) == ""

@@ -1,4 +1,4 @@
-"""Requests with very many fields are found before a message is made of them."""
+"""Requests with very many fields are detected before they are parsed."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def _varint(number: int) -> bytes:
 
 
 def held(number: int, body: bytes) -> bytes:
-    """A field that holds a message."""
+    """Returns a field that contains a message."""
     return _varint(number << 3 | 2) + _varint(len(body)) + body
 
 
 def numbers_of(*path: str) -> list[int]:
-    """The numbers of a field of the request and of those that it stands in."""
+    """Returns the number of a field of the request, preceded by those of the fields that contain it."""
     descriptor, found = REQUEST, []
     for name in path:
         field = descriptor.fields_by_name[name]
@@ -42,7 +42,7 @@ def numbers_of(*path: str) -> list[int]:
 
 
 def repeated(count: int, *path: str, item: bytes = b"") -> bytes:
-    """The request with so many items at a path."""
+    """Returns the request with `count` items at a path."""
     *around, last = numbers_of(*path)
     body = held(last, item) * count
     for number in reversed(around):
@@ -59,13 +59,13 @@ def repeated(count: int, *path: str, item: bytes = b"") -> bytes:
         repeated(MANY, "container", "labels"),
         repeated(MANY, "container", "args", item=b"x"),
         repeated(MANY, "container"),
-        # Numbers that no field has, which a message keeps.
+        # Unknown field numbers, which a message keeps.
         b"\xfa\xff\x0f\x00" * MANY,
         b"\xf8\xff\x0f\x00" * 8 * MANY,
         b"\xfd\xff\x0f\x00\x00\x00\x00" * 8 * MANY,
     ],
 )
-async def test_very_many_parts_are_found_wherever_they_are(raw: bytes) -> None:
+async def test_very_many_fields_are_detected_at_any_path(raw: bytes) -> None:
     turns = 0
 
     async def others() -> None:
@@ -77,7 +77,7 @@ async def test_very_many_parts_are_found_wherever_they_are(raw: bytes) -> None:
     task = asyncio.create_task(others())
     assert await too_many_fields(raw, REQUEST)
     task.cancel()
-    # The others had their turn in between.
+    # The other task ran in between.
     assert turns > 10
 
 
@@ -115,7 +115,7 @@ async def test_the_largest_requests_that_are_allowed_pass() -> None:
         b"\x09\x00",
     ],
 )
-async def test_what_is_no_message_is_refused_as_by_the_parser(rest: bytes) -> None:
+async def test_malformed_messages_are_refused_as_by_the_parser(rest: bytes) -> None:
     raw = repeated(SHORT_BYTES // 2, "container", "env") + rest
     with pytest.raises(Malformed):
         await too_many_fields(raw, REQUEST)
@@ -123,20 +123,20 @@ async def test_what_is_no_message_is_refused_as_by_the_parser(rest: bytes) -> No
         container_pb2.CreateContainerRequest.FromString(raw)
 
 
-async def test_a_group_is_refused_though_the_parser_would_pass_over_it() -> None:
-    """None of our messages has any, and its end need not be where a length says."""
+async def test_a_group_is_refused_although_the_parser_would_skip_it() -> None:
+    """No message of the product has a group, and a group need not end where a length says."""
     raw = repeated(SHORT_BYTES // 2, "container", "env") + b"\xfb\xff\x0f\xfc\xff\x0f"
     container_pb2.CreateContainerRequest.FromString(raw)
     with pytest.raises(Malformed):
         await too_many_fields(raw, REQUEST)
 
 
-async def test_a_short_body_is_not_looked_at() -> None:
+async def test_a_short_body_is_not_checked() -> None:
     assert not await too_many_fields(b"\x0b" * SHORT_BYTES, REQUEST)
 
 
 @pytest.mark.parametrize(("length", "last"), [(10_000, False), (70_000, True)])
-async def test_what_is_made_of_a_large_request_goes_last(
+async def test_the_processing_of_a_large_request_runs_last(
     monkeypatch: pytest.MonkeyPatch, length: int, last: bool
 ) -> None:
     gone_last: list[bool] = []
@@ -155,5 +155,5 @@ async def test_what_is_made_of_a_large_request_goes_last(
     assert validation.goes_last(request) is last
     assert not await too_many_fields(request.SerializeToString(), REQUEST)
     await validation.validate_in_steps(request)
-    # A short one is not counted.
+    # The fields of a short request are not counted.
     assert gone_last == ([True, True] if last else [False])

@@ -1,4 +1,7 @@
-"""The buffer between the reader and the sender of a first state: bounded, and patient for a while only."""
+"""The buffer between the reader and the sender of a first state.
+
+The buffer is bounded, and so is its wait for a slow client.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ LIMITS = AheadLimits(answers=4, size_bytes=1_000, stalled_seconds=5.0, waiting_s
 
 
 class Source:
-    """Puts numbered answers, and remembers how far it came and how much was in the buffer at most."""
+    """Puts numbered responses, and records how many it has put and the most that the buffer contained."""
 
     def __init__(self, count: int, size_bytes: int = 1) -> None:
         self.count = count
@@ -29,7 +32,7 @@ class Source:
         self.put = 0
         self.most = 0
         self.most_bytes = 0
-        # Holds something while the reading lasts, as a connection would be held.
+        # Non-empty while the reading lasts, as a connection would be occupied.
         self.open: list[bool] = []
 
     async def read(self, ahead: ReadAhead[str]) -> str:
@@ -50,7 +53,7 @@ def ahead_of(read: Callable[[ReadAhead[str]], Coroutine[Any, Any, str]]) -> Read
 
 
 async def take(ahead: ReadAhead[str], seconds_each: float = 0.0) -> list[int]:
-    """The first bytes of all answers, each taken after a pause."""
+    """Returns the first byte of each response, each taken after a pause."""
     taken: list[int] = []
     async for answer in ahead.answers():
         taken.append(answer[0])
@@ -59,7 +62,7 @@ async def take(ahead: ReadAhead[str], seconds_each: float = 0.0) -> list[int]:
     return taken
 
 
-async def test_answers_come_in_order_and_the_result_after_them() -> None:
+async def test_responses_arrive_in_order_before_the_result() -> None:
     source = Source(50)
     async with ahead_of(source.read) as ahead:
         assert await take(ahead) == list(range(50))
@@ -67,13 +70,13 @@ async def test_answers_come_in_order_and_the_result_after_them() -> None:
     assert source.most == LIMITS.answers
 
 
-async def test_nothing_to_read_is_an_end() -> None:
+async def test_an_empty_first_state_ends() -> None:
     async with ahead_of(Source(0).read) as ahead:
         assert await take(ahead) == []
         assert ahead.result == "read"
 
 
-async def test_the_first_answer_does_not_wait_for_the_last() -> None:
+async def test_the_first_response_does_not_wait_for_the_last() -> None:
     goes_on = asyncio.Event()
 
     async def read(ahead: ReadAhead[str]) -> str:
@@ -91,7 +94,7 @@ async def test_the_first_answer_does_not_wait_for_the_last() -> None:
 
 
 @virtual_time
-async def test_no_more_is_read_than_the_buffer_holds() -> None:
+async def test_reading_stops_when_the_buffer_is_full() -> None:
     source = Source(50)
     async with ahead_of(source.read) as ahead:
         await pass_time(1)
@@ -99,7 +102,7 @@ async def test_no_more_is_read_than_the_buffer_holds() -> None:
 
 
 @virtual_time
-async def test_large_answers_fill_the_buffer_sooner() -> None:
+async def test_large_responses_fill_the_buffer_sooner() -> None:
     source = Source(50, size_bytes=400)
     async with ahead_of(source.read) as ahead:
         await pass_time(1)
@@ -109,7 +112,7 @@ async def test_large_answers_fill_the_buffer_sooner() -> None:
 
 
 @virtual_time
-async def test_many_who_stall_hold_little_together_and_who_takes_gets_everything() -> None:
+async def test_stalled_readers_share_bounded_memory_and_active_readers_get_all() -> None:
     together = BufferMemory(most_bytes=10_000, least_bytes=100)
     limits = AheadLimits(answers=1_000, size_bytes=4_000, memory=together)
     async with AsyncExitStack() as stack:
@@ -119,22 +122,22 @@ async def test_many_who_stall_hold_little_together_and_who_takes_gets_everything
         ]
         await pass_time(1)
         assert stalled[0].buffered > 10 * stalled[-1].buffered > 0
-        # The minimum of each, and the answer that exceeds it.
+        # Each buffer contains its minimum, and the response that exceeds it.
         assert 8_000 < together.held_bytes <= 10_000 + 40 * 150
         taker = await stack.enter_async_context(ReadAhead(limits, Source(200, size_bytes=50).read))
         assert await take(taker) == list(range(200))
-        # Those who stall have lost what they did not take.
+        # The stalled readers have lost the responses that they did not take.
         await pass_time(6)
         assert together.held_bytes == 0
         await stack.enter_async_context(ReadAhead(limits, Source(10, size_bytes=50).read))
         await pass_time(1)
         assert together.held_bytes == 500
-    # Nor does one that ends hold what its reader has left.
+    # A buffer that ends frees the responses that its reader has left.
     assert together.held_bytes == 0
 
 
 @virtual_time
-async def test_a_reader_that_stalls_loses_the_state_and_the_connection_is_free() -> None:
+async def test_a_stalled_reader_loses_the_state_and_frees_the_connection() -> None:
     source = Source(50)
     async with ahead_of(source.read) as ahead, aclosing(ahead.answers()) as answers:
         assert (await anext(answers))[0] == 0
@@ -150,15 +153,15 @@ async def test_a_reader_that_stalls_loses_the_state_and_the_connection_is_free()
 
 
 @virtual_time
-async def test_a_reader_that_is_slower_and_takes_on_gets_everything() -> None:
-    # Half of the buffer is taken each two seconds, and the waits add up to less than is granted.
+async def test_a_slower_reader_that_keeps_reading_gets_everything() -> None:
+    # The reader takes half of the buffer in two seconds, and its waits add up to less than the limit.
     source = Source(14)
     async with ahead_of(source.read) as ahead:
         assert await take(ahead, seconds_each=1.0) == list(range(14))
 
 
 @virtual_time
-async def test_a_reader_that_trickles_is_not_waited_for_without_end() -> None:
+async def test_the_wait_for_a_slow_reader_is_limited() -> None:
     source = Source(50)
     async with ahead_of(source.read) as ahead:
         with pytest.raises(ResourceExhausted):
@@ -168,7 +171,7 @@ async def test_a_reader_that_trickles_is_not_waited_for_without_end() -> None:
 
 
 @virtual_time
-async def test_who_leaves_ends_the_reading() -> None:
+async def test_a_reader_that_leaves_ends_the_reading() -> None:
     source = Source(50)
     async with ahead_of(source.read) as ahead:
         await pass_time(1)
@@ -177,7 +180,7 @@ async def test_who_leaves_ends_the_reading() -> None:
     assert source.open == []
 
 
-async def test_a_failure_comes_after_what_was_read_before() -> None:
+async def test_a_failure_follows_the_responses_read_before_it() -> None:
     async def read(ahead: ReadAhead[str]) -> str:
         await ahead.put(b"\x01")
         raise Unavailable("the database went away", reason="DATABASE_UNAVAILABLE")
@@ -197,12 +200,12 @@ class Reading:
         self.reading: list[str] = []
 
     async def begin(self, *names: str) -> None:
-        """One each; the caller is the number that its name begins with."""
+        """Begins a first state for each name; the caller is the number that the name begins with."""
         self._tasks += [asyncio.create_task(self._read(name), name=name) for name in names]
         await pass_time(0.1)
 
     async def end(self, *names: str) -> None:
-        """Ends those, wherever they are."""
+        """Ends these first states, whether they are read or wait."""
         await cancel_and_wait(*(task for task in self._tasks if task.get_name() in names))
         await pass_time(0.1)
 
@@ -216,11 +219,11 @@ class Reading:
 
 
 @virtual_time
-async def test_few_are_read_at_once_and_no_caller_takes_every_turn() -> None:
+async def test_few_states_are_read_in_parallel_and_callers_take_turns() -> None:
     turns = Reading(first_states(3, 2))
     await turns.begin("1a", "1b", "1c", "1d", "2a", "3a")
     assert turns.reading == ["1a", "1b", "2a"]
-    # The next turn does not depend on present turns.
+    # A caller's next turn does not depend on its present ones.
     await turns.end("1a")
     assert turns.reading == ["1b", "2a", "3a"]
     await turns.end("1c", "2a")
@@ -232,7 +235,7 @@ async def test_few_are_read_at_once_and_no_caller_takes_every_turn() -> None:
 
 
 @virtual_time
-async def test_who_waits_too_long_for_a_turn_is_told_to_come_again() -> None:
+async def test_a_caller_that_waits_too_long_for_a_turn_is_refused() -> None:
     readers = first_states(1, 1)
     turns = Reading(readers)
     await turns.begin("1a")
@@ -244,12 +247,12 @@ async def test_who_waits_too_long_for_a_turn_is_told_to_come_again() -> None:
     await turns.end("1a")
     async with readers.seat(2):
         pass
-    # Nobody is remembered for having waited.
+    # The queue forgets callers that have waited.
     assert readers.flows == 0
 
 
-async def test_one_that_is_cut_off_is_not_kept() -> None:
-    """Its task's error knows the task's frames, and these know it."""
+async def test_a_cancelled_first_state_is_not_kept_in_memory() -> None:
+    """The error of the reading task refers to the task's frames, and these refer to the first state."""
     made: list[weakref.ref[ReadAhead[str]]] = []
     reads = asyncio.Event()
 
@@ -268,6 +271,6 @@ async def test_one_that_is_cut_off_is_not_kept() -> None:
         await reads.wait()
         await cancel_and_wait(watching)
         del watching
-        # The loop knows those that have just ended until its next turn.
+        # The loop refers to tasks that have just ended until its next iteration.
         await asyncio.sleep(0)
         assert made[0]() is None

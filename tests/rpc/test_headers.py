@@ -11,7 +11,7 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 def sent(token: str, *more: tuple[str, str | bytes]) -> Pairs:
-    """Headers as each call brings them: never the same objects."""
+    """Returns headers as each call has them: never the same objects."""
     return (_AGENT, ("authorization", f"Bearer {token}"), *more)
 
 
@@ -25,7 +25,7 @@ async def test_the_headers_of_a_client_are_read_once() -> None:
     assert reader.read(sent("one")) is first
 
 
-async def test_they_hold_a_token_and_are_forgotten() -> None:
+async def test_headers_contain_a_token_and_are_forgotten() -> None:
     reader = HeaderReader()
     first = reader.read(sent("one"))
 
@@ -35,7 +35,7 @@ async def test_they_hold_a_token_and_are_forgotten() -> None:
     await poll_until(read_anew)
 
 
-async def test_a_trace_is_of_one_call() -> None:
+async def test_a_trace_belongs_to_one_call() -> None:
     reader = HeaderReader()
     traced = sent("one", ("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01"))
     first = reader.read(traced)
@@ -44,7 +44,7 @@ async def test_a_trace_is_of_one_call() -> None:
     assert reader.read(sent("one", ("traceparent", f"00-{'0' * 32}-00f067aa0ba902b7-01"))).trace_id is None
 
 
-async def test_no_more_is_remembered_than_may_be() -> None:
+async def test_remembered_headers_are_bounded() -> None:
     reader = HeaderReader()
     first = [reader.read(sent(f"token-{number}")) for number in range(1000)]
     late = reader.read(sent("late"))
@@ -56,7 +56,7 @@ async def test_no_more_is_remembered_than_may_be() -> None:
     assert other.read(large) is not other.read(large)
 
 
-async def test_nothing_is_read_of_what_is_too_large() -> None:
+async def test_headers_that_are_too_large_are_not_read() -> None:
     found = HeaderReader().read(sent("one", ("x", "y" * headers.MOST_BYTES)))
     assert not found.fit
     assert (found.token, dict(found.texts)) == ("", {})

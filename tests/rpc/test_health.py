@@ -1,4 +1,7 @@
-"""The health service, which needs no token: its answers to a load balancer from the start to the end of a server."""
+"""The health service, which needs no token.
+
+Its responses to a load balancer are tested from the start to the end of a server.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _CONTAINERS = container_pb2.DESCRIPTOR.services_by_name["ContainerService"].full
 # The published type stubs do not know `List` yet.
 _MESSAGES: Any = health_pb2
 _LIST = _MESSAGES.HealthListRequest()
-# Overall, and of one service.
+# The server as a whole, and one service.
 _NAMES = ("", _CONTAINERS)
 
 
@@ -74,6 +77,6 @@ async def test_a_draining_server_does_not_serve(database: Database, tmp_path: Pa
         stopping = asyncio.create_task(server.application.stop())
         for watch in watches:
             assert (await watch.read()).status == NOT_SERVING
-        # A single question gets that answer, or by then finds the door closed; nobody holds the drain up.
+        # A single check returns NOT_SERVING, or finds the server closed by then; no stream delays the drain.
         assert await _asked(health) in (NOT_SERVING, grpc.StatusCode.UNAVAILABLE)
         await asyncio.wait_for(stopping, patient(30))

@@ -1,4 +1,4 @@
-"""Libraries' log lines that anonymous callers cause: bounded, and without the received bytes."""
+"""Log lines that anonymous callers make libraries write: bounded, and without the received bytes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tests.promises.hostile.wire import (
 from tests.server_logs import logging_as_served
 from tests.waiting import patient
 
-# More than are shown of a kind.
+# More lines of one kind than are shown.
 _MANY = 25
 
 
-async def test_headers_that_are_no_text_neither_fill_the_log_nor_stand_in_it() -> None:
-    """gRPC logs each of them by itself, with its value, before any of our code."""
+async def test_binary_header_values_neither_fill_the_log_nor_appear_in_it() -> None:
+    """gRPC logs each such header with its value, before any code of the product runs."""
     server = grpc.aio.server()
     health_pb2_grpc.add_HealthServicer_to_server(Health(), server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -53,13 +53,13 @@ async def test_headers_that_are_no_text_neither_fill_the_log_nor_stand_in_it() -
         caller.close()
         await server.stop(0)
     lines = written.getvalue().splitlines()
-    # It is told, so that somebody sees it.
+    # Some lines are written, so that an operator sees the problem.
     assert 1 <= len(lines) <= 10
     assert not [line for line in lines if "a-credential" in line or "Traceback" in line]
 
 
 async def test_a_refused_http_request_is_logged_without_its_headers() -> None:
-    """aiohttp quotes the line that it cannot read, before any of our code."""
+    """aiohttp quotes the line that it cannot read, before any code of the product runs."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         raise LookupError(request.headers["Host"])
@@ -87,7 +87,7 @@ async def test_a_refused_http_request_is_logged_without_its_headers() -> None:
     lines = written.getvalue()
     assert lines.count("Error handling request from 127.0.0.1") == len(requests)
     assert "a-credential" not in lines
-    # A fault of our own keeps its traceback.
+    # A fault of the product keeps its traceback.
     assert lines.count("Traceback") == 1
     assert "RuntimeError: LookupError" in lines
 
@@ -99,7 +99,7 @@ def _next_while() -> None:
     bounded._kinds = {kind: (0.0, so_far) for kind, (_ends, so_far) in bounded._kinds.items()}
 
 
-def test_the_next_while_tells_how_many_were_left_out() -> None:
+def test_the_next_period_reports_how_many_lines_were_left_out() -> None:
     library = logging.getLogger("some.library")
 
     def warn(count: int) -> None:

@@ -1,4 +1,7 @@
-"""Calls of one address have a queue of their own, and do not wait behind others' calls."""
+"""Listener shards: calls of one address have their own queue.
+
+They do not wait behind calls of other addresses.
+"""
 
 from __future__ import annotations
 
@@ -42,18 +45,18 @@ pytestmark = [
 _CONNECTIONS, _CALLS_OF_EACH = 4, 100
 _CALLS = _CONNECTIONS * _CALLS_OF_EACH
 _SHARED: Sequence[tuple[str, int]] = (("grpc.so_reuseport", 1),)
-# Of themselves servers of gRPC begin to drop what waits at 1,000 calls, and drop all beyond 3,000.
+# By default, gRPC servers begin to drop queued calls at 1,000, and drop all beyond 3,000.
 _MANY_CONNECTIONS = 15
 
 
 class _Order(grpc.aio.ServerInterceptor):
-    """The methods that were called, in the order in which the calls were handed over."""
+    """Records the methods that were called, in the order in which gRPC handed the calls over."""
 
     def __init__(self) -> None:
         self.methods: list[str] = []
 
     async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
-        """Writes it down."""
+        """Records the method."""
         self.methods.append(details.method)
         return await continuation(details)
 
@@ -62,10 +65,12 @@ class _Order(grpc.aio.ServerInterceptor):
 def _sending(
     port: int, source: str, method: str, calls: int, *, taken_back: bool = False
 ) -> Iterator[tuple[socket.socket, bytes]]:
-    """A connection from an address whose calls have reached gRPC, all of them: it has answered a ping after them.
-    Also returns the bytes received until then. `taken_back`: each was reset as it was begun.
+    """Opens a connection from `source` and sends calls that all reach gRPC.
 
-    It blocks the event loop, so none of them is taken in during that time.
+    gRPC has acknowledged a ping after them. Also yields the bytes received until then. If `taken_back`, each call is
+    reset immediately.
+
+    The function blocks the event loop, so the server accepts none of the calls during that time.
     """
     block = wire.header_block(method)
     with socket.create_connection(
@@ -90,7 +95,7 @@ def _sending(
 
 
 def _read_until_ended(connection: socket.socket, came: bytes, calls: int) -> None:
-    """Reads on until the server has ended so many calls of a connection."""
+    """Reads until the server has ended `calls` calls of a connection."""
     ended: set[int] = set()
     while True:
         while len(came) >= 9 and len(came) >= (whole := 9 + int.from_bytes(came[:3])):
@@ -106,7 +111,7 @@ def _read_until_ended(connection: socket.socket, came: bytes, calls: int) -> Non
 
 
 async def _dropped(options: Sequence[tuple[str, int]]) -> int:
-    """How many of 1,500 calls that wait in one line of a server with such options are ended, and never handed over."""
+    """Returns how many of 1,500 calls in one queue of a server with these options end without being handed over."""
     async with _serving(Settings(listen="127.0.0.1:0"), 1, options=options) as (port, order):
         with contextlib.ExitStack() as stack:
             sent = [
@@ -120,7 +125,10 @@ async def _dropped(options: Sequence[tuple[str, int]]) -> int:
 
 
 async def _place_behind_a_burst(count: int) -> int:
-    """How many calls are handed over before that of an address which called last; there are `count` servers."""
+    """Returns how many calls are handed over before the call of another address, which called last.
+
+    There are `count` servers.
+    """
     async with _serving(Settings(listen="127.0.0.1:0"), count) as (port, order):
         with contextlib.ExitStack() as stack:
             for _ in range(_CONNECTIONS):
@@ -142,7 +150,10 @@ async def _serving(
     tls: Serving | None = None,
     options: Sequence[tuple[str, int]] = _SHARED,
 ) -> AsyncIterator[tuple[int, _Order]]:
-    """Yields such a server's port, and the order of its calls. It serves health; nothing else is admitted."""
+    """Yields the port of such a server, and the order of its calls.
+
+    The server serves health checks, and refuses all other calls.
+    """
     order, health = _Order(), Health()
     servers = [grpc.aio.server(interceptors=(order,), options=options) for _ in range(count)]
     for each in servers:
@@ -159,26 +170,26 @@ async def _serving(
         await both.stop(0.0)
 
 
-async def test_a_call_is_taken_in_before_a_burst_of_another_address() -> None:
-    # One of each of the others' lines, and what the event loop had begun.
+async def test_a_call_is_accepted_before_a_burst_of_another_address() -> None:
+    # One call of each other shard, and the calls that the event loop had already begun.
     assert await _place_behind_a_burst(LINES) < 8
 
 
-async def test_in_one_line_it_comes_last() -> None:
+async def test_a_call_in_the_same_shard_comes_last() -> None:
     assert await _place_behind_a_burst(1) == _CALLS
 
 
-async def test_calls_that_wait_are_not_dropped() -> None:
+async def test_queued_calls_are_not_dropped() -> None:
     assert await _dropped(server.options(Settings(), CallLimits())) == 0
 
 
-async def test_by_the_library_s_own_numbers_some_are() -> None:
+async def test_some_queued_calls_are_dropped_by_default_options() -> None:
     assert await _dropped(_SHARED) > 0
 
 
 @pytest.mark.parametrize(("at_once", "handed_over"), [(100, 100), (1_000, 300)])
-async def test_what_is_taken_back_counts_as_long_as_it_waits(at_once: int, handed_over: int) -> None:
-    """Or a connection could have any number of calls wait: each takes 16 KB."""
+async def test_reset_calls_count_while_they_are_queued(at_once: int, handed_over: int) -> None:
+    """Otherwise a connection could queue any number of calls, and each takes 16 KB."""
     settings = Settings(listen="127.0.0.1:0")
     options = server.options(settings, CallLimits(max_calls_per_connection=at_once))
     async with _serving(settings, 1, options=options) as (port, order):
@@ -206,7 +217,10 @@ def _listener(family: socket.AddressFamily, host: str, port: int = 0) -> socket.
 
 
 def _taken(listeners: Sequence[socket.socket]) -> list[int]:
-    """Which of them had connections to take, which are closed, one number for each."""
+    """Returns the numbers of the listeners that had connections, one number for each.
+
+    The connections are closed.
+    """
     found = []
     for number, each in enumerate(listeners):
         with contextlib.suppress(BlockingIOError):
@@ -217,7 +231,7 @@ def _taken(listeners: Sequence[socket.socket]) -> list[int]:
 
 
 def _has(host: str) -> bool:
-    """Whether it is an address of this machine: many containers have none of IPv6."""
+    """Returns whether this machine has the address: many containers have no IPv6 address."""
     with socket.socket(socket.AF_INET6) as made:
         try:
             made.bind((host, 0))
@@ -227,7 +241,7 @@ def _has(host: str) -> bool:
 
 
 def _line_of(word: int) -> int:
-    """Which is that of an IPv4 address, or of both halves of an IPv6 network as one."""
+    """Returns the shard of an IPv4 address, or of an IPv6 network whose halves are combined into one word."""
     return (word * 2_654_435_769 % 2**32) >> 27
 
 
@@ -236,7 +250,7 @@ def _line_of(word: int) -> int:
     [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")],
 )
 @pytest.mark.parametrize("processes", [1, 3])
-def test_connections_of_an_address_are_of_one_line(
+def test_connections_of_an_address_belong_to_one_shard(
     family: socket.AddressFamily, host: str, processes: int
 ) -> None:
     sources = [f"127.0.0.{number}" for number in range(1, 40)] + ["127.1.2.3", "127.255.255.254"]
@@ -252,7 +266,7 @@ def test_connections_of_an_address_are_of_one_line(
             stack.enter_context(_listener(family, host, port)) for _ in range(processes * LINES - 1)
         ]
         lines.steer(port, processes)
-        # A deliberate member gets none.
+        # Another listener that joins the group receives no connection.
         listeners.append(stack.enter_context(_listener(family, host, port)))
         for source, line in expected.items():
             for _ in range(3):
@@ -260,16 +274,16 @@ def test_connections_of_an_address_are_of_one_line(
                 socket.create_connection((target, port), patient(10.0), (source, 0)).close()
             taken = _taken(listeners)
             assert len(taken) == 3
-            # Of each process one is that address's.
+            # One shard of each process receives the connections of that address.
             assert {each % LINES for each in taken} == {line}, source
             assert max(taken) < processes * LINES
             used.update(each // LINES for each in taken)
     assert used == set(range(processes))
-    # They are spread: neighbours, too.
+    # The addresses are spread over the shards, also neighbouring ones.
     assert len(set(expected.values())) > LINES / 2
 
 
-async def test_nobody_else_listens_there_by_accident() -> None:
+async def test_another_server_cannot_listen_there_by_accident() -> None:
     async with _serving(Settings(listen="127.0.0.1:0")) as (port, _):
         taken = Settings(listen=f"127.0.0.1:{port}")
         with pytest.raises(SettingsError, match=f"PILOTHOUSE_LISTEN: 127.0.0.1:{port}"):
@@ -280,14 +294,14 @@ async def test_nobody_else_listens_there_by_accident() -> None:
         pass
 
 
-async def test_several_processes_share_what_is_held_for_them() -> None:
+async def test_several_processes_share_a_reserved_address() -> None:
     held = reserve("127.0.0.1:0")
     try:
         settings = Settings(listen=held.listen, processes=2)
         async with _serving(settings) as (first, one), _serving(settings) as (second, other):
             assert first == second == held.port
             with contextlib.ExitStack() as stack:
-                # Neither is likely to be passed over 60 times.
+                # With 60 connections, each process almost certainly gets some.
                 for _ in range(60):
                     stack.enter_context(_sending(first, "127.0.0.1", "/some/Call", 1))
 
@@ -302,11 +316,11 @@ async def test_several_processes_share_what_is_held_for_them() -> None:
 
 
 @pytest.mark.parametrize("lacks", ["the option", "the folder"])
-async def test_where_the_kernel_takes_no_program_all_are_served(
+async def test_calls_are_served_if_the_kernel_accepts_no_program(
     lacks: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if lacks == "the option":
-        # No option of sockets has that number.
+        # No socket option has that number.
         monkeypatch.setattr(lines, "_SO_ATTACH_REUSEPORT_CBPF", 4095)
     else:
         monkeypatch.setattr(lines, "_OWN_FILES", "/proc/self/no-such")
@@ -321,7 +335,7 @@ async def test_where_the_kernel_takes_no_program_all_are_served(
     assert [each["event"] for each in logged if each["log_level"] == "warning"] == [lines.BY_CHANCE]
 
 
-async def test_each_line_has_the_renewed_certificate(tmp_path: Path) -> None:
+async def test_each_shard_has_the_renewed_certificate(tmp_path: Path) -> None:
     certificate, key = self_signed(tmp_path, "localhost")
     tls = Serving(certificate, key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -358,11 +372,13 @@ async def test_each_line_has_the_renewed_certificate(tmp_path: Path) -> None:
         (Settings(listen="unix:/run/a.sock"), 1),
     ],
 )
-def test_how_many_lines_there_are(settings: Settings, count: int) -> None:
+def test_the_number_of_shards_follows_the_settings(settings: Settings, count: int) -> None:
     assert lines_of(settings) == count
 
 
-async def test_an_address_that_could_not_be_taken_whole_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_address_that_cannot_be_bound_by_all_shards_is_released(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     held: list[socket.socket] = []
 
     def reserved(listen: str, name: str) -> ReservedPort:
@@ -376,11 +392,13 @@ async def test_an_address_that_could_not_be_taken_whole_is_given_up(monkeypatch:
     both = Lines([grpc.aio.server(options=_SHARED) for _ in range(2)])
     with pytest.raises(RuntimeError):
         both.bind("127.0.0.1:1", "LISTEN", add)
-    # A socket that is closed has no number.
+    # A closed socket has the file number -1.
     assert [each.fileno() for each in held] == [-1]
 
 
-async def test_an_address_is_given_up_with_a_server_that_never_began(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_address_is_released_with_a_server_that_never_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     held = [socket.socket()]
     monkeypatch.setattr(lines, "reserve", lambda *_: ReservedPort("127.0.0.1", 1, held))
     both = Lines([grpc.aio.server(options=_SHARED) for _ in range(2)])

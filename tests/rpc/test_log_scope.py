@@ -33,7 +33,7 @@ def lines() -> Iterator[Callable[[], list[dict[str, str]]]]:
 
 
 @pytest.mark.parametrize("username", ["", "somebody"])
-async def test_lines_of_a_call_name_it_and_others_do_not(
+async def test_log_lines_within_a_call_name_it_and_other_lines_do_not(
     lines: Callable[[], list[dict[str, str]]], username: str
 ) -> None:
     rules = load([container_pb2.DESCRIPTOR.services_by_name["ContainerService"]])

@@ -1,4 +1,4 @@
-"""The bound of a request's bytes, by the rules of its fields: every valid request is within."""
+"""The limit of a request's bytes, computed from the rules of its fields: every valid request is within it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pilothouse_server.rpc.field_checks import (
 )
 from pilothouse_server.rpc.longest import LEAST_BYTES, most_bytes_of
 
-# Of four bytes.
+# A character of four bytes in UTF-8.
 _WIDEST = "\N{GRINNING FACE}"
 _PATH = "a.path.of.a.mask"
 
@@ -44,7 +44,7 @@ def _value(field: FieldDescriptor, most: int, number: int) -> Any:
 
 
 def _fill(message: Any) -> None:
-    """Gives each field as much as its rule allows."""
+    """Sets each field to the longest value that its rule allows."""
     name = descriptor_of(message).full_name
     if name == "google.protobuf.FieldMask":
         message.paths.extend([_PATH] * DEFAULT_ITEMS)
@@ -89,14 +89,14 @@ def _fill(message: Any) -> None:
         audit_pb2.ExportAuditLogRequest,
     ],
 )
-def test_what_the_rules_allow_is_within(request_type: type[Message]) -> None:
+def test_the_longest_valid_request_is_within_the_limit(request_type: type[Message]) -> None:
     request = request_type()
     _fill(request)
     bound = most_bytes_of(descriptor_of(request))
     assert request.ByteSize() <= bound < 6 * 1024 * 1024
 
 
-def test_a_short_request_may_be_somewhat_longer() -> None:
+def test_a_short_request_has_the_least_limit() -> None:
     request = container_pb2.GetContainerRequest()
     _fill(request)
     assert request.ByteSize() < LEAST_BYTES == most_bytes_of(descriptor_of(request))
@@ -117,6 +117,6 @@ def test_a_short_request_may_be_somewhat_longer() -> None:
         namespace_pb2.UpdateClusterRequest,
     ],
 )
-def test_what_the_server_adds_has_no_bound(request_type: type[Message]) -> None:
-    """A resource that was read is sent back with its state."""
+def test_messages_with_fields_that_the_server_sets_have_no_limit(request_type: type[Message]) -> None:
+    """A client may send back a resource as it read it, with its status."""
     assert most_bytes_of(descriptor_of(request_type)) > 1 << 60

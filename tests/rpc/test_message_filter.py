@@ -1,4 +1,4 @@
-"""Filters over messages: the same fields and meanings as filters of lists, and the state before as far as known."""
+"""Filters over messages: the fields and meanings of list filters, and the state before as far as it is known."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize(("fields", "message"), LISTS, ids=lambda each: getattr(each, "__name__", ""))
-def test_a_watch_takes_every_field_that_its_list_is_filtered_by(fields: Any, message: type[Message]) -> None:
+def test_a_watch_accepts_every_filter_field_of_its_list(fields: Any, message: type[Message]) -> None:
     expressions = [text for name, field in fields.items() for text in expressions_of(name, field)]
     refused = []
     for text in expressions:
@@ -61,7 +61,7 @@ def test_a_watch_takes_every_field_that_its_list_is_filtered_by(fields: Any, mes
 
 
 def expressions_of(name: str, field: FilterField) -> list[str]:
-    """Expressions about a field of a list."""
+    """Returns expressions about a field of a list."""
     parts = [f"{name}.{part} : a" for part in field.parts]
     if field.kind is FilterKind.LABELS:
         return [f'{name}.app = "web" AND {name}:app']
@@ -71,7 +71,7 @@ def expressions_of(name: str, field: FilterField) -> list[str]:
 
 
 def web(**fields: Any) -> container_pb2.Container:
-    """A container as events have it."""
+    """Returns a container as events contain it."""
     made = Timestamp(seconds=1_770_000_000)
     values: dict[str, Any] = {
         "name": "web",
@@ -107,11 +107,11 @@ def web(**fields: Any) -> container_pb2.Container:
         ("uid = 00000000-0000-4000-8000-000000000001", False),
     ],
 )
-def test_an_expression_holds_for_a_message(text: str, passes: bool) -> None:
+def test_an_expression_matches_a_message(text: str, passes: bool) -> None:
     assert MessageFilter(text, container_pb2.Container).matches(web().SerializeToString()) is passes
 
 
-def test_an_expression_looks_into_the_one_that_is_held() -> None:
+def test_an_expression_applies_to_the_message_of_a_oneof() -> None:
     secret = config_pb2.Config(secret=config_pb2.Secret(name="key", type="Opaque")).SerializeToString()
     settings = config_pb2.Config(config_map=config_pb2.ConfigMap(name="key")).SerializeToString()
     assert MessageFilter("type = Opaque", config_pb2.Config).matches(secret)
@@ -144,7 +144,7 @@ def test_an_expression_that_a_list_would_refuse_is_refused(text: str) -> None:
         ("labels.app = old", True),
         ("name = other", False),
         ("image.tag = 1.27", None),
-        # One part that decides is enough.
+        # One term that decides is enough.
         ("image.tag = 1.27 status = RUNNING", False),
         ("image.tag = 1.27 OR status = PENDING", True),
         ("NOT image.tag = 1.27", None),

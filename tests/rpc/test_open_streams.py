@@ -1,4 +1,7 @@
-"""Open streams are looked at by one timer: once for all of a token, and each ends for its own reason."""
+"""One timer checks open streams, once for all streams of a token.
+
+Each stream ends for its own reason.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def principal(*namespaces: str) -> Principal:
 
 
 class Tokens:
-    """Answers for each token a principal, or raises."""
+    """Returns a principal for each token, or raises."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Principal | Exception] = {}
@@ -64,7 +67,7 @@ class Streams:
         self.tokens = Tokens()
         self.layer = AuthorizationLayer(self.tokens, recheck_seconds=0.02)
         self.tasks: list[asyncio.Task[bytes]] = []
-        # Streams, by their token, whose caller turned out to hold other grants.
+        # Streams, by their token, whose caller has other grants now.
         self.renewed: Counter[str] = Counter()
 
     async def open(self, token: str, namespace: str, *, shape: str = "unary_stream") -> asyncio.Task[bytes]:
@@ -108,7 +111,7 @@ class Streams:
         return task
 
     async def looked(self, token: str, times: int) -> None:
-        """Waits for so many more looks at a token."""
+        """Waits until a token was checked `times` more times."""
         wanted = self.tokens.asked[token] + times
 
         async def asked() -> int:
@@ -127,13 +130,13 @@ async def streams() -> AsyncIterator[Streams]:
 
 
 async def reason(task: asyncio.Task[bytes]) -> PilothouseError:
-    """Why a stream ended."""
+    """Returns the error that a stream ended with."""
     with pytest.raises(PilothouseError) as ended:
         await asyncio.wait_for(task, patient(5.0))
     return ended.value
 
 
-async def test_one_look_serves_all_streams_of_a_token() -> None:
+async def test_one_check_serves_all_streams_of_a_token() -> None:
     async with streams() as opened:
         opened.tokens.answers = {"often": principal("shop"), "once": principal("shop")}
         await opened.open("once", "shop")
@@ -160,7 +163,7 @@ async def test_each_stream_ends_for_its_own_reason() -> None:
         assert [task.done() for task in (mill, away, kept)] == [False] * 3
 
 
-async def test_what_fails_for_one_caller_ends_nobody_elses_stream() -> None:
+async def test_a_failure_for_one_caller_ends_no_stream_of_another() -> None:
     async with streams() as opened:
         opened.tokens.answers = {"broken": principal("shop"), "kept": principal("shop")}
         broken, kept = await opened.open("broken", "shop"), await opened.open("kept", "shop")
@@ -184,8 +187,8 @@ async def test_a_stream_that_opens_while_the_server_drains_is_sent_elsewhere() -
         assert (await reason(talking)).reason == "SHUTTING_DOWN"
 
 
-async def test_nothing_is_looked_at_once_the_last_stream_has_ended() -> None:
-    # Those of the tests before may still be ending.
+async def test_the_checks_stop_when_the_last_stream_has_ended() -> None:
+    # Streams of earlier tests may still be ending.
     others = asyncio.all_tasks()
 
     async def timers() -> list[str]:
@@ -204,7 +207,7 @@ async def test_nothing_is_looked_at_once_the_last_stream_has_ended() -> None:
         await opened.looked("kept", 1)
 
 
-async def test_who_holds_other_grants_is_looked_at_anew() -> None:
+async def test_streams_of_a_caller_with_changed_grants_are_renewed() -> None:
     async with streams() as opened:
         opened.tokens.answers = {"changed": principal("shop", "mill"), "kept": principal("shop", "mill")}
         for token in ("changed", "changed", "kept"):
@@ -216,7 +219,7 @@ async def test_who_holds_other_grants_is_looked_at_anew() -> None:
         assert opened.renewed == {"changed": 2}
 
 
-async def test_a_stream_whose_namespace_is_gone_has_time_to_say_so() -> None:
+async def test_a_stream_whose_namespace_is_deleted_reports_that() -> None:
     async with streams() as opened:
         opened.tokens.answers = {"tenant": principal("shop"), "revoked": principal("mill")}
         stream, other = await opened.open("tenant", "shop"), await opened.open("revoked", "mill")

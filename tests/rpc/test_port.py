@@ -1,4 +1,4 @@
-"""The address of several processes: theirs alone, and nobody else's."""
+"""The address that several processes share, and that no other program may listen on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.waiting import patient
 
 @contextlib.contextmanager
 def listening(port: int, *options: int, host: str = "127.0.0.1") -> Iterator[int]:
-    """A listener with these options of a socket; its port."""
+    """Listens with these socket options; yields the port."""
     with socket.socket() as made:
         for option in options:
             made.setsockopt(socket.SOL_SOCKET, option, 1)
@@ -26,7 +26,7 @@ def listening(port: int, *options: int, host: str = "127.0.0.1") -> Iterator[int
 
 @pytest.mark.parametrize("options", [(), (socket.SO_REUSEADDR,), (socket.SO_REUSEADDR, socket.SO_REUSEPORT)])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
-def test_an_address_that_somebody_listens_on_is_refused(host: str, options: tuple[int, ...]) -> None:
+def test_an_address_with_a_listener_is_refused(host: str, options: tuple[int, ...]) -> None:
     with (
         listening(0, *options) as port,
         pytest.raises(SettingsError, match=r"PILOTHOUSE_LISTEN: .*:\d+ cannot"),
@@ -35,7 +35,7 @@ def test_an_address_that_somebody_listens_on_is_refused(host: str, options: tupl
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "[::]"])
-def test_a_reserved_address_is_shared_by_those_who_share_alone(host: str) -> None:
+def test_a_reserved_address_is_shared_only_with_so_reuseport(host: str) -> None:
     reserved = reserve(f"{host}:0")
     try:
         shared = (socket.SO_REUSEADDR, socket.SO_REUSEPORT)
@@ -47,7 +47,7 @@ def test_a_reserved_address_is_shared_by_those_who_share_alone(host: str) -> Non
         with listening(reserved.port, *shared), listening(reserved.port, *shared):
             with pytest.raises(SettingsError):
                 reserve(reserved.listen)
-            # The reserving socket never listens: each connection is one of those two's.
+            # The reserving socket never listens, so one of the two listeners gets each connection.
             for _ in range(20):
                 socket.create_connection(("127.0.0.1", reserved.port), timeout=patient(10.0)).close()
         with pytest.raises(ConnectionRefusedError):
@@ -62,6 +62,6 @@ def test_a_reserved_address_is_shared_by_those_who_share_alone(host: str) -> Non
 @pytest.mark.parametrize(
     "listen", ["nonsense", "127.0.0.1:x", "127.0.0.1:70000", "192.0.2.1:0", "unix:/run/pilothouse.sock"]
 )
-def test_what_is_no_address_of_this_machine_is_refused_by_name(listen: str) -> None:
+def test_an_address_not_of_this_machine_is_refused_by_name(listen: str) -> None:
     with pytest.raises(SettingsError, match=f"PILOTHOUSE_LISTEN: {listen}"):
         reserve(listen)

@@ -1,4 +1,4 @@
-"""The programs of a pod have the same fields under the same names, wherever they stand."""
+"""The programs of a pod have the same fields under the same names, in every message."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pilothouse_manifests.table import INIT_CONTAINER, MAIN_CONTAINER, SIDECAR, 
 from pilothouse_server.containers.model import Container, ContainerSpec, InitContainer, Program
 from tests.kubernetes.containers import container
 
-# Of the main program in `Container`, where another field has the name.
+# The field of the main program in `Container`, which uses `name` for another purpose.
 NAME_OF_MAIN = "pod_container_name"
 # The entries of `Container.ports` also describe Services.
 OTHER_TYPE = {"ports"}
@@ -20,12 +20,12 @@ def fields(message: Any) -> dict[str, Any]:
 
 
 def shape(field: Any) -> tuple[Any, ...]:
-    """The properties that two fields of one meaning share: type and repetition."""
+    """Returns the properties that two fields of one meaning share: type and repetition."""
     kind = field.message_type.full_name if field.message_type is not None else field.type
     return kind, field.is_repeated
 
 
-def test_sidecars_and_init_containers_differ_in_the_restart_policy_alone() -> None:
+def test_sidecars_and_init_containers_differ_only_in_restart_policy() -> None:
     sidecar, init = fields(pb.Program), fields(pb.InitContainer)
     assert set(init) - set(sidecar) == {"restart_policy"}
     assert set(sidecar) <= set(init)
@@ -35,7 +35,7 @@ def test_sidecars_and_init_containers_differ_in_the_restart_policy_alone() -> No
         assert field.GetOptions() == init[name].GetOptions(), name
 
 
-def test_the_main_program_has_each_field_by_the_same_name() -> None:
+def test_the_main_program_has_each_field_under_the_same_name() -> None:
     sidecar, main = fields(pb.Program), fields(pb.Container)
     del sidecar["name"]
     assert set(sidecar) <= set(main)
@@ -54,8 +54,8 @@ def test_model_and_table_have_the_fields_of_the_messages() -> None:
     assert set(names_of(MAIN_CONTAINER)) == sidecar - {"name"} | {NAME_OF_MAIN}
 
 
-def test_the_main_program_of_a_container_says_all_that_the_container_says() -> None:
-    # Nothing is checked here: each value only has to be found again.
+def test_the_main_program_contains_every_field_of_its_container() -> None:
+    # The values have wrong types: each only has to be found again.
     said: dict[str, Any] = {name: object() for name in Program.__struct_fields__} | {"ports": ()}
     of_container = {name for name in said if name in Container.__struct_fields__} - {"name"}
     spec = ContainerSpec(

@@ -1,4 +1,4 @@
-"""Redaction: no secret, nothing that JSONB cannot hold, never more than 16 KiB, and every cut says so."""
+"""Redaction: no secrets, nothing that JSONB cannot contain, at most 16 KiB, and a marker for every cut."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def types() -> dict[str, type[Message]]:
 
 
 def full(types: dict[str, type[Message]], depth: int = 2) -> Any:
-    """A message with the canary in every secret field, at every depth."""
+    """Returns a message with the canary in every secret field, at every depth."""
     make: Any = types["Holder"]
     holder = make(
         text="shown",
@@ -83,7 +83,7 @@ def test_no_secret_is_shown_at_any_depth(types: dict[str, type[Message]]) -> Non
         assert body["children"][1]["named"]["x"][name] == "[redacted]"
 
 
-def test_no_secret_is_kept_for_a_replay(types: dict[str, type[Message]]) -> None:
+def test_no_secret_is_stored_for_a_replay(types: dict[str, type[Message]]) -> None:
     message = full(types)
     before = message.SerializeToString(deterministic=True)
     stripped = redaction.strip_secrets(message)
@@ -92,14 +92,14 @@ def test_no_secret_is_kept_for_a_replay(types: dict[str, type[Message]]) -> None
     assert message.SerializeToString(deterministic=True) == before
 
 
-def test_what_is_not_secret_is_kept_for_a_replay() -> None:
+def test_fields_that_are_not_secret_are_stored_for_a_replay() -> None:
     answer = containers.CreateContainerResponse(container=containers.Container(name="web", labels={"a": "b"}))
     assert redaction.strip_secrets(answer) == answer
     login = identity.LoginResponse(access_token="a", refresh_token="b", user=identity.User(username="x"))
     assert redaction.strip_secrets(login) == identity.LoginResponse(user=identity.User(username="x"))
 
 
-def test_forms_of_values(types: dict[str, type[Message]]) -> None:
+def test_values_are_recorded_in_their_json_forms(types: dict[str, type[Message]]) -> None:
     make: Any = types["Plain"]
     message = make(
         text="a\x00b",
@@ -129,7 +129,7 @@ def test_forms_of_values(types: dict[str, type[Message]]) -> None:
     assert redaction.body(request)["container"]["drift_policy"] == "99"
 
 
-def test_of_a_long_mask_some_paths_are_written(types: dict[str, type[Message]]) -> None:
+def test_some_paths_of_a_long_mask_are_written(types: dict[str, type[Message]]) -> None:
     make: Any = types["Plain"]
     for number, shown in ((256, 256), (257, 256), (100_000, 16)):
         mask = redaction.body(make(mask=FieldMask(paths=["a_b"] * number)))["mask"]
@@ -137,7 +137,7 @@ def test_of_a_long_mask_some_paths_are_written(types: dict[str, type[Message]]) 
         assert mask == ",".join(["aB"] * shown) + rest
 
 
-def test_what_cannot_be_written_is_recorded_all_the_same(types: dict[str, type[Message]]) -> None:
+def test_values_without_a_json_form_are_still_recorded(types: dict[str, type[Message]]) -> None:
     make: Any = types["Plain"]
     body = redaction.body(make(moment=Timestamp(seconds=2**62), ratio=float("nan")))
     assert body == {"moment": f"seconds: {2**62}", "ratio": "nan"}
@@ -161,7 +161,7 @@ def test_long_lists_and_maps_are_cut_with_a_marker(types: dict[str, type[Message
     assert body["labels"]["[truncated]"] == "744 more entries"
 
 
-# A text as what it repeats and how often: the texts themselves are too long to be shown when a test fails.
+# A text is given as its repeated character and their number: the texts themselves are too long for a failure report.
 texts = st.tuples(st.sampled_from(["x", "ä", "\0", '"', "\U0001f600"]), st.integers(0, 8000))
 
 
@@ -188,7 +188,7 @@ def _everything(_key: str) -> bool:
     return True
 
 
-def test_metadata() -> None:
+def test_metadata_is_recorded_without_credentials() -> None:
     shown = redaction.metadata(
         [
             ("authorization", f"Bearer {CANARY}"),
@@ -240,7 +240,7 @@ def test_headers_are_an_allow_list() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["*", "a b", "x-*-y", ":path", "ü"])
-def test_what_is_no_header_is_refused_at_start(wrong: str) -> None:
+def test_an_invalid_header_name_is_refused_at_start(wrong: str) -> None:
     with pytest.raises(SettingsError, match="AUDIT_HEADERS"):
         load({"PILOTHOUSE_AUDIT_HEADERS": wrong})
 
@@ -256,9 +256,9 @@ def test_what_is_no_header_is_refused_at_start(wrong: str) -> None:
         ("SALT", True), ("SALT_MASTER_HOST", False), ("CONNECTIONS", False),
     ],
 )  # fmt: skip
-def test_names_that_read_like_a_credential(name: str, is_one: bool) -> None:
+def test_names_that_suggest_a_credential_are_recognised(name: str, is_one: bool) -> None:
     assert reads_like_a_credential(name) is is_one
-    # `apply` warns by the same names.
+    # `apply` uses the same names for its warnings.
     assert literals.reads_like_a_credential(name) is is_one
 
 
@@ -321,17 +321,17 @@ def test_arguments_are_shown_without_credentials(arguments: list[str], shown: li
     assert redaction.body(containers.Container(args=arguments)) == {"args": shown}
 
 
-def test_a_password_in_a_url_is_masked_under_whatever_name() -> None:
+def test_a_password_in_a_url_is_masked_under_any_name() -> None:
     url = "postgres://shop:{}@db:5432/shop?sslmode=require"
     variable = containers.EnvVar(name="DATABASE_URL", value=url.format(CANARY))
     assert redaction.body(variable)["value"] == url.format("[redacted]")
-    # Also where so much is recorded that texts are cut, in the middle of it.
+    # A URL is masked also if the record is so long that the text is cut in the middle of the password.
     long = containers.Container(
         env=[containers.EnvVar(name=f"URL_{n}", value=url.format(CANARY * 900)) for n in range(200)],
         args=[url.format(CANARY * 900)] * 40,
     )
     assert CANARY[:4] not in json.dumps(redaction.body(long))
-    # `apply` warns of it.
+    # `apply` warns about such a URL.
     named = {
         "DATABASE_URL": url.format(CANARY),
         "REFERRED": url.format("$(PW)"),
@@ -360,7 +360,7 @@ def test_passwords_of_addresses_are_masked_in_any_text(text: str, shown: str) ->
     body = redaction.body(container)
     assert body == {"image": shown, "annotations": {"origin": shown}}
     assert CANARY not in json.dumps(redaction.changes(containers.Container(), container))
-    # Also where it is cut in the middle of the password.
+    # The password is also masked if the text is cut in the middle of it.
     container.annotations["origin"] = text.replace(CANARY, CANARY * 9000)
     assert CANARY not in json.dumps(redaction.body(container))
 
@@ -377,7 +377,7 @@ def test_variables_and_headers_are_masked_by_their_names() -> None:
     body = redaction.body(container)
     assert CANARY not in json.dumps(body)
     assert [variable["value"] for variable in body["env"]] == ["[redacted]", "fast"]
-    # A secret that is referred to has no value here, and where it is stands there.
+    # A reference to a secret contains no value, so it is shown.
     reference = containers.EnvVar(name="PASSWORD", source_name="db", source_key="password")
     shown = {"name": "PASSWORD", "source_name": "db", "source_key": "password"}
     assert redaction.body(reference) == shown

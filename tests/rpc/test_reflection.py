@@ -1,4 +1,4 @@
-"""Reflection in both versions: the questions of clients for their descriptors."""
+"""Reflection in both versions: the requests of clients for descriptors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Refusals are recorded singly while they are few, and counted in sums beyond; none is lost."""
+"""Refusals are recorded singly while they are few.
+
+Further refusals are counted in sums, and none is lost.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ GET, LOGIN = (
 
 
 class Log:
-    """The written records: of single refusals only their number."""
+    """The written records: the number of single refusals, and the sums."""
 
     def __init__(self, bounds: Bounds | None = None) -> None:
         self.singly = 0
@@ -37,7 +40,7 @@ class Log:
 
     @property
     def counted(self) -> int:
-        """How many refusals the log tells of."""
+        """Returns how many refusals the records account for."""
         return self.singly + sum(_summed(record) for record in self.sums)
 
 
@@ -45,7 +48,7 @@ def _summed(record: AuditRecord) -> int:
     return cast(int, record.metadata["summed"])
 
 
-def test_the_first_stand_singly_and_the_others_in_one_sum() -> None:
+def test_the_first_refusals_are_recorded_singly_and_the_rest_in_one_sum() -> None:
     log = Log(Bounds(of_a_kind=5, singly=90, sums=10))
     log.refuse(1000)
     log.refuse(2, "192.0.2.2")
@@ -57,11 +60,11 @@ def test_the_first_stand_singly_and_the_others_in_one_sum() -> None:
     assert record.request_headers is None
     log.refuse(3)
     log.refusals.flush()
-    # A new minute begins with records of single ones.
+    # A new minute begins with single records.
     assert (log.singly, len(log.sums)) == (10, 1)
 
 
-def test_a_minute_is_bounded_whoever_comes_from_wherever() -> None:
+def test_the_records_of_a_minute_are_bounded_for_any_callers() -> None:
     log = Log()
     for number in range(3000):
         log.refuse(7, f"10.0.{number // 250}.{number % 250}")
@@ -74,7 +77,7 @@ def test_a_minute_is_bounded_whoever_comes_from_wherever() -> None:
     assert others.metadata["addresses"] >= 900
 
 
-def test_one_address_does_not_take_the_sums_from_others() -> None:
+def test_one_address_does_not_use_up_the_sums_of_others() -> None:
     log = Log(Bounds(of_a_kind=1, singly=0, sums=4))
     for number in range(20):
         log.refuse(100, method=f"/a.B/Method{number}")
@@ -92,7 +95,7 @@ def test_a_sum_names_the_first_accounts() -> None:
     assert log.sums[0].metadata["names"] == [f"user{number}" for number in range(10)]
 
 
-def test_nothing_is_written_where_nothing_was_counted() -> None:
+def test_no_sum_is_written_if_nothing_was_counted() -> None:
     log = Log()
     log.refuse(5)
     log.refusals.flush()
@@ -138,7 +141,7 @@ def test_long_requests_have_fewer_records_of_their_own() -> None:
     rule = cast(Rule, SimpleNamespace(action="get", resource_type="container", streams=False, method=GET))
     singly = [log.refusals.singly(kind, rule, MOMENT, None, 16_000) for _ in range(50)]
     assert sum(singly) == 6
-    # A short one still has its own.
+    # A short request still has its own record.
     assert log.refusals.singly(kind, rule, MOMENT, None, 100)
     log.refusals.flush()
     assert _summed(log.sums[0]) == 44

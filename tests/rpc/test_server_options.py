@@ -1,4 +1,4 @@
-"""The options of the server are such that the library knows: others it ignores without a word."""
+"""The options of the server are known to gRPC, which silently ignores unknown ones."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pilothouse_server.rpc.lines import LINES
 from pilothouse_server.rpc.server import options
 from pilothouse_server.settings.model import Settings
 
-# Silent streams were ended by `too_many_pings`, as the option that allows clients to ask had a name of our own.
+# A wrong name of the option that allows clients' pings had this effect: silent streams ended with `too_many_pings`.
 
 
 def unknown(names: list[str]) -> list[str]:
-    """Those that no text of the library ends with."""
+    """Returns the names that no string in the gRPC library ends with."""
     (compiled,) = (Path(grpc.__file__).parent / "_cython").glob("cygrpc*.so")
     library = compiled.read_bytes()
     return [name for name in names if name.encode() + b"\0" not in library]
@@ -48,19 +48,22 @@ def test_several_processes_share_a_port_and_connections_move_on() -> None:
         )
         assert several["grpc.so_reuseport"] == 1
         assert several["grpc.max_connection_age_ms"] == min(age, 300) * 1000
-        # Streams may stay as long as with one.
+        # Streams may last as long as with one process.
         whole = several["grpc.max_connection_age_ms"] + several["grpc.max_connection_age_grace_ms"]
         assert whole == age * 1000 + 60_000
 
 
-def test_what_waits_in_all_lines_to_be_taken_has_a_bound() -> None:
-    """A caller with an address for each queue fills all; such a call takes 16 KB. 20,000 of one address are borne."""
+def test_the_queued_calls_of_all_shards_are_bounded() -> None:
+    """A caller with an address for each shard fills all queues; 20,000 calls of one address must fit.
+
+    Each queued call takes 16 KB.
+    """
     given = dict(options(Settings(), CallLimits()))
     least, most = (f"grpc.server.max_pending_requests{end}" for end in ("", "_hard_limit"))
     assert 20_000 < given[least] < given[most]
     assert given[most] * LINES < 1_000_000
 
 
-def test_a_name_of_our_own_would_be_found() -> None:
+def test_an_invented_option_name_is_detected() -> None:
     wrong = "grpc.http2.min_recv_ping_interval_without_data_ms"
     assert unknown(["grpc.keepalive_time_ms", wrong]) == [wrong]

@@ -1,4 +1,4 @@
-"""Calls that a credential does not permit, even if its user may make them; found by the descriptors."""
+"""Calls that a credential does not permit, even if its user may make them, derived from the descriptors."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ def _refusal(rule: Rule, credential: Credential) -> str:
 
 
 @pytest.mark.parametrize("name", sorted(name for name, rule in _RULES.items() if not rule.public))
-def test_a_method_asks_for_what_it_does(name: str) -> None:
-    """A new method is judged by its name: one that does not get, list, watch or the like needs more than a reader's
-    permission.
+def test_a_method_requires_the_credential_that_its_name_implies(name: str) -> None:
+    """A new method is judged by its name.
+
+    If its name does not begin with Get, List, Watch or the like, it needs more than a reader's permission.
     """
     rule = _RULES[name]
     reading = ("Get", "List", "Watch", "Query", "Check", "Explain", "Simulate", "Prove", "Verify", "WhoAmI")
     others = ("Search", "StreamLogs", "ExportAuditLog", "ExportApplication", "DiffRevisions")
-    # The last: whoever finds a key may end it.
+    # Anyone who finds a key may revoke it, so RevokeApiKey counts as reading.
     only_reads = name.startswith(reading) or name in (*others, "RevokeApiKey")
     assert _refusal(rule, _SESSION) == ""
     assert _refusal(rule, _KEY) == ("SESSION_NEEDED" if rule.session_only else "")
@@ -47,10 +48,10 @@ def test_a_method_asks_for_what_it_does(name: str) -> None:
         assert _refusal(rule, other) == _refusal(rule, _KEY)
 
 
-def test_what_callers_are_known_by_is_looked_after_in_a_session() -> None:
+def test_credentials_are_managed_only_in_a_session() -> None:
     needing = {name for name, rule in _RULES.items() if rule.session_only}
     assert needing >= {"ChangePassword", "ResetPassword", "ListSessions", "RevokeSession"}
-    # Nobody would get a session by a method that needs one.
+    # A method that gives out a session must not need one.
     assert not any(_RULES[name].public for name in needing)
 
 
@@ -67,7 +68,7 @@ def test_what_callers_are_known_by_is_looked_after_in_a_session() -> None:
         (("0.0.0.0/0",), "", False),
     ],
 )
-def test_a_credential_is_taken_from_its_networks(
+def test_a_credential_is_accepted_only_from_its_networks(
     networks: tuple[str, ...], address: str, admitted: bool
 ) -> None:
     credential = Credential("api_key", networks=tuple(ipaddress.ip_network(each) for each in networks))

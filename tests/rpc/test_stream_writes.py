@@ -1,4 +1,4 @@
-"""Answers of a stream: assembled from parts that all its watchers share, and written within a time."""
+"""Responses of a stream: assembled from parts that all its watchers share, and written within a time limit."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def test_each_watcher_has_its_own_token_and_kind_of_change() -> None:
                 assert shown(answers.answer(change, each, token, TIME)) == expected
 
 
-def test_an_event_of_another_history_is_not_taken_for_one_of_the_same_revision() -> None:
+def test_an_event_of_another_history_with_the_same_revision_differs() -> None:
     answers = SharedAnswers()
     assert shown(answers.answer(MODIFIED, event(7, "before"), "t", TIME))[1] == "before"
     assert shown(answers.answer(MODIFIED, event(7, "after"), "t", TIME))[1] == "after"
 
 
 @virtual_time
-async def test_a_stream_that_lasts_is_ended_by_one_answer_that_takes_too_long() -> None:
+async def test_one_write_that_takes_too_long_ends_a_long_stream() -> None:
     limit = asyncio.timeout(None)
     writing = pipeline._Writing(limit)
     written = 0
@@ -59,7 +59,7 @@ async def test_a_stream_that_lasts_is_ended_by_one_answer_that_takes_too_long() 
             await pass_time(seconds)
             writing.ended()
             written += 1
-            # Nothing is written for longer than that, and then again.
+            # The stream is idle for longer than the limit between two writes.
             await pass_time(45.0)
 
     async def writes() -> None:

@@ -1,6 +1,6 @@
-"""A Unix socket to serve on: taken where its server is gone, and not from a server that serves, nor from a file.
+"""A Unix socket to serve on: taken over only if its server has ended, and never from a file.
 
-gRPC removes any socket of the name, and reports nothing.
+gRPC removes any socket of that name, and reports nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.waiting import patient
 def _made(address: str) -> tuple[GrpcServer, grpc.aio.Server]:
     server, health = grpc.aio.server(), Health()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    # It takes an address, and none of its calls is admitted.
+    # The server only binds an address; it admits no calls.
     nobody: Any = None
     return GrpcServer(Lines([server]), health, (), Settings(listen=address), nobody), server
 
@@ -50,7 +50,7 @@ async def _answers(address: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["unix", "unix-abstract"])
-async def test_the_socket_of_a_server_that_serves_is_left_to_it(tmp_path: Path, kind: str) -> None:
+async def test_the_socket_of_a_running_server_is_not_taken_over(tmp_path: Path, kind: str) -> None:
     address = f"{kind}:{tmp_path / 'a.sock'}"
     async with _serving(address):
         with pytest.raises(SettingsError, match=r"PILOTHOUSE_LISTEN: .*: another program listens there"):
@@ -58,7 +58,7 @@ async def test_the_socket_of_a_server_that_serves_is_left_to_it(tmp_path: Path, 
         assert await _answers(address)
 
 
-async def test_a_file_in_its_place_is_kept_and_told(tmp_path: Path) -> None:
+async def test_a_file_at_the_socket_path_is_kept_and_reported(tmp_path: Path) -> None:
     place = tmp_path / "a.sock"
     place.write_text("what somebody keeps")
     with pytest.raises(SettingsError, match="a file of that name exists and is no socket"):
@@ -66,7 +66,7 @@ async def test_a_file_in_its_place_is_kept_and_told(tmp_path: Path) -> None:
     assert place.read_text() == "what somebody keeps"
 
 
-async def test_the_socket_of_a_server_that_is_gone_is_taken_over(tmp_path: Path) -> None:
+async def test_the_socket_of_a_killed_server_is_taken_over(tmp_path: Path) -> None:
     place = tmp_path / "a.sock"
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind(str(place))

@@ -1,5 +1,6 @@
-"""Validation: the declarations of the product's messages are enforced, with paths, and undeclared fields are
-bounded.
+"""Validation: the declarations of the product's messages are enforced, with paths.
+
+Undeclared fields are bounded.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from tests.rpc.message_types import BOOL, BYTES, DOUBLE, INT64, SECRET, STRING, 
 
 
 def violations(message: Message) -> dict[str, str]:
-    """Rule by path; empty where the message is valid."""
+    """Returns the violated rules by path; empty if the message is valid."""
     try:
         validate(message)
     except InvalidArgument as error:
@@ -44,7 +45,7 @@ def violations(message: Message) -> dict[str, str]:
 
 
 async def violations_in_steps(message: Message) -> dict[str, str]:
-    """The same by the check in steps."""
+    """Returns the same as `violations`, from the check in steps."""
     try:
         await validate_in_steps(message)
     except InvalidArgument as error:
@@ -71,7 +72,7 @@ def test_a_complete_request_passes() -> None:
     assert violations(request) == {}
 
 
-def test_every_violation_is_told_with_its_full_path() -> None:
+def test_every_violation_is_reported_with_its_full_path() -> None:
     request = create_request(
         name="Web",
         image="nginx:",
@@ -105,7 +106,7 @@ def test_every_violation_is_told_with_its_full_path() -> None:
     }
 
 
-def test_a_page_has_at_most_the_rows_of_one_constant() -> None:
+def test_one_constant_limits_the_size_of_every_page() -> None:
     for size, wrong in ((LARGEST_PAGE_SIZE, {}), (LARGEST_PAGE_SIZE + 1, {"page_size": "maximum"})):
         assert violations(containers.ListContainersRequest(page_size=size)) == wrong
     assert violations(containers.ListContainersRequest(page_size=-1)) == {"page_size": "minimum"}
@@ -128,12 +129,12 @@ def test_the_error_names_the_first_violation_and_how_many_more() -> None:
     assert caught.value.metadata == {"field": "namespace"}
 
 
-def test_at_most_twenty_violations() -> None:
+def test_at_most_twenty_violations_are_reported() -> None:
     request = create_request(env=[containers.EnvVar() for _ in range(500)])
     assert len(violations(request)) == 20
 
 
-def test_what_only_the_server_sets_is_cleared_and_not_judged() -> None:
+def test_output_only_fields_are_cleared_and_not_validated() -> None:
     request = create_request(
         namespace="other",
         uid="x" * 5000,
@@ -146,22 +147,22 @@ def test_what_only_the_server_sets_is_cleared_and_not_judged() -> None:
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", "a%2fb", "a\x00", "wеb", "a\n"])
-def test_names_of_requests_are_judged_without_a_declared_format(name: str) -> None:
+def test_names_of_requests_are_validated_without_a_declared_format(name: str) -> None:
     assert set(violations(containers.GetContainerRequest(namespace="team", name=name))) == {"name"}
     assert set(violations(containers.GetContainerRequest(namespace=name, name="web"))) == {"namespace"}
 
 
-def test_the_name_given_at_log_in_is_left_to_log_in() -> None:
+def test_the_username_of_a_login_is_not_validated_here() -> None:
     assert violations(identity.LoginRequest(username="ａｄｍｉｎ", password="x")) == {}
 
 
-def test_an_empty_message_is_not_given() -> None:
+def test_an_empty_message_counts_as_missing() -> None:
     request = containers.CreateContainerRequest(namespace="team")
     request.container.SetInParent()
     assert violations(request) == {"container": "required"}
 
 
-def test_an_empty_resource_clears_what_a_mask_names() -> None:
+def test_an_empty_resource_clears_the_fields_of_a_mask() -> None:
     request = identity.UpdateUserRequest(username="anna", update_mask=FieldMask(paths=["full_name"]))
     assert violations(request) == {"user": "required"}
     request.user.SetInParent()
@@ -192,7 +193,7 @@ def everything() -> dict[str, type[Message]]:
     return file.types()
 
 
-def test_defaults_bound_what_nobody_declared(everything: dict[str, type[Message]]) -> None:
+def test_defaults_bound_undeclared_fields(everything: dict[str, type[Message]]) -> None:
     make: Any = everything["Everything"]
     assert violations(make(count=0, text="ä" * 1024, data=b"x" * (1 << 20), texts=[""] * 256)) == {}
     assert violations(make(count=0, text="x" * 1025, data=b"x" * ((1 << 20) + 1), texts=[""] * 257)) == {
@@ -206,7 +207,7 @@ def test_defaults_bound_what_nobody_declared(everything: dict[str, type[Message]
     }
 
 
-def test_presence_counts_where_a_field_has_it(everything: dict[str, type[Message]]) -> None:
+def test_presence_counts_if_a_field_tracks_it(everything: dict[str, type[Message]]) -> None:
     make: Any = everything["Everything"]
     assert violations(make()) == {"count": "required"}
     assert violations(make(count=0)) == {}
@@ -214,7 +215,7 @@ def test_presence_counts_where_a_field_has_it(everything: dict[str, type[Message
 
 
 @pytest.mark.parametrize("ratio", [float("nan"), float("inf"), float("-inf")])
-def test_numbers_are_finite(everything: dict[str, type[Message]], ratio: float) -> None:
+def test_numbers_that_are_not_finite_are_refused(everything: dict[str, type[Message]], ratio: float) -> None:
     make: Any = everything["Everything"]
     assert violations(make(count=0, ratio=ratio)) == {"ratio": "finite"}
     assert violations(make(count=0, ratio=-0.5)) == {"ratio": "minimum"}
@@ -224,7 +225,9 @@ def test_numbers_are_finite(everything: dict[str, type[Message]], ratio: float) 
     ("seconds", "nanos"),
     [(253_402_300_800, 0), (253_402_300_799, 999_999_000), (-62_135_596_801, 0), (0, -1), (0, 10**9)],
 )
-def test_times_can_be_written(everything: dict[str, type[Message]], seconds: int, nanos: int) -> None:
+def test_times_that_cannot_be_written_are_refused(
+    everything: dict[str, type[Message]], seconds: int, nanos: int
+) -> None:
     make: Any = everything["Everything"]
     assert violations(make(count=0, moment=Timestamp(seconds=seconds, nanos=nanos))) == {
         "moment": "timestamp"
@@ -232,7 +235,9 @@ def test_times_can_be_written(everything: dict[str, type[Message]], seconds: int
 
 
 @pytest.mark.parametrize(("seconds", "nanos"), [(315_576_000_001, 0), (1, -1), (-1, 1), (0, 10**9)])
-def test_durations_can_be_written(everything: dict[str, type[Message]], seconds: int, nanos: int) -> None:
+def test_durations_that_cannot_be_written_are_refused(
+    everything: dict[str, type[Message]], seconds: int, nanos: int
+) -> None:
     make: Any = everything["Everything"]
     assert violations(make(count=0, span=Duration(seconds=seconds, nanos=nanos))) == {"span": "duration"}
 
@@ -250,7 +255,7 @@ def test_nesting_is_followed_also_through_maps_and_its_own_type(everything: dict
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
-def test_violations_never_hold_a_secret(everything: dict[str, type[Message]], text: str) -> None:
+def test_violations_never_contain_a_secret(everything: dict[str, type[Message]], text: str) -> None:
     make: Any = everything["Everything"]
     canary = f"CANARY_{text}"
     message = make(count=0, secret_text=canary, secrets={canary: canary, "key": canary})
@@ -275,14 +280,17 @@ def test_a_rule_that_cannot_apply_is_a_fault_of_the_proto_file(kind: int, rule: 
         compile_rules(file.load().message_types_by_name["Wrong"])
 
 
-def test_the_methods_of_a_message_are_found_in_the_file_that_takes_it_in() -> None:
-    """Names that no format bounds are looked at where a method finds its resource by them."""
+def test_the_methods_of_a_message_are_found_in_the_importing_file() -> None:
+    """Names without a declared format are checked if a method finds its resource by them."""
     names = set(_resource_name_fields(api_keys_pb2.DeleteServiceAccountRequest.DESCRIPTOR))
     assert names == {"namespace", "name"}
 
 
 def long_request(**wrong: Any) -> containers.CreateContainerRequest:
-    """Some hundred variables in two init containers; `wrong` are fields of one of them."""
+    """Returns a request with some hundred variables in two init containers.
+
+    `wrong` are fields of one variable.
+    """
     request = create_request(
         init_containers=[
             containers.InitContainer(
@@ -317,7 +325,7 @@ async def test_a_long_request_is_checked_in_steps_as_a_short_one_is(
     assert await violations_in_steps(request) == found
 
 
-async def test_too_many_violations_and_items_are_told_alike_in_steps() -> None:
+async def test_too_many_violations_are_reported_alike_in_steps() -> None:
     many = long_request()
     for each in many.container.init_containers[0].env:
         each.name = "="
@@ -332,7 +340,7 @@ async def test_too_many_violations_and_items_are_told_alike_in_steps() -> None:
     assert await violations_in_steps(too_many) == violations(too_many) == {"container.env": "max_items"}
 
 
-async def test_others_have_the_loop_between_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_other_tasks_run_between_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
     request, turns = long_request(), 0
 
@@ -348,10 +356,10 @@ async def test_others_have_the_loop_between_the_steps(monkeypatch: pytest.Monkey
     validate(request)
     await cancel_and_wait(task)
     assert in_steps > 600
-    # The control: the other check is one step.
+    # The control: the other check does not yield.
     assert turns == 0
 
 
-def test_what_holds_no_messages_is_never_long() -> None:
+def test_a_request_without_nested_messages_is_never_long() -> None:
     assert not is_long(containers.GetContainerRequest(namespace="team", name="x" * 100_000))
     assert not is_long(create_request())

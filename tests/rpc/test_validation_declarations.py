@@ -1,4 +1,4 @@
-"""The server does not start with a credential that is not declared, or a method without a rule."""
+"""The server does not start with a credential field that is not declared, or a method without a rule."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RULE = options.MethodRule(
 )
 
 
-def test_the_products_own_files_leave_nothing_open() -> None:
+def test_the_proto_files_of_the_product_declare_everything() -> None:
     services = [
         service
         for file in (identity_pb2, container_pb2)
@@ -44,12 +44,12 @@ def test_the_products_own_files_leave_nothing_open() -> None:
     check_declared(services)
 
 
-def test_a_request_that_stands_beside_its_service_has_the_rules_of_its_method() -> None:
-    """Its file has no service, so nothing was known of which of its fields name a resource."""
+def test_a_request_in_another_file_than_its_service_has_its_rules() -> None:
+    """Its file has no service, so the fields that name a resource are found by a service in another file."""
     descriptor = permissions_pb2.SimulateGrantRequest.DESCRIPTOR
     assert not descriptor.file.services_by_name
     assert set(_resource_name_fields(descriptor)) == {"username", "namespace"}
-    # A message with a service in its own file has it once.
+    # If the service is in the message's own file, it is found once.
     assert [service.name for service in _services_beside(identity_pb2.LoginRequest.DESCRIPTOR)] == [
         "IdentityService"
     ]
@@ -90,7 +90,7 @@ def faults(file: ProtoFile) -> tuple[str, ...]:
     ],
 )
 @pytest.mark.parametrize("where", ["request", "response", "nested", "map"])
-def test_a_field_that_could_hold_a_credential_must_say_so(name: str, where: str) -> None:
+def test_a_field_that_could_contain_a_credential_must_declare_it(name: str, where: str) -> None:
     file = ProtoFile()
     request, response, nested = file.message("Request"), file.message("Response"), file.message("Nested")
     request.field("nested", "Nested", repeated=True)
@@ -104,7 +104,7 @@ def test_a_field_that_could_hold_a_credential_must_say_so(name: str, where: str)
     assert f".{name} could hold a credential" in found[0]
 
 
-def test_bytes_must_say_what_they_are() -> None:
+def test_bytes_fields_must_declare_their_sensitivity() -> None:
     file = ProtoFile()
     file.message("Request").field("blob", BYTES).map("blobs", BYTES)
     file.message("Response")
@@ -112,7 +112,7 @@ def test_bytes_must_say_what_they_are() -> None:
     assert len(faults(file)) == 2
 
 
-def test_what_is_declared_or_cannot_hold_one_passes() -> None:
+def test_fields_that_are_declared_or_hold_no_credential_pass() -> None:
     file = ProtoFile()
     (
         file.message("Request")
@@ -189,7 +189,7 @@ WATCH_ANSWER: list[tuple[str, int | str]] = [
 ]
 
 
-def test_a_watch_answers_in_the_fields_that_are_written_by_hand() -> None:
+def test_a_watch_response_has_the_fields_that_are_encoded_by_hand() -> None:
     assert watch_answer(WATCH_ANSWER) == ()
     swapped = [*WATCH_ANSWER[:2], WATCH_ANSWER[3], WATCH_ANSWER[2], WATCH_ANSWER[4]]
     assert [fault.split(" ", 1)[1] for fault in watch_answer(swapped)] == [
@@ -209,17 +209,18 @@ def test_a_watch_answers_in_the_fields_that_are_written_by_hand() -> None:
         (5, "server_time", "Request"),
     ],
 )
-def test_a_field_of_a_watch_answer_that_is_another_is_refused(
-    number: int, name: str, kind: int | str
-) -> None:
+def test_a_watch_response_with_another_field_is_refused(number: int, name: str, kind: int | str) -> None:
     fields = [*WATCH_ANSWER]
     fields[number - 1] = (name, kind)
     [fault] = watch_answer(fields)
     assert f"as field {number}" in fault
 
 
-def test_every_watch_of_the_product_is_looked_at() -> None:
-    """The check knows a watch by its ChangeType; one without is none of `rpc.watch`."""
+def test_every_watch_of_the_product_is_checked() -> None:
+    """The check recognises a watch by its ChangeType.
+
+    A stream without a ChangeType is not written by `rpc.watch`.
+    """
     watches = {
         method.output_type.name
         for method in METHODS
@@ -230,7 +231,7 @@ def test_every_watch_of_the_product_is_looked_at() -> None:
         )
     }
     named = {method.output_type.name for method in METHODS if method.name.startswith("Watch")}
-    # Samples of usage and Events of a cluster are no changes of a resource.
+    # Samples of usage and Events of a cluster are not changes of a resource.
     assert len(watches) >= 5
     assert watches == named - {"WatchUsageResponse", "WatchEventsResponse"}
     check_declared(SERVICES)

@@ -22,7 +22,9 @@ from pilothouse_server.rpc.validation import check_update_mask
         (["labels"], ("labels",)),
     ],
 )
-def test_paths(paths: list[str], expected: tuple[str, ...] | None) -> None:
+def test_valid_paths_are_returned_without_duplicates(
+    paths: list[str], expected: tuple[str, ...] | None
+) -> None:
     if expected is None:
         with pytest.raises(InvalidArgument):
             check_update_mask(containers.Container, FieldMask(paths=paths))
@@ -64,13 +66,13 @@ def test_a_method_may_allow_less() -> None:
         check_update_mask(containers.Container, mask, allowed={"replicas"})
 
 
-def test_star_is_everything_that_may_change() -> None:
+def test_star_means_every_updatable_field() -> None:
     paths = check_update_mask(containers.Container, FieldMask(paths=["*"]))
     assert {"image", "labels", "replicas"} <= set(paths)
     assert not {"name", "status", "etag", "uid"} & set(paths)
     assert check_update_mask(containers.Container, FieldMask(paths=["*"]), allowed=["image"]) == ("image",)
 
 
-def test_length_is_bounded() -> None:
+def test_the_number_of_paths_is_bounded() -> None:
     with pytest.raises(InvalidArgument, match="256"):
         check_update_mask(containers.Container, FieldMask(paths=["image"] * 257))

@@ -1,4 +1,4 @@
-"""Lists: a watch by the token of a page shows the changes after it, and a mask names the fields that are returned."""
+"""Lists: a watch from a page's token shows the changes after it, and a mask names the returned fields."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ NOUNS = ("Namespaces", "Containers", "Volumes", "Services", "Objects")
 
 
 async def caller_of(server: Server, username: str = "admin") -> Caller:
-    """A caller with a token of a user."""
+    """Returns a caller with a token of a user."""
     return Caller(server.channel(), await server.token(username))
 
 
 async def listed(caller: Caller, noun: str, **fields: Any) -> Any:
-    """The page of a list."""
+    """Returns the first page of a list."""
     rule = RULES[f"List{noun}"]
     outcome = await caller.invoke(rule, rule.request_class(**fields))
     assert outcome.code == "OK", outcome.message
@@ -36,7 +36,11 @@ async def listed(caller: Caller, noun: str, **fields: Any) -> Any:
 
 
 async def first_of_watch(caller: Caller, noun: str, **fields: Any) -> Any:
-    """The first answer of a watch; raises Refused."""
+    """Returns the first response of a watch.
+
+    Raises:
+        Refused: the server refused the watch.
+    """
     rule = RULES[f"Watch{noun}"]
     try:
         async with within(15.0), caller.watching(rule, rule.request_class(**fields)) as answers:
@@ -47,7 +51,7 @@ async def first_of_watch(caller: Caller, noun: str, **fields: Any) -> Any:
 
 @pytest.mark.parametrize("everywhere", [True, False])
 async def test_a_watch_continues_each_list(shared_server: Server, everywhere: bool) -> None:
-    """First of a server that has seen no event, then in one namespace that others change."""
+    """First on a server that has seen no event, then in one namespace that other tests change."""
     caller = await caller_of(shared_server)
     name = "everywhere" if everywhere else "listed"
     if not everywhere:
@@ -59,7 +63,7 @@ async def test_a_watch_continues_each_list(shared_server: Server, everywhere: bo
         answer = await first_of_watch(
             caller, noun, **fields, resume_token=page.resume_token, bookmark_period_seconds=1
         )
-        # There is no state before it: a bookmark, or a change of the moment.
+        # No first state is sent: the response is a bookmark, or a concurrent change.
         assert answer.change_type != resource_pb2.CHANGE_TYPE_SYNCED
         assert answer.resume_token, noun
 
@@ -85,7 +89,7 @@ async def test_changes_after_the_page_follow(shared_server: Server) -> None:
     assert "other" not in seen
 
 
-async def test_a_token_is_of_its_caller_and_selection(shared_server: Server) -> None:
+async def test_a_token_belongs_to_its_caller_and_selection(shared_server: Server) -> None:
     await shared_server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="kept"))
     await shared_server.user("kept-to", {"kept": "viewer"})
     admin, tenant = await caller_of(shared_server), await caller_of(shared_server, "kept-to")
@@ -99,7 +103,7 @@ async def test_a_token_is_of_its_caller_and_selection(shared_server: Server) -> 
         assert (refused.value.code, refused.value.reason) == ("INVALID_ARGUMENT", "RESUME_TOKEN")
 
 
-async def test_a_mask_returns_whole_fields_alone(shared_server: Server) -> None:
+async def test_a_mask_returns_only_the_named_fields(shared_server: Server) -> None:
     caller = await caller_of(shared_server)
     await shared_server.admin.namespaces.create(
         namespace=namespace_pb2.Namespace(name="masked", labels={"of": "masks"}, display_name="Masked")
@@ -113,7 +117,7 @@ async def test_a_mask_returns_whole_fields_alone(shared_server: Server) -> None:
     assert list(page.namespaces) == [wanted]
     first = await first_of_watch(caller, "Namespaces", label_selector="of=masks", read_mask=mask)
     assert first.namespace == wanted
-    # An event after the first state, too.
+    # The mask also applies to an event after the first state.
     rule = RULES["WatchNamespaces"]
     request = rule.request_class(
         label_selector="of=masks", read_mask=FieldMask(paths=["labels"]), resume_token=page.resume_token
@@ -133,7 +137,7 @@ async def test_a_mask_returns_whole_fields_alone(shared_server: Server) -> None:
 
 
 @pytest.mark.parametrize("noun", NOUNS)
-async def test_a_mask_of_no_field_is_refused(shared_server: Server, noun: str) -> None:
+async def test_a_mask_with_an_unknown_field_is_refused(shared_server: Server, noun: str) -> None:
     caller = await caller_of(shared_server)
     for path in ("nothing", "metadata.name", ""):
         mask = FieldMask(paths=[path])

@@ -1,4 +1,4 @@
-"""A PostgreSQL server that goes back: by a snapshot of its files, or by a standby that takes its place."""
+"""A rewound PostgreSQL server: an earlier snapshot of its files, or a standby that takes its place."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Standby(EmbeddedPostgres):
 
     @classmethod
     def of(cls, primary: EmbeddedPostgres, snapshot: Path, directory: Path) -> Standby:
-        """Made of a snapshot of the primary's files."""
+        """Creates a standby from a snapshot of the primary's files."""
         copy_files(snapshot, directory)
         (directory / "data" / "standby.signal").touch()
         source = f"host={primary.socket_directory} port={primary.port} user=postgres"
@@ -42,7 +42,7 @@ class Standby(EmbeddedPostgres):
         await poll_until(follows, seconds=20, what="the standby answers")
 
     async def follow_no_longer(self) -> None:
-        """Returns once it receives nothing more."""
+        """Returns once the standby receives nothing more from the primary."""
         async with connection(self.dsn()) as opened:
             await opened.execute("ALTER SYSTEM SET primary_conninfo = ''")
             await opened.execute("SELECT pg_reload_conf()")
@@ -53,7 +53,7 @@ class Standby(EmbeddedPostgres):
             await poll_until(alone, seconds=20, what="the standby receives nothing")
 
     async def take_over(self) -> None:
-        """Returns once it takes writes."""
+        """Promotes the standby; returns once it accepts writes."""
         async with connection(self.dsn()) as opened:
             assert await opened.fetchval("SELECT pg_promote(true, 120)")
 
@@ -68,9 +68,9 @@ def copy_files(source: Path, target: Path) -> None:
 
 @contextmanager
 def one_address(directory: Path, server: EmbeddedPostgres) -> Iterator[tuple[Database, Path]]:
-    """A database under an address that stays when another server takes it, as by a name or a proxy; and that address.
+    """Yields a database under an address that can be moved to another server, and that address.
 
-    The address is a link to the folder of a server's socket.
+    It works like a name or a proxy. The address is a link to the folder of a server's socket.
     """
     address = directory / "address"
     point(address, server)
@@ -89,7 +89,7 @@ def one_address(directory: Path, server: EmbeddedPostgres) -> Iterator[tuple[Dat
 
 
 def point(address: Path, server: EmbeddedPostgres) -> None:
-    """Leads an address to a server from now on."""
+    """Moves an address to a server."""
     address.unlink(missing_ok=True)
     address.symlink_to(server.socket_directory)
 
@@ -99,6 +99,6 @@ def send_to_all(server: EmbeddedPostgres, number: signal.Signals) -> None:
     assert server.process_id is not None
     postmaster = psutil.Process(server.process_id)
     for process in (postmaster, *postmaster.children(recursive=True)):
-        # A process that ends in that time ends by itself.
+        # A process that has already ended needs no signal.
         with suppress(psutil.NoSuchProcess):
             process.send_signal(number)

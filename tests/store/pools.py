@@ -1,4 +1,4 @@
-"""Pools of the server's own, on a database and in a role that a test names."""
+"""Pools like the server's, on a database and in a role that a test chooses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from pilothouse_server.store.pool import Pool
 
 @asynccontextmanager
 async def pool_of(dsn: str, **settings: Any) -> AsyncIterator[Pool]:
-    """The pool of the login that a DSN names, which takes no role on; closed at the end of the block."""
+    """Yields a pool that logs in as a DSN says and assumes no role.
+
+    The pool is closed at the end of the block.
+    """
     chosen = Settings(database_url=dsn, **settings)
     opener = engine._opener(dsn, chosen, "app", engine.STATEMENT_TIMEOUT_SECONDS, "")
     pool = Pool(opener, Pools.connect(chosen).app.limits)
@@ -29,6 +32,6 @@ async def pool_of(dsn: str, **settings: Any) -> AsyncIterator[Pool]:
 
 
 def create_statements(metadata: MetaData) -> Iterator[str]:
-    """The SQL that makes tables that refer to none."""
+    """Yields the SQL that creates tables without foreign keys."""
     for table in metadata.tables.values():
         yield str(CreateTable(table).compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]

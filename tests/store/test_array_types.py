@@ -1,4 +1,4 @@
-"""The built-in facts for a new connection equal the database's answers."""
+"""The built-in array types of a new connection equal those of the database."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VALUES: dict[str, Any] = {
 }
 
 
-async def test_the_numbers_are_those_of_the_database(database: Database) -> None:
+async def test_the_type_numbers_equal_those_of_the_database(database: Database) -> None:
     async with connection(database.admin_dsn) as admin:
         rows = await admin.fetch(
             "SELECT e.typname, e.typarray::int8, e.oid::int8 FROM pg_type AS e "
@@ -42,7 +42,7 @@ async def test_the_numbers_are_those_of_the_database(database: Database) -> None
     assert {row[0]: (row[1], row[2]) for row in rows} == ARRAYS
 
 
-async def test_arrays_go_and_come_without_asking_for_their_types(
+async def test_arrays_are_sent_and_read_without_type_queries(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
@@ -60,6 +60,6 @@ async def test_arrays_go_and_come_without_asking_for_their_types(
             assert found.scalar_one() == sent
         assert VALUES.keys() == ARRAYS.keys()
         assert asked == []
-        # Others are asked for.
+        # The driver queries other types.
         await taken.execute(text("SELECT CAST(:sent AS inet[])"), {"sent": []})
         assert len(asked) == 1

@@ -1,4 +1,4 @@
-"""Records of reads outlive a database that is away; calls that need theirs fail immediately."""
+"""Records of reads survive a database outage; calls that need their record fail immediately."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.waiting import poll_until
 
 
 class Database:
-    """Keeps records, unless it is away."""
+    """Stores records, unless it is away."""
 
     def __init__(self) -> None:
         self.away = False
@@ -55,7 +55,7 @@ def record(number: int) -> AuditRecord:
     return cast(AuditRecord, number)
 
 
-async def test_reads_are_written_once_the_database_is_back_and_in_their_order() -> None:
+async def test_records_of_reads_are_written_in_order_after_an_outage() -> None:
     database = Database()
     database.away = True
     async with writing(database) as writer:
@@ -68,7 +68,7 @@ async def test_reads_are_written_once_the_database_is_back_and_in_their_order() 
         assert writer.lost == 0
 
 
-async def test_a_call_that_needs_its_record_is_told_while_reads_wait() -> None:
+async def test_a_call_that_needs_its_record_fails_during_an_outage() -> None:
     database = Database()
     database.away = True
     async with writing(database) as writer:
@@ -80,7 +80,7 @@ async def test_a_call_that_needs_its_record_is_told_while_reads_wait() -> None:
         assert (database.kept, writer.lost) == ([1], 1)
 
 
-async def test_what_the_queue_cannot_hold_is_counted() -> None:
+async def test_records_that_exceed_the_queue_are_counted() -> None:
     database = Database()
     database.away = True
     async with writing(database, capacity=10) as writer:
@@ -95,7 +95,7 @@ async def test_what_the_queue_cannot_hold_is_counted() -> None:
         assert (database.kept, writer.lost) == (list(range(10)), 5)
 
 
-async def test_the_end_does_not_wait_for_a_database_that_is_away() -> None:
+async def test_close_does_not_wait_for_a_database_that_is_away() -> None:
     database = Database()
     database.away = True
     writer = AuditWriter(cast(Store, database))

@@ -1,4 +1,4 @@
-"""Calls of functions of the database: one message, one transaction, and the identity is the function's to set."""
+"""Calls of database functions: one message, one transaction, and the function itself sets the identity."""
 
 from __future__ import annotations
 

@@ -35,11 +35,11 @@ Use = Callable[[Pool], Coroutine[Any, Any, None]]
 
 
 class _UndoneError(Exception):
-    """An error that undoes a part."""
+    """An error that rolls back a savepoint."""
 
 
 class _CancelledAt:
-    """An awaitable that runs `work`, and cancels its task as it waits for the time number `step`."""
+    """An awaitable that runs `work`, and cancels its task at the task's wait number `step`."""
 
     def __init__(self, work: Coroutine[Any, Any, None], step: int) -> None:
         self._work = work
@@ -48,7 +48,7 @@ class _CancelledAt:
 
     @property
     def came_so_far(self) -> bool:
-        """Whether the task was cancelled."""
+        """Returns whether the task was cancelled."""
         return self._waits > self._step
 
     def __await__(self) -> Generator[Any, Any, None]:
@@ -61,11 +61,11 @@ class _CancelledAt:
         return self.send(None)
 
     def send(self, value: Any) -> Any:
-        """Goes on to the next wait."""
+        """Continues to the next wait."""
         return self._waiting(self._work.send(value))
 
     def throw(self, *error: Any) -> Any:
-        """Continues with the end of the wait."""
+        """Continues with an error from the wait."""
         return self._waiting(self._work.throw(*error))
 
     def _waiting(self, waited_for: Any) -> Any:
@@ -77,27 +77,30 @@ class _CancelledAt:
 
 
 async def cancelled_at(work: Coroutine[Any, Any, None], step: int) -> bool:
-    """Runs `work`, cancelled at its wait number `step`; returns whether it came so far, if it ends nevertheless."""
+    """Runs `work`, cancelled at its wait number `step`.
+
+    If it ends normally, returns whether that wait was reached.
+    """
     run = _CancelledAt(work, step)
     await run
     return run.came_so_far
 
 
 async def read(pool: Pool) -> None:
-    """A read in somebody's name."""
+    """Reads in a user's name."""
     async with opening.Looking(pool, FOREIGN) as connection:
         await connection.execute(_SLOW, {"number": 1})
         await connection.execute(text("SELECT generate_series(1, 3000)"))
 
 
 async def read_snapshot(pool: Pool) -> None:
-    """A read of one moment."""
+    """Reads in one snapshot."""
     async with opening.reading(pool, FOREIGN, snapshot=True) as (connection, _):
         await connection.execute(_SLOW, {"number": 1})
 
 
 async def read_slices(pool: Pool) -> None:
-    """A read in slices, and one whose reader has enough before its end."""
+    """Reads in slices, once to the end and once until the reader stops early."""
     async with opening.Looking(pool, FOREIGN) as connection:
         await connection.execute_in_slices(text("SELECT generate_series(1, 150)"))
         async with contextlib.aclosing(connection.slices(text("SELECT generate_series(1, 3000)"))) as slices:
@@ -105,7 +108,7 @@ async def read_slices(pool: Pool) -> None:
 
 
 async def write(pool: Pool) -> None:
-    """A change, with a part that is undone."""
+    """Writes a change, with a savepoint that is rolled back."""
     unit = UnitOfWork(pool, Actor(FOREIGN, "foreign"), uuid4(), {})
     try:
         transaction = await unit.begin()
@@ -121,7 +124,7 @@ async def write(pool: Pool) -> None:
 
 
 async def call(pool: Pool) -> None:
-    """A statement that is a transaction of its own."""
+    """Runs a statement that is its own transaction."""
     async with opening.Connected(pool) as connection:
         await connection.execute(_SLOW, {"number": 1})
 
@@ -134,7 +137,7 @@ async def observer(database: Database) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def pool(database: Database) -> AsyncIterator[Pool]:
-    """One connection, so that the next user has the one that was cancelled, unless it was closed."""
+    """Yields a pool of one connection, so that the next user has the cancelled one, unless it was closed."""
     async with database.owner() as owner:
         await owner.execute(f"CREATE TABLE marks (number integer); GRANT ALL ON marks TO {roles.APP}")
     async with pool_of(database.app_dsn, pool_open_connections=1) as made:
@@ -142,7 +145,7 @@ async def pool(database: Database) -> AsyncIterator[Pool]:
 
 
 async def faults_of_next_user(pool: Pool, observer: asyncpg.Connection, number: int) -> list[str]:
-    """Returns the faults that a user finds after the one before it."""
+    """Returns the faults that the next user of the connection finds."""
     connection = await pool.take()
     try:
         state = await observer.fetchval(_ACTIVITY, connection.driver.get_server_pid())
@@ -159,13 +162,16 @@ async def faults_of_next_user(pool: Pool, observer: asyncpg.Connection, number: 
 
 
 async def campaign(pool: Pool, observer: asyncpg.Connection, use: Use) -> tuple[int, list[str]]:
-    """Cancels a use at each of its waits; returns their number, and the faults that the next users found."""
+    """Cancels a use at each of its waits.
+
+    Returns the number of waits, and the faults that the next users found.
+    """
     faults: list[str] = []
     step, reached = 0, True
     while reached and step < _MOST_WAITS:
         task = asyncio.ensure_future(cancelled_at(use(pool), step))
         await asyncio.wait([task])
-        # It was cancelled, or the cancellation came with its end.
+        # Either the use was cancelled, or the cancellation came as it ended.
         reached = task.cancelled() or task.exception() is not None or task.result()
         async with within(20.0):
             faults += [f"{step}: {fault}" for fault in await faults_of_next_user(pool, observer, step)]
@@ -174,13 +180,13 @@ async def campaign(pool: Pool, observer: asyncpg.Connection, use: Use) -> tuple[
 
 
 @pytest.mark.parametrize("use", [read, read_snapshot, read_slices, write, call])
-async def test_the_next_user_finds_nothing_of_one_that_was_cancelled(
+async def test_the_next_user_finds_no_trace_of_a_cancelled_use(
     pool: Pool, observer: asyncpg.Connection, use: Use
 ) -> None:
     waits, faults = await campaign(pool, observer, use)
     assert faults == []
     assert 2 <= waits < _MOST_WAITS
-    # Also on a connection that was never closed: nothing is opened, and little waited for.
+    # The same holds on a connection that was never closed, where nothing is opened and there are few waits.
     again, faults = await campaign(pool, observer, use)
     assert (faults, again >= 2) == ([], True)
     assert pool.lent <= 1
@@ -188,7 +194,7 @@ async def test_the_next_user_finds_nothing_of_one_that_was_cancelled(
 
 @pytest.mark.full
 @pytest.mark.parametrize("use", [read, read_snapshot, read_slices, write])
-async def test_a_pool_that_does_not_look_is_found(
+async def test_a_pool_that_does_not_clean_connections_is_detected(
     pool: Pool, observer: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, use: Use
 ) -> None:
     def careless(self: Pool, connection: Connection) -> None:
@@ -204,8 +210,8 @@ async def test_a_pool_that_does_not_look_is_found(
     assert any("transaction" in fault for fault in faults), faults
 
 
-async def test_what_was_committed_is_known_to_be(pool: Pool, database: Database) -> None:
-    """At each moment: the change is there if, and only if, its unit of work says so."""
+async def test_a_unit_of_work_reports_exactly_whether_it_committed(pool: Pool, database: Database) -> None:
+    """At every step, the change is stored if, and only if, its unit of work reports a commit."""
     outcomes = set()
     for step in range(100):
         unit = UnitOfWork(pool, Actor(FOREIGN, "foreign"), uuid4(), {})
@@ -227,5 +233,5 @@ async def test_what_was_committed_is_known_to_be(pool: Pool, database: Database)
         outcomes.add((there, task.cancelled()))
         if not task.cancelled():
             break
-    # Cancelled before, within and after.
+    # The cancellation came before, during and after the commit.
     assert outcomes >= {(False, True), (True, True), (True, False)}

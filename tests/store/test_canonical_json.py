@@ -1,4 +1,4 @@
-"""The canonical form of a record is the standard library's, byte for byte, from every writer."""
+"""The canonical form of a record equals the standard library's, byte for byte, from every writer."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def rows(count: int) -> list[dict[str, Any]]:
 def differing(
     encode: Callable[[Mapping[str, Any]], bytes], wanted: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The rows that are not written as the standard library writes them, or are refused by one of the two only."""
+    """Returns the rows that `encode` and the standard library write differently, or that only one of them refuses."""
     return [row for row in wanted if outcome(encode, row) != outcome(standard_json, row)]
 
 
@@ -100,7 +100,7 @@ def outcome(encode: Callable[[Mapping[str, Any]], bytes], row: Mapping[str, Any]
 def test_every_row_has_the_bytes_of_the_standard_library() -> None:
     wanted = rows(20_000)
     assert differing(canonical_json, wanted) == []
-    # Enough of them are written by the fast encoder, and enough by the slow one.
+    # The fast encoder writes enough of the rows, and the slow one writes enough of them.
     fast = [
         row for row in wanted if audit_records._is_plain(row) and outcome(orjson.dumps, row) != "TypeError"
     ]
@@ -108,11 +108,11 @@ def test_every_row_has_the_bytes_of_the_standard_library() -> None:
 
 
 def stored(row: Mapping[str, Any]) -> Any:
-    """Returns a row as it is read again, decoded by the database."""
+    """Returns a row as it is read back from the database."""
     return json.loads(standard_json(row))
 
 
-def test_what_was_read_from_json_is_written_so_without_a_walk() -> None:
+def test_stored_json_is_written_without_checking_each_value() -> None:
     wanted = [
         stored(row) for row in rows(20_000) if outcome(standard_json, row) not in ("TypeError", "ValueError")
     ]
@@ -124,7 +124,7 @@ def test_what_was_read_from_json_is_written_so_without_a_walk() -> None:
     "number", ["1.0", "-0.0", "1e16", "1E22", "5e-324", "12345678901234567890123", "-1.5e-7"]
 )
 @pytest.mark.parametrize("around", ["{}", "[{}]", "[1,{}]", '{{"a":{}}}', '{{"a":["x",{}]}}'])
-def test_numbers_that_are_not_whole_are_found_wherever_they_stand(number: str, around: str) -> None:
+def test_numbers_that_are_not_integers_are_detected_at_any_place(number: str, around: str) -> None:
     value = msgspec.json.decode(around.format(number))
     assert outcome(canonical_stored, value) == outcome(standard_json, value)
 
@@ -137,7 +137,7 @@ class _Kind(Enum):
     ONE = "one"
 
 
-def test_what_json_does_not_have_is_refused_by_both_or_written_alike() -> None:
+def test_values_outside_json_are_refused_by_both_or_written_alike() -> None:
     deep: Any = "bottom"
     for _ in range(300):
         deep = [deep]
@@ -149,7 +149,7 @@ def test_what_json_does_not_have_is_refused_by_both_or_written_alike() -> None:
     assert differing(canonical_json, [{"list": [item]} for item in values]) == []
 
 
-def test_the_fast_encoder_alone_would_be_found() -> None:
+def test_the_fast_encoder_alone_would_differ() -> None:
     def careless(row: Mapping[str, Any]) -> bytes:
         return orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
 

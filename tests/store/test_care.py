@@ -1,4 +1,4 @@
-"""The maintenance of tables: due work is done, other work is left, and a failure keeps no other from its turn."""
+"""The maintenance of tables: only due work is done, and a failure does not prevent the other work."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ async def statistics(admin: asyncpg.Connection, table: str) -> asyncpg.Record:
     )
 
 
-async def test_a_round_does_what_is_due_and_no_more(database: Database, caring: Care) -> None:
+async def test_a_round_does_only_the_due_work(database: Database, caring: Care) -> None:
     async with connection(database.admin_dsn) as admin:
-        # PostgreSQL's own care may not come first.
+        # Autovacuum must not run first.
         await admin.execute("CREATE TABLE worn (id int) WITH (autovacuum_enabled = false)")
         await admin.execute("ALTER TABLE worn OWNER TO pilothouse_owner")
         await admin.execute("INSERT INTO worn SELECT generate_series(1, 1000)")
@@ -48,7 +48,7 @@ async def test_a_round_does_what_is_due_and_no_more(database: Database, caring: 
         done = await caring.round(DAY, 0)
         assert {'ANALYZE public."containers"', 'ANALYZE public."operation_logs"'} <= set(done)
         assert 'VACUUM (ANALYZE) public."worn"' in done
-        # A partition is analysed with its table.
+        # A partition is analysed with its partitioned table.
         assert not [each for each in done if "operation_logs_y" in each]
         assert await dead() == 0
         logs = await statistics(admin, "operation_logs")
@@ -57,7 +57,7 @@ async def test_a_round_does_what_is_due_and_no_more(database: Database, caring: 
         assert 'ANALYZE public."containers"' in await caring.round(timedelta(0), 0)
 
 
-async def test_an_index_that_is_largely_empty_is_built_anew(
+async def test_a_mostly_empty_index_is_rebuilt(
     database: Database, caring: Care, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(care, "SMALLEST_INDEX_BYTES", 100_000)
@@ -84,7 +84,7 @@ async def test_an_index_that_is_largely_empty_is_built_anew(
         assert await caring.reindex(bloat_percent=50) == []
 
 
-async def test_tables_are_named_or_refused(caring: Care, database: Database) -> None:
+async def test_unknown_tables_are_refused(caring: Care, database: Database) -> None:
     assert await caring.analyze(["containers"]) == ['ANALYZE public."containers"']
     assert await caring.reindex(["containers", "events"]) == [
         'REINDEX TABLE CONCURRENTLY public."containers"',
@@ -93,11 +93,11 @@ async def test_tables_are_named_or_refused(caring: Care, database: Database) -> 
     with pytest.raises(NotFound) as refused:
         await caring.vacuum(["containers", 'no"such'])
     assert refused.value.reason == "TABLE_NOT_FOUND"
-    # The connection that became the owner is not handed on.
+    # The connection that assumed the owner's role is not reused.
     assert await caring.analyze([]) != []
 
 
-async def test_a_table_that_is_locked_keeps_no_other(
+async def test_a_locked_table_does_not_prevent_work_on_another(
     database: Database, caring: Care, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(care, "LOCK_TIMEOUT_MILLISECONDS", 50)

@@ -1,4 +1,7 @@
-"""Records have the later time where two clocks are apart; one that no partition holds waits until one does."""
+"""Records have the later time if two clocks differ.
+
+A record waits until a partition contains its time.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ YEARS = timedelta(days=730)
 
 
 @pytest.mark.parametrize("apart", [YEARS, -YEARS, timedelta(minutes=2), -timedelta(minutes=2)])
-def test_of_clocks_that_are_apart_the_later_one_counts_and_that_is_told_once(apart: timedelta) -> None:
+def test_the_later_of_two_clocks_counts_and_the_gap_is_logged_once(apart: timedelta) -> None:
     clock = RecordClock()
     with capture_logs() as logs:
         for _ in range(2):
@@ -34,7 +37,7 @@ def test_of_clocks_that_are_apart_the_later_one_counts_and_that_is_told_once(apa
     assert abs(clock.now() - datetime.now(UTC)) < timedelta(seconds=30)
 
 
-def test_a_clock_that_is_a_little_off_is_a_servers_own() -> None:
+def test_a_small_clock_difference_is_ignored() -> None:
     clock = RecordClock()
     with capture_logs() as logs:
         clock.note(datetime.now(UTC) + timedelta(seconds=30))
@@ -42,10 +45,10 @@ def test_a_clock_that_is_a_little_off_is_a_servers_own() -> None:
     assert logs == []
 
 
-async def test_what_a_server_does_whose_clock_is_years_ahead_is_recorded_and_told(
+async def test_work_under_a_clock_years_ahead_is_recorded_and_watched(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By times that nothing has put right yet, as of calls that come in the moment in which a clock jumps."""
+    """The times have not been corrected, as for calls at the moment when a clock jumps."""
     async with running_server(database, tmp_path, with_cluster=False) as server:
         await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
         async with server.admin.containers.watch(namespace="shop") as changes:

@@ -1,4 +1,4 @@
-"""Rows that a database with a clock ahead has left behind count as expired, and that is reported."""
+"""Rows that were written while the database's clock was ahead count as expired, and the repair is logged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.identity.server import settings_of
 from tests.migrations.filling import fill
 
 AHEAD = timedelta(days=730)
-# Table -> the times that are set, and those that may lie as far ahead by right.
+# Table -> the columns that are set, and how far ahead they may validly be.
 LEFT: dict[str, tuple[str, timedelta]] = {
     "reconcile_work": ("due_at, leased_until", timedelta(seconds=30)),
     "request_claims": ("expires_at", timedelta(minutes=9)),
@@ -30,7 +30,7 @@ LEFT: dict[str, tuple[str, timedelta]] = {
 
 
 async def set_ahead(sql: asyncpg.Connection, ahead: timedelta | None) -> None:
-    """Sets all these times so far from now; None is as far as each may be."""
+    """Sets all these times to `ahead` from now, or, if it is None, as far ahead as each may validly be."""
     await sql.execute("UPDATE reconcile_work SET lease_owner = 'dead', leased_until = now()")
     for table, (columns, by_right) in LEFT.items():
         values = ", ".join(f"{column} = now() + $1" for column in columns.split(", "))
@@ -38,7 +38,7 @@ async def set_ahead(sql: asyncpg.Connection, ahead: timedelta | None) -> None:
 
 
 async def latest(sql: asyncpg.Connection) -> dict[str, datetime]:
-    """The latest of these times in each table that has any."""
+    """Returns the latest of these times in each table that has any."""
     found: dict[str, Any] = {
         table: await sql.fetchval(f"SELECT max(greatest({columns})) FROM {table}")
         for table, (columns, _) in LEFT.items()
@@ -47,12 +47,12 @@ async def latest(sql: asyncpg.Connection) -> dict[str, datetime]:
 
 
 async def repair(store: Store, later: datetime) -> dict[str, int]:
-    """One run over the tables of the store and of all nouns."""
+    """Runs one repair of the tables of the store and of all nouns."""
     repairs = [*clock_skew.OWN, *(each for noun in NOUN_TABLES for each in noun.skew_repairs)]
     return await clock_skew.repair(store, repairs, Settings(), Clocks(datetime.now(UTC), later))
 
 
-async def test_times_two_years_ahead_are_over_and_others_are_left(database: Database) -> None:
+async def test_times_two_years_ahead_are_expired_and_others_are_kept(database: Database) -> None:
     pools = Pools.connect(settings_of(database))
     store, settings = Store(pools), Settings()
     try:
@@ -80,8 +80,8 @@ async def test_times_two_years_ahead_are_over_and_others_are_left(database: Data
         await pools.close()
 
 
-async def test_a_database_whose_clock_went_back_shortens_and_deletes_nothing(database: Database) -> None:
-    """The earlier rows lie ahead of the database's clock, and are right by the server's."""
+async def test_a_database_clock_that_went_back_shortens_and_deletes_nothing(database: Database) -> None:
+    """The earlier rows are ahead of the database's clock, but valid by the server's clock."""
     pools = Pools.connect(settings_of(database))
     store = Store(pools)
     tables = ("request_claims", "sessions", "idempotency_keys")

@@ -1,4 +1,4 @@
-"""The signs that show a server a rewound database, each by itself; and those that show none, as they should."""
+"""Each sign of a rewound database is detected by itself, and changes that are no such sign are not."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ONWARD = {
 
 @asynccontextmanager
 async def opened(database: Database, directory: Path) -> AsyncIterator[Store]:
-    """Two events and two records, and a server's way to them."""
+    """Writes two events and two records; yields a server's store."""
     async with database.system() as system:
         for number in range(2):
             await put(system, [record(number)], [(event(number), b"message")])
@@ -59,7 +59,7 @@ async def history(database: Database) -> str:
 
 @asynccontextmanager
 async def running(store: Store, directory: Path) -> AsyncIterator[Feed]:
-    """The feed of a server whose data folder it is, once it stands at the head."""
+    """Runs the feed of a server with this data folder, and yields it once it has reached the head."""
     feed = Feed(store, Hub(16), Continuity(store, directory / FILE_NAME))
     task = asyncio.create_task(feed.run())
     try:
@@ -70,13 +70,13 @@ async def running(store: Store, directory: Path) -> AsyncIterator[Feed]:
 
 
 @pytest.mark.parametrize("change", [*BACK, *ONWARD])
-async def test_a_server_that_starts_again(database: Database, tmp_path: Path, change: str) -> None:
+async def test_a_restarted_server_detects_a_rewind(database: Database, tmp_path: Path, change: str) -> None:
     async with opened(database, tmp_path) as store:
         async with running(store, tmp_path):
             before = await history(database)
         async with database.owner() as owner:
             await owner.execute({**BACK, **ONWARD}[change])
-        # Two servers that knew the same: the second one takes the history that the first one began.
+        # Two servers have stored the same position: the second one adopts the history that the first one begins.
         (tmp_path / "second").mkdir()
         (tmp_path / "second" / FILE_NAME).write_bytes((tmp_path / FILE_NAME).read_bytes())
         async with running(store, tmp_path) as one, running(store, tmp_path / "second") as other:
@@ -89,7 +89,7 @@ async def test_a_server_that_starts_again(database: Database, tmp_path: Path, ch
                 assert await system.fetchval(records) == (1 if change in BACK else 0)
 
 
-async def test_a_database_that_goes_back_to_a_former_history(database: Database, tmp_path: Path) -> None:
+async def test_a_return_to_a_former_history_is_detected(database: Database, tmp_path: Path) -> None:
     async with opened(database, tmp_path) as store:
         async with running(store, tmp_path):
             first = await history(database)
@@ -105,8 +105,8 @@ async def test_a_database_that_goes_back_to_a_former_history(database: Database,
 
 
 @pytest.mark.parametrize("change", ["a lower revision", "a lower sequence"])
-async def test_a_server_that_runs(database: Database, tmp_path: Path, change: str) -> None:
-    """Its connections stay open, so nothing hints at another database but the head itself."""
+async def test_a_running_server_detects_a_rewind(database: Database, tmp_path: Path, change: str) -> None:
+    """Its connections stay open, so only the head itself shows that the database has changed."""
     async with opened(database, tmp_path) as store, running(store, tmp_path) as feed:
         before = await history(database)
         told = asyncio.Event()
@@ -123,7 +123,7 @@ async def test_a_server_that_runs(database: Database, tmp_path: Path, change: st
 
 
 @pytest.mark.parametrize("unreadable", [True, False])
-async def test_a_folder_that_is_of_no_use_stops_nothing(
+async def test_an_unusable_data_folder_does_not_stop_the_feed(
     database: Database, tmp_path: Path, *, unreadable: bool
 ) -> None:
     place = tmp_path / "folder"
@@ -138,10 +138,10 @@ async def test_a_folder_that_is_of_no_use_stops_nothing(
         assert (place / FILE_NAME).exists() is unreadable
 
 
-async def test_a_slow_disk_holds_up_nobody(
+async def test_a_slow_disk_does_not_block_the_event_loop(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another thread than the event loop's replaces the file, and the loop continues."""
+    """A thread other than the event loop's replaces the file, and the loop continues."""
     replaces, may_go_on, replace = threading.Event(), threading.Event(), os.replace
 
     def slowly(*paths: Path) -> None:

@@ -1,4 +1,7 @@
-"""PostgreSQL by TLS: every connection of the product checks who answers, and says in its own words who does not."""
+"""PostgreSQL with TLS: every connection of the product verifies the server.
+
+A failure is reported in the product's own words.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,10 @@ AUTHORITY = made("databases", authority=True)
 CERTIFICATE = made("localhost", by=AUTHORITY)
 
 
-async def test_all_of_a_server_connects_by_tls(database: Database, tmp_path: Path) -> None:
+async def test_every_connection_of_a_server_uses_tls(database: Database, tmp_path: Path) -> None:
     async with tls_before(database, tmp_path / "proxy", CERTIFICATE, AUTHORITY) as proxy:
         by_tls = proxy.database(database)
-        # Roles, migrations and the look of a backup, which open connections of their own.
+        # Roles, migrations and the snapshot for a backup, which open their own connections.
         await ensure_roles(by_tls.admin_dsn)
         assert all(each.applied for each in await runner.status(by_tls.maintenance_dsn))
         async with repository.snapshot(by_tls.maintenance_dsn, ()) as facts:
@@ -57,7 +60,7 @@ async def test_all_of_a_server_connects_by_tls(database: Database, tmp_path: Pat
         ("localhost", False, False, "the database offers no TLS, which its URL requires"),
     ],
 )
-async def test_who_is_not_the_database_is_refused_in_words_that_name_the_setting(
+async def test_an_unverified_database_is_refused_and_the_setting_is_named(
     database: Database, tmp_path: Path, host: str, strange: bool, offers: bool, words: str
 ) -> None:
     async with tls_before(database, tmp_path / "proxy", CERTIFICATE, AUTHORITY) as proxy:
@@ -82,12 +85,12 @@ async def test_who_is_not_the_database_is_refused_in_words_that_name_the_setting
 async def _failure(work: object) -> BaseException:
     try:
         await work  # type: ignore[misc]
-    except Exception as error:  # noqa: BLE001 - whatever it is, its words are looked at
+    except Exception as error:  # noqa: BLE001 - any error; the test checks its message
         return error
     raise AssertionError("it did not fail")
 
 
-async def test_a_replica_that_is_somebody_else_is_told_in_the_log(database: Database, tmp_path: Path) -> None:
+async def test_an_unverified_replica_is_logged(database: Database, tmp_path: Path) -> None:
     async with tls_before(database, tmp_path / "proxy", CERTIFICATE, AUTHORITY) as proxy:
         (tmp_path / "strange.pem").write_bytes(made("strange", authority=True).pem)
         replica = proxy.database(database, authority=tmp_path / "strange.pem").app_dsn
@@ -104,8 +107,8 @@ async def test_a_replica_that_is_somebody_else_is_told_in_the_log(database: Data
         assert "no known authority has signed" in told[0]["why"]
 
 
-async def test_programs_without_tls_are_not_taken(database: Database, tmp_path: Path) -> None:
-    """Those that are brought along speak none: a backup by TLS needs others, and says so before it begins."""
+async def test_backup_programs_without_tls_are_refused(database: Database, tmp_path: Path) -> None:
+    """The embedded programs support no TLS: a backup by TLS needs others, and reports that before it begins."""
     async with tls_before(database, tmp_path / "proxy", CERTIFICATE, AUTHORITY) as proxy:
         plan = making.Plan(dsn=proxy.database(database).maintenance_dsn, folder=tmp_path / "backups")
         failed = await _failure(making.make(plan))
@@ -115,8 +118,11 @@ async def test_programs_without_tls_are_not_taken(database: Database, tmp_path: 
         assert not list((tmp_path / "backups").iterdir())
 
 
-async def test_a_url_that_asks_for_less_is_told(database: Database, tmp_path: Path) -> None:
-    """The URL is obeyed; the test checks the log line about it, before anybody connects."""
+async def test_a_url_without_certificate_checks_is_logged(database: Database, tmp_path: Path) -> None:
+    """The server obeys the URL.
+
+    The test checks the log line about it, which is written before any connection.
+    """
     elsewhere = "postgresql://u:a-password@db.example:1/db?sslmode=require"
     with structlog.testing.capture_logs() as lines:
         async with running_server(

@@ -33,7 +33,7 @@ async def _deadlock(server: EmbeddedPostgres, template: str) -> None:
         assert [type(each) for each in ended].count(asyncpg.DeadlockDetectedError) == 1
 
 
-async def test_a_deadlock_is_found(postgres: EmbeddedPostgres, template_database: Database) -> None:
+async def test_a_deadlock_is_detected(postgres: EmbeddedPostgres, template_database: Database) -> None:
     with pytest.raises(AssertionError, match=r"1 deadlocks in test_\d+\n\nProcess ") as found:
         await _deadlock(postgres, template_database.name)
     assert str(found.value).count(_LOCK) == 2

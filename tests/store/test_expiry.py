@@ -1,4 +1,4 @@
-"""Expired rows are deleted a few at a time, without waiting for anybody."""
+"""Expired rows are deleted a few at a time, without waiting for locks."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _LEFT = {
     "login_origins": 1,
     "idempotency_keys": 1,
     "request_claims": 0,
-    # Rows that have waited too long for a code or a log-in; one of a clock that was ahead; one of a deleted user.
+    # Rows that have waited too long for a code or a log-in; a row of a clock that was ahead; a row of a deleted user.
     "login_challenges": 1,
     "user_secrets": 3,
     "recovery_codes": 1,
@@ -68,7 +68,7 @@ _LEFT = {
 
 
 class Lots(Store):
-    """Counts the transactions that are written by."""
+    """A store that counts its write transactions."""
 
     written = 0
 
@@ -92,7 +92,7 @@ async def store(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
 
 
 async def delete_expired(store: Store, tables: Sequence[ExpiringRows]) -> int:
-    """One run by two clocks that are right."""
+    """Runs the deletion once, with two correct clocks."""
     now = datetime.now(UTC)
     return await expiry.delete_expired(store, tables, Settings(), Clocks(now, now))
 
@@ -102,15 +102,15 @@ async def counts(database: Database) -> dict[str, int]:
         return {table: await owner.fetchval(f"SELECT count(*) FROM {table}") for table in _LEFT}
 
 
-async def test_the_dead_go_in_lots_and_the_living_stay(database: Database, store: Lots) -> None:
+async def test_expired_rows_are_deleted_in_batches_and_others_stay(database: Database, store: Lots) -> None:
     assert await delete_expired(store, EXPIRING) == 35 + 20 + 1 + 1 + 1 + 1 + 2 + 1 + 1
     assert await counts(database) == _LEFT
-    # Four lots of sessions and three of keys, which end with one that is not full, and one of each other table.
+    # Four batches of sessions and three of keys, the last of each not full, and one batch of each other table.
     assert store.written == 4 + 3 + len(EXPIRING) - 2
     assert await delete_expired(store, EXPIRING) == 0
 
 
-async def test_a_row_that_somebody_holds_is_left_to_the_next_run(database: Database, store: Lots) -> None:
+async def test_a_locked_row_is_left_to_the_next_run(database: Database, store: Lots) -> None:
     async with database.system() as system, system.transaction():
         await system.execute("SELECT FROM sessions WHERE access_token_hash = sha256('a1') FOR UPDATE")
         await delete_expired(store, EXPIRING)
@@ -119,14 +119,14 @@ async def test_a_row_that_somebody_holds_is_left_to_the_next_run(database: Datab
     assert await counts(database) == _LEFT
 
 
-async def test_one_run_has_a_bound(database: Database, store: Lots, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_run_is_bounded(database: Database, store: Lots, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(expiry, "MOST_LOTS", 2)
     assert await delete_expired(store, [each for each in EXPIRING if each.table == "sessions"]) == 20
     assert (await counts(database))["sessions"] == 20
 
 
 async def removed_by_a_server(store: Store, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One run of the periodic job, on a server whose clock is 100 days behind that of the database."""
+    """Runs the periodic job once, on a server whose clock is 100 days behind the database's."""
 
     class Behind(datetime):
         @classmethod
@@ -139,21 +139,24 @@ async def removed_by_a_server(store: Store, database: Database, monkeypatch: pyt
     await job.job()
 
 
-async def test_a_database_whose_clock_is_ahead_deletes_nothing_that_is_valid(
+async def test_a_database_clock_ahead_deletes_no_valid_rows(
     database: Database, store: Lots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the database all is over that expires within 100 days: keys, sessions, answers to replays, claims, log-ins."""
+    """By the database's clock, every row that expires within 100 days has expired.
+
+    These are keys, sessions, responses for replays, claims and log-ins.
+    """
     before = await counts(database)
     await removed_by_a_server(store, database, monkeypatch)
-    # Rows of a deleted user wait for no time, and a challenge of the day after tomorrow comes from a wrong clock.
+    # Rows of a deleted user do not depend on time, and a challenge that lasts for a day comes from a wrong clock.
     assert await counts(database) == before | {"recovery_codes": 1, "login_challenges": 2}
     await delete_expired(store, EXPIRING)
     assert await counts(database) == _LEFT
 
 
 @pytest.mark.parametrize("each", [each for each in EXPIRING if each.order], ids=lambda each: each.table)
-async def test_the_dead_are_found_by_an_index(database: Database, each: ExpiringRows) -> None:
-    """Also where there are few rows, and a scan would be as fast."""
+async def test_expired_rows_are_found_by_an_index(database: Database, each: ExpiringRows) -> None:
+    """The index must be usable also if there are few rows, and a scan would be as fast."""
     async with database.owner() as owner, owner.transaction():
         await owner.execute("SET LOCAL enable_seqscan = off")
         await owner.execute("SET LOCAL enable_sort = off")

@@ -1,6 +1,6 @@
-"""Filters and selectors: their meaning in PostgreSQL is that in Python, and faults are named.
+"""Filters and selectors: they mean the same in PostgreSQL and in Python, and faults are named.
 
-The meaning is judged against a second evaluation of the same tree, written here over plain values.
+The expected meaning comes from a second evaluation of the same tree, written here over plain values.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ async def test_meaning(connection: Connection, expression: str, ids: list[int]) 
         ("name = " + "x" * 2048, 2049, "longer than 2048"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_position(expression: str, position: int, words: str) -> None:
+def test_a_fault_is_named_with_its_position(expression: str, position: int, words: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         compile_filter(expression, FIELDS)
     assert caught.value.metadata["position"] == str(position)
@@ -325,7 +325,7 @@ def written(tree: Any) -> str:
 
 
 def depth(tree: Any) -> int:
-    """How deep the text of a tree is nested."""
+    """Returns how deep the text of a tree is nested."""
     match tree:
         case str():
             return 1

@@ -1,4 +1,4 @@
-"""Rows that commits leave for another transaction are gathered, and none waits for long."""
+"""Rows that commits leave for a later transaction are gathered, but none waits for long."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ async def test_rows_of_many_commits_are_written_by_few_transactions() -> None:
             left.append(number)
             store.follow_ups.set()
             await pass_time(_BETWEEN_SECONDS)
-        # The last ones are not left to the poll.
+        # The last rows are written without waiting for the poll.
         await pass_time(POLL_SECONDS / 2)
     finally:
         await cancel_and_wait(running)
     assert sum(batches) == _COMMITS
     least = GATHER_SECONDS / _BETWEEN_SECONDS
     assert len(batches) <= _COMMITS / least + 1, batches
-    # As many as come in the longest time that one waits.
+    # A batch has at most the rows that arrive during the longest wait of one row.
     assert max(batches) <= 2 * (GATHER_SECONDS + _WRITE_SECONDS) / _BETWEEN_SECONDS, batches

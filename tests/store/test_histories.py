@@ -1,4 +1,7 @@
-"""Promise 15: a database that went back begins a new history, and says so; one that lost nothing goes on as it was."""
+"""A rewound database begins a new history and reports it.
+
+A database that lost nothing continues its history (promise 15).
+"""
 
 from __future__ import annotations
 
@@ -31,15 +34,16 @@ from tests.waiting import poll_until, within
 
 
 async def make(server: Server, name: str) -> None:
-    """A container in the namespace `shop`."""
+    """Creates a container in the namespace `shop`."""
     await server.admin.containers.create(
         namespace="shop", container=container_pb2.Container(name=name, image="nginx:1.27")
     )
 
 
 async def take(changes: Any, count: int) -> list[tuple[ChangeKind, str]]:
-    """Returns the next changes of a watch. Bookmarks come at any time, and so do effects of a cluster that is away;
-    both are left out.
+    """Returns the next changes of a watch.
+
+    Bookmarks may come at any time, and so may status changes caused by the missing cluster; both are left out.
     """
     found: list[Change[Any]] = []
     async with within(30):
@@ -51,7 +55,10 @@ async def take(changes: Any, count: int) -> list[tuple[ChangeKind, str]]:
 
 
 async def histories(database: Database) -> tuple[str, list[dict[str, Any]]]:
-    """Returns the name of the history, and the log's records of begun histories. The chain must hold."""
+    """Returns the name of the history, and the audit records of begun histories.
+
+    The log must have no faults.
+    """
     async with connection(database.admin_dsn) as sql:
         await number_changes(sql)
         assert await log_faults(sql) == []
@@ -64,7 +71,7 @@ async def histories(database: Database) -> tuple[str, list[dict[str, Any]]]:
 
 
 async def token_of(server: Server) -> str:
-    """A resume token of now."""
+    """Returns a resume token of the present state."""
     async with server.admin.containers.watch(namespace="shop") as changes:
         while (await anext(changes)).kind is not ChangeKind.SYNCED:
             pass
@@ -72,7 +79,7 @@ async def token_of(server: Server) -> str:
 
 
 async def refused(server: Server, token: str) -> str:
-    """Returns the server's reason for refusing a token; '' if it accepts it."""
+    """Returns the server's status code for refusing a token, or '' if it accepts the token."""
     request = container_pb2.WatchContainersRequest(
         namespace="shop", resume_token=token, bookmark_period_seconds=1
     )
@@ -117,7 +124,7 @@ async def test_a_restored_dump_begins_a_new_history(
             str(program("pg_restore")), "--single-transaction", f"--dbname={restored.admin_dsn}", str(dump)
         )
         assert code == 0, errors
-        # A server that knew the database as it was finds it out as it starts.
+        # A server that has stored the earlier position detects the rewind as it starts.
         async with running_server(restored, tmp_path / "data", with_cluster=False) as server:
             name, begun = await histories(restored)
             assert name != history
@@ -130,11 +137,11 @@ async def test_a_restored_dump_begins_a_new_history(
                 assert await refused(server, token) == "OUT_OF_RANGE"
             held = await token_of(server)
             assert await refused(server, held) == ""
-        # Started again it goes on with that history: it was told once.
+        # A restarted server continues with that history and records it only once.
         async with running_server(restored, tmp_path / "data", with_cluster=False) as server:
             assert await histories(restored) == (name, begun)
             assert await refused(server, held) == ""
-            # The command is for a rewind that no server can detect; running servers notice it immediately.
+            # The command is for a rewind that no server can detect; running servers notice the new history immediately.
             async with server.admin.containers.watch(namespace="shop") as changes:
                 state = await take(changes, 4)
                 assert state[-1][0] is ChangeKind.SYNCED
@@ -156,16 +163,16 @@ async def test_a_restored_dump_begins_a_new_history(
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """Where servers keep their files: a path that is short enough for a socket."""
+    """Yields the servers' folder, whose path is short enough for a socket."""
     with tempfile.TemporaryDirectory(prefix="ph-history-", ignore_cleanup_errors=True) as made:
-        # A server that root starts runs as somebody else.
+        # A server that root starts runs as another user.
         Path(made).chmod(0o755)
         yield Path(made)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def prepared(folder: Path, start_migrated: StartMigrated) -> Path:
-    """The files of a migrated database that nothing runs on."""
+    """Returns the folder of a migrated database on which no server runs."""
     server = EmbeddedPostgres(folder / "prepared", settings=SETTINGS)
     try:
         await start_migrated(server, NAME)
@@ -176,7 +183,7 @@ async def prepared(folder: Path, start_migrated: StartMigrated) -> Path:
 
 @asynccontextmanager
 async def running(server: EmbeddedPostgres) -> AsyncIterator[EmbeddedPostgres]:
-    """A PostgreSQL server until the end of the block."""
+    """Runs a PostgreSQL server until the end of the block."""
     await server.start()
     try:
         yield server
@@ -186,7 +193,9 @@ async def running(server: EmbeddedPostgres) -> AsyncIterator[EmbeddedPostgres]:
 
 @pytest.mark.full
 @pytest.mark.parametrize("loses", [True, False], ids=["lossy", "lossless"])
-async def test_a_promoted_standby(prepared: Path, tmp_path: Path, *, loses: bool) -> None:
+async def test_a_promoted_standby_begins_a_history_only_after_losses(
+    prepared: Path, tmp_path: Path, *, loses: bool
+) -> None:
     with tempfile.TemporaryDirectory(prefix="ph-standby-", ignore_cleanup_errors=True) as made:
         Path(made).chmod(0o755)
         place = Path(made)
@@ -208,7 +217,10 @@ async def _failover(
     *,
     loses: bool,
 ) -> tuple[str, str]:
-    """Returns the names of the history before and after, as a watcher of a running server sees the failover."""
+    """Fails over to the standby while a server runs and a client watches.
+
+    Returns the names of the history before and after.
+    """
     async with running_server(database, directory, with_cluster=False) as server:
         await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
         await make(server, "kept")
@@ -254,7 +266,7 @@ async def _failover(
 
 
 @pytest.mark.full
-async def test_a_snapshot_put_back_while_the_server_was_down(prepared: Path, tmp_path: Path) -> None:
+async def test_a_restored_snapshot_begins_a_new_history(prepared: Path, tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="ph-snapshot-", ignore_cleanup_errors=True) as made:
         Path(made).chmod(0o755)
         place = Path(made)
@@ -281,7 +293,8 @@ async def test_a_snapshot_put_back_while_the_server_was_down(prepared: Path, tmp
             point(address, second)
             known = json.loads((tmp_path / continuity.FILE_NAME).read_text())[-1]
             async with running(second):
-                # Others go on with it until its head is beyond what was known: then the marks tell.
+                # Another server continues with the snapshot until its head is beyond the stored position: then only the
+                # marks differ.
                 async with running_server(
                     database,
                     place / "another",

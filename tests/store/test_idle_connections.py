@@ -1,4 +1,4 @@
-"""A pool keeps its used connections, and only a few of the unneeded ones."""
+"""A pool keeps its used connections, and only a few of the unused ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.conftest import Database
 OPEN, IDLE = 6, 2
 
 
-async def test_what_a_whole_period_did_not_need_is_closed(database: Database) -> None:
+async def test_connections_unused_for_a_whole_period_are_closed(database: Database) -> None:
     settings = Settings(
         database_url=database.app_dsn,
         system_database_url=database.system_dsn,
@@ -26,7 +26,7 @@ async def test_what_a_whole_period_did_not_need_is_closed(database: Database) ->
     unneeded = engines.app
 
     async def use(count: int) -> set[int]:
-        """Returns the backends of so many concurrently used connections."""
+        """Returns the backends of `count` concurrently used connections."""
         async with AsyncExitStack() as stack:
             used = [await stack.enter_async_context(engines.app.connect()) for _ in range(count)]
             query = text("SELECT pg_backend_pid()")
@@ -34,7 +34,7 @@ async def test_what_a_whole_period_did_not_need_is_closed(database: Database) ->
 
     try:
         first = await use(OPEN)
-        # Returned connections are used again, none is opened.
+        # Returned connections are reused, and none is opened.
         assert await use(OPEN) == first
         unneeded.begin_period()
         await use(OPEN)

@@ -1,5 +1,6 @@
-"""A page of a list over all namespaces costs as much as it shows, not as much as exists: the rows that its plan
-touches.
+"""A page of a list over all namespaces costs as much as it shows, not as much as exists.
+
+The cost is the number of rows that its plan reads.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from tests.conftest import Database, connection, new_database
 
 NAMESPACES = 20
 ROWS = 10_000
-# A user who reaches everything, and one who reaches three namespaces of the twenty.
+# A user with access to everything, and one with access to three of the twenty namespaces.
 EVERYTHING, SOME = 1, 2
 PAGE = PageRequest(key=b"k" * 32, page_size=50)
 _FILL = f"""
@@ -59,7 +60,7 @@ _BIG = ("containers", "environment_variables", "volumes", "config_maps")
 
 
 class Asked:
-    """Stands in for a connection: keeps the statement that it is asked for, and finds nothing."""
+    """Stands in for a connection: stores the statement, and returns no rows."""
 
     def __init__(self) -> None:
         self.statement: Any = None
@@ -70,7 +71,7 @@ class Asked:
 
 
 class Read(Asked):
-    """Stands in for a connection: finds the rows."""
+    """Stands in for a connection: returns the rows."""
 
     def __init__(self, app: asyncpg.Connection) -> None:
         super().__init__()
@@ -82,7 +83,7 @@ class Read(Asked):
 
 
 def rendered(statement: Any) -> tuple[Any, ...]:
-    """A statement as PostgreSQL gets it, and its parameters."""
+    """Returns a statement as PostgreSQL receives it, and its parameters."""
     ready = statements.ready(statement, {})
     return ready.sql, *ready.arguments({})
 
@@ -109,7 +110,7 @@ async def _as_they_are(rows: Sequence[Any], *_functions: Any) -> Sequence[Any]:
 
 
 async def listed(asked: Asked, noun: str, page: PageRequest, visible: Sequence[int] | None) -> NextPage:
-    """Has a noun's list asked for, and returns where its next page goes on."""
+    """Executes a noun's list, and returns the position of its next page."""
     transaction = cast(ReadTransaction, SimpleNamespace(connection=asked))
     if noun == "subjects of usage":
         found = await series.subjects(
@@ -117,20 +118,20 @@ async def listed(asked: Asked, noun: str, page: PageRequest, visible: Sequence[i
         )
         return found[1]
     with pytest.MonkeyPatch.context() as patch:
-        # The further use of the rows does not matter here.
+        # The later processing of the rows does not matter here.
         patch.setattr(cached_rows, "with_missing", _as_they_are)
         return (await _LISTS[noun].list_page(transaction, page, Matching(None, None, visible), 1))[1]
 
 
 async def statement_of(noun: str, page: PageRequest, visible: Sequence[int] | None) -> Any:
-    """The statement that a noun's list executes."""
+    """Returns the statement that a noun's list executes."""
     asked = Asked()
     await listed(asked, noun, page, visible)
     return asked.statement
 
 
 async def touched(app: asyncpg.Connection, statement: Any) -> int:
-    """How many rows of the big tables a statement reads, those that it passes over included."""
+    """Returns how many rows of the big tables a statement reads, including those that it filters out."""
     sql, *parameters = rendered(statement)
     plan = await app.fetchval(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {sql}", *parameters)
     return _rows(orjson.loads(plan)[0]["Plan"])
@@ -145,7 +146,7 @@ def _rows(node: dict[str, Any]) -> int:
 
 
 async def touched_by_pages(database: Database, user: int, noun: str, page: PageRequest) -> tuple[int, int]:
-    """Returns the rows touched by the first page, and by one in the middle of the list."""
+    """Returns the number of rows read by the first page, and by one in the middle of the list."""
     visible = None if user == EVERYTHING else [1, 2, 3]
     async with database.app(user) as app:
         await app.execute("SET LOCAL jit = off")
@@ -156,9 +157,9 @@ async def touched_by_pages(database: Database, user: int, noun: str, page: PageR
         return first, await touched(app, await statement_of(noun, replace(page, page_token=token), visible))
 
 
-# A page of fifty and one more: each row once in the index, once whole, with what belongs to it.
+# A page of fifty rows and one more: each row is read in the index, in the table, and with its related rows.
 WHOLE_PAGE = 51 * 3
-# Three namespaces of twenty: of seven rows in the order of the names one is theirs.
+# Three namespaces of twenty: one of seven rows in the order of names belongs to them.
 THEIRS = 51 * 10
 
 
@@ -175,7 +176,7 @@ THEIRS = 51 * 10
         ("config_maps", "name"),
     ],
 )
-async def test_a_page_over_all_namespaces_touches_its_rows(
+async def test_a_page_over_all_namespaces_reads_only_its_rows(
     filled: Database, noun: str, order_by: str
 ) -> None:
     page = replace(PAGE, order_by=order_by)
@@ -186,14 +187,14 @@ async def test_a_page_over_all_namespaces_touches_its_rows(
 
 
 @pytest.mark.parametrize("wanted", ["status = FAILED", "status = FAILED OR status = STOPPED"])
-async def test_a_filtered_page_touches_what_it_passes_over(filled: Database, wanted: str) -> None:
+async def test_a_filtered_page_reads_only_the_rows_that_it_skips(filled: Database, wanted: str) -> None:
     for rows in await touched_by_pages(filled, EVERYTHING, "containers", replace(PAGE, filter=wanted)):
-        # Four statuses in turn.
+        # The rows have four statuses in turn.
         assert 51 <= rows <= 51 * 6 + WHOLE_PAGE
 
 
-async def test_a_page_of_what_usage_is_of_touches_a_few_namespaces(filled: Database) -> None:
-    """By namespace and name: the namespaces come in order, their containers are sorted one namespace at a time."""
+async def test_a_page_of_usage_subjects_reads_few_namespaces(filled: Database) -> None:
+    """The order is by namespace and name: namespaces come in order, and containers are sorted per namespace."""
     page = replace(PAGE, page_size=55)
     async with connection(filled.admin_dsn) as admin:
         # PostgreSQL 15 reads all names and sorts them.
@@ -203,7 +204,7 @@ async def test_a_page_of_what_usage_is_of_touches_a_few_namespaces(filled: Datab
 
 
 async def test_without_the_index_the_whole_table_is_read(filled: Database) -> None:
-    """Control of the tests above."""
+    """Controls the tests above."""
     async with connection(filled.admin_dsn) as admin:
         changed = admin.transaction()
         await changed.start()

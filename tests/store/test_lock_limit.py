@@ -1,4 +1,4 @@
-"""A request waits for a lock of another one, and not for ever; and holds nothing beyond its transaction."""
+"""A request waits for another one's lock for a limited time, and holds no lock beyond its transaction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.conftest import Database, connection
 from tests.harness import running_server
 
 
-async def test_a_request_waits_for_a_lock_only_so_long(
+async def test_a_request_waits_for_a_lock_for_a_limited_time(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "_LOCK_MILLISECONDS", 200)
@@ -33,7 +33,7 @@ async def test_a_request_waits_for_a_lock_only_so_long(
 
 
 @pytest.mark.parametrize("function", ["pg_advisory_lock", "pg_try_advisory_lock", "pg_advisory_lock_shared"])
-async def test_the_roles_of_a_server_take_no_lock_beyond_a_transaction(
+async def test_the_roles_of_a_server_cannot_lock_beyond_a_transaction(
     database: Database, function: str
 ) -> None:
     for dsn in (database.app_dsn, database.system_dsn):

@@ -1,4 +1,4 @@
-"""Sessions of a PostgreSQL server that is gone without a word are ended, and no others."""
+"""Connections to a PostgreSQL server that disappeared silently are ended, and no others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIMITS = Limits(open=4, working=4, idle=4, waiting=10, lifetime_seconds=3600, id
 
 
 class Opener:
-    """Opens sessions, until nobody answers any more; `elsewhere` is where new ones lead then."""
+    """Opens connections until `fails` is set to an error, which it then raises."""
 
     def __init__(self, dsn: str, role: str = "") -> None:
         self.dsn = dsn
@@ -49,7 +49,7 @@ async def pool(opener: Opener) -> AsyncIterator[Pool]:
 
 
 async def _sleeping(pool: Pool) -> asyncio.Task[str]:
-    """A statement that is running, and another session that is idle."""
+    """Starts a long statement on one connection, next to another connection that is idle."""
 
     async def long() -> str:
         async with pool.connect() as connection, pool.connect():
@@ -73,10 +73,10 @@ def _asked_after(watch: LostSessions) -> int:
 
 @pytest.mark.parametrize("answer", [None, asyncpg.TooManyConnectionsError("sorry")])
 async def test_a_long_statement_is_left_alone(pool: Pool, opener: Opener, answer: Exception | None) -> None:
-    """Also if PostgreSQL has no connection left for the question."""
+    """That holds also if PostgreSQL has no connection left for the check."""
     sleeping = await _sleeping(pool)
     watch = LostSessions(pool, direct=True)
-    # It is asked about seldom.
+    # The reaper checks a long statement rarely.
     assert [_asked_after(watch) for _ in range(3)] == [FIRST_LOOKS, 2, 4]
     opener.fails = answer
     assert await watch.end_lost() == 0
@@ -84,8 +84,8 @@ async def test_a_long_statement_is_left_alone(pool: Pool, opener: Opener, answer
     await cancel_and_wait(sleeping)
 
 
-async def test_a_login_that_takes_a_role_on_finds_its_sessions(database: Database) -> None:
-    """One login for all roles: a session is the login's, in every role that it has assumed."""
+async def test_a_login_that_assumes_a_role_finds_its_connections(database: Database) -> None:
+    """With one login for all roles, a connection belongs to the login, in every role that it has assumed."""
     opener = Opener(database.admin_dsn, role="pilothouse_app")
     pool = Pool(opener, LIMITS)
     sleeping = await _sleeping(pool)
@@ -94,17 +94,17 @@ async def test_a_login_that_takes_a_role_on_finds_its_sessions(database: Databas
     await pool.close()
 
 
-async def test_short_statements_ask_nothing(pool: Pool) -> None:
+async def test_short_statements_cause_no_checks(pool: Pool) -> None:
     watch = LostSessions(pool, direct=True)
     for _ in range(2 * FIRST_LOOKS):
         async with pool.connect() as connection:
             await connection.command("SELECT 1")
-            # A connection in use that waits for no answer is nothing to ask about.
+            # A connection in use that waits for no response needs no check.
             assert not watch.is_to_ask()
 
 
-async def test_what_was_given_back_unfinished_is_the_pools(pool: Pool) -> None:
-    """A call that was cancelled: its statement is being ended, and nobody waits for the answer."""
+async def test_an_unfinished_connection_that_was_returned_is_left_to_the_pool(pool: Pool) -> None:
+    """The call was cancelled: its statement is being ended, and no caller waits for the response."""
     sleeping = await _sleeping(pool)
     sleeping.cancel()
     await asyncio.wait({sleeping})
@@ -114,7 +114,9 @@ async def test_what_was_given_back_unfinished_is_the_pools(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("direct", [True, False])
-async def test_where_nobody_answers_all_are_ended(pool: Pool, opener: Opener, *, direct: bool) -> None:
+async def test_all_connections_to_an_unresponsive_server_are_ended(
+    pool: Pool, opener: Opener, *, direct: bool
+) -> None:
     sleeping = await _sleeping(pool)
     opener.fails = TimeoutError()
     assert await LostSessions(pool, direct=direct).end_lost() >= 1
@@ -122,13 +124,13 @@ async def test_where_nobody_answers_all_are_ended(pool: Pool, opener: Opener, *,
         await sleeping
 
 
-async def test_sessions_that_the_server_does_not_know_are_ended(
+async def test_connections_that_the_server_does_not_have_are_ended(
     pool: Pool, opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another server answers under the address: it has no such processes."""
+    """Another server responds under the address: it has no such processes."""
     sleeping = await _sleeping(pool)
     monkeypatch.setattr(Driver, "get_server_pid", lambda self: 4_000_000 + id(self) % 1000)
-    # Behind a pooler the numbers mean nothing.
+    # Behind a pooler, process ids mean nothing.
     assert await LostSessions(pool, direct=False).end_lost() == 0
     assert await LostSessions(pool, direct=True).end_lost() >= 1
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):

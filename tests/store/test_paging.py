@@ -1,4 +1,4 @@
-"""Keyset pages in a real PostgreSQL: every order, missing values, writers at work, tokens that cannot be misused."""
+"""Keyset pages in a real PostgreSQL: every order, missing values, concurrent writers, and forged tokens."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def thing(number: int, chance: random.Random) -> dict[str, Any]:
-    """A row with many equals and many missing values among its columns."""
+    """Returns a row with many equal and many missing values."""
     some: Callable[[Any], Any] = lambda value: value if chance.random() < 0.7 else None  # noqa: E731
     return {
         "id": number,
@@ -146,7 +146,7 @@ orders = st.lists(
 
 @settings(deadline=None, max_examples=30)
 @given(order_by=orders, page_size=st.integers(1, 61))
-async def test_pages_together_are_the_whole_list_in_order(
+async def test_all_pages_together_are_the_whole_list_in_order(
     connection: Connection, order_by: str, page_size: int
 ) -> None:
     order = parse_order_by(order_by, FIELDS, default="name", unique=THINGS.c.id)
@@ -157,7 +157,7 @@ async def test_pages_together_are_the_whole_list_in_order(
 
 @settings(deadline=None, max_examples=20)
 @given(order_by=orders, page_size=st.integers(1, 61))
-async def test_a_page_that_is_found_before_it_is_read_is_the_same(
+async def test_a_page_selected_by_keys_first_is_the_same(
     connection: Connection, order_by: str, page_size: int
 ) -> None:
     page = replace(PAGE, order_by=order_by, page_size=page_size)
@@ -177,7 +177,7 @@ async def test_a_page_that_is_found_before_it_is_read_is_the_same(
 
 @settings(deadline=None, max_examples=20)
 @given(order_by=orders, page_size=st.integers(1, 70), row_bytes=st.integers(1, 40), kept=st.integers(1, 61))
-async def test_pages_of_large_rows_end_early_and_together_are_the_whole_list(
+async def test_pages_of_large_rows_end_early_and_lose_no_row(
     connection: Connection, order_by: str, page_size: int, row_bytes: int, kept: int
 ) -> None:
     order = parse_order_by(order_by, FIELDS, default="name", unique=THINGS.c.id)
@@ -196,9 +196,9 @@ async def test_pages_of_large_rows_end_early_and_together_are_the_whole_list(
         while True:
             rows, next_page = await read_page(read, order, page, lambda _row: row_bytes)
             assert 1 <= len(rows) <= page.limit
-            # The first few are read as they are; those after them are as many as fit, and one.
+            # The first few rows are read without a check; after those come as many as fit, and one more.
             assert len(rows) <= 4 or (len(rows) - 1) * row_bytes <= 100
-            # A caller that shows fewer continues after those.
+            # A caller that shows fewer rows continues after those.
             shown = rows[:kept]
             listed += [row.id for row in shown]
             token = next_page.after(len(shown))
@@ -212,7 +212,7 @@ async def test_pages_of_large_rows_end_early_and_together_are_the_whole_list(
 @given(
     order_by=orders, page_size=st.integers(1, 70), row_bytes=st.integers(1, 40), slice_rows=st.integers(1, 9)
 )
-async def test_pages_read_in_slices_end_early_and_together_are_the_whole_list(
+async def test_pages_read_in_slices_end_early_and_lose_no_row(
     pool: Pool, order_by: str, page_size: int, row_bytes: int, slice_rows: int
 ) -> None:
     order = parse_order_by(order_by, FIELDS, default="name", unique=THINGS.c.id)
@@ -230,7 +230,7 @@ async def test_pages_read_in_slices_end_early_and_together_are_the_whole_list(
                     opened, query, order, page, lambda _row: row_bytes
                 )
                 assert 1 <= len(rows) <= page.limit
-                # Excess rows are noticed after a slice.
+                # Excess rows are noticed only after a slice.
                 assert len(rows) * row_bytes <= 100 + slice_rows * row_bytes
                 listed += [row.id for row in rows]
                 token = next_page.after(len(rows))
@@ -242,7 +242,7 @@ async def test_pages_read_in_slices_end_early_and_together_are_the_whole_list(
 
 @settings(deadline=None, max_examples=20)
 @given(order_by=orders, most_rows=st.integers(1, 61), divisor=st.integers(1, 61))
-async def test_pages_read_one_after_the_other_are_the_whole_list(
+async def test_read_in_pages_returns_the_whole_list(
     connection: Connection, order_by: str, most_rows: int, divisor: int
 ) -> None:
     order = parse_order_by(order_by, FIELDS, default="name", unique=THINGS.c.id)
@@ -258,7 +258,7 @@ async def test_pages_read_one_after_the_other_are_the_whole_list(
     "order_by",
     ["name", "create_time desc", "grade", "grade desc", "grade desc, name", "name, create_time desc"],
 )
-async def test_writers_neither_hide_nor_repeat_what_is_there_all_along(pool: Pool, order_by: str) -> None:
+async def test_writers_neither_hide_nor_repeat_rows_that_stay(pool: Pool, order_by: str) -> None:
     chance = random.Random(order_by)
     numbers = itertools.count(1000)
     async with pool.connect() as reader, pool.connect() as writer:
@@ -303,7 +303,7 @@ async def test_writers_neither_hide_nor_repeat_what_is_there_all_along(pool: Poo
     assert commits > 5
 
 
-async def test_counting_off_would_repeat_rows(pool: Pool) -> None:
+async def test_offset_paging_would_repeat_rows(pool: Pool) -> None:
     """The control: under the same writer, OFFSET shows a row twice, so the test above can fail."""
     async with pool.connect() as reader:
         await reader.command("BEGIN")
@@ -316,7 +316,7 @@ async def test_counting_off_would_repeat_rows(pool: Pool) -> None:
         await reader.command("ROLLBACK")
 
 
-async def test_the_page_size_may_change_on_the_way(connection: Connection) -> None:
+async def test_the_page_size_may_change_between_pages(connection: Connection) -> None:
     first, token = await one_page(connection, replace(PAGE, page_size=3))
     rest = await all_pages(connection, replace(PAGE, page_size=50, page_token=token))
     assert first + rest == await all_pages(connection, PAGE)
@@ -328,7 +328,7 @@ async def test_the_last_page_has_no_token(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize(("asked", "given_size"), [(0, 50), (1, 1), (1000, 1000), (5000, 1000)])
-def test_page_sizes(asked: int, given_size: int) -> None:
+def test_the_page_size_has_a_default_and_a_maximum(asked: int, given_size: int) -> None:
     assert replace(PAGE, page_size=asked).limit == given_size
 
 
@@ -350,7 +350,9 @@ def test_a_negative_page_size_is_refused() -> None:
         {"key": b"K" * 32},
     ],
 )
-async def test_a_token_serves_its_own_question_only(connection: Connection, change: dict[str, Any]) -> None:
+async def test_a_token_is_valid_only_for_its_own_request(
+    connection: Connection, change: dict[str, Any]
+) -> None:
     _, token = await one_page(connection, PAGE)
     await one_page(connection, replace(PAGE, page_token=token, page_size=50))
     with pytest.raises(InvalidArgument) as caught:
@@ -368,7 +370,7 @@ async def test_a_garbled_token_is_refused(connection: Connection, token: str) ->
 
 @settings(deadline=None)
 @given(place=st.integers(0, 10_000), bit=st.integers(0, 7))
-async def test_a_flipped_bit_is_noticed(connection: Connection, place: int, bit: int) -> None:
+async def test_a_token_with_a_flipped_bit_is_refused(connection: Connection, place: int, bit: int) -> None:
     _, token = await one_page(connection, PAGE)
     raw = bytearray(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
     raw[place % len(raw)] ^= 1 << bit
@@ -390,7 +392,7 @@ def test_the_key_is_not_shown() -> None:
         ("id desc", "id desc"),
     ],
 )
-def test_orders(text: str, canonical: str) -> None:
+def test_orders_have_a_canonical_text(text: str, canonical: str) -> None:
     assert parse_order_by(text, FIELDS, default="name", unique=THINGS.c.id).text == canonical
 
 
@@ -414,7 +416,7 @@ def test_wrong_orders_are_refused(text: str, words: str) -> None:
     assert [violation.field for violation in caught.value.violations] == ["order_by"]
 
 
-async def test_an_order_column_wrongly_said_never_to_be_missing_is_noticed(
+async def test_a_nullable_order_column_declared_not_null_is_detected(
     connection: Connection,
 ) -> None:
     order = parse_order_by(

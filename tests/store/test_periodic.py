@@ -1,4 +1,4 @@
-"""Periodic jobs stand alone: one that fails is counted and tried again, and the others go on."""
+"""Periodic jobs are independent: one that fails is counted and retried, and the others continue."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.identity.server import settings_of
 from tests.waiting import poll_until
 
 
-async def test_a_job_that_fails_keeps_no_other_from_its_work(database: Database) -> None:
+async def test_a_failing_job_does_not_stop_another(database: Database) -> None:
     runs: Counter[str] = Counter()
 
     async def failing() -> None:
@@ -50,13 +50,13 @@ async def test_a_job_that_fails_keeps_no_other_from_its_work(database: Database)
     jobs = [Periodic("failing", 0.01, failing), Periodic("working", 0.01, working)]
     work = asyncio.create_task(PeriodicWork(Store(pools), jobs).run())
     try:
-        # The last run's result may not be stored when all ends.
+        # The result of the last run may not be stored when the work ends.
         await poll_until(seen, lambda runs: min(runs["failing"], runs["working"]) >= 4)
         assert not work.done()
     finally:
         await cancel_and_wait(work)
         await pools.close()
-    # Nor may it be counted: the end may come while its lock is given back.
+    # It may not be counted either, because the work may end while its lock is released.
     assert runs["failing"] - counted("failing") in (0, 1)
     assert counted("working") == 0
     async with database.system() as sql:
@@ -87,7 +87,7 @@ async def test_a_job_that_fails_keeps_no_other_from_its_work(database: Database)
         (PoolClosedError(), "DATABASE_UNAVAILABLE"),
     ],
 )
-async def test_what_is_not_of_the_database_is_not_noted_as_of_it(
+async def test_errors_outside_the_database_are_not_stored_as_database_errors(
     database: Database, error: Exception, noted: str
 ) -> None:
     async def failing() -> None:
@@ -106,7 +106,7 @@ async def test_what_is_not_of_the_database_is_not_noted_as_of_it(
         await pools.close()
 
 
-async def test_every_job_says_of_itself_that_the_database_is_away(database: Database) -> None:
+async def test_every_job_reports_an_unavailable_database(database: Database) -> None:
     nobody = "postgresql://nobody@127.0.0.1:1/nothing"
     settings = settings_of(
         database, database_url=nobody, system_database_url=nobody, maintenance_database_url=nobody
@@ -122,7 +122,7 @@ async def test_every_job_says_of_itself_that_the_database_is_away(database: Data
         await pools.close()
 
 
-async def test_a_job_that_works_again_fails_no_more(database: Database) -> None:
+async def test_a_job_that_works_again_is_no_longer_failing(database: Database) -> None:
     pools = Pools.connect(settings_of(database))
     store = Store(pools)
     try:
@@ -141,7 +141,10 @@ async def nobody_lacks(_sequence: int) -> bool:
 
 
 def all_jobs(store: Store, settings: Settings) -> list[Periodic]:
-    """The jobs of the store, and those of the nouns that drop or roll up; the log has keys of its own."""
+    """Returns the jobs of the store, and those of the nouns that drop or roll up rows.
+
+    The log has its own keys.
+    """
     identity = LogIdentity.load(Settings(), KeyRing((bytes(32),)))
     return [
         *standard_jobs(store, settings, NOUN_TABLES),
@@ -158,7 +161,7 @@ class Ahead:
         return datetime.now(zone) + timedelta(days=730)
 
 
-async def test_a_clock_that_is_ahead_drops_nothing_that_is_to_be_kept(
+async def test_a_clock_that_is_ahead_drops_no_valid_partition(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pools = Pools.connect(settings_of(database))
@@ -174,19 +177,19 @@ async def test_a_clock_that_is_ahead_drops_nothing_that_is_to_be_kept(
             assert await owner.fetch("SELECT relname FROM pg_class ORDER BY 1") == before
     finally:
         await pools.close()
-    # A server that other tests share may log lines about its cluster in that time.
+    # A server that other tests share may write log lines about its cluster during that time.
     told = {line["event"] for line in logs if line["log_level"] != "info"}
     assert told == {"the clocks of this server and of the database differ"}
 
 
 class _Runs:
-    """How often each of some jobs was run that do nothing else."""
+    """Counts the runs of jobs that do nothing else."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
 
     def job(self, name: str) -> Callable[[], Awaitable[None]]:
-        """One that is counted by its name."""
+        """Returns a job that is counted under this name."""
 
         async def run() -> None:
             self.counts[name] += 1
@@ -194,11 +197,11 @@ class _Runs:
         return run
 
     async def seen(self) -> Counter[str]:
-        """All of them so far."""
+        """Returns the counts of all jobs."""
         return self.counts
 
 
-async def test_at_a_start_one_job_begins_after_the_other(
+async def test_jobs_begin_one_after_the_other_at_start(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(periodic, "_BETWEEN_SECONDS", 3600.0)
@@ -217,7 +220,7 @@ async def test_at_a_start_one_job_begins_after_the_other(
         await pools.close()
 
 
-async def test_a_job_with_a_delay_waits_unless_it_is_wanted(database: Database) -> None:
+async def test_a_job_with_a_delay_waits_unless_it_is_requested(database: Database) -> None:
     runs = _Runs()
     pools = Pools.connect(settings_of(database))
     periodic = PeriodicWork(
@@ -240,10 +243,10 @@ def counted(job: str) -> float:
     return REGISTRY.get_sample_value("pilothouse_periodic_failures_total", {"job": job}) or 0.0
 
 
-async def test_a_server_that_ends_before_its_lock_is_answered_reports_no_fault(
+async def test_a_server_that_ends_while_it_takes_a_lock_reports_no_fault(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The session may hold the lock, or not: it is closed, and the log does not blame a pooler."""
+    """The connection may hold the lock or not: it is closed, and the log does not blame a pooler."""
     execute = Connection.execute
     asked = asyncio.Event()
 

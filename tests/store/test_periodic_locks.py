@@ -1,4 +1,4 @@
-"""A periodic job holds its lock by a session without a transaction, so it keeps VACUUM from nothing."""
+"""A periodic job holds its lock on a connection without a transaction, so it never holds VACUUM back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.identity.server import settings_of
 from tests.transparency.logs import a_record, idle_application
 from tests.waiting import poll_until, within
 
-# One row for each session that holds the lock of a periodic job. A lock on a bigint has its halves as two numbers.
+# One row for each connection that holds the lock of a periodic job. A bigint lock is shown as two numbers, its halves.
 _HOLDERS = """
 SELECT a.state, a.backend_xmin IS NULL AND a.backend_xid IS NULL AND a.xact_start IS NULL AS harmless
 FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
@@ -39,7 +39,7 @@ WHERE datname = current_database() AND pid <> pg_backend_pid() AND (backend_xmin
 
 
 class _Held:
-    """Jobs that work until the test lets them go, in place of those of a server."""
+    """Jobs that work until the test releases them, in place of a server's jobs."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -47,7 +47,7 @@ class _Held:
         self.may_end = asyncio.Event()
 
     def in_place_of(self, periodic: Periodic) -> Periodic:
-        """Returns the same job as far as its lock goes, due immediately."""
+        """Returns a job with the same lock that is due immediately and only waits."""
         self.names.append(periodic.name)
 
         async def job() -> None:
@@ -65,7 +65,7 @@ async def _holders(sql: asyncpg.Connection, name: str) -> list[tuple[str, bool]]
     return [(row["state"], row["harmless"]) for row in await sql.fetch(_HOLDERS, name)]
 
 
-async def test_no_job_of_a_server_holds_its_lock_by_a_transaction(
+async def test_no_job_of_a_server_holds_its_lock_in_a_transaction(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, begin = _Held(), PeriodicWork.__init__
@@ -75,7 +75,7 @@ async def test_no_job_of_a_server_holds_its_lock_by_a_transaction(
 
     monkeypatch.setattr(PeriodicWork, "__init__", begin_held)
     async with running_server(database, tmp_path, with_cluster=False, backup_dir=tmp_path / "backups"):
-        # So many connections the pool has: with more jobs than that some could not work.
+        # The pool has 16 connections: with more jobs than that, some could not work.
         assert len(held.names) == len(set(held.names)) < 16
         assert {"verify the audit log", "analyse, vacuum and reindex", "back up"} <= set(held.names)
         await poll_until(held.seen, lambda working: working == set(held.names))
@@ -88,11 +88,11 @@ async def test_no_job_of_a_server_holds_its_lock_by_a_transaction(
 
 
 async def _run(pools: Pools, job: Callable[[], Awaitable[object]]) -> asyncio.Task[None]:
-    """A server of its own that runs the job again and again."""
+    """Starts a separate server that runs the job again and again."""
     return asyncio.create_task(PeriodicWork(Store(pools), [Periodic("held", 0.01, job)]).run())
 
 
-async def test_one_server_at_a_time_does_a_job_and_the_next_one_goes_on(database: Database) -> None:
+async def test_one_server_at_a_time_does_a_job_and_another_takes_over(database: Database) -> None:
     first, second = asyncio.Event(), asyncio.Event()
 
     async def hold() -> None:
@@ -126,8 +126,8 @@ async def test_one_server_at_a_time_does_a_job_and_the_next_one_goes_on(database
         await two.close()
 
 
-async def test_a_session_that_was_lost_does_not_keep_its_lock(database: Database) -> None:
-    """A job goes on without its lock, and its next run takes it again."""
+async def test_a_lost_connection_does_not_keep_its_lock(database: Database) -> None:
+    """A job continues without its lock, and its next run acquires the lock again."""
     runs: list[int] = []
 
     async def lose() -> None:
@@ -152,7 +152,7 @@ async def test_a_session_that_was_lost_does_not_keep_its_lock(database: Database
         await pools.close()
 
 
-async def test_between_the_stretches_of_a_walk_no_transaction_is_open(
+async def test_no_transaction_is_open_between_the_ranges_of_a_verification(
     database: Database, tmp_path: Path
 ) -> None:
     async with idle_application(database, tmp_path) as application:

@@ -1,6 +1,6 @@
-"""Everything works behind pgbouncer in transaction mode, with the prepared statements it knows and without any.
+"""Every call works behind pgbouncer in transaction mode, with tracked prepared statements and without any.
 
-The pooler has three connections for each role, so transactions of many callers follow each other on one of them.
+The pooler has three connections for each role, so transactions of many callers follow each other on each connection.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _EACH = 12
 
 
 async def _failures(world: World) -> list[str]:
-    """Returns the wrong answers of every RPC that would be a pooler's fault."""
+    """Returns the wrong results of every RPC that would be a pooler's fault."""
     found = []
-    # Methods that end the resources of others come last.
+    # Methods that delete the resources of others come last.
     for rule in sorted(world.rules.values(), key=lambda rule: rule.name == "DeleteNamespace"):
-        # Some streams have nothing to say here.
+        # Some streams have nothing to send here.
         seconds = runs_out(3.0) if rule.streams else patient(10.0)
         outcome = await world.caller_of(rule).invoke(rule, world.request(rule), timeout=seconds)
         silent = rule.streams and outcome.code == "DEADLINE_EXCEEDED"
@@ -57,7 +57,7 @@ async def test_every_call_works_behind_a_transaction_pooler(
 
 
 async def _tenants_stay_apart(world: World) -> None:
-    """Many concurrent callers of two tenants, on connections that are the other's a moment later."""
+    """Many concurrent callers of two tenants share connections that the other tenant uses a moment later."""
     callers = {
         namespace: await world.make_user(f"only-{namespace}", {namespace: "operator"})
         for namespace in (OWN, FOREIGN)
@@ -87,17 +87,17 @@ async def _tenants_stay_apart(world: World) -> None:
     assert {namespace for namespace, _name in told} <= {OWN, ""}
 
 
-async def test_a_pooler_that_does_not_know_prepared_statements_is_noticed(
+async def test_a_pooler_without_prepared_statements_is_detected(
     postgres: EmbeddedPostgres, database: Database
 ) -> None:
-    """The control: sessions of the pooler are other sessions from one transaction to the next."""
+    """The control: the pooler changes the server connection from one transaction to the next."""
     async with pooled(postgres, database, prepared_statements=0) as settings:
         with pytest.raises(asyncpg.PostgresError, match="prepared statement"):
             await _taking_turns(str(settings["database_url"]))
 
 
 async def _taking_turns(address: str) -> None:
-    """Two connections on one pooler: each takes the session that the other left."""
+    """Makes two clients of one pooler take the server connections that the other left."""
     async with connection(address) as one, connection(address) as other:
         for _ in range(4):
             async with one.transaction():
@@ -109,7 +109,10 @@ async def _taking_turns(address: str) -> None:
 
 
 async def test_time_limits_hold_behind_a_pooler(postgres: EmbeddedPostgres, database: Database) -> None:
-    """A pooler passes no session's settings on: they are the roles'. Clones of a database do not have them."""
+    """A pooler does not pass on settings of a client, so the roles have them.
+
+    Clones of a database do not have them.
+    """
     await ensure_roles(database.admin_dsn)
     async with pooled(postgres, database, prepared_statements=0) as settings:
         for address, waits in ((settings["database_url"], "20s"), (settings["system_database_url"], "0")):

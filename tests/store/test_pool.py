@@ -1,4 +1,4 @@
-"""A pool lends few connections at a time, in order, and keeps nobody waiting for slow work."""
+"""A pool lends few connections at a time, in order, and slow work does not delay other callers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ WORKING = 3
 
 @pytest.fixture(autouse=True)
 def _all_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing takes so long that it stops counting, but where a test says so."""
+    """Makes all work count as short, except where a test sets another limit."""
     monkeypatch.setattr("pilothouse_server.store.pool.SHORT_SECONDS", 3600.0)
 
 
-async def test_few_work_at_a_time_and_the_rest_takes_turns(database: Database) -> None:
+async def test_few_connections_work_at_a_time_and_callers_take_turns(database: Database) -> None:
     async with pool_of(database.app_dsn, pool_working_connections=WORKING) as pool:
         most, order = 0, []
-        # All are open, so that nobody overtakes one that is being opened.
+        # All connections are open, so that no caller overtakes one whose connection is being opened.
         async with pool.connect(), pool.connect(), pool.connect():
             pass
 
@@ -48,7 +48,7 @@ async def test_few_work_at_a_time_and_the_rest_takes_turns(database: Database) -
         assert pool.lent == 0
 
 
-async def test_what_takes_long_lets_others_go_ahead(
+async def test_long_work_lets_other_callers_continue(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pilothouse_server.store.pool.SHORT_SECONDS", 0.05)
@@ -56,7 +56,7 @@ async def test_what_takes_long_lets_others_go_ahead(
         pool_of(database.app_dsn, pool_working_connections=WORKING, pool_open_connections=7) as pool,
         AsyncExitStack() as stack,
     ):
-        # Each keeps its connection; nobody gives one back, up to the number that may be open.
+        # Each caller keeps its connection, and none is returned, up to the number that may be open.
         async def keep() -> None:
             taken = await pool.take()
             stack.callback(pool.give, taken)
@@ -81,13 +81,13 @@ async def test_a_task_gets_a_second_connection_while_it_has_one(database: Databa
                     await second.execute(_PID)
 
         both = asyncio.Barrier(WORKING)
-        # Where each waited for what the others have, none would end.
+        # If each task waited for a connection that another one has, none would end.
         async with within(20.0):
             await asyncio.gather(*(nested() for _ in range(WORKING)))
         assert pool.lent == 0
 
 
-async def test_no_more_may_wait_than_the_server_has_calls(database: Database) -> None:
+async def test_the_number_of_waiting_callers_is_bounded(database: Database) -> None:
     settings = {"pool_working_connections": 1, "max_concurrent_calls": 1, "max_streams": 1}
     async with pool_of(database.app_dsn, **settings) as pool:
         held = await pool.take()
@@ -95,7 +95,7 @@ async def test_no_more_may_wait_than_the_server_has_calls(database: Database) ->
         await asyncio.sleep(0)
         with pytest.raises(PoolBusyError):
             await asyncio.create_task(pool.take())
-        # A caller that leaves makes room for another, and takes no turn.
+        # A caller that is cancelled makes room for another, and uses no turn.
         await cancel_and_wait(waiting[0])
         third = asyncio.create_task(pool.take())
         await asyncio.sleep(0)
@@ -105,7 +105,7 @@ async def test_no_more_may_wait_than_the_server_has_calls(database: Database) ->
         assert pool.lent == 0
 
 
-async def test_who_waits_in_vain_is_refused(database: Database) -> None:
+async def test_a_caller_that_waits_too_long_is_refused(database: Database) -> None:
     async with pool_of(database.app_dsn, pool_working_connections=1) as pool:
         pool._wait_seconds = 0.05
         for _ in range(2):
@@ -123,13 +123,13 @@ async def test_who_waits_in_vain_is_refused(database: Database) -> None:
         pool.give(await late)
 
 
-async def test_a_turn_that_comes_as_its_caller_goes_is_passed_on(database: Database) -> None:
+async def test_the_turn_of_a_caller_cancelled_at_that_moment_is_passed_on(database: Database) -> None:
     async with pool_of(database.app_dsn, pool_working_connections=1) as pool:
         held = await pool.take()
         first, second = (asyncio.create_task(pool.take()) for _ in range(2))
         await asyncio.sleep(0)
         pool.give(held)
-        # It has its turn, and has not gone on yet.
+        # The first task has its turn, but has not continued yet.
         first.cancel()
         async with within(20.0):
             pool.give(await second)
@@ -137,9 +137,10 @@ async def test_a_turn_that_comes_as_its_caller_goes_is_passed_on(database: Datab
         assert pool.lent == 0
 
 
-async def test_who_goes_while_waiting_is_not_kept(database: Database) -> None:
-    """An error knows the frames that it passed: if one of them knew the task, the task's objects would stay with
-    it.
+async def test_a_task_cancelled_while_waiting_is_freed(database: Database) -> None:
+    """An error refers to the frames that it passed.
+
+    If one of them referred to the task, the task's objects would stay in memory with the error.
     """
     async with pool_of(database.app_dsn, pool_working_connections=1) as pool:
         held = await pool.take()
@@ -149,13 +150,13 @@ async def test_who_goes_while_waiting_is_not_kept(database: Database) -> None:
             await cancel_and_wait(task)
             left = weakref.ref(task)
             del task
-            # The loop knows those that have just ended until its next turn.
+            # The loop refers to tasks that have just ended until its next iteration.
             await asyncio.sleep(0)
             assert left() is None
         pool.give(held)
 
 
-async def test_the_end_of_a_pool_refuses_those_who_wait(database: Database) -> None:
+async def test_closing_a_pool_refuses_waiting_callers(database: Database) -> None:
     async with pool_of(database.app_dsn, pool_working_connections=1) as pool:
         held = await pool.take()
         waiting = asyncio.create_task(pool.take())
@@ -187,7 +188,7 @@ async def test_a_connection_that_the_server_closed_is_replaced(database: Databas
 
 
 @pytest.mark.parametrize("limit", ["pool_max_lifetime_seconds", "pool_max_idle_seconds"])
-async def test_what_is_old_or_was_unused_is_replaced(database: Database, limit: str) -> None:
+async def test_old_and_long_unused_connections_are_replaced(database: Database, limit: str) -> None:
     async def pids(seconds: float) -> set[int]:
         async with pool_of(database.app_dsn, **{limit: seconds}) as pool:
             found = set()
@@ -200,20 +201,20 @@ async def test_what_is_old_or_was_unused_is_replaced(database: Database, limit: 
     assert len(await pids(patient(60.0))) == 1
 
 
-async def test_a_connection_is_of_no_use_once_it_was_given_back(database: Database) -> None:
+async def test_a_returned_connection_cannot_be_used(database: Database) -> None:
     async with pool_of(database.app_dsn) as pool:
         async with pool.connect() as used:
             await used.execute(_PID)
         with pytest.raises(StatementError):
             await used.execute(_PID)
-        # Giving back twice gives nobody's connection back.
+        # A second return does not return another caller's connection.
         other = await pool.take()
         pool.give(used)
         assert pool.lent == 1
         pool.give(other)
 
 
-async def test_names_of_prepared_statements_are_nobody_else_s(database: Database) -> None:
+async def test_names_of_prepared_statements_are_unique(database: Database) -> None:
     """A transaction pooler shares its connections between servers, and each numbers from 1."""
     names: list[str] = []
     query = text("SELECT name, pg_backend_pid() FROM pg_prepared_statements")
@@ -226,7 +227,7 @@ async def test_names_of_prepared_statements_are_nobody_else_s(database: Database
 
 
 @pytest.mark.parametrize("prepared", [False, True])
-async def test_nothing_is_prepared_where_the_settings_say_so(database: Database, prepared: bool) -> None:
+async def test_no_statement_is_prepared_if_the_settings_forbid_it(database: Database, prepared: bool) -> None:
     query = text("SELECT count(*) FROM pg_prepared_statements WHERE name <> :none")
     async with (
         pool_of(database.app_dsn, pool_prepared_statements=prepared) as pool,
@@ -237,14 +238,14 @@ async def test_nothing_is_prepared_where_the_settings_say_so(database: Database,
 
 
 @pytest.mark.full
-async def test_a_statement_that_nobody_answers_ends_with_its_connection(database: Database) -> None:
-    """PostgreSQL itself ends long statements: this is for a server that is not there any more."""
+async def test_a_statement_without_a_response_ends_with_its_connection(database: Database) -> None:
+    """PostgreSQL itself ends long statements; this limit is for a server that has disappeared."""
     query = text("SELECT pg_sleep(:seconds)")
     limit = patient(0.5)
     async with pool_of(database.app_dsn) as pool:
         async with pool.connect() as used:
             used.driver._config = used.driver._config._replace(command_timeout=limit)
-            # The time is each statement's own.
+            # Each statement has its own time limit.
             for _ in range(3):
                 await used.execute(query, {"seconds": 0.4 * limit})
             with pytest.raises(asyncpg.ConnectionDoesNotExistError):

@@ -1,4 +1,6 @@
-"""The seed's § 6.2: "SetMaxIdleConns(10)", "SetMaxOpenConns(100)", "SetConnMaxLifetime(time.Hour)",
+"""The defaults of the pools, as the seed's § 6.2 requires.
+
+The seed has "SetMaxIdleConns(10)", "SetMaxOpenConns(100)", "SetConnMaxLifetime(time.Hour)",
 "SetConnMaxIdleTime(time.Minute * 30)".
 """
 
@@ -24,7 +26,7 @@ def test_the_pool_defaults_are_those_of_the_seed() -> None:
     assert timedelta(seconds=settings.pool_max_idle_seconds) == connection_max_idle_time
 
 
-async def test_the_pools_are_made_so(database: Database) -> None:
+async def test_the_pools_have_these_defaults(database: Database) -> None:
     engines = Engines.connect(Settings(database_url=database.app_dsn, replica_database_url=database.app_dsn))
     try:
         assert engines.replica is not None

@@ -1,4 +1,4 @@
-"""A PostgreSQL that speaks TLS itself: migrations, a server, a backup and its restore, and no plain connection."""
+"""A PostgreSQL with its own TLS: migrations, a server, a backup and its restore, and no plain connection."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ AUTHORITY = made("databases", authority=True)
 
 @asynccontextmanager
 async def by_tls(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[EmbeddedPostgres, str]]:
-    """Debian's PostgreSQL with a certificate for `localhost`, and the end of a URL that checks it."""
+    """Yields Debian's PostgreSQL with a certificate for `localhost`, and the URL options that verify it."""
     monkeypatch.setattr("pilothouse_server.launch.embedded.postgres.program", lambda name: _PROGRAMS / name)
     certificate = made("localhost", by=AUTHORITY)
     with tempfile.TemporaryDirectory(prefix="pilothouse-tls-") as name:
@@ -63,7 +63,7 @@ async def by_tls(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Embedde
 
 
 def reached(server: EmbeddedPostgres, name: str, how: str, host: str = "localhost") -> Database:
-    """A database by way of its network address; the administrator's socket is the test's own."""
+    """Returns a database at its network address; the administrator uses the test's own socket."""
 
     def through(user: str) -> str:
         return server.tcp_dsn(name, user, _PASSWORD).replace("@127.0.0.1:", f"@{host}:") + f"?{how}"
@@ -73,7 +73,7 @@ def reached(server: EmbeddedPostgres, name: str, how: str, host: str = "localhos
     )
 
 
-async def test_everything_goes_by_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_connection_uses_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with by_tls(monkeypatch) as (server, how):
         passwords = dict.fromkeys(("app", "system", "maintenance"), _PASSWORD)
         for name in ("product", "restored"):
@@ -86,14 +86,14 @@ async def test_everything_goes_by_tls(tmp_path: Path, monkeypatch: pytest.Monkey
             async with connection(server.dsn("product")) as sql:
                 assert await sql.fetch(_PLAIN) == []
                 assert await sql.fetchval(_BY_TLS) == len(passwords)
-        # The programs of backups are others than those that are brought along, which speak no TLS.
+        # Backups use Debian's programs, because the embedded ones support no TLS.
         plan = making.Plan(dsn=database.maintenance_dsn, folder=tmp_path / "backups")
         backup = await making.make(plan)
         target = reached(server, "restored", how)
         await restoring.restore(restoring.Order(path=backup.path, dsn=target.maintenance_dsn))
         async with connection(server.dsn("restored")) as sql:
             assert await sql.fetchval("SELECT count(*) FROM namespaces WHERE name = 'by-tls'") == 1
-        # The name of the host is checked: by every program, too.
+        # Every program also verifies the host name.
         elsewhere = reached(server, "product", how, host="127.0.0.1")
         with pytest.raises(PilothouseError) as error:
             await making.make(making.Plan(dsn=elsewhere.maintenance_dsn, folder=tmp_path / "none"))

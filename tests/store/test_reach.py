@@ -1,4 +1,7 @@
-"""A read-only transaction computes its caller's reach once; a writing one computes it each time."""
+"""A read-only transaction computes its caller's scope once.
+
+A writing transaction computes it for each statement.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ async def _look(transaction: ReadTransaction) -> tuple[str, list[int]]:
     return kept, [row.namespace_id for row in await transaction.connection.execute(_SEEN)]
 
 
-async def test_each_read_keeps_the_reach_of_its_own_caller(tenants: Database) -> None:
+async def test_each_read_keeps_the_scope_of_its_own_caller(tenants: Database) -> None:
     engines = Engines.connect(settings_of(tenants))
     store = Store(engines)
     try:
@@ -40,7 +43,7 @@ async def test_each_read_keeps_the_reach_of_its_own_caller(tenants: Database) ->
         await engines.close()
 
 
-async def test_a_write_sees_what_it_was_granted_on_its_way(tenants: Database) -> None:
+async def test_a_write_sees_grants_that_change_during_its_transaction(tenants: Database) -> None:
     engines = Engines.connect(settings_of(tenants))
     unit = Store(engines).unit_of_work(Actor(ADMINISTRATOR, "root"), uuid4(), "")
     try:

@@ -1,4 +1,4 @@
-"""The functions that read by key are the statements of the repositories, word by word."""
+"""The functions that read by key contain the statements of the repositories, word for word."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NOUNS: tuple[CachedRows[Any, Any], ...] = (CONTAINERS, VOLUMES, SERVICES, *CONF
 
 
 def _named(rows: CachedRows[Any, Any], column: str) -> Select[Any]:
-    """Returns the select that lists are made of, for one name."""
+    """Returns the select of the lists, restricted to one name."""
     return rows.select(_FORMAT).where(
         references.NAMESPACES.c.name == bindparam("namespace"), rows.table.c[column] == bindparam("name")
     )
@@ -38,14 +38,14 @@ _STATEMENTS = {f"read_{each.resource_type}": _named(each, "name") for each in _N
 
 
 def _words(statement: Select[Any]) -> str:
-    """The statement as PostgreSQL gets it, with the function's parameters."""
+    """Returns the statement as PostgreSQL receives it, with the function's parameters."""
     dialect: Dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
     compiled = str(statement.compile(dialect=dialect))
     return " ".join(re.sub(r"(?<!:):([a-z_]+)(::[A-Z]+)?", r"p_\1", compiled).split())
 
 
 async def _returned(database: Database, name: str) -> str:
-    """Returns the function's result."""
+    """Returns the query of the function."""
     async with database.owner() as owner:
         body = str(await owner.fetchval("SELECT prosrc FROM pg_proc WHERE proname = $1", name))
     query = re.search(r"RETURN QUERY(.*);\s*END", body, re.DOTALL)
@@ -54,7 +54,7 @@ async def _returned(database: Database, name: str) -> str:
 
 
 @pytest.mark.parametrize("name", _STATEMENTS)
-async def test_a_function_is_the_statement_of_its_repository(database: Database, name: str) -> None:
+async def test_a_function_equals_the_statement_of_its_repository(database: Database, name: str) -> None:
     assert await _returned(database, name) == _words(_STATEMENTS[name])
 
 
@@ -67,5 +67,5 @@ async def test_every_function_that_reads_by_key_is_compared(database: Database) 
     assert {row["proname"] for row in found} == set(_STATEMENTS)
 
 
-async def test_a_statement_that_has_drifted_is_found(database: Database) -> None:
+async def test_a_statement_that_differs_is_detected(database: Database) -> None:
     assert await _returned(database, "read_container") != _words(_named(CONTAINERS, "kubernetes_name"))

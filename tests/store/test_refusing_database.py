@@ -1,4 +1,7 @@
-"""A database that answers, but is full, lacks a resource or takes no writes: calls are told so, and the log briefly."""
+"""A database that is full, lacks a resource or is read-only.
+
+Calls are refused with that reason, and logged briefly.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ _CALLS = 40
         ("25006", "cannot execute INSERT in a read-only transaction", "DATABASE_UNAVAILABLE"),
     ],
 )
-async def test_what_postgresql_refuses_is_unavailable(
+async def test_statements_that_postgresql_refuses_raise_unavailable(
     database: Database, sqlstate: str, message: str, reason: str
 ) -> None:
     before = _refused(reason, sqlstate)
@@ -82,7 +85,7 @@ async def _refusal(client: AsyncClient, name: str) -> tuple[str, str, float | No
 
 
 @pytest.mark.full
-async def test_calls_on_a_full_disk_are_repeated_and_the_log_has_one_line(
+async def test_calls_on_a_full_disk_are_retried_and_logged_in_one_line(
     database: Database, tmp_path: Path
 ) -> None:
     async with (
@@ -98,7 +101,7 @@ async def test_calls_on_a_full_disk_are_repeated_and_the_log_has_one_line(
         with logging_as_served("INFO", "json") as written:
             await sql.execute(_FULL)
             refusals = await asyncio.gather(*(_refusal(impatient, f"shop-{i}") for i in range(_CALLS)))
-            # A call that may be repeated is, until there is room.
+            # A call that may be retried is retried until there is space.
             waiting = asyncio.create_task(
                 server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
             )
@@ -122,10 +125,10 @@ async def test_calls_on_a_full_disk_are_repeated_and_the_log_has_one_line(
 
 
 @pytest.mark.full
-async def test_sums_of_what_a_full_disk_refused_are_numbered(
+async def test_sums_of_refusals_by_a_full_disk_are_numbered(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The namespaces that calls made are taken back with their transactions: no record refers to them."""
+    """The namespaces of the calls were rolled back, and no record refers to them."""
     monkeypatch.setattr(audit, "_OF_A_USER", Bounds(of_a_kind=2, singly=4, sums=20))
     async with (
         running_server(database, tmp_path, with_cluster=False) as server,
@@ -140,7 +143,7 @@ async def test_sums_of_what_a_full_disk_refused_are_numbered(
             await _refusal(impatient, f"shop-{number}")
         await sql.execute(_ROOM)
         server.application.audit.flush()
-        # Durable, so what was handed over before it is written, too.
+        # This call is durable, so everything that was handed over before it is also written.
         await impatient.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
 
         async def summed() -> int:
@@ -155,7 +158,7 @@ async def test_sums_of_what_a_full_disk_refused_are_numbered(
 
 
 async def _set_read_only(sql: asyncpg.Connection, *, read_only: bool) -> None:
-    """As far as sessions that begin now can tell."""
+    """Sets the default that sessions beginning from now on have."""
     await sql.execute(
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = "
         f"{'on' if read_only else 'off'}', current_database()); END $$"
@@ -163,10 +166,10 @@ async def _set_read_only(sql: asyncpg.Connection, *, read_only: bool) -> None:
 
 
 @pytest.mark.full(minutes=3)
-async def test_a_server_goes_on_once_a_read_only_database_takes_writes(
+async def test_a_server_continues_once_a_read_only_database_takes_writes(
     database: Database, tmp_path: Path
 ) -> None:
-    """Sessions of before still take no writes, and nobody has to end them."""
+    """Earlier sessions stay read-only, but no operator has to end them."""
     async with running_server(database, tmp_path) as server, connection(database.admin_dsn) as sql:
 
         async def begin() -> None:
@@ -181,7 +184,7 @@ async def test_a_server_goes_on_once_a_read_only_database_takes_writes(
 
 
 @pytest.mark.full(minutes=3)
-async def test_a_server_goes_on_once_a_standby_is_promoted(
+async def test_a_server_continues_once_a_standby_is_promoted(
     tmp_path: Path, start_migrated: StartMigrated
 ) -> None:
     async with (
@@ -200,7 +203,10 @@ async def test_a_server_goes_on_once_a_standby_is_promoted(
 async def _takes_no_writes(
     server: Server, begin: Callable[[], Awaitable[None]], end: Callable[[], Awaitable[None]]
 ) -> list[dict[str, Any]]:
-    """Runs a server while its database takes no writes, and after that; returns the log of that time."""
+    """Runs a server while its database is read-only, and after that.
+
+    Returns the log of the read-only time.
+    """
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
     await _ready(server, "before")
     impatient = AsyncClient(
@@ -234,7 +240,7 @@ async def _takes_no_writes(
 
 
 async def _ready(server: Server, name: str) -> None:
-    """Makes a container, and returns once the reconciler has brought it to the cluster."""
+    """Creates a container, and returns once the reconciler has created it in the cluster."""
     made = container_pb2.Container(name=name, image="nginx:1.27", replicas=1)
     await server.admin.containers.create(namespace="shop", container=made)
 

@@ -1,4 +1,4 @@
-"""A read replica serves ListOperations and QueryUsage, and nothing else."""
+"""A read replica serves ListOperations and QueryUsage, and no other call."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.harness import Server, running_server
 from tests.promises.world import furnished, quiet_world
 
 _FROM_REPLICA = {"ListOperations", "QueryUsage"}
-# Nobody listens on port 1.
+# Port 1 has no listener.
 _AWAY = f"postgresql://{roles.APP}@127.0.0.1:1/none"
 
 
 async def _add(server: Server, namespace: str) -> None:
-    """A namespace with a container and a sample of its usage."""
+    """Creates a namespace with a container and a sample of its usage."""
     await server.admin.namespaces.create(namespace=namespaces.Namespace(name=namespace))
     await server.admin.containers.create(
         namespace=namespace, container=containers.Container(name="web", image="nginx:1.27")
@@ -38,12 +38,12 @@ async def _add(server: Server, namespace: str) -> None:
     assert answer.accepted_count == 1
 
 
-async def test_the_two_reads_show_what_the_replica_holds(
+async def test_the_two_reads_return_the_content_of_the_replica(
     postgres: EmbeddedPostgres, database: Database, tmp_path: Path
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
         await _add(server, "before")
-    # One that got nothing since.
+    # A replica that has received nothing since it was copied.
     async with (
         new_database(postgres, database.name) as replica,
         running_server(
@@ -65,12 +65,12 @@ async def test_the_two_reads_show_what_the_replica_holds(
 
 
 @pytest.mark.full
-async def test_all_other_calls_do_without_the_replica(
+async def test_no_other_call_needs_the_replica(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with quiet_world(database, tmp_path, monkeypatch, replica_database_url=_AWAY) as world:
         await furnished(world)
-        # Methods that end the resources of others come last.
+        # Methods that delete the resources of others come last.
         rules = sorted(world.rules.values(), key=lambda rule: rule.name == "DeleteNamespace")
         outcomes = {
             rule.name: await world.caller_of(rule).invoke(rule, world.request(rule)) for rule in rules
@@ -82,7 +82,7 @@ async def test_all_other_calls_do_without_the_replica(
 async def test_a_login_for_all_roles_reads_the_replica_as_the_app_role(
     postgres: EmbeddedPostgres, database: Database
 ) -> None:
-    """A login that is a member of every role sees every tenant's rows, until it takes one on."""
+    """A login that is a member of every role sees every tenant's rows, until it assumes one role."""
     async with connection(postgres.dsn()) as admin:
         await admin.execute("CREATE ROLE every_role LOGIN")
         await admin.execute(f"GRANT {roles.APP}, {roles.SYSTEM}, {roles.MAINTENANCE} TO every_role")

@@ -1,10 +1,13 @@
-"""A pending row of any size is written: in a row that almost fills a page, PostgreSQL counts small arrays too low."""
+"""A pending row of any size can be written.
+
+For a row that almost fills a page, PostgreSQL computes the size of small arrays too low.
+"""
 
 from __future__ import annotations
 
 from tests.conftest import Database
 
-# One row of each size around a page's, by variables of PL/pgSQL, as `put_changes` inserts it.
+# One row of each size around that of a page, with PL/pgSQL variables, as `put_changes` inserts it.
 _ROWS = """
 DO $$
 DECLARE
@@ -35,5 +38,5 @@ async def test_a_row_of_each_size_around_a_page_is_written(database: Database) -
         longest = await owner.fetchval("SELECT max(pg_column_size(p.*)) FROM pending_changes AS p")
         await transaction.rollback()
     assert sizes == 401
-    # Some were short enough to stay as they are: the sizes are those around the limit.
+    # Some rows were short enough not to be compressed or moved out, so the sizes are around the limit.
     assert longest > 7900

@@ -101,7 +101,7 @@ VALUES: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("name", VALUES)
-async def test_values_come_back_as_they_were(connection: Connection, name: str) -> None:
+async def test_values_are_read_as_they_were_written(connection: Connection, name: str) -> None:
     for number, value in enumerate([None, *VALUES[name]]):
         await connection.execute(insert(THINGS).values(id=number, **{name: value}))
         row = (await connection.execute(select(THINGS).where(THINGS.c.id == number))).one()
@@ -112,13 +112,14 @@ async def test_values_come_back_as_they_were(connection: Connection, name: str) 
 
 
 def _forget_forms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begins with none: statements that earlier tests compiled may fill the whole cache."""
+    """Empties the cache, which statements of earlier tests may have filled."""
     monkeypatch.setattr(statements, "_forms", type(statements._forms)())
 
 
 def _forms_of_things() -> int:
-    """Returns their number; servers of other tests in this process compile statements of their own at the same
-    time.
+    """Returns the number of cached forms for this table.
+
+    Servers of other tests in this process may compile other statements at the same time.
     """
     return sum(" things" in form.sql for form in statements._forms.values())
 
@@ -158,12 +159,12 @@ async def test_one_form_serves_other_values(connection: Connection, monkeypatch:
     assert _forms_of_things() == 1
 
 
-async def test_a_statement_made_of_another_is_not_taken_for_it(connection: Connection) -> None:
+async def test_a_statement_derived_from_another_is_not_confused_with_it(connection: Connection) -> None:
     await connection.execute(insert(THINGS), [{"id": number} for number in range(6)])
     query = select(THINGS.c.id).order_by(THINGS.c.id)
     assert len((await connection.execute(query)).all()) == 6
     for limit in range(1, 6):
-        # Each is made, run and forgotten, so that the next may stand where it stood in memory.
+        # Each statement is created, run and freed, so the next one may have the same address in memory.
         assert len((await connection.execute(query.limit(limit))).all()) == limit
         assert len((await connection.execute(query.where(THINGS.c.id < limit))).all()) == limit
 
@@ -201,7 +202,7 @@ async def test_many_rows_are_all_written_or_none(connection: Connection) -> None
         ("SELECT :nothing", {"secret": SECRET}),
     ],
 )
-async def test_errors_hold_no_values(
+async def test_errors_contain_no_values(
     connection: Connection, statement: str, parameters: dict[str, Any]
 ) -> None:
     with pytest.raises((asyncpg.PostgresError, StatementError)) as caught:
@@ -214,13 +215,13 @@ async def test_errors_hold_no_values(
     assert (await connection.execute(text("SELECT 1"))).scalar_one() == 1
 
 
-async def test_asyncpg_s_own_errors_do_hold_values(connection: Connection) -> None:
+async def test_asyncpg_s_own_errors_contain_values(connection: Connection) -> None:
     """The control of the test above."""
     with pytest.raises(asyncpg.DataError, match="hunter2"):
         await connection.driver.fetch("SELECT CAST($1 AS integer)", SECRET)
 
 
-def test_what_is_not_as_the_driver_gives_it_is_refused() -> None:
+def test_columns_that_need_conversion_are_refused() -> None:
     for column in (Column("x", Float(asdecimal=True)), Column("x", Numeric(asdecimal=False))):
         with pytest.raises(StatementError, match="not as the driver"):
             statements.ready(select(Table("t", MetaData(), column)), {})
@@ -228,7 +229,7 @@ def test_what_is_not_as_the_driver_gives_it_is_refused() -> None:
         statements.ready(insert(Table("t", MetaData(), Column("x", Integer, default=lambda: 1))), {})
 
 
-async def test_rows_are_counted(connection: Connection) -> None:
+async def test_results_check_the_number_of_rows(connection: Connection) -> None:
     for number in (0, 1, 2):
         result = await connection.execute(text("SELECT generate_series(1, :number) AS n"), {"number": number})
         assert [row.n for row in result] == list(range(1, number + 1))

@@ -1,5 +1,6 @@
-"""TLS before the tests' PostgreSQL, which was built without: it speaks TLS to clients that ask, and plain text to
-nobody.
+"""A TLS proxy for the tests' PostgreSQL, which was built without TLS.
+
+It serves TLS to clients that request it, and refuses all others.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.client.certificates import Made
 from tests.conftest import Database
 
-# How a client of PostgreSQL asks for TLS: the length of the message, and a number that is no version.
+# A client's request for TLS: the length of the message, and a special number in place of a protocol version.
 _ASKS = struct.pack("!ii", 8, 80877103)
 _BLOCK = 1 << 16
 
 
 @dataclass
 class Proxy:
-    """Where it listens, and how many connections by TLS it has had, by the user of the database."""
+    """The proxy's port, and how many TLS connections it has had, by database user."""
 
     port: int
     folder: Path
@@ -33,7 +34,7 @@ class Proxy:
     connections: dict[str, int] = field(default_factory=dict)
 
     def database(self, of: Database, *, host: str = "localhost", authority: Path | None = None) -> Database:
-        """Returns the same database by way of this proxy, with full checks of its certificate."""
+        """Returns the same database through this proxy, with full verification of its certificate."""
         query = f"sslmode=verify-full&sslrootcert={authority or self.authority}"
 
         def through(dsn: str) -> str:
@@ -50,7 +51,7 @@ class Proxy:
 async def tls_before(
     database: Database, folder: Path, certificate: Made, authority: Made
 ) -> AsyncIterator[Proxy]:
-    """A proxy on this machine that shows a certificate."""
+    """Runs a proxy on this machine with this certificate."""
     folder.mkdir(exist_ok=True)
     (folder / "c.pem").write_bytes(certificate.pem + certificate.key_pem)
     (folder / "ca.pem").write_bytes(authority.pem)
@@ -87,7 +88,7 @@ async def tls_before(
 async def _joined(
     proxy: Proxy, behind: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """Passes on the bytes of both sides, until one of them ends."""
+    """Copies the bytes in both directions, until one side ends."""
     first = await reader.read(_BLOCK)
     words = first[8:].split(b"\0")
     if b"user" in words:

@@ -1,6 +1,7 @@
-"""`pilothouse serve --processes N` as its users run it, and clients whose process is known.
+"""Runs `pilothouse serve --processes N` as its users do, with clients whose server process is known.
 
-The kernel chooses which process a client reaches; the test reads the owner of the connection from the kernel, too.
+The kernel chooses the process that a client reaches, so the test also reads the owner of the connection from the
+kernel.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ Labels = dict[str, str]
 
 @dataclass
 class Group:
-    """A supervisor and its children. `printed` has all lines of theirs."""
+    """A supervisor and its children.
+
+    `printed` contains all lines that they wrote.
+    """
 
     supervisor: asyncio.subprocess.Process
     directory: Path
@@ -43,7 +47,7 @@ class Group:
     _clients: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     def found(self, pattern: re.Pattern[str]) -> re.Match[str]:
-        """The first line that matches."""
+        """Returns the first match in the printed lines."""
         return next(filter(None, (pattern.search(line) for line in self.printed)))
 
     @property
@@ -55,16 +59,16 @@ class Group:
         return int(self.found(_SERVES)[2])
 
     def said(self, words: str) -> int:
-        """How many lines hold the words."""
+        """Returns how many printed lines contain the words."""
         return sum(words in line for line in self.printed)
 
     def children(self) -> set[int]:
-        """The process ids of the server processes."""
+        """Returns the process ids of the server processes."""
         below = psutil.Process(self.supervisor.pid).children()
         return {each.pid for each in below if PROGRAM in each.cmdline()}
 
     def connections(self) -> dict[int, int]:
-        """By the client's port, the process that has the connection."""
+        """Returns the process of each connection, by the client's port."""
         return {
             connection.raddr.port: child
             for child in self.children()
@@ -105,7 +109,7 @@ class Group:
         ]
 
     async def counted(self, method: str) -> float:
-        """How many calls of the method ended well, by the metrics of all."""
+        """Returns how many calls of the method succeeded, by the metrics of all processes."""
         samples = [
             value
             for name, labels, value in await self.metrics()
@@ -115,7 +119,7 @@ class Group:
         return sum(samples)
 
     async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Ends the supervisor; its exit code."""
+        """Ends the supervisor and returns its exit code."""
         self.supervisor.send_signal(number)
         return await asyncio.wait_for(self.supervisor.wait(), patient(30.0))
 
@@ -130,7 +134,10 @@ class Group:
 
 
 def variables(database: Database, directory: Path) -> dict[str, str]:
-    """Returns the settings of a server on the database, with an unreachable cluster. It is to run in `directory`."""
+    """Returns the settings of a server on the database, with an unreachable cluster.
+
+    The server must run in `directory`.
+    """
     (directory / "kubeconfig.json").write_text(json.dumps(NOWHERE))
     return {
         "PILOTHOUSE_KUBECONFIG": "kubeconfig.json",

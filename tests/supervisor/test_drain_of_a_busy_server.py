@@ -1,7 +1,7 @@
-"""Promise 10: SIGTERM fails no call that had arrived, on a machine whose cores are busy.
+"""SIGTERM fails no call that had arrived, on a machine whose cores are busy (promise 10).
 
 Calls that arrive in the last moment before the server stops may end CANCELLED or UNAVAILABLE. They are counted and
-printed; the client library repeats them (`tests/client/test_calls.py`).
+printed; the client library retries them (`tests/client/test_calls.py`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Calls:
     late: Counter[str] = field(default_factory=Counter)
 
     async def caller(self, channel: grpc.aio.Channel, token: str) -> None:
-        """Calls until it is refused."""
+        """Makes calls until one is refused."""
         call: Any = channel.unary_unary(_METHOD)
         outcome = "OK"
         while outcome == "OK":
@@ -54,7 +54,7 @@ class Calls:
 
 
 async def calls_around_sigterm(running: Group) -> Calls:
-    """Has many callers call, ends the server by SIGTERM, and returns how all calls ended."""
+    """Starts many callers, ends the server by SIGTERM, and returns how all calls ended."""
     calls = Calls()
     channels = [
         grpc.aio.insecure_channel(running.address, options=_OWN_CONNECTION) for _ in range(CONNECTIONS)
@@ -78,7 +78,7 @@ async def calls_around_sigterm(running: Group) -> Calls:
 
 
 async def check_drain(database: Database, directory: Path) -> None:
-    """Fails where a call that was sent before SIGTERM failed, or a later one in another way than is promised."""
+    """Fails if a call that was sent before SIGTERM failed, or if a later call ended in a way that is not promised."""
     of_one = group(directory, variables(database, directory), "--processes", "1")
     async with AsyncExitStack() as neighbours, of_one as running:
         for _ in range(NEIGHBOURS):
@@ -90,13 +90,13 @@ async def check_drain(database: Database, directory: Path) -> None:
 
 
 @pytest.mark.full
-async def test_no_call_that_had_arrived_fails(database: Database, tmp_path: Path) -> None:
+async def test_calls_that_arrived_before_sigterm_succeed(database: Database, tmp_path: Path) -> None:
     await check_drain(database, tmp_path)
 
 
 @pytest.mark.soak(part="kills")
 @pytest.mark.parametrize("_run", range(5))
-async def test_no_call_that_had_arrived_fails_in_five_runs(
+async def test_calls_that_arrived_before_sigterm_succeed_in_five_runs(
     database: Database, tmp_path: Path, _run: int
 ) -> None:
     await check_drain(database, tmp_path)

@@ -1,4 +1,4 @@
-"""The end of several processes: one by one and all together, in order and not, and the effects on callers."""
+"""The end of several processes: one by one or all together, orderly or killed, and the effects on callers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.waiting import patient, poll_until
 
 pytestmark = pytest.mark.full(minutes=3)
 
-# Promised (5), of unary calls and of streams.
+# The limits of promise 5, for unary calls and for streams.
 UNARY_SECONDS, STREAM_SECONDS = 1.0, 5.0
 ONCE = RetryPolicy(attempts=1)
 _CREATE = "/pilothouse.container.v1.ContainerService/CreateContainer"
@@ -46,9 +46,9 @@ async def running_group(database: Database, directory: Path) -> AsyncIterator[Gr
 
 
 class Load:
-    """Makes containers one after the other, by each client, and follows them by another.
+    """Creates containers one after the other, by each client, and watches them by other clients.
 
-    Where it is `measured`, the makers rest once they have made five times the number that `grows` wants: a server takes
+    If `measured`, the makers pause once they have created five times the number that `grows` waits for: a server takes
     seconds to start again, and thousands of containers show no more than some hundred.
     """
 
@@ -75,8 +75,8 @@ class Load:
             except PilothouseError as error:
                 if error.code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
                     raise
-                # It came to a door that was closed already, in whichever words: no call of those in flight, which the
-                # counts of who asks prove.
+                # The call reached a server that had closed already; the error may have several codes. It was no call in
+                # flight: the tests prove that by their counts.
                 self.refused.append(error)
                 return
             self.made.append(name)
@@ -88,7 +88,7 @@ class Load:
                 self.seen[number].append(change.resource.name)
 
     async def grows(self, by: int = 20) -> None:
-        """Returns once so many more are made."""
+        """Returns once `by` more containers are created."""
         wanted = len(self.made) + by
         self._give_turns(5 * by)
 
@@ -99,7 +99,7 @@ class Load:
         assert not self.refused
 
     async def finish(self) -> None:
-        """Ends the makers; raises the error that one of them met."""
+        """Ends the makers; raises the error that one of them raised."""
         self._enough = True
         self._give_turns(len(self._makers))
         await asyncio.wait_for(asyncio.gather(*self._makers), patient(60.0))
@@ -133,7 +133,7 @@ async def test_a_killed_process_costs_its_callers_nothing(database: Database, tm
         await clients[0].namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
         load = Load(clients[:2], clients[2:], measured=True)
         for _ in range(2):
-            # Each in its turn, among them the one that was started again.
+            # The second round kills the other process, unless the restarted one has a lower process id.
             victim = min(running.children())
             await load.grows()
             before, backs = await running.counted("CreateContainer"), running.said("is back")
@@ -149,7 +149,7 @@ async def test_a_killed_process_costs_its_callers_nothing(database: Database, tm
         await load.finish()
         await load.all_are_seen()
         async with connection(database.admin_dsn) as sql:
-            # The answer may have been lost with its process; the call was executed once nevertheless.
+            # The response may have been lost with its process; even then the call was executed once.
             assert await sql.fetchval("SELECT count(*) FROM containers") == len(load.made)
         assert running.said("a server process has ended") == 2
         assert await running.end() == 0
@@ -178,7 +178,7 @@ async def test_a_drain_under_load_fails_no_call_in_flight(database: Database, tm
 
                 await poll_until(waited_for, lambda count: count >= 2, what="a call held up in each process")
                 running.supervisor.send_signal(signal.SIGTERM)
-                # Watchers hear of it while the calls go on.
+                # Watchers are notified while the calls are still in progress.
                 ended = await asyncio.wait_for(watcher, patient(5.0))
             assert [(await each).description for each in held] == ["held", "held"]
             assert await asyncio.wait_for(running.supervisor.wait(), patient(30.0)) == 0
@@ -186,7 +186,7 @@ async def test_a_drain_under_load_fails_no_call_in_flight(database: Database, tm
             assert await sql.fetchval("SELECT count(*) FROM containers") == len(load.made)
             assert await sql.fetchval(_RECORDED, _CREATE) == len(load.made)
         assert ended.reason == "SHUTTING_DOWN"
-        # Later callers were told to go to another server, or found the door closed.
+        # Later callers were sent to another server, or found the server closed.
         assert {error.reason for error in load.refused if error.from_server} <= {"SHUTTING_DOWN"}
         for child in children:
             assert await is_gone(child)
@@ -207,7 +207,7 @@ async def described(client: AsyncClient, name: str) -> namespace_pb2.Namespace:
 
 
 async def followed(client: AsyncClient) -> PilothouseError:
-    """The error that a watch without resumption ends by."""
+    """Returns the error that ends a watch without resumption."""
     try:
         async for _ in client.containers.watch(namespace="shop"):
             pass
@@ -216,7 +216,7 @@ async def followed(client: AsyncClient) -> PilothouseError:
     raise AssertionError("the watch ended without a word")
 
 
-async def test_what_is_revoked_ends_in_every_process(database: Database, tmp_path: Path) -> None:
+async def test_revoked_access_ends_in_every_process(database: Database, tmp_path: Path) -> None:
     async with running_group(database, tmp_path) as running:
         children = sorted(running.children())
         admin = await running.client(children[0])
@@ -255,7 +255,7 @@ async def test_what_is_revoked_ends_in_every_process(database: Database, tmp_pat
             assert isinstance(error, PermissionDeniedError | NotFoundError)
 
 
-async def test_nobody_outlives_a_killed_supervisor(tmp_path: Path) -> None:
+async def test_no_process_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     of = {
         name: value
         for name, value in variables(Database("", "", "", "", ""), tmp_path).items()

@@ -1,4 +1,7 @@
-"""The HTTP port of several processes: all of them listen on it, and the others serve while one is gone."""
+"""The HTTP port of several processes.
+
+All of them listen on it, and the others serve after one was killed.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Processes of one port begin to listen one after the other: each is reached by callers of every address.
+"""Processes that share a port begin to listen one after the other.
 
-The kernel numbers the listeners of a port in the order in which they begin. An address has the listener of one number
-in each block of `LINES`. Were two processes' listeners mixed, both of an address's could belong to one process.
+So callers of every address reach each process. The kernel numbers the listeners of a port in the order in which they
+begin. Each address has the listener of one number in each block of `LINES`. If the listeners of two processes were
+mixed, both listeners of an address could belong to one process.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tests.waiting import within
 
 @dataclass
 class Child:
-    """A server process as its supervisor sees it, and the end of the socket that is the process's own."""
+    """A server process as its supervisor sees it, and the process's own end of the socket."""
 
     start: asyncio.Task[None]
     reader: asyncio.StreamReader
@@ -34,7 +35,7 @@ class Child:
 
 @asynccontextmanager
 async def starting(number: int, listening: asyncio.Lock) -> AsyncIterator[Child]:
-    """A process that does nothing, and its start: the test sends its messages."""
+    """Yields a process that does nothing, with its start: the test sends the messages of the process."""
     ours, theirs = socket.socketpair()
     process = subprocess.Popen(["sleep", "infinity"])
     child = ServerProcess(number, process, *await asyncio.open_connection(sock=ours))

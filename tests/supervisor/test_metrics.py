@@ -1,4 +1,4 @@
-"""The counts of several processes, as one server's figures: sums that never fall, and gauges of each."""
+"""The metrics of several processes as those of one server: sums that never fall, and gauges of each process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Found = dict[tuple[str, str], float]
 
 
 def figures(calls: dict[str, float], *, open_now: float = 0.0, created: float = 100.0) -> Figures:
-    """Of a process with so many calls by method."""
+    """Returns the figures of a process with these numbers of calls by method."""
     samples = [ProcessSample(f"{CALLS}_total", {"method": method}, value) for method, value in calls.items()]
     since = [ProcessSample(f"{CALLS}_created", {"method": method}, created) for method in calls]
     return Figures(
@@ -23,7 +23,7 @@ def figures(calls: dict[str, float], *, open_now: float = 0.0, created: float = 
 
 
 def seen(totals: Totals, *heard: str) -> Found:
-    """By sample and the value of its only label."""
+    """Returns the values by sample name and the value of the only label."""
     return {
         (sample.name, next(iter(sample.labels.values()), "")): sample.value
         for metric in totals.metrics(heard)
@@ -31,7 +31,7 @@ def seen(totals: Totals, *heard: str) -> Found:
     }
 
 
-def test_counters_are_summed_and_the_rest_is_of_each_process() -> None:
+def test_counters_are_summed_and_gauges_are_kept_by_process() -> None:
     totals = Totals()
     totals.heard("1", figures({"Get": 3.0}, open_now=2.0, created=70.0))
     totals.heard("2", figures({"Get": 4.0, "List": 1.0}, open_now=5.0, created=80.0))
@@ -47,7 +47,7 @@ def test_counters_are_summed_and_the_rest_is_of_each_process() -> None:
     }
 
 
-def test_a_sum_does_not_fall_when_a_process_ends_and_begins_anew() -> None:
+def test_a_sum_does_not_fall_when_a_process_restarts() -> None:
     totals = Totals()
     totals.heard("1", figures({"Get": 3.0}))
     totals.heard("2", figures({"Get": 4.0}))
@@ -60,7 +60,7 @@ def test_a_sum_does_not_fall_when_a_process_ends_and_begins_anew() -> None:
     assert seen(totals, "1", "2")[f"{CALLS}_total", "Watch"] == 1.0
 
 
-def test_a_process_that_does_not_answer_stays_in_the_sums() -> None:
+def test_a_process_that_does_not_respond_stays_in_the_sums() -> None:
     totals = Totals()
     totals.heard("1", figures({"Get": 3.0}, open_now=2.0))
     totals.heard("2", figures({"Get": 4.0}, open_now=2.0))
@@ -69,7 +69,7 @@ def test_a_process_that_does_not_answer_stays_in_the_sums() -> None:
     assert [key for key in found if key[0] == OPEN] == [(OPEN, "2")]
 
 
-def test_one_that_ended_before_it_was_asked_changes_nothing() -> None:
+def test_a_process_that_ended_before_a_scrape_changes_nothing() -> None:
     totals = Totals()
     totals.ended("1")
     assert totals.metrics([]) == []

@@ -1,4 +1,4 @@
-"""Several processes are one server for every caller, watcher, scraper and operator."""
+"""Several processes behave as one server for every caller, watcher, scraper and operator."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ async def test_two_processes_are_one_server(database: Database, tmp_path: Path) 
         children = running.children()
         assert len(children) == 2
         one, other = [await running.client(child) for child in children]
-        # A write of one is immediately visible to the other: there is one database, and each receives the other's
-        # changes.
+        # A write through one process is immediately visible in the other, because both use one database and each
+        # receives the other's changes.
         await one.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
         for client in (one, other):
             for _ in range(CALLS):
@@ -59,7 +59,7 @@ async def test_two_processes_are_one_server(database: Database, tmp_path: Path) 
 
 
 async def each_is_healthy(running: Group) -> None:
-    """Asks by new connections until both processes have said that they serve."""
+    """Makes health checks on new connections until both processes have reported that they serve."""
     healthy: set[int] = set()
 
     async def all_asked() -> bool:
@@ -78,7 +78,7 @@ async def each_is_healthy(running: Group) -> None:
 
 
 async def of_each_process(running: Group) -> None:
-    """Checks the metrics with the label of a process."""
+    """Checks the metrics that have the label of a process."""
     samples = await running.metrics()
     assert ("pilothouse_processes_serving", {}, 2.0) in samples
     in_flight = {labels["process"] for name, labels, _ in samples if name == "pilothouse_rpc_in_flight"}
@@ -94,7 +94,9 @@ async def of_each_process(running: Group) -> None:
 @pytest.mark.parametrize(
     ("setting", "option"), [("LISTEN", socket.SO_REUSEPORT), ("METRICS_LISTEN", socket.SO_REUSEADDR)]
 )
-async def test_a_taken_address_is_told(database: Database, tmp_path: Path, setting: str, option: int) -> None:
+async def test_a_taken_address_is_reported(
+    database: Database, tmp_path: Path, setting: str, option: int
+) -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, option, 1)
         taken.bind(("127.0.0.1", 0))
@@ -111,7 +113,7 @@ async def test_a_taken_address_is_told(database: Database, tmp_path: Path, setti
 
 
 @pytest.mark.full
-async def test_a_start_that_fails_says_why_once(database: Database, tmp_path: Path) -> None:
+async def test_a_failed_start_reports_its_reason_once(database: Database, tmp_path: Path) -> None:
     nowhere = {"PILOTHOUSE_MAINTENANCE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
     shell = Shell("", tmp_path, {**variables(database, tmp_path), **nowhere}, tmp_path)
     said = await shell.run("pilothouse serve --processes 2", succeeds=False)
@@ -130,12 +132,12 @@ async def test_a_start_that_fails_says_why_once(database: Database, tmp_path: Pa
         ),
     ],
 )
-def test_settings_that_do_not_go_together_are_named(changed: dict[str, str], words: str) -> None:
+def test_invalid_settings_are_named(changed: dict[str, str], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         load({f"PILOTHOUSE_{name}": value for name, value in changed.items()})
 
 
-def test_the_pools_hold_for_all_processes_together() -> None:
+def test_the_pool_limits_are_divided_among_the_processes() -> None:
     settings = of_one_process(
         Settings(processes=3, pool_open_connections=100, pool_idle_connections=10, listen="a:0"), "a:1"
     )
@@ -146,7 +148,7 @@ def test_the_pools_hold_for_all_processes_together() -> None:
 
 
 @pytest.mark.full
-async def test_the_first_administrator_is_made_once_and_the_password_is_right(
+async def test_the_first_administrator_is_created_once_with_the_printed_password(
     database: Database, tmp_path: Path
 ) -> None:
     of = variables(database, tmp_path)

@@ -12,5 +12,5 @@ from tests.transparency import go
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def verify(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program, built."""
+    """Returns the built program."""
     return await go.build(Path(__file__).parent / "others/main.go", tmp_path_factory.mktemp("go"))

@@ -1,4 +1,4 @@
-"""Programs of Go, built of Debian's sources alone: nothing is fetched."""
+"""Go programs, built only from Debian's source packages: nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ import pytest
 
 from tests.waiting import patient
 
-# Where packages of Debian put sources, and where `.ci/run` unpacks some of them that are not installed.
+# The folders in which Debian packages put sources; `.ci/run` unpacks some packages that are not installed.
 PLACES = (Path(sys.prefix) / "gocode/usr/share/gocode", Path("/usr/share/gocode"))
 
 
 def source(path: str) -> Path | None:
-    """Where a file or package of Debian's sources is; None where it is not."""
+    """Returns the path of a file or package in Debian's sources, or None if it is missing."""
     found = (place / "src" / path for place in PLACES)
     return next((each for each in found if each.exists()), None)
 
 
 def lacks(*packages: str) -> bool:
-    """Whether nothing can be built of these packages here."""
+    """Returns whether programs of these packages cannot be built here."""
     return shutil.which("go") is None or any(source(each) is None for each in packages)
 
 
@@ -39,7 +39,7 @@ needs_go = pytest.mark.skipif(
 async def run(
     *command: str | Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """A command that has ended."""
+    """Runs a command to its end."""
     return await asyncio.to_thread(
         subprocess.run,
         [str(each) for each in command],
@@ -52,7 +52,10 @@ async def run(
 
 
 async def build(what: str | Path, folder: Path, mended: Mapping[Path, str] | None = None) -> Path:
-    """Builds a file or package; `mended` are files of the sources that are read otherwise than they are."""
+    """Builds a file or package.
+
+    `mended` maps source files to the text that replaces them in the build.
+    """
     built, overlay = folder / Path(what).stem, folder / "overlay.json"
     replaced = {}
     for number, (file, text) in enumerate((mended or {}).items()):
@@ -62,7 +65,7 @@ async def build(what: str | Path, folder: Path, mended: Mapping[Path, str] | Non
     ended = await run(
         "go",
         "build",
-        # A first build also compiles Go's library: a fourth less work without optimisation.
+        # A first build also compiles Go's library. Without optimisation it does a quarter less work.
         "-gcflags=all=-N -l",
         "-ldflags=-s -w",
         "-overlay",
@@ -75,7 +78,7 @@ async def build(what: str | Path, folder: Path, mended: Mapping[Path, str] | Non
             "GOPATH": ":".join(str(place) for place in PLACES),
             "GOFLAGS": "",
             "GOTOOLCHAIN": "local",
-            # SQLite is a single file of C, which takes minutes to be made fast.
+            # SQLite is a single C file, whose optimisation takes minutes.
             "CGO_CFLAGS": "-O0 -w",
         },
     )

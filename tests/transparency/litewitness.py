@@ -1,9 +1,9 @@
-"""Debian's witness, `litewitness`, with a log that it knows.
+"""Debian's witness, `litewitness`, with one log that it accepts.
 
-In Debian's package 0.4.3 it signs nothing: it hands an array of bytes to its database library (Debian's go-llsqlite
-instead of the program's own crawshaw.io/sqlite), which takes slices alone, so it panics as it keeps the first head,
-for any content of its database. So its source is built, of Debian's packages, with the text of the hash in that one
-place, as the program's own library would have made of it.
+The program in Debian's package 0.4.3 signs nothing. It passes an array of bytes to its database library, which accepts
+only slices: Debian built it with go-llsqlite instead of the program's own crawshaw.io/sqlite. So the program panics
+when it stores the first head, for any content of its database. The tests build it from Debian's sources, with the hash
+as text in that one place, which is what the program's own library would have stored.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WITNESS = f"{_PACKAGE}/internal/witness/witness.go"
 _PANICS = "nil, newSize, newHash, origin, oldSize)"
 _KEEPS = "nil, newSize, newHash.String(), origin, oldSize)"
 _LIBRARIES = ("github.com/go-llsqlite/crawshaw", "golang.org/x/crypto/ssh/agent", "golang.org/x/net/http2")
-# Patterns of paths with a method, which a program that is built without a module otherwise takes for paths.
+# Enables patterns with a method, which a program that is built without a module otherwise takes for paths.
 _ENVIRONMENT = {"GODEBUG": "httpmuxgo121=0"}
 
 needs_litewitness = pytest.mark.skipif(
@@ -42,7 +42,7 @@ needs_litewitness = pytest.mark.skipif(
 
 
 async def built(folder: Path) -> Path:
-    """The program of Debian's source, mended."""
+    """Builds the program from Debian's patched source."""
     file = go.source(_WITNESS)
     assert file is not None
     text = file.read_text()
@@ -52,7 +52,7 @@ async def built(folder: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Litewitness:
-    """One that listens: its key as notes write it, its address, and its database."""
+    """A running witness: its key as notes write it, its address, and its database."""
 
     key: str
     address: str
@@ -60,7 +60,7 @@ class Litewitness:
     said: Path
 
     def knows(self, origin: str) -> tuple[int, str]:
-        """Size and root, in base64, of the head of a log that it signed last."""
+        """Returns the size and the root, in base64, of the head of a log that the witness signed last."""
         with closing(sqlite3.connect(self.database)) as sql:
             found: tuple[int, str] = sql.execute(
                 "SELECT tree_size, tree_hash FROM log WHERE origin = ?", (origin,)
@@ -68,15 +68,18 @@ class Litewitness:
         return found
 
     def believes(self, origin: str, root: str) -> None:
-        """Has it remember another root of that head."""
+        """Replaces the root of that head in the witness's database."""
         with closing(sqlite3.connect(self.database)) as sql, sql:
             sql.execute("UPDATE log SET tree_hash = ? WHERE origin = ?", (root, origin))
 
 
 @asynccontextmanager
 async def litewitness(program: str | Path, name: str, origin: str, key: str) -> AsyncIterator[Litewitness]:
-    """The witness of a name, until the end of the block; it knows one log, by its origin and key."""
-    # A socket's name is short.
+    """Runs a witness of this name until the end of the block.
+
+    The witness accepts one log, by its origin and key.
+    """
+    # The path of a socket must be short.
     with tempfile.TemporaryDirectory(prefix="witness-") as directory:
         folder = Path(directory)
         socket, database, said = folder / "agent", folder / "db", folder / "said"
@@ -111,7 +114,7 @@ async def _exists(path: Path) -> bool:
 
 
 async def _port(process: asyncio.subprocess.Process) -> int | None:
-    """The port that a process listens at, which it does not tell."""
+    """Returns the port that a process listens on, because the program does not print it."""
     assert process.returncode is None, "it has ended"
     sockets = set()
     for file in Path(f"/proc/{process.pid}/fd").iterdir():

@@ -1,4 +1,4 @@
-"""A log of some calls, its export by the command, and a superuser's changes to it."""
+"""A log of some calls, its export as the command writes it, and changes to it by a superuser."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.harness import NOWHERE, Server, settings_for
 
 
 def a_record(number: int, *, age: timedelta = timedelta(0), namespace_id: int | None = None) -> AuditRecord:
-    """A record of a call that nobody made."""
+    """Returns the record of a call that nobody made."""
     began = datetime.now(UTC) - age
     return AuditRecord(
         operation_id=uuid4(),
@@ -64,7 +64,7 @@ def a_record(number: int, *, age: timedelta = timedelta(0), namespace_id: int | 
 async def fill(
     server: Server, count: int, *, age: timedelta = timedelta(0), namespace_id: int | None = None
 ) -> None:
-    """Has some records written and numbered."""
+    """Writes some records and waits until they are numbered."""
     for number in range(count - 1):
         server.application.audit_writer.submit(a_record(number, age=age, namespace_id=namespace_id))
     await server.application.audit_writer.write(a_record(count, age=age, namespace_id=namespace_id))
@@ -72,14 +72,14 @@ async def fill(
 
 
 async def witnessed(server: Server) -> pb.AuditHead | None:
-    """The newest head that enough witnesses have signed."""
+    """Returns the newest head that enough witnesses have signed."""
     with suppress(NotFoundError):
         return await server.admin.audit.get_audit_head(witnessed=True)
     return None
 
 
 async def exported(client: AsyncClient, file: Path, **request: Any) -> None:
-    """An export, in the file that the command would write."""
+    """Writes an export to a file, as the command would."""
     answers: list[pb.ExportAuditLogResponse] = []
     async with client.audit.export_audit_log(**request) as stream:
         answers = [answer async for answer in stream]
@@ -88,7 +88,7 @@ async def exported(client: AsyncClient, file: Path, **request: Any) -> None:
 
 
 async def exported_at_rest(application: Application, file: Path) -> None:
-    """An export of all records up to the newest head, of a log that nobody writes to."""
+    """Exports all records up to the newest head of a log that no server writes to."""
     store = application.store
     async with store.system_read() as transaction:
         state, seal = await audit_tree.read(transaction), await audit_tree.newest_seal(transaction)
@@ -115,13 +115,13 @@ def hashes_of(encoded: Sequence[str]) -> list[bytes]:
 
 
 def last_month() -> timedelta:
-    """How long ago the last hour of the month before was."""
+    """Returns the age of the last hour of the previous month."""
     now = datetime.now(UTC)
     return now - this_month() + timedelta(hours=1)
 
 
 def this_month() -> datetime:
-    """When this month began."""
+    """Returns when this month began."""
     return datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
@@ -130,7 +130,7 @@ _TABLES = ("operation_logs", "audit_seals", "audit_tiles", "audit_tree", "stream
 
 @asynccontextmanager
 async def superuser(database: Database) -> AsyncIterator[asyncpg.Connection]:
-    """A connection with all rights; its changes to the log are undone at the end of the block."""
+    """Yields a connection with all rights; its changes to the log are undone at the end of the block."""
     async with connection(database.admin_dsn) as sql:
         for table in _TABLES:
             await sql.execute(f"CREATE TEMPORARY TABLE kept_{table} AS SELECT * FROM {table}")
@@ -144,7 +144,7 @@ async def superuser(database: Database) -> AsyncIterator[asyncpg.Connection]:
 
 @asynccontextmanager
 async def idle_application(database: Database, directory: Path) -> AsyncIterator[Application]:
-    """The parts of a server that does not run, so that nobody writes."""
+    """Yields the parts of a server that does not run, so that nothing writes to the log."""
     application = Application(settings_for(database, directory), {"local": NOWHERE})
     try:
         yield application
@@ -155,7 +155,7 @@ async def idle_application(database: Database, directory: Path) -> AsyncIterator
 async def verified(
     application: Application, kept: Checkpoint | None = None, *, identity: LogIdentity | None = None
 ) -> VerificationReport:
-    """Returns the findings of a verification of a log that nobody writes to."""
+    """Returns the findings of a verification of a log that no server writes to."""
     async with application.store.system_read() as transaction:
         state = await audit_tree.read(transaction)
     walk = Verification(application.store, state, identity or application.sealer.identity, kept)
@@ -166,7 +166,10 @@ async def verified(
 
 @asynccontextmanager
 async def detached(sql: asyncpg.Connection, which: int = 0) -> AsyncIterator[tuple[int, int]]:
-    """One partition of those with records, oldest first, detached for the block; its first and last record."""
+    """Detaches one partition with records for the block, counted from the oldest.
+
+    Yields its first and last record.
+    """
     partition, first, last = await sql.fetchrow(
         "SELECT tableoid::regclass::text, min(sequence), max(sequence) FROM operation_logs "
         "GROUP BY 1 ORDER BY 2 OFFSET $1 LIMIT 1",
@@ -183,7 +186,7 @@ async def detached(sql: asyncpg.Connection, which: int = 0) -> AsyncIterator[tup
 
 
 async def rebuild(application: Application, sql: asyncpg.Connection) -> None:
-    """Computes hashes and tree again over the records as they are now, as an informed attacker would."""
+    """Recomputes the hashes and the tree over the present records, as an informed attacker would."""
     async with application.store.system_read() as transaction:
         rows = await repository.stored_records(transaction, 0, 10**9)
     hashes = []

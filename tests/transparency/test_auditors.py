@@ -1,4 +1,4 @@
-"""The role `auditor`, over all namespaces and in one: it reads, verifies and exports, and does nothing else."""
+"""The role `auditor`, over all namespaces and in one: it reads, verifies and exports, and has no other rights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AUDITOR = ("audit.get", "audit.list", "audit.watch", "audit.verify", "audit.expo
 
 @dataclass
 class Tenants:
-    """A server with records of two namespaces, an auditor of one of them, and one of all."""
+    """A server with records of two namespaces, an auditor of one of them, and an auditor of all."""
 
     server: Server
     own: AsyncClient
@@ -63,12 +63,12 @@ async def verdict(client: AsyncClient, namespace: str = "") -> pb.VerifyAuditLog
     return last
 
 
-def test_the_role_holds_the_audit_log_and_nothing_else() -> None:
+def test_the_role_permits_only_the_audit_log() -> None:
     assert sorted(SHIPPED_ROLES["auditor"].permissions) == sorted(AUDITOR)
 
 
 @pytest.mark.parametrize("named", [True, False])
-async def test_a_tenants_auditor_exports_and_verifies_the_records_of_the_namespace(
+async def test_a_namespace_auditor_exports_and_verifies_its_records(
     tenants: Tenants, tmp_path: Path, *, named: bool
 ) -> None:
     namespace = "own" if named else ""
@@ -87,7 +87,7 @@ async def test_a_tenants_auditor_exports_and_verifies_the_records_of_the_namespa
     assert len(records) <= verified.verified_records < verified.total_records
 
 
-async def test_an_auditor_of_all_namespaces_has_all_of_the_log(tenants: Tenants, tmp_path: Path) -> None:
+async def test_an_auditor_of_all_namespaces_sees_the_whole_log(tenants: Tenants, tmp_path: Path) -> None:
     await exported(tenants.all, tmp_path / "export")
     lines = lines_of(tmp_path / "export")
     assert lines[-1]["complete"]
@@ -97,7 +97,7 @@ async def test_an_auditor_of_all_namespaces_has_all_of_the_log(tenants: Tenants,
     assert not (await verdict(tenants.all, "own")).complete
 
 
-async def test_an_altered_record_is_found_by_whoever_may_see_it(tenants: Tenants) -> None:
+async def test_an_altered_record_is_found_by_auditors_who_may_see_it(tenants: Tenants) -> None:
     async with connection(tenants.server.database.admin_dsn) as sql:
         for namespace, finders in (("own", (tenants.own, tenants.all)), ("foreign", (tenants.all,))):
             sequence, before = await sql.fetchrow(
@@ -116,7 +116,7 @@ async def test_an_altered_record_is_found_by_whoever_may_see_it(tenants: Tenants
                 await sql.execute(alter, sequence, before)
 
 
-async def test_an_auditor_reaches_no_other_namespace_and_does_nothing_else(tenants: Tenants) -> None:
+async def test_an_auditor_has_no_access_to_other_namespaces_or_methods(tenants: Tenants) -> None:
     own = tenants.own
     for call, codes in (
         (verdict(own, "foreign"), {"NOT_FOUND"}),
@@ -132,7 +132,7 @@ async def test_an_auditor_reaches_no_other_namespace_and_does_nothing_else(tenan
 
 
 @pytest.mark.parametrize("permission", ["audit.verify", "audit.export"])
-async def test_each_permission_works_by_itself_in_one_namespace(
+async def test_each_permission_works_alone_in_one_namespace(
     tenants: Tenants, tmp_path: Path, permission: str
 ) -> None:
     name = permission.replace(".", "-")

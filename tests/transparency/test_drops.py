@@ -1,5 +1,6 @@
-"""Retention's list of dropped stretches counts if the log has signed it, and it drops only records that match the
-tree.
+"""Retention's list of dropped ranges counts only if the log has signed it.
+
+It drops only records that match the tree.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ NAME = "example.com/log"
 
 
 def told(*stretches: Stretch, by: bytes = OLD, name: str = NAME) -> dict[str, object]:
-    """The metadata of a record of retention."""
+    """Returns the metadata of a record of retention."""
     return {"dropped": list(stretches), "signatures": Signer(name, by).line(drops.text(name, stretches))}
 
 
-def test_only_what_the_log_has_signed_was_dropped() -> None:
+def test_only_ranges_that_the_log_has_signed_count_as_dropped() -> None:
     keys = [Signer(NAME, OLD).verifier]
     good = told((1, 9), (20, 29))
     dropped = drops.Dropped([good], keys)
@@ -50,13 +51,13 @@ def test_only_what_the_log_has_signed_was_dropped() -> None:
         told((1, 99), name="example.com/other"),
     ):
         assert drops.signed_by(wrong, keys) == []
-        # One that is not signed hides none that is.
+        # An unsigned list does not hide a signed one.
         assert drops.Dropped([wrong, good], keys).holds(1, 9)
         assert not drops.Dropped([wrong, good], keys).holds(9, 10)
 
 
 async def forged(server: Server, first: int, last: int) -> None:
-    """A record as retention leaves it, by somebody without a key of the log."""
+    """Writes a record like retention's, signed without a key of the log."""
     dropped = [(first, last)]
     signatures = Signer(NAME, NEW).line(drops.text(NAME, dropped))
     unit = server.application.store.system_unit()
@@ -66,14 +67,14 @@ async def forged(server: Server, first: int, last: int) -> None:
 
 
 async def whole(server: Server, file: Path, key: str) -> dict[str, object]:
-    """Returns the offline verifier's findings about an export."""
+    """Returns the offline verifier's findings about a complete export."""
     await exported(server.admin, file)
     return audit_verifier.verify(iter(file.read_text().splitlines()), key)
 
 
 @pytest.mark.full
 @needs_go
-async def test_who_deletes_and_writes_a_record_of_retention_is_found(
+async def test_deletion_with_a_forged_record_of_retention_is_found(
     database: Database, tmp_path: Path, verify: Path
 ) -> None:
     async with running_server(
@@ -93,7 +94,7 @@ async def test_who_deletes_and_writes_a_record_of_retention_is_found(
             await whole(server, tmp_path / "export", key)
         ended = await run(verify, tmp_path / "export", key)
         assert (ended.returncode, ended.stderr) == (1, "WRONG: records 45 to 46 are missing\n")
-        # The newly written list holds nothing of it.
+        # The new list does not contain the deleted records.
         assert await retention(server).drop_older(this_month()) == []
         await server.application.feed.settled()
         assert (await verified(server.application)).findings == findings
@@ -102,7 +103,7 @@ async def test_who_deletes_and_writes_a_record_of_retention_is_found(
 
 
 @pytest.mark.full
-async def test_a_record_that_somebody_made_old_is_kept(database: Database, tmp_path: Path) -> None:
+async def test_a_record_with_a_forged_old_time_is_kept(database: Database, tmp_path: Path) -> None:
     async with running_server(database, tmp_path, with_cluster=False, audit_seal_seconds=60.0) as server:
         await fill(server, 30, age=last_month())
         await fill(server, 30)
@@ -122,7 +123,7 @@ async def test_a_record_that_somebody_made_old_is_kept(database: Database, tmp_p
 
 @pytest.mark.full
 @needs_go
-async def test_what_was_dropped_and_sealed_by_a_key_that_is_gone_is_known(
+async def test_drops_that_a_removed_key_signed_are_still_recognised(
     database: Database, tmp_path: Path, verify: Path
 ) -> None:
     old, new = secret(NAME, OLD), secret(NAME, NEW)
@@ -132,14 +133,14 @@ async def test_what_was_dropped_and_sealed_by_a_key_that_is_gone_is_known(
         await server.application.sealer.seal()
         assert len(await retention(server).drop_older(this_month())) == 1
     async with running_server(database, tmp_path, **settings, audit_key=f"{new} {old}") as server:  # type: ignore[arg-type]
-        # Retention runs each hour.
+        # Retention also runs each hour.
         assert await retention(server).drop_older(this_month()) == []
         await server.application.feed.settled()
         count = await _drop_records(database)
         assert await retention(server).drop_older(this_month()) == []
         await server.application.feed.settled()
         assert await _drop_records(database) == count >= 2, "it is told once for each key"
-        # Both sign a head before the old one goes: so it is handed over.
+        # Both keys sign a head before the old one is removed, which hands the log over to the new key.
         await server.application.sealer.seal()
     async with running_server(database, tmp_path, **settings, audit_key=new) as server:  # type: ignore[arg-type]
         await server.application.sealer.seal()

@@ -1,4 +1,4 @@
-"""A reader of many records holds few of them in memory, for any size of the records and number of readers."""
+"""A reader of many records has few of them in memory, for any size of the records and number of readers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.transparency.logs import a_record, exported, fill, lines_of
 _BODY_BYTES = 16_000
 
 
-async def test_no_more_is_read_at_once_than_an_answer_holds(
+async def test_an_export_reads_only_as_much_as_a_response_contains(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = operations.exported_records
@@ -48,7 +48,7 @@ async def test_no_more_is_read_at_once_than_an_answer_holds(
     assert found["records"] == len(lines) - 2 >= 120
 
 
-async def test_a_watch_that_is_behind_reads_no_more_at_once(
+async def test_a_watch_that_is_behind_reads_limited_ranges(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = operations.operations_between
@@ -81,7 +81,7 @@ async def test_a_watch_that_is_behind_reads_no_more_at_once(
     assert max(stretches) < service._STRETCH_BYTES + 2 * _BODY_BYTES
 
 
-async def test_of_a_users_verifications_one_stretch_is_in_memory(
+async def test_a_user_s_verifications_have_one_range_in_memory(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows, records = Verification._rows, Verification._records

@@ -27,7 +27,7 @@ VERIFIER = Path(audit_verifier.__file__)
 
 
 async def operation_id(server: Server, condition: str) -> str:
-    """The newest call that a condition of SQL finds."""
+    """Returns the id of the newest call that matches an SQL condition."""
     async with connection(server.database.admin_dsn) as sql:
         await number_changes(sql)
         found = await sql.fetchval(
@@ -38,9 +38,7 @@ async def operation_id(server: Server, condition: str) -> str:
 
 
 @pytest.mark.full
-async def test_what_is_recorded_is_sealed_proven_exported_and_published(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_records_are_sealed_proven_exported_and_published(database: Database, tmp_path: Path) -> None:
     async with running_server(
         database,
         tmp_path,
@@ -73,7 +71,7 @@ async def test_what_is_recorded_is_sealed_proven_exported_and_published(
 async def _proofs(server: Server, older: str, key: str) -> None:
     audit = server.admin.audit
     for condition in ("resource_name = 'container-7'", "true"):
-        # The second one is of a call that nobody has sealed yet.
+        # The second one is of a call that is not sealed yet.
         proof = await audit.prove_operation(operation_id=await operation_id(server, condition))
         _, size, root = audit_verifier.head(proof.head.checkpoint, key)
         leaf = merkle.leaf_hash(sha256(proof.record.encode()).digest())
@@ -108,7 +106,7 @@ async def _export(server: Server, older: str, key: str, directory: Path) -> None
     file, checkpoint = directory / "export.jsonl", directory / "checkpoint"
     await exported(server.admin, file)
     checkpoint.write_text(older)
-    # As an auditor runs it: by itself, without this project in reach.
+    # As an auditor runs it: alone, without access to this project.
     ended = await asyncio.to_thread(_as_auditor, file, key, "--from-checkpoint", checkpoint)
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
@@ -132,7 +130,7 @@ async def _export(server: Server, older: str, key: str, directory: Path) -> None
     other = key.replace("+", "+0", 1)
     with pytest.raises((audit_verifier.WrongError, ValueError)):
         audit_verifier.verify(iter(lines), other)
-    # Cut anywhere it goes on with the same head.
+    # An export that was cut at any place continues with the same head.
     part = directory / "part.jsonl"
     size, place = lines_of(file)[0]["size"], lines_of(file)[300]["sequence"]
     await exported(server.admin, part, after_sequence=place, tree_size=size)
@@ -140,7 +138,7 @@ async def _export(server: Server, older: str, key: str, directory: Path) -> None
 
 
 async def _export_in_small_answers(server: Server) -> None:
-    """However little an answer may hold, the records and their proofs are the same."""
+    """The records and their proofs are the same for any limit of a response."""
     size = (await server.admin.audit.get_audit_head()).size
     found = []
     for most in (exporting.MOST_BYTES_AT_ONCE, 1, 2_000):
@@ -182,7 +180,7 @@ async def _tiles(server: Server, key: str) -> None:
             await fetch(path, 404)
 
 
-async def test_a_tenant_proves_what_it_sees_and_nothing_else(database: Database, tmp_path: Path) -> None:
+async def test_a_tenant_can_prove_only_records_that_it_may_see(database: Database, tmp_path: Path) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
         for name in ("own", "foreign"):
             await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name))
@@ -203,7 +201,7 @@ async def test_a_tenant_proves_what_it_sees_and_nothing_else(database: Database,
 
 
 async def test_two_servers_grow_one_tree(database: Database, tmp_path: Path) -> None:
-    """Both write and seal; a third finds one log, and the key of the log follows from the shared master keys."""
+    """Two servers write and seal one log, whose key follows from the shared master keys."""
     async with running_server(database, tmp_path, with_cluster=False, audit_seal_seconds=0.05) as one:
         async with running_server(database, tmp_path, with_cluster=False, audit_seal_seconds=0.05) as two:
             await asyncio.gather(
@@ -224,10 +222,8 @@ async def test_two_servers_grow_one_tree(database: Database, tmp_path: Path) -> 
         assert all(None not in tuple(seal) for seal in seals)
 
 
-async def test_a_server_misses_the_heads_and_the_tree_that_it_has_seen(
-    database: Database, tmp_path: Path
-) -> None:
-    """Nothing that is left tells of them, so it must not be said that all is well."""
+async def test_a_server_notices_missing_heads_and_a_missing_tree(database: Database, tmp_path: Path) -> None:
+    """The database does not show that they existed, so the server must not report an intact log."""
     async with (
         running_server(database, tmp_path, with_cluster=False, audit_seal_seconds=60.0) as server,
         connection(database.admin_dsn) as sql,
@@ -249,7 +245,7 @@ async def test_a_server_misses_the_heads_and_the_tree_that_it_has_seen(
         assert "leaves is gone" in found.findings[0].description
         await sql.execute("DELETE FROM audit_seals")
         await sql.execute("INSERT INTO audit_seals SELECT * FROM kept")
-        # Restored records are no reason to sign: a person has to look.
+        # Restored rows do not permit signing again: a person has to check the log.
         assert not (await verdict()).intact
         await begin_new_history(database.maintenance_dsn, "somebody had deleted heads")
         assert (await verdict()).intact

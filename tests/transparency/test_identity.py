@@ -1,4 +1,4 @@
-"""The name and the keys of the log: named, made from the master keys, rotated with an overlap, refused."""
+"""The name and the keys of the log: configured, derived from the master keys, rotated with an overlap, refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_former_key_verifies_and_signs_nothing(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     former = Signer("example.com/log", OLD).verifier
     state = TreeState("id", "example.com/log", "one", "one", 1, [], 0)
-    # With a key that signs, in addition to those that follow from the master keys.
+    # First with a key that signs, then in addition to the keys that follow from the master keys.
     for lines in ([secret("example.com/log", NEW), str(former)], [str(former)]):
         file.write_text("\n".join(lines))
         file.chmod(0o600)
@@ -53,7 +53,7 @@ def test_a_former_key_verifies_and_signs_nothing(tmp_path: Path) -> None:
         assert len(named.signers("example.com/log")) == 1
 
 
-def test_keys_that_follow_from_master_keys_overlap_as_these_do() -> None:
+def test_keys_derived_from_rotated_master_keys_overlap() -> None:
     before = identity(OLD).signers("a/log")
     meanwhile = identity(NEW, OLD).signers("a/log")
     after = identity(NEW).signers("a/log")
@@ -62,7 +62,7 @@ def test_keys_that_follow_from_master_keys_overlap_as_these_do() -> None:
     assert before[0].seed != OLD
 
 
-def test_keys_and_names_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_invalid_keys_and_names_are_refused(tmp_path: Path) -> None:
     open_to_all = tmp_path / "open"
     open_to_all.write_text(secret("a/log", OLD))
     open_to_all.chmod(0o644)
@@ -81,14 +81,14 @@ def test_keys_and_names_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         assert notes.base64_text(bytes([1]) + OLD)[:20] not in str(caught.value)
 
 
-def test_after_a_database_went_back_heads_bear_another_origin() -> None:
+def test_heads_have_another_origin_after_a_rewind() -> None:
     state = TreeState("id", None, "one", "one", 1, [], 0)
     assert origin_of(state) == name_of(state) == "pilothouse/id"
     gone_back = TreeState("id", "a/log", "one", "0123456789", 1, [], 0)
     assert (name_of(gone_back), origin_of(gone_back)) == ("a/log", "a/log/01234567")
 
 
-async def test_a_log_is_named_once(database: Database, tmp_path: Path) -> None:
+async def test_the_name_of_a_log_cannot_change(database: Database, tmp_path: Path) -> None:
     async with running_server(database, tmp_path, with_cluster=False, audit_origin="a/log") as server:
         assert (await server.admin.audit.get_audit_head()).origin == "a/log"
     with pytest.raises(SettingsError, match="is named a/log, for ever"):
@@ -96,9 +96,7 @@ async def test_a_log_is_named_once(database: Database, tmp_path: Path) -> None:
             pass
 
 
-async def test_a_log_that_is_named_later_still_knows_its_first_heads(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_a_log_that_is_named_later_accepts_its_first_heads(database: Database, tmp_path: Path) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
         before = await server.admin.audit.get_audit_head()
     async with running_server(database, tmp_path, with_cluster=False, audit_origin="a/log") as server:

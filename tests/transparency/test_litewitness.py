@@ -1,4 +1,7 @@
-"""Another project's witness cosigns heads of the product, and refuses one that contradicts its earlier signature."""
+"""Another project's witness cosigns heads of the product.
+
+It refuses a head that contradicts its earlier signature.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,12 @@ pytestmark = [pytest.mark.full, needs_go, needs_litewitness]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The witness, built."""
+    """Returns the built witness."""
     return await built(tmp_path_factory.mktemp("litewitness"))
 
 
 def failures() -> float:
-    """How often the witness did not sign."""
+    """Returns how often the witness refused to sign."""
     return (
         REGISTRY.get_sample_value(
             "pilothouse_audit_witness_failures_total", {"witness": NAME, "reason": "EQUIVOCATION"}
@@ -42,7 +45,7 @@ def failures() -> float:
 
 
 async def further(server: Server, size: int) -> AuditHead | None:
-    """A head beyond a size that enough witnesses have signed."""
+    """Returns a head beyond a size that enough witnesses have signed."""
     head = await witnessed(server)
     return head if head is not None and head.size > size else None
 
@@ -66,7 +69,7 @@ async def test_litewitness_signs_heads_and_refuses_a_contradiction(
         first = await poll_until(partial(further, server, 0), what="a cosignature")
         assert first is not None
         await fill(server, 600)
-        # Only with a proof that the log continues the head before does it sign another.
+        # The witness signs another head only with a proof that the log continues the previous one.
         head = await poll_until(partial(further, server, first.size + 600), what="another one")
         assert head is not None
         assert list(head.witnesses) == [NAME]
@@ -80,12 +83,12 @@ async def test_litewitness_signs_heads_and_refuses_a_contradiction(
         known, known_root = witness.knows(ORIGIN)
         assert known >= size
         assert known > size or known_root == base64.b64encode(root).decode()
-        # As if the log had shown it another tree.
+        # This has the same effect as if the log had shown the witness another tree.
         before, other = failures(), base64.b64encode(bytes(32)).decode()
         await fill(server, 10)
 
         async def refused() -> bool:
-            # Again, as it may have signed a head in the meantime.
+            # Set it again, because the witness may have signed a head since.
             witness.believes(ORIGIN, other)
             await fill(server, 1)
             return failures() >= before + 3

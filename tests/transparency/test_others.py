@@ -1,4 +1,4 @@
-"""Other people's programs verify a log that two servers wrote together under load, killed while they did.
+"""Programs of other projects verify a log that two servers wrote together under load, killed while they did.
 
 Debian: golang-go, golang-golang-x-mod-dev, golang-github-transparency-dev-formats-dev.
 """
@@ -64,7 +64,7 @@ class Written:
     key: str = ""
 
     async def on(self, server: ServerProgram) -> None:
-        """Makes role after role until the server is gone."""
+        """Creates role after role until the server is killed."""
         while True:
             name = f"role-{len(self.names)}-{uuid4().hex[:8]}"
             try:
@@ -76,7 +76,7 @@ class Written:
             self.names.append(name)
 
     async def more(self, count: int) -> None:
-        """Returns once so many more are acknowledged."""
+        """Returns once `count` more changes are acknowledged."""
         wanted = len(self.names) + count
 
         async def reached() -> bool:
@@ -86,7 +86,7 @@ class Written:
 
     @property
     def older(self) -> Path:
-        """The early head, in a file."""
+        """Writes the early head to a file and returns its path."""
         file = self.folder / "older"
         file.write_text(self.checkpoint)
         return file
@@ -96,8 +96,9 @@ class Written:
 async def written(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Written]:
-    """Two servers write and seal, with four concurrent clients; one after the other is killed while they do, and that
-    twice.
+    """Runs two servers that write and seal, with four concurrent clients.
+
+    Kills one server after the other while they write, and does all of that twice.
     """
     folder = tmp_path_factory.mktemp("written")
     async with new_database(postgres, template_database.name) as database:
@@ -125,13 +126,13 @@ async def written(
 
 
 async def as_auditor(export: Path, key: str, *checkpoint: Path) -> tuple[int, str]:
-    """The offline verifier as an auditor runs it: by itself, without this project in reach."""
+    """Runs the offline verifier as an auditor does: alone, without access to this project."""
     kept: tuple[str | Path, ...] = ("--from-checkpoint", *checkpoint) if checkpoint else ()
     ended = await run(sys.executable, "-I", "-S", VERIFIER, export, key, *kept)
     return ended.returncode, ended.stdout + ended.stderr
 
 
-async def test_all_that_was_acknowledged_stands_in_a_log_that_others_verify(
+async def test_acknowledged_changes_are_in_a_log_that_others_verify(
     written: Written, tmp_path: Path, verify: Path
 ) -> None:
     environment = variables(
@@ -142,7 +143,7 @@ async def test_all_that_was_acknowledged_stands_in_a_log_that_others_verify(
     async with program(environment) as last:
         client = last.client
         file, proof = tmp_path / "export.jsonl", tmp_path / "proof.json"
-        # A log of these records: what was numbered after the kills is sealed within a period.
+        # Records that are numbered after the kills are sealed within a period, so the log covers them.
         await poll_until(partial(is_sealed, client, written.names[-1]), seconds=30)
         await exported(client, file)
         async with client.audit.verify_audit_log(checkpoint=written.checkpoint) as answers:
@@ -160,7 +161,7 @@ async def test_all_that_was_acknowledged_stands_in_a_log_that_others_verify(
     told = json.loads(said)
     assert (told["complete"], told["checkpoint"], told["dropped"]) == (True, "matches", 0)
     assert int(good.stdout.splitlines()[-1].split()[0]) == told["records"] >= len(written.names)
-    # Every change that was acknowledged stands in what was verified.
+    # The verified records contain every acknowledged change.
     records = [json.loads(json.loads(line).get("record") or "{}") for line in file.read_text().splitlines()]
     made = [each["resource_name"] for each in records if each.get("action") == "create"]
     assert {name: made.count(name) for name in written.names} == dict.fromkeys(written.names, 1)
@@ -169,7 +170,7 @@ async def test_all_that_was_acknowledged_stands_in_a_log_that_others_verify(
 
 
 async def is_sealed(client: AsyncClient, name: str) -> bool:
-    """Whether the record that this role was made is a leaf of a sealed head."""
+    """Returns whether the record of this role's creation is a leaf of a sealed head."""
     head = await client.audit.get_audit_head()
     found = [
         record.sequence
@@ -181,8 +182,8 @@ async def is_sealed(client: AsyncClient, name: str) -> bool:
 
 _ALTERED = "record 300.* does not stand in the log at its place"
 _GONE = "records 300 to {} are missing"
-# The findings about an export of a tampered log, by the Go program and by the offline verifier; None: all holds,
-# because the altered parts are not exported.
+# The findings about an export of a tampered log, by the Go program and by the offline verifier. None means no finding,
+# because the export does not contain the altered parts.
 SHOWN: dict[str, str | None] = {
     "a character": _ALTERED,
     "a microsecond": _ALTERED,
@@ -200,7 +201,7 @@ SHOWN: dict[str, str | None] = {
 
 
 @pytest.mark.parametrize("name", TAMPERINGS)
-async def test_tampering_with_it_is_found_by_all(
+async def test_tampering_is_found_by_every_verifier(
     written: Written, tmp_path: Path, verify: Path, name: str
 ) -> None:
     statements, expected = TAMPERINGS[name]
@@ -224,14 +225,14 @@ async def test_tampering_with_it_is_found_by_all(
 
 
 async def is_shown(verify: Path, file: Path, key: str, words: str | None) -> None:
-    """Both verifiers say so of an export."""
+    """Checks that both verifiers report `words` about an export."""
     ended = await run(verify, file, key)
     for code, said in ((ended.returncode, ended.stdout + ended.stderr), await as_auditor(file, key)):
         assert code == (1 if words else 0), said
         assert re.search(words or "", said), said
 
 
-async def test_a_detached_partition_and_a_cut_file_are_found_by_all(
+async def test_a_detached_partition_and_a_cut_file_are_found(
     written: Written, tmp_path: Path, verify: Path
 ) -> None:
     whole, file = tmp_path / "whole.jsonl", tmp_path / "export.jsonl"
@@ -253,7 +254,7 @@ async def test_a_detached_partition_and_a_cut_file_are_found_by_all(
         await is_shown(verify, file, written.key, words)
 
 
-async def test_who_can_sign_is_found_by_a_head_that_was_kept(
+async def test_an_attacker_who_can_sign_is_found_by_a_kept_head(
     written: Written, tmp_path: Path, verify: Path
 ) -> None:
     file, proof = tmp_path / "export.jsonl", tmp_path / "proof.json"
@@ -264,7 +265,7 @@ async def test_who_can_sign_is_found_by_a_head_that_was_kept(
             await sql.execute("UPDATE operation_logs SET username = 'x' WHERE sequence = 50")
             await sql.execute("DELETE FROM audit_seals")
             await rebuild(application, sql)
-            # By a server that has not seen the heads.
+            # By a server that has not seen the deleted heads.
             await Sealer(
                 application.store, application.sealer.identity, lambda: 0, period_seconds=60.0
             ).seal()
@@ -322,7 +323,7 @@ async def test_go_verifies_the_signatures_of_witnesses(
         found, moment, size = line.split()
         assert (found, int(size)) == (name, head.size)
         assert int(moment) >= began
-    # The key of a third, and a signature of another moment.
+    # The key of another witness, and a signature with another time.
     async with witness("two.example/w", {}) as other:
         assert (await run(verify, "--cosigned", file, ORIGIN, key, one.key, other.key)).returncode == 1
     signature = next(line for line in head.checkpoint.splitlines() if "two.example/w" in line).split()[-1]

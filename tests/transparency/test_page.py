@@ -1,4 +1,4 @@
-"""The page of the audit log, typed from top to bottom by an auditor; and the verbs that refuse."""
+"""An auditor types the page of the audit log from top to bottom; then the commands that refuse."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def _refused(address: str, files: Path, directory: Path, key: str) -> None
     export = files / "audit.jsonl"
     good = await command.run("audit", "verify", "--offline", str(export), "--key", key)
     assert good.code == 0, good.errors
-    # A fault is reported with the file or the key that has it.
+    # A fault is reported with the file or the key that causes it.
     for key_given, checkpoint, words in (
         ("rubbish", "kept-checkpoint", "rubbish is not an Ed25519 key of a log"),
         (key, "audit.jsonl", f"{export}: "),
@@ -101,7 +101,7 @@ async def _refused(address: str, files: Path, directory: Path, key: str) -> None
     cut.write_text("".join(lines[:100]) + lines[100][:20])
     refused = await command.run("audit", "verify", "--offline", str(cut), "--key", key)
     assert refused.code == 1
-    # It goes on where it was cut, in the middle of a line, with the same head.
+    # The export continues where it was cut, in the middle of a line, with the same head.
     resumed = await command.run(
         "audit", "export", "--resume", str(cut), "--from-checkpoint", str(files / "kept-checkpoint")
     )
@@ -115,7 +115,7 @@ async def _refused(address: str, files: Path, directory: Path, key: str) -> None
 
 
 async def _left_alone(files: Path, directory: Path) -> None:
-    """A file that is no such export is not written to, nor is a file left if nothing was exported."""
+    """A file that is not such an export is not written to, and no file is left if nothing was exported."""
     command = Command(directory)
     other = files / "other.jsonl"
     for text in (
@@ -138,7 +138,7 @@ async def _left_alone(files: Path, directory: Path) -> None:
 
 
 async def _not_proven(database: Database, directory: Path) -> None:
-    """The database shows another record than was recorded: its proof would be one of something else."""
+    """The database shows another record than was logged, so its proof would be of something else."""
     command = Command(directory)
     async with connection(database.admin_dsn) as sql:
         operation = str(await sql.fetchval("SELECT operation_id FROM operation_logs WHERE sequence = 100"))

@@ -26,9 +26,7 @@ async def log_in(shell: Shell, address: str) -> None:
     )
 
 
-async def test_as_many_witnesses_as_are_wanted_have_signed_what_is_verified(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_a_verified_head_has_the_wanted_number_of_witnesses(database: Database, tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     kept, export = tmp_path / "kept", tmp_path / "export"
     settings = {"with_cluster": False, "audit_origin": ORIGIN, "audit_seal_seconds": 0.2}
@@ -70,7 +68,7 @@ async def test_as_many_witnesses_as_are_wanted_have_signed_what_is_verified(
     assert (await shell.run(*offline, *trusted)).code == 1
 
 
-async def test_a_checkpoint_that_is_not_compared_has_an_exit_code_of_its_own(
+async def test_a_checkpoint_that_is_not_compared_has_its_own_exit_code(
     database: Database, tmp_path: Path
 ) -> None:
     """Retention has dropped records before the checkpoint's end, so the records alone do not lead to it."""
@@ -95,7 +93,7 @@ async def test_a_checkpoint_that_is_not_compared_has_an_exit_code_of_its_own(
     assert json.loads(not_compared.output)["checkpoint"].startswith("not compared")
     found = json.loads(await shell.succeed("audit", "verify", "--offline", str(proven), *options))
     assert (found["checkpoint"], found["complete"], found["dropped"] >= 30) == ("matches", True, True)
-    # A proof of another log is none.
+    # A proof with other hashes is refused.
     lines = proven.read_text().splitlines()
     end = json.loads(lines[-1])
     end["consistency"]["hashes"] = end["consistency"]["hashes"][::-1]

@@ -1,5 +1,6 @@
-"""Retention drops records, never their hashes, and records that; the reasons that keep a partition, and the walk in
-the background.
+"""Retention drops records, never their hashes, and writes a record of that.
+
+Also: the reasons that keep a partition, and the verification in the background.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def retention(server: Server, delivered=_all) -> Retention:  # type: ignore[no-u
 
 
 async def hold(client: AsyncClient, *, held: bool) -> None:
-    """Sets or lifts the legal hold of the namespace of the test."""
+    """Sets or lifts the legal hold of the test's namespace."""
     await client.namespaces.update(
         name="held",
         namespace=namespace_pb2.Namespace(legal_hold=held),
@@ -61,7 +62,7 @@ async def _nobody_else_lifts_it(server: Server) -> None:
 
 
 @pytest.mark.full
-async def test_what_retention_drops_is_told_apart_from_what_is_taken_away(
+async def test_dropped_records_are_distinguished_from_removed_ones(
     database: Database, tmp_path: Path
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False, audit_seal_seconds=60.0) as server:
@@ -96,7 +97,7 @@ async def test_what_retention_drops_is_told_apart_from_what_is_taken_away(
             assert (found["complete"], found["dropped"]) == (True, 30)
             told = [each for each in lines_of(file)[1:-1] if dropped in each["record"]]
             assert len(told) == 1
-            # The same records taken away by somebody, and nothing told.
+            # The record of the drop is removed, so nothing explains the missing records.
             await sql.execute("DELETE FROM operation_logs WHERE sequence = $1", told[0]["sequence"])
         assert (await server.application.sealer.seal()).size > before.size
         report = await walk(server.application.store, server.application.sealer.identity, leisure=0.0)
@@ -110,10 +111,10 @@ async def test_what_retention_drops_is_told_apart_from_what_is_taken_away(
         assert [each["findings"][0]["fault"] for each in told_of] == ["missing"]
 
 
-async def test_an_export_that_is_gone_on_with_after_a_drop_is_whole(
+async def test_an_export_that_is_resumed_after_a_drop_is_complete(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The record of the drop comes after the head that the export has."""
+    """The record of the drop comes after the head of the export."""
     told = operations.drop_records
 
     async def told_by_nobody_too(transaction: Any) -> list[Any]:
@@ -135,7 +136,8 @@ async def test_an_export_that_is_gone_on_with_after_a_drop_is_whole(
             answers = [answer async for answer in stream]
         with file.open("a") as written:
             begun.write(iter(answers), written)
-        # A user who does not see all records could not tell which of them are missing, and learns nothing of others'.
+        # A user who does not see all records cannot tell which are missing, and is told nothing of other tenants'
+        # records.
         await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="own"))
         tenant = await server.user("tess", {"own": "admin"})
         async with tenant.audit.export_audit_log(namespace="own") as stream:
@@ -153,7 +155,7 @@ async def test_an_export_that_is_gone_on_with_after_a_drop_is_whole(
 
     found = verify(lines[-1])
     assert (found["complete"], found["dropped"]) == (True, gone)
-    # Nobody else says so.
+    # Without that list, or with another one, the records are missing.
     (first, last), *others = lines[-1]["dropped"]
     for end in (
         {name: lines[-1][name] for name in ("end", "records", "complete")},
@@ -163,10 +165,10 @@ async def test_an_export_that_is_gone_on_with_after_a_drop_is_whole(
             verify(end)
 
 
-async def test_what_cannot_all_be_told_is_kept(
+async def test_a_partition_with_too_many_ranges_to_record_is_kept(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Records of two months in turns, as of streams that stay open over the turn of a month."""
+    """Records of two months alternate, as those of streams that stay open over the turn of a month."""
     async with running_server(database, tmp_path, with_cluster=False, audit_seal_seconds=60.0) as server:
         for _ in range(4):
             await fill(server, 2, age=last_month())
@@ -196,7 +198,7 @@ async def test_what_cannot_all_be_told_is_kept(
         ([(1, 3), (7, 9)], [(4, 6)], [(1, 9)]),
     ],
 )
-def test_stretches_that_follow_on_one_another_are_one(
+def test_adjacent_ranges_are_merged(
     before: list[tuple[int, int]],
     found: list[tuple[int, int]],
     expected: list[tuple[int, int]],

@@ -1,4 +1,4 @@
-"""Promise 2, for the server that signs: no head contradicts one that was signed before, also after a restart."""
+"""The server signs no head that contradicts an earlier one, also after a restart (promise 2)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALTERED = 300
 
 @asynccontextmanager
 async def log_server(database: Database, directory: Path) -> AsyncIterator[Server]:
-    """A server that seals when it is asked."""
+    """Runs a server that seals only on request."""
     async with running_server(database, directory, with_cluster=False, audit_seal_seconds=600.0) as server:
         yield server
 
@@ -69,7 +69,7 @@ async def heads(sql: asyncpg.Connection) -> list[str]:
 
 
 async def alarms(server: Server, sql: asyncpg.Connection) -> list[str]:
-    """Messages of the alarm records."""
+    """Returns the messages of the alarm records."""
     await server.application.feed.settled()
     rows = await sql.fetch(
         "SELECT error_message FROM operation_logs WHERE error_code = 'DATA_LOSS' ORDER BY sequence"
@@ -108,7 +108,7 @@ async def test_a_running_server_signs_no_head_over_an_altered_tree(
         assert REGISTRY.get_sample_value("pilothouse_audit_sealing_stopped") == 1
         (message,) = await alarms(server, sql)
         assert message.startswith("sealing stopped: ")
-        # Callers get the reason.
+        # Callers receive the reason.
         with pytest.raises(FailedPreconditionError) as refused:
             async with server.admin.audit.export_audit_log() as answers:
                 await anext(aiter(answers))
@@ -116,8 +116,8 @@ async def test_a_running_server_signs_no_head_over_an_altered_tree(
 
 
 @pytest.mark.full
-async def test_a_stop_lasts_until_a_person_begins_a_history(database: Database, tmp_path: Path) -> None:
-    """Undoing the change does not end it, nor does clearing the row, for this server or another one."""
+async def test_a_stop_lasts_until_a_person_begins_a_new_history(database: Database, tmp_path: Path) -> None:
+    """Neither undoing the change nor clearing the row ends the stop, for this server or another one."""
     async with log_server(database, tmp_path) as server, connection(database.admin_dsn) as sql:
         before = await sealed(server, 310)
         await sql.execute("CREATE TABLE kept AS SELECT * FROM audit_seals")
@@ -143,9 +143,7 @@ async def test_a_stop_lasts_until_a_person_begins_a_history(database: Database, 
         assert (await sealed(server, 1)).follows == ""
 
 
-async def test_a_restarted_server_compares_with_the_head_that_it_kept(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_a_restarted_server_compares_with_its_kept_head(database: Database, tmp_path: Path) -> None:
     async with log_server(database, tmp_path) as server:
         await sealed(server, 310)
         kept = await sealed(server, 60)
@@ -160,10 +158,11 @@ async def test_a_restarted_server_compares_with_the_head_that_it_kept(
 
 
 @pytest.mark.full
-async def test_a_rewritten_log_is_not_taken_for_a_database_that_went_back(
-    database: Database, tmp_path: Path
-) -> None:
-    """Events start over, since nobody can continue from a rewritten log; heads are signed when a person says so."""
+async def test_a_rewritten_log_is_not_taken_for_a_rewind(database: Database, tmp_path: Path) -> None:
+    """Events start over, because no watch can continue from a rewritten log.
+
+    The server signs heads again once a person has begun a new history.
+    """
     async with log_server(database, tmp_path) as server:
         kept = await sealed(server, 310)
         history = server.application.hub.history
@@ -177,7 +176,7 @@ async def test_a_rewritten_log_is_not_taken_for_a_database_that_went_back(
         await sql.execute("UPDATE operation_logs SET username = 'x' WHERE sequence = 200")
         async with idle_application(database, tmp_path / "idle") as application:
             await rebuild(application, sql)
-        # Records that are written again have other marks.
+        # Rewritten records have other marks.
         await sql.execute("UPDATE operation_logs SET mark = int8send(sequence) WHERE sequence >= 200")
         await sql.execute("UPDATE stream_head SET record_mark = int8send(audit_sequence)")
         await sql.execute("DELETE FROM audit_seals")
@@ -187,11 +186,11 @@ async def test_a_rewritten_log_is_not_taken_for_a_database_that_went_back(
                 for _ in range(2):
                     with pytest.raises(FailedPrecondition, match="another record at"):
                         await sealed(server, 1)
-                    # Clearing the row is no person that has looked.
+                    # Clearing the row does not count as a person's decision.
                     await sql.execute("UPDATE audit_tree SET stopped_history = NULL")
                 assert await heads(sql) == []
                 assert "somebody rewrote records of the audit log" in await alarms(server, sql)
-                # Nor is a counter that goes back.
+                # A counter that goes back does not count as one either.
                 await sql.execute(
                     "UPDATE audit_tree SET stopped_history = h.history_id FROM stream_head AS h"
                 )
@@ -212,10 +211,11 @@ async def test_a_rewritten_log_is_not_taken_for_a_database_that_went_back(
     assert checkpoint.follows == kept.reference
 
 
-async def test_a_database_that_went_back_is_sealed_under_another_origin(
-    database: Database, tmp_path: Path
-) -> None:
-    """Name and key of the new heads agree; the key of the old ones is still shown; both stand for one log."""
+async def test_a_rewound_database_is_sealed_under_another_origin(database: Database, tmp_path: Path) -> None:
+    """Name and key of the new heads agree.
+
+    The key of the old ones is still shown; both belong to one log.
+    """
     tables = ("operation_logs", "audit_seals", "audit_tree", "stream_head")
     async with log_server(database, tmp_path) as server, connection(database.admin_dsn) as sql:
         first = await sealed(server, 20)
@@ -241,14 +241,14 @@ async def test_a_database_that_went_back_is_sealed_under_another_origin(
             (first.origin, list(old.verifier_keys)),
             (new.origin, [key]),
         ]
-        # The log continues what is left of the former one, and not what was lost.
+        # The log continues what is left of the former history, without the lost records.
         async with server.admin.audit.verify_audit_log(checkpoint=old.checkpoint) as answers:
             *_, verdict = [answer async for answer in answers]
         assert verdict.intact, verdict.findings
 
 
 @pytest.mark.full
-async def test_a_server_that_keeps_no_head_trusts_the_newest_with_a_valid_signature(
+async def test_a_server_without_a_kept_head_trusts_the_newest_valid_signature(
     database: Database, tmp_path: Path
 ) -> None:
     async with log_server(database, tmp_path) as server, connection(database.admin_dsn) as sql:
@@ -256,7 +256,7 @@ async def test_a_server_that_keeps_no_head_trusts_the_newest_with_a_valid_signat
         good = await sealed(server, 60)
         await fill(server, 5)
         text, _, signatures = (await heads(sql))[-1].partition("\n\n")
-        # A head whose text nobody with the key has signed.
+        # A head whose text was not signed with the key.
         forged = text.replace(f"\n{good.size}\n", f"\n{good.size + 1}\n")
         await sql.execute(
             "INSERT INTO audit_seals VALUES ($1, $2, $3)",
@@ -276,7 +276,7 @@ async def test_a_server_that_keeps_no_head_trusts_the_newest_with_a_valid_signat
             await sealed(server, 1)
 
 
-async def test_a_file_that_cannot_be_read_is_no_head(database: Database, tmp_path: Path) -> None:
+async def test_an_unreadable_file_of_kept_heads_is_ignored(database: Database, tmp_path: Path) -> None:
     async with log_server(database, tmp_path) as server:
         before = await sealed(server, 5)
     (tmp_path / kept_heads.FILE_NAME).write_bytes(b"{")

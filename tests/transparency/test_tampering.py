@@ -1,4 +1,7 @@
-"""Promise 2: every change of a superuser to the log is found, with its place; and those that need an outside head."""
+"""Every change of the log by a superuser is found, with its place (promise 2).
+
+Some changes are found only with a head from outside.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ from tests.transparency.logs import (
 N = 300
 
 
-# The change, and its findings: faults by their stretches.
+# The changes, and their findings: faults with their ranges.
 TAMPERINGS = {
     "a character": (
         ["UPDATE operation_logs SET username = 'somebodx' WHERE sequence = 300"],
@@ -95,7 +98,10 @@ TAMPERINGS = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def log(postgres, template_database, tmp_path_factory) -> AsyncIterator[tuple[Database, Application]]:  # type: ignore[no-untyped-def]
-    """A log of several heads that nobody writes to any more; some records are of the month before."""
+    """Yields a log of several heads that no server writes to any more.
+
+    Some records are of the previous month.
+    """
     directory: Path = tmp_path_factory.mktemp("log")
     async with new_database(postgres, template_database.name) as database:
         async with running_server(database, directory, with_cluster=False, audit_seal_seconds=60.0) as server:
@@ -109,14 +115,14 @@ async def log(postgres, template_database, tmp_path_factory) -> AsyncIterator[tu
             yield database, application
 
 
-async def test_a_log_that_nobody_touched_is_intact(log: tuple[Database, Application]) -> None:
+async def test_an_unchanged_log_is_intact(log: tuple[Database, Application]) -> None:
     report = await verified(log[1])
     assert report.findings == []
     assert report.verified == report.total > 690
 
 
 @pytest.mark.parametrize("name", TAMPERINGS)
-async def test_tampering_is_found_where_it_was_done(log: tuple[Database, Application], name: str) -> None:
+async def test_tampering_is_found_at_its_place(log: tuple[Database, Application], name: str) -> None:
     database, application = log
     statements, expected = TAMPERINGS[name]
     async with superuser(database) as sql:
@@ -131,7 +137,7 @@ async def test_tampering_is_found_where_it_was_done(log: tuple[Database, Applica
     assert (await verified(application)).findings == []
 
 
-async def test_a_partition_that_somebody_detached_is_missed(log: tuple[Database, Application]) -> None:
+async def test_a_detached_partition_is_reported_missing(log: tuple[Database, Application]) -> None:
     database, application = log
     async with connection(database.admin_dsn) as sql, detached(sql, 1) as (first, last):
         findings = (await verified(application)).findings
@@ -170,7 +176,7 @@ async def test_heads_of_former_keys_are_compared_with_the_tree(log: tuple[Databa
         (Fault.SEAL, 1, heads[-1].size)
     ]
     async with superuser(database) as sql:
-        # Nor is a log that somebody has given another name that of these heads.
+        # The heads do not belong to a log that was given another name.
         await sql.execute("UPDATE audit_tree SET origin = 'another/log'")
         assert {each.fault for each in (await verified(application)).findings} == {Fault.SEAL}
         await sql.execute("UPDATE audit_tree SET origin = NULL")
@@ -178,11 +184,11 @@ async def test_heads_of_former_keys_are_compared_with_the_tree(log: tuple[Databa
         await sign(sql, heads[-1], added, old)
         report = await verified(application, identity=new)
         assert (report.findings, report.former_heads) == ([], len(heads) - 1)
-        # A verifier with the former key has those heads verified, too.
+        # A verifier with the former key also verifies those heads.
         named = LogIdentity([bytes(range(32))], [], "", Policy(), [old.verifier])
         report = await verified(application, identity=named)
         assert (report.findings, report.former_heads) == ([], 0)
-        # A key that nobody has handed over is none of the log: so a head whose key was altered is found.
+        # A key that was never handed over does not belong to the log, so a head with an altered key is found.
         stranger = Signer(name_of(state), bytes(range(1, 33)))
         await sign(sql, heads[0], stranger)
         found = (await verified(application, identity=new)).findings
@@ -192,11 +198,11 @@ async def test_heads_of_former_keys_are_compared_with_the_tree(log: tuple[Databa
         found = (await verified(application, identity=new)).findings
         assert [(each.fault, each.last) for each in found] == [(Fault.SEAL, heads[-2].size)]
         await sign(sql, heads[-1], added, old)
-        # The content is compared, for every signer.
+        # The content is compared whichever key signed.
         await sql.execute("UPDATE audit_seals SET root = sha256('x') WHERE size = $1", heads[0].size)
         assert [each.fault for each in (await verified(application, identity=new)).findings] == [Fault.SEAL]
         await sql.execute("UPDATE audit_seals SET root = $2 WHERE size = $1", heads[0].size, heads[0].root)
-        # A key that is known has signed an earlier one: from there on each has to be signed by such a key.
+        # If a known key has signed an earlier head, every later head must be signed by a known key.
         await sign(sql, heads[0], added)
         found = (await verified(application, identity=new)).findings
         assert [(each.fault, each.last) for each in found] == [
@@ -205,7 +211,7 @@ async def test_heads_of_former_keys_are_compared_with_the_tree(log: tuple[Databa
         assert len(heads) > 2
 
 
-async def test_who_can_sign_is_found_by_a_checkpoint_from_outside_alone(
+async def test_an_attacker_who_can_sign_is_found_only_by_an_outside_checkpoint(
     log: tuple[Database, Application],
 ) -> None:
     database, application = log
@@ -220,14 +226,14 @@ async def test_who_can_sign_is_found_by_a_checkpoint_from_outside_alone(
         with pytest.raises(FailedPrecondition, match="is gone"):
             await application.sealer.seal()
         await sql.execute("UPDATE audit_tree SET stopped_history = NULL")
-        # A server that has not seen the heads signs the log again: the key is its own, and need not be stolen.
+        # A server that has not seen the heads signs the log again: it uses its own key, so none has to be stolen.
         restarted = Sealer(application.store, application.sealer.identity, lambda: 0, period_seconds=60.0)
         await restarted.seal()
         assert (await verified(application)).findings == [], "nothing inside tells of it"
         found = (await verified(application, kept)).findings
         assert [each.fault for each in found] == [Fault.CHECKPOINT]
         assert found[0].first <= N <= found[0].last
-        # Cut back to where an older head was, with the heads after it.
+        # The log is cut back to an older head, and the heads after that are removed.
         await sql.execute("DELETE FROM operation_logs WHERE sequence > 500")
         await sql.execute(
             "UPDATE stream_head SET audit_sequence = 500, "

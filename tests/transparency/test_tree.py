@@ -1,4 +1,4 @@
-"""The tree against RFC 6962 as it is written, the notes against other people's values."""
+"""The tree against the definitions of RFC 6962, and the notes against examples of other projects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pilothouse_server.audit.notes import Checkpoint, NoteError, Signer, Verifie
 from pilothouse_server.audit.tiles import TilePath
 from pilothouse_server.errors import InvalidArgument
 
-# Sizes about those at which a tile is full.
+# Sizes around those at which a tile is full.
 SIZES = (1, 2, 3, 5, 8, 255, 256, 257, 511, 512, 700, pytest.param(66_000, marks=pytest.mark.full))
 
 
@@ -30,7 +30,7 @@ def split(data: list[bytes]) -> int:
 
 
 def root_of(data: list[bytes]) -> bytes:
-    """MTH of RFC 6962, 2.1."""
+    """Computes MTH of RFC 6962, 2.1."""
     if len(data) == 1:
         return sha256(b"\x00" + data[0]).digest()
     at = split(data)
@@ -38,7 +38,7 @@ def root_of(data: list[bytes]) -> bytes:
 
 
 def path_of(index: int, data: list[bytes]) -> list[bytes]:
-    """PATH of RFC 6962, 2.1.1."""
+    """Computes PATH of RFC 6962, 2.1.1."""
     if len(data) == 1:
         return []
     at = split(data)
@@ -48,7 +48,7 @@ def path_of(index: int, data: list[bytes]) -> list[bytes]:
 
 
 def proof_of(first: int, data: list[bytes], *, whole: bool) -> list[bytes]:
-    """SUBPROOF of RFC 6962, 2.1.2."""
+    """Computes SUBPROOF of RFC 6962, 2.1.2."""
     if first == len(data):
         return [] if whole else [root_of(data)]
     at = split(data)
@@ -93,7 +93,7 @@ def test_a_tree_grows_the_same_in_any_steps() -> None:
     assert in_steps.levels == at_once.levels
 
 
-def test_what_is_not_in_the_tree_has_no_proof() -> None:
+def test_a_place_outside_the_tree_has_no_proof() -> None:
     for index, size in ((5, 5), (-1, 5), (0, 0)):
         with pytest.raises(NotInTreeError):
             merkle.inclusion_spans(index, size)
@@ -108,15 +108,15 @@ SIGNER = Signer("example.com/log", SEED)
 HEAD = Checkpoint("example.com/log", 7, sha256(b"root").digest())
 
 
-def test_a_signed_head_is_read_by_the_stand_alone_verifier_and_by_us() -> None:
+def test_a_signed_head_is_read_by_the_verifier_and_by_the_server() -> None:
     note = notes.signed(HEAD, [SIGNER])
     assert notes.opened(note, [SIGNER.verifier]) == (HEAD, [SIGNER.verifier])
     assert audit_verifier.head(note, str(SIGNER.verifier)) == (HEAD.origin, HEAD.size, HEAD.root)
     assert Verifier.parse(str(SIGNER.verifier)) == SIGNER.verifier
 
 
-def test_the_head_of_somebody_elses_documentation_is_read() -> None:
-    """The example of C2SP tlog-checkpoint and tlog-cosignature."""
+def test_the_example_head_of_the_specification_is_read() -> None:
+    """The example is from C2SP tlog-checkpoint and tlog-cosignature."""
     note = (
         "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n"
         "\u2014 example.com/behind-the-sofa "
@@ -140,7 +140,7 @@ def test_the_head_of_somebody_elses_documentation_is_read() -> None:
         ("\n7\n", "\n7\nmore\n"),
     ],
 )
-def test_a_note_that_was_changed_is_no_head(change: tuple[str, str]) -> None:
+def test_a_changed_note_is_refused(change: tuple[str, str]) -> None:
     note = notes.signed(HEAD, [SIGNER])
     changed = note.replace(*change, 1)
     assert changed != note
@@ -172,7 +172,7 @@ def test_a_secret_key_is_read_and_another_name_refused() -> None:
         ("tile/entries/x001/000.p/255", TilePath(0, 1000, 255, entries=True)),
     ],
 )
-def test_paths_of_tiles(path: str, tile: TilePath) -> None:
+def test_valid_paths_of_tiles_are_parsed(path: str, tile: TilePath) -> None:
     assert TilePath.parse(path) == tile
     assert str(tile) == path
 
@@ -190,6 +190,6 @@ def test_paths_of_tiles(path: str, tile: TilePath) -> None:
         "tile/../0",
     ],
 )
-def test_what_is_no_path_of_a_tile(path: str) -> None:
+def test_invalid_paths_of_tiles_are_refused(path: str) -> None:
     with pytest.raises(InvalidArgument):
         TilePath.parse(path)

@@ -1,4 +1,4 @@
-"""The verifier for auditors accepts no export that was put together by somebody else, for any claim in it."""
+"""The verifier for auditors accepts no forged export, whatever the export claims."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Lines = list[dict[str, Any]]
 
 
 def exported(dropped: int = 0, *, signer: Signer = SIGNER) -> Lines:
-    """A whole export; its last record says that the first ones were dropped."""
+    """Returns a complete export; its last record says that the first `dropped` records were dropped."""
     fields: list[dict[str, Any]] = [{"action": "get", "number": each} for each in range(1, RECORDS + 1)]
     if dropped:
         told = {"dropped": [(1, dropped)], "signatures": signer.line(drops.text("a/log", [(1, dropped)]))}
@@ -53,7 +53,7 @@ def exported(dropped: int = 0, *, signer: Signer = SIGNER) -> Lines:
 
 
 def tree_of(records: Sequence[str]) -> Edge:
-    """The tree over records."""
+    """Returns the tree over records."""
     edge = Edge()
     edge.grow(sha256(each.encode()).digest() for each in records)
     return edge
@@ -67,7 +67,7 @@ def verify(lines: Sequence[Any]) -> dict[str, Any]:
     return audit_verifier.verify(iter([json.dumps(line) + "\n" for line in lines]), KEY)
 
 
-def test_it_is_as_short_as_is_said() -> None:
+def test_the_verifier_is_as_short_as_documented() -> None:
     source = Path(audit_verifier.__file__).read_text()
     assert len(source.splitlines()) <= 290
     assert "import pilothouse" not in source
@@ -79,7 +79,7 @@ def test_a_whole_export_is_proven() -> None:
     assert (found["records"], found["size"], found["complete"]) == (RECORDS, RECORDS, True)
 
 
-def test_a_record_is_proven_at_its_place_alone() -> None:
+def test_a_record_is_proven_only_at_its_own_place() -> None:
     lines = exported()
     for place in range(1, RECORDS + 1):
         if place != 3:
@@ -94,9 +94,9 @@ def test_another_format_is_refused_by_its_name() -> None:
         verify([lines[0] | {"format": "pilothouse-audit-export/1"}, *lines[1:]])
 
 
-def test_a_record_does_not_stand_a_second_time_beyond_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A path of hashes is walked by the bits of a place: those of a place beyond the tree may be those of one in it."""
-    # It is one head that is looked at five hundred times, at 20 ms each by Python alone.
+def test_a_record_is_not_accepted_again_beyond_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path of hashes follows the bits of a place, and a place beyond the tree may share them with one in the tree."""
+    # The same head is verified five hundred times, and pure Python needs 20 ms for each.
     monkeypatch.setattr(audit_verifier, "ed25519", functools.cache(audit_verifier.ed25519))
     lines = exported()
     size = lines[0]["size"]
@@ -109,7 +109,7 @@ def test_a_record_does_not_stand_a_second_time_beyond_the_end(monkeypatch: pytes
     assert refused == 7 * size * size
 
 
-def test_records_are_missing_unless_the_log_has_signed_that_they_were_dropped() -> None:
+def test_missing_records_need_a_signed_list_of_dropped_ones() -> None:
     lines = exported(dropped=2)
     found = verify(lines)
     assert (found["records"], found["dropped"]) == (len(lines) - 2, 2)
@@ -124,26 +124,26 @@ def test_records_are_missing_unless_the_log_has_signed_that_they_were_dropped() 
     [None, [], 1, "x", {"sequence": "1", "record": "x", "proof": ""}, {"sequence": 1, "record": None},
      {"sequence": 1, "record": "x"}, {"sequence": 1.5, "record": "x", "proof": ""}, {"end": True}],
 )  # fmt: skip
-def test_what_is_no_entry_is_refused_in_words(entry: Any) -> None:
+def test_a_malformed_entry_is_refused_with_an_error_message(entry: Any) -> None:
     lines = exported()
     with pytest.raises(audit_verifier.WRONG):
         verify([lines[0], entry, lines[-1]])
 
 
-def test_nothing_stands_behind_the_end() -> None:
+def test_entries_behind_the_end_are_refused() -> None:
     lines = exported()
     with pytest.raises(WrongError, match="behind the end"):
         verify([*lines, lines[1]])
 
 
 def checkpoint_of(lines: Lines, size: int) -> tuple[str, int, bytes]:
-    """The head of the first leaves of an export, as somebody kept it."""
+    """Returns the head of the first leaves of an export, as a user would have kept it."""
     edge = tree_of([each["record"] for each in lines[1:-1][:size]])
     return "a/log", size, edge.root()
 
 
 def proof_from(lines: Lines, size: int) -> dict[str, Any]:
-    """The proof that the head of an export continues the tree of a size, as its last line holds it."""
+    """Returns the proof that the head of an export continues the tree of a size, as its last line contains it."""
     edge = tree_of([each["record"] for each in lines[1:-1]])
     hashes = Nodes(edge.tiles()).spans(merkle.consistency_spans(size, edge.size))
     return {"consistency": {"size": size, "hashes": [notes.base64_text(each) for each in hashes]}}
@@ -154,7 +154,7 @@ def shown(lines: Lines, kept: tuple[str, int, bytes], keys: Sequence[str] = (KEY
 
 
 @pytest.mark.parametrize("size", range(1, RECORDS + 1))
-def test_a_checkpoint_is_compared_though_records_before_its_end_are_missing(size: int) -> None:
+def test_a_checkpoint_is_compared_despite_missing_records_before_its_end(size: int) -> None:
     lines = exported()
     kept, proof = checkpoint_of(lines, size), proof_from(lines, size)
     part = [lines[0], *lines[2:-1]]
@@ -164,13 +164,13 @@ def test_a_checkpoint_is_compared_though_records_before_its_end_are_missing(size
     with pytest.raises(WrongError, match="not those of the checkpoint"):
         shown([*part, lines[-1] | {"records": len(part) - 1, "complete": False} | proof], other)
     without = shown([*part, lines[-1] | {"records": len(part) - 1, "complete": False}], kept)
-    # The head's own checkpoint is the head.
+    # If the checkpoint has the size of the head, it is compared with the head.
     compared = size == lines[0]["size"]
     assert audit_verifier.code(without) == (0 if compared else 3)
     assert without["checkpoint"].startswith("matches" if compared else "not compared")
 
 
-def test_a_proof_from_another_size_compares_nothing() -> None:
+def test_a_proof_from_another_size_is_not_used() -> None:
     lines = exported()
     part = [lines[0], *lines[2:-1]]
     end = lines[-1] | {"records": len(part) - 1, "complete": False}
@@ -183,7 +183,7 @@ def test_a_proof_from_another_size_compares_nothing() -> None:
 
 
 def test_a_checkpoint_of_another_history_needs_its_key() -> None:
-    """Its origin is another, and so is its key, though the seed is the same."""
+    """Its origin and its key differ, although the seed is the same."""
     lines = exported()
     former = Signer("a/log/01234567", bytes(range(32)))
     kept = checkpoint_of(lines, 5)
@@ -197,7 +197,7 @@ def test_a_checkpoint_of_another_history_needs_its_key() -> None:
 
 
 def cosignature(seed: bytes, text: str) -> tuple[str, str]:
-    """The key of a witness, and the line of its signature."""
+    """Returns the key of a witness, and the line of its signature."""
     secret = Ed25519PrivateKey.from_private_bytes(seed)
     key = notes.Verifier(f"w{seed[0]}.example", secret.public_key().public_bytes_raw(), witness=True)
     moment = (1_700_000_000).to_bytes(8, "big")
@@ -205,7 +205,7 @@ def cosignature(seed: bytes, text: str) -> tuple[str, str]:
     return str(key), f"\u2014 {key.name} {notes.base64_text(value)}\n"
 
 
-def test_as_many_witnesses_as_are_wanted_have_to_have_signed_the_head() -> None:
+def test_the_head_must_be_signed_by_the_wanted_number_of_witnesses() -> None:
     lines = exported()
     note = lines[0]["checkpoint"]
     text = note.partition("\n\n")[0] + "\n"
@@ -224,7 +224,7 @@ def test_as_many_witnesses_as_are_wanted_have_to_have_signed_the_head() -> None:
     ):
         with pytest.raises(WrongError, match="of the witnesses have signed"):
             audit_verifier.verify(iter(texts), [KEY], None, witnesses, quorum)
-    # A signature of another head counts for nothing, nor does the log's own key.
+    # Neither a signature of another head nor the log's own key counts.
     lines[0]["checkpoint"] = note + cosignature(bytes([1]) * 32, text.replace("a/log", "b/log"))[1]
     for witnesses in ([one], [KEY]):
         with pytest.raises(WrongError):

@@ -1,4 +1,7 @@
-"""Heads are cosigned by as many witnesses as the settings want; a log that contradicts itself finds none."""
+"""Heads are cosigned by as many witnesses as the settings require.
+
+A log that contradicts itself gets no cosignature.
+"""
 
 from __future__ import annotations
 
@@ -56,18 +59,19 @@ async def test_heads_are_cosigned_and_contradictions_are_not(database: Database,
             assert (sorted(head.witnesses), head.witnessed) == (["one.example/w", "two.example/w"], True)
             # The witnesses' additions leave the log's own signature as it was.
             assert audit_verifier.head(head.checkpoint, key)[0] == ORIGIN
-            # Asked for sizes that it knew by itself, a witness refused nothing.
+            # The server sends the size that the witness has reported, so 409 is the only refusal that can occur.
             assert set(one.refused) <= {409}
             assert talks.cut_off > 0
             assert server.application.sealer.identity.policy.met_by(head.checkpoint)
 
 
-# A witness's signature of this origin: the size less that of the log's head, and the witness's answer then.
+# The head that the witness has signed before: its size relative to the log's head, and the status of the witness's
+# refusal.
 FORKS = {"another tree": (-5, 422), "a head beyond the log": (10_000, 409)}
 
 
 @pytest.mark.parametrize("fork", FORKS)
-async def test_a_witness_that_has_signed_another_log_proves_equivocation(
+async def test_a_witness_that_has_signed_another_tree_proves_equivocation(
     database: Database, tmp_path: Path, fork: str
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False, audit_origin=ORIGIN) as before:
@@ -124,7 +128,7 @@ async def test_a_witness_that_has_signed_another_log_proves_equivocation(
         "1 of nonsense@http://a",
     ],
 )
-def test_what_is_no_policy(text: str) -> None:
+def test_invalid_witness_policies_are_refused(text: str) -> None:
     key = Verifier("w.example", bytes(range(32)), witness=True)
     log = Verifier("w.example", bytes(range(32)))
     with pytest.raises(SettingsError, match="PILOTHOUSE_AUDIT_WITNESSES"):

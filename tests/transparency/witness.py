@@ -1,7 +1,7 @@
-"""A witness after C2SP tlog-witness and tlog-cosignature, with nothing of the product in it.
+"""A witness by C2SP tlog-witness and tlog-cosignature, which shares no code with the product's server.
 
-It is quick, can be configured with earlier signatures, and reports its refusals. `litewitness.py` has one of another
-project.
+It is fast, can be configured with earlier signatures, and records its refusals. `litewitness.py` has the witness of
+another project.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pilothouse_client import audit_verifier
 
 
 def proven(first: int, first_root: bytes, size: int, root: bytes, proof: list[bytes]) -> bool:
-    """Whether a tree continues a smaller one, by RFC 9162, 2.1.4.2."""
+    """Returns whether a tree continues a smaller one, by RFC 9162, 2.1.4.2."""
     if first == size:
         return not proof and first_root == root
     if not proof:
@@ -46,9 +46,10 @@ def proven(first: int, first_root: bytes, size: int, root: bytes, proof: list[by
 
 @dataclass
 class Witness:
-    """It knows logs by origin and key; of each the head that it has signed last.
+    """A witness of the logs in `logs` (key by origin), with the head of each that it signed last.
 
-    `in_parts`: its answers come by the byte; `endless`: they have no end, `cut_off` of them were cut off so far.
+    `in_parts` sends responses byte by byte. `endless` sends responses without an end; `cut_off` counts those that the
+    server cut off.
     """
 
     name: str
@@ -72,7 +73,7 @@ class Witness:
         return sha256(self.name.encode() + b"\n" + public).digest()[:4]
 
     async def add_checkpoint(self, request: web.Request) -> web.StreamResponse:
-        """`POST /add-checkpoint`."""
+        """Handles `POST /add-checkpoint`."""
         answer = self._answer((await request.read()).decode())
         if answer.status != 200:
             self.refused.append(answer.status)
@@ -115,7 +116,7 @@ class Witness:
 
 @asynccontextmanager
 async def witness(name: str, logs: dict[str, str]) -> AsyncIterator[Witness]:
-    """A witness that listens, on a port of its own."""
+    """Runs a witness that listens on its own port."""
     made = Witness(name, logs)
     application = web.Application()
     application.router.add_post("/add-checkpoint", made.add_checkpoint)

@@ -1,8 +1,9 @@
-"""`make stored-release VERSION=0.2.0`: writes the filled database of a release, for the tests of the releases after it.
+"""`make stored-release VERSION=0.2.0`: writes the filled database of a release, for tests of later releases.
 
-It is run at the commit that ends a release. `tests/upgrade/VERSION.sql` is a dump of the furnished world of the
-promises: every noun, with a target for every mutation. `tests/upgrade/VERSION.keys` has the files of the server's data
-folder without which the database cannot be read, as a JSON object of name → base64. They are keys of tests only.
+Run it at the commit that ends a release. `tests/upgrade/VERSION.sql` is a dump of the environment of the promise tests,
+with its fixtures: every noun, with a target for every mutation. `tests/upgrade/VERSION.keys` contains the files of the
+server's data folder without which the database cannot be read, as a JSON object of name → base64. The keys are used
+only in tests.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from tests.waiting import patient
 
 FOLDER = Path(__file__).parent
 _NAME = "stored"
-# A container with something in every field that the releases had; it refers to the world's own objects.
+# A container with a value in every field that the releases had; it refers to objects of the environment.
 WHOLE: Final[Fields] = {
     "name": "whole",
     "displayName": "All of it",
@@ -95,7 +96,7 @@ async def store(version: str) -> None:
     """Writes the two files of a release."""
     with tempfile.TemporaryDirectory(prefix="pilothouse-stored-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        # The program may run as root, and PostgreSQL as somebody else.
+        # The program may run as root, and PostgreSQL as another user.
         folder.chmod(0o755)
         server = EmbeddedPostgres(folder / "postgres", settings={"fsync": "off"})
         await server.start()
@@ -135,13 +136,13 @@ def write_keys(folder: Path, path: Path) -> None:
 
 
 def read_keys(path: Path) -> Mapping[str, bytes]:
-    """The files of a stored data folder, by name."""
+    """Returns the files of a stored data folder, by name."""
     return {name: base64.b64decode(text) for name, text in json.loads(path.read_text()).items()}
 
 
 if __name__ == "__main__":
     with pytest.MonkeyPatch.context() as cheap:
-        # As in the tests: the cost of hashes is no part of what is stored.
+        # As in the tests, because the cost of hashes does not affect what is stored.
         cheap.setattr(passwords, "MEMORY_KIBIBYTES", 8)
         cheap.setattr(passwords, "PASSES", 1)
         asyncio.run(store(sys.argv[1]))

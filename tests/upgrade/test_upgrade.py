@@ -1,4 +1,4 @@
-"""The stored database of each release: migrated to the present and back, and served with everything that is in it."""
+"""The stored database of each release: migrated to the present and back, and served with all of its content."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _RELEASES = sorted(path.stem for path in FOLDER.glob("*.sql"))
 
 @asynccontextmanager
 async def stored(postgres: EmbeddedPostgres, release: str) -> AsyncIterator[Database]:
-    """The database of a release as it was stored."""
+    """Yields the database of a release as it was stored."""
     async with new_database(postgres) as database:
         async with connection(postgres.dsn()) as admin:
             await admin.execute(
@@ -46,7 +46,7 @@ async def stored(postgres: EmbeddedPostgres, release: str) -> AsyncIterator[Data
 
 
 def data_folder(release: str, folder: Path) -> Path:
-    """A server's data folder with the keys of a release."""
+    """Creates a server's data folder with the keys of a release."""
     folder.mkdir()
     for name, content in read_keys(FOLDER / f"{release}.keys").items():
         path = folder / name
@@ -59,12 +59,15 @@ _Contents = dict[str, list[dict[str, Any]]]
 
 
 def reparsed(lines: set[str]) -> set[str]:
-    """Lines of a schema without casts: PostgreSQL adds some to constraints as it reads a dump."""
+    """Returns lines of a schema without casts: PostgreSQL adds some to constraints as it reads a dump."""
     return {re.sub(r"::\w+( varying)?(\[\])?|[()]", "", line) for line in lines}
 
 
 def _stored_images(found: _Contents, stored: _Contents) -> _Contents:
-    """The rows without images that a migration found in the containers; they stay on the way down."""
+    """Returns the rows without images that a migration found in the containers.
+
+    A downgrade keeps those images.
+    """
     images = [row for row in found["container_images"] if row in stored["container_images"]]
     return {**found, "container_images": images}
 
@@ -116,7 +119,8 @@ async def test_a_stored_release_is_served(postgres: EmbeddedPostgres, tmp_path: 
                 return Caller(channel, session["accessToken"])
 
             admin = await log_in("admin")
-            # The stored container runs on the cluster with all that was asked for, and the cluster has not seen it yet.
+            # The stored container runs on the cluster with everything that it specifies; the cluster has not had it
+            # before.
             whole = {"namespace": OWN, "name": WHOLE["name"]}
 
             async def container() -> Fields:
@@ -132,7 +136,7 @@ async def test_a_stored_release_is_served(postgres: EmbeddedPostgres, tmp_path: 
             assert contains(running, WHOLE, "container") == []
             revealed = await call(admin, "RevealSecret", {"namespace": OWN, "name": "web"})
             assert revealed["data"] == {"key": "dmFsdWU="}
-            # Grants hold: an operator of one namespace changes what is in it and does not see the other.
+            # Grants apply: an operator of one namespace changes its content and does not see the other namespace.
             operator = await log_in("own-operator")
             change = {"container": {"replicas": 2}, "updateMask": "replicas"}
             await call(operator, "UpdateContainer", {**whole, **change})

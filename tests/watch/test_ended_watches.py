@@ -1,4 +1,4 @@
-"""A watch that has ended leaves nothing, however it ended: hundreds of them begin and end all day."""
+"""A watch leaves nothing in memory, however it ends: hundreds of them begin and end all day."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _WATCHES = 10
 
 
 async def _kept() -> set[int]:
-    """Which watches that had begun the interpreter still has."""
+    """Returns the ids of the watches that the interpreter still keeps."""
     return {id(each) for each in gc.get_objects() if type(each) is _Changes}
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("ends", ["taken back", "cut off"])
-async def test_a_watch_that_its_client_leaves_is_not_kept(server: Server, ends: str) -> None:
+async def test_a_watch_that_its_client_leaves_is_freed(server: Server, ends: str) -> None:
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="watched"))
     metadata = (("authorization", f"Bearer {await server.token()}"),)
     request = container_pb2.WatchContainersRequest(namespace="watched")
     with without_looks():
-        # Of tests before this one.
+        # Watches of earlier tests.
         others = await _kept()
         async with within(30.0), grpc.aio.insecure_channel(server.address) as channel:
             stub: Any = container_pb2_grpc.ContainerServiceStub(channel)

@@ -1,4 +1,7 @@
-"""Hundreds of events of another tenant come together, as of an apply: the watches of a namespace pass them by."""
+"""Watches of a namespace skip events of other tenants cheaply.
+
+An apply writes hundreds of such events together.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from tests.waiting import within
 
 _WATCHES = 60
 _EVENTS = 400
-# Watches that compared each event made 390,000 in the turn in which all are woken; now it is 10,000.
+# When each watch compared each event, the iteration that woke all made 390,000 calls; now it makes 10,000.
 _MOST_CALLS = 30_000
 _PUT = "SELECT put_changes('[]', '{}', $1::jsonb, $2::bytea[])"
 
@@ -44,7 +47,7 @@ async def test_events_of_another_namespace_do_not_hold_the_loop_for_each_watch(s
     request = container_pb2.WatchContainersRequest(namespace="watched")
     async with within(60.0), grpc.aio.insecure_channel(server.address) as channel:
         stub: Any = container_pb2_grpc.ContainerServiceStub(channel)
-        # A watch compares the events that its first state had before they were numbered.
+        # A watch compares the events that were in its first state before they were numbered.
         await server.application.feed.settled()
         watches = [stub.WatchContainers(request, metadata=metadata) for _ in range(_WATCHES)]
         for each in watches:
@@ -54,7 +57,7 @@ async def test_events_of_another_namespace_do_not_hold_the_loop_for_each_watch(s
             async with server.database.owner() as connection:
                 await connection.execute(_PUT, orjson.dumps([event] * _EVENTS).decode(), [b""] * _EVENTS)
             assert await server.application.hub.beyond(before + _EVENTS - 1, 30.0)
-            # Their own events come after those of others.
+            # The watches' own events follow those of the other namespace.
             container = container_pb2.Container(name="web", image="nginx:1.27")
             await server.admin.containers.create(namespace="watched", container=container)
             config = config_pb2.ConfigMap(name="settings")

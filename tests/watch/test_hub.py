@@ -1,5 +1,6 @@
-"""Promise 4: a watcher is woken by the events that it watches, and loses none of them by not being woken by the
-rest.
+"""A watcher is woken by the events that it watches, and not by others (promise 4).
+
+It loses no event by that.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ _LATEST = 10.0
 
 
 def event(revision: int, namespace_id: int | None) -> FeedEvent:
-    """An event of a namespace."""
+    """Returns an event of a namespace."""
     return FeedEvent(
         revision, "container", namespace_id, "web", "modified", b"", {}, "RUNNING", {}, "RUNNING"
     )
 
 
 class Watcher:
-    """Reads published events, as a watch does: its seen events, and how often it was woken."""
+    """Reads published events as a watch does; records the events it saw, and how often it was woken."""
 
     def __init__(self, hub: Hub, namespace_id: int | None) -> None:
         self.hub = hub
@@ -37,7 +38,7 @@ class Watcher:
         self.revision = hub.newest
 
     async def watch(self) -> None:
-        """Until cancelled."""
+        """Reads events until it is cancelled."""
         while True:
             if await self.hub.beyond(self.revision, _LATEST, self.namespace_id):
                 self.woken += 1
@@ -59,7 +60,7 @@ async def _watching(
         first = hub.newest + 1
         hub.publish([event(first + place, each) for place, each in enumerate(group)], hub.newest + len(group))
         await pass_time(0.001)
-    # Late events have been published by now.
+    # Delayed wake-ups have happened by now.
     await pass_time(_LATEST + 1.0)
     await cancel_and_wait(*tasks)
     return watchers
@@ -70,20 +71,20 @@ async def test_a_watcher_of_a_namespace_sleeps_through_the_events_of_others() ->
     hub = Hub(1000)
     own, other, every = await _watching(hub, [1, 2, None], [[1]] * 30)
     assert (own.woken, every.woken) == (30, 30)
-    # Once, at the end of its time.
+    # It is woken once, when its wait ends.
     assert other.woken == 1
     assert own.seen == every.seen == list(range(1, 31))
 
 
 @virtual_time
-async def test_who_sleeps_is_told_that_it_is_behind_before_it_leaves_the_ring() -> None:
+async def test_a_sleeping_watcher_is_woken_before_it_falls_out_of_the_ring() -> None:
     hub = Hub(1000)
     (other,) = await _watching(hub, [2], [[1]] * 1_000)
     assert 10 <= other.woken <= 20
 
 
 @virtual_time
-async def test_a_small_ring_holds_who_sleeps() -> None:
+async def test_a_sleeping_watcher_stays_within_a_small_ring() -> None:
     hub = Hub(8)
     (other,) = await _watching(hub, [2], [[1]] * 100)
     assert other.revision == 100
@@ -91,7 +92,7 @@ async def test_a_small_ring_holds_who_sleeps() -> None:
 
 @virtual_time
 @pytest.mark.parametrize("what", ["wake", "begin", "gap"])
-async def test_what_is_about_all_wakes_all(what: str) -> None:
+async def test_global_changes_wake_every_watcher(what: str) -> None:
     hub = Hub(1000)
     hub.begin(5, 1, "one")
     waiting = [asyncio.create_task(hub.beyond(5, _LATEST, each)) for each in (1, 2, None)]
@@ -101,7 +102,7 @@ async def test_what_is_about_all_wakes_all(what: str) -> None:
     elif what == "begin":
         hub.begin(9, 1, "two")
     else:
-        # Another server numbered some, and none of them is known.
+        # Another server numbered some events, and this one has none of them.
         hub.publish([], 7)
     await pass_time(0.001)
     assert all(each.done() for each in waiting)
@@ -111,7 +112,7 @@ _GROUPS = st.lists(st.lists(st.sampled_from([None, 1, 2, 3]), max_size=5), max_s
 
 
 @given(_GROUPS, st.sampled_from([16, 1000]))
-def test_nobody_loses_an_event_of_its_own(groups: list[list[int | None]], capacity: int) -> None:
+def test_no_watcher_loses_an_event_of_its_namespace(groups: list[list[int | None]], capacity: int) -> None:
     published = [each for group in groups for each in group]
 
     @virtual_time

@@ -1,4 +1,4 @@
-"""A watch of records that continues a list: by its token, with its filter, and with the fields that are asked for."""
+"""A watch of records that continues a list: by its token, with its filter, and with the requested fields."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def _records(caller: Caller, count: int, **fields: Any) -> list[Any]:
     return found
 
 
-async def test_a_watch_has_each_record_after_the_page_that_matches(shared_server: Server) -> None:
+async def test_a_watch_returns_each_matching_record_after_the_page(shared_server: Server) -> None:
     server = shared_server.for_one_test()
     caller, own = await caller_of(server), server.namespace
     chosen = f"resource_name = {own}-* AND action = create"
@@ -55,7 +55,7 @@ async def test_a_watch_has_each_record_after_the_page_that_matches(shared_server
     }
 
 
-async def test_a_token_is_of_its_filter_and_a_wrong_filter_is_refused(shared_server: Server) -> None:
+async def test_a_token_belongs_to_its_filter_and_a_wrong_filter_is_refused(shared_server: Server) -> None:
     server = shared_server.for_one_test()
     caller = await caller_of(server)
     page = await _page(caller, filter="action = create")
@@ -69,7 +69,7 @@ async def test_a_token_is_of_its_filter_and_a_wrong_filter_is_refused(shared_ser
     assert (wrong.code, fields_of(wrong)) == ("INVALID_ARGUMENT", ["filter"])
 
 
-async def test_records_are_found_by_the_address_and_the_text_of_an_error(shared_server: Server) -> None:
+async def test_records_are_found_by_client_address_and_error_message(shared_server: Server) -> None:
     server = shared_server.for_one_test()
     caller, own = await caller_of(server), server.namespace
     await _create(server, own)

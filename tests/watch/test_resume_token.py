@@ -1,4 +1,4 @@
-"""The token of a watch: its content comes back, and nothing else is accepted as one."""
+"""The token of a watch: it contains its position, and nothing else is accepted as a token."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ positions = st.builds(
     Position,
     st.integers(0, 2**63 - 1),
     st.binary(min_size=8, max_size=8),
-    # So many far apart, or all that a first state may have, side by side.
+    # Few ids that are far apart, or as many adjacent ones as a first state may have.
     st.one_of(
         st.sets(st.integers(1, 2**62), max_size=37),
         st.integers(1, 2**55).map(lambda first: set(range(first, first + 256))),
@@ -48,16 +48,16 @@ positions = st.builds(
 
 
 def issuer(**changes: object) -> resume_token.TokenIssuer:
-    """The issuer of the watch above, with other words where they are given."""
+    """Returns the issuer of the watch above, with these changes."""
     return resume_token.issuer(KEY, **{**WATCH, **changes})  # type: ignore[arg-type]
 
 
 @given(positions)
-def test_a_position_comes_back(position: Position) -> None:
+def test_a_position_is_restored_from_its_token(position: Position) -> None:
     assert issuer().read(issuer().token(position), oldest_revision=OLDEST) == position
 
 
-def test_a_token_is_no_longer_than_requests_take_or_it_is_not_given_out() -> None:
+def test_a_token_is_not_issued_if_it_exceeds_the_length_of_requests() -> None:
     near = Position(5, skipped=tuple(range(10**9, 10**9 + 256)))
     far = Position(5, skipped=tuple(range(10**9, 10**9 + 256 * 200, 200)))
     assert issuer().fits(near)
@@ -72,7 +72,7 @@ def test_a_token_is_no_longer_than_requests_take_or_it_is_not_given_out() -> Non
 
 
 @given(positions, st.data())
-def test_a_token_with_one_other_bit_is_no_token(position: Position, data: st.DataObject) -> None:
+def test_a_token_with_one_flipped_bit_is_refused(position: Position, data: st.DataObject) -> None:
     raw = bytearray(base64.urlsafe_b64decode(_padded(issuer().token(position))))
     bit = data.draw(st.integers(0, len(raw) * 8 - 1))
     raw[bit // 8] ^= 1 << (bit % 8)
@@ -81,7 +81,7 @@ def test_a_token_with_one_other_bit_is_no_token(position: Position, data: st.Dat
 
 
 @given(st.text(max_size=5000))
-def test_rubbish_is_no_token(text: str) -> None:
+def test_arbitrary_text_is_refused_as_a_token(text: str) -> None:
     with pytest.raises(InvalidArgument):
         issuer().read(text, oldest_revision=OLDEST)
 

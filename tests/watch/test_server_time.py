@@ -1,4 +1,4 @@
-"""`server_time` of an answer: earlier commits have been sent, also if more waits to be sent."""
+"""`server_time` of a response: all earlier commits have been sent, even if more responses are pending."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def event(revision: int) -> FeedEvent:
 
 
 @virtual_time
-async def test_it_moves_when_all_that_was_published_is_sent() -> None:
+async def test_server_time_advances_when_all_published_events_are_sent() -> None:
     hub = Hub(16)
     hub.begin(0, 0, HISTORY)
     feed = SimpleNamespace(complete_until=BEGIN)
@@ -45,7 +45,7 @@ async def test_it_moves_when_all_that_was_published_is_sent() -> None:
     changes = _Changes(server, call, (scope,), tokens, head, Position(0, bytes(8), ()), BEGIN)
     seen = []
     async with within(20):
-        # The second one waits to be sent when the first is: changes committed in between are not sent yet.
+        # The second event is pending when the first one is sent: changes committed in between are not sent yet.
         feed.complete_until = BEGIN + timedelta(seconds=5)
         hub.publish([event(1), event(2)], 2)
         async for answer in changes.answers(1.0):

@@ -1,7 +1,7 @@
 """The schema of release 0.2.0.
 
-Its text is in `baseline/` (types, tables by noun, views, policies, triggers, rights) and `functions/` (one function a
-file). Ids below 0100 belong to databases that were made before 0.2.0; they are never used again.
+Its text is in `baseline/` (types, tables by noun, views, policies, triggers, rights) and `functions/` (one function per
+file). Ids below 0100 belong to databases from before 0.2.0; they are never used again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ branch_labels = None
 depends_on = None
 serves_from = "0.2.0"
 
-# In the order of their references.
+# In the order of their references to each other.
 TABLES = (
     "types",
     "users",
@@ -37,7 +37,7 @@ AFTER_FUNCTIONS = ("views", "policies", "triggers", "grants", "rows")
 
 
 def upgrade() -> None:
-    # A function may be called by the roles that its own file names, and by no others.
+    # Only the roles that a function's own file names may call the function.
     statements.run("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;")
     for name in TABLES:
         statements.run_file(f"baseline/{name}.sql")
@@ -51,5 +51,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     statements.run_file("baseline/down.sql")
-    # Some went with the tables. In one statement their order does not matter.
+    # Some were dropped with the tables. In one statement their order does not matter.
     statements.drop_functions(revision)

@@ -1,6 +1,6 @@
 """A variable may show a request or a limit of a program.
 
-The constraints stay NOT VALID: they allow more than the former ones, so the rows that are there keep to them.
+The constraints stay NOT VALID: they allow more than the former ones, so the existing rows satisfy them.
 """
 
 from __future__ import annotations

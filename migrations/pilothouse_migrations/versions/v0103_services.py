@@ -1,4 +1,4 @@
-"""Services of their own, and the types of Services that a namespace allows."""
+"""Services with their own rows, and the types of Services that a namespace allows."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go. Their former texts are in 0103_services/before/.
+# Functions that this migration replaces, creates or drops.
 replaces = ("read_service", "wake_services")
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ("namespaces", "containers", "users")
 
 _WATCHED_ROWS = """

@@ -1,4 +1,4 @@
-"""Pods have labels and annotations of their own; those of the containers there are stay as they are."""
+"""Pods have their own labels and annotations; those of existing containers stay as they are."""
 
 from __future__ import annotations
 

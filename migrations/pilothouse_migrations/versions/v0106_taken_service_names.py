@@ -1,4 +1,7 @@
-"""Compare the names of a container's Services with those of their own, one container at a time for each name."""
+"""Compare the names of a container's Services with those of standalone Services.
+
+Only one container at a time can take a name.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go. Their former texts are in 0106_taken_service_names/before/.
+# Functions that this migration replaces, creates or drops. Former texts are in 0106_taken_service_names/before/.
 replaces = ("admit_container", "lock_facts")
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ()
 
 

@@ -10,9 +10,9 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go. Their former texts are in 0107_external_sources/before/.
+# Functions that this migration replaces, creates or drops. Former texts are in 0107_external_sources/before/.
 replaces = ("allowed_external_sources", "volume_definition", "write_container_parts")
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ("namespaces", "environment_variables")
 
 

@@ -1,4 +1,7 @@
-"""Read the version of the cluster of a namespace: extra fields of its containers are compared with that schema."""
+"""Read the version of the cluster of a namespace.
+
+Extra fields of its containers are compared with the schema of that version.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go. Their former texts are in 0108_cluster_version/before/.
+# Functions that this migration replaces, creates or drops.
 replaces = ("version_of_cluster",)
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ()
 
 

@@ -1,4 +1,4 @@
-"""The observed state of a container has that of each program of its pods."""
+"""The observed state of a container contains that of each program of its pods."""
 
 from __future__ import annotations
 

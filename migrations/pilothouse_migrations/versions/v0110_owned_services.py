@@ -1,6 +1,7 @@
 """Services that containers own get rows, and count against the quota.
 
-A server computes such a row from its container, so the migration leaves a note for each container that has one.
+A server computes such a row from its container, so the migration inserts a `service_changes` row for each container
+with Services.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go. Their former texts are in 0110_owned_services/before/.
+# Functions that this migration replaces, creates or drops. Former texts are in 0110_owned_services/before/.
 replaces = (
     "write_container",
     "update_container",
@@ -21,8 +22,8 @@ replaces = (
     "service_limits",
     "count_services",
 )
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
-# No container is made between the notes and the new functions.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first. The lock also prevents new
+# containers between the inserted rows and the new functions.
 locks = ("containers",)
 
 

@@ -1,4 +1,7 @@
-"""An index of the Services whose container is gone: every server looks for them every few seconds."""
+"""An index of the Services whose container is deleted.
+
+Every server searches for them every few seconds.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Keep room in pending rows: one that just fits a page cannot be written.
+"""Leave space in pending rows: a row that just fits a page cannot be written.
 
-PostgreSQL takes values out of a row until it is as small as its target. It counts small arrays as packed then, but
-those of a PL/pgSQL function are written without packing once the plan of its INSERT is cached. A row that was a few
-bytes below the page's 8160 by that count was too big, and the mutation failed.
+PostgreSQL compresses values of a row, or moves them out, until the row is as small as its target. It counts small
+arrays as packed then, but once the plan of a PL/pgSQL function's INSERT is cached, the function writes them without
+packing. So a row that was a few bytes below the page's 8160 by that count was too large, and the mutation failed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go. Their former texts are in 0112_rows_that_just_fit/before/.
+# Functions that this migration replaces, creates or drops.
 replaces = ()
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ("pending_changes",)
 
 

@@ -1,6 +1,6 @@
-"""Runs of containers, the status of one that has succeeded, and the revision that a pod was made of.
+"""Runs of containers, the status of one that has succeeded, and the revision that a pod was created from.
 
-The constraint of the status stays NOT VALID: it allows more than the former one, so the rows that are there keep to it.
+The constraint of the status stays NOT VALID: it allows more than the former one, so the existing rows satisfy it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go. Their former texts are in 0113_container_runs/before/.
+# Functions that this migration replaces, creates or drops. Former texts are in 0113_container_runs/before/.
 replaces = ("update_container",)
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ("containers", "container_pods")
 
 

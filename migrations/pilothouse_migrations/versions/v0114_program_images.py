@@ -1,6 +1,7 @@
-"""The images of sidecars and init containers, which ListImages shows next to those of the main programs.
+"""The images of sidecars and init containers.
 
-A trigger writes the rows in the transaction that writes the container's document, which servers of 0.2 do, too.
+ListImages shows them next to those of the main programs. A trigger writes the rows in the transaction that writes the
+container's document, also for servers of 0.2.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go. Their former texts are in 0114_program_images/before/.
+# Functions that this migration replaces, creates or drops.
 replaces = ("write_program_images", "keep_program_images")
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ("containers", "container_images")
 
 

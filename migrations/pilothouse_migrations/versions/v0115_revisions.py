@@ -1,4 +1,4 @@
-"""Revisions: the newest desired states of a container, to compare and to go back to."""
+"""Revisions: the newest desired states of a container, for comparison and rollback."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go. Their former texts are in 0115_revisions/before/.
+# Functions that this migration replaces, creates or drops. Former texts are in 0115_revisions/before/.
 replaces = ("write_container", "update_container", "write_revision", "read_revision", "forget_revisions")
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ("containers",)
 
 

@@ -1,4 +1,4 @@
-"""Hosts that namespaces may name, and the kinds and gateways that clusters open."""
+"""Hosts that namespaces may name, and the kinds and gateways that clusters allow."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go. Their former texts are in 0116_hosts_and_kinds/before/.
+# Functions that this migration replaces, creates or drops.
 replaces = ("hosts_overlap", "taken_hosts", "check_allowed_hosts")
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ("namespaces", "clusters")
 
 

@@ -1,4 +1,4 @@
-"""Carried objects: those of kinds that have no noun of their own."""
+"""Carried objects: objects of kinds without their own noun."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ("namespaces", "users")
 
 _WATCHED_ROWS = """

@@ -1,6 +1,7 @@
-"""Claims from templates of StatefulSets get rows as volumes with an owner, and claims count against a quota of storage.
+"""Claims of StatefulSet templates get rows as volumes with an owner, and count against a storage quota.
 
-A server computes such a row from its container, so the migration leaves a note for each container that has templates.
+A server computes such a row from its container, so the migration inserts a `claim_changes` row for each container with
+templates.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go. Their former texts are in 0118_owned_volumes/before/.
+# Functions that this migration replaces, creates or drops. Former texts are in 0118_owned_volumes/before/.
 replaces = (
     "write_container",
     "update_container",
@@ -22,12 +23,12 @@ replaces = (
     "count_storage",
     "storage_limits",
 )
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ("containers", "volumes")
 
 
 def upgrade() -> None:
-    # Every row keeps to the constraints, because the columns are new: they need no look at the rows.
+    # Every row satisfies the constraints, because the columns are new, so PostgreSQL need not check the rows.
     statements.run("""
 ALTER TABLE volumes
     ADD COLUMN owner varchar(63),

@@ -1,4 +1,7 @@
-"""Indexes of the volumes that containers own, and of those whose container is gone, which every server looks for."""
+"""Indexes of the volumes that containers own, and of those whose container is deleted.
+
+Every server searches for the latter.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the cluster enforces the cpu and memory of a namespace's quota as well."""
+"""Whether the cluster also enforces the cpu and memory of a namespace's quota."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go. Their former texts are in 0120_enforce_on_cluster/before/.
+# Functions that this migration replaces, creates or drops.
 replaces = ()
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ("namespaces",)
 
 

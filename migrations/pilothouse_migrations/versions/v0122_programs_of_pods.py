@@ -1,4 +1,7 @@
-"""The programs of each pod and its time of creation, which ListPods shows. Servers of 0.2 leave both empty."""
+"""The programs of each pod and its time of creation, which ListPods shows.
+
+Servers of 0.2 leave both empty.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go. Their former texts are in 0122_programs_of_pods/before/.
+# Functions that this migration replaces, creates or drops.
 replaces = ()
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ("container_pods",)
 
 

@@ -1,7 +1,7 @@
 """Revisions of Services, objects, volumes, config maps and secrets, and the sealed values of former secrets.
 
 A trigger of each table writes them: its argument lists the fields that callers set, as expressions over the row `r`. So
-every way to write a resource makes its revision in the same statement.
+every way to write a resource creates its revision in the same statement.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go. Their former texts are in 0123_revisions_of_nouns/before/.
+# Functions that this migration replaces, creates or drops. Former texts are in 0123_revisions_of_nouns/before/.
 replaces = ("write_revision", "note_revision")
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ("services", "objects", "volumes", "config_maps", "secrets")
 
-# Table → type, fields, and rows whose insertion makes no revision: what a container owns follows from the container.
+# Table → type, fields, and rows whose insertion creates no revision, because they follow from their container.
 _NOUNS = {
     "services": (
         "service",
@@ -34,7 +34,7 @@ _NOUNS = {
         "owner",
     ),
     "config_maps": ("config_map", "r.data, r.binary_data, r.immutable, r.labels, r.annotations", None),
-    # Values are told apart by the digest of their ciphertext, which a rotation of keys leaves as it is.
+    # Values are compared by the digest of their ciphertext, which a rotation of keys does not change.
     "secrets": (
         "secret",
         "r.type, r.data AS sizes, r.immutable, r.labels, r.annotations,"

@@ -1,4 +1,4 @@
-"""Which sessions are those of a browser: one credential that does not rotate."""
+"""Marks the sessions of browsers: each has one credential that does not rotate."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go. Their former texts are in 0121_console_sessions/before/.
+# Functions that this migration replaces, creates or drops.
 replaces = ()
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ("sessions",)
 
 
@@ -25,7 +25,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # Earlier releases do not know their credentials.
+    # Earlier releases do not recognise the credentials of these sessions.
     statements.run("""
         DELETE FROM sessions WHERE console;
         ALTER TABLE sessions DROP COLUMN console;

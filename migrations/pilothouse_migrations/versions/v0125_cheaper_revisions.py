@@ -1,4 +1,4 @@
-"""Revisions are written in a third of the time: their fields by planned expressions, and trimmed without a window."""
+"""Revisions are written in a third of the time: planned expressions for their fields, no window to trim them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go. Their former texts are in 0125_cheaper_revisions/before/.
+# Functions that this migration replaces, creates or drops. Former texts are in 0125_cheaper_revisions/before/.
 replaces = ("write_revision", "note_revision")
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ()
 
 

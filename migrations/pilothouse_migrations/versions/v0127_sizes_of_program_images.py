@@ -1,4 +1,4 @@
-"""The sizes of the images of sidecars and init containers, in the summary of a namespace."""
+"""The summary of a namespace includes the sizes of the images of sidecars and init containers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go. Their former texts are in 0127_sizes_of_program_images/before/.
+# Functions that this migration replaces, creates or drops.
 replaces = ()
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ()
 
 _OF_MAIN = "SELECT DISTINCT namespace_id, image_id FROM containers"

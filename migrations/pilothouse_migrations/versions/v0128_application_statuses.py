@@ -1,4 +1,7 @@
-"""The status of applications, written when their members change, and the rollback of a revision that fails."""
+"""The status of applications, and the rollback of a revision that fails.
+
+The status is written when members change.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go.
+# Functions that this migration replaces, creates or drops.
 replaces = ("note_member_change",)
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ("applications", "containers", "services", "objects", "volumes", "config_maps", "secrets")
 
 # Table → type of the resource, and the columns that the health of a member depends on.

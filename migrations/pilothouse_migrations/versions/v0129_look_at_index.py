@@ -1,4 +1,4 @@
-"""The index of applications whose status may change by time alone."""
+"""The index of applications whose status may change with time only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Its statements are no transaction: the index is made next to writers.
+# It runs outside a transaction, so that the index is built without blocking writers.
 transactional = False
 
 

@@ -1,4 +1,4 @@
-"""Work that is committed during a lease keeps to its namespace's share."""
+"""Work that is committed during a lease is limited to its namespace's share."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go. Their former texts are in 0131_shares_of_late_work/before/.
+# Functions that this migration replaces, creates or drops. Former texts are in 0131_shares_of_late_work/before/.
 replaces = ("lease_work",)
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ()
 
 

@@ -1,4 +1,7 @@
-"""Phases and waves of applications: the place of each member, and work that is held until its turn."""
+"""Phases and waves of applications: the step of each member.
+
+The cluster work of a member is held until its step.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go.
+# Functions that this migration replaces, creates or drops.
 replaces = ()
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ("applications", "application_members", "reconcile_work")
 
 
 def upgrade() -> None:
-    # Applications that exist count as installed.
+    # Existing applications count as installed.
     statements.run("""
 ALTER TABLE applications ADD COLUMN step integer NOT NULL DEFAULT 0;
 ALTER TABLE applications ADD COLUMN installed boolean NOT NULL DEFAULT true;
@@ -52,7 +55,7 @@ COMMENT ON COLUMN reconcile_work.held IS
 
 
 def downgrade() -> None:
-    # Servers of before apply everything immediately.
+    # Earlier servers apply everything immediately.
     statements.run("""
 UPDATE reconcile_work SET due_at = now() WHERE held;
 ALTER TABLE reconcile_work DROP COLUMN held;

@@ -1,4 +1,7 @@
-"""Events of users, grants, clusters and images, by triggers: however a row changes, its event commits with it."""
+"""Events of users, grants, clusters and images, written by triggers.
+
+So every change of a row commits with its event.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go.
+# Functions that this migration replaces, creates or drops.
 replaces = (
     "put_row_event",
     "put_user_event",
@@ -19,15 +22,15 @@ replaces = (
     "put_image_event",
     "put_image_use_event",
 )
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ("users", "user_roles", "clusters", "container_images", "containers", "program_images")
 
 
 _TRIGGER = """
 CREATE CONSTRAINT TRIGGER {name} AFTER {change} ON {table} DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW {condition} EXECUTE FUNCTION {function}();"""
-# Of users and clusters, the columns that the API shows; those that tell when a cluster answered last change each few
-# seconds.
+# The columns of users and clusters that the API shows, without those that store when a cluster last responded, which
+# change every few seconds.
 _USER = "username email full_name avatar_url status last_login_at totp_since resource_version updated_at deleted_at"
 _CLUSTER = (
     "name api_server display_name labels status reason message version stale_since credentials_expires_at "
@@ -37,7 +40,7 @@ _TRIGGERS = (
     ("put_user_event", "users", "INSERT", "WHEN (NEW.kind = 'person')", "put_user_event"),
     ("put_grant_event", "user_roles", "INSERT OR DELETE", "", "put_grant_event"),
     ("put_cluster_event", "clusters", "INSERT", "", "put_cluster_event"),
-    # A new image is seen once a container uses it, and that container has an event.
+    # A new image becomes visible once a container uses it, and that container has an event.
     ("put_image_event", "container_images", "DELETE", "", "put_image_event"),
     ("put_image_use_event", "program_images", "INSERT OR DELETE", "", "put_image_use_event"),
 )
@@ -81,5 +84,5 @@ def downgrade() -> None:
     drops += [f"DROP TRIGGER {function}_of_change ON {table};\n" for table, _, _, function in _CHANGED]
     statements.run("".join(drops))
     statements.restore_functions(revision)
-    # Servers of before do not know how to send them.
+    # Earlier servers cannot send these events.
     statements.run("DELETE FROM events WHERE resource_type IN ('user', 'grant', 'cluster', 'image');")

@@ -1,4 +1,7 @@
-"""A change of a container does not lock its key, so usage of it is stored in that time."""
+"""A change of a container does not lock its key.
+
+So usage of the container can be stored during the change.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ branch_labels = None
 depends_on = None
 # The oldest release that may run on the schema after this migration.
 serves_from = "0.2.0"
-# Functions that get another text, are new or go. Their former texts are in 0135_key_locks/before/.
+# Functions that this migration replaces, creates or drops. Former texts are in 0135_key_locks/before/.
 replaces = ("admit_container_change",)
-# Tables that are altered, or whose indexes are dropped: they are locked before anything else.
+# Tables that are altered, or whose indexes are dropped. The runner locks them first.
 locks = ()
 
 
