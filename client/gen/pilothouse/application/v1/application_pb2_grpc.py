@@ -26,13 +26,14 @@ if _version_not_supported:
 
 
 class ApplicationServiceStub:
-    """Applications of a namespace: objects that are applied, pruned and rolled back together, each time in one transaction with
-    one revision. The cluster follows object by object, and `members` shows which parts have not.
+    """Applications of a namespace: objects that are applied, pruned and rolled back together, each time in one transaction
+    with one revision. The reconciler then applies the objects one by one, and `members` shows which have not reached the
+    cluster yet.
 
-    A call asks, in addition to its own permission, what the noun of each object asks for the same change (ApplyApplication:
-    `container.create`, `config.update`, `service.delete` and so on).
+    In addition to its own permission, a call needs the permission that the noun of each object requires for the same
+    change (for ApplyApplication: `container.create`, `config.update`, `service.delete` and so on).
 
-    One call that writes works in a namespace at a time: another one is ABORTED with the reason APPLICATION_BUSY.
+    Each namespace may have one writing call in progress: another one returns ABORTED with the reason APPLICATION_BUSY.
 
     Errors of every method: see IdentityService.
     """
@@ -106,30 +107,34 @@ class ApplicationServiceStub:
 
 
 class ApplicationServiceServicer:
-    """Applications of a namespace: objects that are applied, pruned and rolled back together, each time in one transaction with
-    one revision. The cluster follows object by object, and `members` shows which parts have not.
+    """Applications of a namespace: objects that are applied, pruned and rolled back together, each time in one transaction
+    with one revision. The reconciler then applies the objects one by one, and `members` shows which have not reached the
+    cluster yet.
 
-    A call asks, in addition to its own permission, what the noun of each object asks for the same change (ApplyApplication:
-    `container.create`, `config.update`, `service.delete` and so on).
+    In addition to its own permission, a call needs the permission that the noun of each object requires for the same
+    change (for ApplyApplication: `container.create`, `config.update`, `service.delete` and so on).
 
-    One call that writes works in a namespace at a time: another one is ABORTED with the reason APPLICATION_BUSY.
+    Each namespace may have one writing call in progress: another one returns ABORTED with the reason APPLICATION_BUSY.
 
     Errors of every method: see IdentityService.
     """
 
     def ApplyApplication(self, request, context):
-        """Brings the objects of an application to its documents, all or none, as one revision. Each object is written and
-        recorded as its own noun's call would write it; GetOperation shows these records with `parent_operation_id`.
+        """Makes the objects of an application match its documents, all or none, as one revision. The server writes and
+        records each object as the call of its own noun would; GetOperation returns these records with
+        `parent_operation_id`.
 
-        An object belongs to one application at most. One that exists outside of applications is refused unless `take_over` is
-        set; one of another application always. If nothing differs and no hook runs, no revision is made.
+        An object belongs to at most one application. An existing object outside of applications is refused unless
+        `take_over` is set; an object of another application is always refused. If nothing differs and no hook runs, no
+        revision is made.
 
-        Hooks and waves of Argo CD and hooks of Helm order the work on the cluster: a phase, and each wave within it, begins
-        when the one before is healthy. All that is wanted is written in the call; objects of later steps wait.
+        Hooks and waves of Argo CD and hooks of Helm order the work on the cluster: a phase, and each wave within it,
+        begins when the one before is healthy. The call writes the whole desired state; the reconciler applies objects of
+        later steps when their step begins.
 
-        With `validate_only` the answer is OK, with all changes and all problems. Otherwise INVALID_ARGUMENT with the reason
-        DOCUMENTS_REFUSED names the first 20 problems, and nothing is committed. RESOURCE_EXHAUSTED: the namespace has 200
-        applications.
+        With `validate_only` the call returns OK with all changes and all problems. Without it, any problem causes
+        INVALID_ARGUMENT with the reason DOCUMENTS_REFUSED, which names the first 20 problems, and nothing is committed.
+        RESOURCE_EXHAUSTED: the namespace has 200 applications.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,8 +156,8 @@ class ApplicationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteApplication(self, request, context):
-        """Deletes an application and its objects in one transaction. Volumes stay unless `delete_claims` is set, and belong to no
-        application then. FAILED_PRECONDITION: an object outside of the application needs one of them.
+        """Deletes an application and its objects in one transaction. Volumes stay unless `delete_claims` is set, and then
+        belong to no application. FAILED_PRECONDITION: an object outside of the application needs one of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,29 +171,29 @@ class ApplicationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseApplication(self, request, context):
-        """Pauses every container of an application that runs, as PauseContainer with SUSPEND.
+        """Pauses every running container of an application, like PauseContainer with SUSPEND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeApplication(self, request, context):
-        """Resumes every container of an application that is paused, as ResumeContainer.
+        """Resumes every paused container of an application, like ResumeContainer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRevisions(self, request, context):
-        """Lists the revisions that are kept of an application, newest first.
+        """Lists the kept revisions of an application, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRevision(self, request, context):
-        """Returns one revision with its documents. Values of Secrets are left out; of an object that the caller may not get, only
-        version, kind and name are shown. NOT_FOUND: the revision is not kept.
+        """Returns one revision with its documents. Values of Secrets are left out; for an object that the caller may not get,
+        only version, kind and name are returned. NOT_FOUND: the revision is not kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -202,10 +207,10 @@ class ApplicationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RollbackApplication(self, request, context):
-        """Brings a revision back, all objects and every field of their documents, as a new revision that names its origin. It is
-        checked as if the caller applied the old documents now, with `prune`, `take_over` and `force`. Volumes stay. Jobs do
-        not run again unless `rerun_jobs` is set, nor do hooks. `not_restored` names what stays as it is: data in volumes, values of Secrets
-        that were purged.
+        """Restores a revision, with all objects and every field of their documents, as a new revision that names its origin.
+        The server checks it as if the caller applied the old documents now, with `prune`, `take_over` and `force`. Volumes
+        stay. Jobs and hooks do not run again unless `rerun_jobs` is set. `not_restored` names the parts that stay as they
+        are: data in volumes, values of Secrets that were purged.
 
         NOT_FOUND: the revision is not kept. Other errors: see ApplyApplication.
         """
@@ -214,8 +219,8 @@ class ApplicationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExportApplication(self, request, context):
-        """Returns the documents of a revision, to be applied elsewhere. Secrets are among them only for a holder of
-        `config.reveal`; `left_out` names the others. NOT_FOUND: the revision is not kept.
+        """Returns the documents of a revision, to be applied elsewhere. They include Secrets only for a caller with
+        `config.reveal`; `left_out` names the documents that are missing. NOT_FOUND: the revision is not kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -293,13 +298,14 @@ def add_ApplicationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ApplicationService:
-    """Applications of a namespace: objects that are applied, pruned and rolled back together, each time in one transaction with
-    one revision. The cluster follows object by object, and `members` shows which parts have not.
+    """Applications of a namespace: objects that are applied, pruned and rolled back together, each time in one transaction
+    with one revision. The reconciler then applies the objects one by one, and `members` shows which have not reached the
+    cluster yet.
 
-    A call asks, in addition to its own permission, what the noun of each object asks for the same change (ApplyApplication:
-    `container.create`, `config.update`, `service.delete` and so on).
+    In addition to its own permission, a call needs the permission that the noun of each object requires for the same
+    change (for ApplyApplication: `container.create`, `config.update`, `service.delete` and so on).
 
-    One call that writes works in a namespace at a time: another one is ABORTED with the reason APPLICATION_BUSY.
+    Each namespace may have one writing call in progress: another one returns ABORTED with the reason APPLICATION_BUSY.
 
     Errors of every method: see IdentityService.
     """

@@ -37,16 +37,16 @@ class _AuditFaultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditFault
     AUDIT_FAULT_MISSING: _AuditFault.ValueType  # 2
     """Records are missing, and no record says that retention dropped them."""
     AUDIT_FAULT_INSERTED: _AuditFault.ValueType  # 3
-    """Records stand in the place of others, or outside of the log."""
+    """Records replace others, or are outside of the log."""
     AUDIT_FAULT_TREE: _AuditFault.ValueType  # 5
-    """Leaves of the tree are not those of the head that was sealed over them."""
+    """Leaves of the tree do not match the head that was sealed over them."""
     AUDIT_FAULT_SEAL: _AuditFault.ValueType  # 6
     """No key of this log has signed a sealed head, or the head does not match its stored size and root."""
     AUDIT_FAULT_CHECKPOINT: _AuditFault.ValueType  # 7
     """The log does not continue the checkpoint that was given."""
 
 class AuditFault(_AuditFault, metaclass=_AuditFaultEnumTypeWrapper):
-    """Kind of fault in a stretch of the log."""
+    """Kind of fault in a range of the log."""
 
 AUDIT_FAULT_UNSPECIFIED: AuditFault.ValueType  # 0
 """Not specified."""
@@ -55,9 +55,9 @@ AUDIT_FAULT_ALTERED: AuditFault.ValueType  # 1
 AUDIT_FAULT_MISSING: AuditFault.ValueType  # 2
 """Records are missing, and no record says that retention dropped them."""
 AUDIT_FAULT_INSERTED: AuditFault.ValueType  # 3
-"""Records stand in the place of others, or outside of the log."""
+"""Records replace others, or are outside of the log."""
 AUDIT_FAULT_TREE: AuditFault.ValueType  # 5
-"""Leaves of the tree are not those of the head that was sealed over them."""
+"""Leaves of the tree do not match the head that was sealed over them."""
 AUDIT_FAULT_SEAL: AuditFault.ValueType  # 6
 """No key of this log has signed a sealed head, or the head does not match its stored size and root."""
 AUDIT_FAULT_CHECKPOINT: AuditFault.ValueType  # 7
@@ -280,9 +280,9 @@ class Operation(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """Further facts: `stream_id` and `stream_event` (`opened`, `closed`) of streams, `validate_only`, `replayed`, `reason` of
-        an error, `resource_uid`, `grant` (the id and role of the grant that let the caller in), `trace_id`, `changes`,
-        `parent_operation_id`.
+        """Further facts: `stream_id` and `stream_event` (`opened`, `closed`) of streams, `validate_only`, `replayed`,
+        `reason` of an error, `resource_uid`, `grant` (the id and role of the grant that let the caller in), `trace_id`,
+        `changes`, `parent_operation_id`.
         """
 
     @_builtins.property
@@ -405,14 +405,16 @@ class ListOperationsRequest(_message.Message):
     page_size: _builtins.int
     """Items in a page; default 50, at most 1,000."""
     page_token: _builtins.str
-    """Token of the previous page. It is valid only with the same other fields of the request."""
+    """Token of the previous page. It is valid only if the other fields of the request are unchanged."""
     filter: _builtins.str
-    """Filter expression (AIP-160), such as `status = RUNNING AND labels.app = "web"`."""
+    """Filter expression (AIP-160), such as `action = "delete" AND error_code = "NOT_FOUND"`."""
     order_by: _builtins.str
-    """Sort order (AIP-132), such as `create_time desc`."""
+    """Sort order (AIP-132), such as `start_time`."""
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each record to return, such as `action`, next to `uid`, `name` and `namespace`; empty means all."""
+        """Whole fields of each record to return, such as `action`, in addition to `operation_id`, `username` and `namespace`;
+        empty means all.
+        """
 
     def __init__(
         self,
@@ -444,8 +446,8 @@ class ListOperationsResponse(_message.Message):
     next_page_token: _builtins.str
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
-    """Token for WatchOperations with the same namespace and filter: the stream shows every record after the page was read.
-    Of several pages, use the token of the first.
+    """Token for WatchOperations with the same namespace and filter: the stream sends every record after the page was
+    read. If you read several pages, use the token of the first.
     """
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]:
@@ -542,7 +544,9 @@ class WatchOperationsRequest(_message.Message):
     """Filter expression of ListOperations (AIP-160)."""
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each record to return, such as `action`, next to `operation_id` and `username`; empty means all."""
+        """Whole fields of each record to return, such as `action`, in addition to `operation_id`, `username` and `namespace`;
+        empty means all.
+        """
 
     def __init__(
         self,
@@ -587,8 +591,9 @@ class WatchOperationsResponse(_message.Message):
 
     @_builtins.property
     def server_time(self) -> _timestamp_pb2.Timestamp:
-        """Every change that was committed before this time has been sent. The clock is the one that sets times of resources,
-        such as `last_transition_time` of conditions: compare those with it, not with your own clock. Unset before SYNCED.
+        """Every change that was committed before this time has been sent. The time comes from the clock that sets the times
+        of resources, such as `last_transition_time` of conditions: compare those times with it, not with your own clock.
+        Unset before SYNCED.
         """
 
     def __init__(
@@ -785,8 +790,9 @@ class AuditHead(_message.Message):
 
     @_builtins.property
     def histories(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditLogHistory]:
-        """Every origin under which heads of this log were signed, oldest first, with its public keys. After the database went
-        back the log has another origin; the same secret keys sign under its name. The last origin is that of new heads.
+        """Every origin under which heads of this log were signed, oldest first, with its public keys. After the database has
+        gone back to an earlier state, the log has a new origin, and the same secret keys sign under its name. New heads
+        have the last origin.
         """
 
     def __init__(
@@ -1077,8 +1083,8 @@ class VerifyAuditLogRequest(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     checkpoint: _builtins.str
-    """Checkpoint that was kept outside. Without one, the server cannot detect that everything was changed consistently,
-    or cut back to an older head.
+    """Checkpoint that was kept outside of the server. Without one, the server cannot detect that the whole log was
+    changed consistently, or truncated to an older head.
     """
     namespace: _builtins.str
     """Restricts the verification to records of this namespace; empty means every record that the caller may see."""
@@ -1109,11 +1115,11 @@ class AuditFinding(_message.Message):
     fault: Global___AuditFault.ValueType
     """Kind of fault."""
     first_sequence: _builtins.int
-    """First record of the stretch."""
+    """First record of the range."""
     last_sequence: _builtins.int
-    """Last record of the stretch."""
+    """Last record of the range."""
     description: _builtins.str
-    """Description for people."""
+    """Human-readable description."""
     def __init__(
         self,
         *,
@@ -1160,8 +1166,8 @@ class VerifyAuditLogResponse(_message.Message):
     the tree, but their signatures were not verified: name the former keys in PILOTHOUSE_AUDIT_KEY_FILE.
     """
     complete: _builtins.bool
-    """Last response only: whether every record of the log was verified. Otherwise only those that the caller may see
-    were, and missing ones are not detected.
+    """Last response only: whether every record of the log was verified. Otherwise only the records that the caller may
+    see were verified, and missing records are not detected.
     """
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditFinding]:
@@ -1275,7 +1281,7 @@ class ExportAuditLogResponse(_message.Message):
     """
     dropped: _builtins.str
     """Last response only, if `sees_all`: the records that retention has dropped so far, as JSON with `dropped` and
-    `signatures` (docs/audit-format.md). A record beyond `head` says what it dropped during the export. Empty if it has
+    `signatures` (docs/audit-format.md). Records after `head` list what it dropped during the export. Empty if it has
     dropped nothing.
     """
     @_builtins.property
@@ -1339,17 +1345,17 @@ class AuditSink(_message.Message):
     kind: Global___AuditSinkKind.ValueType
     """Required."""
     address: _builtins.str
-    """Required. Of an HTTP receiver `https://host[:port][/path]` or `http://`; of a collector the same, to which
-    `/v1/logs` is added; of syslog `tls://host:port` or `tcp://host:port`; of a file its plain name.
+    """Required. For an HTTP receiver `https://host[:port][/path]` or `http://`; for a collector the same, to which the
+    server appends `/v1/logs`; for syslog `tls://host:port` or `tcp://host:port`; for a file its plain name.
     """
     format: Global___AuditSinkFormat.ValueType
     """Format for an HTTP receiver, a file, or the message of a syslog line."""
     required: _builtins.bool
-    """Whether retention keeps records for as long as this sink does not have them."""
+    """Whether retention keeps records until this sink has them."""
     certificate_authority: _builtins.str
     """Authorities of the sink's certificate, PEM; empty means those of the server's system."""
     client_certificate: _builtins.str
-    """Certificate that the server shows to the sink, PEM; its key is in the credentials."""
+    """Certificate that the server presents to the sink, PEM; its key is in the credentials."""
     rotate_bytes: _builtins.int
     """Size in bytes at which a file is full and the next one begins; default 64 MiB."""
     keep_files: _builtins.int
@@ -1359,13 +1365,13 @@ class AuditSink(_message.Message):
     skipped_records: _builtins.int
     """Records that retention dropped before the server could send them; always 0 for a required sink."""
     lag_records: _builtins.int
-    """Records that are not sent yet."""
+    """Number of records that are not sent yet."""
     status: Global___AuditSinkStatus.ValueType
     """State of the sink."""
     reason: _builtins.str
     """Reason of the failure, in one word; empty if there is none."""
     message: _builtins.str
-    """Reason of the failure, for people."""
+    """Human-readable reason of the failure."""
     created_by: _builtins.str
     """Name of the user who created it."""
     @_builtins.property
@@ -1419,7 +1425,7 @@ Global___AuditSink: _TypeAlias = AuditSink  # noqa: Y015
 
 @_typing.final
 class AuditSinkCredentials(_message.Message):
-    """Secrets that the server shows to the sink only. They are stored encrypted and never returned."""
+    """Secrets that the server uses for this sink only. They are stored encrypted and never returned."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1550,7 +1556,7 @@ class ListAuditSinksRequest(_message.Message):
     page_size: _builtins.int
     """Items in a page; default 50, at most 1,000."""
     page_token: _builtins.str
-    """Token of the previous page. It is valid only with the same other fields of the request."""
+    """Token of the previous page. It is valid only if the other fields of the request are unchanged."""
     filter: _builtins.str
     """Filter expression (AIP-160), such as `status = FAILING`."""
     order_by: _builtins.str

@@ -113,8 +113,9 @@ class AuditServiceServicer:
     """
 
     def ListOperations(self, request, context):
-        """Lists records. Filter: `username`, `action`, `resource_type`, `resource_name`, `method`, `error_code`, `status_code`, `operation_id`,
-        `start_time` with `<`, `<=`, `>`, `>=`. Order: `start_time desc` (default) or `start_time`.
+        """Lists records. Filter: `username`, `action`, `resource_type`, `resource_name`, `method`, `error_code`,
+        `status_code`, `operation_id`, `start_time` with `<`, `<=`, `>`, `>=`. Order: `start_time desc` (default) or
+        `start_time`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,7 +130,7 @@ class AuditServiceServicer:
 
     def WatchOperations(self, request, context):
         """Streams records as they are committed. There is no current state: SYNCED is the first response. Otherwise the
-        contract is that of ContainerService.WatchContainers. Tokens count `sequence`.
+        contract is that of ContainerService.WatchContainers. A resume token refers to a `sequence`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -176,8 +177,8 @@ class AuditServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ProveOperation(self, request, context):
-        """Proves that a record which the caller may see stands in the log: the record as it is hashed, and the hashes that lead from it to a
-        sealed head. A record that no head covers yet is sealed immediately.
+        """Proves that the log contains a record that the caller may see. The response has the record as it is hashed, and the
+        hashes that lead from it to a sealed head. A record that no head covers yet is sealed immediately.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -193,7 +194,7 @@ class AuditServiceServicer:
 
     def GetAuditTile(self, request, context):
         """Returns a tile of the log's tree in the form of C2SP tlog-tiles, as `pilothouse audit publish` writes it to a
-        folder. NOT_FOUND: the tree does not reach so far.
+        folder. NOT_FOUND: the tree does not contain it yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

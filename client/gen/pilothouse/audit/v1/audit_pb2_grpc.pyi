@@ -38,14 +38,15 @@ class AuditServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
     ListOperations: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListOperationsRequest, _audit_pb2.ListOperationsResponse]
-    """Lists records. Filter: `username`, `action`, `resource_type`, `resource_name`, `method`, `error_code`, `status_code`, `operation_id`,
-    `start_time` with `<`, `<=`, `>`, `>=`. Order: `start_time desc` (default) or `start_time`.
+    """Lists records. Filter: `username`, `action`, `resource_type`, `resource_name`, `method`, `error_code`,
+    `status_code`, `operation_id`, `start_time` with `<`, `<=`, `>`, `>=`. Order: `start_time desc` (default) or
+    `start_time`.
     """
     GetOperation: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetOperationRequest, _audit_pb2.GetOperationResponse]
     """Returns one record."""
     WatchOperations: _grpc.UnaryStreamMultiCallable[_audit_pb2.WatchOperationsRequest, _audit_pb2.WatchOperationsResponse]
     """Streams records as they are committed. There is no current state: SYNCED is the first response. Otherwise the
-    contract is that of ContainerService.WatchContainers. Tokens count `sequence`.
+    contract is that of ContainerService.WatchContainers. A resume token refers to a `sequence`.
     """
     GetUserOperationStats: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetUserOperationStatsRequest, _audit_pb2.GetUserOperationStatsResponse]
     """Returns what users have done, one row per user, from the records that the caller may see."""
@@ -65,8 +66,8 @@ class AuditServiceStub:
     docs/audit.md. NOT_FOUND: no head of that size was sealed.
     """
     ProveOperation: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ProveOperationRequest, _audit_pb2.ProveOperationResponse]
-    """Proves that a record which the caller may see stands in the log: the record as it is hashed, and the hashes that lead from it to a
-    sealed head. A record that no head covers yet is sealed immediately.
+    """Proves that the log contains a record that the caller may see. The response has the record as it is hashed, and the
+    hashes that lead from it to a sealed head. A record that no head covers yet is sealed immediately.
     """
     ProveConsistency: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ProveConsistencyRequest, _audit_pb2.ProveConsistencyResponse]
     """Proves that the log of a sealed head begins with the whole log of an earlier head. FAILED_PRECONDITION: the
@@ -74,7 +75,7 @@ class AuditServiceStub:
     """
     GetAuditTile: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetAuditTileRequest, _audit_pb2.GetAuditTileResponse]
     """Returns a tile of the log's tree in the form of C2SP tlog-tiles, as `pilothouse audit publish` writes it to a
-    folder. NOT_FOUND: the tree does not reach so far.
+    folder. NOT_FOUND: the tree does not contain it yet.
     """
     VerifyAuditLog: _grpc.UnaryStreamMultiCallable[_audit_pb2.VerifyAuditLogRequest, _audit_pb2.VerifyAuditLogResponse]
     """Verifies the whole log: every record against its hash, every hash against the tree, the tree against every sealed
@@ -99,14 +100,15 @@ class AuditServiceAsyncStub(AuditServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListOperations: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListOperationsRequest, _audit_pb2.ListOperationsResponse]  # type: ignore[assignment]
-    """Lists records. Filter: `username`, `action`, `resource_type`, `resource_name`, `method`, `error_code`, `status_code`, `operation_id`,
-    `start_time` with `<`, `<=`, `>`, `>=`. Order: `start_time desc` (default) or `start_time`.
+    """Lists records. Filter: `username`, `action`, `resource_type`, `resource_name`, `method`, `error_code`,
+    `status_code`, `operation_id`, `start_time` with `<`, `<=`, `>`, `>=`. Order: `start_time desc` (default) or
+    `start_time`.
     """
     GetOperation: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetOperationRequest, _audit_pb2.GetOperationResponse]  # type: ignore[assignment]
     """Returns one record."""
     WatchOperations: _aio.UnaryStreamMultiCallable[_audit_pb2.WatchOperationsRequest, _audit_pb2.WatchOperationsResponse]  # type: ignore[assignment]
     """Streams records as they are committed. There is no current state: SYNCED is the first response. Otherwise the
-    contract is that of ContainerService.WatchContainers. Tokens count `sequence`.
+    contract is that of ContainerService.WatchContainers. A resume token refers to a `sequence`.
     """
     GetUserOperationStats: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetUserOperationStatsRequest, _audit_pb2.GetUserOperationStatsResponse]  # type: ignore[assignment]
     """Returns what users have done, one row per user, from the records that the caller may see."""
@@ -126,8 +128,8 @@ class AuditServiceAsyncStub(AuditServiceStub):
     docs/audit.md. NOT_FOUND: no head of that size was sealed.
     """
     ProveOperation: _aio.UnaryUnaryMultiCallable[_audit_pb2.ProveOperationRequest, _audit_pb2.ProveOperationResponse]  # type: ignore[assignment]
-    """Proves that a record which the caller may see stands in the log: the record as it is hashed, and the hashes that lead from it to a
-    sealed head. A record that no head covers yet is sealed immediately.
+    """Proves that the log contains a record that the caller may see. The response has the record as it is hashed, and the
+    hashes that lead from it to a sealed head. A record that no head covers yet is sealed immediately.
     """
     ProveConsistency: _aio.UnaryUnaryMultiCallable[_audit_pb2.ProveConsistencyRequest, _audit_pb2.ProveConsistencyResponse]  # type: ignore[assignment]
     """Proves that the log of a sealed head begins with the whole log of an earlier head. FAILED_PRECONDITION: the
@@ -135,7 +137,7 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """
     GetAuditTile: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetAuditTileRequest, _audit_pb2.GetAuditTileResponse]  # type: ignore[assignment]
     """Returns a tile of the log's tree in the form of C2SP tlog-tiles, as `pilothouse audit publish` writes it to a
-    folder. NOT_FOUND: the tree does not reach so far.
+    folder. NOT_FOUND: the tree does not contain it yet.
     """
     VerifyAuditLog: _aio.UnaryStreamMultiCallable[_audit_pb2.VerifyAuditLogRequest, _audit_pb2.VerifyAuditLogResponse]  # type: ignore[assignment]
     """Verifies the whole log: every record against its hash, every hash against the tree, the tree against every sealed
@@ -163,8 +165,9 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.ListOperationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.ListOperationsResponse, _abc.Awaitable[_audit_pb2.ListOperationsResponse]]:
-        """Lists records. Filter: `username`, `action`, `resource_type`, `resource_name`, `method`, `error_code`, `status_code`, `operation_id`,
-        `start_time` with `<`, `<=`, `>`, `>=`. Order: `start_time desc` (default) or `start_time`.
+        """Lists records. Filter: `username`, `action`, `resource_type`, `resource_name`, `method`, `error_code`,
+        `status_code`, `operation_id`, `start_time` with `<`, `<=`, `>`, `>=`. Order: `start_time desc` (default) or
+        `start_time`.
         """
 
     @_abc_1.abstractmethod
@@ -182,7 +185,7 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_audit_pb2.WatchOperationsResponse], _abc.AsyncIterator[_audit_pb2.WatchOperationsResponse]]:
         """Streams records as they are committed. There is no current state: SYNCED is the first response. Otherwise the
-        contract is that of ContainerService.WatchContainers. Tokens count `sequence`.
+        contract is that of ContainerService.WatchContainers. A resume token refers to a `sequence`.
         """
 
     @_abc_1.abstractmethod
@@ -238,8 +241,8 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.ProveOperationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.ProveOperationResponse, _abc.Awaitable[_audit_pb2.ProveOperationResponse]]:
-        """Proves that a record which the caller may see stands in the log: the record as it is hashed, and the hashes that lead from it to a
-        sealed head. A record that no head covers yet is sealed immediately.
+        """Proves that the log contains a record that the caller may see. The response has the record as it is hashed, and the
+        hashes that lead from it to a sealed head. A record that no head covers yet is sealed immediately.
         """
 
     @_abc_1.abstractmethod
@@ -259,7 +262,7 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.GetAuditTileResponse, _abc.Awaitable[_audit_pb2.GetAuditTileResponse]]:
         """Returns a tile of the log's tree in the form of C2SP tlog-tiles, as `pilothouse audit publish` writes it to a
-        folder. NOT_FOUND: the tree does not reach so far.
+        folder. NOT_FOUND: the tree does not contain it yet.
         """
 
     @_abc_1.abstractmethod

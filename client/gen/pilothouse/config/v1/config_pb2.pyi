@@ -138,7 +138,7 @@ class ConfigMap(_message.Message):
     created_by: _builtins.str
     """Name of the user who created it."""
     etag: _builtins.str
-    """Version of the desired state, which each change replaces."""
+    """Version of the desired state; each change replaces it."""
     generation: _builtins.int
     """Number of changes of the desired state."""
     observed_generation: _builtins.int
@@ -345,8 +345,9 @@ class Secret(_message.Message):
     uid: _builtins.str
     """Permanent identifier."""
     type: _builtins.str
-    """Kubernetes type; default `Opaque`; immutable. `kubernetes.io/tls` requires `tls.crt` and `tls.key`, `kubernetes.io/dockerconfigjson`
-    `.dockerconfigjson`, `kubernetes.io/basic-auth` `username` or `password`, `kubernetes.io/ssh-auth` `ssh-privatekey`.
+    """Kubernetes type; default `Opaque`; immutable. `kubernetes.io/tls` requires `tls.crt` and `tls.key`,
+    `kubernetes.io/dockerconfigjson` requires `.dockerconfigjson`, `kubernetes.io/basic-auth` `username` or `password`,
+    and `kubernetes.io/ssh-auth` `ssh-privatekey`.
     """
     immutable: _builtins.bool
     """Default false. Once true, neither it nor the data can change."""
@@ -355,7 +356,7 @@ class Secret(_message.Message):
     created_by: _builtins.str
     """Name of the user who created it."""
     etag: _builtins.str
-    """Version of the desired state, which each change replaces."""
+    """Version of the desired state; each change replaces it."""
     generation: _builtins.int
     """Number of changes of the desired state."""
     observed_generation: _builtins.int
@@ -366,7 +367,7 @@ class Secret(_message.Message):
     """Identifier of the key-encryption key that wraps its data key."""
     @_builtins.property
     def data(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
-        """Bytes by key, at most 1 MiB together. Input only: empty in responses except that of RevealSecret."""
+        """Bytes by key, at most 1 MiB in total. Input only: empty in responses except that of RevealSecret."""
 
     @_builtins.property
     def string_data(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -573,16 +574,18 @@ class ListConfigMapsRequest(_message.Message):
     page_size: _builtins.int
     """Items in a page; default 50, at most 1,000."""
     page_token: _builtins.str
-    """Token of the previous page. It is valid only with the same other fields of the request."""
+    """Token of the previous page. It is valid only if the other fields of the request are unchanged."""
     filter: _builtins.str
-    """Filter expression (AIP-160), such as `status = RUNNING AND labels.app = "web"`."""
+    """Filter expression (AIP-160), such as `immutable = true AND labels.app = "web"`."""
     order_by: _builtins.str
     """Sort order (AIP-132), such as `create_time desc`."""
     label_selector: _builtins.str
     """Kubernetes label selector."""
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each config map to return, such as `labels`, next to `uid`, `name` and `namespace`; empty means all."""
+        """Whole fields of each config map to return, such as `labels`, in addition to `uid`, `name` and `namespace`; empty
+        means all.
+        """
 
     def __init__(
         self,
@@ -615,8 +618,8 @@ class ListConfigMapsResponse(_message.Message):
     next_page_token: _builtins.str
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
-    """Token for WatchConfigs with the same namespace, label selector and filter: the stream shows every change after the
-    page was read, and may repeat some that the page has. Of several pages, use the token of the first.
+    """Token for WatchConfigs with the same namespace, label selector and filter: the stream sends every change after the
+    page was read, and may repeat changes that the page shows. If you read several pages, use the token of the first.
     """
     @_builtins.property
     def config_maps(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigMap]:
@@ -993,16 +996,18 @@ class ListSecretsRequest(_message.Message):
     page_size: _builtins.int
     """Items in a page; default 50, at most 1,000."""
     page_token: _builtins.str
-    """Token of the previous page. It is valid only with the same other fields of the request."""
+    """Token of the previous page. It is valid only if the other fields of the request are unchanged."""
     filter: _builtins.str
-    """Filter expression (AIP-160), such as `status = RUNNING AND labels.app = "web"`."""
+    """Filter expression (AIP-160), such as `type = "kubernetes.io/tls" AND labels.app = "web"`."""
     order_by: _builtins.str
     """Sort order (AIP-132), such as `create_time desc`."""
     label_selector: _builtins.str
     """Kubernetes label selector."""
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each secret to return, such as `labels`, next to `uid`, `name` and `namespace`; empty means all."""
+        """Whole fields of each secret to return, such as `labels`, in addition to `uid`, `name` and `namespace`; empty means
+        all.
+        """
 
     def __init__(
         self,
@@ -1035,8 +1040,8 @@ class ListSecretsResponse(_message.Message):
     next_page_token: _builtins.str
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
-    """Token for WatchConfigs with the same namespace, label selector and filter: the stream shows every change after the
-    page was read, and may repeat some that the page has. Of several pages, use the token of the first.
+    """Token for WatchConfigs with the same namespace, label selector and filter: the stream sends every change after the
+    page was read, and may repeat changes that the page shows. If you read several pages, use the token of the first.
     """
     @_builtins.property
     def secrets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Secret]:
@@ -1407,13 +1412,15 @@ class WatchConfigsRequest(_message.Message):
     bookmark_period_seconds: _builtins.int
     """Seconds between bookmarks while nothing happens; default 10, at most 300."""
     filter: _builtins.str
-    """Filter expression of the list (AIP-160), such as `labels.app = "web"`. An object that no longer passes is reported as
-    CHANGE_TYPE_DELETED. If the expression depends on more than name, labels, status and what never changes, that may also
-    come for an object that did not pass before; ignore it.
+    """Filter expression of the list (AIP-160), such as `labels.app = "web"`. An object that no longer matches is reported
+    as CHANGE_TYPE_DELETED. If the expression depends on more than the name, labels, status and immutable fields,
+    CHANGE_TYPE_DELETED may also arrive for an object that did not match before; ignore it.
     """
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each config map or secret to return, such as `labels`, next to `uid`, `name` and `namespace`; empty means all."""
+        """Whole fields of each config map or secret to return, such as `labels`, in addition to `uid`, `name` and
+        `namespace`; empty means all.
+        """
 
     def __init__(
         self,
@@ -1491,8 +1498,9 @@ class WatchConfigsResponse(_message.Message):
 
     @_builtins.property
     def server_time(self) -> _timestamp_pb2.Timestamp:
-        """Every change that was committed before this time has been sent. The clock is the one that sets times of resources,
-        such as `last_transition_time` of conditions: compare those with it, not with your own clock. Unset before SYNCED.
+        """Every change that was committed before this time has been sent. The time comes from the clock that sets the times
+        of resources, such as `last_transition_time` of conditions: compare those times with it, not with your own clock.
+        Unset before SYNCED.
         """
 
     def __init__(
@@ -1521,7 +1529,7 @@ class RotateKeysRequest(_message.Message):
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     batch_size: _builtins.int
-    """Greatest number of secrets in this call; default 1,000, at most 10,000."""
+    """Maximum number of secrets in this call; default 1,000, at most 10,000."""
     validate_only: _builtins.bool
     """Returns the use of each key, rotates nothing, and writes nothing except the audit record."""
     def __init__(
@@ -1555,7 +1563,7 @@ class EncryptionKey(_message.Message):
     active: _builtins.bool
     """Whether it encrypts new values."""
     in_key_file: _builtins.bool
-    """Whether a key provider of this server has it: its key file, its environment or its token."""
+    """Whether a key provider of this server has it: its key file, its environment or its PKCS#11 token."""
     def __init__(
         self,
         *,

@@ -139,9 +139,9 @@ class ConfigServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateConfigMap(self, request, context):
-        """Changes a config map. FAILED_PRECONDITION (reason IMMUTABLE): it is immutable. PERMISSION_DENIED for its data: a
-        container that uses it has rights over the node, or over others, that the caller may not give. With
-        `restart_containers` every running container that uses it is restarted.
+        """Changes a config map. FAILED_PRECONDITION (reason IMMUTABLE): it is immutable. PERMISSION_DENIED for a change of
+        its data: a container that uses it has rights that reach beyond its pod and that the caller may not grant. With
+        `restart_containers`, the call restarts every running container that uses it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,7 +155,7 @@ class ConfigServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateSecret(self, request, context):
-        """Creates a secret. Errors as CreateConfigMap, and INVALID_ARGUMENT: a key that its type requires is missing.
+        """Creates a secret. Errors as in CreateConfigMap, and INVALID_ARGUMENT: a key that its type requires is missing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,14 +169,15 @@ class ConfigServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSecrets(self, request, context):
-        """Lists secrets, without values. Filter: `name`, `type`, `immutable`, `labels.KEY`. Order: `name` (default), `create_time`.
+        """Lists secrets, without values. Filter: `name`, `type`, `immutable`, `labels.KEY`. Order: `name` (default),
+        `create_time`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSecret(self, request, context):
-        """Changes a secret. Errors and `restart_containers` as UpdateConfigMap.
+        """Changes a secret. Errors and `restart_containers` as in UpdateConfigMap.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,9 +191,9 @@ class ConfigServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PurgeSecret(self, request, context):
-        """Removes the former values of a secret that revisions keep: its own revisions, and those of applications that have a
-        secret of this name. The present values stay. A later rollback to such a revision names the secret in `not_restored`.
-        A secret that was deleted can be purged, too.
+        """Removes the former values of a secret from revisions: from its own, and from those of applications that have a
+        secret of this name. The current values stay. A later rollback to such a revision names the secret in
+        `not_restored`. A secret that was deleted can be purged, too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,7 +207,7 @@ class ConfigServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchConfigs(self, request, context):
-        """Watches config maps and secrets (without values); each change holds one of the two. The contract is that of
+        """Watches config maps and secrets (without values); each change has one of the two. The contract is that of
         ContainerService.WatchContainers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -216,8 +217,8 @@ class ConfigServiceServicer:
     def RotateKeys(self, request, context):
         """Wraps the data keys of all secrets with the newest key-encryption key, one batch per call and without downtime.
         Call it until `remaining` is 0. A call that is interrupted keeps the batches that it committed. FAILED_PRECONDITION
-        (reason KEY_FILE_UNREADABLE): the server cannot read its key file. UNAVAILABLE (ENCRYPTION_TOKEN_AWAY): its token
-        does not respond.
+        (reason KEY_FILE_UNREADABLE): the server cannot read its key file. UNAVAILABLE (ENCRYPTION_TOKEN_AWAY): its PKCS#11
+        token does not respond.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,38 +44,40 @@ class ConfigServiceStub:
     ListConfigMaps: _grpc.UnaryUnaryMultiCallable[_config_pb2.ListConfigMapsRequest, _config_pb2.ListConfigMapsResponse]
     """Lists config maps. Filter: `name`, `immutable`, `labels.KEY`. Order: `name` (default), `create_time`."""
     UpdateConfigMap: _grpc.UnaryUnaryMultiCallable[_config_pb2.UpdateConfigMapRequest, _config_pb2.UpdateConfigMapResponse]
-    """Changes a config map. FAILED_PRECONDITION (reason IMMUTABLE): it is immutable. PERMISSION_DENIED for its data: a
-    container that uses it has rights over the node, or over others, that the caller may not give. With
-    `restart_containers` every running container that uses it is restarted.
+    """Changes a config map. FAILED_PRECONDITION (reason IMMUTABLE): it is immutable. PERMISSION_DENIED for a change of
+    its data: a container that uses it has rights that reach beyond its pod and that the caller may not grant. With
+    `restart_containers`, the call restarts every running container that uses it.
     """
     DeleteConfigMap: _grpc.UnaryUnaryMultiCallable[_config_pb2.DeleteConfigMapRequest, _config_pb2.DeleteConfigMapResponse]
     """Deletes a config map that nothing uses. FAILED_PRECONDITION (reason CONFIG_IN_USE, with the users) otherwise."""
     CreateSecret: _grpc.UnaryUnaryMultiCallable[_config_pb2.CreateSecretRequest, _config_pb2.CreateSecretResponse]
-    """Creates a secret. Errors as CreateConfigMap, and INVALID_ARGUMENT: a key that its type requires is missing."""
+    """Creates a secret. Errors as in CreateConfigMap, and INVALID_ARGUMENT: a key that its type requires is missing."""
     GetSecret: _grpc.UnaryUnaryMultiCallable[_config_pb2.GetSecretRequest, _config_pb2.GetSecretResponse]
     """Returns one secret: its keys and their sizes, never its values."""
     ListSecrets: _grpc.UnaryUnaryMultiCallable[_config_pb2.ListSecretsRequest, _config_pb2.ListSecretsResponse]
-    """Lists secrets, without values. Filter: `name`, `type`, `immutable`, `labels.KEY`. Order: `name` (default), `create_time`."""
+    """Lists secrets, without values. Filter: `name`, `type`, `immutable`, `labels.KEY`. Order: `name` (default),
+    `create_time`.
+    """
     UpdateSecret: _grpc.UnaryUnaryMultiCallable[_config_pb2.UpdateSecretRequest, _config_pb2.UpdateSecretResponse]
-    """Changes a secret. Errors and `restart_containers` as UpdateConfigMap."""
+    """Changes a secret. Errors and `restart_containers` as in UpdateConfigMap."""
     DeleteSecret: _grpc.UnaryUnaryMultiCallable[_config_pb2.DeleteSecretRequest, _config_pb2.DeleteSecretResponse]
     """Deletes a secret that nothing uses. FAILED_PRECONDITION (reason CONFIG_IN_USE) otherwise."""
     PurgeSecret: _grpc.UnaryUnaryMultiCallable[_config_pb2.PurgeSecretRequest, _config_pb2.PurgeSecretResponse]
-    """Removes the former values of a secret that revisions keep: its own revisions, and those of applications that have a
-    secret of this name. The present values stay. A later rollback to such a revision names the secret in `not_restored`.
-    A secret that was deleted can be purged, too.
+    """Removes the former values of a secret from revisions: from its own, and from those of applications that have a
+    secret of this name. The current values stay. A later rollback to such a revision names the secret in
+    `not_restored`. A secret that was deleted can be purged, too.
     """
     RevealSecret: _grpc.UnaryUnaryMultiCallable[_config_pb2.RevealSecretRequest, _config_pb2.RevealSecretResponse]
     """Returns the values of a secret. The audit record, without the values, is committed before the response is sent."""
     WatchConfigs: _grpc.UnaryStreamMultiCallable[_config_pb2.WatchConfigsRequest, _config_pb2.WatchConfigsResponse]
-    """Watches config maps and secrets (without values); each change holds one of the two. The contract is that of
+    """Watches config maps and secrets (without values); each change has one of the two. The contract is that of
     ContainerService.WatchContainers.
     """
     RotateKeys: _grpc.UnaryUnaryMultiCallable[_config_pb2.RotateKeysRequest, _config_pb2.RotateKeysResponse]
     """Wraps the data keys of all secrets with the newest key-encryption key, one batch per call and without downtime.
     Call it until `remaining` is 0. A call that is interrupted keeps the batches that it committed. FAILED_PRECONDITION
-    (reason KEY_FILE_UNREADABLE): the server cannot read its key file. UNAVAILABLE (ENCRYPTION_TOKEN_AWAY): its token
-    does not respond.
+    (reason KEY_FILE_UNREADABLE): the server cannot read its key file. UNAVAILABLE (ENCRYPTION_TOKEN_AWAY): its PKCS#11
+    token does not respond.
     """
 
 @_typing.type_check_only
@@ -94,38 +96,40 @@ class ConfigServiceAsyncStub(ConfigServiceStub):
     ListConfigMaps: _aio.UnaryUnaryMultiCallable[_config_pb2.ListConfigMapsRequest, _config_pb2.ListConfigMapsResponse]  # type: ignore[assignment]
     """Lists config maps. Filter: `name`, `immutable`, `labels.KEY`. Order: `name` (default), `create_time`."""
     UpdateConfigMap: _aio.UnaryUnaryMultiCallable[_config_pb2.UpdateConfigMapRequest, _config_pb2.UpdateConfigMapResponse]  # type: ignore[assignment]
-    """Changes a config map. FAILED_PRECONDITION (reason IMMUTABLE): it is immutable. PERMISSION_DENIED for its data: a
-    container that uses it has rights over the node, or over others, that the caller may not give. With
-    `restart_containers` every running container that uses it is restarted.
+    """Changes a config map. FAILED_PRECONDITION (reason IMMUTABLE): it is immutable. PERMISSION_DENIED for a change of
+    its data: a container that uses it has rights that reach beyond its pod and that the caller may not grant. With
+    `restart_containers`, the call restarts every running container that uses it.
     """
     DeleteConfigMap: _aio.UnaryUnaryMultiCallable[_config_pb2.DeleteConfigMapRequest, _config_pb2.DeleteConfigMapResponse]  # type: ignore[assignment]
     """Deletes a config map that nothing uses. FAILED_PRECONDITION (reason CONFIG_IN_USE, with the users) otherwise."""
     CreateSecret: _aio.UnaryUnaryMultiCallable[_config_pb2.CreateSecretRequest, _config_pb2.CreateSecretResponse]  # type: ignore[assignment]
-    """Creates a secret. Errors as CreateConfigMap, and INVALID_ARGUMENT: a key that its type requires is missing."""
+    """Creates a secret. Errors as in CreateConfigMap, and INVALID_ARGUMENT: a key that its type requires is missing."""
     GetSecret: _aio.UnaryUnaryMultiCallable[_config_pb2.GetSecretRequest, _config_pb2.GetSecretResponse]  # type: ignore[assignment]
     """Returns one secret: its keys and their sizes, never its values."""
     ListSecrets: _aio.UnaryUnaryMultiCallable[_config_pb2.ListSecretsRequest, _config_pb2.ListSecretsResponse]  # type: ignore[assignment]
-    """Lists secrets, without values. Filter: `name`, `type`, `immutable`, `labels.KEY`. Order: `name` (default), `create_time`."""
+    """Lists secrets, without values. Filter: `name`, `type`, `immutable`, `labels.KEY`. Order: `name` (default),
+    `create_time`.
+    """
     UpdateSecret: _aio.UnaryUnaryMultiCallable[_config_pb2.UpdateSecretRequest, _config_pb2.UpdateSecretResponse]  # type: ignore[assignment]
-    """Changes a secret. Errors and `restart_containers` as UpdateConfigMap."""
+    """Changes a secret. Errors and `restart_containers` as in UpdateConfigMap."""
     DeleteSecret: _aio.UnaryUnaryMultiCallable[_config_pb2.DeleteSecretRequest, _config_pb2.DeleteSecretResponse]  # type: ignore[assignment]
     """Deletes a secret that nothing uses. FAILED_PRECONDITION (reason CONFIG_IN_USE) otherwise."""
     PurgeSecret: _aio.UnaryUnaryMultiCallable[_config_pb2.PurgeSecretRequest, _config_pb2.PurgeSecretResponse]  # type: ignore[assignment]
-    """Removes the former values of a secret that revisions keep: its own revisions, and those of applications that have a
-    secret of this name. The present values stay. A later rollback to such a revision names the secret in `not_restored`.
-    A secret that was deleted can be purged, too.
+    """Removes the former values of a secret from revisions: from its own, and from those of applications that have a
+    secret of this name. The current values stay. A later rollback to such a revision names the secret in
+    `not_restored`. A secret that was deleted can be purged, too.
     """
     RevealSecret: _aio.UnaryUnaryMultiCallable[_config_pb2.RevealSecretRequest, _config_pb2.RevealSecretResponse]  # type: ignore[assignment]
     """Returns the values of a secret. The audit record, without the values, is committed before the response is sent."""
     WatchConfigs: _aio.UnaryStreamMultiCallable[_config_pb2.WatchConfigsRequest, _config_pb2.WatchConfigsResponse]  # type: ignore[assignment]
-    """Watches config maps and secrets (without values); each change holds one of the two. The contract is that of
+    """Watches config maps and secrets (without values); each change has one of the two. The contract is that of
     ContainerService.WatchContainers.
     """
     RotateKeys: _aio.UnaryUnaryMultiCallable[_config_pb2.RotateKeysRequest, _config_pb2.RotateKeysResponse]  # type: ignore[assignment]
     """Wraps the data keys of all secrets with the newest key-encryption key, one batch per call and without downtime.
     Call it until `remaining` is 0. A call that is interrupted keeps the batches that it committed. FAILED_PRECONDITION
-    (reason KEY_FILE_UNREADABLE): the server cannot read its key file. UNAVAILABLE (ENCRYPTION_TOKEN_AWAY): its token
-    does not respond.
+    (reason KEY_FILE_UNREADABLE): the server cannot read its key file. UNAVAILABLE (ENCRYPTION_TOKEN_AWAY): its PKCS#11
+    token does not respond.
     """
 
 class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -165,9 +169,9 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.UpdateConfigMapRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.UpdateConfigMapResponse, _abc.Awaitable[_config_pb2.UpdateConfigMapResponse]]:
-        """Changes a config map. FAILED_PRECONDITION (reason IMMUTABLE): it is immutable. PERMISSION_DENIED for its data: a
-        container that uses it has rights over the node, or over others, that the caller may not give. With
-        `restart_containers` every running container that uses it is restarted.
+        """Changes a config map. FAILED_PRECONDITION (reason IMMUTABLE): it is immutable. PERMISSION_DENIED for a change of
+        its data: a container that uses it has rights that reach beyond its pod and that the caller may not grant. With
+        `restart_containers`, the call restarts every running container that uses it.
         """
 
     @_abc_1.abstractmethod
@@ -184,7 +188,7 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.CreateSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.CreateSecretResponse, _abc.Awaitable[_config_pb2.CreateSecretResponse]]:
-        """Creates a secret. Errors as CreateConfigMap, and INVALID_ARGUMENT: a key that its type requires is missing."""
+        """Creates a secret. Errors as in CreateConfigMap, and INVALID_ARGUMENT: a key that its type requires is missing."""
 
     @_abc_1.abstractmethod
     def GetSecret(
@@ -200,7 +204,9 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.ListSecretsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.ListSecretsResponse, _abc.Awaitable[_config_pb2.ListSecretsResponse]]:
-        """Lists secrets, without values. Filter: `name`, `type`, `immutable`, `labels.KEY`. Order: `name` (default), `create_time`."""
+        """Lists secrets, without values. Filter: `name`, `type`, `immutable`, `labels.KEY`. Order: `name` (default),
+        `create_time`.
+        """
 
     @_abc_1.abstractmethod
     def UpdateSecret(
@@ -208,7 +214,7 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.UpdateSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.UpdateSecretResponse, _abc.Awaitable[_config_pb2.UpdateSecretResponse]]:
-        """Changes a secret. Errors and `restart_containers` as UpdateConfigMap."""
+        """Changes a secret. Errors and `restart_containers` as in UpdateConfigMap."""
 
     @_abc_1.abstractmethod
     def DeleteSecret(
@@ -224,9 +230,9 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.PurgeSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.PurgeSecretResponse, _abc.Awaitable[_config_pb2.PurgeSecretResponse]]:
-        """Removes the former values of a secret that revisions keep: its own revisions, and those of applications that have a
-        secret of this name. The present values stay. A later rollback to such a revision names the secret in `not_restored`.
-        A secret that was deleted can be purged, too.
+        """Removes the former values of a secret from revisions: from its own, and from those of applications that have a
+        secret of this name. The current values stay. A later rollback to such a revision names the secret in
+        `not_restored`. A secret that was deleted can be purged, too.
         """
 
     @_abc_1.abstractmethod
@@ -243,7 +249,7 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.WatchConfigsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_config_pb2.WatchConfigsResponse], _abc.AsyncIterator[_config_pb2.WatchConfigsResponse]]:
-        """Watches config maps and secrets (without values); each change holds one of the two. The contract is that of
+        """Watches config maps and secrets (without values); each change has one of the two. The contract is that of
         ContainerService.WatchContainers.
         """
 
@@ -255,8 +261,8 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_config_pb2.RotateKeysResponse, _abc.Awaitable[_config_pb2.RotateKeysResponse]]:
         """Wraps the data keys of all secrets with the newest key-encryption key, one batch per call and without downtime.
         Call it until `remaining` is 0. A call that is interrupted keeps the batches that it committed. FAILED_PRECONDITION
-        (reason KEY_FILE_UNREADABLE): the server cannot read its key file. UNAVAILABLE (ENCRYPTION_TOKEN_AWAY): its token
-        does not respond.
+        (reason KEY_FILE_UNREADABLE): the server cannot read its key file. UNAVAILABLE (ENCRYPTION_TOKEN_AWAY): its PKCS#11
+        token does not respond.
         """
 
 def add_ConfigServiceServicer_to_server(servicer: ConfigServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -42,7 +42,7 @@ class _ContainerStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Conta
     CONTAINER_STATUS_FAILED: _ContainerStatus.ValueType  # 5
     """A pod has failed permanently, or the rollout has passed its deadline."""
     CONTAINER_STATUS_CRASH_LOOP_BACK_OFF: _ContainerStatus.ValueType  # 6
-    """A pod ends again and again."""
+    """A pod exits repeatedly."""
     CONTAINER_STATUS_SUCCEEDED: _ContainerStatus.ValueType  # 7
     """The newest run of a Job has succeeded."""
 
@@ -62,7 +62,7 @@ CONTAINER_STATUS_STOPPED: ContainerStatus.ValueType  # 4
 CONTAINER_STATUS_FAILED: ContainerStatus.ValueType  # 5
 """A pod has failed permanently, or the rollout has passed its deadline."""
 CONTAINER_STATUS_CRASH_LOOP_BACK_OFF: ContainerStatus.ValueType  # 6
-"""A pod ends again and again."""
+"""A pod exits repeatedly."""
 CONTAINER_STATUS_SUCCEEDED: ContainerStatus.ValueType  # 7
 """The newest run of a Job has succeeded."""
 Global___ContainerStatus: _TypeAlias = ContainerStatus  # noqa: Y015
@@ -78,16 +78,16 @@ class _DriftPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DriftPoli
     DRIFT_POLICY_REPAIR: _DriftPolicy.ValueType  # 1
     """Reverts the change and removes additions."""
     DRIFT_POLICY_REPORT: _DriftPolicy.ValueType  # 2
-    """Leaves the change and names each field in the condition `Drifted`, with its field manager where the cluster records
+    """Leaves the change and names each field in the condition `Drifted`, with its field manager if the cluster records
     one.
     """
     DRIFT_POLICY_ADOPT: _DriftPolicy.ValueType  # 3
     """Adopts fields that a container has, unless they give a right that needs `container.privileged`; reports the rest."""
 
 class DriftPolicy(_DriftPolicy, metaclass=_DriftPolicyEnumTypeWrapper):
-    """Reaction to a change by others to what is ours on the cluster: the fields that we set, the pod template of the
-    Deployment, and the spec of each Service as a whole. Additions (a program, a variable, a limit, an external address)
-    are drift, too. Values that the cluster fills in by itself are not, nor is `kubectl rollout restart`.
+    """Reaction to changes that others make on the cluster to what the platform manages: the fields that it sets, the pod
+    template of the workload, and the whole spec of each Service. Additions (a program, a variable, a limit, an external
+    address) are drift, too. Values that the cluster fills in by itself are not, nor is `kubectl rollout restart`.
     """
 
 DRIFT_POLICY_UNSPECIFIED: DriftPolicy.ValueType  # 0
@@ -95,7 +95,7 @@ DRIFT_POLICY_UNSPECIFIED: DriftPolicy.ValueType  # 0
 DRIFT_POLICY_REPAIR: DriftPolicy.ValueType  # 1
 """Reverts the change and removes additions."""
 DRIFT_POLICY_REPORT: DriftPolicy.ValueType  # 2
-"""Leaves the change and names each field in the condition `Drifted`, with its field manager where the cluster records
+"""Leaves the change and names each field in the condition `Drifted`, with its field manager if the cluster records
 one.
 """
 DRIFT_POLICY_ADOPT: DriftPolicy.ValueType  # 3
@@ -111,19 +111,19 @@ class _PauseModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PauseMode.V
     PAUSE_MODE_UNSPECIFIED: _PauseMode.ValueType  # 0
     """Not given; treated as SUSPEND."""
     PAUSE_MODE_SUSPEND: _PauseMode.ValueType  # 1
-    """Scales to no replicas and stores their number: pod addresses, memory and contents of emptyDirs are lost."""
+    """Scales to 0 replicas and stores the former number: pod addresses, memory and contents of emptyDirs are lost."""
     PAUSE_MODE_HOLD_ROLLOUT: _PauseMode.ValueType  # 2
     """Pods continue to serve; changes of the template are not rolled out."""
     PAUSE_MODE_FREEZE: _PauseMode.ValueType  # 3
     """Freezes the processes: always FAILED_PRECONDITION."""
 
 class PauseMode(_PauseMode, metaclass=_PauseModeEnumTypeWrapper):
-    """Way to pause."""
+    """How to pause."""
 
 PAUSE_MODE_UNSPECIFIED: PauseMode.ValueType  # 0
 """Not given; treated as SUSPEND."""
 PAUSE_MODE_SUSPEND: PauseMode.ValueType  # 1
-"""Scales to no replicas and stores their number: pod addresses, memory and contents of emptyDirs are lost."""
+"""Scales to 0 replicas and stores the former number: pod addresses, memory and contents of emptyDirs are lost."""
 PAUSE_MODE_HOLD_ROLLOUT: PauseMode.ValueType  # 2
 """Pods continue to serve; changes of the template are not rolled out."""
 PAUSE_MODE_FREEZE: PauseMode.ValueType  # 3
@@ -246,7 +246,7 @@ class _WorkloadKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Workload
     """A CronJob."""
 
 class WorkloadKind(_WorkloadKind, metaclass=_WorkloadKindEnumTypeWrapper):
-    """Kind of the Kubernetes object that makes the pods of a container."""
+    """Kind of the Kubernetes object that creates the pods of a container."""
 
 WORKLOAD_KIND_UNSPECIFIED: WorkloadKind.ValueType  # 0
 """Any kind, in a filter."""
@@ -307,7 +307,7 @@ class _ProgramStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProgramS
     PROGRAM_STATE_RUNNING: _ProgramState.ValueType  # 2
     """It runs."""
     PROGRAM_STATE_TERMINATED: _ProgramState.ValueType  # 3
-    """It has ended: an init container that is done, or a program that will be started again in a moment."""
+    """It has ended: an init container that has finished, or a program that will be started again in a moment."""
 
 class ProgramState(_ProgramState, metaclass=_ProgramStateEnumTypeWrapper):
     """The state of a program in a pod."""
@@ -319,7 +319,7 @@ PROGRAM_STATE_WAITING: ProgramState.ValueType  # 1
 PROGRAM_STATE_RUNNING: ProgramState.ValueType  # 2
 """It runs."""
 PROGRAM_STATE_TERMINATED: ProgramState.ValueType  # 3
-"""It has ended: an init container that is done, or a program that will be started again in a moment."""
+"""It has ended: an init container that has finished, or a program that will be started again in a moment."""
 Global___ProgramState: _TypeAlias = ProgramState  # noqa: Y015
 
 class _ImageStatus:
@@ -368,12 +368,14 @@ class EnvVar(_message.Message):
     """Required; unique in the container."""
     value: _builtins.str
     """Value, for LITERAL; `$(NAME)` refers to another variable. Audit records mask it if `name` reads like a credential's
-    (`PASSWORD`, `API_KEY` …), but anybody who may see the container sees it: put such a value into a secret.
+    (`PASSWORD`, `API_KEY` …), but everybody who may see the container sees the value: put such a value into a secret.
     """
     value_from: Global___EnvValueFrom.ValueType
     """Default LITERAL."""
     source_name: _builtins.str
-    """Name of the config map or secret. For RESOURCE_FIELD_REF the program of the pod; default the variable's own."""
+    """Name of the config map or secret. For RESOURCE_FIELD_REF, the name of a program of the pod; default the program
+    that has the variable.
+    """
     source_key: _builtins.str
     """Key in the source, or path of the pod's field, or of the request or limit."""
     optional: _builtins.bool
@@ -381,8 +383,8 @@ class EnvVar(_message.Message):
     divisor: _builtins.str
     """For RESOURCE_FIELD_REF: the unit of the value, such as `1m` or `1Mi`; default 1. The value is rounded up."""
     external: _builtins.bool
-    """For CONFIG_MAP and SECRET: the source is one that only the cluster has. A caller that gives it needs `config.use`,
-    and the name must match the namespace's `external_sources`. Its values are not read; a secret of the type
+    """For CONFIG_MAP and SECRET: the source exists only on the cluster. A caller that sets this needs `config.use`, and
+    the name must match the namespace's `external_sources`. Its values are not read; a secret of the type
     `kubernetes.io/service-account-token`, `bootstrap.kubernetes.io/token` or `helm.sh/release.v1` is refused.
     """
     def __init__(
@@ -408,7 +410,7 @@ Global___EnvVar: _TypeAlias = EnvVar  # noqa: Y015
 @_typing.final
 class EnvFrom(_message.Message):
     """All keys of a config map or a secret as environment variables. A variable of `env` with the same name takes
-    precedence, and of two sources the later one.
+    precedence; of two sources with the same variable, the later one does.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -427,7 +429,7 @@ class EnvFrom(_message.Message):
     optional: _builtins.bool
     """Pods start even if the source is missing."""
     external: _builtins.bool
-    """The source is one that only the cluster has, as in EnvVar."""
+    """The source exists only on the cluster, as in EnvVar."""
     def __init__(
         self,
         *,
@@ -492,8 +494,8 @@ class Port(_message.Message):
     protocol: Global___Protocol.ValueType
     """Default TCP."""
     service_name: _builtins.str
-    """Name of the Service, unique in the namespace; default the container's name. Ports of one container with the same service
-    name share the Service.
+    """Name of the Service, unique in the namespace; default the container's name. Ports of one container with the same
+    service name share the Service.
     """
     service_port: _builtins.int
     """Port of the Service; default `container_port`."""
@@ -579,11 +581,11 @@ class EmptyDir(_message.Message):
     name: _builtins.str
     """Required; unique in the container."""
     medium: _builtins.str
-    """`Memory` for memory, `HugePages` or `HugePages-SIZE` such as `HugePages-2Mi` for huge pages, which need a limit of
-    them; empty for the node's disk.
+    """`Memory` for memory, `HugePages` or `HugePages-SIZE` such as `HugePages-2Mi` for huge pages, which require a limit;
+    empty for the node's disk.
     """
     size_limit: _builtins.str
-    """Greatest size; a Kubernetes quantity; default no limit."""
+    """Maximum size; a Kubernetes quantity; default no limit."""
     mode: _builtins.int
     """Permission bits of the folder, 0 to 1023 (octal 1777); default those of the cluster. Kubernetes 1.37 and later."""
     def __init__(
@@ -649,17 +651,17 @@ class SourceFiles(_message.Message):
     EXTERNAL_FIELD_NUMBER: _builtins.int
     source_name: _builtins.str
     """Required; name of the config map or secret of the same namespace, or `kube-root-ca.crt`, the config map that
-    Kubernetes makes in each namespace.
+    Kubernetes creates in each namespace.
     """
     optional: _builtins.bool
     """Pods start even if the source or a key is missing."""
     default_mode: _builtins.int
     """Permission bits of the files, 0 to 511 (octal 0777); default 420 (octal 0644)."""
     external: _builtins.bool
-    """The source is one that only the cluster has, as in EnvVar."""
+    """The source exists only on the cluster, as in EnvVar."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyFile]:
-        """The keys to show; default each key, as a file of its name."""
+        """The keys to include; by default every key, as a file with its name."""
 
     def __init__(
         self,
@@ -700,7 +702,8 @@ class DownwardFile(_message.Message):
     """Required; FIELD_REF or RESOURCE_FIELD_REF."""
     source_key: _builtins.str
     """Required. For FIELD_REF `metadata.name`, `metadata.namespace`, `metadata.uid`, `metadata.labels`,
-    `metadata.annotations`, `metadata.labels['KEY']` or `metadata.annotations['KEY']`; for RESOURCE_FIELD_REF as in EnvVar.
+    `metadata.annotations`, `metadata.labels['KEY']` or `metadata.annotations['KEY']`; for RESOURCE_FIELD_REF as in
+    EnvVar.
     """
     source_name: _builtins.str
     """For RESOURCE_FIELD_REF, required there: name of the program of the pod that has the resource."""
@@ -768,15 +771,15 @@ class ProjectedKeys(_message.Message):
     EXTERNAL_FIELD_NUMBER: _builtins.int
     source_name: _builtins.str
     """Required; name of the config map or secret of the same namespace, or `kube-root-ca.crt`, the config map that
-    Kubernetes makes in each namespace.
+    Kubernetes creates in each namespace.
     """
     optional: _builtins.bool
     """Pods start even if the source or a key is missing."""
     external: _builtins.bool
-    """The source is one that only the cluster has, as in EnvVar."""
+    """The source exists only on the cluster, as in EnvVar."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyFile]:
-        """The keys to show; default each key, as a file of its name."""
+        """The keys to include; by default every key, as a file with its name."""
 
     def __init__(
         self,
@@ -924,15 +927,17 @@ Global___ProjectedFiles: _TypeAlias = ProjectedFiles  # noqa: Y015
 
 @_typing.final
 class ExistingClaim(_message.Message):
-    """A PersistentVolumeClaim that only the cluster has. It is not counted, and it is never changed or deleted."""
+    """A PersistentVolumeClaim that exists only on the cluster. It does not count against the quota, and the platform never
+    changes or deletes it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CLAIM_NAME_FIELD_NUMBER: _builtins.int
     READ_ONLY_FIELD_NUMBER: _builtins.int
     claim_name: _builtins.str
-    """Required; name of the claim in the Kubernetes namespace. A claim that is a volume of the platform is refused: it is
-    mounted by the name of its volume.
+    """Required; name of the claim in the Kubernetes namespace. A claim that is a volume of the platform is refused: mount
+    it by the name of its volume.
     """
     read_only: _builtins.bool
     """All mounts are read-only; default false."""
@@ -952,7 +957,9 @@ Global___ExistingClaim: _TypeAlias = ExistingClaim  # noqa: Y015
 
 @_typing.final
 class PodVolume(_message.Message):
-    """A volume of the pods of one container alone, which is no volume of the namespace. It is mounted by its name."""
+    """A volume that only the pods of one container have, and that is not a volume of the namespace. It is mounted by its
+    name.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -963,7 +970,9 @@ class PodVolume(_message.Message):
     DOWNWARD_API_FIELD_NUMBER: _builtins.int
     EXISTING_CLAIM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required; unique among `pod_volumes` and `empty_dirs`. It goes before a volume of the namespace with the same name."""
+    """Required; unique among `pod_volumes` and `empty_dirs`. It takes precedence over a volume of the namespace with the
+    same name.
+    """
     @_builtins.property
     def config_map(self) -> Global___SourceFiles:
         """Keys of a config map as files."""
@@ -982,7 +991,9 @@ class PodVolume(_message.Message):
 
     @_builtins.property
     def existing_claim(self) -> Global___ExistingClaim:
-        """A claim that only the cluster has. A caller that gives it needs `storage.create`, as to import the claim."""
+        """A claim that exists only on the cluster. A caller that sets this needs `storage.create`, as for an import of the
+        claim.
+        """
 
     def __init__(
         self,
@@ -1059,22 +1070,22 @@ class Resources(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     cpu_request: _builtins.str
-    """Least cpu."""
+    """CPU request."""
     cpu_limit: _builtins.str
-    """Greatest cpu; not below the request."""
+    """CPU limit; not below the request."""
     memory_request: _builtins.str
-    """Least memory."""
+    """Memory request."""
     memory_limit: _builtins.str
-    """Greatest memory; not below the request."""
+    """Memory limit; not below the request."""
     @_builtins.property
     def requests(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Least amount of each resource by its name in Kubernetes, such as `ephemeral-storage`, `hugepages-2Mi` or
+        """Request of each resource by its name in Kubernetes, such as `ephemeral-storage`, `hugepages-2Mi` or
         `nvidia.com/gpu`. A resource that Kubernetes does not overcommit (huge pages, devices) needs an equal limit.
         """
 
     @_builtins.property
     def limits(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Greatest amount of each resource by its name in Kubernetes; not below the request."""
+        """Limit of each resource by its name in Kubernetes; not below the request."""
 
     def __init__(
         self,
@@ -1327,7 +1338,7 @@ class Probes(_message.Message):
 
     @_builtins.property
     def readiness(self) -> Global___Probe:
-        """A failure takes the pod out of its services."""
+        """A failure removes the pod from its services."""
 
     @_builtins.property
     def startup(self) -> Global___Probe:
@@ -1350,7 +1361,7 @@ Global___Probes: _TypeAlias = Probes  # noqa: Y015
 
 @_typing.final
 class SeccompProfile(_message.Message):
-    """Permitted system calls. Default: the node's own choice, mostly all of them."""
+    """Permitted system calls. Default: the setting of the node, which usually permits all."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1383,8 +1394,8 @@ class SecurityContext(_message.Message):
     """Rights of the container's processes. Unset fields take those of the pod, then the cluster's defaults. A change
     replaces the pods. A namespace under Pod Security `restricted` requires `allow_privilege_escalation: false` and
     `capabilities_drop: ["ALL"]`, and, here or in `pod_security_context`, `run_as_non_root: true` and a `seccomp_profile`
-    of `RuntimeDefault` or `Localhost`; the same for each init container. A refusal shows on the container in the
-    cluster's words.
+    of `RuntimeDefault` or `Localhost`; the same for each init container. If the cluster refuses the pods, the container
+    shows the cluster's message.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1409,7 +1420,7 @@ class SecurityContext(_message.Message):
     that adds `CAP_SYS_ADMIN`.
     """
     privileged: _builtins.bool
-    """All rights of the node. Needs `container.privileged`, as does any change of what such a container runs."""
+    """All rights on the node. Needs `container.privileged`, as does any change of what such a container runs."""
     read_only_root_filesystem: _builtins.bool
     """Permits writing in volumes only."""
     @_builtins.property
@@ -1579,7 +1590,7 @@ class SleepAction(_message.Message):
 
     SECONDS_FIELD_NUMBER: _builtins.int
     seconds: _builtins.int
-    """Seconds; 0 to 86,400, and not more than the pod has to end."""
+    """Seconds; 0 to 86,400, and at most the pod's termination grace period."""
     def __init__(
         self,
         *,
@@ -1595,7 +1606,7 @@ Global___SleepAction: _TypeAlias = SleepAction  # noqa: Y015
 
 @_typing.final
 class LifecycleHandler(_message.Message):
-    """An action of the node at one moment of a program's life."""
+    """An action of the node at one point in a program's life."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1633,7 +1644,7 @@ Global___LifecycleHandler: _TypeAlias = LifecycleHandler  # noqa: Y015
 
 @_typing.final
 class Lifecycle(_message.Message):
-    """Hooks of a program. One that fails ends the program."""
+    """Hooks of a program. A hook that fails ends the program."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1641,11 +1652,11 @@ class Lifecycle(_message.Message):
     PRE_STOP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def post_start(self) -> Global___LifecycleHandler:
-        """Runs right after the start; the program counts as started once it has ended."""
+        """Runs right after the start; the program counts as started once the hook has ended."""
 
     @_builtins.property
     def pre_stop(self) -> Global___LifecycleHandler:
-        """Runs before the program is asked to end, within the time that the pod has to end."""
+        """Runs before the program is signalled to end, within the pod's termination grace period."""
 
     def __init__(
         self,
@@ -1663,7 +1674,7 @@ Global___Lifecycle: _TypeAlias = Lifecycle  # noqa: Y015
 
 @_typing.final
 class Program(_message.Message):
-    """A program that runs next to the main one in each pod. Its fields are called as those of Container."""
+    """A program that runs next to the main one in each pod. Its fields have the same names as those of Container."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1754,8 +1765,8 @@ Global___Program: _TypeAlias = Program  # noqa: Y015
 @_typing.final
 class InitContainer(_message.Message):
     """A container that runs to its end before the main one starts, or, with `restart_policy` `Always`, a native sidecar: it
-    starts before those that follow it, runs until the pod ends, and is started again whenever it ends. Its fields are
-    called as those of Container.
+    starts before those that follow it, runs until the pod ends, and is started again whenever it ends. Its fields have
+    the same names as those of Container.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2037,7 +2048,7 @@ Global___ClaimTemplate: _TypeAlias = ClaimTemplate  # noqa: Y015
 
 @_typing.final
 class ClaimRetention(_message.Message):
-    """The claims of a StatefulSet's templates: which are deleted."""
+    """When the claims of a StatefulSet's templates are deleted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2046,7 +2057,7 @@ class ClaimRetention(_message.Message):
     when_deleted: _builtins.str
     """When the container is deleted: `Retain` (default) or `Delete`."""
     when_scaled: _builtins.str
-    """When `replicas` falls below their ordinal: `Retain` (default) or `Delete`. Stop and SUSPEND keep them always."""
+    """When `replicas` falls below their ordinal: `Retain` (default) or `Delete`. Stop and SUSPEND always keep them."""
     def __init__(
         self,
         *,
@@ -2081,7 +2092,7 @@ class StatefulSetSettings(_message.Message):
     CLAIM_RETENTION_FIELD_NUMBER: _builtins.int
     service_name: _builtins.str
     """Name of the headless Service that gives the pods their names; default that of the first port with a headless
-    Service, or none. Pods are not made before it exists.
+    Service, or none. Pods are not created before it exists.
     """
     pod_management: _builtins.str
     """`OrderedReady` (default): one pod after the other. `Parallel`: all together."""
@@ -2101,11 +2112,11 @@ class StatefulSetSettings(_message.Message):
     """Number of the first pod; default 0."""
     @_builtins.property
     def claim_templates(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClaimTemplate]:
-        """Claims of each pod. To enlarge those that exist, enlarge each."""
+        """Claims of each pod. To enlarge existing claims, enlarge each of them."""
 
     @_builtins.property
     def claim_retention(self) -> Global___ClaimRetention:
-        """Whether the claims of pods that go are deleted."""
+        """Whether the claims of deleted pods are deleted."""
 
     def __init__(
         self,
@@ -2245,7 +2256,7 @@ Global___PodFailureRule: _TypeAlias = PodFailureRule  # noqa: Y015
 
 @_typing.final
 class SuccessRule(_message.Message):
-    """When an indexed Job has succeeded before all of its indexes have."""
+    """A rule by which an indexed Job succeeds before all of its indexes have."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2274,8 +2285,8 @@ Global___SuccessRule: _TypeAlias = SuccessRule  # noqa: Y015
 @_typing.final
 class JobSettings(_message.Message):
     """Settings of a Job. An empty field takes the default of Kubernetes. A change of `parallelism`, `backoff_limit`,
-    `max_failed_indexes`, `active_deadline_seconds` or `ttl_seconds` reaches the present run; any other, and any change of
-    the pods, begins with the next one.
+    `max_failed_indexes`, `active_deadline_seconds` or `ttl_seconds` affects the current run; any other change, and any
+    change of the pods, takes effect with the next run.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2293,7 +2304,9 @@ class JobSettings(_message.Message):
     POD_FAILURE_POLICY_FIELD_NUMBER: _builtins.int
     SUCCESS_POLICY_FIELD_NUMBER: _builtins.int
     completions: _builtins.int
-    """Pods that must succeed; default 1, or if `parallelism` is set, one of which tells that the work is done."""
+    """Pods that must succeed; default 1. If only `parallelism` is set, the success of any pod means that the work is
+    done.
+    """
     parallelism: _builtins.int
     """Pods that run concurrently; default 1."""
     completion_mode: _builtins.str
@@ -2301,7 +2314,7 @@ class JobSettings(_message.Message):
     backoff_limit: _builtins.int
     """Failures after which a run has failed; default 6."""
     backoff_limit_per_index: _builtins.int
-    """The same of each index. Only with `Indexed` and `Never`."""
+    """The same for each index. Only with `Indexed` and `Never`."""
     max_failed_indexes: _builtins.int
     """Indexes that may fail before the run does; only with `backoff_limit_per_index`."""
     active_deadline_seconds: _builtins.int
@@ -2373,7 +2386,7 @@ Global___JobSettings: _TypeAlias = JobSettings  # noqa: Y015
 
 @_typing.final
 class CronJobSettings(_message.Message):
-    """Settings of a CronJob. An empty field takes the default of Kubernetes. A change reaches the runs that begin after it."""
+    """Settings of a CronJob. An empty field takes the default of Kubernetes. A change affects the runs that begin after it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2432,21 +2445,21 @@ class CronJobSettings(_message.Message):
     `@weekly`, `@monthly`, `@yearly`, or `@every 1h30m`.
     """
     time_zone: _builtins.str
-    """Time zone of the schedule, such as `Europe/Paris`; default that of the cluster's controller, mostly `Etc/UTC`."""
+    """Time zone of the schedule, such as `Europe/Paris`; default that of the cluster's controller, usually `Etc/UTC`."""
     concurrency: _builtins.str
-    """A run that is due while another one has not ended: `Allow` (default) starts it, `Forbid` leaves it out, `Replace`
+    """A run that is due while another one has not ended: `Allow` (default) starts it, `Forbid` skips it, `Replace`
     deletes the other one.
     """
     max_concurrent: _builtins.int
-    """Only with `Allow`: runs that may be active at a time, each of which counts against the quota; default 3. While so
-    many are, the CronJob is suspended.
+    """Only with `Allow`: number of runs that may be active at a time, each of which counts against the quota; default 3.
+    While that many are active, the CronJob is suspended.
     """
     starting_deadline_seconds: _builtins.int
-    """Seconds after its time in which a run may still begin; default without an end."""
+    """Seconds after its scheduled time in which a run may still begin; default without an end."""
     successful_history_limit: _builtins.int
-    """Jobs that succeeded and that the cluster keeps, with their pods and logs; default 3."""
+    """Number of succeeded Jobs that the cluster keeps, with their pods and logs; default 3."""
     failed_history_limit: _builtins.int
-    """Jobs that failed and that the cluster keeps; default 1."""
+    """Number of failed Jobs that the cluster keeps; default 1."""
     @_builtins.property
     def job_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels of the Jobs, next to those of the platform. The pods have `pod_labels`."""
@@ -2513,11 +2526,11 @@ class Run(_message.Message):
     CONTAINER_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the Job on the cluster. Of a Job that of the container for the first run, then `NAME-2` and so on; of a
-    CronJob as its controller calls it, and `NAME-run-1` and so on for runs that were requested.
+    """Name of the Job on the cluster. For a Job, the name of the container for the first run, then `NAME-2` and so on.
+    For a CronJob, the name that its controller chose, or `NAME-run-1` and so on for runs that were requested.
     """
     number: _builtins.int
-    """Number of the run, from 1. Of a CronJob in the order in which they were seen; 0 until then."""
+    """Number of the run, from 1. Runs of a CronJob are numbered in the order in which they are observed; 0 until then."""
     status: Global___ContainerStatus.ValueType
     """PENDING, RUNNING, STOPPED, PAUSED, SUCCEEDED or FAILED."""
     reason: _builtins.str
@@ -2525,7 +2538,7 @@ class Run(_message.Message):
     exit_code: _builtins.int
     """Exit code of the pod that failed."""
     message: _builtins.str
-    """Cause for people, with the name of the pod that failed."""
+    """Human-readable cause, with the name of the pod that failed."""
     container: _builtins.str
     """Name of its container."""
     namespace: _builtins.str
@@ -2564,7 +2577,7 @@ Global___Run: _TypeAlias = Run  # noqa: Y015
 
 @_typing.final
 class Container(_message.Message):
-    """One workload: pods with a main program, and sidecars where it has them."""
+    """One workload: pods with a main program and optional sidecars."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2794,9 +2807,9 @@ class Container(_message.Message):
     replicas: _builtins.int
     """Number of pods while started; default 1; 0 to 10,000."""
     service_account: _builtins.str
-    """Kubernetes service account of the pods, created if it is missing; default the namespace's own. One that is on the
-    cluster and that the platform did not make needs `container.privileged`, as its rights are unknown; without it the
-    condition `Applied` is False with the reason `Guarded`.
+    """Kubernetes service account of the pods, created if it is missing; default the namespace's own. An existing account
+    that the platform did not create needs `container.privileged`, because its rights are unknown; without this
+    permission the condition `Applied` is False with the reason `Guarded`.
     """
     termination_grace_seconds: _builtins.int
     """Seconds to end before the kill; default 30."""
@@ -2807,21 +2820,21 @@ class Container(_message.Message):
     pod_container_name: _builtins.str
     """Name of the container in its pods; default `main`; immutable."""
     priority_class: _builtins.str
-    """Name of a PriorityClass of the cluster, which decides whose pods go first, and whose are evicted, where there is no
-    room for all. Defaults to the cluster's default class. If the cluster does not have the class, or does not permit it in
-    this namespace, it makes no pods: `message` has the cluster's words. A change replaces the pods. It needs
-    `container.privileged`, because such pods evict others.
+    """Name of a PriorityClass of the cluster, which decides which pods are scheduled first, and which are evicted, if
+    there is no room for all. Defaults to the cluster's default class. If the cluster does not have the class, or does
+    not permit it in this namespace, it creates no pods, and `message` has the cluster's message. A change replaces the
+    pods. It needs `container.privileged`, because such pods evict others.
     """
     automount_service_account_token: _builtins.bool
-    """Whether the pods get a token of their service account for the API server; default as the account says. An account that
-    is made only because a container names it gives none.
+    """Whether the pods get a token of their service account for the API server; default the setting of the account. An
+    account that the platform creates because a container names it gives none.
     """
     runs_kept: _builtins.int
-    """Runs of a Job or CronJob that are kept, default 5, at most 100. Jobs are kept with them unless they have a TTL, those
-    of a CronJob as its history limits say.
+    """Number of runs of a Job or CronJob to keep; default 5, at most 100. Jobs on the cluster are kept for as long as
+    their runs unless they have a TTL; Jobs of a CronJob are kept according to its history limits.
     """
     revisions_kept: _builtins.int
-    """Revisions that are kept; default 20, at most 100 (ListContainerRevisions)."""
+    """Number of revisions to keep; default 20, at most 100 (ListContainerRevisions)."""
     status: Global___ContainerStatus.ValueType
     """Current status."""
     phase: _builtins.str
@@ -2832,13 +2845,13 @@ class Container(_message.Message):
     `RolloutHeld`. A STOPPED or PAUSED one has `ScalingDown` or `Terminating` while pods are left.
     """
     message: _builtins.str
-    """Cause for people; after a refusal, the cluster's own error text."""
+    """Human-readable cause; after a refusal, the cluster's own error text."""
     ready_replicas: _builtins.int
     """Pods that are ready."""
     kubernetes_name: _builtins.str
-    """Name of the Deployment."""
+    """Name of the workload on the cluster."""
     deployment_name: _builtins.str
-    """Name of the Deployment, once it exists."""
+    """Name of the workload on the cluster, once it exists."""
     replica_set_name: _builtins.str
     """Name of the current ReplicaSet."""
     pod_name: _builtins.str
@@ -2852,7 +2865,7 @@ class Container(_message.Message):
     created_by: _builtins.str
     """Name of the user who created it."""
     etag: _builtins.str
-    """Version of the desired state, which each change replaces."""
+    """Version of the desired state; each change replaces it."""
     generation: _builtins.int
     """Number of changes of the desired state."""
     observed_generation: _builtins.int
@@ -2860,7 +2873,7 @@ class Container(_message.Message):
     reconciling: _builtins.bool
     """Whether the cluster has not reached the desired state yet."""
     workload_kind: Global___WorkloadKind.ValueType
-    """Kind of the workload, as `workload` says it."""
+    """Kind of the workload, according to `workload`."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Defaults to the image's entry point."""
@@ -2891,13 +2904,13 @@ class Container(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels, also set on the Deployment and its Services; pods have `pod_labels`. Keys of `pilothouse.dev` are refused. On
+        """Labels, also set on the workload and its Services; pods have `pod_labels`. Keys of `pilothouse.dev` are refused. On
         the cluster the platform's own `app.kubernetes.io/managed-by`, `pilothouse`, replaces one that is given here.
         """
 
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Annotations; also set on the Deployment. Pods have `pod_annotations`."""
+        """Annotations, also set on the workload. Pods have `pod_annotations`."""
 
     @_builtins.property
     def probes(self) -> Global___Probes:
@@ -2932,10 +2945,11 @@ class Container(_message.Message):
 
     @_builtins.property
     def pod_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels of the pods, apart from those that the platform sets. A create that leaves this and `pod_annotations` empty
-        takes `labels` and `annotations` for them, once: later changes of those do not touch pods. Keys of `pilothouse.dev`
-        are refused, and keys that networks, identities and injectors obey need `container.privileged`. An imported container
-        must keep the labels by which its Deployment selects its pods. A change replaces the pods.
+        """Labels of the pods, apart from those that the platform sets. If CreateContainer gets neither `pod_labels` nor
+        `pod_annotations`, it copies `labels` and `annotations` to them once: later changes of `labels` and `annotations`
+        do not affect the pods. Keys of `pilothouse.dev` are refused, and keys that networks, identities and injectors obey
+        need `container.privileged`. An imported container must keep the labels by which its workload selects its pods. A
+        change replaces the pods.
         """
 
     @_builtins.property
@@ -2944,8 +2958,8 @@ class Container(_message.Message):
 
     @_builtins.property
     def selector(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels by which the workload selects its pods, in addition to the platform's own label of the container, which suffices;
-        immutable. `pod_labels` must have them. Manifests set it, and an import shows it.
+        """Labels by which the workload selects its pods, in addition to the platform's own label of the container, which
+        suffices by itself; immutable. `pod_labels` must contain them. Manifests set this field, and an import fills it.
         """
 
     @_builtins.property
@@ -2954,20 +2968,21 @@ class Container(_message.Message):
 
     @_builtins.property
     def extra_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Fields of the workload on the cluster that have none of their own here, by path: JSON that is applied as it is.
+        """Fields of the workload on the cluster that have no field in this API, by path, as JSON that is applied unchanged.
 
-        A path leads from the Deployment to a field, such as `spec.template.spec.affinity`; an item of a list is named by its
-        merge keys, as in `spec.template.spec.containers[name=main].tty` or `spec.template.spec.volumes[name=x].csi`. It may
-        name no field that the API has, nor one above it, and lists that the API does not have are given whole. Fields that
-        reach beyond the pod, and those that the platform does not know, need `container.privileged`.
+        A path leads from the workload object to a field, such as `spec.template.spec.affinity`; an item of a list is named
+        by its merge keys, as in `spec.template.spec.containers[name=main].tty` or
+        `spec.template.spec.volumes[name=x].csi`. It must not name a field that the API has, nor a parent of one. Lists
+        that the API does not have are given whole. Fields that reach beyond the pod, and those that the platform does not
+        know, need `container.privileged`.
 
-        At most 64, of 32 KiB in total; JSON at most 16 levels deep. A change replaces the pods, if it is one of theirs.
+        At most 64, of 32 KiB in total; JSON at most 16 levels deep. A change of a field of the pods replaces the pods.
         """
 
     @_builtins.property
     def pod_volumes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodVolume]:
-        """Volumes of the pods alone: config maps and secrets with a choice of keys or with permission bits, projected sources,
-        fields of the pods, claims that only the cluster has. A change replaces the pods.
+        """Volumes that only the pods have: config maps and secrets with a choice of keys or with permission bits, projected
+        sources, fields of the pods, claims that exist only on the cluster. A change replaces the pods.
         """
 
     @_builtins.property
@@ -2976,19 +2991,19 @@ class Container(_message.Message):
 
     @_builtins.property
     def sidecars(self) -> _containers.RepeatedCompositeFieldContainer[Global___Program]:
-        """Programs that run next to the main one in each pod, in this order. `ready_replicas` counts pods whose programs are all
-        ready.
+        """Programs that run next to the main one in each pod, in this order. `ready_replicas` counts pods whose programs are
+        all ready.
         """
 
     @_builtins.property
     def pod_resources(self) -> Global___Resources:
-        """Requests and limits of each pod as a whole, which its programs share: of cpu, memory and huge pages (Kubernetes 1.34).
-        A request is not below the sum that the programs request, and counts in its place.
+        """Requests and limits of each pod as a whole, which its programs share: of cpu, memory and huge pages (Kubernetes
+        1.34). A request must not be below the sum of the programs' requests, and counts instead of that sum.
         """
 
     @_builtins.property
     def deployment(self) -> Global___DeploymentSettings:
-        """A Deployment. Not shown if all its settings have their defaults."""
+        """A Deployment. Unset if all its settings have their defaults."""
 
     @_builtins.property
     def stateful_set(self) -> Global___StatefulSetSettings:
@@ -2996,7 +3011,7 @@ class Container(_message.Message):
 
     @_builtins.property
     def daemon_set(self) -> Global___DaemonSetSettings:
-        """A DaemonSet: a pod on each node that suits. `replicas` is the number of those nodes, and cannot be given."""
+        """A DaemonSet: a pod on each eligible node. `replicas` is the number of those nodes, and cannot be given."""
 
     @_builtins.property
     def job(self) -> Global___JobSettings:
@@ -3009,8 +3024,8 @@ class Container(_message.Message):
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
         """Conditions: `Applied`, `RolledOut`, `Stable`, `Available`, `Progressing`, `Drifted`, `RolloutHeld`, `Stale`,
-        `VolumesAttachable`; `ForeignPrograms` while programs of others are in the pod template; `Repaired` once the server
-        has made an object again that others deleted.
+        `VolumesAttachable`; `ForeignPrograms` while the pod template has programs that others added; `Repaired` once the
+        server has recreated an object that others deleted.
 
         Once `observed_generation` has reached a `generation`, `RolledOut` describes that generation or a later one. TRUE:
         all replicas are of the newest template and available, and no older ones are left. FALSE with the reason
@@ -3057,7 +3072,7 @@ class Container(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Warning]:
-        """Warnings with which the cluster answered the last apply, such as those of Pod Security; at most 20."""
+        """Warnings that the cluster returned for the last apply, such as those of Pod Security; at most 20."""
 
     @_builtins.property
     def programs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProgramStatus]:
@@ -3178,9 +3193,9 @@ Global___Container: _TypeAlias = Container  # noqa: Y015
 class ProgramStatus(_message.Message):
     """The state of one program of a container's pods.
 
-    The counts are of all living pods, of each revision: those that are not being deleted and have not ended for good. The
-    other fields are those of one pod: of those of the newest revision the one in which the program fares worst (it fails
-    before it waits, before it is not ready, before it is ready), and of equals the oldest.
+    The counts cover all living pods of all revisions: pods that are not being deleted and have not ended for good. The
+    other fields describe one pod of the newest revision: the pod in which the program is in the worst state (failing,
+    then waiting, then not ready, then ready), and the oldest of several such pods.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -3207,23 +3222,24 @@ class ProgramStatus(_message.Message):
     pods: _builtins.int
     """Living pods that have it."""
     ready_pods: _builtins.int
-    """Living pods in which it is ready, by the rule of kubectl; those of an init container in which it is done. Pods of a
-    node that does not respond do not count.
+    """Living pods in which it is ready, by the rule of kubectl; for an init container, those in which it has finished.
+    Pods of a node that does not respond do not count.
     """
     restart_count: _builtins.int
     """Restarts in all living pods."""
     state: Global___ProgramState.ValueType
     """Its state."""
     reason: _builtins.str
-    """Cause in one word of a program that does not run or is not reached, such as `CrashLoopBackOff`, `ImagePullBackOff`,
-    `Error`; `Completed` for an init container that is done. Empty on the ordinary way to its start, and while it runs.
+    """Cause in one word if the program does not run or its node does not respond, such as `CrashLoopBackOff`,
+    `ImagePullBackOff`, `Error`; `Completed` for an init container that has finished. Empty during a normal start, and
+    while it runs.
     """
     message: _builtins.str
-    """Cause for people, at most 300 characters; in a back-off how it ended last."""
+    """Human-readable cause, at most 300 characters; in a back-off, how it last ended."""
     image: _builtins.str
     """Image as the pod names it."""
     image_id: _builtins.str
-    """Image that runs, as the node reports it, mostly with its digest; empty before it has started."""
+    """Image that runs, as the node reports it, usually with its digest; empty before it has started."""
     exit_code: _builtins.int
     """Exit code of its last end; unset if it never ended."""
     exit_reason: _builtins.str
@@ -3269,7 +3285,7 @@ Global___ProgramStatus: _TypeAlias = ProgramStatus  # noqa: Y015
 
 @_typing.final
 class Pod(_message.Message):
-    """A pod of a container, as it was observed last."""
+    """A pod of a container, as last observed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -3304,7 +3320,7 @@ class Pod(_message.Message):
     reason: _builtins.str
     """Cause in one word of a pod that is not ready, such as `Unschedulable`, `CrashLoopBackOff`."""
     message: _builtins.str
-    """Cause for people."""
+    """Human-readable cause."""
     node_name: _builtins.str
     """Name of its node; empty before it has one."""
     pod_ip: _builtins.str
@@ -3314,9 +3330,9 @@ class Pod(_message.Message):
     image: _builtins.str
     """Image of the main program, as the node names it."""
     image_id: _builtins.str
-    """Image that the main program runs, mostly with its digest."""
+    """Image that the main program runs, usually with its digest."""
     revision: _builtins.str
-    """Template or run that it was made of: the name of its ReplicaSet or Job, or the hash of its controller."""
+    """Template or run that it was created from: the name of its ReplicaSet or Job, or the hash of its controller."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Time of its creation, by the cluster's clock."""
@@ -3331,7 +3347,7 @@ class Pod(_message.Message):
 
     @_builtins.property
     def programs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProgramStatus]:
-        """Its programs in the order of their start, at most 40: of each `pods` is 1, and `pod` is empty."""
+        """Its programs in the order of their start, at most 40; for each, `pods` is 1 and `pod` is empty."""
 
     @_builtins.property
     def stale_since(self) -> _timestamp_pb2.Timestamp:
@@ -3370,8 +3386,9 @@ Global___Pod: _TypeAlias = Pod  # noqa: Y015
 @_typing.final
 class StatusChange(_message.Message):
     """One change of a container's status, or of its cause: if the two statuses are equal, `reason` is new information from
-    the cluster. That may be a Kubernetes Event of type Warning (`FailedScheduling`, `BackOff`, `Unhealthy` ...) of one
-    of its objects, with whose name the message begins; it is listed once, however often the cluster repeats it.
+    the cluster. That may be a Kubernetes Event of type Warning (`FailedScheduling`, `BackOff`, `Unhealthy` ...) about
+    one of its objects. The message then begins with the name of the object, and the event is listed once, however often
+    the cluster repeats it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -3391,7 +3408,7 @@ class StatusChange(_message.Message):
     reason: _builtins.str
     """Cause in one word."""
     message: _builtins.str
-    """Cause for people."""
+    """Human-readable cause."""
     triggered_by: _builtins.str
     """`user`, `kubernetes` or `system`."""
     username: _builtins.str
@@ -3459,7 +3476,7 @@ class Image(_message.Message):
     status: Global___ImageStatus.ValueType
     """Whether it can be used."""
     container_count: _builtins.int
-    """Number of containers that use it, in whichever programs, and that the caller may see."""
+    """Number of containers that the caller may see and that use it in any program."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Time of its build; unset if unknown."""
@@ -3575,8 +3592,8 @@ class GetContainerRequest(_message.Message):
     """Required."""
     include_events: _builtins.bool
     """Also returns the Kubernetes Events of its Deployment, ReplicaSets, pods (up to 10, those that are not ready first)
-    and Services. The server asks the cluster and waits up to 3 seconds. Default false: the stored state is returned,
-    and no cluster is asked.
+    and Services. The server queries the cluster and waits up to 3 seconds. Default false: the server returns the
+    stored state and queries no cluster.
     """
     def __init__(
         self,
@@ -3647,7 +3664,7 @@ class ListContainersRequest(_message.Message):
     page_size: _builtins.int
     """Items in a page; default 50, at most 1,000."""
     page_token: _builtins.str
-    """Token of the previous page. It is valid only with the same other fields of the request."""
+    """Token of the previous page. It is valid only if the other fields of the request are unchanged."""
     filter: _builtins.str
     """Filter expression (AIP-160), such as `status = RUNNING AND labels.app = "web"`."""
     order_by: _builtins.str
@@ -3656,7 +3673,9 @@ class ListContainersRequest(_message.Message):
     """Kubernetes label selector."""
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each Container to return, such as `status`, next to `uid`, `name` and `namespace`; empty means all."""
+        """Whole fields of each container to return, such as `status`, in addition to `uid`, `name` and `namespace`; empty
+        means all.
+        """
 
     def __init__(
         self,
@@ -3689,8 +3708,9 @@ class ListContainersResponse(_message.Message):
     next_page_token: _builtins.str
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
-    """Token for WatchContainers with the same namespace, label selector and filter: the stream shows every change after the
-    page was read, and may repeat some that the page has. Of several pages, use the token of the first.
+    """Token for WatchContainers with the same namespace, label selector and filter: the stream sends every change after
+    the page was read, and may repeat changes that the page shows. If you read several pages, use the token of the
+    first.
     """
     @_builtins.property
     def containers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Container]:
@@ -3738,12 +3758,12 @@ class UpdateContainerRequest(_message.Message):
     validate_only: _builtins.bool
     """Makes all checks, including the cluster's dry run, and writes nothing except the audit record."""
     replace: _builtins.bool
-    """Permits changes of a StatefulSet that Kubernetes permits only to a new one: it is deleted without its pods and
-    claims, and made again around them. With an empty `update_mask` nothing else changes: this brings back one that
-    others made with other immutable fields.
+    """Permits changes of a StatefulSet that Kubernetes permits only at its creation: the server deletes the StatefulSet
+    but not its pods and claims, which the recreated StatefulSet takes over. With an empty `update_mask` nothing else
+    changes: this restores a StatefulSet that others created with other immutable fields.
     """
     run: _builtins.bool
-    """Starts a new run with the new values. Only of a Job whose newest run has ended."""
+    """Starts a new run with the new values. Only for a Job whose newest run has ended."""
     include_changes: _builtins.bool
     """Whether the response has `changes` and `rolls_out`."""
     @_builtins.property
@@ -3804,7 +3824,7 @@ class UpdateContainerResponse(_message.Message):
 
     @_builtins.property
     def kept_claims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Claims that no pod needs after the change, and that stay; the first 1,000. More replicas take them up again."""
+        """Claims that no pod needs after the change, and that stay; the first 1,000. More replicas use them again."""
 
     @_builtins.property
     def deleted_claims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -3885,7 +3905,7 @@ class DeleteContainerResponse(_message.Message):
 
     @_builtins.property
     def kept_claims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Claims of its StatefulSet that stay, as volumes that stand by themselves; the first 1,000."""
+        """Claims of its StatefulSet that stay, as independent volumes; the first 1,000."""
 
     @_builtins.property
     def deleted_claims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -4150,7 +4170,7 @@ Global___ResumeContainerResponse: _TypeAlias = ResumeContainerResponse  # noqa: 
 
 @_typing.final
 class ImportContainersRequest(_message.Message):
-    """Names the Deployments to take over."""
+    """Names the workloads to take over."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -4209,7 +4229,7 @@ class ImportedContainer(_message.Message):
     SECRETS_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
-    """Name of the resource."""
+    """Name of the workload."""
     kind: Global___WorkloadKind.ValueType
     """Kind of the workload."""
     @_builtins.property
@@ -4267,7 +4287,7 @@ class ImportContainersResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedContainer]:
-        """One result for each workload that was named, or found."""
+        """One result for each workload that was named or found."""
 
     def __init__(
         self,
@@ -4425,7 +4445,7 @@ class ListRunsRequest(_message.Message):
     """Token of the previous page."""
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each run to return, such as `status`, next to `uid`, `name` and `namespace`; empty means all."""
+        """Whole fields of each run to return, such as `status`, in addition to `name` and `namespace`; empty means all."""
 
     def __init__(
         self,
@@ -4456,8 +4476,8 @@ class ListRunsResponse(_message.Message):
     next_page_token: _builtins.str
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
-    """Token for WatchRuns with the same namespace, label selector and filter: the stream shows every change after the
-    page was read, and may repeat some that the page has. Of several pages, use the token of the first.
+    """Token for WatchRuns with the same namespace and name: the stream sends every change after the page was read, and
+    may repeat changes that the page shows. If you read several pages, use the token of the first.
     """
     @_builtins.property
     def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Run]:
@@ -4542,7 +4562,7 @@ class ScaleContainerResponse(_message.Message):
 
     @_builtins.property
     def kept_claims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Claims that no pod needs after the change, and that stay; the first 1,000. More replicas take them up again."""
+        """Claims that no pod needs after the change, and that stay; the first 1,000. More replicas use them again."""
 
     @_builtins.property
     def deleted_claims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -4694,7 +4714,7 @@ Global___ListContainerRevisionsResponse: _TypeAlias = ListContainerRevisionsResp
 
 @_typing.final
 class RollbackContainerRequest(_message.Message):
-    """Names a container, and the revision to bring back."""
+    """Names a container, and the revision to restore."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -4711,9 +4731,9 @@ class RollbackContainerRequest(_message.Message):
     name: _builtins.str
     """Required."""
     revision: _builtins.int
-    """Number of the revision to bring back; 0 means the one before the newest."""
+    """Number of the revision to restore; 0 means the one before the newest."""
     rerun_jobs: _builtins.bool
-    """Starts a new run of a Job with the values brought back."""
+    """Starts a new run of a Job with the restored values."""
     etag: _builtins.str
     """Expected version. If it is given and is not the current one, the call fails with ABORTED."""
     request_id: _builtins.str
@@ -4721,7 +4741,7 @@ class RollbackContainerRequest(_message.Message):
     validate_only: _builtins.bool
     """Makes all checks, including the cluster's dry run, and writes nothing except the audit record."""
     replace: _builtins.bool
-    """Permits changes of a StatefulSet that Kubernetes permits only to a new one, as in UpdateContainerRequest."""
+    """Permits changes of a StatefulSet that Kubernetes permits only at its creation, as in UpdateContainerRequest."""
     def __init__(
         self,
         *,
@@ -4755,7 +4775,7 @@ class RollbackContainerResponse(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     ROLLS_OUT_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """Number of the revision that was brought back."""
+    """Number of the revision that was restored."""
     rolls_out: _builtins.bool
     """Whether the change replaces pods."""
     @_builtins.property
@@ -4819,13 +4839,13 @@ class WatchRunsRequest(_message.Message):
     bookmark_period_seconds: _builtins.int
     """Seconds between bookmarks while nothing happens; default 10, at most 300."""
     filter: _builtins.str
-    """Filter expression of the list (AIP-160), such as `exit_code != 0`. An object that no longer passes is reported as
-    CHANGE_TYPE_DELETED. If the expression depends on more than name, labels, status and what never changes, that may also
-    come for an object that did not pass before; ignore it.
+    """Filter expression of the list (AIP-160), such as `exit_code != 0`. An object that no longer matches is reported as
+    CHANGE_TYPE_DELETED. If the expression depends on more than the name, labels, status and immutable fields,
+    CHANGE_TYPE_DELETED may also arrive for an object that did not match before; ignore it.
     """
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each run to return, such as `status`, next to `uid`, `name` and `namespace`; empty means all."""
+        """Whole fields of each run to return, such as `status`, in addition to `name` and `namespace`; empty means all."""
 
     def __init__(
         self,
@@ -4919,15 +4939,17 @@ class WatchContainersRequest(_message.Message):
     bookmark_period_seconds: _builtins.int
     """Seconds between bookmarks while nothing happens; default 10, at most 300."""
     filter: _builtins.str
-    """Filter expression of the list (AIP-160), such as `image.tag = "1.27"`. An object that no longer passes is reported as
-    CHANGE_TYPE_DELETED. If the expression depends on more than name, labels, status and what never changes, that may also
-    come for an object that did not pass before; ignore it.
+    """Filter expression of the list (AIP-160), such as `image.tag = "1.27"`. An object that no longer matches is reported
+    as CHANGE_TYPE_DELETED. If the expression depends on more than the name, labels, status and immutable fields,
+    CHANGE_TYPE_DELETED may also arrive for an object that did not match before; ignore it.
     """
     pods: _builtins.bool
     """Returns the pods of the container, too; needs `namespace`, `name`, and permission `container.get`."""
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each Container to return, such as `status`, next to `uid`, `name` and `namespace`; empty means all."""
+        """Whole fields of each container to return, such as `status`, in addition to `uid`, `name` and `namespace`; empty
+        means all.
+        """
 
     def __init__(
         self,
@@ -4976,14 +4998,15 @@ class WatchContainersResponse(_message.Message):
 
     @_builtins.property
     def server_time(self) -> _timestamp_pb2.Timestamp:
-        """Every change that was committed before this time has been sent. The clock is the one that sets times of resources,
-        such as `last_transition_time` of conditions: compare those with it, not with your own clock. Unset before SYNCED.
+        """Every change that was committed before this time has been sent. The time comes from the clock that sets the times
+        of resources, such as `last_transition_time` of conditions: compare those times with it, not with your own clock.
+        Unset before SYNCED.
         """
 
     @_builtins.property
     def pods(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pod]:
-        """Pods of the container, if the request asks for them: at most 100, those that are not ready first. Each response but
-        SYNCED and DELETED has them as they are when it is sent; a BOOKMARK, too, because a pod may change without its container.
+        """Pods of the container, if requested: at most 100, those that are not ready first. Each response except SYNCED and
+        DELETED has the pods as they are when it is sent; a BOOKMARK, too, because a pod may change without its container.
         """
 
     def __init__(
@@ -5129,14 +5152,14 @@ class ListImagesRequest(_message.Message):
     page_size: _builtins.int
     """Items in a page; default 50, at most 1,000."""
     page_token: _builtins.str
-    """Token of the previous page. It is valid only with the same other fields of the request."""
+    """Token of the previous page. It is valid only if the other fields of the request are unchanged."""
     filter: _builtins.str
-    """Filter expression (AIP-160), such as `status = RUNNING AND labels.app = "web"`."""
+    """Filter expression (AIP-160), such as `repository = "ghcr.io/a" AND tag = "1.27"`."""
     order_by: _builtins.str
-    """Sort order (AIP-132), such as `create_time desc`."""
+    """Sort order (AIP-132), such as `name desc`."""
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each image to return, such as `status`, next to `uid`, `name` and `namespace`; empty means all."""
+        """Whole fields of each image to return, such as `status`, in addition to `name`; empty means all."""
 
     def __init__(
         self,
@@ -5168,8 +5191,9 @@ class ListImagesResponse(_message.Message):
     next_page_token: _builtins.str
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
-    """Token for WatchService.Watch with the same selection, as `resume_token` of its scope: the stream shows every change
-    after the page was read, and may repeat some that the page has. Of several pages, use the token of the first.
+    """Token for WatchService.Watch with the same selection, as `resume_token` of its scope: the stream sends every change
+    after the page was read, and may repeat changes that the page shows. If you read several pages, use the token of
+    the first.
     """
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___Image]:
@@ -5204,7 +5228,7 @@ class DeleteImageRequest(_message.Message):
     request_id: _builtins.str
     """UUID. A repetition with the same one returns the first response and changes nothing."""
     validate_only: _builtins.bool
-    """Makes all checks, including the cluster's dry run, and writes nothing except the audit record."""
+    """Makes all checks and writes nothing except the audit record."""
     def __init__(
         self,
         *,
@@ -5294,8 +5318,9 @@ class StreamLogsRequest(_message.Message):
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Returns only lines written before then, by the time of the line; not with `follow`. With `tail_lines`, the last lines
-        before then, at most 10,000 lines and 4 MiB of each log: to read a log backwards, give the time of the first line seen.
+        """Returns only lines written before then, by the time of the line; not with `follow`. With `tail_lines`, the last
+        lines before then, at most 10,000 lines and 4 MiB of each log: to read a log backwards, give the time of the first
+        line seen.
         """
 
     def __init__(
@@ -5385,7 +5410,7 @@ class LogProblem(_message.Message):
     reason: _builtins.str
     """`CLUSTER_REFUSED`: there is no such log, or not yet. `CLUSTER_UNAVAILABLE`: the cluster does not respond."""
     message: _builtins.str
-    """The cluster's own words."""
+    """The cluster's own message."""
     program: _builtins.str
     """Name of the program."""
     def __init__(
@@ -5420,10 +5445,10 @@ class StreamLogsResponse(_message.Message):
     resume_token: _builtins.str
     """Token to continue after these lines."""
     pods: _builtins.int
-    """Number of pods that are read at present."""
+    """Number of pods that are currently read."""
     several: _builtins.bool
-    """Whether lines of several logs may come: of several containers, programs or pods, also of pods that are still to be
-    made. The same in each response.
+    """Whether lines of several logs may come: of several containers, programs or pods, also of pods that do not exist
+    yet. The same in each response.
     """
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogEntry]:
@@ -5431,14 +5456,14 @@ class StreamLogsResponse(_message.Message):
 
     @_builtins.property
     def problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogProblem]:
-        """Logs that cannot be read while others can. With `follow` the server waits for them: each is listed when that
+        """Logs that cannot be read while others can. With `follow`, the server waits for them: each is listed when the wait
         begins, and again when the cause changes.
         """
 
     @_builtins.property
     def programs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the programs of the container, the one that is read first. Only in the first response, if the request names
-        a container without a program, and there are several.
+        """Names of the programs of the container, beginning with the one whose log is read. Only in the first response, if
+        the request names a container without a program, and there are several.
         """
 
     def __init__(
@@ -5616,7 +5641,7 @@ class ExecResult(_message.Message):
     exit_code: _builtins.int
     """Exit code; 128 + the signal that killed it."""
     message: _builtins.str
-    """Empty, or the cluster's own words if it could not run the program."""
+    """Empty, or the cluster's own message if it could not run the program."""
     def __init__(
         self,
         *,
@@ -5805,7 +5830,9 @@ class CopyFromRequest(_message.Message):
     pod: _builtins.str
     """Defaults to the newest ready pod."""
     program: _builtins.str
-    """Name of the program of the pod whose files are meant: a sidecar, a native sidecar, or the main one, which is the default."""
+    """Name of the program of the pod whose file system is used: a sidecar, a native sidecar, or the main one, which is
+    the default.
+    """
     path: _builtins.str
     """Required; absolute path of the file or folder in the container."""
     def __init__(
@@ -5895,7 +5922,9 @@ class CopyToStart(_message.Message):
     pod: _builtins.str
     """Defaults to the newest ready pod."""
     program: _builtins.str
-    """Name of the program of the pod whose files are meant: a sidecar, a native sidecar, or the main one, which is the default."""
+    """Name of the program of the pod whose file system is used: a sidecar, a native sidecar, or the main one, which is
+    the default.
+    """
     path: _builtins.str
     """Required; absolute path of the folder in the container."""
     def __init__(

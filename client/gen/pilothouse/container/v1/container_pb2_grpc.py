@@ -26,10 +26,10 @@ if _version_not_supported:
 
 
 class ContainerServiceStub:
-    """Containers. Each is one Kubernetes Deployment with the Services of its ports.
+    """Containers. Each is one Kubernetes workload (by default a Deployment) with the Services of its ports.
 
-    A mutation commits the desired state and returns; the reconciler brings the cluster to it. A refusal by the cluster
-    shows in `reason`, `message` and the condition `Applied` = FALSE, in the cluster's own words.
+    A mutation commits the desired state and returns; the reconciler then applies it to the cluster. If the cluster
+    refuses it, `reason`, `message` and the condition `Applied` = FALSE have the cluster's own error text.
 
     Errors of every method: see IdentityService.
     """
@@ -183,25 +183,25 @@ class ContainerServiceStub:
 
 
 class ContainerServiceServicer:
-    """Containers. Each is one Kubernetes Deployment with the Services of its ports.
+    """Containers. Each is one Kubernetes workload (by default a Deployment) with the Services of its ports.
 
-    A mutation commits the desired state and returns; the reconciler brings the cluster to it. A refusal by the cluster
-    shows in `reason`, `message` and the condition `Applied` = FALSE, in the cluster's own words.
+    A mutation commits the desired state and returns; the reconciler then applies it to the cluster. If the cluster
+    refuses it, `reason`, `message` and the condition `Applied` = FALSE have the cluster's own error text.
 
     Errors of every method: see IdentityService.
     """
 
     def CreateContainer(self, request, context):
-        """Creates a container; all or nothing.
+        """Creates a container and its Services, all or none.
 
         ALREADY_EXISTS: the name, or the name of one of its services, is taken in the namespace. RESOURCE_EXHAUSTED (reason
-        QUOTA_EXCEEDED, with limit, used and asked): it would exceed the namespace's quota. FAILED_PRECONDITION: the
-        namespace is inactive or is being deleted.
+        QUOTA_EXCEEDED, with `resource`, `limit`, `used` and `asked`): it would exceed the namespace's quota.
+        FAILED_PRECONDITION: the namespace is inactive or is being deleted.
 
         PERMISSION_DENIED without `storage.host_path`: it mounts a folder of the node. PERMISSION_DENIED without
-        `container.privileged`: it has rights over the node, which are those that the level `baseline` of the Pod Security
-        Standards forbids, and tolerations, priorities, annotations and labels that reach beyond the pod. Of the shipped
-        roles only `admin` holds these two, and neither works from a grant in one namespace. PERMISSION_DENIED without
+        `container.privileged`: it has rights over the node (those that the level `baseline` of the Pod Security Standards
+        forbids), or tolerations, priorities, annotations or labels that reach beyond the pod. Of the shipped roles only
+        `admin` has these two permissions, and a grant in one namespace gives neither. PERMISSION_DENIED without
         `config.use` in the namespace: it mounts, reads or pulls with config maps or secrets.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -217,14 +217,15 @@ class ContainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListContainers(self, request, context):
-        """Lists containers. Filter: `name`, `status`, `workload_kind`, `phase`, `reason`, `image`, `labels.KEY`. Order: `name` (default), `create_time`, `status`.
+        """Lists containers. Filter: `name`, `status`, `workload_kind`, `phase`, `reason`, `image`, `labels.KEY`. Order:
+        `name` (default), `create_time`, `status`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateContainer(self, request, context):
-        """Changes the desired state of a container. Errors as CreateContainer, and ABORTED: `etag` is not the current one.
+        """Changes the desired state of a container. Errors as in CreateContainer, and ABORTED: `etag` is not the current one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -232,29 +233,30 @@ class ContainerServiceServicer:
 
     def DeleteContainer(self, request, context):
         """Deletes a container. Its objects are deleted in the foreground, and it stays listed, with `delete_time` set, until
-        they are gone. To delete a container that is being deleted is OK and changes nothing.
+        they are gone. Deleting a container that is being deleted returns OK and changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportContainers(self, request, context):
-        """Takes over existing Deployments of the namespace's Kubernetes namespace, with the Services in front of their pods,
-        without restarting a pod: they keep their selector and their pods' labels. The call waits for the cluster.
+        """Takes over existing workloads (by default Deployments) of the namespace's Kubernetes namespace, with the Services
+        in front of their pods, without restarting a pod: they keep their selector and their pods' labels. The call waits
+        for the cluster.
 
         The same call imports what their pods mount and read: PersistentVolumeClaims become volumes; ConfigMaps and Secrets
-        become config maps and secrets, with encrypted values. The objects stay as they are, and only get our label.
-        Objects that Kubernetes or Helm makes for itself, or that a controller owns, are not taken over and prevent the
-        import. The caller needs `container.create`, and `storage.create` to import volumes, and `config.create` to import
-        config maps and secrets: the permissions that creating the same objects needs.
-        Afterwards config maps and secrets belong to the platform: changes by others are reverted, and a deletion deletes
-        them. DeleteVolume returns a claim with its data to the cluster.
+        become config maps and secrets, with encrypted values. The objects stay as they are, and only get the platform's
+        label. Objects that Kubernetes or Helm creates for its own use, or that a controller owns, are not taken over and
+        prevent the import. The caller needs `container.create`, and `storage.create` to import volumes, and
+        `config.create` to import config maps and secrets: the same permissions as for creating these objects. Afterwards
+        config maps and secrets belong to the platform: changes by others are reverted, and a deletion deletes them.
+        DeleteVolume returns a claim with its data to the cluster.
 
-        A field that the API does not have is kept in `extra_fields`, so that a Deployment that is made again loses nothing.
+        Fields that the API does not have are stored in `extra_fields`, so that a recreated workload loses nothing.
 
-        Each Deployment is imported by itself: one that cannot be represented, or for which name or quota is not free,
-        stays as it is, and `problems` has the reasons. If an apply would change the pods, the Deployment is imported with
-        DRIFT_POLICY_REPORT.
+        Each workload is imported separately. A workload stays as it is, and `problems` has the reasons, if it cannot be
+        represented, has a name that is taken or would exceed the quota. If an apply would change the pods, the workload is
+        imported with DRIFT_POLICY_REPORT.
 
         UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read, or the namespace is inactive or
         is being deleted.
@@ -272,7 +274,7 @@ class ContainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StopContainer(self, request, context):
-        """Stops a container: scales it to no replicas and stores their number. A stopped container does not change.
+        """Stops a container: scales it to 0 replicas and stores the former number. A stopped container does not change.
         FAILED_PRECONDITION: it is paused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -280,8 +282,8 @@ class ContainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseContainer(self, request, context):
-        """Pauses a container. One that is paused in this mode does not change. FAILED_PRECONDITION: it is stopped, or the
-        mode is PAUSE_MODE_FREEZE, which no Kubernetes runtime interface offers.
+        """Pauses a container. A container that is already paused in this mode does not change. FAILED_PRECONDITION: it is
+        stopped, or the mode is PAUSE_MODE_FREEZE, which no Kubernetes runtime interface offers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -302,52 +304,55 @@ class ContainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ScaleContainer(self, request, context):
-        """Sets the number of pods; a stopped or paused container gets them when it is started or resumed. UpdateContainer with
-        `replicas` does the same under the permission `container.update`. INVALID_ARGUMENT: it is a DaemonSet, a Job or a
-        CronJob, whose pods follow from other fields. RESOURCE_EXHAUSTED: it would exceed the namespace's quota.
+        """Sets the number of pods; a stopped or paused container gets them when it is started or resumed. UpdateContainer
+        with `replicas` does the same under the permission `container.update`. INVALID_ARGUMENT: it is a DaemonSet, a Job
+        or a CronJob, whose pods follow from other fields. RESOURCE_EXHAUSTED: it would exceed the namespace's quota.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RunContainer(self, request, context):
-        """Starts a new run of a Job, with its present values; of a CronJob immediately, also while it is stopped or paused.
-        FAILED_PRECONDITION: the newest run of the Job has not ended; as many runs of the CronJob as it permits have not.
-        RESOURCE_EXHAUSTED: the run would exceed the namespace's quota. INVALID_ARGUMENT: it is neither.
+        """Starts a new run of a Job with its current values, or a run of a CronJob immediately, even while it is stopped or
+        paused. FAILED_PRECONDITION: the newest run of the Job has not ended, or the CronJob already has as many active
+        runs as it permits. RESOURCE_EXHAUSTED: the run would exceed the namespace's quota. INVALID_ARGUMENT: it is neither
+        a Job nor a CronJob.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """Lists the runs of a Job or CronJob, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted.
+        """Lists the runs of a Job or CronJob, newest first: at most `runs_kept`, including runs whose Job the cluster has
+        deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListPods(self, request, context):
-        """Lists the pods of a container by name, also those that are ending, as they were observed last. The call does not wait
-        for the cluster: while it cannot be reached, the answer has the pods that were observed before, and `stale_since`.
+        """Lists the pods of a container by name, including terminating pods, as last observed. The call does not wait for the
+        cluster: while the cluster does not respond, the response has the pods that were last observed, and `stale_since`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListContainerRevisions(self, request, context):
-        """Lists the revisions of a container, newest first: its desired states, each with its differences from the one before.
-        Every change of a field that callers set makes one, also a change that the drift policy ADOPT takes over. Starting,
-        stopping, pausing, restarting and running make none. As many are kept as `revisions_kept` says, of at most 4 MiB in
-        all. A container that was last changed by a release without revisions gets its first two at its next change.
+        """Lists the revisions of a container, newest first: its desired states, each with its differences from the previous
+        one. Every change of a field that callers set creates a revision, also a change that the drift policy ADOPT takes
+        over. Starting, stopping, pausing, restarting and running create none. The server keeps the newest
+        `revisions_kept`, of at most 4 MiB in total. A container that was last changed by a release without revisions gets
+        its first two at its next change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollbackContainer(self, request, context):
-        """Brings back all fields of a revision that callers set, as a new revision. It is checked as if the caller wrote these
-        fields now: permissions, quota, names and sources that must exist. Data in volumes, and values of config maps and
-        secrets, stay as they are; `not_restored` names them. A Job starts no run unless `rerun_jobs` is set.
+        """Restores all fields of a revision that callers set, as a new revision. The server checks it as if the caller wrote
+        these fields now: permissions, quota, names and sources that must exist. Data in volumes, and values of config maps
+        and secrets, stay as they are; `not_restored` names them. A Job starts no run unless `rerun_jobs` is set.
 
         NOT_FOUND: the revision is not kept. FAILED_PRECONDITION with the reason REPLACE_NEEDED: an immutable field of a
         StatefulSet differs, and `replace` is not set. If nothing differs, nothing is changed. Other errors: see
@@ -358,8 +363,9 @@ class ContainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchRuns(self, request, context):
-        """Streams runs of Jobs and CronJobs, as WatchContainers streams containers, with the same responses, tokens and errors. A
-        run is ADDED when the cluster has shown its Job, and DELETED when `runs_kept` removes it, or its container is gone.
+        """Streams runs of Jobs and CronJobs, as WatchContainers streams containers, with the same responses, tokens and
+        errors. A run is ADDED when its Job has been observed on the cluster, and DELETED when it exceeds `runs_kept` or
+        its container is gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -368,8 +374,8 @@ class ContainerServiceServicer:
     def WatchContainers(self, request, context):
         """Streams containers. The first responses are the current state (ADDED, without a token), then one SYNCED, then every
         change in commit order, and a BOOKMARK at least every `bookmark_period_seconds` while nothing happens. From SYNCED
-        on each response has a token. A later call with it, on any replica, continues exactly after that response, without
-        gap or duplicate. A container that stops matching the filter is DELETED.
+        on, each response has a token. A later call with the token, on any replica, continues exactly after that response,
+        without gap or duplicate. A container that stops matching the filter is DELETED.
 
         Errors: OUT_OF_RANGE (reason WATCH_HORIZON, with `oldest_revision`): the token is older than the stored events;
         watch again without it. OUT_OF_RANGE (reason WATCH_CHANGED): the database went back to an earlier state, the caller
@@ -392,57 +398,61 @@ class ContainerServiceServicer:
 
     def StreamLogs(self, request, context):
         """Streams logs as the cluster stores them. NOT_FOUND: there is no such container or pod. FAILED_PRECONDITION (reason
-        CLUSTER_REFUSED, in the cluster's words): it has no log. UNAVAILABLE: its cluster does not respond and `follow` is
-        not set. If one of several logs cannot be read, `problems` names it and the others are read. With `follow` an
-        interrupted log continues by itself, without duplicates. The stream ends like Exec when the right to it ends.
+        CLUSTER_REFUSED, with the cluster's message): it has no log. UNAVAILABLE: its cluster does not respond and `follow`
+        is not set. If one of several logs cannot be read, `problems` names it and the others are read. With `follow`, an
+        interrupted log continues by itself, without duplicates. As in Exec, the stream ends when the caller loses the
+        right to it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Exec(self, request_iterator, context):
-        """Runs a program in a container. The audit log has its start and its end with the exit code, and the content only if
+        """Runs a program in a container. The audit log records the start, the end with the exit code, and the content only if
         requested.
 
-        PERMISSION_DENIED: the container has rights over the node, or over others, that the caller may not give (as
+        PERMISSION_DENIED: the container has rights that reach beyond its pod and that the caller may not grant (as in
         CreateContainer). FAILED_PRECONDITION (reason NOT_RUNNING): no pod is running. PERMISSION_DENIED or
-        UNAUTHENTICATED: the right ended less than 5 s ago. UNAVAILABLE (reason SHUTTING_DOWN): the server ends before the
-        program does. That happens only after most of the server's grace, because another server cannot take the program
-        over.
+        UNAUTHENTICATED: the caller lost the right less than 5 s ago. UNAVAILABLE (reason SHUTTING_DOWN): the server shuts
+        down before the program ends. It ends the stream only after most of its grace period, because no other server can
+        take over the program.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PortForward(self, request_iterator, context):
-        """Forwards one connection to a TCP port of a pod: the bytes of the requests go to the port, its bytes come back. The
-        responses end when the program closes the connection; requests that end do not close it. The audit log has the port and
-        the number of bytes, and never the content.
+        """Forwards one connection to a TCP port of a pod: the requests have the bytes for the port, the responses those from
+        the port. The responses end when the program closes the connection; the end of the requests does not close it. The
+        audit log records the port and the number of bytes, and never the content.
 
-        PERMISSION_DENIED as Exec: a port of the pod may give its rights. FAILED_PRECONDITION (reason NOT_RUNNING): no pod is
-        running. FAILED_PRECONDITION (reason CLUSTER_REFUSED, in the cluster's words): nothing listens on the port. The stream
-        ends like Exec when the right to it or the server ends.
+        PERMISSION_DENIED as in Exec, because a port of the pod may give access to the pod's rights. FAILED_PRECONDITION
+        (reason NOT_RUNNING): no pod is running. FAILED_PRECONDITION (reason CLUSTER_REFUSED, with the cluster's message):
+        nothing listens on the port. As in Exec, the stream ends when the caller loses the right to it, or the server shuts
+        down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CopyFrom(self, request, context):
-        """Copies a file or a folder out of a pod, as a tar archive that `tar` in the container writes. The audit log has the path
-        and the number of bytes, and never the content. A client that unpacks the archive must expect any entry in it: programs of
-        the container may have replaced `tar`.
+        """Copies a file or a folder out of a pod, as a tar archive that `tar` in the container writes. The audit log records
+        the path and the number of bytes, and never the content. A client that unpacks the archive must expect any entry in
+        it: programs of the container may have replaced `tar`.
 
-        PERMISSION_DENIED and NOT_RUNNING as Exec. FAILED_PRECONDITION (reason COPY_FAILED, with the last words of `tar`): the
-        container has no `tar`, or it failed. RESOURCE_EXHAUSTED (reason COPY_TOO_LARGE): the archive has more than 16 GiB. The
-        stream ends like StreamLogs when the right to it or the server ends; it cannot be resumed.
+        PERMISSION_DENIED and NOT_RUNNING as in Exec. FAILED_PRECONDITION (reason COPY_FAILED, with the last output of
+        `tar`): the container has no `tar`, or `tar` failed. RESOURCE_EXHAUSTED (reason COPY_TOO_LARGE): the archive has
+        more than 16 GiB. The stream ends when the caller loses the right to it, or the server shuts down; it cannot be
+        resumed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CopyTo(self, request_iterator, context):
-        """Copies a tar archive into a folder of a pod, which must be there, by `tar` in the container. Owners are not kept. The
-        audit log has the folder and the number of bytes. Errors as CopyFrom; what was unpacked before an error stays.
+        """Unpacks a tar archive into an existing folder of a pod, by `tar` in the container. File owners are not kept. The
+        audit log records the folder and the number of bytes. Errors as in CopyFrom; files that were unpacked before an
+        error stay.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -456,14 +466,15 @@ class ContainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListImages(self, request, context):
-        """Lists the images that the containers of a namespace use in any program of their pods. Filter: `name`, `repository`, `tag`, `status`. Order: `name` (default).
+        """Lists the images that the containers of a namespace use in any program of their pods. Filter: `name`, `repository`,
+        `tag`, `status`. Order: `name` (default).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteImage(self, request, context):
-        """Deletes an image that no container uses from the list. FAILED_PRECONDITION (reason IMAGE_IN_USE, with the count)
+        """Removes an image from the list if no container uses it. FAILED_PRECONDITION (reason IMAGE_IN_USE, with the count)
         otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -622,10 +633,10 @@ def add_ContainerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ContainerService:
-    """Containers. Each is one Kubernetes Deployment with the Services of its ports.
+    """Containers. Each is one Kubernetes workload (by default a Deployment) with the Services of its ports.
 
-    A mutation commits the desired state and returns; the reconciler brings the cluster to it. A refusal by the cluster
-    shows in `reason`, `message` and the condition `Applied` = FALSE, in the cluster's own words.
+    A mutation commits the desired state and returns; the reconciler then applies it to the cluster. If the cluster
+    refuses it, `reason`, `message` and the condition `Applied` = FALSE have the cluster's own error text.
 
     Errors of every method: see IdentityService.
     """

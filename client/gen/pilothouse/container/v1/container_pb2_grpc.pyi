@@ -27,10 +27,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ContainerServiceStub:
-    """Containers. Each is one Kubernetes Deployment with the Services of its ports.
+    """Containers. Each is one Kubernetes workload (by default a Deployment) with the Services of its ports.
 
-    A mutation commits the desired state and returns; the reconciler brings the cluster to it. A refusal by the cluster
-    shows in `reason`, `message` and the condition `Applied` = FALSE, in the cluster's own words.
+    A mutation commits the desired state and returns; the reconciler then applies it to the cluster. If the cluster
+    refuses it, `reason`, `message` and the condition `Applied` = FALSE have the cluster's own error text.
 
     Errors of every method: see IdentityService.
     """
@@ -40,16 +40,16 @@ class ContainerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ContainerServiceAsyncStub: ...
     CreateContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.CreateContainerRequest, _container_pb2.CreateContainerResponse]
-    """Creates a container; all or nothing.
+    """Creates a container and its Services, all or none.
 
     ALREADY_EXISTS: the name, or the name of one of its services, is taken in the namespace. RESOURCE_EXHAUSTED (reason
-    QUOTA_EXCEEDED, with limit, used and asked): it would exceed the namespace's quota. FAILED_PRECONDITION: the
-    namespace is inactive or is being deleted.
+    QUOTA_EXCEEDED, with `resource`, `limit`, `used` and `asked`): it would exceed the namespace's quota.
+    FAILED_PRECONDITION: the namespace is inactive or is being deleted.
 
     PERMISSION_DENIED without `storage.host_path`: it mounts a folder of the node. PERMISSION_DENIED without
-    `container.privileged`: it has rights over the node, which are those that the level `baseline` of the Pod Security
-    Standards forbids, and tolerations, priorities, annotations and labels that reach beyond the pod. Of the shipped
-    roles only `admin` holds these two, and neither works from a grant in one namespace. PERMISSION_DENIED without
+    `container.privileged`: it has rights over the node (those that the level `baseline` of the Pod Security Standards
+    forbids), or tolerations, priorities, annotations or labels that reach beyond the pod. Of the shipped roles only
+    `admin` has these two permissions, and a grant in one namespace gives neither. PERMISSION_DENIED without
     `config.use` in the namespace: it mounts, reads or pulls with config maps or secrets.
     """
     GetContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.GetContainerRequest, _container_pb2.GetContainerResponse]
@@ -57,30 +57,33 @@ class ContainerServiceStub:
     respond then, the call succeeds and `events_unavailable` has the reason.
     """
     ListContainers: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListContainersRequest, _container_pb2.ListContainersResponse]
-    """Lists containers. Filter: `name`, `status`, `workload_kind`, `phase`, `reason`, `image`, `labels.KEY`. Order: `name` (default), `create_time`, `status`."""
+    """Lists containers. Filter: `name`, `status`, `workload_kind`, `phase`, `reason`, `image`, `labels.KEY`. Order:
+    `name` (default), `create_time`, `status`.
+    """
     UpdateContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.UpdateContainerRequest, _container_pb2.UpdateContainerResponse]
-    """Changes the desired state of a container. Errors as CreateContainer, and ABORTED: `etag` is not the current one."""
+    """Changes the desired state of a container. Errors as in CreateContainer, and ABORTED: `etag` is not the current one."""
     DeleteContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.DeleteContainerRequest, _container_pb2.DeleteContainerResponse]
     """Deletes a container. Its objects are deleted in the foreground, and it stays listed, with `delete_time` set, until
-    they are gone. To delete a container that is being deleted is OK and changes nothing.
+    they are gone. Deleting a container that is being deleted returns OK and changes nothing.
     """
     ImportContainers: _grpc.UnaryUnaryMultiCallable[_container_pb2.ImportContainersRequest, _container_pb2.ImportContainersResponse]
-    """Takes over existing Deployments of the namespace's Kubernetes namespace, with the Services in front of their pods,
-    without restarting a pod: they keep their selector and their pods' labels. The call waits for the cluster.
+    """Takes over existing workloads (by default Deployments) of the namespace's Kubernetes namespace, with the Services
+    in front of their pods, without restarting a pod: they keep their selector and their pods' labels. The call waits
+    for the cluster.
 
     The same call imports what their pods mount and read: PersistentVolumeClaims become volumes; ConfigMaps and Secrets
-    become config maps and secrets, with encrypted values. The objects stay as they are, and only get our label.
-    Objects that Kubernetes or Helm makes for itself, or that a controller owns, are not taken over and prevent the
-    import. The caller needs `container.create`, and `storage.create` to import volumes, and `config.create` to import
-    config maps and secrets: the permissions that creating the same objects needs.
-    Afterwards config maps and secrets belong to the platform: changes by others are reverted, and a deletion deletes
-    them. DeleteVolume returns a claim with its data to the cluster.
+    become config maps and secrets, with encrypted values. The objects stay as they are, and only get the platform's
+    label. Objects that Kubernetes or Helm creates for its own use, or that a controller owns, are not taken over and
+    prevent the import. The caller needs `container.create`, and `storage.create` to import volumes, and
+    `config.create` to import config maps and secrets: the same permissions as for creating these objects. Afterwards
+    config maps and secrets belong to the platform: changes by others are reverted, and a deletion deletes them.
+    DeleteVolume returns a claim with its data to the cluster.
 
-    A field that the API does not have is kept in `extra_fields`, so that a Deployment that is made again loses nothing.
+    Fields that the API does not have are stored in `extra_fields`, so that a recreated workload loses nothing.
 
-    Each Deployment is imported by itself: one that cannot be represented, or for which name or quota is not free,
-    stays as it is, and `problems` has the reasons. If an apply would change the pods, the Deployment is imported with
-    DRIFT_POLICY_REPORT.
+    Each workload is imported separately. A workload stays as it is, and `problems` has the reasons, if it cannot be
+    represented, has a name that is taken or would exceed the quota. If an apply would change the pods, the workload is
+    imported with DRIFT_POLICY_REPORT.
 
     UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read, or the namespace is inactive or
     is being deleted.
@@ -90,57 +93,62 @@ class ContainerServiceStub:
     (reason ILLEGAL_TRANSITION, with the current state): it is paused.
     """
     StopContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.StopContainerRequest, _container_pb2.StopContainerResponse]
-    """Stops a container: scales it to no replicas and stores their number. A stopped container does not change.
+    """Stops a container: scales it to 0 replicas and stores the former number. A stopped container does not change.
     FAILED_PRECONDITION: it is paused.
     """
     PauseContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.PauseContainerRequest, _container_pb2.PauseContainerResponse]
-    """Pauses a container. One that is paused in this mode does not change. FAILED_PRECONDITION: it is stopped, or the
-    mode is PAUSE_MODE_FREEZE, which no Kubernetes runtime interface offers.
+    """Pauses a container. A container that is already paused in this mode does not change. FAILED_PRECONDITION: it is
+    stopped, or the mode is PAUSE_MODE_FREEZE, which no Kubernetes runtime interface offers.
     """
     ResumeContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.ResumeContainerRequest, _container_pb2.ResumeContainerResponse]
     """Ends a pause of either mode. A container that is not paused does not change. FAILED_PRECONDITION: it is stopped."""
     RestartContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.RestartContainerRequest, _container_pb2.RestartContainerResponse]
     """Replaces every pod, a few at a time. FAILED_PRECONDITION: it is stopped or paused."""
     ScaleContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.ScaleContainerRequest, _container_pb2.ScaleContainerResponse]
-    """Sets the number of pods; a stopped or paused container gets them when it is started or resumed. UpdateContainer with
-    `replicas` does the same under the permission `container.update`. INVALID_ARGUMENT: it is a DaemonSet, a Job or a
-    CronJob, whose pods follow from other fields. RESOURCE_EXHAUSTED: it would exceed the namespace's quota.
+    """Sets the number of pods; a stopped or paused container gets them when it is started or resumed. UpdateContainer
+    with `replicas` does the same under the permission `container.update`. INVALID_ARGUMENT: it is a DaemonSet, a Job
+    or a CronJob, whose pods follow from other fields. RESOURCE_EXHAUSTED: it would exceed the namespace's quota.
     """
     RunContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.RunContainerRequest, _container_pb2.RunContainerResponse]
-    """Starts a new run of a Job, with its present values; of a CronJob immediately, also while it is stopped or paused.
-    FAILED_PRECONDITION: the newest run of the Job has not ended; as many runs of the CronJob as it permits have not.
-    RESOURCE_EXHAUSTED: the run would exceed the namespace's quota. INVALID_ARGUMENT: it is neither.
+    """Starts a new run of a Job with its current values, or a run of a CronJob immediately, even while it is stopped or
+    paused. FAILED_PRECONDITION: the newest run of the Job has not ended, or the CronJob already has as many active
+    runs as it permits. RESOURCE_EXHAUSTED: the run would exceed the namespace's quota. INVALID_ARGUMENT: it is neither
+    a Job nor a CronJob.
     """
     ListRuns: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListRunsRequest, _container_pb2.ListRunsResponse]
-    """Lists the runs of a Job or CronJob, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted."""
+    """Lists the runs of a Job or CronJob, newest first: at most `runs_kept`, including runs whose Job the cluster has
+    deleted.
+    """
     ListPods: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListPodsRequest, _container_pb2.ListPodsResponse]
-    """Lists the pods of a container by name, also those that are ending, as they were observed last. The call does not wait
-    for the cluster: while it cannot be reached, the answer has the pods that were observed before, and `stale_since`.
+    """Lists the pods of a container by name, including terminating pods, as last observed. The call does not wait for the
+    cluster: while the cluster does not respond, the response has the pods that were last observed, and `stale_since`.
     """
     ListContainerRevisions: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListContainerRevisionsRequest, _container_pb2.ListContainerRevisionsResponse]
-    """Lists the revisions of a container, newest first: its desired states, each with its differences from the one before.
-    Every change of a field that callers set makes one, also a change that the drift policy ADOPT takes over. Starting,
-    stopping, pausing, restarting and running make none. As many are kept as `revisions_kept` says, of at most 4 MiB in
-    all. A container that was last changed by a release without revisions gets its first two at its next change.
+    """Lists the revisions of a container, newest first: its desired states, each with its differences from the previous
+    one. Every change of a field that callers set creates a revision, also a change that the drift policy ADOPT takes
+    over. Starting, stopping, pausing, restarting and running create none. The server keeps the newest
+    `revisions_kept`, of at most 4 MiB in total. A container that was last changed by a release without revisions gets
+    its first two at its next change.
     """
     RollbackContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.RollbackContainerRequest, _container_pb2.RollbackContainerResponse]
-    """Brings back all fields of a revision that callers set, as a new revision. It is checked as if the caller wrote these
-    fields now: permissions, quota, names and sources that must exist. Data in volumes, and values of config maps and
-    secrets, stay as they are; `not_restored` names them. A Job starts no run unless `rerun_jobs` is set.
+    """Restores all fields of a revision that callers set, as a new revision. The server checks it as if the caller wrote
+    these fields now: permissions, quota, names and sources that must exist. Data in volumes, and values of config maps
+    and secrets, stay as they are; `not_restored` names them. A Job starts no run unless `rerun_jobs` is set.
 
     NOT_FOUND: the revision is not kept. FAILED_PRECONDITION with the reason REPLACE_NEEDED: an immutable field of a
     StatefulSet differs, and `replace` is not set. If nothing differs, nothing is changed. Other errors: see
     UpdateContainer.
     """
     WatchRuns: _grpc.UnaryStreamMultiCallable[_container_pb2.WatchRunsRequest, _container_pb2.WatchRunsResponse]
-    """Streams runs of Jobs and CronJobs, as WatchContainers streams containers, with the same responses, tokens and errors. A
-    run is ADDED when the cluster has shown its Job, and DELETED when `runs_kept` removes it, or its container is gone.
+    """Streams runs of Jobs and CronJobs, as WatchContainers streams containers, with the same responses, tokens and
+    errors. A run is ADDED when its Job has been observed on the cluster, and DELETED when it exceeds `runs_kept` or
+    its container is gone.
     """
     WatchContainers: _grpc.UnaryStreamMultiCallable[_container_pb2.WatchContainersRequest, _container_pb2.WatchContainersResponse]
     """Streams containers. The first responses are the current state (ADDED, without a token), then one SYNCED, then every
     change in commit order, and a BOOKMARK at least every `bookmark_period_seconds` while nothing happens. From SYNCED
-    on each response has a token. A later call with it, on any replica, continues exactly after that response, without
-    gap or duplicate. A container that stops matching the filter is DELETED.
+    on, each response has a token. A later call with the token, on any replica, continues exactly after that response,
+    without gap or duplicate. A container that stops matching the filter is DELETED.
 
     Errors: OUT_OF_RANGE (reason WATCH_HORIZON, with `oldest_revision`): the token is older than the stored events;
     watch again without it. OUT_OF_RANGE (reason WATCH_CHANGED): the database went back to an earlier state, the caller
@@ -154,73 +162,79 @@ class ContainerServiceStub:
     """Lists the changes of a container's status, newest first."""
     StreamLogs: _grpc.UnaryStreamMultiCallable[_container_pb2.StreamLogsRequest, _container_pb2.StreamLogsResponse]
     """Streams logs as the cluster stores them. NOT_FOUND: there is no such container or pod. FAILED_PRECONDITION (reason
-    CLUSTER_REFUSED, in the cluster's words): it has no log. UNAVAILABLE: its cluster does not respond and `follow` is
-    not set. If one of several logs cannot be read, `problems` names it and the others are read. With `follow` an
-    interrupted log continues by itself, without duplicates. The stream ends like Exec when the right to it ends.
+    CLUSTER_REFUSED, with the cluster's message): it has no log. UNAVAILABLE: its cluster does not respond and `follow`
+    is not set. If one of several logs cannot be read, `problems` names it and the others are read. With `follow`, an
+    interrupted log continues by itself, without duplicates. As in Exec, the stream ends when the caller loses the
+    right to it.
     """
     Exec: _grpc.StreamStreamMultiCallable[_container_pb2.ExecRequest, _container_pb2.ExecResponse]
-    """Runs a program in a container. The audit log has its start and its end with the exit code, and the content only if
+    """Runs a program in a container. The audit log records the start, the end with the exit code, and the content only if
     requested.
 
-    PERMISSION_DENIED: the container has rights over the node, or over others, that the caller may not give (as
+    PERMISSION_DENIED: the container has rights that reach beyond its pod and that the caller may not grant (as in
     CreateContainer). FAILED_PRECONDITION (reason NOT_RUNNING): no pod is running. PERMISSION_DENIED or
-    UNAUTHENTICATED: the right ended less than 5 s ago. UNAVAILABLE (reason SHUTTING_DOWN): the server ends before the
-    program does. That happens only after most of the server's grace, because another server cannot take the program
-    over.
+    UNAUTHENTICATED: the caller lost the right less than 5 s ago. UNAVAILABLE (reason SHUTTING_DOWN): the server shuts
+    down before the program ends. It ends the stream only after most of its grace period, because no other server can
+    take over the program.
     """
     PortForward: _grpc.StreamStreamMultiCallable[_container_pb2.PortForwardRequest, _container_pb2.PortForwardResponse]
-    """Forwards one connection to a TCP port of a pod: the bytes of the requests go to the port, its bytes come back. The
-    responses end when the program closes the connection; requests that end do not close it. The audit log has the port and
-    the number of bytes, and never the content.
+    """Forwards one connection to a TCP port of a pod: the requests have the bytes for the port, the responses those from
+    the port. The responses end when the program closes the connection; the end of the requests does not close it. The
+    audit log records the port and the number of bytes, and never the content.
 
-    PERMISSION_DENIED as Exec: a port of the pod may give its rights. FAILED_PRECONDITION (reason NOT_RUNNING): no pod is
-    running. FAILED_PRECONDITION (reason CLUSTER_REFUSED, in the cluster's words): nothing listens on the port. The stream
-    ends like Exec when the right to it or the server ends.
+    PERMISSION_DENIED as in Exec, because a port of the pod may give access to the pod's rights. FAILED_PRECONDITION
+    (reason NOT_RUNNING): no pod is running. FAILED_PRECONDITION (reason CLUSTER_REFUSED, with the cluster's message):
+    nothing listens on the port. As in Exec, the stream ends when the caller loses the right to it, or the server shuts
+    down.
     """
     CopyFrom: _grpc.UnaryStreamMultiCallable[_container_pb2.CopyFromRequest, _container_pb2.CopyFromResponse]
-    """Copies a file or a folder out of a pod, as a tar archive that `tar` in the container writes. The audit log has the path
-    and the number of bytes, and never the content. A client that unpacks the archive must expect any entry in it: programs of
-    the container may have replaced `tar`.
+    """Copies a file or a folder out of a pod, as a tar archive that `tar` in the container writes. The audit log records
+    the path and the number of bytes, and never the content. A client that unpacks the archive must expect any entry in
+    it: programs of the container may have replaced `tar`.
 
-    PERMISSION_DENIED and NOT_RUNNING as Exec. FAILED_PRECONDITION (reason COPY_FAILED, with the last words of `tar`): the
-    container has no `tar`, or it failed. RESOURCE_EXHAUSTED (reason COPY_TOO_LARGE): the archive has more than 16 GiB. The
-    stream ends like StreamLogs when the right to it or the server ends; it cannot be resumed.
+    PERMISSION_DENIED and NOT_RUNNING as in Exec. FAILED_PRECONDITION (reason COPY_FAILED, with the last output of
+    `tar`): the container has no `tar`, or `tar` failed. RESOURCE_EXHAUSTED (reason COPY_TOO_LARGE): the archive has
+    more than 16 GiB. The stream ends when the caller loses the right to it, or the server shuts down; it cannot be
+    resumed.
     """
     CopyTo: _grpc.StreamUnaryMultiCallable[_container_pb2.CopyToRequest, _container_pb2.CopyToResponse]
-    """Copies a tar archive into a folder of a pod, which must be there, by `tar` in the container. Owners are not kept. The
-    audit log has the folder and the number of bytes. Errors as CopyFrom; what was unpacked before an error stays.
+    """Unpacks a tar archive into an existing folder of a pod, by `tar` in the container. File owners are not kept. The
+    audit log records the folder and the number of bytes. Errors as in CopyFrom; files that were unpacked before an
+    error stay.
     """
     GetImage: _grpc.UnaryUnaryMultiCallable[_container_pb2.GetImageRequest, _container_pb2.GetImageResponse]
     """Returns one image, if a container that the caller may see uses it."""
     ListImages: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListImagesRequest, _container_pb2.ListImagesResponse]
-    """Lists the images that the containers of a namespace use in any program of their pods. Filter: `name`, `repository`, `tag`, `status`. Order: `name` (default)."""
+    """Lists the images that the containers of a namespace use in any program of their pods. Filter: `name`, `repository`,
+    `tag`, `status`. Order: `name` (default).
+    """
     DeleteImage: _grpc.UnaryUnaryMultiCallable[_container_pb2.DeleteImageRequest, _container_pb2.DeleteImageResponse]
-    """Deletes an image that no container uses from the list. FAILED_PRECONDITION (reason IMAGE_IN_USE, with the count)
+    """Removes an image from the list if no container uses it. FAILED_PRECONDITION (reason IMAGE_IN_USE, with the count)
     otherwise.
     """
 
 @_typing.type_check_only
 class ContainerServiceAsyncStub(ContainerServiceStub):
-    """Containers. Each is one Kubernetes Deployment with the Services of its ports.
+    """Containers. Each is one Kubernetes workload (by default a Deployment) with the Services of its ports.
 
-    A mutation commits the desired state and returns; the reconciler brings the cluster to it. A refusal by the cluster
-    shows in `reason`, `message` and the condition `Applied` = FALSE, in the cluster's own words.
+    A mutation commits the desired state and returns; the reconciler then applies it to the cluster. If the cluster
+    refuses it, `reason`, `message` and the condition `Applied` = FALSE have the cluster's own error text.
 
     Errors of every method: see IdentityService.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.CreateContainerRequest, _container_pb2.CreateContainerResponse]  # type: ignore[assignment]
-    """Creates a container; all or nothing.
+    """Creates a container and its Services, all or none.
 
     ALREADY_EXISTS: the name, or the name of one of its services, is taken in the namespace. RESOURCE_EXHAUSTED (reason
-    QUOTA_EXCEEDED, with limit, used and asked): it would exceed the namespace's quota. FAILED_PRECONDITION: the
-    namespace is inactive or is being deleted.
+    QUOTA_EXCEEDED, with `resource`, `limit`, `used` and `asked`): it would exceed the namespace's quota.
+    FAILED_PRECONDITION: the namespace is inactive or is being deleted.
 
     PERMISSION_DENIED without `storage.host_path`: it mounts a folder of the node. PERMISSION_DENIED without
-    `container.privileged`: it has rights over the node, which are those that the level `baseline` of the Pod Security
-    Standards forbids, and tolerations, priorities, annotations and labels that reach beyond the pod. Of the shipped
-    roles only `admin` holds these two, and neither works from a grant in one namespace. PERMISSION_DENIED without
+    `container.privileged`: it has rights over the node (those that the level `baseline` of the Pod Security Standards
+    forbids), or tolerations, priorities, annotations or labels that reach beyond the pod. Of the shipped roles only
+    `admin` has these two permissions, and a grant in one namespace gives neither. PERMISSION_DENIED without
     `config.use` in the namespace: it mounts, reads or pulls with config maps or secrets.
     """
     GetContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.GetContainerRequest, _container_pb2.GetContainerResponse]  # type: ignore[assignment]
@@ -228,30 +242,33 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     respond then, the call succeeds and `events_unavailable` has the reason.
     """
     ListContainers: _aio.UnaryUnaryMultiCallable[_container_pb2.ListContainersRequest, _container_pb2.ListContainersResponse]  # type: ignore[assignment]
-    """Lists containers. Filter: `name`, `status`, `workload_kind`, `phase`, `reason`, `image`, `labels.KEY`. Order: `name` (default), `create_time`, `status`."""
+    """Lists containers. Filter: `name`, `status`, `workload_kind`, `phase`, `reason`, `image`, `labels.KEY`. Order:
+    `name` (default), `create_time`, `status`.
+    """
     UpdateContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.UpdateContainerRequest, _container_pb2.UpdateContainerResponse]  # type: ignore[assignment]
-    """Changes the desired state of a container. Errors as CreateContainer, and ABORTED: `etag` is not the current one."""
+    """Changes the desired state of a container. Errors as in CreateContainer, and ABORTED: `etag` is not the current one."""
     DeleteContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.DeleteContainerRequest, _container_pb2.DeleteContainerResponse]  # type: ignore[assignment]
     """Deletes a container. Its objects are deleted in the foreground, and it stays listed, with `delete_time` set, until
-    they are gone. To delete a container that is being deleted is OK and changes nothing.
+    they are gone. Deleting a container that is being deleted returns OK and changes nothing.
     """
     ImportContainers: _aio.UnaryUnaryMultiCallable[_container_pb2.ImportContainersRequest, _container_pb2.ImportContainersResponse]  # type: ignore[assignment]
-    """Takes over existing Deployments of the namespace's Kubernetes namespace, with the Services in front of their pods,
-    without restarting a pod: they keep their selector and their pods' labels. The call waits for the cluster.
+    """Takes over existing workloads (by default Deployments) of the namespace's Kubernetes namespace, with the Services
+    in front of their pods, without restarting a pod: they keep their selector and their pods' labels. The call waits
+    for the cluster.
 
     The same call imports what their pods mount and read: PersistentVolumeClaims become volumes; ConfigMaps and Secrets
-    become config maps and secrets, with encrypted values. The objects stay as they are, and only get our label.
-    Objects that Kubernetes or Helm makes for itself, or that a controller owns, are not taken over and prevent the
-    import. The caller needs `container.create`, and `storage.create` to import volumes, and `config.create` to import
-    config maps and secrets: the permissions that creating the same objects needs.
-    Afterwards config maps and secrets belong to the platform: changes by others are reverted, and a deletion deletes
-    them. DeleteVolume returns a claim with its data to the cluster.
+    become config maps and secrets, with encrypted values. The objects stay as they are, and only get the platform's
+    label. Objects that Kubernetes or Helm creates for its own use, or that a controller owns, are not taken over and
+    prevent the import. The caller needs `container.create`, and `storage.create` to import volumes, and
+    `config.create` to import config maps and secrets: the same permissions as for creating these objects. Afterwards
+    config maps and secrets belong to the platform: changes by others are reverted, and a deletion deletes them.
+    DeleteVolume returns a claim with its data to the cluster.
 
-    A field that the API does not have is kept in `extra_fields`, so that a Deployment that is made again loses nothing.
+    Fields that the API does not have are stored in `extra_fields`, so that a recreated workload loses nothing.
 
-    Each Deployment is imported by itself: one that cannot be represented, or for which name or quota is not free,
-    stays as it is, and `problems` has the reasons. If an apply would change the pods, the Deployment is imported with
-    DRIFT_POLICY_REPORT.
+    Each workload is imported separately. A workload stays as it is, and `problems` has the reasons, if it cannot be
+    represented, has a name that is taken or would exceed the quota. If an apply would change the pods, the workload is
+    imported with DRIFT_POLICY_REPORT.
 
     UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read, or the namespace is inactive or
     is being deleted.
@@ -261,57 +278,62 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     (reason ILLEGAL_TRANSITION, with the current state): it is paused.
     """
     StopContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.StopContainerRequest, _container_pb2.StopContainerResponse]  # type: ignore[assignment]
-    """Stops a container: scales it to no replicas and stores their number. A stopped container does not change.
+    """Stops a container: scales it to 0 replicas and stores the former number. A stopped container does not change.
     FAILED_PRECONDITION: it is paused.
     """
     PauseContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.PauseContainerRequest, _container_pb2.PauseContainerResponse]  # type: ignore[assignment]
-    """Pauses a container. One that is paused in this mode does not change. FAILED_PRECONDITION: it is stopped, or the
-    mode is PAUSE_MODE_FREEZE, which no Kubernetes runtime interface offers.
+    """Pauses a container. A container that is already paused in this mode does not change. FAILED_PRECONDITION: it is
+    stopped, or the mode is PAUSE_MODE_FREEZE, which no Kubernetes runtime interface offers.
     """
     ResumeContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.ResumeContainerRequest, _container_pb2.ResumeContainerResponse]  # type: ignore[assignment]
     """Ends a pause of either mode. A container that is not paused does not change. FAILED_PRECONDITION: it is stopped."""
     RestartContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.RestartContainerRequest, _container_pb2.RestartContainerResponse]  # type: ignore[assignment]
     """Replaces every pod, a few at a time. FAILED_PRECONDITION: it is stopped or paused."""
     ScaleContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.ScaleContainerRequest, _container_pb2.ScaleContainerResponse]  # type: ignore[assignment]
-    """Sets the number of pods; a stopped or paused container gets them when it is started or resumed. UpdateContainer with
-    `replicas` does the same under the permission `container.update`. INVALID_ARGUMENT: it is a DaemonSet, a Job or a
-    CronJob, whose pods follow from other fields. RESOURCE_EXHAUSTED: it would exceed the namespace's quota.
+    """Sets the number of pods; a stopped or paused container gets them when it is started or resumed. UpdateContainer
+    with `replicas` does the same under the permission `container.update`. INVALID_ARGUMENT: it is a DaemonSet, a Job
+    or a CronJob, whose pods follow from other fields. RESOURCE_EXHAUSTED: it would exceed the namespace's quota.
     """
     RunContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.RunContainerRequest, _container_pb2.RunContainerResponse]  # type: ignore[assignment]
-    """Starts a new run of a Job, with its present values; of a CronJob immediately, also while it is stopped or paused.
-    FAILED_PRECONDITION: the newest run of the Job has not ended; as many runs of the CronJob as it permits have not.
-    RESOURCE_EXHAUSTED: the run would exceed the namespace's quota. INVALID_ARGUMENT: it is neither.
+    """Starts a new run of a Job with its current values, or a run of a CronJob immediately, even while it is stopped or
+    paused. FAILED_PRECONDITION: the newest run of the Job has not ended, or the CronJob already has as many active
+    runs as it permits. RESOURCE_EXHAUSTED: the run would exceed the namespace's quota. INVALID_ARGUMENT: it is neither
+    a Job nor a CronJob.
     """
     ListRuns: _aio.UnaryUnaryMultiCallable[_container_pb2.ListRunsRequest, _container_pb2.ListRunsResponse]  # type: ignore[assignment]
-    """Lists the runs of a Job or CronJob, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted."""
+    """Lists the runs of a Job or CronJob, newest first: at most `runs_kept`, including runs whose Job the cluster has
+    deleted.
+    """
     ListPods: _aio.UnaryUnaryMultiCallable[_container_pb2.ListPodsRequest, _container_pb2.ListPodsResponse]  # type: ignore[assignment]
-    """Lists the pods of a container by name, also those that are ending, as they were observed last. The call does not wait
-    for the cluster: while it cannot be reached, the answer has the pods that were observed before, and `stale_since`.
+    """Lists the pods of a container by name, including terminating pods, as last observed. The call does not wait for the
+    cluster: while the cluster does not respond, the response has the pods that were last observed, and `stale_since`.
     """
     ListContainerRevisions: _aio.UnaryUnaryMultiCallable[_container_pb2.ListContainerRevisionsRequest, _container_pb2.ListContainerRevisionsResponse]  # type: ignore[assignment]
-    """Lists the revisions of a container, newest first: its desired states, each with its differences from the one before.
-    Every change of a field that callers set makes one, also a change that the drift policy ADOPT takes over. Starting,
-    stopping, pausing, restarting and running make none. As many are kept as `revisions_kept` says, of at most 4 MiB in
-    all. A container that was last changed by a release without revisions gets its first two at its next change.
+    """Lists the revisions of a container, newest first: its desired states, each with its differences from the previous
+    one. Every change of a field that callers set creates a revision, also a change that the drift policy ADOPT takes
+    over. Starting, stopping, pausing, restarting and running create none. The server keeps the newest
+    `revisions_kept`, of at most 4 MiB in total. A container that was last changed by a release without revisions gets
+    its first two at its next change.
     """
     RollbackContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.RollbackContainerRequest, _container_pb2.RollbackContainerResponse]  # type: ignore[assignment]
-    """Brings back all fields of a revision that callers set, as a new revision. It is checked as if the caller wrote these
-    fields now: permissions, quota, names and sources that must exist. Data in volumes, and values of config maps and
-    secrets, stay as they are; `not_restored` names them. A Job starts no run unless `rerun_jobs` is set.
+    """Restores all fields of a revision that callers set, as a new revision. The server checks it as if the caller wrote
+    these fields now: permissions, quota, names and sources that must exist. Data in volumes, and values of config maps
+    and secrets, stay as they are; `not_restored` names them. A Job starts no run unless `rerun_jobs` is set.
 
     NOT_FOUND: the revision is not kept. FAILED_PRECONDITION with the reason REPLACE_NEEDED: an immutable field of a
     StatefulSet differs, and `replace` is not set. If nothing differs, nothing is changed. Other errors: see
     UpdateContainer.
     """
     WatchRuns: _aio.UnaryStreamMultiCallable[_container_pb2.WatchRunsRequest, _container_pb2.WatchRunsResponse]  # type: ignore[assignment]
-    """Streams runs of Jobs and CronJobs, as WatchContainers streams containers, with the same responses, tokens and errors. A
-    run is ADDED when the cluster has shown its Job, and DELETED when `runs_kept` removes it, or its container is gone.
+    """Streams runs of Jobs and CronJobs, as WatchContainers streams containers, with the same responses, tokens and
+    errors. A run is ADDED when its Job has been observed on the cluster, and DELETED when it exceeds `runs_kept` or
+    its container is gone.
     """
     WatchContainers: _aio.UnaryStreamMultiCallable[_container_pb2.WatchContainersRequest, _container_pb2.WatchContainersResponse]  # type: ignore[assignment]
     """Streams containers. The first responses are the current state (ADDED, without a token), then one SYNCED, then every
     change in commit order, and a BOOKMARK at least every `bookmark_period_seconds` while nothing happens. From SYNCED
-    on each response has a token. A later call with it, on any replica, continues exactly after that response, without
-    gap or duplicate. A container that stops matching the filter is DELETED.
+    on, each response has a token. A later call with the token, on any replica, continues exactly after that response,
+    without gap or duplicate. A container that stops matching the filter is DELETED.
 
     Errors: OUT_OF_RANGE (reason WATCH_HORIZON, with `oldest_revision`): the token is older than the stored events;
     watch again without it. OUT_OF_RANGE (reason WATCH_CHANGED): the database went back to an earlier state, the caller
@@ -325,56 +347,62 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     """Lists the changes of a container's status, newest first."""
     StreamLogs: _aio.UnaryStreamMultiCallable[_container_pb2.StreamLogsRequest, _container_pb2.StreamLogsResponse]  # type: ignore[assignment]
     """Streams logs as the cluster stores them. NOT_FOUND: there is no such container or pod. FAILED_PRECONDITION (reason
-    CLUSTER_REFUSED, in the cluster's words): it has no log. UNAVAILABLE: its cluster does not respond and `follow` is
-    not set. If one of several logs cannot be read, `problems` names it and the others are read. With `follow` an
-    interrupted log continues by itself, without duplicates. The stream ends like Exec when the right to it ends.
+    CLUSTER_REFUSED, with the cluster's message): it has no log. UNAVAILABLE: its cluster does not respond and `follow`
+    is not set. If one of several logs cannot be read, `problems` names it and the others are read. With `follow`, an
+    interrupted log continues by itself, without duplicates. As in Exec, the stream ends when the caller loses the
+    right to it.
     """
     Exec: _aio.StreamStreamMultiCallable[_container_pb2.ExecRequest, _container_pb2.ExecResponse]  # type: ignore[assignment]
-    """Runs a program in a container. The audit log has its start and its end with the exit code, and the content only if
+    """Runs a program in a container. The audit log records the start, the end with the exit code, and the content only if
     requested.
 
-    PERMISSION_DENIED: the container has rights over the node, or over others, that the caller may not give (as
+    PERMISSION_DENIED: the container has rights that reach beyond its pod and that the caller may not grant (as in
     CreateContainer). FAILED_PRECONDITION (reason NOT_RUNNING): no pod is running. PERMISSION_DENIED or
-    UNAUTHENTICATED: the right ended less than 5 s ago. UNAVAILABLE (reason SHUTTING_DOWN): the server ends before the
-    program does. That happens only after most of the server's grace, because another server cannot take the program
-    over.
+    UNAUTHENTICATED: the caller lost the right less than 5 s ago. UNAVAILABLE (reason SHUTTING_DOWN): the server shuts
+    down before the program ends. It ends the stream only after most of its grace period, because no other server can
+    take over the program.
     """
     PortForward: _aio.StreamStreamMultiCallable[_container_pb2.PortForwardRequest, _container_pb2.PortForwardResponse]  # type: ignore[assignment]
-    """Forwards one connection to a TCP port of a pod: the bytes of the requests go to the port, its bytes come back. The
-    responses end when the program closes the connection; requests that end do not close it. The audit log has the port and
-    the number of bytes, and never the content.
+    """Forwards one connection to a TCP port of a pod: the requests have the bytes for the port, the responses those from
+    the port. The responses end when the program closes the connection; the end of the requests does not close it. The
+    audit log records the port and the number of bytes, and never the content.
 
-    PERMISSION_DENIED as Exec: a port of the pod may give its rights. FAILED_PRECONDITION (reason NOT_RUNNING): no pod is
-    running. FAILED_PRECONDITION (reason CLUSTER_REFUSED, in the cluster's words): nothing listens on the port. The stream
-    ends like Exec when the right to it or the server ends.
+    PERMISSION_DENIED as in Exec, because a port of the pod may give access to the pod's rights. FAILED_PRECONDITION
+    (reason NOT_RUNNING): no pod is running. FAILED_PRECONDITION (reason CLUSTER_REFUSED, with the cluster's message):
+    nothing listens on the port. As in Exec, the stream ends when the caller loses the right to it, or the server shuts
+    down.
     """
     CopyFrom: _aio.UnaryStreamMultiCallable[_container_pb2.CopyFromRequest, _container_pb2.CopyFromResponse]  # type: ignore[assignment]
-    """Copies a file or a folder out of a pod, as a tar archive that `tar` in the container writes. The audit log has the path
-    and the number of bytes, and never the content. A client that unpacks the archive must expect any entry in it: programs of
-    the container may have replaced `tar`.
+    """Copies a file or a folder out of a pod, as a tar archive that `tar` in the container writes. The audit log records
+    the path and the number of bytes, and never the content. A client that unpacks the archive must expect any entry in
+    it: programs of the container may have replaced `tar`.
 
-    PERMISSION_DENIED and NOT_RUNNING as Exec. FAILED_PRECONDITION (reason COPY_FAILED, with the last words of `tar`): the
-    container has no `tar`, or it failed. RESOURCE_EXHAUSTED (reason COPY_TOO_LARGE): the archive has more than 16 GiB. The
-    stream ends like StreamLogs when the right to it or the server ends; it cannot be resumed.
+    PERMISSION_DENIED and NOT_RUNNING as in Exec. FAILED_PRECONDITION (reason COPY_FAILED, with the last output of
+    `tar`): the container has no `tar`, or `tar` failed. RESOURCE_EXHAUSTED (reason COPY_TOO_LARGE): the archive has
+    more than 16 GiB. The stream ends when the caller loses the right to it, or the server shuts down; it cannot be
+    resumed.
     """
     CopyTo: _aio.StreamUnaryMultiCallable[_container_pb2.CopyToRequest, _container_pb2.CopyToResponse]  # type: ignore[assignment]
-    """Copies a tar archive into a folder of a pod, which must be there, by `tar` in the container. Owners are not kept. The
-    audit log has the folder and the number of bytes. Errors as CopyFrom; what was unpacked before an error stays.
+    """Unpacks a tar archive into an existing folder of a pod, by `tar` in the container. File owners are not kept. The
+    audit log records the folder and the number of bytes. Errors as in CopyFrom; files that were unpacked before an
+    error stay.
     """
     GetImage: _aio.UnaryUnaryMultiCallable[_container_pb2.GetImageRequest, _container_pb2.GetImageResponse]  # type: ignore[assignment]
     """Returns one image, if a container that the caller may see uses it."""
     ListImages: _aio.UnaryUnaryMultiCallable[_container_pb2.ListImagesRequest, _container_pb2.ListImagesResponse]  # type: ignore[assignment]
-    """Lists the images that the containers of a namespace use in any program of their pods. Filter: `name`, `repository`, `tag`, `status`. Order: `name` (default)."""
+    """Lists the images that the containers of a namespace use in any program of their pods. Filter: `name`, `repository`,
+    `tag`, `status`. Order: `name` (default).
+    """
     DeleteImage: _aio.UnaryUnaryMultiCallable[_container_pb2.DeleteImageRequest, _container_pb2.DeleteImageResponse]  # type: ignore[assignment]
-    """Deletes an image that no container uses from the list. FAILED_PRECONDITION (reason IMAGE_IN_USE, with the count)
+    """Removes an image from the list if no container uses it. FAILED_PRECONDITION (reason IMAGE_IN_USE, with the count)
     otherwise.
     """
 
 class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Containers. Each is one Kubernetes Deployment with the Services of its ports.
+    """Containers. Each is one Kubernetes workload (by default a Deployment) with the Services of its ports.
 
-    A mutation commits the desired state and returns; the reconciler brings the cluster to it. A refusal by the cluster
-    shows in `reason`, `message` and the condition `Applied` = FALSE, in the cluster's own words.
+    A mutation commits the desired state and returns; the reconciler then applies it to the cluster. If the cluster
+    refuses it, `reason`, `message` and the condition `Applied` = FALSE have the cluster's own error text.
 
     Errors of every method: see IdentityService.
     """
@@ -385,16 +413,16 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.CreateContainerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.CreateContainerResponse, _abc.Awaitable[_container_pb2.CreateContainerResponse]]:
-        """Creates a container; all or nothing.
+        """Creates a container and its Services, all or none.
 
         ALREADY_EXISTS: the name, or the name of one of its services, is taken in the namespace. RESOURCE_EXHAUSTED (reason
-        QUOTA_EXCEEDED, with limit, used and asked): it would exceed the namespace's quota. FAILED_PRECONDITION: the
-        namespace is inactive or is being deleted.
+        QUOTA_EXCEEDED, with `resource`, `limit`, `used` and `asked`): it would exceed the namespace's quota.
+        FAILED_PRECONDITION: the namespace is inactive or is being deleted.
 
         PERMISSION_DENIED without `storage.host_path`: it mounts a folder of the node. PERMISSION_DENIED without
-        `container.privileged`: it has rights over the node, which are those that the level `baseline` of the Pod Security
-        Standards forbids, and tolerations, priorities, annotations and labels that reach beyond the pod. Of the shipped
-        roles only `admin` holds these two, and neither works from a grant in one namespace. PERMISSION_DENIED without
+        `container.privileged`: it has rights over the node (those that the level `baseline` of the Pod Security Standards
+        forbids), or tolerations, priorities, annotations or labels that reach beyond the pod. Of the shipped roles only
+        `admin` has these two permissions, and a grant in one namespace gives neither. PERMISSION_DENIED without
         `config.use` in the namespace: it mounts, reads or pulls with config maps or secrets.
         """
 
@@ -414,7 +442,9 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.ListContainersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.ListContainersResponse, _abc.Awaitable[_container_pb2.ListContainersResponse]]:
-        """Lists containers. Filter: `name`, `status`, `workload_kind`, `phase`, `reason`, `image`, `labels.KEY`. Order: `name` (default), `create_time`, `status`."""
+        """Lists containers. Filter: `name`, `status`, `workload_kind`, `phase`, `reason`, `image`, `labels.KEY`. Order:
+        `name` (default), `create_time`, `status`.
+        """
 
     @_abc_1.abstractmethod
     def UpdateContainer(
@@ -422,7 +452,7 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.UpdateContainerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.UpdateContainerResponse, _abc.Awaitable[_container_pb2.UpdateContainerResponse]]:
-        """Changes the desired state of a container. Errors as CreateContainer, and ABORTED: `etag` is not the current one."""
+        """Changes the desired state of a container. Errors as in CreateContainer, and ABORTED: `etag` is not the current one."""
 
     @_abc_1.abstractmethod
     def DeleteContainer(
@@ -431,7 +461,7 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.DeleteContainerResponse, _abc.Awaitable[_container_pb2.DeleteContainerResponse]]:
         """Deletes a container. Its objects are deleted in the foreground, and it stays listed, with `delete_time` set, until
-        they are gone. To delete a container that is being deleted is OK and changes nothing.
+        they are gone. Deleting a container that is being deleted returns OK and changes nothing.
         """
 
     @_abc_1.abstractmethod
@@ -440,22 +470,23 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.ImportContainersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.ImportContainersResponse, _abc.Awaitable[_container_pb2.ImportContainersResponse]]:
-        """Takes over existing Deployments of the namespace's Kubernetes namespace, with the Services in front of their pods,
-        without restarting a pod: they keep their selector and their pods' labels. The call waits for the cluster.
+        """Takes over existing workloads (by default Deployments) of the namespace's Kubernetes namespace, with the Services
+        in front of their pods, without restarting a pod: they keep their selector and their pods' labels. The call waits
+        for the cluster.
 
         The same call imports what their pods mount and read: PersistentVolumeClaims become volumes; ConfigMaps and Secrets
-        become config maps and secrets, with encrypted values. The objects stay as they are, and only get our label.
-        Objects that Kubernetes or Helm makes for itself, or that a controller owns, are not taken over and prevent the
-        import. The caller needs `container.create`, and `storage.create` to import volumes, and `config.create` to import
-        config maps and secrets: the permissions that creating the same objects needs.
-        Afterwards config maps and secrets belong to the platform: changes by others are reverted, and a deletion deletes
-        them. DeleteVolume returns a claim with its data to the cluster.
+        become config maps and secrets, with encrypted values. The objects stay as they are, and only get the platform's
+        label. Objects that Kubernetes or Helm creates for its own use, or that a controller owns, are not taken over and
+        prevent the import. The caller needs `container.create`, and `storage.create` to import volumes, and
+        `config.create` to import config maps and secrets: the same permissions as for creating these objects. Afterwards
+        config maps and secrets belong to the platform: changes by others are reverted, and a deletion deletes them.
+        DeleteVolume returns a claim with its data to the cluster.
 
-        A field that the API does not have is kept in `extra_fields`, so that a Deployment that is made again loses nothing.
+        Fields that the API does not have are stored in `extra_fields`, so that a recreated workload loses nothing.
 
-        Each Deployment is imported by itself: one that cannot be represented, or for which name or quota is not free,
-        stays as it is, and `problems` has the reasons. If an apply would change the pods, the Deployment is imported with
-        DRIFT_POLICY_REPORT.
+        Each workload is imported separately. A workload stays as it is, and `problems` has the reasons, if it cannot be
+        represented, has a name that is taken or would exceed the quota. If an apply would change the pods, the workload is
+        imported with DRIFT_POLICY_REPORT.
 
         UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read, or the namespace is inactive or
         is being deleted.
@@ -477,7 +508,7 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.StopContainerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.StopContainerResponse, _abc.Awaitable[_container_pb2.StopContainerResponse]]:
-        """Stops a container: scales it to no replicas and stores their number. A stopped container does not change.
+        """Stops a container: scales it to 0 replicas and stores the former number. A stopped container does not change.
         FAILED_PRECONDITION: it is paused.
         """
 
@@ -487,8 +518,8 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.PauseContainerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.PauseContainerResponse, _abc.Awaitable[_container_pb2.PauseContainerResponse]]:
-        """Pauses a container. One that is paused in this mode does not change. FAILED_PRECONDITION: it is stopped, or the
-        mode is PAUSE_MODE_FREEZE, which no Kubernetes runtime interface offers.
+        """Pauses a container. A container that is already paused in this mode does not change. FAILED_PRECONDITION: it is
+        stopped, or the mode is PAUSE_MODE_FREEZE, which no Kubernetes runtime interface offers.
         """
 
     @_abc_1.abstractmethod
@@ -513,9 +544,9 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.ScaleContainerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.ScaleContainerResponse, _abc.Awaitable[_container_pb2.ScaleContainerResponse]]:
-        """Sets the number of pods; a stopped or paused container gets them when it is started or resumed. UpdateContainer with
-        `replicas` does the same under the permission `container.update`. INVALID_ARGUMENT: it is a DaemonSet, a Job or a
-        CronJob, whose pods follow from other fields. RESOURCE_EXHAUSTED: it would exceed the namespace's quota.
+        """Sets the number of pods; a stopped or paused container gets them when it is started or resumed. UpdateContainer
+        with `replicas` does the same under the permission `container.update`. INVALID_ARGUMENT: it is a DaemonSet, a Job
+        or a CronJob, whose pods follow from other fields. RESOURCE_EXHAUSTED: it would exceed the namespace's quota.
         """
 
     @_abc_1.abstractmethod
@@ -524,9 +555,10 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.RunContainerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.RunContainerResponse, _abc.Awaitable[_container_pb2.RunContainerResponse]]:
-        """Starts a new run of a Job, with its present values; of a CronJob immediately, also while it is stopped or paused.
-        FAILED_PRECONDITION: the newest run of the Job has not ended; as many runs of the CronJob as it permits have not.
-        RESOURCE_EXHAUSTED: the run would exceed the namespace's quota. INVALID_ARGUMENT: it is neither.
+        """Starts a new run of a Job with its current values, or a run of a CronJob immediately, even while it is stopped or
+        paused. FAILED_PRECONDITION: the newest run of the Job has not ended, or the CronJob already has as many active
+        runs as it permits. RESOURCE_EXHAUSTED: the run would exceed the namespace's quota. INVALID_ARGUMENT: it is neither
+        a Job nor a CronJob.
         """
 
     @_abc_1.abstractmethod
@@ -535,7 +567,9 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.ListRunsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.ListRunsResponse, _abc.Awaitable[_container_pb2.ListRunsResponse]]:
-        """Lists the runs of a Job or CronJob, newest first: as many as `runs_kept` says, also those whose Job the cluster has deleted."""
+        """Lists the runs of a Job or CronJob, newest first: at most `runs_kept`, including runs whose Job the cluster has
+        deleted.
+        """
 
     @_abc_1.abstractmethod
     def ListPods(
@@ -543,8 +577,8 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.ListPodsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.ListPodsResponse, _abc.Awaitable[_container_pb2.ListPodsResponse]]:
-        """Lists the pods of a container by name, also those that are ending, as they were observed last. The call does not wait
-        for the cluster: while it cannot be reached, the answer has the pods that were observed before, and `stale_since`.
+        """Lists the pods of a container by name, including terminating pods, as last observed. The call does not wait for the
+        cluster: while the cluster does not respond, the response has the pods that were last observed, and `stale_since`.
         """
 
     @_abc_1.abstractmethod
@@ -553,10 +587,11 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.ListContainerRevisionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.ListContainerRevisionsResponse, _abc.Awaitable[_container_pb2.ListContainerRevisionsResponse]]:
-        """Lists the revisions of a container, newest first: its desired states, each with its differences from the one before.
-        Every change of a field that callers set makes one, also a change that the drift policy ADOPT takes over. Starting,
-        stopping, pausing, restarting and running make none. As many are kept as `revisions_kept` says, of at most 4 MiB in
-        all. A container that was last changed by a release without revisions gets its first two at its next change.
+        """Lists the revisions of a container, newest first: its desired states, each with its differences from the previous
+        one. Every change of a field that callers set creates a revision, also a change that the drift policy ADOPT takes
+        over. Starting, stopping, pausing, restarting and running create none. The server keeps the newest
+        `revisions_kept`, of at most 4 MiB in total. A container that was last changed by a release without revisions gets
+        its first two at its next change.
         """
 
     @_abc_1.abstractmethod
@@ -565,9 +600,9 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.RollbackContainerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.RollbackContainerResponse, _abc.Awaitable[_container_pb2.RollbackContainerResponse]]:
-        """Brings back all fields of a revision that callers set, as a new revision. It is checked as if the caller wrote these
-        fields now: permissions, quota, names and sources that must exist. Data in volumes, and values of config maps and
-        secrets, stay as they are; `not_restored` names them. A Job starts no run unless `rerun_jobs` is set.
+        """Restores all fields of a revision that callers set, as a new revision. The server checks it as if the caller wrote
+        these fields now: permissions, quota, names and sources that must exist. Data in volumes, and values of config maps
+        and secrets, stay as they are; `not_restored` names them. A Job starts no run unless `rerun_jobs` is set.
 
         NOT_FOUND: the revision is not kept. FAILED_PRECONDITION with the reason REPLACE_NEEDED: an immutable field of a
         StatefulSet differs, and `replace` is not set. If nothing differs, nothing is changed. Other errors: see
@@ -580,8 +615,9 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.WatchRunsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_container_pb2.WatchRunsResponse], _abc.AsyncIterator[_container_pb2.WatchRunsResponse]]:
-        """Streams runs of Jobs and CronJobs, as WatchContainers streams containers, with the same responses, tokens and errors. A
-        run is ADDED when the cluster has shown its Job, and DELETED when `runs_kept` removes it, or its container is gone.
+        """Streams runs of Jobs and CronJobs, as WatchContainers streams containers, with the same responses, tokens and
+        errors. A run is ADDED when its Job has been observed on the cluster, and DELETED when it exceeds `runs_kept` or
+        its container is gone.
         """
 
     @_abc_1.abstractmethod
@@ -592,8 +628,8 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_container_pb2.WatchContainersResponse], _abc.AsyncIterator[_container_pb2.WatchContainersResponse]]:
         """Streams containers. The first responses are the current state (ADDED, without a token), then one SYNCED, then every
         change in commit order, and a BOOKMARK at least every `bookmark_period_seconds` while nothing happens. From SYNCED
-        on each response has a token. A later call with it, on any replica, continues exactly after that response, without
-        gap or duplicate. A container that stops matching the filter is DELETED.
+        on, each response has a token. A later call with the token, on any replica, continues exactly after that response,
+        without gap or duplicate. A container that stops matching the filter is DELETED.
 
         Errors: OUT_OF_RANGE (reason WATCH_HORIZON, with `oldest_revision`): the token is older than the stored events;
         watch again without it. OUT_OF_RANGE (reason WATCH_CHANGED): the database went back to an earlier state, the caller
@@ -619,9 +655,10 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_container_pb2.StreamLogsResponse], _abc.AsyncIterator[_container_pb2.StreamLogsResponse]]:
         """Streams logs as the cluster stores them. NOT_FOUND: there is no such container or pod. FAILED_PRECONDITION (reason
-        CLUSTER_REFUSED, in the cluster's words): it has no log. UNAVAILABLE: its cluster does not respond and `follow` is
-        not set. If one of several logs cannot be read, `problems` names it and the others are read. With `follow` an
-        interrupted log continues by itself, without duplicates. The stream ends like Exec when the right to it ends.
+        CLUSTER_REFUSED, with the cluster's message): it has no log. UNAVAILABLE: its cluster does not respond and `follow`
+        is not set. If one of several logs cannot be read, `problems` names it and the others are read. With `follow`, an
+        interrupted log continues by itself, without duplicates. As in Exec, the stream ends when the caller loses the
+        right to it.
         """
 
     @_abc_1.abstractmethod
@@ -630,14 +667,14 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_container_pb2.ExecRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_container_pb2.ExecResponse], _abc.AsyncIterator[_container_pb2.ExecResponse]]:
-        """Runs a program in a container. The audit log has its start and its end with the exit code, and the content only if
+        """Runs a program in a container. The audit log records the start, the end with the exit code, and the content only if
         requested.
 
-        PERMISSION_DENIED: the container has rights over the node, or over others, that the caller may not give (as
+        PERMISSION_DENIED: the container has rights that reach beyond its pod and that the caller may not grant (as in
         CreateContainer). FAILED_PRECONDITION (reason NOT_RUNNING): no pod is running. PERMISSION_DENIED or
-        UNAUTHENTICATED: the right ended less than 5 s ago. UNAVAILABLE (reason SHUTTING_DOWN): the server ends before the
-        program does. That happens only after most of the server's grace, because another server cannot take the program
-        over.
+        UNAUTHENTICATED: the caller lost the right less than 5 s ago. UNAVAILABLE (reason SHUTTING_DOWN): the server shuts
+        down before the program ends. It ends the stream only after most of its grace period, because no other server can
+        take over the program.
         """
 
     @_abc_1.abstractmethod
@@ -646,13 +683,14 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_container_pb2.PortForwardRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_container_pb2.PortForwardResponse], _abc.AsyncIterator[_container_pb2.PortForwardResponse]]:
-        """Forwards one connection to a TCP port of a pod: the bytes of the requests go to the port, its bytes come back. The
-        responses end when the program closes the connection; requests that end do not close it. The audit log has the port and
-        the number of bytes, and never the content.
+        """Forwards one connection to a TCP port of a pod: the requests have the bytes for the port, the responses those from
+        the port. The responses end when the program closes the connection; the end of the requests does not close it. The
+        audit log records the port and the number of bytes, and never the content.
 
-        PERMISSION_DENIED as Exec: a port of the pod may give its rights. FAILED_PRECONDITION (reason NOT_RUNNING): no pod is
-        running. FAILED_PRECONDITION (reason CLUSTER_REFUSED, in the cluster's words): nothing listens on the port. The stream
-        ends like Exec when the right to it or the server ends.
+        PERMISSION_DENIED as in Exec, because a port of the pod may give access to the pod's rights. FAILED_PRECONDITION
+        (reason NOT_RUNNING): no pod is running. FAILED_PRECONDITION (reason CLUSTER_REFUSED, with the cluster's message):
+        nothing listens on the port. As in Exec, the stream ends when the caller loses the right to it, or the server shuts
+        down.
         """
 
     @_abc_1.abstractmethod
@@ -661,13 +699,14 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.CopyFromRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_container_pb2.CopyFromResponse], _abc.AsyncIterator[_container_pb2.CopyFromResponse]]:
-        """Copies a file or a folder out of a pod, as a tar archive that `tar` in the container writes. The audit log has the path
-        and the number of bytes, and never the content. A client that unpacks the archive must expect any entry in it: programs of
-        the container may have replaced `tar`.
+        """Copies a file or a folder out of a pod, as a tar archive that `tar` in the container writes. The audit log records
+        the path and the number of bytes, and never the content. A client that unpacks the archive must expect any entry in
+        it: programs of the container may have replaced `tar`.
 
-        PERMISSION_DENIED and NOT_RUNNING as Exec. FAILED_PRECONDITION (reason COPY_FAILED, with the last words of `tar`): the
-        container has no `tar`, or it failed. RESOURCE_EXHAUSTED (reason COPY_TOO_LARGE): the archive has more than 16 GiB. The
-        stream ends like StreamLogs when the right to it or the server ends; it cannot be resumed.
+        PERMISSION_DENIED and NOT_RUNNING as in Exec. FAILED_PRECONDITION (reason COPY_FAILED, with the last output of
+        `tar`): the container has no `tar`, or `tar` failed. RESOURCE_EXHAUSTED (reason COPY_TOO_LARGE): the archive has
+        more than 16 GiB. The stream ends when the caller loses the right to it, or the server shuts down; it cannot be
+        resumed.
         """
 
     @_abc_1.abstractmethod
@@ -676,8 +715,9 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_container_pb2.CopyToRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.CopyToResponse, _abc.Awaitable[_container_pb2.CopyToResponse]]:
-        """Copies a tar archive into a folder of a pod, which must be there, by `tar` in the container. Owners are not kept. The
-        audit log has the folder and the number of bytes. Errors as CopyFrom; what was unpacked before an error stays.
+        """Unpacks a tar archive into an existing folder of a pod, by `tar` in the container. File owners are not kept. The
+        audit log records the folder and the number of bytes. Errors as in CopyFrom; files that were unpacked before an
+        error stay.
         """
 
     @_abc_1.abstractmethod
@@ -694,7 +734,9 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.ListImagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.ListImagesResponse, _abc.Awaitable[_container_pb2.ListImagesResponse]]:
-        """Lists the images that the containers of a namespace use in any program of their pods. Filter: `name`, `repository`, `tag`, `status`. Order: `name` (default)."""
+        """Lists the images that the containers of a namespace use in any program of their pods. Filter: `name`, `repository`,
+        `tag`, `status`. Order: `name` (default).
+        """
 
     @_abc_1.abstractmethod
     def DeleteImage(
@@ -702,7 +744,7 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _container_pb2.DeleteImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_container_pb2.DeleteImageResponse, _abc.Awaitable[_container_pb2.DeleteImageResponse]]:
-        """Deletes an image that no container uses from the list. FAILED_PRECONDITION (reason IMAGE_IN_USE, with the count)
+        """Removes an image from the list if no container uses it. FAILED_PRECONDITION (reason IMAGE_IN_USE, with the count)
         otherwise.
         """
 

@@ -57,7 +57,7 @@ class BeginDeviceLoginResponse(_message.Message):
     user_code: _builtins.str
     """Code to show: the person types it at `verification_uri`."""
     verification_uri: _builtins.str
-    """Address of the issuer to show; it opens in any browser."""
+    """Address of the issuer to show to the person, who may open it in any browser."""
     verification_uri_complete: _builtins.str
     """The same with the code in it, for a QR code; empty if the issuer has none."""
     @_builtins.property
@@ -88,7 +88,7 @@ Global___BeginDeviceLoginResponse: _TypeAlias = BeginDeviceLoginResponse  # noqa
 
 @_typing.final
 class CompleteDeviceLoginRequest(_message.Message):
-    """Polls whether the person has agreed."""
+    """Polls for the person's approval."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

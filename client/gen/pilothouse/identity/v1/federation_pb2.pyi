@@ -30,10 +30,10 @@ class BeginOidcLoginRequest(_message.Message):
     """Name of the issuer in the server's file; may be empty if there is only one."""
     redirect_uri: _builtins.str
     """Required. Address to which the browser returns: on the caller's own machine, `http://127.0.0.1:PORT/...`,
-    `http://[::1]:PORT/...` or `http://localhost:PORT/...`, or one of the issuer's entry.
+    `http://[::1]:PORT/...` or `http://localhost:PORT/...`, or an address of `redirect_uris` in the issuer's entry.
     """
     max_age_seconds: _builtins.int
-    """Greatest age of the person's authentication at the issuer (`max_age` of OpenID Connect), so that the log-in is a
+    """Maximum age of the person's authentication at the issuer (`max_age` of OpenID Connect), so that the log-in is a
     recent proof; the ID token must confirm it (`auth_time`). 0 means no bound.
     """
     def __init__(
@@ -65,7 +65,7 @@ class BeginOidcLoginResponse(_message.Message):
     authorization_url: _builtins.str
     """Address to open in the user's browser. It contains `state`."""
     state: _builtins.str
-    """Value that the browser must bring back as `state`; another one belongs to another log-in."""
+    """Value that the browser must bring back as `state`; a different value belongs to another log-in."""
     login_token: _builtins.str
     """Token for CompleteOidcLogin, which binds the log-in to its caller. Show it to nobody."""
     issuer: _builtins.str

@@ -99,7 +99,7 @@ class _SessionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionKi
     SESSION_KIND_TOKENS: _SessionKind.ValueType  # 1
     """Access tokens, each of which a refresh replaces."""
     SESSION_KIND_CONSOLE: _SessionKind.ValueType  # 2
-    """The cookie of a browser, which stays the same; its end moves on while it is used."""
+    """The cookie of a browser, which stays the same; each use postpones its expiry."""
 
 class SessionKind(_SessionKind, metaclass=_SessionKindEnumTypeWrapper):
     """The credentials of a session."""
@@ -109,7 +109,7 @@ SESSION_KIND_UNSPECIFIED: SessionKind.ValueType  # 0
 SESSION_KIND_TOKENS: SessionKind.ValueType  # 1
 """Access tokens, each of which a refresh replaces."""
 SESSION_KIND_CONSOLE: SessionKind.ValueType  # 2
-"""The cookie of a browser, which stays the same; its end moves on while it is used."""
+"""The cookie of a browser, which stays the same; each use postpones its expiry."""
 Global___SessionKind: _TypeAlias = SessionKind  # noqa: Y015
 
 @_typing.final
@@ -145,7 +145,7 @@ class User(_message.Message):
     created_by: _builtins.str
     """Name of the user who created it; empty for the bootstrap administrator."""
     etag: _builtins.str
-    """Version, which each change of the user replaces."""
+    """Version; each change of the user replaces it."""
     second_factor: _builtins.bool
     """Whether a log-in by password also requires a code of an authenticator."""
     @_builtins.property
@@ -211,7 +211,7 @@ class Role(_message.Message):
     uid: _builtins.str
     """Permanent identifier."""
     etag: _builtins.str
-    """Version, which each change of the role replaces."""
+    """Version; each change of the role replaces it."""
     @_builtins.property
     def permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """`<noun>.<verb>`, `<noun>.*` or `*`, each of an existing permission (UNKNOWN_PERMISSION otherwise); at most 256."""
@@ -272,9 +272,11 @@ class RoleGrant(_message.Message):
     namespace: _builtins.str
     """Namespace of the grant; empty means every namespace."""
     assigned_by: _builtins.str
-    """Name of the user who granted it; empty for the bootstrap grant, and for one of a rule."""
+    """Name of the user who granted it; empty for the bootstrap grant, and for a grant that a rule gives."""
     source: _builtins.str
-    """Name of the issuer whose rules give it; empty if a user granted it. A grant of a rule cannot be revoked by hand."""
+    """Name of the issuer whose rules give it; empty if a user granted it. A grant that a rule gives cannot be revoked
+    manually.
+    """
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """Time when it ends; unset means never."""
@@ -339,7 +341,7 @@ class Session(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """Time when its refresh token expires, or its cookie if it is not used until then."""
+        """Time when its refresh token expires, or its cookie unless it is used before."""
 
     def __init__(
         self,
@@ -376,8 +378,8 @@ class LoginRequest(_message.Message):
     password: _builtins.str
     """Required; at most 1,024 characters."""
     device_token: _builtins.str
-    """`device_token` from the last log-in of this user on this device, so that others who guess passwords do not lock
-    this device out; empty if there was none. An invalid one is ignored.
+    """`device_token` from the last log-in of this user on this device, so that password guessing by others does not lock
+    out this device; empty if there was none. An invalid one is ignored.
     """
     def __init__(
         self,
@@ -696,7 +698,7 @@ class RefreshSessionResponse(_message.Message):
 
     @_builtins.property
     def refresh_expire_time(self) -> _timestamp_pb2.Timestamp:
-        """Time when the refresh token stops working; a refresh does not move it beyond the session's greatest age."""
+        """Time when the refresh token stops working; a refresh does not move it beyond the session's maximum age."""
 
     def __init__(
         self,
@@ -756,7 +758,9 @@ class WhoAmIRequest(_message.Message):
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
-    """Namespace whose permissions are returned, too; empty means none. NOT_FOUND: there is none that the caller reaches."""
+    """Namespace whose permissions are returned, too; empty means none. NOT_FOUND: it does not exist, or the caller may
+    not see it.
+    """
     def __init__(
         self,
         *,
@@ -804,7 +808,7 @@ class WhoAmIResponse(_message.Message):
 
     @_builtins.property
     def namespace_permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Permissions held in the namespace of the request, each by itself, those over all namespaces included."""
+        """Permissions held in the namespace of the request, listed one by one and including those held over all namespaces."""
 
     def __init__(
         self,
@@ -887,8 +891,8 @@ class CreateUserRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     password: _builtins.str
-    """Required. 12 to 1,024 characters, or at least as many as PILOTHOUSE_PASSWORD_MIN_LENGTH says; not containing the
-    user name, not common (reason WEAK_PASSWORD), and not in the server's list of stolen ones (BREACHED_PASSWORD).
+    """Required. 12 to 1,024 characters; PILOTHOUSE_PASSWORD_MIN_LENGTH can raise the minimum. Not containing the user
+    name, not common (reason WEAK_PASSWORD), and not in the server's list of stolen ones (BREACHED_PASSWORD).
     """
     request_id: _builtins.str
     """UUID. A repetition with the same one returns the first response and changes nothing."""
@@ -1005,7 +1009,7 @@ class ListUsersRequest(_message.Message):
     """Sort order (AIP-132), such as `create_time desc`."""
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each user to return, such as `email`, next to `uid`, `name` and `namespace`; empty means all."""
+        """Whole fields of each user to return, such as `email`, in addition to `uid` and `username`; empty means all."""
 
     def __init__(
         self,
@@ -1036,8 +1040,9 @@ class ListUsersResponse(_message.Message):
     next_page_token: _builtins.str
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
-    """Token for WatchService.Watch with the same selection, as `resume_token` of its scope: the stream shows every change
-    after the page was read, and may repeat some that the page has. Of several pages, use the token of the first.
+    """Token for WatchService.Watch with the same selection, as `resume_token` of its scope: the stream sends every change
+    after the page was read, and may repeat changes that the page shows. If you read several pages, use the token of
+    the first.
     """
     @_builtins.property
     def users(self) -> _containers.RepeatedCompositeFieldContainer[Global___User]:
@@ -1679,7 +1684,7 @@ class ListRoleGrantsRequest(_message.Message):
     """Sort order (AIP-132): `create_time`."""
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each grant to return, such as `role`, next to `uid`, `name` and `namespace`; empty means all."""
+        """Whole fields of each grant to return, such as `role`, in addition to `username` and `namespace`; empty means all."""
 
     def __init__(
         self,
@@ -1711,12 +1716,13 @@ class ListRoleGrantsResponse(_message.Message):
     next_page_token: _builtins.str
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
-    """Token for WatchService.Watch with the same selection, as `resume_token` of its scope: the stream shows every change
-    after the page was read, and may repeat some that the page has. Of several pages, use the token of the first.
+    """Token for WatchService.Watch with the same selection, as `resume_token` of its scope: the stream sends every change
+    after the page was read, and may repeat changes that the page shows. If you read several pages, use the token of
+    the first.
     """
     @_builtins.property
     def role_grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoleGrant]:
-        """Keys, oldest first unless `order_by` says otherwise."""
+        """Grants, oldest first unless `order_by` says otherwise."""
 
     def __init__(
         self,
@@ -1872,7 +1878,7 @@ class CheckPermissionResponse(_message.Message):
 
     ALLOWED_FIELD_NUMBER: _builtins.int
     allowed: _builtins.bool
-    """True if a valid grant holds it there. False for a namespace that does not exist or is not visible."""
+    """True if a valid grant gives the permission there. False for a namespace that does not exist or is not visible."""
     def __init__(
         self,
         *,

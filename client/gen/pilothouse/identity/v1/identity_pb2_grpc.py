@@ -36,8 +36,8 @@ class IdentityServiceStub:
     """Users, roles, grants, credentials and permission checks.
 
     Errors of every method: UNAUTHENTICATED (no token, or a wrong, expired or revoked one), PERMISSION_DENIED (names the
-    permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database is away). A resource that the
-    caller may not see is NOT_FOUND, exactly like one that does not exist.
+    permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database does not respond). A resource
+    that the caller may not see is NOT_FOUND, exactly like one that does not exist.
     """
 
     def __init__(self, channel):
@@ -272,8 +272,8 @@ class IdentityServiceServicer:
     """Users, roles, grants, credentials and permission checks.
 
     Errors of every method: UNAUTHENTICATED (no token, or a wrong, expired or revoked one), PERMISSION_DENIED (names the
-    permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database is away). A resource that the
-    caller may not see is NOT_FOUND, exactly like one that does not exist.
+    permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database does not respond). A resource
+    that the caller may not see is NOT_FOUND, exactly like one that does not exist.
     """
 
     def Login(self, request, context):
@@ -287,25 +287,25 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CompleteLogin(self, request, context):
-        """Completes, in one call, a log-in for which Login returned a `challenge`, with what `steps` lists: a code of the
-        authenticator or a recovery code, the first code of a new authenticator, a new password. UNAUTHENTICATED: the code
-        is wrong or used (WRONG_CODE; it counts as a wrong password), or the challenge was used, has expired or belongs to
-        another address or device (INVALID_CHALLENGE). FAILED_PRECONDITION (SECOND_FACTOR_LOCKED): after a hundred wrong
-        codes in a row only a recovery code is accepted. RESOURCE_EXHAUSTED as Login.
+        """Completes, in one call, a log-in for which Login returned a `challenge`. The request has what `steps` lists: a code
+        of the authenticator or a recovery code, the first code of a new authenticator, a new password. UNAUTHENTICATED:
+        the code is wrong or used (WRONG_CODE; it counts as a wrong password), or the challenge was used, has expired or
+        belongs to another address or device (INVALID_CHALLENGE). FAILED_PRECONDITION (SECOND_FACTOR_LOCKED): after a
+        hundred wrong codes in a row only a recovery code is accepted. RESOURCE_EXHAUSTED as in Login.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RefreshSession(self, request, context):
-        """Exchanges a refresh token for new tokens. Each refresh token works once. UNAUTHENTICATED: a second use ends all
-        sessions of its family (REFRESH_TOKEN_REPLAYED); a session that began by a password alone ends once its user must
-        have a second factor (SECOND_FACTOR_NEEDED).
+        """Exchanges a refresh token for new tokens. Each refresh token works once. UNAUTHENTICATED: the token was used
+        before, and all sessions of its family end (REFRESH_TOKEN_REPLAYED); or the session began with a password alone,
+        its user must now have a second factor, and the session ends (SECOND_FACTOR_NEEDED).
 
-        For a session that began at an issuer the server asks the issuer first and updates the grants of its rules.
-        UNAUTHENTICATED (ISSUER_REFUSED): the issuer no longer vouches, and the session ends. UNAVAILABLE
-        (ISSUER_UNAVAILABLE): it has been away for longer than its entry allows. ABORTED (REFRESH_UNDER_WAY): another call
-        is asking.
+        For a session that began at an issuer, the server first asks the issuer, and updates the grants that the issuer's
+        rules give. UNAUTHENTICATED (ISSUER_REFUSED): the issuer no longer vouches for the user, and the session ends.
+        UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer has not responded for longer than its entry allows. ABORTED
+        (REFRESH_UNDER_WAY): another call is refreshing the session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -314,8 +314,8 @@ class IdentityServiceServicer:
     def BeginDeviceLogin(self, request, context):
         """Begins a log-in without a browser on this machine (RFC 8628): returns a code that a person types in any browser, at
         an address of the issuer. NOT_FOUND: the server does not trust the issuer. FAILED_PRECONDITION (NO_DEVICE_LOGIN):
-        the issuer does not offer it. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many pending or failed ones of one address.
-        UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer is away.
+        the issuer does not offer it. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many pending or failed log-ins from one
+        address. UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer does not respond.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -335,8 +335,8 @@ class IdentityServiceServicer:
     def ExchangeToken(self, request, context):
         """Exchanges a token of a trusted issuer, such as that of a Kubernetes ServiceAccount or a CI job, for the token of a
         short session (RFC 8693). UNAUTHENTICATED (ISSUER_TOKEN_REFUSED, with `rule`): the token violates a rule.
-        PERMISSION_DENIED (WORKLOAD_NOT_ALLOWED): the server's rules give it no such account. RESOURCE_EXHAUSTED
-        (LOGIN_LIMITED): too many tokens of one address that no issuer has signed, or too many refused ones of the same
+        PERMISSION_DENIED (WORKLOAD_NOT_ALLOWED): the server's rules do not give the token this account. RESOURCE_EXHAUSTED
+        (LOGIN_LIMITED): too many tokens from one address that no issuer has signed, or too many refused tokens of the same
         issuer and subject. UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer's keys cannot be fetched.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -345,19 +345,19 @@ class IdentityServiceServicer:
 
     def BeginOidcLogin(self, request, context):
         """Begins a log-in at an issuer: returns an address for the browser, with PKCE, `state` and `nonce`. The server stores
-        nothing of it. NOT_FOUND: the server does not trust the issuer. INVALID_ARGUMENT: the return address is not
-        permitted. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many of one address. UNAVAILABLE (ISSUER_UNAVAILABLE): the
-        issuer is away.
+        nothing about the log-in. NOT_FOUND: the server does not trust the issuer. INVALID_ARGUMENT: the return address is
+        not permitted. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many log-ins from one address. UNAVAILABLE
+        (ISSUER_UNAVAILABLE): the issuer does not respond.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CompleteOidcLogin(self, request, context):
-        """Exchanges the browser's result for tokens. UNAUTHENTICATED: it is not of this log-in or was used (INVALID_LOGIN),
-        the issuer refuses the code (CODE_REFUSED), the ID token violates a rule (ISSUER_TOKEN_REFUSED), or the person has
-        no account here (NO_ACCOUNT) or may not log in (ACCOUNT_CLOSED). RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many
-        failures of one address.
+        """Exchanges the browser's result for tokens. UNAUTHENTICATED: the result belongs to another log-in or was used before
+        (INVALID_LOGIN), the issuer refuses the code (CODE_REFUSED), the ID token violates a rule (ISSUER_TOKEN_REFUSED),
+        or the person has no account here (NO_ACCOUNT) or may not log in (ACCOUNT_CLOSED). RESOURCE_EXHAUSTED
+        (LOGIN_LIMITED): too many failures from one address.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -382,9 +382,9 @@ class IdentityServiceServicer:
         recovery code. A log-in is a proof, too; a refresh is not. EnrolTotp, ConfirmTotp, CreateApiKey and RotateApiKey
         refuse a session without one (PERMISSION_DENIED, reason REAUTHENTICATION_REQUIRED; `proof` in the metadata is
         `password`, `code` or `log_in`). PERMISSION_DENIED: the proof is wrong (WRONG_PASSWORD, WRONG_CODE), which counts
-        as a failed log-in. RESOURCE_EXHAUSTED as Login. FAILED_PRECONDITION: an issuer began the session (ISSUER_SESSION;
-        log in there again, with `max_age_seconds` of BeginOidcLogin), or the caller shows a code and has no authenticator
-        (NO_SECOND_FACTOR).
+        as a failed log-in. RESOURCE_EXHAUSTED as in Login. FAILED_PRECONDITION: an issuer began the session
+        (ISSUER_SESSION; log in there again, with `max_age_seconds` of BeginOidcLogin), or the caller shows a code and has
+        no authenticator (NO_SECOND_FACTOR).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -399,16 +399,16 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EnrolTotp(self, request, context):
-        """Returns the seed of an authenticator for the caller, and replaces one that was not confirmed. PERMISSION_DENIED
-        (reason REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate. FAILED_PRECONDITION: the
-        caller has one (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
+        """Returns the seed of an authenticator for the caller, and replaces an unconfirmed one. PERMISSION_DENIED (reason
+        REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate. FAILED_PRECONDITION: the caller
+        already has an authenticator (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ConfirmTotp(self, request, context):
-        """Activates the authenticator of EnrolTotp by its present code, and returns recovery codes. The caller's other
+        """Activates the authenticator of EnrolTotp by its current code, and returns recovery codes. The caller's other
         sessions end. INVALID_ARGUMENT (reason WRONG_CODE): the code is wrong. PERMISSION_DENIED (reason
         REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate.
         """
@@ -418,8 +418,8 @@ class IdentityServiceServicer:
 
     def DisableTotp(self, request, context):
         """Removes the caller's own authenticator, by the password, a code or a recovery code. The caller's other sessions
-        end. PERMISSION_DENIED (reason WRONG_PASSWORD or WRONG_CODE): the proof is wrong. FAILED_PRECONDITION: there is
-        none (NO_SECOND_FACTOR), or the caller must have one (SECOND_FACTOR_REQUIRED).
+        end. PERMISSION_DENIED (reason WRONG_PASSWORD or WRONG_CODE): the proof is wrong. FAILED_PRECONDITION: the caller
+        has no authenticator (NO_SECOND_FACTOR), or must have one (SECOND_FACTOR_REQUIRED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -427,8 +427,8 @@ class IdentityServiceServicer:
 
     def ResetSecondFactor(self, request, context):
         """Removes another user's lost authenticator and ends all sessions of that user. PERMISSION_DENIED (reason
-        ESCALATION): the user holds permissions that the caller does not. FAILED_PRECONDITION: there is none
-        (NO_SECOND_FACTOR), or it is the caller's own (OWN_SECOND_FACTOR).
+        ESCALATION): the user holds permissions that the caller does not. FAILED_PRECONDITION: the user has no
+        authenticator (NO_SECOND_FACTOR), or is the caller (OWN_SECOND_FACTOR).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -515,15 +515,15 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GrantRole(self, request, context):
-        """Grants a role to a user, in one namespace or in all. To grant again changes the expiry. PERMISSION_DENIED (reason
-        ESCALATION): the role holds a permission that the caller does not hold there.
+        """Grants a role to a user, in one namespace or in all. Granting it again changes the expiry. PERMISSION_DENIED
+        (reason ESCALATION): the role holds a permission that the caller does not hold there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeRole(self, request, context):
-        """Revokes a grant. NOT_FOUND: there is none.
+        """Revokes a grant. NOT_FOUND: there is no such grant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -538,9 +538,9 @@ class IdentityServiceServicer:
 
     def CreateApiKey(self, request, context):
         """Creates a key for the caller or for a service account. The secret is returned once. PERMISSION_DENIED: the key
-        would give what the caller does not hold, or names what its user does not hold (ESCALATION), or the session has no
-        recent proof (REAUTHENTICATION_REQUIRED; see Reauthenticate). RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS): a user has
-        50 valid keys. ALREADY_EXISTS: the name is taken.
+        would give permissions that the caller does not hold, or names permissions that its user does not hold
+        (ESCALATION), or the session has no recent proof (REAUTHENTICATION_REQUIRED; see Reauthenticate).
+        RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS): a user has 50 valid keys. ALREADY_EXISTS: the name is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -554,7 +554,7 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateApiKey(self, request, context):
-        """Creates a key with the limits of a valid one and replaces that one, which stays valid for `overlap`.
+        """Replaces a valid key with a new key that has the same limits. The old key stays valid for `overlap`.
         PERMISSION_DENIED (reason REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -606,25 +606,26 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CheckPermission(self, request, context):
-        """Returns whether the caller may do something, or another user, with `user.get` over all namespaces. INVALID_ARGUMENT
-        (reason UNKNOWN_PERMISSION, with similar ones): there is no such permission.
+        """Returns whether the caller may do something. For another user it needs `user.get` over all namespaces.
+        INVALID_ARGUMENT (reason UNKNOWN_PERMISSION, with similar permissions): there is no such permission.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExplainPermission(self, request, context):
-        """Returns why the caller may or may not do something, or another user, with `user.get` over all namespaces: the grant
-        that allows it, or where the right ends and who could give it. INVALID_ARGUMENT (reasons UNKNOWN_PERMISSION,
-        UNKNOWN_METHOD, with similar ones): there is no such permission or method.
+        """Returns why the caller may or may not do something: the grant that allows it, or the reason for the denial and the
+        users who could grant it. For another user it needs `user.get` over all namespaces. INVALID_ARGUMENT (reasons
+        UNKNOWN_PERMISSION, UNKNOWN_METHOD, with similar names): there is no such permission or method.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExplainPermissions(self, request, context):
-        """Returns the same for up to 50 questions about the same user, as of one moment and with one record: a page asks so for
-        all its buttons. An INVALID_ARGUMENT names the question, such as `questions[3].permission`.
+        """Returns the explanations of ExplainPermission for up to 50 questions about one user, as of one moment and with one
+        audit record. A web page can get the permissions for all its buttons in one call. An INVALID_ARGUMENT names the
+        question, such as `questions[3].permission`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -640,7 +641,7 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SimulateGrant(self, request, context):
-        """Returns what a grant would change, and changes nothing. Refused as GrantRole refuses the same grant.
+        """Returns what a grant would change, and changes nothing. It refuses a grant that GrantRole refuses.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -881,8 +882,8 @@ class IdentityService:
     """Users, roles, grants, credentials and permission checks.
 
     Errors of every method: UNAUTHENTICATED (no token, or a wrong, expired or revoked one), PERMISSION_DENIED (names the
-    permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database is away). A resource that the
-    caller may not see is NOT_FOUND, exactly like one that does not exist.
+    permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database does not respond). A resource
+    that the caller may not see is NOT_FOUND, exactly like one that does not exist.
     """
 
     @staticmethod

@@ -37,8 +37,8 @@ class IdentityServiceStub:
     """Users, roles, grants, credentials and permission checks.
 
     Errors of every method: UNAUTHENTICATED (no token, or a wrong, expired or revoked one), PERMISSION_DENIED (names the
-    permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database is away). A resource that the
-    caller may not see is NOT_FOUND, exactly like one that does not exist.
+    permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database does not respond). A resource
+    that the caller may not see is NOT_FOUND, exactly like one that does not exist.
     """
 
     @_typing.overload
@@ -52,27 +52,27 @@ class IdentityServiceStub:
     address), or too many concurrent log-ins (LOGIN_BUSY).
     """
     CompleteLogin: _grpc.UnaryUnaryMultiCallable[_second_factor_pb2.CompleteLoginRequest, _identity_pb2.CompleteLoginResponse]
-    """Completes, in one call, a log-in for which Login returned a `challenge`, with what `steps` lists: a code of the
-    authenticator or a recovery code, the first code of a new authenticator, a new password. UNAUTHENTICATED: the code
-    is wrong or used (WRONG_CODE; it counts as a wrong password), or the challenge was used, has expired or belongs to
-    another address or device (INVALID_CHALLENGE). FAILED_PRECONDITION (SECOND_FACTOR_LOCKED): after a hundred wrong
-    codes in a row only a recovery code is accepted. RESOURCE_EXHAUSTED as Login.
+    """Completes, in one call, a log-in for which Login returned a `challenge`. The request has what `steps` lists: a code
+    of the authenticator or a recovery code, the first code of a new authenticator, a new password. UNAUTHENTICATED:
+    the code is wrong or used (WRONG_CODE; it counts as a wrong password), or the challenge was used, has expired or
+    belongs to another address or device (INVALID_CHALLENGE). FAILED_PRECONDITION (SECOND_FACTOR_LOCKED): after a
+    hundred wrong codes in a row only a recovery code is accepted. RESOURCE_EXHAUSTED as in Login.
     """
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]
-    """Exchanges a refresh token for new tokens. Each refresh token works once. UNAUTHENTICATED: a second use ends all
-    sessions of its family (REFRESH_TOKEN_REPLAYED); a session that began by a password alone ends once its user must
-    have a second factor (SECOND_FACTOR_NEEDED).
+    """Exchanges a refresh token for new tokens. Each refresh token works once. UNAUTHENTICATED: the token was used
+    before, and all sessions of its family end (REFRESH_TOKEN_REPLAYED); or the session began with a password alone,
+    its user must now have a second factor, and the session ends (SECOND_FACTOR_NEEDED).
 
-    For a session that began at an issuer the server asks the issuer first and updates the grants of its rules.
-    UNAUTHENTICATED (ISSUER_REFUSED): the issuer no longer vouches, and the session ends. UNAVAILABLE
-    (ISSUER_UNAVAILABLE): it has been away for longer than its entry allows. ABORTED (REFRESH_UNDER_WAY): another call
-    is asking.
+    For a session that began at an issuer, the server first asks the issuer, and updates the grants that the issuer's
+    rules give. UNAUTHENTICATED (ISSUER_REFUSED): the issuer no longer vouches for the user, and the session ends.
+    UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer has not responded for longer than its entry allows. ABORTED
+    (REFRESH_UNDER_WAY): another call is refreshing the session.
     """
     BeginDeviceLogin: _grpc.UnaryUnaryMultiCallable[_device_login_pb2.BeginDeviceLoginRequest, _device_login_pb2.BeginDeviceLoginResponse]
     """Begins a log-in without a browser on this machine (RFC 8628): returns a code that a person types in any browser, at
     an address of the issuer. NOT_FOUND: the server does not trust the issuer. FAILED_PRECONDITION (NO_DEVICE_LOGIN):
-    the issuer does not offer it. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many pending or failed ones of one address.
-    UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer is away.
+    the issuer does not offer it. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many pending or failed log-ins from one
+    address. UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer does not respond.
     """
     CompleteDeviceLogin: _grpc.UnaryUnaryMultiCallable[_device_login_pb2.CompleteDeviceLoginRequest, _identity_pb2.CompleteDeviceLoginResponse]
     """Polls a log-in. Returns tokens once, after the person has approved it. FAILED_PRECONDITION (AUTHORIZATION_PENDING)
@@ -84,21 +84,21 @@ class IdentityServiceStub:
     ExchangeToken: _grpc.UnaryUnaryMultiCallable[_token_exchange_pb2.ExchangeTokenRequest, _identity_pb2.ExchangeTokenResponse]
     """Exchanges a token of a trusted issuer, such as that of a Kubernetes ServiceAccount or a CI job, for the token of a
     short session (RFC 8693). UNAUTHENTICATED (ISSUER_TOKEN_REFUSED, with `rule`): the token violates a rule.
-    PERMISSION_DENIED (WORKLOAD_NOT_ALLOWED): the server's rules give it no such account. RESOURCE_EXHAUSTED
-    (LOGIN_LIMITED): too many tokens of one address that no issuer has signed, or too many refused ones of the same
+    PERMISSION_DENIED (WORKLOAD_NOT_ALLOWED): the server's rules do not give the token this account. RESOURCE_EXHAUSTED
+    (LOGIN_LIMITED): too many tokens from one address that no issuer has signed, or too many refused tokens of the same
     issuer and subject. UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer's keys cannot be fetched.
     """
     BeginOidcLogin: _grpc.UnaryUnaryMultiCallable[_federation_pb2.BeginOidcLoginRequest, _federation_pb2.BeginOidcLoginResponse]
     """Begins a log-in at an issuer: returns an address for the browser, with PKCE, `state` and `nonce`. The server stores
-    nothing of it. NOT_FOUND: the server does not trust the issuer. INVALID_ARGUMENT: the return address is not
-    permitted. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many of one address. UNAVAILABLE (ISSUER_UNAVAILABLE): the
-    issuer is away.
+    nothing about the log-in. NOT_FOUND: the server does not trust the issuer. INVALID_ARGUMENT: the return address is
+    not permitted. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many log-ins from one address. UNAVAILABLE
+    (ISSUER_UNAVAILABLE): the issuer does not respond.
     """
     CompleteOidcLogin: _grpc.UnaryUnaryMultiCallable[_federation_pb2.CompleteOidcLoginRequest, _identity_pb2.CompleteOidcLoginResponse]
-    """Exchanges the browser's result for tokens. UNAUTHENTICATED: it is not of this log-in or was used (INVALID_LOGIN),
-    the issuer refuses the code (CODE_REFUSED), the ID token violates a rule (ISSUER_TOKEN_REFUSED), or the person has
-    no account here (NO_ACCOUNT) or may not log in (ACCOUNT_CLOSED). RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many
-    failures of one address.
+    """Exchanges the browser's result for tokens. UNAUTHENTICATED: the result belongs to another log-in or was used before
+    (INVALID_LOGIN), the issuer refuses the code (CODE_REFUSED), the ID token violates a rule (ISSUER_TOKEN_REFUSED),
+    or the person has no account here (NO_ACCOUNT) or may not log in (ACCOUNT_CLOSED). RESOURCE_EXHAUSTED
+    (LOGIN_LIMITED): too many failures from one address.
     """
     Logout: _grpc.UnaryUnaryMultiCallable[_identity_pb2.LogoutRequest, _identity_pb2.LogoutResponse]
     """Ends the session of the token used for this call."""
@@ -109,33 +109,33 @@ class IdentityServiceStub:
     recovery code. A log-in is a proof, too; a refresh is not. EnrolTotp, ConfirmTotp, CreateApiKey and RotateApiKey
     refuse a session without one (PERMISSION_DENIED, reason REAUTHENTICATION_REQUIRED; `proof` in the metadata is
     `password`, `code` or `log_in`). PERMISSION_DENIED: the proof is wrong (WRONG_PASSWORD, WRONG_CODE), which counts
-    as a failed log-in. RESOURCE_EXHAUSTED as Login. FAILED_PRECONDITION: an issuer began the session (ISSUER_SESSION;
-    log in there again, with `max_age_seconds` of BeginOidcLogin), or the caller shows a code and has no authenticator
-    (NO_SECOND_FACTOR).
+    as a failed log-in. RESOURCE_EXHAUSTED as in Login. FAILED_PRECONDITION: an issuer began the session
+    (ISSUER_SESSION; log in there again, with `max_age_seconds` of BeginOidcLogin), or the caller shows a code and has
+    no authenticator (NO_SECOND_FACTOR).
     """
     ChangePassword: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ChangePasswordRequest, _identity_pb2.ChangePasswordResponse]
     """Changes the caller's own password and ends every other session of the caller. API keys stay valid unless
     `revoke_keys` is set. PERMISSION_DENIED (reason WRONG_PASSWORD): the current password is wrong.
     """
     EnrolTotp: _grpc.UnaryUnaryMultiCallable[_second_factor_pb2.EnrolTotpRequest, _second_factor_pb2.EnrolTotpResponse]
-    """Returns the seed of an authenticator for the caller, and replaces one that was not confirmed. PERMISSION_DENIED
-    (reason REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate. FAILED_PRECONDITION: the
-    caller has one (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
+    """Returns the seed of an authenticator for the caller, and replaces an unconfirmed one. PERMISSION_DENIED (reason
+    REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate. FAILED_PRECONDITION: the caller
+    already has an authenticator (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
     """
     ConfirmTotp: _grpc.UnaryUnaryMultiCallable[_second_factor_pb2.ConfirmTotpRequest, _second_factor_pb2.ConfirmTotpResponse]
-    """Activates the authenticator of EnrolTotp by its present code, and returns recovery codes. The caller's other
+    """Activates the authenticator of EnrolTotp by its current code, and returns recovery codes. The caller's other
     sessions end. INVALID_ARGUMENT (reason WRONG_CODE): the code is wrong. PERMISSION_DENIED (reason
     REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate.
     """
     DisableTotp: _grpc.UnaryUnaryMultiCallable[_second_factor_pb2.DisableTotpRequest, _second_factor_pb2.DisableTotpResponse]
     """Removes the caller's own authenticator, by the password, a code or a recovery code. The caller's other sessions
-    end. PERMISSION_DENIED (reason WRONG_PASSWORD or WRONG_CODE): the proof is wrong. FAILED_PRECONDITION: there is
-    none (NO_SECOND_FACTOR), or the caller must have one (SECOND_FACTOR_REQUIRED).
+    end. PERMISSION_DENIED (reason WRONG_PASSWORD or WRONG_CODE): the proof is wrong. FAILED_PRECONDITION: the caller
+    has no authenticator (NO_SECOND_FACTOR), or must have one (SECOND_FACTOR_REQUIRED).
     """
     ResetSecondFactor: _grpc.UnaryUnaryMultiCallable[_second_factor_pb2.ResetSecondFactorRequest, _second_factor_pb2.ResetSecondFactorResponse]
     """Removes another user's lost authenticator and ends all sessions of that user. PERMISSION_DENIED (reason
-    ESCALATION): the user holds permissions that the caller does not. FAILED_PRECONDITION: there is none
-    (NO_SECOND_FACTOR), or it is the caller's own (OWN_SECOND_FACTOR).
+    ESCALATION): the user holds permissions that the caller does not. FAILED_PRECONDITION: the user has no
+    authenticator (NO_SECOND_FACTOR), or is the caller (OWN_SECOND_FACTOR).
     """
     CreateUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateUserRequest, _identity_pb2.CreateUserResponse]
     """Creates a user. ALREADY_EXISTS: the name or the e-mail address is taken."""
@@ -166,23 +166,23 @@ class IdentityServiceStub:
     it (reason ROLE_IN_RULES).
     """
     GrantRole: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GrantRoleRequest, _identity_pb2.GrantRoleResponse]
-    """Grants a role to a user, in one namespace or in all. To grant again changes the expiry. PERMISSION_DENIED (reason
-    ESCALATION): the role holds a permission that the caller does not hold there.
+    """Grants a role to a user, in one namespace or in all. Granting it again changes the expiry. PERMISSION_DENIED
+    (reason ESCALATION): the role holds a permission that the caller does not hold there.
     """
     RevokeRole: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RevokeRoleRequest, _identity_pb2.RevokeRoleResponse]
-    """Revokes a grant. NOT_FOUND: there is none."""
+    """Revokes a grant. NOT_FOUND: there is no such grant."""
     ListRoleGrants: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListRoleGrantsRequest, _identity_pb2.ListRoleGrantsResponse]
     """Lists grants. Filter: `username`, `role`."""
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.CreateApiKeyRequest, _api_keys_pb2.CreateApiKeyResponse]
     """Creates a key for the caller or for a service account. The secret is returned once. PERMISSION_DENIED: the key
-    would give what the caller does not hold, or names what its user does not hold (ESCALATION), or the session has no
-    recent proof (REAUTHENTICATION_REQUIRED; see Reauthenticate). RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS): a user has
-    50 valid keys. ALREADY_EXISTS: the name is taken.
+    would give permissions that the caller does not hold, or names permissions that its user does not hold
+    (ESCALATION), or the session has no recent proof (REAUTHENTICATION_REQUIRED; see Reauthenticate).
+    RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS): a user has 50 valid keys. ALREADY_EXISTS: the name is taken.
     """
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.ListApiKeysRequest, _api_keys_pb2.ListApiKeysResponse]
     """Lists valid keys: the caller's own, or another user's."""
     RotateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.RotateApiKeyResponse]
-    """Creates a key with the limits of a valid one and replaces that one, which stays valid for `overlap`.
+    """Replaces a valid key with a new key that has the same limits. The old key stays valid for `overlap`.
     PERMISSION_DENIED (reason REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate.
     """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RevokeApiKeyRequest, _api_keys_pb2.RevokeApiKeyResponse]
@@ -202,17 +202,18 @@ class IdentityServiceStub:
     PERMISSION_DENIED (reason ESCALATION): that user holds permissions that the caller does not.
     """
     CheckPermission: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CheckPermissionRequest, _identity_pb2.CheckPermissionResponse]
-    """Returns whether the caller may do something, or another user, with `user.get` over all namespaces. INVALID_ARGUMENT
-    (reason UNKNOWN_PERMISSION, with similar ones): there is no such permission.
+    """Returns whether the caller may do something. For another user it needs `user.get` over all namespaces.
+    INVALID_ARGUMENT (reason UNKNOWN_PERMISSION, with similar permissions): there is no such permission.
     """
     ExplainPermission: _grpc.UnaryUnaryMultiCallable[_permissions_pb2.ExplainPermissionRequest, _permissions_pb2.ExplainPermissionResponse]
-    """Returns why the caller may or may not do something, or another user, with `user.get` over all namespaces: the grant
-    that allows it, or where the right ends and who could give it. INVALID_ARGUMENT (reasons UNKNOWN_PERMISSION,
-    UNKNOWN_METHOD, with similar ones): there is no such permission or method.
+    """Returns why the caller may or may not do something: the grant that allows it, or the reason for the denial and the
+    users who could grant it. For another user it needs `user.get` over all namespaces. INVALID_ARGUMENT (reasons
+    UNKNOWN_PERMISSION, UNKNOWN_METHOD, with similar names): there is no such permission or method.
     """
     ExplainPermissions: _grpc.UnaryUnaryMultiCallable[_permissions_pb2.ExplainPermissionsRequest, _permissions_pb2.ExplainPermissionsResponse]
-    """Returns the same for up to 50 questions about the same user, as of one moment and with one record: a page asks so for
-    all its buttons. An INVALID_ARGUMENT names the question, such as `questions[3].permission`.
+    """Returns the explanations of ExplainPermission for up to 50 questions about one user, as of one moment and with one
+    audit record. A web page can get the permissions for all its buttons in one call. An INVALID_ARGUMENT names the
+    question, such as `questions[3].permission`.
     """
     ListPrincipals: _grpc.UnaryUnaryMultiCallable[_permissions_pb2.ListPrincipalsRequest, _permissions_pb2.ListPrincipalsResponse]
     """Lists the users who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION): there is no such
@@ -220,15 +221,15 @@ class IdentityServiceStub:
     `username` (default), `create_time`.
     """
     SimulateGrant: _grpc.UnaryUnaryMultiCallable[_permissions_pb2.SimulateGrantRequest, _permissions_pb2.SimulateGrantResponse]
-    """Returns what a grant would change, and changes nothing. Refused as GrantRole refuses the same grant."""
+    """Returns what a grant would change, and changes nothing. It refuses a grant that GrantRole refuses."""
 
 @_typing.type_check_only
 class IdentityServiceAsyncStub(IdentityServiceStub):
     """Users, roles, grants, credentials and permission checks.
 
     Errors of every method: UNAUTHENTICATED (no token, or a wrong, expired or revoked one), PERMISSION_DENIED (names the
-    permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database is away). A resource that the
-    caller may not see is NOT_FOUND, exactly like one that does not exist.
+    permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database does not respond). A resource
+    that the caller may not see is NOT_FOUND, exactly like one that does not exist.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -239,27 +240,27 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     address), or too many concurrent log-ins (LOGIN_BUSY).
     """
     CompleteLogin: _aio.UnaryUnaryMultiCallable[_second_factor_pb2.CompleteLoginRequest, _identity_pb2.CompleteLoginResponse]  # type: ignore[assignment]
-    """Completes, in one call, a log-in for which Login returned a `challenge`, with what `steps` lists: a code of the
-    authenticator or a recovery code, the first code of a new authenticator, a new password. UNAUTHENTICATED: the code
-    is wrong or used (WRONG_CODE; it counts as a wrong password), or the challenge was used, has expired or belongs to
-    another address or device (INVALID_CHALLENGE). FAILED_PRECONDITION (SECOND_FACTOR_LOCKED): after a hundred wrong
-    codes in a row only a recovery code is accepted. RESOURCE_EXHAUSTED as Login.
+    """Completes, in one call, a log-in for which Login returned a `challenge`. The request has what `steps` lists: a code
+    of the authenticator or a recovery code, the first code of a new authenticator, a new password. UNAUTHENTICATED:
+    the code is wrong or used (WRONG_CODE; it counts as a wrong password), or the challenge was used, has expired or
+    belongs to another address or device (INVALID_CHALLENGE). FAILED_PRECONDITION (SECOND_FACTOR_LOCKED): after a
+    hundred wrong codes in a row only a recovery code is accepted. RESOURCE_EXHAUSTED as in Login.
     """
     RefreshSession: _aio.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]  # type: ignore[assignment]
-    """Exchanges a refresh token for new tokens. Each refresh token works once. UNAUTHENTICATED: a second use ends all
-    sessions of its family (REFRESH_TOKEN_REPLAYED); a session that began by a password alone ends once its user must
-    have a second factor (SECOND_FACTOR_NEEDED).
+    """Exchanges a refresh token for new tokens. Each refresh token works once. UNAUTHENTICATED: the token was used
+    before, and all sessions of its family end (REFRESH_TOKEN_REPLAYED); or the session began with a password alone,
+    its user must now have a second factor, and the session ends (SECOND_FACTOR_NEEDED).
 
-    For a session that began at an issuer the server asks the issuer first and updates the grants of its rules.
-    UNAUTHENTICATED (ISSUER_REFUSED): the issuer no longer vouches, and the session ends. UNAVAILABLE
-    (ISSUER_UNAVAILABLE): it has been away for longer than its entry allows. ABORTED (REFRESH_UNDER_WAY): another call
-    is asking.
+    For a session that began at an issuer, the server first asks the issuer, and updates the grants that the issuer's
+    rules give. UNAUTHENTICATED (ISSUER_REFUSED): the issuer no longer vouches for the user, and the session ends.
+    UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer has not responded for longer than its entry allows. ABORTED
+    (REFRESH_UNDER_WAY): another call is refreshing the session.
     """
     BeginDeviceLogin: _aio.UnaryUnaryMultiCallable[_device_login_pb2.BeginDeviceLoginRequest, _device_login_pb2.BeginDeviceLoginResponse]  # type: ignore[assignment]
     """Begins a log-in without a browser on this machine (RFC 8628): returns a code that a person types in any browser, at
     an address of the issuer. NOT_FOUND: the server does not trust the issuer. FAILED_PRECONDITION (NO_DEVICE_LOGIN):
-    the issuer does not offer it. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many pending or failed ones of one address.
-    UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer is away.
+    the issuer does not offer it. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many pending or failed log-ins from one
+    address. UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer does not respond.
     """
     CompleteDeviceLogin: _aio.UnaryUnaryMultiCallable[_device_login_pb2.CompleteDeviceLoginRequest, _identity_pb2.CompleteDeviceLoginResponse]  # type: ignore[assignment]
     """Polls a log-in. Returns tokens once, after the person has approved it. FAILED_PRECONDITION (AUTHORIZATION_PENDING)
@@ -271,21 +272,21 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     ExchangeToken: _aio.UnaryUnaryMultiCallable[_token_exchange_pb2.ExchangeTokenRequest, _identity_pb2.ExchangeTokenResponse]  # type: ignore[assignment]
     """Exchanges a token of a trusted issuer, such as that of a Kubernetes ServiceAccount or a CI job, for the token of a
     short session (RFC 8693). UNAUTHENTICATED (ISSUER_TOKEN_REFUSED, with `rule`): the token violates a rule.
-    PERMISSION_DENIED (WORKLOAD_NOT_ALLOWED): the server's rules give it no such account. RESOURCE_EXHAUSTED
-    (LOGIN_LIMITED): too many tokens of one address that no issuer has signed, or too many refused ones of the same
+    PERMISSION_DENIED (WORKLOAD_NOT_ALLOWED): the server's rules do not give the token this account. RESOURCE_EXHAUSTED
+    (LOGIN_LIMITED): too many tokens from one address that no issuer has signed, or too many refused tokens of the same
     issuer and subject. UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer's keys cannot be fetched.
     """
     BeginOidcLogin: _aio.UnaryUnaryMultiCallable[_federation_pb2.BeginOidcLoginRequest, _federation_pb2.BeginOidcLoginResponse]  # type: ignore[assignment]
     """Begins a log-in at an issuer: returns an address for the browser, with PKCE, `state` and `nonce`. The server stores
-    nothing of it. NOT_FOUND: the server does not trust the issuer. INVALID_ARGUMENT: the return address is not
-    permitted. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many of one address. UNAVAILABLE (ISSUER_UNAVAILABLE): the
-    issuer is away.
+    nothing about the log-in. NOT_FOUND: the server does not trust the issuer. INVALID_ARGUMENT: the return address is
+    not permitted. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many log-ins from one address. UNAVAILABLE
+    (ISSUER_UNAVAILABLE): the issuer does not respond.
     """
     CompleteOidcLogin: _aio.UnaryUnaryMultiCallable[_federation_pb2.CompleteOidcLoginRequest, _identity_pb2.CompleteOidcLoginResponse]  # type: ignore[assignment]
-    """Exchanges the browser's result for tokens. UNAUTHENTICATED: it is not of this log-in or was used (INVALID_LOGIN),
-    the issuer refuses the code (CODE_REFUSED), the ID token violates a rule (ISSUER_TOKEN_REFUSED), or the person has
-    no account here (NO_ACCOUNT) or may not log in (ACCOUNT_CLOSED). RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many
-    failures of one address.
+    """Exchanges the browser's result for tokens. UNAUTHENTICATED: the result belongs to another log-in or was used before
+    (INVALID_LOGIN), the issuer refuses the code (CODE_REFUSED), the ID token violates a rule (ISSUER_TOKEN_REFUSED),
+    or the person has no account here (NO_ACCOUNT) or may not log in (ACCOUNT_CLOSED). RESOURCE_EXHAUSTED
+    (LOGIN_LIMITED): too many failures from one address.
     """
     Logout: _aio.UnaryUnaryMultiCallable[_identity_pb2.LogoutRequest, _identity_pb2.LogoutResponse]  # type: ignore[assignment]
     """Ends the session of the token used for this call."""
@@ -296,33 +297,33 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     recovery code. A log-in is a proof, too; a refresh is not. EnrolTotp, ConfirmTotp, CreateApiKey and RotateApiKey
     refuse a session without one (PERMISSION_DENIED, reason REAUTHENTICATION_REQUIRED; `proof` in the metadata is
     `password`, `code` or `log_in`). PERMISSION_DENIED: the proof is wrong (WRONG_PASSWORD, WRONG_CODE), which counts
-    as a failed log-in. RESOURCE_EXHAUSTED as Login. FAILED_PRECONDITION: an issuer began the session (ISSUER_SESSION;
-    log in there again, with `max_age_seconds` of BeginOidcLogin), or the caller shows a code and has no authenticator
-    (NO_SECOND_FACTOR).
+    as a failed log-in. RESOURCE_EXHAUSTED as in Login. FAILED_PRECONDITION: an issuer began the session
+    (ISSUER_SESSION; log in there again, with `max_age_seconds` of BeginOidcLogin), or the caller shows a code and has
+    no authenticator (NO_SECOND_FACTOR).
     """
     ChangePassword: _aio.UnaryUnaryMultiCallable[_identity_pb2.ChangePasswordRequest, _identity_pb2.ChangePasswordResponse]  # type: ignore[assignment]
     """Changes the caller's own password and ends every other session of the caller. API keys stay valid unless
     `revoke_keys` is set. PERMISSION_DENIED (reason WRONG_PASSWORD): the current password is wrong.
     """
     EnrolTotp: _aio.UnaryUnaryMultiCallable[_second_factor_pb2.EnrolTotpRequest, _second_factor_pb2.EnrolTotpResponse]  # type: ignore[assignment]
-    """Returns the seed of an authenticator for the caller, and replaces one that was not confirmed. PERMISSION_DENIED
-    (reason REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate. FAILED_PRECONDITION: the
-    caller has one (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
+    """Returns the seed of an authenticator for the caller, and replaces an unconfirmed one. PERMISSION_DENIED (reason
+    REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate. FAILED_PRECONDITION: the caller
+    already has an authenticator (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
     """
     ConfirmTotp: _aio.UnaryUnaryMultiCallable[_second_factor_pb2.ConfirmTotpRequest, _second_factor_pb2.ConfirmTotpResponse]  # type: ignore[assignment]
-    """Activates the authenticator of EnrolTotp by its present code, and returns recovery codes. The caller's other
+    """Activates the authenticator of EnrolTotp by its current code, and returns recovery codes. The caller's other
     sessions end. INVALID_ARGUMENT (reason WRONG_CODE): the code is wrong. PERMISSION_DENIED (reason
     REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate.
     """
     DisableTotp: _aio.UnaryUnaryMultiCallable[_second_factor_pb2.DisableTotpRequest, _second_factor_pb2.DisableTotpResponse]  # type: ignore[assignment]
     """Removes the caller's own authenticator, by the password, a code or a recovery code. The caller's other sessions
-    end. PERMISSION_DENIED (reason WRONG_PASSWORD or WRONG_CODE): the proof is wrong. FAILED_PRECONDITION: there is
-    none (NO_SECOND_FACTOR), or the caller must have one (SECOND_FACTOR_REQUIRED).
+    end. PERMISSION_DENIED (reason WRONG_PASSWORD or WRONG_CODE): the proof is wrong. FAILED_PRECONDITION: the caller
+    has no authenticator (NO_SECOND_FACTOR), or must have one (SECOND_FACTOR_REQUIRED).
     """
     ResetSecondFactor: _aio.UnaryUnaryMultiCallable[_second_factor_pb2.ResetSecondFactorRequest, _second_factor_pb2.ResetSecondFactorResponse]  # type: ignore[assignment]
     """Removes another user's lost authenticator and ends all sessions of that user. PERMISSION_DENIED (reason
-    ESCALATION): the user holds permissions that the caller does not. FAILED_PRECONDITION: there is none
-    (NO_SECOND_FACTOR), or it is the caller's own (OWN_SECOND_FACTOR).
+    ESCALATION): the user holds permissions that the caller does not. FAILED_PRECONDITION: the user has no
+    authenticator (NO_SECOND_FACTOR), or is the caller (OWN_SECOND_FACTOR).
     """
     CreateUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateUserRequest, _identity_pb2.CreateUserResponse]  # type: ignore[assignment]
     """Creates a user. ALREADY_EXISTS: the name or the e-mail address is taken."""
@@ -353,23 +354,23 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     it (reason ROLE_IN_RULES).
     """
     GrantRole: _aio.UnaryUnaryMultiCallable[_identity_pb2.GrantRoleRequest, _identity_pb2.GrantRoleResponse]  # type: ignore[assignment]
-    """Grants a role to a user, in one namespace or in all. To grant again changes the expiry. PERMISSION_DENIED (reason
-    ESCALATION): the role holds a permission that the caller does not hold there.
+    """Grants a role to a user, in one namespace or in all. Granting it again changes the expiry. PERMISSION_DENIED
+    (reason ESCALATION): the role holds a permission that the caller does not hold there.
     """
     RevokeRole: _aio.UnaryUnaryMultiCallable[_identity_pb2.RevokeRoleRequest, _identity_pb2.RevokeRoleResponse]  # type: ignore[assignment]
-    """Revokes a grant. NOT_FOUND: there is none."""
+    """Revokes a grant. NOT_FOUND: there is no such grant."""
     ListRoleGrants: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListRoleGrantsRequest, _identity_pb2.ListRoleGrantsResponse]  # type: ignore[assignment]
     """Lists grants. Filter: `username`, `role`."""
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.CreateApiKeyRequest, _api_keys_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Creates a key for the caller or for a service account. The secret is returned once. PERMISSION_DENIED: the key
-    would give what the caller does not hold, or names what its user does not hold (ESCALATION), or the session has no
-    recent proof (REAUTHENTICATION_REQUIRED; see Reauthenticate). RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS): a user has
-    50 valid keys. ALREADY_EXISTS: the name is taken.
+    would give permissions that the caller does not hold, or names permissions that its user does not hold
+    (ESCALATION), or the session has no recent proof (REAUTHENTICATION_REQUIRED; see Reauthenticate).
+    RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS): a user has 50 valid keys. ALREADY_EXISTS: the name is taken.
     """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.ListApiKeysRequest, _api_keys_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """Lists valid keys: the caller's own, or another user's."""
     RotateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
-    """Creates a key with the limits of a valid one and replaces that one, which stays valid for `overlap`.
+    """Replaces a valid key with a new key that has the same limits. The old key stays valid for `overlap`.
     PERMISSION_DENIED (reason REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate.
     """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RevokeApiKeyRequest, _api_keys_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
@@ -389,17 +390,18 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     PERMISSION_DENIED (reason ESCALATION): that user holds permissions that the caller does not.
     """
     CheckPermission: _aio.UnaryUnaryMultiCallable[_identity_pb2.CheckPermissionRequest, _identity_pb2.CheckPermissionResponse]  # type: ignore[assignment]
-    """Returns whether the caller may do something, or another user, with `user.get` over all namespaces. INVALID_ARGUMENT
-    (reason UNKNOWN_PERMISSION, with similar ones): there is no such permission.
+    """Returns whether the caller may do something. For another user it needs `user.get` over all namespaces.
+    INVALID_ARGUMENT (reason UNKNOWN_PERMISSION, with similar permissions): there is no such permission.
     """
     ExplainPermission: _aio.UnaryUnaryMultiCallable[_permissions_pb2.ExplainPermissionRequest, _permissions_pb2.ExplainPermissionResponse]  # type: ignore[assignment]
-    """Returns why the caller may or may not do something, or another user, with `user.get` over all namespaces: the grant
-    that allows it, or where the right ends and who could give it. INVALID_ARGUMENT (reasons UNKNOWN_PERMISSION,
-    UNKNOWN_METHOD, with similar ones): there is no such permission or method.
+    """Returns why the caller may or may not do something: the grant that allows it, or the reason for the denial and the
+    users who could grant it. For another user it needs `user.get` over all namespaces. INVALID_ARGUMENT (reasons
+    UNKNOWN_PERMISSION, UNKNOWN_METHOD, with similar names): there is no such permission or method.
     """
     ExplainPermissions: _aio.UnaryUnaryMultiCallable[_permissions_pb2.ExplainPermissionsRequest, _permissions_pb2.ExplainPermissionsResponse]  # type: ignore[assignment]
-    """Returns the same for up to 50 questions about the same user, as of one moment and with one record: a page asks so for
-    all its buttons. An INVALID_ARGUMENT names the question, such as `questions[3].permission`.
+    """Returns the explanations of ExplainPermission for up to 50 questions about one user, as of one moment and with one
+    audit record. A web page can get the permissions for all its buttons in one call. An INVALID_ARGUMENT names the
+    question, such as `questions[3].permission`.
     """
     ListPrincipals: _aio.UnaryUnaryMultiCallable[_permissions_pb2.ListPrincipalsRequest, _permissions_pb2.ListPrincipalsResponse]  # type: ignore[assignment]
     """Lists the users who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION): there is no such
@@ -407,14 +409,14 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     `username` (default), `create_time`.
     """
     SimulateGrant: _aio.UnaryUnaryMultiCallable[_permissions_pb2.SimulateGrantRequest, _permissions_pb2.SimulateGrantResponse]  # type: ignore[assignment]
-    """Returns what a grant would change, and changes nothing. Refused as GrantRole refuses the same grant."""
+    """Returns what a grant would change, and changes nothing. It refuses a grant that GrantRole refuses."""
 
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     """Users, roles, grants, credentials and permission checks.
 
     Errors of every method: UNAUTHENTICATED (no token, or a wrong, expired or revoked one), PERMISSION_DENIED (names the
-    permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database is away). A resource that the
-    caller may not see is NOT_FOUND, exactly like one that does not exist.
+    permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database does not respond). A resource
+    that the caller may not see is NOT_FOUND, exactly like one that does not exist.
     """
 
     @_abc_1.abstractmethod
@@ -435,11 +437,11 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _second_factor_pb2.CompleteLoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.CompleteLoginResponse, _abc.Awaitable[_identity_pb2.CompleteLoginResponse]]:
-        """Completes, in one call, a log-in for which Login returned a `challenge`, with what `steps` lists: a code of the
-        authenticator or a recovery code, the first code of a new authenticator, a new password. UNAUTHENTICATED: the code
-        is wrong or used (WRONG_CODE; it counts as a wrong password), or the challenge was used, has expired or belongs to
-        another address or device (INVALID_CHALLENGE). FAILED_PRECONDITION (SECOND_FACTOR_LOCKED): after a hundred wrong
-        codes in a row only a recovery code is accepted. RESOURCE_EXHAUSTED as Login.
+        """Completes, in one call, a log-in for which Login returned a `challenge`. The request has what `steps` lists: a code
+        of the authenticator or a recovery code, the first code of a new authenticator, a new password. UNAUTHENTICATED:
+        the code is wrong or used (WRONG_CODE; it counts as a wrong password), or the challenge was used, has expired or
+        belongs to another address or device (INVALID_CHALLENGE). FAILED_PRECONDITION (SECOND_FACTOR_LOCKED): after a
+        hundred wrong codes in a row only a recovery code is accepted. RESOURCE_EXHAUSTED as in Login.
         """
 
     @_abc_1.abstractmethod
@@ -448,14 +450,14 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.RefreshSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.RefreshSessionResponse, _abc.Awaitable[_identity_pb2.RefreshSessionResponse]]:
-        """Exchanges a refresh token for new tokens. Each refresh token works once. UNAUTHENTICATED: a second use ends all
-        sessions of its family (REFRESH_TOKEN_REPLAYED); a session that began by a password alone ends once its user must
-        have a second factor (SECOND_FACTOR_NEEDED).
+        """Exchanges a refresh token for new tokens. Each refresh token works once. UNAUTHENTICATED: the token was used
+        before, and all sessions of its family end (REFRESH_TOKEN_REPLAYED); or the session began with a password alone,
+        its user must now have a second factor, and the session ends (SECOND_FACTOR_NEEDED).
 
-        For a session that began at an issuer the server asks the issuer first and updates the grants of its rules.
-        UNAUTHENTICATED (ISSUER_REFUSED): the issuer no longer vouches, and the session ends. UNAVAILABLE
-        (ISSUER_UNAVAILABLE): it has been away for longer than its entry allows. ABORTED (REFRESH_UNDER_WAY): another call
-        is asking.
+        For a session that began at an issuer, the server first asks the issuer, and updates the grants that the issuer's
+        rules give. UNAUTHENTICATED (ISSUER_REFUSED): the issuer no longer vouches for the user, and the session ends.
+        UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer has not responded for longer than its entry allows. ABORTED
+        (REFRESH_UNDER_WAY): another call is refreshing the session.
         """
 
     @_abc_1.abstractmethod
@@ -466,8 +468,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_device_login_pb2.BeginDeviceLoginResponse, _abc.Awaitable[_device_login_pb2.BeginDeviceLoginResponse]]:
         """Begins a log-in without a browser on this machine (RFC 8628): returns a code that a person types in any browser, at
         an address of the issuer. NOT_FOUND: the server does not trust the issuer. FAILED_PRECONDITION (NO_DEVICE_LOGIN):
-        the issuer does not offer it. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many pending or failed ones of one address.
-        UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer is away.
+        the issuer does not offer it. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many pending or failed log-ins from one
+        address. UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer does not respond.
         """
 
     @_abc_1.abstractmethod
@@ -491,8 +493,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_pb2.ExchangeTokenResponse, _abc.Awaitable[_identity_pb2.ExchangeTokenResponse]]:
         """Exchanges a token of a trusted issuer, such as that of a Kubernetes ServiceAccount or a CI job, for the token of a
         short session (RFC 8693). UNAUTHENTICATED (ISSUER_TOKEN_REFUSED, with `rule`): the token violates a rule.
-        PERMISSION_DENIED (WORKLOAD_NOT_ALLOWED): the server's rules give it no such account. RESOURCE_EXHAUSTED
-        (LOGIN_LIMITED): too many tokens of one address that no issuer has signed, or too many refused ones of the same
+        PERMISSION_DENIED (WORKLOAD_NOT_ALLOWED): the server's rules do not give the token this account. RESOURCE_EXHAUSTED
+        (LOGIN_LIMITED): too many tokens from one address that no issuer has signed, or too many refused tokens of the same
         issuer and subject. UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer's keys cannot be fetched.
         """
 
@@ -503,9 +505,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_federation_pb2.BeginOidcLoginResponse, _abc.Awaitable[_federation_pb2.BeginOidcLoginResponse]]:
         """Begins a log-in at an issuer: returns an address for the browser, with PKCE, `state` and `nonce`. The server stores
-        nothing of it. NOT_FOUND: the server does not trust the issuer. INVALID_ARGUMENT: the return address is not
-        permitted. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many of one address. UNAVAILABLE (ISSUER_UNAVAILABLE): the
-        issuer is away.
+        nothing about the log-in. NOT_FOUND: the server does not trust the issuer. INVALID_ARGUMENT: the return address is
+        not permitted. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many log-ins from one address. UNAVAILABLE
+        (ISSUER_UNAVAILABLE): the issuer does not respond.
         """
 
     @_abc_1.abstractmethod
@@ -514,10 +516,10 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _federation_pb2.CompleteOidcLoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.CompleteOidcLoginResponse, _abc.Awaitable[_identity_pb2.CompleteOidcLoginResponse]]:
-        """Exchanges the browser's result for tokens. UNAUTHENTICATED: it is not of this log-in or was used (INVALID_LOGIN),
-        the issuer refuses the code (CODE_REFUSED), the ID token violates a rule (ISSUER_TOKEN_REFUSED), or the person has
-        no account here (NO_ACCOUNT) or may not log in (ACCOUNT_CLOSED). RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many
-        failures of one address.
+        """Exchanges the browser's result for tokens. UNAUTHENTICATED: the result belongs to another log-in or was used before
+        (INVALID_LOGIN), the issuer refuses the code (CODE_REFUSED), the ID token violates a rule (ISSUER_TOKEN_REFUSED),
+        or the person has no account here (NO_ACCOUNT) or may not log in (ACCOUNT_CLOSED). RESOURCE_EXHAUSTED
+        (LOGIN_LIMITED): too many failures from one address.
         """
 
     @_abc_1.abstractmethod
@@ -546,9 +548,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         recovery code. A log-in is a proof, too; a refresh is not. EnrolTotp, ConfirmTotp, CreateApiKey and RotateApiKey
         refuse a session without one (PERMISSION_DENIED, reason REAUTHENTICATION_REQUIRED; `proof` in the metadata is
         `password`, `code` or `log_in`). PERMISSION_DENIED: the proof is wrong (WRONG_PASSWORD, WRONG_CODE), which counts
-        as a failed log-in. RESOURCE_EXHAUSTED as Login. FAILED_PRECONDITION: an issuer began the session (ISSUER_SESSION;
-        log in there again, with `max_age_seconds` of BeginOidcLogin), or the caller shows a code and has no authenticator
-        (NO_SECOND_FACTOR).
+        as a failed log-in. RESOURCE_EXHAUSTED as in Login. FAILED_PRECONDITION: an issuer began the session
+        (ISSUER_SESSION; log in there again, with `max_age_seconds` of BeginOidcLogin), or the caller shows a code and has
+        no authenticator (NO_SECOND_FACTOR).
         """
 
     @_abc_1.abstractmethod
@@ -567,9 +569,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _second_factor_pb2.EnrolTotpRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_second_factor_pb2.EnrolTotpResponse, _abc.Awaitable[_second_factor_pb2.EnrolTotpResponse]]:
-        """Returns the seed of an authenticator for the caller, and replaces one that was not confirmed. PERMISSION_DENIED
-        (reason REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate. FAILED_PRECONDITION: the
-        caller has one (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
+        """Returns the seed of an authenticator for the caller, and replaces an unconfirmed one. PERMISSION_DENIED (reason
+        REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate. FAILED_PRECONDITION: the caller
+        already has an authenticator (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
         """
 
     @_abc_1.abstractmethod
@@ -578,7 +580,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _second_factor_pb2.ConfirmTotpRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_second_factor_pb2.ConfirmTotpResponse, _abc.Awaitable[_second_factor_pb2.ConfirmTotpResponse]]:
-        """Activates the authenticator of EnrolTotp by its present code, and returns recovery codes. The caller's other
+        """Activates the authenticator of EnrolTotp by its current code, and returns recovery codes. The caller's other
         sessions end. INVALID_ARGUMENT (reason WRONG_CODE): the code is wrong. PERMISSION_DENIED (reason
         REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate.
         """
@@ -590,8 +592,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_second_factor_pb2.DisableTotpResponse, _abc.Awaitable[_second_factor_pb2.DisableTotpResponse]]:
         """Removes the caller's own authenticator, by the password, a code or a recovery code. The caller's other sessions
-        end. PERMISSION_DENIED (reason WRONG_PASSWORD or WRONG_CODE): the proof is wrong. FAILED_PRECONDITION: there is
-        none (NO_SECOND_FACTOR), or the caller must have one (SECOND_FACTOR_REQUIRED).
+        end. PERMISSION_DENIED (reason WRONG_PASSWORD or WRONG_CODE): the proof is wrong. FAILED_PRECONDITION: the caller
+        has no authenticator (NO_SECOND_FACTOR), or must have one (SECOND_FACTOR_REQUIRED).
         """
 
     @_abc_1.abstractmethod
@@ -601,8 +603,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_second_factor_pb2.ResetSecondFactorResponse, _abc.Awaitable[_second_factor_pb2.ResetSecondFactorResponse]]:
         """Removes another user's lost authenticator and ends all sessions of that user. PERMISSION_DENIED (reason
-        ESCALATION): the user holds permissions that the caller does not. FAILED_PRECONDITION: there is none
-        (NO_SECOND_FACTOR), or it is the caller's own (OWN_SECOND_FACTOR).
+        ESCALATION): the user holds permissions that the caller does not. FAILED_PRECONDITION: the user has no
+        authenticator (NO_SECOND_FACTOR), or is the caller (OWN_SECOND_FACTOR).
         """
 
     @_abc_1.abstractmethod
@@ -705,8 +707,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.GrantRoleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.GrantRoleResponse, _abc.Awaitable[_identity_pb2.GrantRoleResponse]]:
-        """Grants a role to a user, in one namespace or in all. To grant again changes the expiry. PERMISSION_DENIED (reason
-        ESCALATION): the role holds a permission that the caller does not hold there.
+        """Grants a role to a user, in one namespace or in all. Granting it again changes the expiry. PERMISSION_DENIED
+        (reason ESCALATION): the role holds a permission that the caller does not hold there.
         """
 
     @_abc_1.abstractmethod
@@ -715,7 +717,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.RevokeRoleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.RevokeRoleResponse, _abc.Awaitable[_identity_pb2.RevokeRoleResponse]]:
-        """Revokes a grant. NOT_FOUND: there is none."""
+        """Revokes a grant. NOT_FOUND: there is no such grant."""
 
     @_abc_1.abstractmethod
     def ListRoleGrants(
@@ -732,9 +734,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_api_keys_pb2.CreateApiKeyResponse, _abc.Awaitable[_api_keys_pb2.CreateApiKeyResponse]]:
         """Creates a key for the caller or for a service account. The secret is returned once. PERMISSION_DENIED: the key
-        would give what the caller does not hold, or names what its user does not hold (ESCALATION), or the session has no
-        recent proof (REAUTHENTICATION_REQUIRED; see Reauthenticate). RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS): a user has
-        50 valid keys. ALREADY_EXISTS: the name is taken.
+        would give permissions that the caller does not hold, or names permissions that its user does not hold
+        (ESCALATION), or the session has no recent proof (REAUTHENTICATION_REQUIRED; see Reauthenticate).
+        RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS): a user has 50 valid keys. ALREADY_EXISTS: the name is taken.
         """
 
     @_abc_1.abstractmethod
@@ -751,7 +753,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_keys_pb2.RotateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_keys_pb2.RotateApiKeyResponse, _abc.Awaitable[_api_keys_pb2.RotateApiKeyResponse]]:
-        """Creates a key with the limits of a valid one and replaces that one, which stays valid for `overlap`.
+        """Replaces a valid key with a new key that has the same limits. The old key stays valid for `overlap`.
         PERMISSION_DENIED (reason REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate.
         """
 
@@ -813,8 +815,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.CheckPermissionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.CheckPermissionResponse, _abc.Awaitable[_identity_pb2.CheckPermissionResponse]]:
-        """Returns whether the caller may do something, or another user, with `user.get` over all namespaces. INVALID_ARGUMENT
-        (reason UNKNOWN_PERMISSION, with similar ones): there is no such permission.
+        """Returns whether the caller may do something. For another user it needs `user.get` over all namespaces.
+        INVALID_ARGUMENT (reason UNKNOWN_PERMISSION, with similar permissions): there is no such permission.
         """
 
     @_abc_1.abstractmethod
@@ -823,9 +825,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _permissions_pb2.ExplainPermissionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_permissions_pb2.ExplainPermissionResponse, _abc.Awaitable[_permissions_pb2.ExplainPermissionResponse]]:
-        """Returns why the caller may or may not do something, or another user, with `user.get` over all namespaces: the grant
-        that allows it, or where the right ends and who could give it. INVALID_ARGUMENT (reasons UNKNOWN_PERMISSION,
-        UNKNOWN_METHOD, with similar ones): there is no such permission or method.
+        """Returns why the caller may or may not do something: the grant that allows it, or the reason for the denial and the
+        users who could grant it. For another user it needs `user.get` over all namespaces. INVALID_ARGUMENT (reasons
+        UNKNOWN_PERMISSION, UNKNOWN_METHOD, with similar names): there is no such permission or method.
         """
 
     @_abc_1.abstractmethod
@@ -834,8 +836,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _permissions_pb2.ExplainPermissionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_permissions_pb2.ExplainPermissionsResponse, _abc.Awaitable[_permissions_pb2.ExplainPermissionsResponse]]:
-        """Returns the same for up to 50 questions about the same user, as of one moment and with one record: a page asks so for
-        all its buttons. An INVALID_ARGUMENT names the question, such as `questions[3].permission`.
+        """Returns the explanations of ExplainPermission for up to 50 questions about one user, as of one moment and with one
+        audit record. A web page can get the permissions for all its buttons in one call. An INVALID_ARGUMENT names the
+        question, such as `questions[3].permission`.
         """
 
     @_abc_1.abstractmethod
@@ -855,6 +858,6 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _permissions_pb2.SimulateGrantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_permissions_pb2.SimulateGrantResponse, _abc.Awaitable[_permissions_pb2.SimulateGrantResponse]]:
-        """Returns what a grant would change, and changes nothing. Refused as GrantRole refuses the same grant."""
+        """Returns what a grant would change, and changes nothing. It refuses a grant that GrantRole refuses."""
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -94,7 +94,7 @@ class CompleteLoginRequest(_message.Message):
     challenge: _builtins.str
     """Required. The challenge that Login returned to this address."""
     code: _builtins.str
-    """Present code of the authenticator; accepted once. For LOGIN_STEP_CODE and LOGIN_STEP_ENROLMENT."""
+    """Current code of the authenticator; accepted once. For LOGIN_STEP_CODE and LOGIN_STEP_ENROLMENT."""
     recovery_code: _builtins.str
     """Recovery code from ConfirmTotp in place of `code`, for LOGIN_STEP_CODE; each works once."""
     new_password: _builtins.str
@@ -137,7 +137,7 @@ Global___EnrolTotpRequest: _TypeAlias = EnrolTotpRequest  # noqa: Y015
 
 @_typing.final
 class EnrolTotpResponse(_message.Message):
-    """The seed, shown once. The authenticator is active once ConfirmTotp has accepted a code of it."""
+    """The seed, shown once. The authenticator is active once ConfirmTotp has accepted one of its codes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -175,7 +175,7 @@ class ConfirmTotpRequest(_message.Message):
 
     CODE_FIELD_NUMBER: _builtins.int
     code: _builtins.str
-    """Required. Its present code."""
+    """Required. Its current code."""
     def __init__(
         self,
         *,
@@ -225,7 +225,7 @@ class DisableTotpRequest(_message.Message):
     password: _builtins.str
     """The caller's password."""
     code: _builtins.str
-    """Present code of the authenticator."""
+    """Current code of the authenticator."""
     recovery_code: _builtins.str
     """A recovery code."""
     def __init__(

@@ -28,18 +28,20 @@ class ExchangeTokenRequest(_message.Message):
     USERNAME_FIELD_NUMBER: _builtins.int
     LIFETIME_FIELD_NUMBER: _builtins.int
     subject_token: _builtins.str
-    """Required. A signed JWT of an issuer with workloads in the server's file: of a Kubernetes ServiceAccount or a CI
-    job, with an audience that the file lists.
+    """Required. A signed JWT of an issuer that has `workloads` in the server's file, such as the token of a Kubernetes
+    ServiceAccount or a CI job. The file must list its audience.
     """
     subject_token_type: _builtins.str
     """`urn:ietf:params:oauth:token-type:jwt` (also if empty), or `urn:ietf:params:oauth:token-type:id_token`."""
     username: _builtins.str
-    """User or service account to act as, if the server's rules permit several; empty means that of the first rule that
-    matches.
+    """User or service account to act as, if the server's rules permit several; empty means the one of the first matching
+    rule.
     """
     @_builtins.property
     def lifetime(self) -> _duration_pb2.Duration:
-        """Lifetime of the access token, bounded by the server and by the subject token; unset means as long as these permit."""
+        """Lifetime of the access token, bounded by the server and by the subject token; unset means the longest lifetime that
+        both permit.
+        """
 
     def __init__(
         self,

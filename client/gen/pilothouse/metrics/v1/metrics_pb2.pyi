@@ -77,7 +77,7 @@ Global___ProgramUsage: _TypeAlias = ProgramUsage  # noqa: Y015
 
 @_typing.final
 class UsageSample(_message.Message):
-    """Usage of a container at one moment, by all its pods together."""
+    """Usage of a container at one moment, in all its pods together."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -114,7 +114,7 @@ class UsageSample(_message.Message):
     cpu_cores_request: _builtins.float
     """Requested cores, of all programs together; unset if there is no request."""
     cpu_cores_limit: _builtins.float
-    """Greatest number of cores, of all programs together; unset if one of them has no limit."""
+    """Maximum number of cores, of all programs together; unset if one of them has no limit."""
     cpu_usage_percent: _builtins.float
     """Percentage of the limit, else of the request, else unset."""
     memory_bytes_used: _builtins.int
@@ -122,7 +122,7 @@ class UsageSample(_message.Message):
     memory_bytes_request: _builtins.int
     """Requested bytes."""
     memory_bytes_limit: _builtins.int
-    """Greatest number of bytes."""
+    """Maximum number of bytes."""
     memory_usage_percent: _builtins.float
     """Percentage of the limit, else of the request, else unset."""
     network_bytes_rx: _builtins.int
@@ -287,7 +287,7 @@ class UsageRejection(_message.Message):
     count: _builtins.int
     """Number of samples."""
     example: _builtins.str
-    """The first of them: its place in the stream, from 0, and its fault."""
+    """The first of them: its position in the stream, counted from 0, and its fault."""
     def __init__(
         self,
         *,
@@ -355,17 +355,17 @@ class UsagePoint(_message.Message):
     cpu_cores_avg: _builtins.float
     """Mean cores in use."""
     cpu_cores_max: _builtins.float
-    """Most cores in use."""
+    """Maximum cores in use."""
     memory_bytes_avg: _builtins.int
     """Mean bytes of memory."""
     memory_bytes_max: _builtins.int
-    """Most bytes of memory."""
+    """Maximum bytes of memory."""
     network_bytes_rx: _builtins.int
     """Bytes received in the step: the increases of the counter, which starts at 0 with each pod."""
     network_bytes_tx: _builtins.int
     """Bytes sent in the step."""
     disk_bytes_max: _builtins.int
-    """Most bytes on the disk."""
+    """Maximum bytes on the disk."""
     @_builtins.property
     def timestamp(self) -> _timestamp_pb2.Timestamp:
         """Beginning of the step."""
@@ -451,13 +451,13 @@ class QueryUsageRequest(_message.Message):
     page_token: _builtins.str
     """Token of the previous page."""
     program: _builtins.str
-    """Restricts the usage to this program of the pods; only with `container`. The points have cores and memory alone, as the
-    kubelet measures the network for each pod. Roll-ups do not distinguish programs, so they reach as far back as samples
-    are stored.
+    """Restricts the usage to this program of the pods; only with `container`. The points have only cores and memory,
+    because the kubelet measures the network per pod. Roll-ups do not distinguish programs, so the points reach back
+    only as far as samples are stored.
     """
     run: _builtins.int
     """Number of a run of a Job or CronJob: the range is the time of that run, until now if it has not ended. Only with
-    `namespace` and `container`, and without `start_time` and `end_time`. Runs at the same time are measured together.
+    `namespace` and `container`, and without `start_time` and `end_time`. Concurrent runs are measured together.
     """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -542,7 +542,7 @@ class WatchUsageRequest(_message.Message):
     container: _builtins.str
     """Restricts the result to this container; empty means all."""
     period_seconds: _builtins.int
-    """Least seconds between two samples of one container; default 0, which means every sample."""
+    """Minimum seconds between two samples of one container; default 0, which means every sample."""
     def __init__(
         self,
         *,
@@ -649,13 +649,13 @@ class ContainerDetails(_message.Message):
     display_name: _builtins.str
     """Display name."""
     status: _builtins.str
-    """Status, as the database has it, such as `running`."""
+    """Status, as stored in the database, such as `running`."""
     phase: _builtins.str
     """Kubernetes phase."""
     reason: _builtins.str
     """Cause in one word."""
     message: _builtins.str
-    """Cause for people."""
+    """Human-readable cause."""
     kubernetes_name: _builtins.str
     """Name on the cluster."""
     pod_name: _builtins.str
@@ -891,7 +891,7 @@ Global___GetNamespaceSummaryResponse: _TypeAlias = GetNamespaceSummaryResponse  
 
 @_typing.final
 class ListTopContainersRequest(_message.Message):
-    """Request for the containers that use most."""
+    """Request for the containers with the highest usage."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -921,14 +921,14 @@ Global___ListTopContainersRequest: _TypeAlias = ListTopContainersRequest  # noqa
 
 @_typing.final
 class ListTopContainersResponse(_message.Message):
-    """The containers that use most."""
+    """The containers with the highest usage."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SAMPLES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageSample]:
-        """Samples, the greatest first."""
+        """Samples, highest usage first."""
 
     def __init__(
         self,
@@ -1155,7 +1155,9 @@ class PartitionGrowth(_message.Message):
     estimated_rows: _builtins.int
     """Number of rows, as the planner estimates it."""
     bytes_per_day: _builtins.float
-    """Growth in bytes per day, from its first row to its last possible one or now."""
+    """Growth in bytes per day, from the beginning of its range to the end, or to now if that is earlier; for events, from
+    its first row to its last.
+    """
     def __init__(
         self,
         *,
@@ -1177,7 +1179,7 @@ Global___PartitionGrowth: _TypeAlias = PartitionGrowth  # noqa: Y015
 
 @_typing.final
 class PeriodicJob(_message.Message):
-    """Periodic work of the servers, which one of them does at a time."""
+    """Periodic work that one server at a time does."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1250,7 +1252,7 @@ class GetDatabaseStatsResponse(_message.Message):
     database_bytes: _builtins.int
     """Bytes on disk."""
     max_connections: _builtins.int
-    """Greatest number of connections of the server."""
+    """Maximum number of connections of the server."""
     cache_hit_ratio: _builtins.float
     """Share of blocks found in memory, 0 to 1, since `stats_reset_time`; unset before the first read."""
     committed_transactions: _builtins.int
@@ -1265,7 +1267,7 @@ class GetDatabaseStatsResponse(_message.Message):
     """Whether `slow_queries` is available: the extension pg_stat_statements is installed and may be read."""
     @_builtins.property
     def connections(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatabaseConnections]:
-        """Connections to this database, most first."""
+        """Connections to this database, highest count first."""
 
     @_builtins.property
     def stats_reset_time(self) -> _timestamp_pb2.Timestamp:
@@ -1273,7 +1275,7 @@ class GetDatabaseStatsResponse(_message.Message):
 
     @_builtins.property
     def slow_queries(self) -> _containers.RepeatedCompositeFieldContainer[Global___SlowQuery]:
-        """Statements of this database by total time, most first."""
+        """Statements of this database by total time, longest first."""
 
     @_builtins.property
     def column_statistics(self) -> _containers.RepeatedCompositeFieldContainer[Global___ColumnStatistics]:
@@ -1281,7 +1283,7 @@ class GetDatabaseStatsResponse(_message.Message):
 
     @_builtins.property
     def table_bloat(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableBloat]:
-        """Most empty first."""
+        """Tables with the most empty bytes first."""
 
     @_builtins.property
     def partition_growth(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionGrowth]:
@@ -1329,7 +1331,7 @@ class GetTableSizesRequest(_message.Message):
 
     INCLUDE_PARTITIONS_FIELD_NUMBER: _builtins.int
     include_partitions: _builtins.bool
-    """Also returns each partition by itself, in addition to its table."""
+    """Also returns each partition, in addition to its table."""
     def __init__(
         self,
         *,
@@ -1366,11 +1368,11 @@ class TableSize(_message.Message):
     partition_of: _builtins.str
     """For a partition, the name of its table."""
     total_size: _builtins.str
-    """With indexes, for people."""
+    """Human-readable size with indexes."""
     table_size: _builtins.str
-    """Without indexes, for people."""
+    """Human-readable size without indexes."""
     index_size: _builtins.str
-    """Of the indexes, for people."""
+    """Human-readable size of the indexes."""
     total_bytes: _builtins.int
     """Bytes with indexes."""
     table_bytes: _builtins.int

@@ -88,10 +88,10 @@ class MetricsServiceServicer:
     """
 
     def RecordUsage(self, request_iterator, context):
-        """Stores samples that a caller has measured. Each sample is accepted or refused by itself, and the response has the
+        """Stores samples that a caller has measured. Each sample is accepted or refused separately, and the response has the
         counts and reasons; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while
-        the stream lasts. An interrupted stream has stored a part and may be sent again: for a container and a time only
-        the first sample is stored. Needs `metrics.record` in the namespace of each sample. The server computes
+        the stream lasts. An interrupted stream may have stored a part of its samples. Send it again: only the first sample
+        for a container and a time is stored. Needs `metrics.record` in the namespace of each sample. The server computes
         percentages, and takes missing requests and limits from the main program of the container.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -130,7 +130,7 @@ class MetricsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTopContainers(self, request, context):
-        """Lists the containers that use most, by their newest samples of the last five minutes.
+        """Lists the containers with the highest usage, by their newest samples of the last five minutes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

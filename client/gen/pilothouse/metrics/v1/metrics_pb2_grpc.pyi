@@ -38,10 +38,10 @@ class MetricsServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MetricsServiceAsyncStub: ...
     RecordUsage: _grpc.StreamUnaryMultiCallable[_metrics_pb2.RecordUsageRequest, _metrics_pb2.RecordUsageResponse]
-    """Stores samples that a caller has measured. Each sample is accepted or refused by itself, and the response has the
+    """Stores samples that a caller has measured. Each sample is accepted or refused separately, and the response has the
     counts and reasons; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while
-    the stream lasts. An interrupted stream has stored a part and may be sent again: for a container and a time only
-    the first sample is stored. Needs `metrics.record` in the namespace of each sample. The server computes
+    the stream lasts. An interrupted stream may have stored a part of its samples. Send it again: only the first sample
+    for a container and a time is stored. Needs `metrics.record` in the namespace of each sample. The server computes
     percentages, and takes missing requests and limits from the main program of the container.
     """
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_metrics_pb2.QueryUsageRequest, _metrics_pb2.QueryUsageResponse]
@@ -58,7 +58,7 @@ class MetricsServiceStub:
     GetNamespaceSummary: _grpc.UnaryUnaryMultiCallable[_metrics_pb2.GetNamespaceSummaryRequest, _metrics_pb2.GetNamespaceSummaryResponse]
     """Returns the contents of each namespace, as of the last refresh (every hour)."""
     ListTopContainers: _grpc.UnaryUnaryMultiCallable[_metrics_pb2.ListTopContainersRequest, _metrics_pb2.ListTopContainersResponse]
-    """Lists the containers that use most, by their newest samples of the last five minutes."""
+    """Lists the containers with the highest usage, by their newest samples of the last five minutes."""
     GetDatabaseStats: _grpc.UnaryUnaryMultiCallable[_metrics_pb2.GetDatabaseStatsRequest, _metrics_pb2.GetDatabaseStatsResponse]
     """Returns the state of the platform's own database: size, connections, slowest statements, the planner's statistics
     of each column, and failures of periodic work.
@@ -78,10 +78,10 @@ class MetricsServiceAsyncStub(MetricsServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RecordUsage: _aio.StreamUnaryMultiCallable[_metrics_pb2.RecordUsageRequest, _metrics_pb2.RecordUsageResponse]  # type: ignore[assignment]
-    """Stores samples that a caller has measured. Each sample is accepted or refused by itself, and the response has the
+    """Stores samples that a caller has measured. Each sample is accepted or refused separately, and the response has the
     counts and reasons; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while
-    the stream lasts. An interrupted stream has stored a part and may be sent again: for a container and a time only
-    the first sample is stored. Needs `metrics.record` in the namespace of each sample. The server computes
+    the stream lasts. An interrupted stream may have stored a part of its samples. Send it again: only the first sample
+    for a container and a time is stored. Needs `metrics.record` in the namespace of each sample. The server computes
     percentages, and takes missing requests and limits from the main program of the container.
     """
     QueryUsage: _aio.UnaryUnaryMultiCallable[_metrics_pb2.QueryUsageRequest, _metrics_pb2.QueryUsageResponse]  # type: ignore[assignment]
@@ -98,7 +98,7 @@ class MetricsServiceAsyncStub(MetricsServiceStub):
     GetNamespaceSummary: _aio.UnaryUnaryMultiCallable[_metrics_pb2.GetNamespaceSummaryRequest, _metrics_pb2.GetNamespaceSummaryResponse]  # type: ignore[assignment]
     """Returns the contents of each namespace, as of the last refresh (every hour)."""
     ListTopContainers: _aio.UnaryUnaryMultiCallable[_metrics_pb2.ListTopContainersRequest, _metrics_pb2.ListTopContainersResponse]  # type: ignore[assignment]
-    """Lists the containers that use most, by their newest samples of the last five minutes."""
+    """Lists the containers with the highest usage, by their newest samples of the last five minutes."""
     GetDatabaseStats: _aio.UnaryUnaryMultiCallable[_metrics_pb2.GetDatabaseStatsRequest, _metrics_pb2.GetDatabaseStatsResponse]  # type: ignore[assignment]
     """Returns the state of the platform's own database: size, connections, slowest statements, the planner's statistics
     of each column, and failures of periodic work.
@@ -121,10 +121,10 @@ class MetricsServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_metrics_pb2.RecordUsageRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_metrics_pb2.RecordUsageResponse, _abc.Awaitable[_metrics_pb2.RecordUsageResponse]]:
-        """Stores samples that a caller has measured. Each sample is accepted or refused by itself, and the response has the
+        """Stores samples that a caller has measured. Each sample is accepted or refused separately, and the response has the
         counts and reasons; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while
-        the stream lasts. An interrupted stream has stored a part and may be sent again: for a container and a time only
-        the first sample is stored. Needs `metrics.record` in the namespace of each sample. The server computes
+        the stream lasts. An interrupted stream may have stored a part of its samples. Send it again: only the first sample
+        for a container and a time is stored. Needs `metrics.record` in the namespace of each sample. The server computes
         percentages, and takes missing requests and limits from the main program of the container.
         """
 
@@ -171,7 +171,7 @@ class MetricsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _metrics_pb2.ListTopContainersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_metrics_pb2.ListTopContainersResponse, _abc.Awaitable[_metrics_pb2.ListTopContainersResponse]]:
-        """Lists the containers that use most, by their newest samples of the last five minutes."""
+        """Lists the containers with the highest usage, by their newest samples of the last five minutes."""
 
     @_abc_1.abstractmethod
     def GetDatabaseStats(

@@ -86,9 +86,9 @@ class _ClusterStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cluster
     CLUSTER_STATUS_UNREACHABLE: _ClusterStatus.ValueType  # 3
     """It does not respond, or its responses are unusable; its resources are stale."""
     CLUSTER_STATUS_UNAUTHORIZED: _ClusterStatus.ValueType  # 4
-    """It refuses our credentials."""
+    """It refuses the server's credentials."""
     CLUSTER_STATUS_DEREGISTERING: _ClusterStatus.ValueType  # 5
-    """Is being deregistered."""
+    """It is being deregistered."""
 
 class ClusterStatus(_ClusterStatus, metaclass=_ClusterStatusEnumTypeWrapper):
     """State of a cluster."""
@@ -102,9 +102,9 @@ CLUSTER_STATUS_HEALTHY: ClusterStatus.ValueType  # 2
 CLUSTER_STATUS_UNREACHABLE: ClusterStatus.ValueType  # 3
 """It does not respond, or its responses are unusable; its resources are stale."""
 CLUSTER_STATUS_UNAUTHORIZED: ClusterStatus.ValueType  # 4
-"""It refuses our credentials."""
+"""It refuses the server's credentials."""
 CLUSTER_STATUS_DEREGISTERING: ClusterStatus.ValueType  # 5
-"""Is being deregistered."""
+"""It is being deregistered."""
 Global___ClusterStatus: _TypeAlias = ClusterStatus  # noqa: Y015
 
 class _KindOpenTo:
@@ -121,7 +121,7 @@ class _KindOpenToEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KindOpenTo
     """Everybody with the permission of the method."""
 
 class KindOpenTo(_KindOpenTo, metaclass=_KindOpenToEnumTypeWrapper):
-    """Callers that may make objects of an opened kind."""
+    """Callers that may create objects of an opened kind."""
 
 KIND_OPEN_TO_UNSPECIFIED: KindOpenTo.ValueType  # 0
 """Not given; treated as PRIVILEGED."""
@@ -168,10 +168,10 @@ class _OrphanStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrphanSta
     ORPHAN_STATE_UNSPECIFIED: _OrphanState.ValueType  # 0
     """Never returned."""
     ORPHAN_STATE_UNDECIDED: _OrphanState.ValueType  # 1
-    """The sweep deletes it, unless a new history holds that back until an administrator decides."""
+    """The sweep deletes it, unless a new history suspends deletion until an administrator decides."""
     ORPHAN_STATE_LEFT: _OrphanState.ValueType  # 2
-    """It stays unless an administrator decides otherwise: a claim, a Kubernetes namespace, or an object that is not known to be of the
-    namespace that it is in.
+    """It stays unless an administrator decides otherwise: a claim, a Kubernetes namespace, or an object that may not
+    belong to the namespace that it is in.
     """
     ORPHAN_STATE_KEPT: _OrphanState.ValueType  # 3
     """An administrator keeps it: the sweep never deletes it."""
@@ -184,10 +184,10 @@ class OrphanState(_OrphanState, metaclass=_OrphanStateEnumTypeWrapper):
 ORPHAN_STATE_UNSPECIFIED: OrphanState.ValueType  # 0
 """Never returned."""
 ORPHAN_STATE_UNDECIDED: OrphanState.ValueType  # 1
-"""The sweep deletes it, unless a new history holds that back until an administrator decides."""
+"""The sweep deletes it, unless a new history suspends deletion until an administrator decides."""
 ORPHAN_STATE_LEFT: OrphanState.ValueType  # 2
-"""It stays unless an administrator decides otherwise: a claim, a Kubernetes namespace, or an object that is not known to be of the
-namespace that it is in.
+"""It stays unless an administrator decides otherwise: a claim, a Kubernetes namespace, or an object that may not
+belong to the namespace that it is in.
 """
 ORPHAN_STATE_KEPT: OrphanState.ValueType  # 3
 """An administrator keeps it: the sweep never deletes it."""
@@ -205,8 +205,8 @@ class _OrphanActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrphanAc
     """Refused."""
     ORPHAN_ACTION_IMPORT: _OrphanAction.ValueType  # 1
     """Imports it as it is, without restarting a pod: a Deployment with its Services, claims, config maps and secrets, as
-    ImportContainers does; a ConfigMap, a Secret or a Service of its own by itself. Needs `container.import`, and the
-    permissions of ImportContainers, in its namespace; for a Service `service.import` and `service.create`, too.
+    ImportContainers does; or a single ConfigMap, Secret or independent Service. Needs `container.import` and the
+    permissions of ImportContainers in its namespace; for a Service also `service.import` and `service.create`.
     """
     ORPHAN_ACTION_KEEP: _OrphanAction.ValueType  # 2
     """Leaves it on the cluster, unmanaged, until somebody deletes it."""
@@ -220,8 +220,8 @@ ORPHAN_ACTION_UNSPECIFIED: OrphanAction.ValueType  # 0
 """Refused."""
 ORPHAN_ACTION_IMPORT: OrphanAction.ValueType  # 1
 """Imports it as it is, without restarting a pod: a Deployment with its Services, claims, config maps and secrets, as
-ImportContainers does; a ConfigMap, a Secret or a Service of its own by itself. Needs `container.import`, and the
-permissions of ImportContainers, in its namespace; for a Service `service.import` and `service.create`, too.
+ImportContainers does; or a single ConfigMap, Secret or independent Service. Needs `container.import` and the
+permissions of ImportContainers in its namespace; for a Service also `service.import` and `service.create`.
 """
 ORPHAN_ACTION_KEEP: OrphanAction.ValueType  # 2
 """Leaves it on the cluster, unmanaged, until somebody deletes it."""
@@ -241,19 +241,19 @@ class ResourceQuota(_message.Message):
     SERVICES_FIELD_NUMBER: _builtins.int
     STORAGE_FIELD_NUMBER: _builtins.int
     containers: _builtins.int
-    """Greatest number of containers."""
+    """Maximum number of containers."""
     cpu: _builtins.str
-    """Greatest cpu of all containers: request × replicas, or the limit if there is no request. A container with neither
-    counts as nothing and is not refused, unlike by a ResourceQuota of Kubernetes; `containers` bounds their number. A
-    Kubernetes quantity.
+    """Maximum cpu of all containers: request × replicas, or the limit if there is no request. A container with neither
+    counts as zero and is not refused, unlike with a ResourceQuota of Kubernetes; `containers` limits the number of
+    such containers. A Kubernetes quantity.
     """
     memory: _builtins.str
-    """Greatest memory of all containers, counted in the same way. A Kubernetes quantity."""
+    """Maximum memory of all containers, counted in the same way. A Kubernetes quantity."""
     services: _builtins.int
-    """Greatest number of Services: those of their own, and those that ports of containers make."""
+    """Maximum number of Services, including those that containers own."""
     storage: _builtins.str
-    """Greatest storage of all claims: the sizes of volumes of type PERSISTENT_VOLUME_CLAIM, and of the claims that
-    StatefulSets make from templates. A Kubernetes quantity.
+    """Maximum storage of all claims: the sizes of volumes of type PERSISTENT_VOLUME_CLAIM, and of the claims that
+    StatefulSets create from templates. A Kubernetes quantity.
     """
     def __init__(
         self,
@@ -367,11 +367,11 @@ class Namespace(_message.Message):
     reason: _builtins.str
     """Cause of the phase, in one word."""
     message: _builtins.str
-    """Cause of the phase, for people."""
+    """Human-readable cause of the phase."""
     created_by: _builtins.str
     """Name of the user who created it."""
     etag: _builtins.str
-    """Version, which each change replaces."""
+    """Version; each change replaces it."""
     generation: _builtins.int
     """Number of changes of the desired state."""
     observed_generation: _builtins.int
@@ -379,39 +379,42 @@ class Namespace(_message.Message):
     reconciling: _builtins.bool
     """Whether the cluster has not reached the desired state yet."""
     pod_security_level: _builtins.str
-    """Level of the Pod Security Standards that its Kubernetes namespace enforces, as last seen: `privileged`, `baseline`
-    or `restricted`. Before the Kubernetes namespace exists (`reconciling`), the level that it will get. Empty: it
-    names none, so that the cluster's default applies, or it was taken over and not seen yet. A new namespace whose
-    labels name none gets that of the setting NAMESPACE_POD_SECURITY, by default `baseline`; one that is taken over
-    keeps its own.
+    """Level of the Pod Security Standards that its Kubernetes namespace enforces, as last observed: `privileged`,
+    `baseline` or `restricted`. Before the Kubernetes namespace exists (`reconciling`), the level that it will get.
+    Empty if it names no level, so that the cluster's default applies, or if it was taken over and has not been
+    observed yet. A new namespace whose labels name no level gets the level of the setting NAMESPACE_POD_SECURITY, by
+    default `baseline`; a namespace that is taken over keeps its own.
     """
     legal_hold: _builtins.bool
-    """Whether retention keeps the audit records of this namespace. To set or lift it needs `audit.hold` over all
+    """Whether retention keeps the audit records of this namespace. Setting or lifting it needs `audit.hold` over all
     namespaces. A namespace with a hold cannot be deleted.
     """
     network_policies: Global___NetworkPolicies.ValueType
     """Default OPEN. A change needs `namespace.security` over all namespaces."""
     enforce_on_cluster: _builtins.bool
-    """Whether the ResourceQuota on the cluster also limits requests and limits of cpu and memory, with room for one rollout.
-    Kubernetes then refuses pods whose containers do not state them. To change it needs `namespace.quota` over all
-    namespaces. Default false.
+    """Whether the ResourceQuota on the cluster also limits requests and limits of cpu and memory, with room for one
+    rollout. Kubernetes then refuses pods whose containers do not state them. Changing it needs `namespace.quota` over
+    all namespaces. Default false.
     """
     @_builtins.property
     def resource_quota(self) -> Global___ResourceQuota:
-        """Default none. To set or change it needs `namespace.quota` over all namespaces. The cluster gets a ResourceQuota
-        `pilothouse`, which bounds objects and pods that others make there, too (condition `QuotaEnforced`).
+        """Default none. Setting or changing it needs `namespace.quota` over all namespaces. The server creates a
+        ResourceQuota `pilothouse` on the cluster, which also limits objects and pods that others create there (condition
+        `QuotaEnforced`).
         """
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels of the platform, also set on the Kubernetes namespace. To set, change or remove keys that clusters obey
+        """Labels of the platform, also set on the Kubernetes namespace. Setting, changing or removing keys that clusters obey
         (`pod-security.kubernetes.io/*` and the others of the setting GUARDED_NAMESPACE_KEYS) needs `namespace.security`
         over all namespaces.
         """
 
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Annotations, also set on the Kubernetes namespace. Keys that clusters obey need `namespace.security`, as in `labels`."""
+        """Annotations, also set on the Kubernetes namespace. Keys that clusters obey need `namespace.security`, as in
+        `labels`.
+        """
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
@@ -435,22 +438,22 @@ class Namespace(_message.Message):
 
     @_builtins.property
     def service_types(self) -> _containers.RepeatedScalarFieldContainer[_network_pb2.ServiceType.ValueType]:
-        """Types that Services of the namespace may have, those that containers own too. Empty means CLUSTER_IP, NODE_PORT and
-        LOAD_BALANCER. A change needs `namespace.security` over all namespaces. Existing Services keep their type.
-        EXTERNAL_NAME needs `object.privileged` in any case.
+        """Types that Services of the namespace may have, including Services that containers own. Empty means CLUSTER_IP,
+        NODE_PORT and LOAD_BALANCER. A change needs `namespace.security` over all namespaces. Existing Services keep their
+        type. EXTERNAL_NAME needs `object.privileged` in any case.
         """
 
     @_builtins.property
     def external_sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of config maps and secrets that only the cluster has and that containers and volumes may name with `external`:
-        patterns in which `*` stands for any text, such as `shared-*`. Empty means none. A change needs `namespace.security`
-        over all namespaces. Existing references stay.
+        """Names of config maps and secrets that exist only on the cluster and that containers and volumes may name with
+        `external`: patterns in which `*` stands for any text, such as `shared-*`. Empty means none. A change needs
+        `namespace.security` over all namespaces. Existing references stay.
         """
 
     @_builtins.property
     def allowed_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Hosts that the objects of the namespace may name: a host, or `*.x` for all hosts below x. Empty means none. They are
-        stored in lower case and as A-labels. Patterns of two namespaces of a cluster may not overlap. A change needs
+        """Hosts that the objects of the namespace may name: a host, or `*.x` for all hosts below x. Empty means none. They
+        are stored in lower case and as A-labels. Patterns of two namespaces of a cluster may not overlap. A change needs
         `namespace.security` over all namespaces. Existing objects keep their hosts.
         """
 
@@ -553,17 +556,17 @@ class Cluster(_message.Message):
     reason: _builtins.str
     """Cause in one word."""
     message: _builtins.str
-    """Cause for people."""
+    """Human-readable cause."""
     version: _builtins.str
     """Kubernetes version, such as `v1.36.2`."""
     uid: _builtins.str
     """Permanent identifier."""
     etag: _builtins.str
-    """Version, which each change replaces."""
+    """Version; each change replaces it."""
     leader: _builtins.str
     """Server that watches it, by host and process (`host:4711`); empty if there is none."""
     forbid_blocking_budgets: _builtins.bool
-    """Whether a PodDisruptionBudget is refused that blocks every drain of a node; default: it is only warned about."""
+    """Whether a PodDisruptionBudget that blocks every drain of a node is refused; by default it only causes a warning."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels."""
@@ -598,8 +601,8 @@ class Cluster(_message.Message):
 
     @_builtins.property
     def object_kinds(self) -> _containers.RepeatedCompositeFieldContainer[Global___ObjectKind]:
-        """Custom resources that ObjectService carries in the namespaces of the cluster, in addition to the kinds that are open
-        by default. To open a kind lends the rights of its operator to its callers. Existing objects stay.
+        """Custom resources that ObjectService accepts in the namespaces of the cluster, in addition to the kinds that are
+        open by default. Opening a kind lends the rights of its operator to the callers. Existing objects stay.
         """
 
     @_builtins.property
@@ -653,16 +656,16 @@ class ObjectKind(_message.Message):
     api_version: _builtins.str
     """Required. Group and version, such as `postgresql.cnpg.io/v1`. A version that is not named is not open."""
     kind: _builtins.str
-    """Required. Kinds that are open by default and those that are never taken are refused, with the reason."""
+    """Required. Kinds that are open by default and kinds that can never be opened are refused, with the reason."""
     open_to: Global___KindOpenTo.ValueType
     """Default PRIVILEGED."""
     max_per_namespace: _builtins.int
-    """Greatest number of objects of the kind in a namespace; default 1,000."""
+    """Maximum number of objects of the kind in a namespace; default 1,000."""
     @_builtins.property
     def secret_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Fields whose values are secrets: paths such as `spec.users.password`, in which `*` stands for any key and items of
-        lists need no step. Records show that they changed and no more; callers without `config.reveal` in the namespace get
-        `[redacted]` in their place. A path must not begin with `metadata`.
+        lists need no step. Audit records show only that they changed; callers without `config.reveal` in the namespace get
+        `[redacted]` instead. A path must not begin with `metadata`.
         """
 
     @_builtins.property
@@ -698,7 +701,9 @@ class CreateNamespaceRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     adopt: _builtins.bool
-    """Takes over a Kubernetes namespace that exists and is not ours; needs every permission over every namespace."""
+    """Takes over an existing Kubernetes namespace that does not belong to the platform; needs every permission over every
+    namespace.
+    """
     request_id: _builtins.str
     """UUID. A repetition with the same one returns the first response and changes nothing."""
     validate_only: _builtins.bool
@@ -817,7 +822,7 @@ class ListNamespacesRequest(_message.Message):
     """Kubernetes label selector."""
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each Namespace to return, such as `status`, next to `uid`, `name` and `namespace`; empty means all."""
+        """Whole fields of each namespace to return, such as `status`, in addition to `uid` and `name`; empty means all."""
 
     def __init__(
         self,
@@ -849,8 +854,8 @@ class ListNamespacesResponse(_message.Message):
     next_page_token: _builtins.str
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
-    """Token for WatchNamespaces with the same label selector: the stream shows every change after the page was read, and
-    may repeat some that the page has. Of several pages, use the token of the first.
+    """Token for WatchNamespaces with the same label selector and filter: the stream sends every change after the page was
+    read, and may repeat changes that the page shows. If you read several pages, use the token of the first.
     """
     @_builtins.property
     def namespaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___Namespace]:
@@ -893,8 +898,9 @@ class UpdateNamespaceRequest(_message.Message):
     validate_only: _builtins.bool
     """Makes all checks, including the cluster's dry run, and writes nothing except the audit record."""
     adopt: _builtins.bool
-    """Takes over the Kubernetes namespace that has its name and is not ours (condition `Applied` is False with the reason
-    NameTaken); needs every permission over every namespace. It changes nothing if the Kubernetes namespace is ours.
+    """Takes over the Kubernetes namespace that has its name and does not belong to the platform (condition `Applied` is
+    False with the reason NameTaken); needs every permission over every namespace. It changes nothing if the Kubernetes
+    namespace already belongs to the platform.
     """
     @_builtins.property
     def namespace(self) -> Global___Namespace:
@@ -903,8 +909,8 @@ class UpdateNamespaceRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Fields to change: `display_name`, `description`, `status`, `resource_quota`, `labels`, `annotations`,
-        `service_types`, `external_sources`, `allowed_hosts`, `network_policies`, `legal_hold`. Required unless `adopt` is
-        set.
+        `service_types`, `external_sources`, `allowed_hosts`, `network_policies`, `legal_hold`, `enforce_on_cluster`.
+        Required unless `adopt` is set.
         """
 
     def __init__(
@@ -1036,13 +1042,13 @@ class WatchNamespacesRequest(_message.Message):
     bookmark_period_seconds: _builtins.int
     """Seconds between bookmarks while nothing happens; default 10, 1 to 300."""
     filter: _builtins.str
-    """Filter expression of the list (AIP-160), such as `status = ACTIVE`. An object that no longer passes is reported as
-    CHANGE_TYPE_DELETED. If the expression depends on more than name, labels, status and what never changes, that may also
-    come for an object that did not pass before; ignore it.
+    """Filter expression of the list (AIP-160), such as `status = ACTIVE`. An object that no longer matches is reported as
+    CHANGE_TYPE_DELETED. If the expression depends on more than the name, labels, status and immutable fields,
+    CHANGE_TYPE_DELETED may also arrive for an object that did not match before; ignore it.
     """
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each Namespace to return, such as `status`, next to `uid`, `name` and `namespace`; empty means all."""
+        """Whole fields of each namespace to return, such as `status`, in addition to `uid` and `name`; empty means all."""
 
     def __init__(
         self,
@@ -1088,8 +1094,9 @@ class WatchNamespacesResponse(_message.Message):
 
     @_builtins.property
     def server_time(self) -> _timestamp_pb2.Timestamp:
-        """Every change that was committed before this time has been sent. The clock is the one that sets times of resources,
-        such as `last_transition_time` of conditions: compare those with it, not with your own clock. Unset before SYNCED.
+        """Every change that was committed before this time has been sent. The time comes from the clock that sets the times
+        of resources, such as `last_transition_time` of conditions: compare those times with it, not with your own clock.
+        Unset before SYNCED.
         """
 
     def __init__(
@@ -1228,7 +1235,7 @@ class ListClustersRequest(_message.Message):
     """Sort order (AIP-132)."""
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each cluster to return, such as `status`, next to `uid`, `name` and `namespace`; empty means all."""
+        """Whole fields of each cluster to return, such as `status`, in addition to `uid` and `name`; empty means all."""
 
     def __init__(
         self,
@@ -1259,8 +1266,9 @@ class ListClustersResponse(_message.Message):
     next_page_token: _builtins.str
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
-    """Token for WatchService.Watch with the same selection, as `resume_token` of its scope: the stream shows every change
-    after the page was read, and may repeat some that the page has. Of several pages, use the token of the first.
+    """Token for WatchService.Watch with the same selection, as `resume_token` of its scope: the stream sends every change
+    after the page was read, and may repeat changes that the page shows. If you read several pages, use the token of
+    the first.
     """
     @_builtins.property
     def clusters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cluster]:
@@ -1492,7 +1500,7 @@ class RegisterClusterResponse(_message.Message):
 
     @_builtins.property
     def missing_rights(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClusterRight]:
-        """Optional rights that the cluster denies; their purposes will not work."""
+        """Optional rights that the cluster denies. The features that `purpose` names will not work."""
 
     def __init__(
         self,
@@ -1528,7 +1536,7 @@ class UpdateClusterRequest(_message.Message):
     request_id: _builtins.str
     """UUID. A repetition with the same one returns the first response and changes nothing."""
     validate_only: _builtins.bool
-    """Makes all checks, of new credentials by connecting, and writes nothing except the audit record."""
+    """Makes all checks, connects with new credentials, and writes nothing except the audit record."""
     @_builtins.property
     def cluster(self) -> Global___Cluster:
         """New values; required with `update_mask`."""
@@ -1668,7 +1676,7 @@ class GetRequiredRightsRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of a cluster to ask which rights it denies; empty asks none."""
+    """Name of a cluster to query for the rights that it denies; empty queries none."""
     def __init__(
         self,
         *,
@@ -1847,7 +1855,9 @@ class ResolveOrphansRequest(_message.Message):
     action: Global___OrphanAction.ValueType
     """Required."""
     all: _builtins.bool
-    """Selects every orphan that is UNDECIDED; an import takes those that it can, at most 100 at a time. Not with `uids`."""
+    """Selects every orphan that is UNDECIDED; an import selects those that can be imported, at most 100 at a time. Not
+    with `uids`.
+    """
     request_id: _builtins.str
     """UUID. A repetition with the same one returns the first response and changes nothing."""
     validate_only: _builtins.bool
@@ -1885,14 +1895,14 @@ class ResolvedOrphan(_message.Message):
     PROBLEMS_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
     imported_as: _builtins.str
-    """Resource that an import made, such as `container shop/web`; empty otherwise."""
+    """Resource that an import created, such as `container shop/web`; empty otherwise."""
     @_builtins.property
     def orphan(self) -> Global___Orphan:
         """The orphan after the decision."""
 
     @_builtins.property
     def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Reasons why nothing was decided about it; empty if it was."""
+        """Reasons why the call made no decision about it; empty if it made one."""
 
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -1929,10 +1939,10 @@ class ResolveOrphansResponse(_message.Message):
     undecided: _builtins.int
     """Number of orphans of the cluster that remain UNDECIDED."""
     deletion_held: _builtins.bool
-    """Whether deletion of leftovers is still held back on this cluster."""
+    """Whether deletion of leftovers is still suspended on this cluster."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResolvedOrphan]:
-        """Results of the imported orphans, and of those about which nothing was decided."""
+        """Results of the imported orphans, and of those about which the call made no decision."""
 
     def __init__(
         self,

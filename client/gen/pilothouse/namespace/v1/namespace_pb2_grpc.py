@@ -26,12 +26,12 @@ if _version_not_supported:
 
 
 class NamespaceServiceStub:
-    """Namespaces, the unit of tenancy: grants, quotas and names hold per namespace, and each is one Kubernetes namespace of
-    one cluster.
+    """Namespaces, the unit of tenancy: grants, quotas and names apply per namespace, and each is one Kubernetes namespace
+    of one cluster.
 
-    A namespace is read-only while its Kubernetes namespace is somebody else's (its `reason` is `NameTaken`, or
-    `LabelLost` if it lost our label), until an administrator takes it over by `adopt`. Calls of any service that change
-    or reach its contents are FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
+    A namespace is read-only while its Kubernetes namespace belongs to another owner (its `reason` is `NameTaken`, or
+    `LabelLost` if it lost the platform's label), until an administrator takes it over with `adopt`. Until then, calls of
+    every service that change or access its contents return FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
 
     Errors of every method: see IdentityService.
     """
@@ -120,18 +120,18 @@ class NamespaceServiceStub:
 
 
 class NamespaceServiceServicer:
-    """Namespaces, the unit of tenancy: grants, quotas and names hold per namespace, and each is one Kubernetes namespace of
-    one cluster.
+    """Namespaces, the unit of tenancy: grants, quotas and names apply per namespace, and each is one Kubernetes namespace
+    of one cluster.
 
-    A namespace is read-only while its Kubernetes namespace is somebody else's (its `reason` is `NameTaken`, or
-    `LabelLost` if it lost our label), until an administrator takes it over by `adopt`. Calls of any service that change
-    or reach its contents are FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
+    A namespace is read-only while its Kubernetes namespace belongs to another owner (its `reason` is `NameTaken`, or
+    `LabelLost` if it lost the platform's label), until an administrator takes it over with `adopt`. Until then, calls of
+    every service that change or access its contents return FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
 
     Errors of every method: see IdentityService.
     """
 
     def CreateNamespace(self, request, context):
-        """Creates a namespace; the reconciler makes its Kubernetes namespace. ALREADY_EXISTS: the name, or the Kubernetes
+        """Creates a namespace; the reconciler creates its Kubernetes namespace. ALREADY_EXISTS: the name, or the Kubernetes
         name on that cluster, is taken. PERMISSION_DENIED: `resource_quota` without `namespace.quota`; `service_types`,
         `external_sources`, `allowed_hosts`, `network_policies`, or labels and annotations that clusters obey, without
         `namespace.security`. FAILED_PRECONDITION (reason HOSTS_OVERLAP): a pattern of `allowed_hosts` overlaps one of
@@ -157,9 +157,9 @@ class NamespaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateNamespace(self, request, context):
-        """Changes a namespace. A quota below the present use is accepted, and refuses only later requests. PERMISSION_DENIED:
+        """Changes a namespace. A quota below the current use is accepted, and limits only later requests. PERMISSION_DENIED:
         `adopt` without every permission over every namespace, `legal_hold` without `audit.hold` over all namespaces, and
-        as CreateNamespace.
+        as in CreateNamespace.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,7 +188,7 @@ class NamespaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RegisterCluster(self, request, context):
-        """Registers a cluster: connects with the credentials, and asks whether the cluster grants the rights that the
+        """Registers a cluster: connects with the credentials, and checks whether the cluster grants the rights that the
         platform needs. The call waits for the cluster. Credentials are stored encrypted and never returned.
         INVALID_ARGUMENT (reason CLUSTER_CREDENTIALS_REFUSED): the credentials are malformed or expired, run a program or
         name a file. UNAVAILABLE (CLUSTER_UNREACHABLE): the cluster does not respond in time. FAILED_PRECONDITION: it
@@ -223,8 +223,8 @@ class NamespaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeregisterCluster(self, request, context):
-        """Removes a cluster from the platform. FAILED_PRECONDITION: namespaces are on it and `objects` does not say what
-        becomes of them (CLUSTER_NOT_EMPTY, with the counts), or the server's own configuration has it
+        """Removes a cluster from the platform. FAILED_PRECONDITION: it has namespaces and `objects` does not determine what
+        happens to them (CLUSTER_NOT_EMPTY, with the counts), or the server's own configuration has it
         (CLUSTER_CONFIGURED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -233,7 +233,7 @@ class NamespaceServiceServicer:
 
     def GetRequiredRights(self, request, context):
         """Returns the rights that the platform needs on a cluster, and a ClusterRole that grants exactly these. With `name`,
-        the server asks that cluster which of them it denies; errors then as RegisterCluster.
+        the server asks that cluster which of them it denies; its errors are then as in RegisterCluster.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -241,18 +241,18 @@ class NamespaceServiceServicer:
 
     def ListOrphans(self, request, context):
         """Lists the orphans of a cluster as the last sweep found them: objects that carry a label of the platform and that
-        the database does not know. After a new history (a restored backup, a promoted standby) they may be later
-        workloads, so none is deleted until ResolveOrphans. Filter: `kind`, `kubernetes_namespace`, `name`, `uid`, `state`,
-        `first_seen_time`. Order: `name` (default), `kind`, `first_seen_time`.
+        the database does not know. After a new history (a restored backup, a promoted standby), orphans may be workloads
+        that were created later, so the sweep deletes none until ResolveOrphans. Filter: `kind`, `kubernetes_namespace`,
+        `name`, `uid`, `state`, `first_seen_time`. Order: `name` (default), `kind`, `first_seen_time`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResolveOrphans(self, request, context):
-        """Decides about orphans of a cluster. Once no orphan is undecided, or if there is none, the sweep deletes new
-        leftovers by itself again. NOT_FOUND: an orphan is not listed. FAILED_PRECONDITION (reason ORPHANS_NOT_LISTED): the
-        cluster has not been swept since the new history began; retry when it responds.
+        """Decides about orphans of a cluster. Once no orphan is undecided, the sweep deletes new leftovers by itself again.
+        NOT_FOUND: an orphan is not listed. FAILED_PRECONDITION (reason ORPHANS_NOT_LISTED): the cluster has not been swept
+        since the new history began; retry when it responds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -345,12 +345,12 @@ def add_NamespaceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class NamespaceService:
-    """Namespaces, the unit of tenancy: grants, quotas and names hold per namespace, and each is one Kubernetes namespace of
-    one cluster.
+    """Namespaces, the unit of tenancy: grants, quotas and names apply per namespace, and each is one Kubernetes namespace
+    of one cluster.
 
-    A namespace is read-only while its Kubernetes namespace is somebody else's (its `reason` is `NameTaken`, or
-    `LabelLost` if it lost our label), until an administrator takes it over by `adopt`. Calls of any service that change
-    or reach its contents are FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
+    A namespace is read-only while its Kubernetes namespace belongs to another owner (its `reason` is `NameTaken`, or
+    `LabelLost` if it lost the platform's label), until an administrator takes it over with `adopt`. Until then, calls of
+    every service that change or access its contents return FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
 
     Errors of every method: see IdentityService.
     """

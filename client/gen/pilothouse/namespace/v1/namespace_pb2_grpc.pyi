@@ -27,12 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class NamespaceServiceStub:
-    """Namespaces, the unit of tenancy: grants, quotas and names hold per namespace, and each is one Kubernetes namespace of
-    one cluster.
+    """Namespaces, the unit of tenancy: grants, quotas and names apply per namespace, and each is one Kubernetes namespace
+    of one cluster.
 
-    A namespace is read-only while its Kubernetes namespace is somebody else's (its `reason` is `NameTaken`, or
-    `LabelLost` if it lost our label), until an administrator takes it over by `adopt`. Calls of any service that change
-    or reach its contents are FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
+    A namespace is read-only while its Kubernetes namespace belongs to another owner (its `reason` is `NameTaken`, or
+    `LabelLost` if it lost the platform's label), until an administrator takes it over with `adopt`. Until then, calls of
+    every service that change or access its contents return FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
 
     Errors of every method: see IdentityService.
     """
@@ -42,7 +42,7 @@ class NamespaceServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> NamespaceServiceAsyncStub: ...
     CreateNamespace: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.CreateNamespaceRequest, _namespace_pb2.CreateNamespaceResponse]
-    """Creates a namespace; the reconciler makes its Kubernetes namespace. ALREADY_EXISTS: the name, or the Kubernetes
+    """Creates a namespace; the reconciler creates its Kubernetes namespace. ALREADY_EXISTS: the name, or the Kubernetes
     name on that cluster, is taken. PERMISSION_DENIED: `resource_quota` without `namespace.quota`; `service_types`,
     `external_sources`, `allowed_hosts`, `network_policies`, or labels and annotations that clusters obey, without
     `namespace.security`. FAILED_PRECONDITION (reason HOSTS_OVERLAP): a pattern of `allowed_hosts` overlaps one of
@@ -55,9 +55,9 @@ class NamespaceServiceStub:
     Order: `name` (default), `create_time`.
     """
     UpdateNamespace: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.UpdateNamespaceRequest, _namespace_pb2.UpdateNamespaceResponse]
-    """Changes a namespace. A quota below the present use is accepted, and refuses only later requests. PERMISSION_DENIED:
+    """Changes a namespace. A quota below the current use is accepted, and limits only later requests. PERMISSION_DENIED:
     `adopt` without every permission over every namespace, `legal_hold` without `audit.hold` over all namespaces, and
-    as CreateNamespace.
+    as in CreateNamespace.
     """
     DeleteNamespace: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.DeleteNamespaceRequest, _namespace_pb2.DeleteNamespaceResponse]
     """Deletes a namespace. It stays listed, with `delete_time` set, until the cluster's objects are gone.
@@ -68,7 +68,7 @@ class NamespaceServiceStub:
     GetQuotaUsage: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.GetQuotaUsageRequest, _namespace_pb2.GetQuotaUsageResponse]
     """Returns the sums of a namespace's containers, and its quota."""
     RegisterCluster: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.RegisterClusterRequest, _namespace_pb2.RegisterClusterResponse]
-    """Registers a cluster: connects with the credentials, and asks whether the cluster grants the rights that the
+    """Registers a cluster: connects with the credentials, and checks whether the cluster grants the rights that the
     platform needs. The call waits for the cluster. Credentials are stored encrypted and never returned.
     INVALID_ARGUMENT (reason CLUSTER_CREDENTIALS_REFUSED): the credentials are malformed or expired, run a program or
     name a file. UNAVAILABLE (CLUSTER_UNREACHABLE): the cluster does not respond in time. FAILED_PRECONDITION: it
@@ -85,41 +85,41 @@ class NamespaceServiceStub:
     has the credentials of this cluster.
     """
     DeregisterCluster: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.DeregisterClusterRequest, _namespace_pb2.DeregisterClusterResponse]
-    """Removes a cluster from the platform. FAILED_PRECONDITION: namespaces are on it and `objects` does not say what
-    becomes of them (CLUSTER_NOT_EMPTY, with the counts), or the server's own configuration has it
+    """Removes a cluster from the platform. FAILED_PRECONDITION: it has namespaces and `objects` does not determine what
+    happens to them (CLUSTER_NOT_EMPTY, with the counts), or the server's own configuration has it
     (CLUSTER_CONFIGURED).
     """
     GetRequiredRights: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.GetRequiredRightsRequest, _namespace_pb2.GetRequiredRightsResponse]
     """Returns the rights that the platform needs on a cluster, and a ClusterRole that grants exactly these. With `name`,
-    the server asks that cluster which of them it denies; errors then as RegisterCluster.
+    the server asks that cluster which of them it denies; its errors are then as in RegisterCluster.
     """
     ListOrphans: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.ListOrphansRequest, _namespace_pb2.ListOrphansResponse]
     """Lists the orphans of a cluster as the last sweep found them: objects that carry a label of the platform and that
-    the database does not know. After a new history (a restored backup, a promoted standby) they may be later
-    workloads, so none is deleted until ResolveOrphans. Filter: `kind`, `kubernetes_namespace`, `name`, `uid`, `state`,
-    `first_seen_time`. Order: `name` (default), `kind`, `first_seen_time`.
+    the database does not know. After a new history (a restored backup, a promoted standby), orphans may be workloads
+    that were created later, so the sweep deletes none until ResolveOrphans. Filter: `kind`, `kubernetes_namespace`,
+    `name`, `uid`, `state`, `first_seen_time`. Order: `name` (default), `kind`, `first_seen_time`.
     """
     ResolveOrphans: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.ResolveOrphansRequest, _namespace_pb2.ResolveOrphansResponse]
-    """Decides about orphans of a cluster. Once no orphan is undecided, or if there is none, the sweep deletes new
-    leftovers by itself again. NOT_FOUND: an orphan is not listed. FAILED_PRECONDITION (reason ORPHANS_NOT_LISTED): the
-    cluster has not been swept since the new history began; retry when it responds.
+    """Decides about orphans of a cluster. Once no orphan is undecided, the sweep deletes new leftovers by itself again.
+    NOT_FOUND: an orphan is not listed. FAILED_PRECONDITION (reason ORPHANS_NOT_LISTED): the cluster has not been swept
+    since the new history began; retry when it responds.
     """
 
 @_typing.type_check_only
 class NamespaceServiceAsyncStub(NamespaceServiceStub):
-    """Namespaces, the unit of tenancy: grants, quotas and names hold per namespace, and each is one Kubernetes namespace of
-    one cluster.
+    """Namespaces, the unit of tenancy: grants, quotas and names apply per namespace, and each is one Kubernetes namespace
+    of one cluster.
 
-    A namespace is read-only while its Kubernetes namespace is somebody else's (its `reason` is `NameTaken`, or
-    `LabelLost` if it lost our label), until an administrator takes it over by `adopt`. Calls of any service that change
-    or reach its contents are FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
+    A namespace is read-only while its Kubernetes namespace belongs to another owner (its `reason` is `NameTaken`, or
+    `LabelLost` if it lost the platform's label), until an administrator takes it over with `adopt`. Until then, calls of
+    every service that change or access its contents return FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
 
     Errors of every method: see IdentityService.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateNamespace: _aio.UnaryUnaryMultiCallable[_namespace_pb2.CreateNamespaceRequest, _namespace_pb2.CreateNamespaceResponse]  # type: ignore[assignment]
-    """Creates a namespace; the reconciler makes its Kubernetes namespace. ALREADY_EXISTS: the name, or the Kubernetes
+    """Creates a namespace; the reconciler creates its Kubernetes namespace. ALREADY_EXISTS: the name, or the Kubernetes
     name on that cluster, is taken. PERMISSION_DENIED: `resource_quota` without `namespace.quota`; `service_types`,
     `external_sources`, `allowed_hosts`, `network_policies`, or labels and annotations that clusters obey, without
     `namespace.security`. FAILED_PRECONDITION (reason HOSTS_OVERLAP): a pattern of `allowed_hosts` overlaps one of
@@ -132,9 +132,9 @@ class NamespaceServiceAsyncStub(NamespaceServiceStub):
     Order: `name` (default), `create_time`.
     """
     UpdateNamespace: _aio.UnaryUnaryMultiCallable[_namespace_pb2.UpdateNamespaceRequest, _namespace_pb2.UpdateNamespaceResponse]  # type: ignore[assignment]
-    """Changes a namespace. A quota below the present use is accepted, and refuses only later requests. PERMISSION_DENIED:
+    """Changes a namespace. A quota below the current use is accepted, and limits only later requests. PERMISSION_DENIED:
     `adopt` without every permission over every namespace, `legal_hold` without `audit.hold` over all namespaces, and
-    as CreateNamespace.
+    as in CreateNamespace.
     """
     DeleteNamespace: _aio.UnaryUnaryMultiCallable[_namespace_pb2.DeleteNamespaceRequest, _namespace_pb2.DeleteNamespaceResponse]  # type: ignore[assignment]
     """Deletes a namespace. It stays listed, with `delete_time` set, until the cluster's objects are gone.
@@ -145,7 +145,7 @@ class NamespaceServiceAsyncStub(NamespaceServiceStub):
     GetQuotaUsage: _aio.UnaryUnaryMultiCallable[_namespace_pb2.GetQuotaUsageRequest, _namespace_pb2.GetQuotaUsageResponse]  # type: ignore[assignment]
     """Returns the sums of a namespace's containers, and its quota."""
     RegisterCluster: _aio.UnaryUnaryMultiCallable[_namespace_pb2.RegisterClusterRequest, _namespace_pb2.RegisterClusterResponse]  # type: ignore[assignment]
-    """Registers a cluster: connects with the credentials, and asks whether the cluster grants the rights that the
+    """Registers a cluster: connects with the credentials, and checks whether the cluster grants the rights that the
     platform needs. The call waits for the cluster. Credentials are stored encrypted and never returned.
     INVALID_ARGUMENT (reason CLUSTER_CREDENTIALS_REFUSED): the credentials are malformed or expired, run a program or
     name a file. UNAVAILABLE (CLUSTER_UNREACHABLE): the cluster does not respond in time. FAILED_PRECONDITION: it
@@ -162,33 +162,33 @@ class NamespaceServiceAsyncStub(NamespaceServiceStub):
     has the credentials of this cluster.
     """
     DeregisterCluster: _aio.UnaryUnaryMultiCallable[_namespace_pb2.DeregisterClusterRequest, _namespace_pb2.DeregisterClusterResponse]  # type: ignore[assignment]
-    """Removes a cluster from the platform. FAILED_PRECONDITION: namespaces are on it and `objects` does not say what
-    becomes of them (CLUSTER_NOT_EMPTY, with the counts), or the server's own configuration has it
+    """Removes a cluster from the platform. FAILED_PRECONDITION: it has namespaces and `objects` does not determine what
+    happens to them (CLUSTER_NOT_EMPTY, with the counts), or the server's own configuration has it
     (CLUSTER_CONFIGURED).
     """
     GetRequiredRights: _aio.UnaryUnaryMultiCallable[_namespace_pb2.GetRequiredRightsRequest, _namespace_pb2.GetRequiredRightsResponse]  # type: ignore[assignment]
     """Returns the rights that the platform needs on a cluster, and a ClusterRole that grants exactly these. With `name`,
-    the server asks that cluster which of them it denies; errors then as RegisterCluster.
+    the server asks that cluster which of them it denies; its errors are then as in RegisterCluster.
     """
     ListOrphans: _aio.UnaryUnaryMultiCallable[_namespace_pb2.ListOrphansRequest, _namespace_pb2.ListOrphansResponse]  # type: ignore[assignment]
     """Lists the orphans of a cluster as the last sweep found them: objects that carry a label of the platform and that
-    the database does not know. After a new history (a restored backup, a promoted standby) they may be later
-    workloads, so none is deleted until ResolveOrphans. Filter: `kind`, `kubernetes_namespace`, `name`, `uid`, `state`,
-    `first_seen_time`. Order: `name` (default), `kind`, `first_seen_time`.
+    the database does not know. After a new history (a restored backup, a promoted standby), orphans may be workloads
+    that were created later, so the sweep deletes none until ResolveOrphans. Filter: `kind`, `kubernetes_namespace`,
+    `name`, `uid`, `state`, `first_seen_time`. Order: `name` (default), `kind`, `first_seen_time`.
     """
     ResolveOrphans: _aio.UnaryUnaryMultiCallable[_namespace_pb2.ResolveOrphansRequest, _namespace_pb2.ResolveOrphansResponse]  # type: ignore[assignment]
-    """Decides about orphans of a cluster. Once no orphan is undecided, or if there is none, the sweep deletes new
-    leftovers by itself again. NOT_FOUND: an orphan is not listed. FAILED_PRECONDITION (reason ORPHANS_NOT_LISTED): the
-    cluster has not been swept since the new history began; retry when it responds.
+    """Decides about orphans of a cluster. Once no orphan is undecided, the sweep deletes new leftovers by itself again.
+    NOT_FOUND: an orphan is not listed. FAILED_PRECONDITION (reason ORPHANS_NOT_LISTED): the cluster has not been swept
+    since the new history began; retry when it responds.
     """
 
 class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Namespaces, the unit of tenancy: grants, quotas and names hold per namespace, and each is one Kubernetes namespace of
-    one cluster.
+    """Namespaces, the unit of tenancy: grants, quotas and names apply per namespace, and each is one Kubernetes namespace
+    of one cluster.
 
-    A namespace is read-only while its Kubernetes namespace is somebody else's (its `reason` is `NameTaken`, or
-    `LabelLost` if it lost our label), until an administrator takes it over by `adopt`. Calls of any service that change
-    or reach its contents are FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
+    A namespace is read-only while its Kubernetes namespace belongs to another owner (its `reason` is `NameTaken`, or
+    `LabelLost` if it lost the platform's label), until an administrator takes it over with `adopt`. Until then, calls of
+    every service that change or access its contents return FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
 
     Errors of every method: see IdentityService.
     """
@@ -199,7 +199,7 @@ class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _namespace_pb2.CreateNamespaceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_namespace_pb2.CreateNamespaceResponse, _abc.Awaitable[_namespace_pb2.CreateNamespaceResponse]]:
-        """Creates a namespace; the reconciler makes its Kubernetes namespace. ALREADY_EXISTS: the name, or the Kubernetes
+        """Creates a namespace; the reconciler creates its Kubernetes namespace. ALREADY_EXISTS: the name, or the Kubernetes
         name on that cluster, is taken. PERMISSION_DENIED: `resource_quota` without `namespace.quota`; `service_types`,
         `external_sources`, `allowed_hosts`, `network_policies`, or labels and annotations that clusters obey, without
         `namespace.security`. FAILED_PRECONDITION (reason HOSTS_OVERLAP): a pattern of `allowed_hosts` overlaps one of
@@ -230,9 +230,9 @@ class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _namespace_pb2.UpdateNamespaceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_namespace_pb2.UpdateNamespaceResponse, _abc.Awaitable[_namespace_pb2.UpdateNamespaceResponse]]:
-        """Changes a namespace. A quota below the present use is accepted, and refuses only later requests. PERMISSION_DENIED:
+        """Changes a namespace. A quota below the current use is accepted, and limits only later requests. PERMISSION_DENIED:
         `adopt` without every permission over every namespace, `legal_hold` without `audit.hold` over all namespaces, and
-        as CreateNamespace.
+        as in CreateNamespace.
         """
 
     @_abc_1.abstractmethod
@@ -267,7 +267,7 @@ class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _namespace_pb2.RegisterClusterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_namespace_pb2.RegisterClusterResponse, _abc.Awaitable[_namespace_pb2.RegisterClusterResponse]]:
-        """Registers a cluster: connects with the credentials, and asks whether the cluster grants the rights that the
+        """Registers a cluster: connects with the credentials, and checks whether the cluster grants the rights that the
         platform needs. The call waits for the cluster. Credentials are stored encrypted and never returned.
         INVALID_ARGUMENT (reason CLUSTER_CREDENTIALS_REFUSED): the credentials are malformed or expired, run a program or
         name a file. UNAVAILABLE (CLUSTER_UNREACHABLE): the cluster does not respond in time. FAILED_PRECONDITION: it
@@ -308,8 +308,8 @@ class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _namespace_pb2.DeregisterClusterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_namespace_pb2.DeregisterClusterResponse, _abc.Awaitable[_namespace_pb2.DeregisterClusterResponse]]:
-        """Removes a cluster from the platform. FAILED_PRECONDITION: namespaces are on it and `objects` does not say what
-        becomes of them (CLUSTER_NOT_EMPTY, with the counts), or the server's own configuration has it
+        """Removes a cluster from the platform. FAILED_PRECONDITION: it has namespaces and `objects` does not determine what
+        happens to them (CLUSTER_NOT_EMPTY, with the counts), or the server's own configuration has it
         (CLUSTER_CONFIGURED).
         """
 
@@ -320,7 +320,7 @@ class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_namespace_pb2.GetRequiredRightsResponse, _abc.Awaitable[_namespace_pb2.GetRequiredRightsResponse]]:
         """Returns the rights that the platform needs on a cluster, and a ClusterRole that grants exactly these. With `name`,
-        the server asks that cluster which of them it denies; errors then as RegisterCluster.
+        the server asks that cluster which of them it denies; its errors are then as in RegisterCluster.
         """
 
     @_abc_1.abstractmethod
@@ -330,9 +330,9 @@ class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_namespace_pb2.ListOrphansResponse, _abc.Awaitable[_namespace_pb2.ListOrphansResponse]]:
         """Lists the orphans of a cluster as the last sweep found them: objects that carry a label of the platform and that
-        the database does not know. After a new history (a restored backup, a promoted standby) they may be later
-        workloads, so none is deleted until ResolveOrphans. Filter: `kind`, `kubernetes_namespace`, `name`, `uid`, `state`,
-        `first_seen_time`. Order: `name` (default), `kind`, `first_seen_time`.
+        the database does not know. After a new history (a restored backup, a promoted standby), orphans may be workloads
+        that were created later, so the sweep deletes none until ResolveOrphans. Filter: `kind`, `kubernetes_namespace`,
+        `name`, `uid`, `state`, `first_seen_time`. Order: `name` (default), `kind`, `first_seen_time`.
         """
 
     @_abc_1.abstractmethod
@@ -341,9 +341,9 @@ class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _namespace_pb2.ResolveOrphansRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_namespace_pb2.ResolveOrphansResponse, _abc.Awaitable[_namespace_pb2.ResolveOrphansResponse]]:
-        """Decides about orphans of a cluster. Once no orphan is undecided, or if there is none, the sweep deletes new
-        leftovers by itself again. NOT_FOUND: an orphan is not listed. FAILED_PRECONDITION (reason ORPHANS_NOT_LISTED): the
-        cluster has not been swept since the new history began; retry when it responds.
+        """Decides about orphans of a cluster. Once no orphan is undecided, the sweep deletes new leftovers by itself again.
+        NOT_FOUND: an orphan is not listed. FAILED_PRECONDITION (reason ORPHANS_NOT_LISTED): the cluster has not been swept
+        since the new history began; retry when it responds.
         """
 
 def add_NamespaceServiceServicer_to_server(servicer: NamespaceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

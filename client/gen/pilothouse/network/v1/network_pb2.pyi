@@ -40,7 +40,7 @@ class _ServiceTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ServiceTy
     """Another name for a host outside of the cluster. Needs `object.privileged`."""
 
 class ServiceType(_ServiceType, metaclass=_ServiceTypeEnumTypeWrapper):
-    """Way to reach a Service."""
+    """How a Service is reached."""
 
 SERVICE_TYPE_UNSPECIFIED: ServiceType.ValueType  # 0
 """Not given; treated as CLUSTER_IP."""
@@ -165,9 +165,9 @@ class _IpFamilyPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IpFami
     IP_FAMILY_POLICY_SINGLE_STACK: _IpFamilyPolicy.ValueType  # 1
     """One family."""
     IP_FAMILY_POLICY_PREFER_DUAL_STACK: _IpFamilyPolicy.ValueType  # 2
-    """Two where the cluster has two."""
+    """Two if the cluster has two."""
     IP_FAMILY_POLICY_REQUIRE_DUAL_STACK: _IpFamilyPolicy.ValueType  # 3
-    """Two; refused where the cluster has one."""
+    """Two; refused if the cluster has one."""
 
 class IpFamilyPolicy(_IpFamilyPolicy, metaclass=_IpFamilyPolicyEnumTypeWrapper):
     """Number of address families of a Service."""
@@ -177,9 +177,9 @@ IP_FAMILY_POLICY_UNSPECIFIED: IpFamilyPolicy.ValueType  # 0
 IP_FAMILY_POLICY_SINGLE_STACK: IpFamilyPolicy.ValueType  # 1
 """One family."""
 IP_FAMILY_POLICY_PREFER_DUAL_STACK: IpFamilyPolicy.ValueType  # 2
-"""Two where the cluster has two."""
+"""Two if the cluster has two."""
 IP_FAMILY_POLICY_REQUIRE_DUAL_STACK: IpFamilyPolicy.ValueType  # 3
-"""Two; refused where the cluster has one."""
+"""Two; refused if the cluster has one."""
 Global___IpFamilyPolicy: _TypeAlias = IpFamilyPolicy  # noqa: Y015
 
 class _ServiceStatus:
@@ -197,7 +197,7 @@ class _ServiceStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Service
     SERVICE_STATUS_FAILED: _ServiceStatus.ValueType  # 3
     """The cluster refuses it; `reason` and `message` have the cause."""
     SERVICE_STATUS_DELETED: _ServiceStatus.ValueType  # 4
-    """In deletion."""
+    """Being deleted."""
 
 class ServiceStatus(_ServiceStatus, metaclass=_ServiceStatusEnumTypeWrapper):
     """State of a Service."""
@@ -211,7 +211,7 @@ SERVICE_STATUS_ACTIVE: ServiceStatus.ValueType  # 2
 SERVICE_STATUS_FAILED: ServiceStatus.ValueType  # 3
 """The cluster refuses it; `reason` and `message` have the cause."""
 SERVICE_STATUS_DELETED: ServiceStatus.ValueType  # 4
-"""In deletion."""
+"""Being deleted."""
 Global___ServiceStatus: _TypeAlias = ServiceStatus  # noqa: Y015
 
 @_typing.final
@@ -227,7 +227,7 @@ class ServicePort(_message.Message):
     NODE_PORT_FIELD_NUMBER: _builtins.int
     APP_PROTOCOL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """A DNS label of at most 63 characters, unique in the Service. Required where the Service has several ports."""
+    """A DNS label of at most 63 characters, unique in the Service. Required if the Service has several ports."""
     port: _builtins.int
     """Required; 1 to 65535."""
     target: _builtins.str
@@ -367,7 +367,9 @@ class Service(_message.Message):
     RECONCILING_FIELD_NUMBER: _builtins.int
     STALE_SINCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required. RFC 1035 label: a letter first, then lower-case letters, digits and `-`. Unique in the namespace; immutable."""
+    """Required. RFC 1035 label: a letter first, then lower-case letters, digits and `-`. Unique in the namespace;
+    immutable.
+    """
     namespace: _builtins.str
     """Name of the namespace on the platform, taken from the request."""
     uid: _builtins.str
@@ -407,19 +409,20 @@ class Service(_message.Message):
     reason: _builtins.str
     """Cause in one word."""
     message: _builtins.str
-    """Cause for people; after a refusal, the cluster's own error text."""
+    """Human-readable cause; after a refusal, the cluster's own error text."""
     ready_endpoints: _builtins.int
     """Number of addresses of pods that receive traffic."""
     endpoints: _builtins.int
     """Number of addresses of all selected pods."""
     owner: _builtins.str
-    """Container that owns the Service by its `ports`; empty for a Service of its own. Whether an owned one is applied is shown by
-    its container: here `observed_generation` equals `generation`, and `status` is PENDING until it is on the cluster.
+    """Container whose `ports` define the Service; empty for an independent Service. For an owned Service, the container
+    shows whether it is applied: here `observed_generation` equals `generation`, and `status` is PENDING until the
+    Service is on the cluster.
     """
     created_by: _builtins.str
     """Name of the user who created it."""
     etag: _builtins.str
-    """Version of the desired state, which each change replaces."""
+    """Version of the desired state; each change replaces it."""
     generation: _builtins.int
     """Number of changes of the desired state."""
     observed_generation: _builtins.int
@@ -428,14 +431,14 @@ class Service(_message.Message):
     """Whether the cluster has not reached the desired state yet."""
     @_builtins.property
     def selector(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels of the pods that receive the traffic, whichever container they belong to. Either these or `containers`; without
-        both the Service has no endpoints of its own, and needs `object.privileged`.
+        """Labels of the pods that receive the traffic, whichever container they belong to. Give either these or `containers`;
+        with neither, the Service has no endpoints of its own, and needs `object.privileged`.
         """
 
     @_builtins.property
     def containers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Name of the container of the namespace whose pods receive the traffic, by our label. For several containers give
-        `selector` with a label that their pods share. The container need not exist yet.
+        """Name of the container of the namespace whose pods receive the traffic, by the platform's label. For several
+        containers give `selector` with a label that their pods share. The container need not exist yet.
         """
 
     @_builtins.property
@@ -444,7 +447,7 @@ class Service(_message.Message):
 
     @_builtins.property
     def ip_families(self) -> _containers.RepeatedScalarFieldContainer[Global___IpFamily.ValueType]:
-        """Families in the order of preference. Defaults to the cluster's."""
+        """Families in order of preference. Defaults to the cluster's."""
 
     @_builtins.property
     def load_balancer_source_ranges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -456,25 +459,25 @@ class Service(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels, also set on the Service of the cluster. Keys of the setting GUARDED_OBJECT_KEYS need `namespace.security` over
-        all namespaces.
+        """Labels, also set on the Service of the cluster. Keys of the setting GUARDED_OBJECT_KEYS need `namespace.security`
+        over all namespaces.
         """
 
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Annotations, also set on the Service of the cluster; they configure load balancers, Prometheus or external-dns. Keys
-        that the setting SERVICE_ANNOTATIONS does not name need `container.privileged`.
+        """Annotations, also set on the Service of the cluster; they configure load balancers, Prometheus or external-dns.
+        Keys that the setting SERVICE_ANNOTATIONS does not name need `container.privileged`.
         """
 
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Addresses on the cluster: those inside of it first, then those of its load balancer (addresses or host names). Empty
-        for a headless Service.
+        """Addresses on the cluster: those inside of it first, then those of its load balancer (addresses or host names).
+        Empty for a headless Service.
         """
 
     @_builtins.property
     def node_ports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ports of the nodes as the cluster has them, in the order of `ports`; 0 for a port without one. Empty where no port has
+        """Ports of the nodes as the cluster has them, in the order of `ports`; 0 for a port without one. Empty if no port has
         one.
         """
 
@@ -690,16 +693,18 @@ class ListServicesRequest(_message.Message):
     page_size: _builtins.int
     """Items in a page; default 50, at most 1,000."""
     page_token: _builtins.str
-    """Token of the previous page. It is valid only with the same other fields of the request."""
+    """Token of the previous page. It is valid only if the other fields of the request are unchanged."""
     filter: _builtins.str
-    """Filter expression (AIP-160), such as `status = RUNNING AND labels.app = "web"`."""
+    """Filter expression (AIP-160), such as `type = NODE_PORT AND labels.app = "web"`."""
     order_by: _builtins.str
     """Sort order (AIP-132), such as `create_time desc`."""
     label_selector: _builtins.str
     """Kubernetes label selector."""
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each Service to return, such as `status`, next to `uid`, `name` and `namespace`; empty means all."""
+        """Whole fields of each Service to return, such as `status`, in addition to `uid`, `name` and `namespace`; empty means
+        all.
+        """
 
     def __init__(
         self,
@@ -732,8 +737,8 @@ class ListServicesResponse(_message.Message):
     next_page_token: _builtins.str
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
-    """Token for WatchServices with the same namespace, label selector and filter: the stream shows every change after the
-    page was read, and may repeat some that the page has. Of several pages, use the token of the first.
+    """Token for WatchServices with the same namespace, label selector and filter: the stream sends every change after the
+    page was read, and may repeat changes that the page shows. If you read several pages, use the token of the first.
     """
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___Service]:
@@ -923,13 +928,15 @@ class WatchServicesRequest(_message.Message):
     bookmark_period_seconds: _builtins.int
     """Seconds between bookmarks while nothing happens; default 10, at most 300."""
     filter: _builtins.str
-    """Filter expression of the list (AIP-160), such as `type = NODE_PORT`. An object that no longer passes is reported as
-    CHANGE_TYPE_DELETED. If the expression depends on more than name, labels, status and what never changes, that may also
-    come for an object that did not pass before; ignore it.
+    """Filter expression of the list (AIP-160), such as `type = NODE_PORT`. An object that no longer matches is reported
+    as CHANGE_TYPE_DELETED. If the expression depends on more than the name, labels, status and immutable fields,
+    CHANGE_TYPE_DELETED may also arrive for an object that did not match before; ignore it.
     """
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each Service to return, such as `status`, next to `uid`, `name` and `namespace`; empty means all."""
+        """Whole fields of each Service to return, such as `status`, in addition to `uid`, `name` and `namespace`; empty means
+        all.
+        """
 
     def __init__(
         self,
@@ -976,8 +983,9 @@ class WatchServicesResponse(_message.Message):
 
     @_builtins.property
     def server_time(self) -> _timestamp_pb2.Timestamp:
-        """Every change that was committed before this time has been sent. The clock is the one that sets times of resources,
-        such as `last_transition_time` of conditions: compare those with it, not with your own clock. Unset before SYNCED.
+        """Every change that was committed before this time has been sent. The time comes from the clock that sets the times
+        of resources, such as `last_transition_time` of conditions: compare those times with it, not with your own clock.
+        Unset before SYNCED.
         """
 
     def __init__(
@@ -1059,7 +1067,7 @@ class ImportedService(_message.Message):
 
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Notes on an imported Service: what was left to others, and why its drift policy is REPORT."""
+        """Notes on an imported Service: values that still belong to others, and why its drift policy is REPORT."""
 
     def __init__(
         self,
@@ -1086,7 +1094,7 @@ class ImportServicesResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedService]:
-        """One result for each Service that was named, or found."""
+        """One result for each Service that was named or found."""
 
     def __init__(
         self,

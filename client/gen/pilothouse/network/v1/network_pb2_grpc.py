@@ -28,10 +28,10 @@ if _version_not_supported:
 class NetworkServiceStub:
     """Services of a namespace. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns. It
-    changes and is deleted with its container only. It is listed, read and watched like the others, with its `owner`, soon after
-    the change of the container; UpdateService and DeleteService refuse it (FAILED_PRECONDITION, reason SERVICE_OWNED, metadata
-    `container`).
+    The `service_*` fields of a container's ports are the short form of a Service. The container owns such a Service,
+    which changes and is deleted only with the container. Soon after a change of the container, lists, reads and watches
+    return the Service like any other, with its `owner`. UpdateService and DeleteService refuse it (FAILED_PRECONDITION,
+    reason SERVICE_OWNED, metadata `container`).
 
     Errors of every method: see IdentityService.
     """
@@ -82,20 +82,21 @@ class NetworkServiceStub:
 class NetworkServiceServicer:
     """Services of a namespace. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns. It
-    changes and is deleted with its container only. It is listed, read and watched like the others, with its `owner`, soon after
-    the change of the container; UpdateService and DeleteService refuse it (FAILED_PRECONDITION, reason SERVICE_OWNED, metadata
-    `container`).
+    The `service_*` fields of a container's ports are the short form of a Service. The container owns such a Service,
+    which changes and is deleted only with the container. Soon after a change of the container, lists, reads and watches
+    return the Service like any other, with its `owner`. UpdateService and DeleteService refuse it (FAILED_PRECONDITION,
+    reason SERVICE_OWNED, metadata `container`).
 
     Errors of every method: see IdentityService.
     """
 
     def CreateService(self, request, context):
-        """Creates a Service. ALREADY_EXISTS: the name is taken in the namespace, by a Service or by one that a container owns.
-        PERMISSION_DENIED: EXTERNAL_NAME, `external_ips`, `cluster_ip`, `load_balancer_ip`, `load_balancer_class`, or neither
-        `selector` nor `containers`, without `object.privileged`; an annotation that the setting SERVICE_ANNOTATIONS does not
-        name, without `container.privileged`. FAILED_PRECONDITION (reason SERVICE_TYPE_NOT_ALLOWED): the namespace's `service_types` do not
-        have the type. RESOURCE_EXHAUSTED: the quota of the namespace.
+        """Creates a Service. ALREADY_EXISTS: the name is taken in the namespace, also by a Service that a container owns.
+        PERMISSION_DENIED: EXTERNAL_NAME, `external_ips`, `cluster_ip`, `load_balancer_ip`, `load_balancer_class`, or
+        neither `selector` nor `containers`, without `object.privileged`; an annotation that the setting
+        SERVICE_ANNOTATIONS does not name, without `container.privileged`. FAILED_PRECONDITION (reason
+        SERVICE_TYPE_NOT_ALLOWED): the namespace's `service_types` do not include the type. RESOURCE_EXHAUSTED: it would
+        exceed the quota of the namespace.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,24 +110,24 @@ class NetworkServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListServices(self, request, context):
-        """Lists Services. Filter: `name`, `type`, `status`, `owner`, `ready_endpoints`, `labels.KEY`. Order: `name` (default),
-        `create_time`.
+        """Lists Services. Filter: `name`, `type`, `status`, `owner`, `ready_endpoints`, `labels.KEY`. Order: `name`
+        (default), `create_time`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateService(self, request, context):
-        """Changes the desired state of a Service. If `headless` or `cluster_ip` changes, the server deletes the Service on the
-        cluster and creates it again, because Kubernetes does not change an address. The permissions are those of
-        CreateService; values that a Service already has may stay, also where the caller could not set them.
+        """Changes the desired state of a Service. If `headless` or `cluster_ip` changes, the server deletes the Service on
+        the cluster and creates it again, because Kubernetes does not change an address. The permissions are those of
+        CreateService; values that a Service already has may stay, even if the caller may not set them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteService(self, request, context):
-        """Deletes a Service. One that was imported is deleted too.
+        """Deletes a Service, also an imported one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,13 +141,14 @@ class NetworkServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ImportServices(self, request, context):
-        """Takes over existing Services of the namespace's Kubernetes namespace. They stay as they are, and only get our label.
-        The call waits for the cluster. The permissions are those of CreateService, with `service.create`. Annotations and
-        labels that the caller may not set stay there as others', and `notes` names them.
+        """Takes over existing Services of the namespace's Kubernetes namespace. They stay as they are, and only get the
+        platform's label. The call waits for the cluster. The permissions are those of CreateService, with
+        `service.create`. Annotations and labels that the caller may not set stay on the cluster and belong to others;
+        `notes` names them.
 
-        Each Service is imported by itself: one that belongs to a container, has a controller or needs a permission that the
-        caller lacks, or for which name or quota is not free, stays as it is, and `problems` has the reasons. If an apply
-        would change its spec, the Service is imported with DRIFT_POLICY_REPORT.
+        Each Service is imported separately. A Service stays as it is, and `problems` has the reasons, if it belongs to a
+        container, has a controller, needs a permission that the caller lacks, has a name that is taken or would exceed the
+        quota. If an apply would change its spec, the Service is imported with DRIFT_POLICY_REPORT.
 
         UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read, or the namespace is inactive or
         is being deleted.
@@ -204,10 +206,10 @@ def add_NetworkServiceServicer_to_server(servicer, server):
 class NetworkService:
     """Services of a namespace. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns. It
-    changes and is deleted with its container only. It is listed, read and watched like the others, with its `owner`, soon after
-    the change of the container; UpdateService and DeleteService refuse it (FAILED_PRECONDITION, reason SERVICE_OWNED, metadata
-    `container`).
+    The `service_*` fields of a container's ports are the short form of a Service. The container owns such a Service,
+    which changes and is deleted only with the container. Soon after a change of the container, lists, reads and watches
+    return the Service like any other, with its `owner`. UpdateService and DeleteService refuse it (FAILED_PRECONDITION,
+    reason SERVICE_OWNED, metadata `container`).
 
     Errors of every method: see IdentityService.
     """

@@ -29,10 +29,10 @@ GRPC_VERSION: str
 class NetworkServiceStub:
     """Services of a namespace. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns. It
-    changes and is deleted with its container only. It is listed, read and watched like the others, with its `owner`, soon after
-    the change of the container; UpdateService and DeleteService refuse it (FAILED_PRECONDITION, reason SERVICE_OWNED, metadata
-    `container`).
+    The `service_*` fields of a container's ports are the short form of a Service. The container owns such a Service,
+    which changes and is deleted only with the container. Soon after a change of the container, lists, reads and watches
+    return the Service like any other, with its `owner`. UpdateService and DeleteService refuse it (FAILED_PRECONDITION,
+    reason SERVICE_OWNED, metadata `container`).
 
     Errors of every method: see IdentityService.
     """
@@ -42,35 +42,37 @@ class NetworkServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> NetworkServiceAsyncStub: ...
     CreateService: _grpc.UnaryUnaryMultiCallable[_network_pb2.CreateServiceRequest, _network_pb2.CreateServiceResponse]
-    """Creates a Service. ALREADY_EXISTS: the name is taken in the namespace, by a Service or by one that a container owns.
-    PERMISSION_DENIED: EXTERNAL_NAME, `external_ips`, `cluster_ip`, `load_balancer_ip`, `load_balancer_class`, or neither
-    `selector` nor `containers`, without `object.privileged`; an annotation that the setting SERVICE_ANNOTATIONS does not
-    name, without `container.privileged`. FAILED_PRECONDITION (reason SERVICE_TYPE_NOT_ALLOWED): the namespace's `service_types` do not
-    have the type. RESOURCE_EXHAUSTED: the quota of the namespace.
+    """Creates a Service. ALREADY_EXISTS: the name is taken in the namespace, also by a Service that a container owns.
+    PERMISSION_DENIED: EXTERNAL_NAME, `external_ips`, `cluster_ip`, `load_balancer_ip`, `load_balancer_class`, or
+    neither `selector` nor `containers`, without `object.privileged`; an annotation that the setting
+    SERVICE_ANNOTATIONS does not name, without `container.privileged`. FAILED_PRECONDITION (reason
+    SERVICE_TYPE_NOT_ALLOWED): the namespace's `service_types` do not include the type. RESOURCE_EXHAUSTED: it would
+    exceed the quota of the namespace.
     """
     GetService: _grpc.UnaryUnaryMultiCallable[_network_pb2.GetServiceRequest, _network_pb2.GetServiceResponse]
     """Returns one Service."""
     ListServices: _grpc.UnaryUnaryMultiCallable[_network_pb2.ListServicesRequest, _network_pb2.ListServicesResponse]
-    """Lists Services. Filter: `name`, `type`, `status`, `owner`, `ready_endpoints`, `labels.KEY`. Order: `name` (default),
-    `create_time`.
+    """Lists Services. Filter: `name`, `type`, `status`, `owner`, `ready_endpoints`, `labels.KEY`. Order: `name`
+    (default), `create_time`.
     """
     UpdateService: _grpc.UnaryUnaryMultiCallable[_network_pb2.UpdateServiceRequest, _network_pb2.UpdateServiceResponse]
-    """Changes the desired state of a Service. If `headless` or `cluster_ip` changes, the server deletes the Service on the
-    cluster and creates it again, because Kubernetes does not change an address. The permissions are those of
-    CreateService; values that a Service already has may stay, also where the caller could not set them.
+    """Changes the desired state of a Service. If `headless` or `cluster_ip` changes, the server deletes the Service on
+    the cluster and creates it again, because Kubernetes does not change an address. The permissions are those of
+    CreateService; values that a Service already has may stay, even if the caller may not set them.
     """
     DeleteService: _grpc.UnaryUnaryMultiCallable[_network_pb2.DeleteServiceRequest, _network_pb2.DeleteServiceResponse]
-    """Deletes a Service. One that was imported is deleted too."""
+    """Deletes a Service, also an imported one."""
     WatchServices: _grpc.UnaryStreamMultiCallable[_network_pb2.WatchServicesRequest, _network_pb2.WatchServicesResponse]
     """Watches Services. The contract is that of ContainerService.WatchContainers."""
     ImportServices: _grpc.UnaryUnaryMultiCallable[_network_pb2.ImportServicesRequest, _network_pb2.ImportServicesResponse]
-    """Takes over existing Services of the namespace's Kubernetes namespace. They stay as they are, and only get our label.
-    The call waits for the cluster. The permissions are those of CreateService, with `service.create`. Annotations and
-    labels that the caller may not set stay there as others', and `notes` names them.
+    """Takes over existing Services of the namespace's Kubernetes namespace. They stay as they are, and only get the
+    platform's label. The call waits for the cluster. The permissions are those of CreateService, with
+    `service.create`. Annotations and labels that the caller may not set stay on the cluster and belong to others;
+    `notes` names them.
 
-    Each Service is imported by itself: one that belongs to a container, has a controller or needs a permission that the
-    caller lacks, or for which name or quota is not free, stays as it is, and `problems` has the reasons. If an apply
-    would change its spec, the Service is imported with DRIFT_POLICY_REPORT.
+    Each Service is imported separately. A Service stays as it is, and `problems` has the reasons, if it belongs to a
+    container, has a controller, needs a permission that the caller lacks, has a name that is taken or would exceed the
+    quota. If an apply would change its spec, the Service is imported with DRIFT_POLICY_REPORT.
 
     UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read, or the namespace is inactive or
     is being deleted.
@@ -80,45 +82,47 @@ class NetworkServiceStub:
 class NetworkServiceAsyncStub(NetworkServiceStub):
     """Services of a namespace. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns. It
-    changes and is deleted with its container only. It is listed, read and watched like the others, with its `owner`, soon after
-    the change of the container; UpdateService and DeleteService refuse it (FAILED_PRECONDITION, reason SERVICE_OWNED, metadata
-    `container`).
+    The `service_*` fields of a container's ports are the short form of a Service. The container owns such a Service,
+    which changes and is deleted only with the container. Soon after a change of the container, lists, reads and watches
+    return the Service like any other, with its `owner`. UpdateService and DeleteService refuse it (FAILED_PRECONDITION,
+    reason SERVICE_OWNED, metadata `container`).
 
     Errors of every method: see IdentityService.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateService: _aio.UnaryUnaryMultiCallable[_network_pb2.CreateServiceRequest, _network_pb2.CreateServiceResponse]  # type: ignore[assignment]
-    """Creates a Service. ALREADY_EXISTS: the name is taken in the namespace, by a Service or by one that a container owns.
-    PERMISSION_DENIED: EXTERNAL_NAME, `external_ips`, `cluster_ip`, `load_balancer_ip`, `load_balancer_class`, or neither
-    `selector` nor `containers`, without `object.privileged`; an annotation that the setting SERVICE_ANNOTATIONS does not
-    name, without `container.privileged`. FAILED_PRECONDITION (reason SERVICE_TYPE_NOT_ALLOWED): the namespace's `service_types` do not
-    have the type. RESOURCE_EXHAUSTED: the quota of the namespace.
+    """Creates a Service. ALREADY_EXISTS: the name is taken in the namespace, also by a Service that a container owns.
+    PERMISSION_DENIED: EXTERNAL_NAME, `external_ips`, `cluster_ip`, `load_balancer_ip`, `load_balancer_class`, or
+    neither `selector` nor `containers`, without `object.privileged`; an annotation that the setting
+    SERVICE_ANNOTATIONS does not name, without `container.privileged`. FAILED_PRECONDITION (reason
+    SERVICE_TYPE_NOT_ALLOWED): the namespace's `service_types` do not include the type. RESOURCE_EXHAUSTED: it would
+    exceed the quota of the namespace.
     """
     GetService: _aio.UnaryUnaryMultiCallable[_network_pb2.GetServiceRequest, _network_pb2.GetServiceResponse]  # type: ignore[assignment]
     """Returns one Service."""
     ListServices: _aio.UnaryUnaryMultiCallable[_network_pb2.ListServicesRequest, _network_pb2.ListServicesResponse]  # type: ignore[assignment]
-    """Lists Services. Filter: `name`, `type`, `status`, `owner`, `ready_endpoints`, `labels.KEY`. Order: `name` (default),
-    `create_time`.
+    """Lists Services. Filter: `name`, `type`, `status`, `owner`, `ready_endpoints`, `labels.KEY`. Order: `name`
+    (default), `create_time`.
     """
     UpdateService: _aio.UnaryUnaryMultiCallable[_network_pb2.UpdateServiceRequest, _network_pb2.UpdateServiceResponse]  # type: ignore[assignment]
-    """Changes the desired state of a Service. If `headless` or `cluster_ip` changes, the server deletes the Service on the
-    cluster and creates it again, because Kubernetes does not change an address. The permissions are those of
-    CreateService; values that a Service already has may stay, also where the caller could not set them.
+    """Changes the desired state of a Service. If `headless` or `cluster_ip` changes, the server deletes the Service on
+    the cluster and creates it again, because Kubernetes does not change an address. The permissions are those of
+    CreateService; values that a Service already has may stay, even if the caller may not set them.
     """
     DeleteService: _aio.UnaryUnaryMultiCallable[_network_pb2.DeleteServiceRequest, _network_pb2.DeleteServiceResponse]  # type: ignore[assignment]
-    """Deletes a Service. One that was imported is deleted too."""
+    """Deletes a Service, also an imported one."""
     WatchServices: _aio.UnaryStreamMultiCallable[_network_pb2.WatchServicesRequest, _network_pb2.WatchServicesResponse]  # type: ignore[assignment]
     """Watches Services. The contract is that of ContainerService.WatchContainers."""
     ImportServices: _aio.UnaryUnaryMultiCallable[_network_pb2.ImportServicesRequest, _network_pb2.ImportServicesResponse]  # type: ignore[assignment]
-    """Takes over existing Services of the namespace's Kubernetes namespace. They stay as they are, and only get our label.
-    The call waits for the cluster. The permissions are those of CreateService, with `service.create`. Annotations and
-    labels that the caller may not set stay there as others', and `notes` names them.
+    """Takes over existing Services of the namespace's Kubernetes namespace. They stay as they are, and only get the
+    platform's label. The call waits for the cluster. The permissions are those of CreateService, with
+    `service.create`. Annotations and labels that the caller may not set stay on the cluster and belong to others;
+    `notes` names them.
 
-    Each Service is imported by itself: one that belongs to a container, has a controller or needs a permission that the
-    caller lacks, or for which name or quota is not free, stays as it is, and `problems` has the reasons. If an apply
-    would change its spec, the Service is imported with DRIFT_POLICY_REPORT.
+    Each Service is imported separately. A Service stays as it is, and `problems` has the reasons, if it belongs to a
+    container, has a controller, needs a permission that the caller lacks, has a name that is taken or would exceed the
+    quota. If an apply would change its spec, the Service is imported with DRIFT_POLICY_REPORT.
 
     UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read, or the namespace is inactive or
     is being deleted.
@@ -127,10 +131,10 @@ class NetworkServiceAsyncStub(NetworkServiceStub):
 class NetworkServiceServicer(metaclass=_abc_1.ABCMeta):
     """Services of a namespace. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    The `service_*` fields of a container's ports are the short form of a Service: they make one that the container owns. It
-    changes and is deleted with its container only. It is listed, read and watched like the others, with its `owner`, soon after
-    the change of the container; UpdateService and DeleteService refuse it (FAILED_PRECONDITION, reason SERVICE_OWNED, metadata
-    `container`).
+    The `service_*` fields of a container's ports are the short form of a Service. The container owns such a Service,
+    which changes and is deleted only with the container. Soon after a change of the container, lists, reads and watches
+    return the Service like any other, with its `owner`. UpdateService and DeleteService refuse it (FAILED_PRECONDITION,
+    reason SERVICE_OWNED, metadata `container`).
 
     Errors of every method: see IdentityService.
     """
@@ -141,11 +145,12 @@ class NetworkServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _network_pb2.CreateServiceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_network_pb2.CreateServiceResponse, _abc.Awaitable[_network_pb2.CreateServiceResponse]]:
-        """Creates a Service. ALREADY_EXISTS: the name is taken in the namespace, by a Service or by one that a container owns.
-        PERMISSION_DENIED: EXTERNAL_NAME, `external_ips`, `cluster_ip`, `load_balancer_ip`, `load_balancer_class`, or neither
-        `selector` nor `containers`, without `object.privileged`; an annotation that the setting SERVICE_ANNOTATIONS does not
-        name, without `container.privileged`. FAILED_PRECONDITION (reason SERVICE_TYPE_NOT_ALLOWED): the namespace's `service_types` do not
-        have the type. RESOURCE_EXHAUSTED: the quota of the namespace.
+        """Creates a Service. ALREADY_EXISTS: the name is taken in the namespace, also by a Service that a container owns.
+        PERMISSION_DENIED: EXTERNAL_NAME, `external_ips`, `cluster_ip`, `load_balancer_ip`, `load_balancer_class`, or
+        neither `selector` nor `containers`, without `object.privileged`; an annotation that the setting
+        SERVICE_ANNOTATIONS does not name, without `container.privileged`. FAILED_PRECONDITION (reason
+        SERVICE_TYPE_NOT_ALLOWED): the namespace's `service_types` do not include the type. RESOURCE_EXHAUSTED: it would
+        exceed the quota of the namespace.
         """
 
     @_abc_1.abstractmethod
@@ -162,8 +167,8 @@ class NetworkServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _network_pb2.ListServicesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_network_pb2.ListServicesResponse, _abc.Awaitable[_network_pb2.ListServicesResponse]]:
-        """Lists Services. Filter: `name`, `type`, `status`, `owner`, `ready_endpoints`, `labels.KEY`. Order: `name` (default),
-        `create_time`.
+        """Lists Services. Filter: `name`, `type`, `status`, `owner`, `ready_endpoints`, `labels.KEY`. Order: `name`
+        (default), `create_time`.
         """
 
     @_abc_1.abstractmethod
@@ -172,9 +177,9 @@ class NetworkServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _network_pb2.UpdateServiceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_network_pb2.UpdateServiceResponse, _abc.Awaitable[_network_pb2.UpdateServiceResponse]]:
-        """Changes the desired state of a Service. If `headless` or `cluster_ip` changes, the server deletes the Service on the
-        cluster and creates it again, because Kubernetes does not change an address. The permissions are those of
-        CreateService; values that a Service already has may stay, also where the caller could not set them.
+        """Changes the desired state of a Service. If `headless` or `cluster_ip` changes, the server deletes the Service on
+        the cluster and creates it again, because Kubernetes does not change an address. The permissions are those of
+        CreateService; values that a Service already has may stay, even if the caller may not set them.
         """
 
     @_abc_1.abstractmethod
@@ -183,7 +188,7 @@ class NetworkServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _network_pb2.DeleteServiceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_network_pb2.DeleteServiceResponse, _abc.Awaitable[_network_pb2.DeleteServiceResponse]]:
-        """Deletes a Service. One that was imported is deleted too."""
+        """Deletes a Service, also an imported one."""
 
     @_abc_1.abstractmethod
     def WatchServices(
@@ -199,13 +204,14 @@ class NetworkServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _network_pb2.ImportServicesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_network_pb2.ImportServicesResponse, _abc.Awaitable[_network_pb2.ImportServicesResponse]]:
-        """Takes over existing Services of the namespace's Kubernetes namespace. They stay as they are, and only get our label.
-        The call waits for the cluster. The permissions are those of CreateService, with `service.create`. Annotations and
-        labels that the caller may not set stay there as others', and `notes` names them.
+        """Takes over existing Services of the namespace's Kubernetes namespace. They stay as they are, and only get the
+        platform's label. The call waits for the cluster. The permissions are those of CreateService, with
+        `service.create`. Annotations and labels that the caller may not set stay on the cluster and belong to others;
+        `notes` names them.
 
-        Each Service is imported by itself: one that belongs to a container, has a controller or needs a permission that the
-        caller lacks, or for which name or quota is not free, stays as it is, and `problems` has the reasons. If an apply
-        would change its spec, the Service is imported with DRIFT_POLICY_REPORT.
+        Each Service is imported separately. A Service stays as it is, and `problems` has the reasons, if it belongs to a
+        container, has a controller, needs a permission that the caller lacks, has a name that is taken or would exceed the
+        quota. If an apply would change its spec, the Service is imported with DRIFT_POLICY_REPORT.
 
         UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read, or the namespace is inactive or
         is being deleted.

@@ -33,11 +33,11 @@ class _ObjectStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ObjectSt
     OBJECT_STATUS_PENDING: _ObjectStatus.ValueType  # 1
     """Not on the cluster yet; `reason` and `message` have the cause, such as a kind that the cluster does not have."""
     OBJECT_STATUS_ACTIVE: _ObjectStatus.ValueType  # 2
-    """On the cluster. Whether it works is shown by `health`."""
+    """On the cluster; `health` shows whether it works."""
     OBJECT_STATUS_FAILED: _ObjectStatus.ValueType  # 3
     """The cluster refuses it; `reason` and `message` have the cause."""
     OBJECT_STATUS_DELETED: _ObjectStatus.ValueType  # 4
-    """In deletion."""
+    """Being deleted."""
 
 class ObjectStatus(_ObjectStatus, metaclass=_ObjectStatusEnumTypeWrapper):
     """State of an object."""
@@ -47,11 +47,11 @@ OBJECT_STATUS_UNSPECIFIED: ObjectStatus.ValueType  # 0
 OBJECT_STATUS_PENDING: ObjectStatus.ValueType  # 1
 """Not on the cluster yet; `reason` and `message` have the cause, such as a kind that the cluster does not have."""
 OBJECT_STATUS_ACTIVE: ObjectStatus.ValueType  # 2
-"""On the cluster. Whether it works is shown by `health`."""
+"""On the cluster; `health` shows whether it works."""
 OBJECT_STATUS_FAILED: ObjectStatus.ValueType  # 3
 """The cluster refuses it; `reason` and `message` have the cause."""
 OBJECT_STATUS_DELETED: ObjectStatus.ValueType  # 4
-"""In deletion."""
+"""Being deleted."""
 Global___ObjectStatus: _TypeAlias = ObjectStatus  # noqa: Y015
 
 class _ObjectHealth:
@@ -63,11 +63,11 @@ class _ObjectHealthEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ObjectHe
     OBJECT_HEALTH_UNSPECIFIED: _ObjectHealth.ValueType  # 0
     """Any health, in a filter."""
     OBJECT_HEALTH_UNKNOWN: _ObjectHealth.ValueType  # 1
-    """Nobody reports it: not on the cluster, or no controller follows it."""
+    """Not reported: the object is not on the cluster, or no controller manages it."""
     OBJECT_HEALTH_HEALTHY: _ObjectHealth.ValueType  # 2
     """It works."""
     OBJECT_HEALTH_PROGRESSING: _ObjectHealth.ValueType  # 3
-    """Its controller is not done."""
+    """Its controller has not finished."""
     OBJECT_HEALTH_DEGRADED: _ObjectHealth.ValueType  # 4
     """Its controller reports a fault."""
 
@@ -77,11 +77,11 @@ class ObjectHealth(_ObjectHealth, metaclass=_ObjectHealthEnumTypeWrapper):
 OBJECT_HEALTH_UNSPECIFIED: ObjectHealth.ValueType  # 0
 """Any health, in a filter."""
 OBJECT_HEALTH_UNKNOWN: ObjectHealth.ValueType  # 1
-"""Nobody reports it: not on the cluster, or no controller follows it."""
+"""Not reported: the object is not on the cluster, or no controller manages it."""
 OBJECT_HEALTH_HEALTHY: ObjectHealth.ValueType  # 2
 """It works."""
 OBJECT_HEALTH_PROGRESSING: ObjectHealth.ValueType  # 3
-"""Its controller is not done."""
+"""Its controller has not finished."""
 OBJECT_HEALTH_DEGRADED: ObjectHealth.ValueType  # 4
 """Its controller reports a fault."""
 Global___ObjectHealth: _TypeAlias = ObjectHealth  # noqa: Y015
@@ -100,7 +100,7 @@ class _ObjectViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ObjectView
     """All."""
 
 class ObjectView(_ObjectView, metaclass=_ObjectViewEnumTypeWrapper):
-    """Fields of an object that an answer carries."""
+    """Fields of an object that a response has."""
 
 OBJECT_VIEW_UNSPECIFIED: ObjectView.ValueType  # 0
 """Not given; treated as FULL by GetObject, else as BASIC."""
@@ -128,7 +128,7 @@ class _KindAccessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KindAccess
     """Nobody: `object_kinds` cannot name it."""
 
 class KindAccess(_KindAccess, metaclass=_KindAccessEnumTypeWrapper):
-    """Callers that may make objects of a kind."""
+    """Callers that may create objects of a kind."""
 
 KIND_ACCESS_UNSPECIFIED: KindAccess.ValueType  # 0
 """Never returned."""
@@ -144,7 +144,7 @@ Global___KindAccess: _TypeAlias = KindAccess  # noqa: Y015
 
 @_typing.final
 class ObjectBackend(_message.Message):
-    """A Service that an Ingress or an HTTPRoute leads to."""
+    """A Service to which an Ingress or an HTTPRoute routes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -155,11 +155,11 @@ class ObjectBackend(_message.Message):
     service: _builtins.str
     """Name of the Service."""
     port: _builtins.str
-    """Port of the Service, a number or a name; empty where none is named."""
+    """Port of the Service, a number or a name; empty if none is named."""
     ready: _builtins.bool
-    """Whether the Service is there and a pod behind it is ready."""
+    """Whether the Service exists and a pod behind it is ready."""
     reason: _builtins.str
-    """Cause why it is not ready, in one word: `ServiceNotFound`, `NoReadyEndpoints`."""
+    """Cause in one word if it is not ready: `ServiceNotFound`, `NoReadyEndpoints`."""
     def __init__(
         self,
         *,
@@ -192,14 +192,14 @@ class ObjectCertificate(_message.Message):
     present: _builtins.bool
     """Whether the Secret is on the cluster, with a certificate that can be read."""
     reason: _builtins.str
-    """Cause why it is not present, in one word: `SecretNotFound`, `NoCertificate`, `NotReadable`."""
+    """Cause in one word if it is not present: `SecretNotFound`, `NoCertificate`, `NotReadable`."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names that the certificate is for."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """End of its validity; unset where it cannot be read."""
+        """End of its validity; unset if it cannot be read."""
 
     def __init__(
         self,
@@ -296,14 +296,16 @@ class Object(_message.Message):
     DOCUMENT_FIELD_NUMBER: _builtins.int
     OBSERVED_STATUS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required, here or in `document`. One segment of a path; unique in the namespace among objects of its group and kind."""
+    """Required, here or in `document`. One segment of a path; unique in the namespace among objects of its group and
+    kind.
+    """
     namespace: _builtins.str
     """Name of the namespace on the platform, taken from the request."""
     uid: _builtins.str
     """Permanent identifier."""
     api_version: _builtins.str
-    """Required, here or in `document`: group and version, such as `networking.k8s.io/v1`. Another version of the same group comes
-    with a new `document`.
+    """Required, here or in `document`: group and version, such as `networking.k8s.io/v1`. To change to another version of
+    the same group, send a new `document`.
     """
     kind: _builtins.str
     """Required, here or in `document`."""
@@ -312,23 +314,23 @@ class Object(_message.Message):
     drift_policy: _resource_pb2.DriftPolicy.ValueType
     """Default REPAIR; for custom resources REPORT."""
     protected: _builtins.bool
-    """Whether only holders of `object.privileged` may change and delete it. They alone set and clear it."""
+    """Whether only holders of `object.privileged` may change and delete it. Only they may set and clear it."""
     status: Global___ObjectStatus.ValueType
     """Current status."""
     reason: _builtins.str
     """Cause in one word."""
     message: _builtins.str
-    """Cause for people; after a refusal, the cluster's own error text."""
+    """Human-readable cause; after a refusal, the cluster's own error text."""
     health: Global___ObjectHealth.ValueType
     """Whether it works."""
     privileged: _builtins.bool
-    """Whether a holder of `object.privileged` made or changed it last."""
+    """Whether a holder of `object.privileged` created or changed it last."""
     document_digest: _builtins.str
     """SHA-256 of `document`, in hexadecimal."""
     created_by: _builtins.str
     """Name of the user who created it."""
     etag: _builtins.str
-    """Version of the desired state, which each change replaces."""
+    """Version of the desired state; each change replaces it."""
     generation: _builtins.int
     """Number of changes of the desired state."""
     observed_generation: _builtins.int
@@ -337,18 +339,23 @@ class Object(_message.Message):
     """Whether the cluster has not reached the desired state yet."""
     document: _builtins.str
     """Required. The object as JSON, as in a manifest: at most 256 KiB, at most 64 levels deep. `apiVersion`, `kind` and
-    `metadata.name` may be left out; `metadata` may also hold `labels`, `annotations` and the namespace, and nothing else.
-    `status` is the cluster's. Numbers stay as they are written. In a list or watch only with `view` FULL.
+    `metadata.name` may be left out; `metadata` may also have `labels`, `annotations` and the namespace, and nothing
+    else. `status` must be empty: the cluster sets it. Numbers stay as they are written. In a list or watch only with
+    `view` FULL.
     """
     observed_status: _builtins.str
-    """The `status` that the cluster reports, as JSON, at most 32 KiB; a longer one is left out, and its digest is shown."""
+    """The `status` that the cluster reports, as JSON, at most 32 KiB; a longer one is replaced by its size and digest."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels, also set on the object of the cluster. By default those of `document`; if both are given, they must be equal."""
+        """Labels, also set on the object of the cluster. By default those of `document`; if both are given, they must be
+        equal.
+        """
 
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Annotations, also set on the object of the cluster. By default those of `document`; if both are given, they must be equal."""
+        """Annotations, also set on the object of the cluster. By default those of `document`; if both are given, they must be
+        equal.
+        """
 
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -356,7 +363,7 @@ class Object(_message.Message):
 
     @_builtins.property
     def backends(self) -> _containers.RepeatedCompositeFieldContainer[Global___ObjectBackend]:
-        """Services that an Ingress or an HTTPRoute leads to, at most 64."""
+        """Services to which an Ingress or an HTTPRoute routes, at most 64."""
 
     @_builtins.property
     def certificates(self) -> _containers.RepeatedCompositeFieldContainer[Global___ObjectCertificate]:
@@ -364,8 +371,8 @@ class Object(_message.Message):
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
-        """`Applied`, `Drifted`, `Contested`; `Permitted` of a Role or RoleBinding is False if the user who changed it last has lost a
-        permission that it needs.
+        """`Applied`, `Drifted`, `Contested`; `Permitted` of a Role or RoleBinding is False if the user who changed it last
+        has lost a permission that it needs.
         """
 
     @_builtins.property
@@ -545,14 +552,14 @@ class GetObjectResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     EVENTS_UNAVAILABLE_FIELD_NUMBER: _builtins.int
     events_unavailable: _builtins.str
-    """Reason why the cluster could not be asked for events; empty otherwise."""
+    """Reason why the cluster could not be queried for events; empty otherwise."""
     @_builtins.property
     def object(self) -> Global___Object:
         """The stored resource."""
 
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.KubernetesEvent]:
-        """With `include_events`: the newest ones, at most 20, the newest first."""
+        """With `include_events`: the newest events, at most 20, newest first."""
 
     def __init__(
         self,
@@ -588,7 +595,7 @@ class ListObjectsRequest(_message.Message):
     page_size: _builtins.int
     """Items in a page; default 50, at most 1,000. A page also ends before it would be larger than 4 MiB."""
     page_token: _builtins.str
-    """Token of the previous page. It is valid only with the same other fields of the request."""
+    """Token of the previous page. It is valid only if the other fields of the request are unchanged."""
     filter: _builtins.str
     """Filter expression (AIP-160), such as `kind = "Ingress" AND labels.app = "web"`."""
     order_by: _builtins.str
@@ -599,7 +606,9 @@ class ListObjectsRequest(_message.Message):
     """Default BASIC."""
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each Object to return, such as `status`, next to `uid`, `name` and `namespace`; empty means all."""
+        """Whole fields of each Object to return, such as `status`, in addition to `uid`, `name` and `namespace`; empty means
+        all.
+        """
 
     def __init__(
         self,
@@ -633,8 +642,8 @@ class ListObjectsResponse(_message.Message):
     next_page_token: _builtins.str
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
-    """Token for WatchObjects with the same namespace, label selector and filter: the stream shows every change after the
-    page was read, and may repeat some that the page has. Of several pages, use the token of the first.
+    """Token for WatchObjects with the same namespace, label selector and filter: the stream sends every change after the
+    page was read, and may repeat changes that the page shows. If you read several pages, use the token of the first.
     """
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Object]:
@@ -690,8 +699,8 @@ class UpdateObjectRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to change: `document`, `labels`, `annotations`, `drift_policy`, `protected`. Required. With `document`, its `labels` and
-        `annotations` replace the present ones if it has `metadata`.
+        """Fields to change: `document`, `labels`, `annotations`, `drift_policy`, `protected`. Required. With `document`, its
+        `labels` and `annotations` replace the current ones if it has `metadata`.
         """
 
     def __init__(
@@ -851,13 +860,15 @@ class WatchObjectsRequest(_message.Message):
     view: Global___ObjectView.ValueType
     """Default BASIC."""
     filter: _builtins.str
-    """Filter expression of the list (AIP-160), such as `health = DEGRADED`. An object that no longer passes is reported as
-    CHANGE_TYPE_DELETED. If the expression depends on more than name, labels, status and what never changes, that may also
-    come for an object that did not pass before; ignore it.
+    """Filter expression of the list (AIP-160), such as `health = DEGRADED`. An object that no longer matches is reported
+    as CHANGE_TYPE_DELETED. If the expression depends on more than the name, labels, status and immutable fields,
+    CHANGE_TYPE_DELETED may also arrive for an object that did not match before; ignore it.
     """
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each Object to return, such as `status`, next to `uid`, `name` and `namespace`; empty means all."""
+        """Whole fields of each Object to return, such as `status`, in addition to `uid`, `name` and `namespace`; empty means
+        all.
+        """
 
     def __init__(
         self,
@@ -907,8 +918,9 @@ class WatchObjectsResponse(_message.Message):
 
     @_builtins.property
     def server_time(self) -> _timestamp_pb2.Timestamp:
-        """Every change that was committed before this time has been sent. The clock is the one that sets times of resources,
-        such as `last_transition_time` of conditions: compare those with it, not with your own clock. Unset before SYNCED.
+        """Every change that was committed before this time has been sent. The time comes from the clock that sets the times
+        of resources, such as `last_transition_time` of conditions: compare those times with it, not with your own clock.
+        Unset before SYNCED.
         """
 
     def __init__(
@@ -998,7 +1010,7 @@ class ImportedObject(_message.Message):
 
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Notes on an imported object: what was left to others, and why its drift policy is REPORT."""
+        """Notes on an imported object: values that still belong to others, and why its drift policy is REPORT."""
 
     def __init__(
         self,
@@ -1025,7 +1037,7 @@ class ImportObjectsResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedObject]:
-        """One result for each object that was named, or found."""
+        """One result for each object that was named or found."""
 
     def __init__(
         self,
@@ -1042,7 +1054,7 @@ Global___ImportObjectsResponse: _TypeAlias = ImportObjectsResponse  # noqa: Y015
 
 @_typing.final
 class ListObjectKindsRequest(_message.Message):
-    """Names the namespace whose cluster is asked."""
+    """Names the namespace whose cluster is queried."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1080,13 +1092,15 @@ class ObjectKind(_message.Message):
     kind: _builtins.str
     """Name of the kind."""
     access: Global___KindAccess.ValueType
-    """Callers that may make objects of it."""
+    """Callers that may create objects of it."""
     reason: _builtins.str
-    """Cause in one word: `OpenByDefault`, `OpenedByAdministrator`, `NotOpened`, `HasItsOwnNoun`, `ClusterScoped`, `ServedByPlatform`."""
+    """Cause in one word: `OpenByDefault`, `OpenedByAdministrator`, `NotOpened`, `HasItsOwnNoun`, `ClusterScoped`,
+    `ServedByPlatform`.
+    """
     message: _builtins.str
-    """Cause for people, with what to do instead."""
+    """Human-readable cause, with what to do instead."""
     max_per_namespace: _builtins.int
-    """Most objects of it in a namespace."""
+    """Maximum number of objects of it in a namespace."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Versions of the group that have it."""

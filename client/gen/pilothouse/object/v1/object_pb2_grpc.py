@@ -26,16 +26,16 @@ if _version_not_supported:
 
 
 class ObjectServiceStub:
-    """Namespaced Kubernetes objects that the platform carries as they are. A mutation commits the desired state, and the
-    reconciler applies it (see ContainerService).
+    """Namespaced Kubernetes objects that the platform stores and applies as they are. A mutation commits the desired state,
+    and the reconciler applies it (see ContainerService).
 
-    Open to everybody with the permission: ServiceAccount, Ingress, Gateway, HTTPRoute, NetworkPolicy, PodDisruptionBudget and
-    HorizontalPodAutoscaler. Others, custom resources too, are open where the cluster's `object_kinds` name them. Kinds with a
-    noun of their own, kinds that are not namespaced and those of the API server itself are never taken: ListObjectKinds has
-    the reason for each.
+    Every caller with the permission of the method may create ServiceAccount, Ingress, Gateway, HTTPRoute, NetworkPolicy,
+    PodDisruptionBudget and HorizontalPodAutoscaler objects. Other kinds, including custom resources, are open if the
+    cluster's `object_kinds` names them. Kinds with a noun of their own, kinds that are not namespaced and kinds of the
+    API server itself are always refused: ListObjectKinds returns the reason for each.
 
-    An object that a holder of `object.privileged` made or changed last, or that is `protected`, is changed and deleted by
-    holders of `object.privileged` only, and so is a namespace that holds such an object.
+    Only holders of `object.privileged` may change or delete an object that is `protected`, or that a holder of
+    `object.privileged` created or changed last. Only they may delete a namespace that contains such an object.
 
     Errors of every method: see IdentityService.
     """
@@ -89,88 +89,89 @@ class ObjectServiceStub:
 
 
 class ObjectServiceServicer:
-    """Namespaced Kubernetes objects that the platform carries as they are. A mutation commits the desired state, and the
-    reconciler applies it (see ContainerService).
+    """Namespaced Kubernetes objects that the platform stores and applies as they are. A mutation commits the desired state,
+    and the reconciler applies it (see ContainerService).
 
-    Open to everybody with the permission: ServiceAccount, Ingress, Gateway, HTTPRoute, NetworkPolicy, PodDisruptionBudget and
-    HorizontalPodAutoscaler. Others, custom resources too, are open where the cluster's `object_kinds` name them. Kinds with a
-    noun of their own, kinds that are not namespaced and those of the API server itself are never taken: ListObjectKinds has
-    the reason for each.
+    Every caller with the permission of the method may create ServiceAccount, Ingress, Gateway, HTTPRoute, NetworkPolicy,
+    PodDisruptionBudget and HorizontalPodAutoscaler objects. Other kinds, including custom resources, are open if the
+    cluster's `object_kinds` names them. Kinds with a noun of their own, kinds that are not namespaced and kinds of the
+    API server itself are always refused: ListObjectKinds returns the reason for each.
 
-    An object that a holder of `object.privileged` made or changed last, or that is `protected`, is changed and deleted by
-    holders of `object.privileged` only, and so is a namespace that holds such an object.
+    Only holders of `object.privileged` may change or delete an object that is `protected`, or that a holder of
+    `object.privileged` created or changed last. Only they may delete a namespace that contains such an object.
 
     Errors of every method: see IdentityService.
     """
 
     def CreateObject(self, request, context):
-        """Creates an object. INVALID_ARGUMENT: `document` is no object of this kind and name, or has a field that no caller may
-        set. FAILED_PRECONDITION (reason KIND_NOT_OPEN): the kind is not open; its message says what to write instead.
-        ALREADY_EXISTS: the name is taken, by an object of this group and kind. PERMISSION_DENIED: a field that needs a permission.
-        RESOURCE_EXHAUSTED: the namespace has as many objects of this kind as it may.
+        """Creates an object. INVALID_ARGUMENT: `document` is not an object of this kind and name, or has a field that no
+        caller may set. FAILED_PRECONDITION (reason KIND_NOT_OPEN): the kind is not open; the message names what to use
+        instead. ALREADY_EXISTS: an object of this group and kind has the name. PERMISSION_DENIED: a field needs a
+        permission that the caller lacks. RESOURCE_EXHAUSTED: the namespace has the maximum number of objects of this kind.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetObject(self, request, context):
-        """Returns one object. The call waits for the cluster only if `include_events` is set. If the cluster does not respond then,
-        `events_unavailable` has the reason.
+        """Returns one object. The call waits for the cluster only if `include_events` is set. If the cluster does not respond
+        then, `events_unavailable` has the reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListObjects(self, request, context):
-        """Lists objects. Filter: `name`, `api_group`, `kind`, `status`, `health`, `reason`, `protected`, `labels.KEY`. Order: `name`
-        (default), `kind`, `create_time`.
+        """Lists objects. Filter: `name`, `api_group`, `kind`, `status`, `health`, `reason`, `protected`, `labels.KEY`. Order:
+        `name` (default), `kind`, `create_time`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateObject(self, request, context):
-        """Changes the desired state of an object. The permissions are those of CreateObject; values that an object already has may
-        stay, also where the caller could not set them.
+        """Changes the desired state of an object. The permissions are those of CreateObject; values that an object already
+        has may stay, even if the caller may not set them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteObject(self, request, context):
-        """Deletes an object. One that was imported is deleted too. While a finalizer keeps it on the cluster, `message` names it and
-        its manager.
+        """Deletes an object, also an imported one. While a finalizer keeps the object on the cluster, `message` names the
+        finalizer and its manager.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchObjects(self, request, context):
-        """Watches objects. The contract is that of ContainerService.WatchContainers. With `view` FULL a change carries `document` and
-        `observed_status` as they are when it is sent, which may be those of a later change that follows.
+        """Watches objects. The contract is that of ContainerService.WatchContainers. With `view` FULL, a response has
+        `document` and `observed_status` as they are when it is sent. They may already include a later change, whose own
+        response follows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportObjects(self, request, context):
-        """Takes over existing objects of the namespace's Kubernetes namespace. They stay as they are, and only get our label. The
-        call waits for the cluster. The permissions are those of CreateObject, with `object.create`.
+        """Takes over existing objects of the namespace's Kubernetes namespace. They stay as they are, and only get the
+        platform's label. The call waits for the cluster. The permissions are those of CreateObject, with `object.create`.
 
-        Each object is imported by itself: one that has a controller, that already belongs to the platform or that needs a
-        permission which the caller lacks, or for which name or quota is not free, stays as it is, and `problems` has the reasons.
-        If an apply would change it, the object is imported with DRIFT_POLICY_REPORT.
+        Each object is imported separately. An object stays as it is, and `problems` has the reasons, if it has a
+        controller, already belongs to the platform, needs a permission that the caller lacks, has a name that is taken or
+        would exceed the quota. If an apply would change it, the object is imported with DRIFT_POLICY_REPORT.
 
-        UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read or does not have the kind, the kind is
-        not open, or the namespace is inactive or is being deleted.
+        UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read or does not have the kind, the
+        kind is not open, or the namespace is inactive or is being deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListObjectKinds(self, request, context):
-        """Returns the kinds that the namespace's cluster has now, by its discovery, and who may make objects of each. The call waits
-        for the cluster. UNAVAILABLE: the cluster does not respond.
+        """Returns the kinds that the namespace's cluster serves now, by its discovery API, and which callers may create
+        objects of each. The call waits for the cluster. UNAVAILABLE: the cluster does not respond.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -228,16 +229,16 @@ def add_ObjectServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ObjectService:
-    """Namespaced Kubernetes objects that the platform carries as they are. A mutation commits the desired state, and the
-    reconciler applies it (see ContainerService).
+    """Namespaced Kubernetes objects that the platform stores and applies as they are. A mutation commits the desired state,
+    and the reconciler applies it (see ContainerService).
 
-    Open to everybody with the permission: ServiceAccount, Ingress, Gateway, HTTPRoute, NetworkPolicy, PodDisruptionBudget and
-    HorizontalPodAutoscaler. Others, custom resources too, are open where the cluster's `object_kinds` name them. Kinds with a
-    noun of their own, kinds that are not namespaced and those of the API server itself are never taken: ListObjectKinds has
-    the reason for each.
+    Every caller with the permission of the method may create ServiceAccount, Ingress, Gateway, HTTPRoute, NetworkPolicy,
+    PodDisruptionBudget and HorizontalPodAutoscaler objects. Other kinds, including custom resources, are open if the
+    cluster's `object_kinds` names them. Kinds with a noun of their own, kinds that are not namespaced and kinds of the
+    API server itself are always refused: ListObjectKinds returns the reason for each.
 
-    An object that a holder of `object.privileged` made or changed last, or that is `protected`, is changed and deleted by
-    holders of `object.privileged` only, and so is a namespace that holds such an object.
+    Only holders of `object.privileged` may change or delete an object that is `protected`, or that a holder of
+    `object.privileged` created or changed last. Only they may delete a namespace that contains such an object.
 
     Errors of every method: see IdentityService.
     """

@@ -27,16 +27,16 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ObjectServiceStub:
-    """Namespaced Kubernetes objects that the platform carries as they are. A mutation commits the desired state, and the
-    reconciler applies it (see ContainerService).
+    """Namespaced Kubernetes objects that the platform stores and applies as they are. A mutation commits the desired state,
+    and the reconciler applies it (see ContainerService).
 
-    Open to everybody with the permission: ServiceAccount, Ingress, Gateway, HTTPRoute, NetworkPolicy, PodDisruptionBudget and
-    HorizontalPodAutoscaler. Others, custom resources too, are open where the cluster's `object_kinds` name them. Kinds with a
-    noun of their own, kinds that are not namespaced and those of the API server itself are never taken: ListObjectKinds has
-    the reason for each.
+    Every caller with the permission of the method may create ServiceAccount, Ingress, Gateway, HTTPRoute, NetworkPolicy,
+    PodDisruptionBudget and HorizontalPodAutoscaler objects. Other kinds, including custom resources, are open if the
+    cluster's `object_kinds` names them. Kinds with a noun of their own, kinds that are not namespaced and kinds of the
+    API server itself are always refused: ListObjectKinds returns the reason for each.
 
-    An object that a holder of `object.privileged` made or changed last, or that is `protected`, is changed and deleted by
-    holders of `object.privileged` only, and so is a namespace that holds such an object.
+    Only holders of `object.privileged` may change or delete an object that is `protected`, or that a holder of
+    `object.privileged` created or changed last. Only they may delete a namespace that contains such an object.
 
     Errors of every method: see IdentityService.
     """
@@ -46,117 +46,119 @@ class ObjectServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ObjectServiceAsyncStub: ...
     CreateObject: _grpc.UnaryUnaryMultiCallable[_object_pb2.CreateObjectRequest, _object_pb2.CreateObjectResponse]
-    """Creates an object. INVALID_ARGUMENT: `document` is no object of this kind and name, or has a field that no caller may
-    set. FAILED_PRECONDITION (reason KIND_NOT_OPEN): the kind is not open; its message says what to write instead.
-    ALREADY_EXISTS: the name is taken, by an object of this group and kind. PERMISSION_DENIED: a field that needs a permission.
-    RESOURCE_EXHAUSTED: the namespace has as many objects of this kind as it may.
+    """Creates an object. INVALID_ARGUMENT: `document` is not an object of this kind and name, or has a field that no
+    caller may set. FAILED_PRECONDITION (reason KIND_NOT_OPEN): the kind is not open; the message names what to use
+    instead. ALREADY_EXISTS: an object of this group and kind has the name. PERMISSION_DENIED: a field needs a
+    permission that the caller lacks. RESOURCE_EXHAUSTED: the namespace has the maximum number of objects of this kind.
     """
     GetObject: _grpc.UnaryUnaryMultiCallable[_object_pb2.GetObjectRequest, _object_pb2.GetObjectResponse]
-    """Returns one object. The call waits for the cluster only if `include_events` is set. If the cluster does not respond then,
-    `events_unavailable` has the reason.
+    """Returns one object. The call waits for the cluster only if `include_events` is set. If the cluster does not respond
+    then, `events_unavailable` has the reason.
     """
     ListObjects: _grpc.UnaryUnaryMultiCallable[_object_pb2.ListObjectsRequest, _object_pb2.ListObjectsResponse]
-    """Lists objects. Filter: `name`, `api_group`, `kind`, `status`, `health`, `reason`, `protected`, `labels.KEY`. Order: `name`
-    (default), `kind`, `create_time`.
+    """Lists objects. Filter: `name`, `api_group`, `kind`, `status`, `health`, `reason`, `protected`, `labels.KEY`. Order:
+    `name` (default), `kind`, `create_time`.
     """
     UpdateObject: _grpc.UnaryUnaryMultiCallable[_object_pb2.UpdateObjectRequest, _object_pb2.UpdateObjectResponse]
-    """Changes the desired state of an object. The permissions are those of CreateObject; values that an object already has may
-    stay, also where the caller could not set them.
+    """Changes the desired state of an object. The permissions are those of CreateObject; values that an object already
+    has may stay, even if the caller may not set them.
     """
     DeleteObject: _grpc.UnaryUnaryMultiCallable[_object_pb2.DeleteObjectRequest, _object_pb2.DeleteObjectResponse]
-    """Deletes an object. One that was imported is deleted too. While a finalizer keeps it on the cluster, `message` names it and
-    its manager.
+    """Deletes an object, also an imported one. While a finalizer keeps the object on the cluster, `message` names the
+    finalizer and its manager.
     """
     WatchObjects: _grpc.UnaryStreamMultiCallable[_object_pb2.WatchObjectsRequest, _object_pb2.WatchObjectsResponse]
-    """Watches objects. The contract is that of ContainerService.WatchContainers. With `view` FULL a change carries `document` and
-    `observed_status` as they are when it is sent, which may be those of a later change that follows.
+    """Watches objects. The contract is that of ContainerService.WatchContainers. With `view` FULL, a response has
+    `document` and `observed_status` as they are when it is sent. They may already include a later change, whose own
+    response follows.
     """
     ImportObjects: _grpc.UnaryUnaryMultiCallable[_object_pb2.ImportObjectsRequest, _object_pb2.ImportObjectsResponse]
-    """Takes over existing objects of the namespace's Kubernetes namespace. They stay as they are, and only get our label. The
-    call waits for the cluster. The permissions are those of CreateObject, with `object.create`.
+    """Takes over existing objects of the namespace's Kubernetes namespace. They stay as they are, and only get the
+    platform's label. The call waits for the cluster. The permissions are those of CreateObject, with `object.create`.
 
-    Each object is imported by itself: one that has a controller, that already belongs to the platform or that needs a
-    permission which the caller lacks, or for which name or quota is not free, stays as it is, and `problems` has the reasons.
-    If an apply would change it, the object is imported with DRIFT_POLICY_REPORT.
+    Each object is imported separately. An object stays as it is, and `problems` has the reasons, if it has a
+    controller, already belongs to the platform, needs a permission that the caller lacks, has a name that is taken or
+    would exceed the quota. If an apply would change it, the object is imported with DRIFT_POLICY_REPORT.
 
-    UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read or does not have the kind, the kind is
-    not open, or the namespace is inactive or is being deleted.
+    UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read or does not have the kind, the
+    kind is not open, or the namespace is inactive or is being deleted.
     """
     ListObjectKinds: _grpc.UnaryUnaryMultiCallable[_object_pb2.ListObjectKindsRequest, _object_pb2.ListObjectKindsResponse]
-    """Returns the kinds that the namespace's cluster has now, by its discovery, and who may make objects of each. The call waits
-    for the cluster. UNAVAILABLE: the cluster does not respond.
+    """Returns the kinds that the namespace's cluster serves now, by its discovery API, and which callers may create
+    objects of each. The call waits for the cluster. UNAVAILABLE: the cluster does not respond.
     """
 
 @_typing.type_check_only
 class ObjectServiceAsyncStub(ObjectServiceStub):
-    """Namespaced Kubernetes objects that the platform carries as they are. A mutation commits the desired state, and the
-    reconciler applies it (see ContainerService).
+    """Namespaced Kubernetes objects that the platform stores and applies as they are. A mutation commits the desired state,
+    and the reconciler applies it (see ContainerService).
 
-    Open to everybody with the permission: ServiceAccount, Ingress, Gateway, HTTPRoute, NetworkPolicy, PodDisruptionBudget and
-    HorizontalPodAutoscaler. Others, custom resources too, are open where the cluster's `object_kinds` name them. Kinds with a
-    noun of their own, kinds that are not namespaced and those of the API server itself are never taken: ListObjectKinds has
-    the reason for each.
+    Every caller with the permission of the method may create ServiceAccount, Ingress, Gateway, HTTPRoute, NetworkPolicy,
+    PodDisruptionBudget and HorizontalPodAutoscaler objects. Other kinds, including custom resources, are open if the
+    cluster's `object_kinds` names them. Kinds with a noun of their own, kinds that are not namespaced and kinds of the
+    API server itself are always refused: ListObjectKinds returns the reason for each.
 
-    An object that a holder of `object.privileged` made or changed last, or that is `protected`, is changed and deleted by
-    holders of `object.privileged` only, and so is a namespace that holds such an object.
+    Only holders of `object.privileged` may change or delete an object that is `protected`, or that a holder of
+    `object.privileged` created or changed last. Only they may delete a namespace that contains such an object.
 
     Errors of every method: see IdentityService.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateObject: _aio.UnaryUnaryMultiCallable[_object_pb2.CreateObjectRequest, _object_pb2.CreateObjectResponse]  # type: ignore[assignment]
-    """Creates an object. INVALID_ARGUMENT: `document` is no object of this kind and name, or has a field that no caller may
-    set. FAILED_PRECONDITION (reason KIND_NOT_OPEN): the kind is not open; its message says what to write instead.
-    ALREADY_EXISTS: the name is taken, by an object of this group and kind. PERMISSION_DENIED: a field that needs a permission.
-    RESOURCE_EXHAUSTED: the namespace has as many objects of this kind as it may.
+    """Creates an object. INVALID_ARGUMENT: `document` is not an object of this kind and name, or has a field that no
+    caller may set. FAILED_PRECONDITION (reason KIND_NOT_OPEN): the kind is not open; the message names what to use
+    instead. ALREADY_EXISTS: an object of this group and kind has the name. PERMISSION_DENIED: a field needs a
+    permission that the caller lacks. RESOURCE_EXHAUSTED: the namespace has the maximum number of objects of this kind.
     """
     GetObject: _aio.UnaryUnaryMultiCallable[_object_pb2.GetObjectRequest, _object_pb2.GetObjectResponse]  # type: ignore[assignment]
-    """Returns one object. The call waits for the cluster only if `include_events` is set. If the cluster does not respond then,
-    `events_unavailable` has the reason.
+    """Returns one object. The call waits for the cluster only if `include_events` is set. If the cluster does not respond
+    then, `events_unavailable` has the reason.
     """
     ListObjects: _aio.UnaryUnaryMultiCallable[_object_pb2.ListObjectsRequest, _object_pb2.ListObjectsResponse]  # type: ignore[assignment]
-    """Lists objects. Filter: `name`, `api_group`, `kind`, `status`, `health`, `reason`, `protected`, `labels.KEY`. Order: `name`
-    (default), `kind`, `create_time`.
+    """Lists objects. Filter: `name`, `api_group`, `kind`, `status`, `health`, `reason`, `protected`, `labels.KEY`. Order:
+    `name` (default), `kind`, `create_time`.
     """
     UpdateObject: _aio.UnaryUnaryMultiCallable[_object_pb2.UpdateObjectRequest, _object_pb2.UpdateObjectResponse]  # type: ignore[assignment]
-    """Changes the desired state of an object. The permissions are those of CreateObject; values that an object already has may
-    stay, also where the caller could not set them.
+    """Changes the desired state of an object. The permissions are those of CreateObject; values that an object already
+    has may stay, even if the caller may not set them.
     """
     DeleteObject: _aio.UnaryUnaryMultiCallable[_object_pb2.DeleteObjectRequest, _object_pb2.DeleteObjectResponse]  # type: ignore[assignment]
-    """Deletes an object. One that was imported is deleted too. While a finalizer keeps it on the cluster, `message` names it and
-    its manager.
+    """Deletes an object, also an imported one. While a finalizer keeps the object on the cluster, `message` names the
+    finalizer and its manager.
     """
     WatchObjects: _aio.UnaryStreamMultiCallable[_object_pb2.WatchObjectsRequest, _object_pb2.WatchObjectsResponse]  # type: ignore[assignment]
-    """Watches objects. The contract is that of ContainerService.WatchContainers. With `view` FULL a change carries `document` and
-    `observed_status` as they are when it is sent, which may be those of a later change that follows.
+    """Watches objects. The contract is that of ContainerService.WatchContainers. With `view` FULL, a response has
+    `document` and `observed_status` as they are when it is sent. They may already include a later change, whose own
+    response follows.
     """
     ImportObjects: _aio.UnaryUnaryMultiCallable[_object_pb2.ImportObjectsRequest, _object_pb2.ImportObjectsResponse]  # type: ignore[assignment]
-    """Takes over existing objects of the namespace's Kubernetes namespace. They stay as they are, and only get our label. The
-    call waits for the cluster. The permissions are those of CreateObject, with `object.create`.
+    """Takes over existing objects of the namespace's Kubernetes namespace. They stay as they are, and only get the
+    platform's label. The call waits for the cluster. The permissions are those of CreateObject, with `object.create`.
 
-    Each object is imported by itself: one that has a controller, that already belongs to the platform or that needs a
-    permission which the caller lacks, or for which name or quota is not free, stays as it is, and `problems` has the reasons.
-    If an apply would change it, the object is imported with DRIFT_POLICY_REPORT.
+    Each object is imported separately. An object stays as it is, and `problems` has the reasons, if it has a
+    controller, already belongs to the platform, needs a permission that the caller lacks, has a name that is taken or
+    would exceed the quota. If an apply would change it, the object is imported with DRIFT_POLICY_REPORT.
 
-    UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read or does not have the kind, the kind is
-    not open, or the namespace is inactive or is being deleted.
+    UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read or does not have the kind, the
+    kind is not open, or the namespace is inactive or is being deleted.
     """
     ListObjectKinds: _aio.UnaryUnaryMultiCallable[_object_pb2.ListObjectKindsRequest, _object_pb2.ListObjectKindsResponse]  # type: ignore[assignment]
-    """Returns the kinds that the namespace's cluster has now, by its discovery, and who may make objects of each. The call waits
-    for the cluster. UNAVAILABLE: the cluster does not respond.
+    """Returns the kinds that the namespace's cluster serves now, by its discovery API, and which callers may create
+    objects of each. The call waits for the cluster. UNAVAILABLE: the cluster does not respond.
     """
 
 class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Namespaced Kubernetes objects that the platform carries as they are. A mutation commits the desired state, and the
-    reconciler applies it (see ContainerService).
+    """Namespaced Kubernetes objects that the platform stores and applies as they are. A mutation commits the desired state,
+    and the reconciler applies it (see ContainerService).
 
-    Open to everybody with the permission: ServiceAccount, Ingress, Gateway, HTTPRoute, NetworkPolicy, PodDisruptionBudget and
-    HorizontalPodAutoscaler. Others, custom resources too, are open where the cluster's `object_kinds` name them. Kinds with a
-    noun of their own, kinds that are not namespaced and those of the API server itself are never taken: ListObjectKinds has
-    the reason for each.
+    Every caller with the permission of the method may create ServiceAccount, Ingress, Gateway, HTTPRoute, NetworkPolicy,
+    PodDisruptionBudget and HorizontalPodAutoscaler objects. Other kinds, including custom resources, are open if the
+    cluster's `object_kinds` names them. Kinds with a noun of their own, kinds that are not namespaced and kinds of the
+    API server itself are always refused: ListObjectKinds returns the reason for each.
 
-    An object that a holder of `object.privileged` made or changed last, or that is `protected`, is changed and deleted by
-    holders of `object.privileged` only, and so is a namespace that holds such an object.
+    Only holders of `object.privileged` may change or delete an object that is `protected`, or that a holder of
+    `object.privileged` created or changed last. Only they may delete a namespace that contains such an object.
 
     Errors of every method: see IdentityService.
     """
@@ -167,10 +169,10 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _object_pb2.CreateObjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_object_pb2.CreateObjectResponse, _abc.Awaitable[_object_pb2.CreateObjectResponse]]:
-        """Creates an object. INVALID_ARGUMENT: `document` is no object of this kind and name, or has a field that no caller may
-        set. FAILED_PRECONDITION (reason KIND_NOT_OPEN): the kind is not open; its message says what to write instead.
-        ALREADY_EXISTS: the name is taken, by an object of this group and kind. PERMISSION_DENIED: a field that needs a permission.
-        RESOURCE_EXHAUSTED: the namespace has as many objects of this kind as it may.
+        """Creates an object. INVALID_ARGUMENT: `document` is not an object of this kind and name, or has a field that no
+        caller may set. FAILED_PRECONDITION (reason KIND_NOT_OPEN): the kind is not open; the message names what to use
+        instead. ALREADY_EXISTS: an object of this group and kind has the name. PERMISSION_DENIED: a field needs a
+        permission that the caller lacks. RESOURCE_EXHAUSTED: the namespace has the maximum number of objects of this kind.
         """
 
     @_abc_1.abstractmethod
@@ -179,8 +181,8 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _object_pb2.GetObjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_object_pb2.GetObjectResponse, _abc.Awaitable[_object_pb2.GetObjectResponse]]:
-        """Returns one object. The call waits for the cluster only if `include_events` is set. If the cluster does not respond then,
-        `events_unavailable` has the reason.
+        """Returns one object. The call waits for the cluster only if `include_events` is set. If the cluster does not respond
+        then, `events_unavailable` has the reason.
         """
 
     @_abc_1.abstractmethod
@@ -189,8 +191,8 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _object_pb2.ListObjectsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_object_pb2.ListObjectsResponse, _abc.Awaitable[_object_pb2.ListObjectsResponse]]:
-        """Lists objects. Filter: `name`, `api_group`, `kind`, `status`, `health`, `reason`, `protected`, `labels.KEY`. Order: `name`
-        (default), `kind`, `create_time`.
+        """Lists objects. Filter: `name`, `api_group`, `kind`, `status`, `health`, `reason`, `protected`, `labels.KEY`. Order:
+        `name` (default), `kind`, `create_time`.
         """
 
     @_abc_1.abstractmethod
@@ -199,8 +201,8 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _object_pb2.UpdateObjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_object_pb2.UpdateObjectResponse, _abc.Awaitable[_object_pb2.UpdateObjectResponse]]:
-        """Changes the desired state of an object. The permissions are those of CreateObject; values that an object already has may
-        stay, also where the caller could not set them.
+        """Changes the desired state of an object. The permissions are those of CreateObject; values that an object already
+        has may stay, even if the caller may not set them.
         """
 
     @_abc_1.abstractmethod
@@ -209,8 +211,8 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _object_pb2.DeleteObjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_object_pb2.DeleteObjectResponse, _abc.Awaitable[_object_pb2.DeleteObjectResponse]]:
-        """Deletes an object. One that was imported is deleted too. While a finalizer keeps it on the cluster, `message` names it and
-        its manager.
+        """Deletes an object, also an imported one. While a finalizer keeps the object on the cluster, `message` names the
+        finalizer and its manager.
         """
 
     @_abc_1.abstractmethod
@@ -219,8 +221,9 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _object_pb2.WatchObjectsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_object_pb2.WatchObjectsResponse], _abc.AsyncIterator[_object_pb2.WatchObjectsResponse]]:
-        """Watches objects. The contract is that of ContainerService.WatchContainers. With `view` FULL a change carries `document` and
-        `observed_status` as they are when it is sent, which may be those of a later change that follows.
+        """Watches objects. The contract is that of ContainerService.WatchContainers. With `view` FULL, a response has
+        `document` and `observed_status` as they are when it is sent. They may already include a later change, whose own
+        response follows.
         """
 
     @_abc_1.abstractmethod
@@ -229,15 +232,15 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _object_pb2.ImportObjectsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_object_pb2.ImportObjectsResponse, _abc.Awaitable[_object_pb2.ImportObjectsResponse]]:
-        """Takes over existing objects of the namespace's Kubernetes namespace. They stay as they are, and only get our label. The
-        call waits for the cluster. The permissions are those of CreateObject, with `object.create`.
+        """Takes over existing objects of the namespace's Kubernetes namespace. They stay as they are, and only get the
+        platform's label. The call waits for the cluster. The permissions are those of CreateObject, with `object.create`.
 
-        Each object is imported by itself: one that has a controller, that already belongs to the platform or that needs a
-        permission which the caller lacks, or for which name or quota is not free, stays as it is, and `problems` has the reasons.
-        If an apply would change it, the object is imported with DRIFT_POLICY_REPORT.
+        Each object is imported separately. An object stays as it is, and `problems` has the reasons, if it has a
+        controller, already belongs to the platform, needs a permission that the caller lacks, has a name that is taken or
+        would exceed the quota. If an apply would change it, the object is imported with DRIFT_POLICY_REPORT.
 
-        UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read or does not have the kind, the kind is
-        not open, or the namespace is inactive or is being deleted.
+        UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read or does not have the kind, the
+        kind is not open, or the namespace is inactive or is being deleted.
         """
 
     @_abc_1.abstractmethod
@@ -246,8 +249,8 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _object_pb2.ListObjectKindsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_object_pb2.ListObjectKindsResponse, _abc.Awaitable[_object_pb2.ListObjectKindsResponse]]:
-        """Returns the kinds that the namespace's cluster has now, by its discovery, and who may make objects of each. The call waits
-        for the cluster. UNAVAILABLE: the cluster does not respond.
+        """Returns the kinds that the namespace's cluster serves now, by its discovery API, and which callers may create
+        objects of each. The call waits for the cluster. UNAVAILABLE: the cluster does not respond.
         """
 
 def add_ObjectServiceServicer_to_server(servicer: ObjectServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -66,7 +66,7 @@ class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Scope.ValueType
     SCOPE_PLATFORM: _Scope.ValueType  # 3
     """All namespaces, because the method's resources belong to no single tenant."""
     SCOPE_ANY: _Scope.ValueType  # 4
-    """Any namespace; the handler filters by the namespaces that the caller reaches."""
+    """Any namespace; the handler filters by the namespaces that the caller may access."""
 
 class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper):
     """Where the permission must be held."""
@@ -80,7 +80,7 @@ SCOPE_NAMESPACE_OR_VISIBLE: Scope.ValueType  # 2
 SCOPE_PLATFORM: Scope.ValueType  # 3
 """All namespaces, because the method's resources belong to no single tenant."""
 SCOPE_ANY: Scope.ValueType  # 4
-"""Any namespace; the handler filters by the namespaces that the caller reaches."""
+"""Any namespace; the handler filters by the namespaces that the caller may access."""
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
 
 class _AuditLevel:
@@ -94,19 +94,19 @@ class _AuditLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditLevel
     AUDIT_LEVEL_READ: _AuditLevel.ValueType  # 1
     """A plain read: recorded in batches."""
     AUDIT_LEVEL_MUTATION: _AuditLevel.ValueType  # 2
-    """A change: its record is part of the transaction that changes."""
+    """A change: its record is part of the same transaction."""
     AUDIT_LEVEL_DURABLE: _AuditLevel.ValueType  # 3
     """Recorded before the response is sent, although no resource of a tenant changes (log in, reveal, exec)."""
 
 class AuditLevel(_AuditLevel, metaclass=_AuditLevelEnumTypeWrapper):
-    """Way to record a call."""
+    """How a call is recorded."""
 
 AUDIT_LEVEL_UNSPECIFIED: AuditLevel.ValueType  # 0
 """Not declared: the server refuses to start."""
 AUDIT_LEVEL_READ: AuditLevel.ValueType  # 1
 """A plain read: recorded in batches."""
 AUDIT_LEVEL_MUTATION: AuditLevel.ValueType  # 2
-"""A change: its record is part of the transaction that changes."""
+"""A change: its record is part of the same transaction."""
 AUDIT_LEVEL_DURABLE: AuditLevel.ValueType  # 3
 """Recorded before the response is sent, although no resource of a tenant changes (log in, reveal, exec)."""
 Global___AuditLevel: _TypeAlias = AuditLevel  # noqa: Y015
@@ -126,8 +126,8 @@ class _SensitivityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Sensitivi
     SENSITIVITY_UNRECORDED: _Sensitivity.ValueType  # 3
     """May be shown, but audit records leave it out: an anonymous caller may type a password into the wrong field."""
     SENSITIVITY_NAMED: _Sensitivity.ValueType  # 4
-    """May be shown, but audit records mask it if its name reads like a credential's: the field `name` next to it, or, in
-    an argument of a program, the option or variable before it.
+    """May be shown, but audit records mask it if its name looks like a credential's. The name is the field `name` next to
+    it or, in an argument of a program, the option or variable before it.
     """
 
 class Sensitivity(_Sensitivity, metaclass=_SensitivityEnumTypeWrapper):
@@ -142,8 +142,8 @@ SENSITIVITY_SECRET: Sensitivity.ValueType  # 2
 SENSITIVITY_UNRECORDED: Sensitivity.ValueType  # 3
 """May be shown, but audit records leave it out: an anonymous caller may type a password into the wrong field."""
 SENSITIVITY_NAMED: Sensitivity.ValueType  # 4
-"""May be shown, but audit records mask it if its name reads like a credential's: the field `name` next to it, or, in
-an argument of a program, the option or variable before it.
+"""May be shown, but audit records mask it if its name looks like a credential's. The name is the field `name` next to
+it or, in an argument of a program, the option or variable before it.
 """
 Global___Sensitivity: _TypeAlias = Sensitivity  # noqa: Y015
 
@@ -190,9 +190,11 @@ class _FormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Format.ValueTy
     FORMAT_CONFIG_KEY: _Format.ValueType  # 17
     """A key of a config map or secret: letters, digits, `.`, `_`, `-`, at most 253."""
     FORMAT_PRINCIPAL: _Format.ValueType  # 18
-    """Holder of grants: a user name, or a service account's (`sa:<namespace>:<name>`, `sa:<name>`); at most 50."""
+    """A holder of grants: a user name, also of a service account (`sa:<namespace>:<name>`, `sa:<name>`); at most 50."""
     FORMAT_PATH_SEGMENT: _Format.ValueType  # 19
-    """One segment of a path, as names of Kubernetes objects: letters, digits, `.`, `_`, `:`, `@`, `-`, at most 253; not `.` or `..`."""
+    """One segment of a path, such as the name of a Kubernetes object: letters, digits, `.`, `_`, `:`, `@`, `-`, at most
+    253; not `.` or `..`.
+    """
     FORMAT_API_VERSION: _Format.ValueType  # 20
     """Group and version of a Kubernetes kind: `v1`, `networking.k8s.io/v1`."""
     FORMAT_KIND: _Format.ValueType  # 21
@@ -238,9 +240,11 @@ FORMAT_PORT_NAME: Format.ValueType  # 16
 FORMAT_CONFIG_KEY: Format.ValueType  # 17
 """A key of a config map or secret: letters, digits, `.`, `_`, `-`, at most 253."""
 FORMAT_PRINCIPAL: Format.ValueType  # 18
-"""Holder of grants: a user name, or a service account's (`sa:<namespace>:<name>`, `sa:<name>`); at most 50."""
+"""A holder of grants: a user name, also of a service account (`sa:<namespace>:<name>`, `sa:<name>`); at most 50."""
 FORMAT_PATH_SEGMENT: Format.ValueType  # 19
-"""One segment of a path, as names of Kubernetes objects: letters, digits, `.`, `_`, `:`, `@`, `-`, at most 253; not `.` or `..`."""
+"""One segment of a path, such as the name of a Kubernetes object: letters, digits, `.`, `_`, `:`, `@`, `-`, at most
+253; not `.` or `..`.
+"""
 FORMAT_API_VERSION: Format.ValueType  # 20
 """Group and version of a Kubernetes kind: `v1`, `networking.k8s.io/v1`."""
 FORMAT_KIND: Format.ValueType  # 21
@@ -271,7 +275,7 @@ class MethodRule(_message.Message):
     namespace_field: _builtins.str
     """Path of the request field that names the namespace, such as `namespace`."""
     audit: Global___AuditLevel.ValueType
-    """Way to record the call."""
+    """How the call is recorded."""
     action: _builtins.str
     """Word for `operation_logs.action`, such as `create`."""
     resource_type: _builtins.str
@@ -326,15 +330,17 @@ class FieldRule(_message.Message):
     format: Global___Format.ValueType
     """The form of a string, of each item of a repeated string, or of a map."""
     min_length: _builtins.int
-    """Fewest characters of a string."""
+    """Minimum number of characters of a string."""
     max_length: _builtins.int
-    """Most characters of a string or bytes of a bytes field; 0 means the server's default of 1,024 characters, 1 MiB for bytes."""
+    """Maximum number of characters of a string, or of bytes of a bytes field; 0 means the server's default of 1,024
+    characters or 1 MiB.
+    """
     max_items: _builtins.int
-    """Most items of a repeated field or map; 0 means the server's default of 256."""
+    """Maximum number of items of a repeated field or map; 0 means the server's default of 256."""
     minimum: _builtins.int
-    """Least value of an integer."""
+    """Minimum of an integer."""
     maximum: _builtins.int
-    """Greatest value of an integer."""
+    """Maximum of an integer."""
     sensitivity: Global___Sensitivity.ValueType
     """Whether the value may be shown."""
     output_only: _builtins.bool
@@ -342,7 +348,9 @@ class FieldRule(_message.Message):
     immutable: _builtins.bool
     """Set at creation, and never changed."""
     each_by_itself: _builtins.bool
-    """For a repeated message: the method accepts or refuses each item by itself, so one wrong item does not end the call."""
+    """For a repeated message: the method accepts or refuses each item separately, so one wrong item does not fail the
+    call.
+    """
     page_size: _builtins.bool
     """Items in a page: 0 means the server's default of 50; at most the server's limit of 1,000."""
     def __init__(
@@ -379,6 +387,6 @@ Global___FieldRule: _TypeAlias = FieldRule  # noqa: Y015
 METHOD_FIELD_NUMBER: _builtins.int
 FIELD_FIELD_NUMBER: _builtins.int
 method: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___MethodRule]
-"""Required permission of the method, place of its namespace, and audit level."""
+"""Required permission of the method, the field that names its namespace, and the audit level."""
 field: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___FieldRule]
-"""Rules of a value, and whether it is secret."""
+"""Rules for a value, and whether it is secret."""

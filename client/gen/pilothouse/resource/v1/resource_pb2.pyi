@@ -73,15 +73,15 @@ class _DriftPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DriftPoli
     DRIFT_POLICY_REPAIR: _DriftPolicy.ValueType  # 1
     """Reverts the change and removes additions."""
     DRIFT_POLICY_REPORT: _DriftPolicy.ValueType  # 2
-    """Leaves the change and names each field in the condition `Drifted`, with its field manager where the cluster records
+    """Leaves the change and names each field in the condition `Drifted`, with its field manager if the cluster records
     one.
     """
     DRIFT_POLICY_ADOPT: _DriftPolicy.ValueType  # 3
     """Adopts fields that the resource has, unless they need a permission; reports the rest."""
 
 class DriftPolicy(_DriftPolicy, metaclass=_DriftPolicyEnumTypeWrapper):
-    """Reaction to a change by others of what is ours on the cluster. Additions to the spec of a Service are drift, too; values
-    that the cluster fills in by itself are not.
+    """Reaction to changes that others make on the cluster to an object of the platform. Additions to the spec of a Service
+    are drift, too; values that the cluster fills in by itself are not.
     """
 
 DRIFT_POLICY_UNSPECIFIED: DriftPolicy.ValueType  # 0
@@ -89,7 +89,7 @@ DRIFT_POLICY_UNSPECIFIED: DriftPolicy.ValueType  # 0
 DRIFT_POLICY_REPAIR: DriftPolicy.ValueType  # 1
 """Reverts the change and removes additions."""
 DRIFT_POLICY_REPORT: DriftPolicy.ValueType  # 2
-"""Leaves the change and names each field in the condition `Drifted`, with its field manager where the cluster records
+"""Leaves the change and names each field in the condition `Drifted`, with its field manager if the cluster records
 one.
 """
 DRIFT_POLICY_ADOPT: DriftPolicy.ValueType  # 3
@@ -105,21 +105,21 @@ class _ConditionStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Condi
     CONDITION_STATUS_UNSPECIFIED: _ConditionStatus.ValueType  # 0
     """Never returned."""
     CONDITION_STATUS_TRUE: _ConditionStatus.ValueType  # 1
-    """It holds."""
+    """It is true."""
     CONDITION_STATUS_FALSE: _ConditionStatus.ValueType  # 2
-    """It does not hold."""
+    """It is false."""
     CONDITION_STATUS_UNKNOWN: _ConditionStatus.ValueType  # 3
     """Unknown."""
 
 class ConditionStatus(_ConditionStatus, metaclass=_ConditionStatusEnumTypeWrapper):
-    """Whether a condition holds."""
+    """Whether a condition is true."""
 
 CONDITION_STATUS_UNSPECIFIED: ConditionStatus.ValueType  # 0
 """Never returned."""
 CONDITION_STATUS_TRUE: ConditionStatus.ValueType  # 1
-"""It holds."""
+"""It is true."""
 CONDITION_STATUS_FALSE: ConditionStatus.ValueType  # 2
-"""It does not hold."""
+"""It is false."""
 CONDITION_STATUS_UNKNOWN: ConditionStatus.ValueType  # 3
 """Unknown."""
 Global___ConditionStatus: _TypeAlias = ConditionStatus  # noqa: Y015
@@ -134,13 +134,13 @@ class Warning(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Source or subject: `CLUSTER` (the words of the cluster, its webhooks and Pod Security), `MISSING_REQUESTS`,
+    """Source or subject: `CLUSTER` (a warning of the cluster, its webhooks or Pod Security), `MISSING_REQUESTS`,
     `BLOCKING_BUDGET`, `DEPRECATED_VERSION` or `KIND_NOT_FOUND`.
     """
     path: _builtins.str
-    """Field that it is about, where one is known."""
+    """Field that it concerns, if known."""
     message: _builtins.str
-    """Text for people; a cluster's is in its own words."""
+    """Human-readable text; a warning of the cluster is quoted verbatim."""
     def __init__(
         self,
         *,
@@ -170,11 +170,11 @@ class Condition(_message.Message):
     type: _builtins.str
     """CamelCase name, such as `Applied`, `Available`, `Progressing`, `Drifted`."""
     status: Global___ConditionStatus.ValueType
-    """Whether it holds."""
+    """Whether it is true."""
     reason: _builtins.str
     """CamelCase word for the cause."""
     message: _builtins.str
-    """Text for people; after a refusal, the cluster's own error text."""
+    """Human-readable text; after a refusal, the cluster's own error text."""
     @_builtins.property
     def last_transition_time(self) -> _timestamp_pb2.Timestamp:
         """Time when `status` last changed."""
@@ -207,11 +207,11 @@ class FieldChange(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     MASKED_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """Path of the field, such as `image` or `env.LOG_LEVEL.value`; an item of a list stands under its name."""
+    """Path of the field, such as `image` or `env.LOG_LEVEL.value`; an item of a list is addressed by its name."""
     before: _builtins.str
-    """Value before as JSON, cut after 1,000 characters; empty: it had none."""
+    """Value before as JSON, cut after 1,000 characters; empty if the field had none."""
     after: _builtins.str
-    """Value after, alike."""
+    """Value after, in the same form."""
     masked: _builtins.bool
     """Whether both values are left out, because they are secret."""
     def __init__(
@@ -248,26 +248,28 @@ class Revision(_message.Message):
     number: _builtins.int
     """Number of the revision: 1 for the first of a resource, then each one higher."""
     created_by: _builtins.str
-    """User who made it; empty: the system, or a change before revisions were kept."""
+    """User who made it; empty if the system, or a release without revisions, made it."""
     operation_id: _builtins.str
-    """The operation that made it; GetOperation shows it. Empty: a change before revisions were kept."""
+    """The operation that made it, for GetOperation. Empty if a release without revisions made it."""
     origin: _builtins.int
-    """Number of the revision that it brought back; 0: it is no rollback."""
+    """Number of the revision that it restored; 0 if it is not a rollback."""
     failed_revision: _builtins.int
-    """Number of the revision that failed, so that the server made this one; 0: a caller made it."""
+    """Number of the failed revision that the server rolled back with this one; 0 if a caller made this one."""
     reason: _builtins.str
-    """Why that one failed."""
+    """Why the revision `failed_revision` failed."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """Time when it was made."""
+        """Time when it was created."""
 
     @_builtins.property
     def documents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The whole state as JSON, in the fields of the resource's message. Only where one revision is asked for by `number`."""
+        """The whole state as JSON: the fields of a container's message, or the Kubernetes objects of an application. Only in
+        a response to a request for one revision.
+        """
 
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
-        """Differences from the revision before, at most 100; empty where that one is not kept."""
+        """Differences from the previous revision, at most 100; empty if the previous one is not kept."""
 
     def __init__(
         self,
@@ -311,7 +313,7 @@ class KubernetesEvent(_message.Message):
     reason: _builtins.str
     """CamelCase word, such as `FailedScheduling`, `FailedMount`, `BackOff`."""
     message: _builtins.str
-    """The cluster's own words; at most 4,096 characters."""
+    """Text of the cluster; at most 4,096 characters."""
     count: _builtins.int
     """Number of occurrences; at least 1."""
     object_kind: _builtins.str

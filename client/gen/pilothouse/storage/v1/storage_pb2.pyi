@@ -76,7 +76,7 @@ class _AccessModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AccessMode
     ACCESS_MODE_READ_WRITE_MANY: _AccessMode.ValueType  # 3
     """Many nodes read and write."""
     ACCESS_MODE_READ_WRITE_ONCE_POD: _AccessMode.ValueType  # 4
-    """One pod reads and writes; every further one waits until it is gone."""
+    """One pod reads and writes; every further pod waits until that pod is gone."""
 
 class AccessMode(_AccessMode, metaclass=_AccessModeEnumTypeWrapper):
     """Nodes that may mount a claim, and how."""
@@ -93,7 +93,7 @@ ACCESS_MODE_READ_ONLY_MANY: AccessMode.ValueType  # 2
 ACCESS_MODE_READ_WRITE_MANY: AccessMode.ValueType  # 3
 """Many nodes read and write."""
 ACCESS_MODE_READ_WRITE_ONCE_POD: AccessMode.ValueType  # 4
-"""One pod reads and writes; every further one waits until it is gone."""
+"""One pod reads and writes; every further pod waits until that pod is gone."""
 Global___AccessMode: _TypeAlias = AccessMode  # noqa: Y015
 
 class _VolumeStatus:
@@ -113,7 +113,7 @@ class _VolumeStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VolumeSt
     (`ProvisioningFailed`); `reason` has the cause.
     """
     VOLUME_STATUS_DELETED: _VolumeStatus.ValueType  # 4
-    """In deletion."""
+    """Being deleted."""
 
 class VolumeStatus(_VolumeStatus, metaclass=_VolumeStatusEnumTypeWrapper):
     """State of a volume."""
@@ -129,7 +129,7 @@ VOLUME_STATUS_FAILED: VolumeStatus.ValueType  # 3
 (`ProvisioningFailed`); `reason` has the cause.
 """
 VOLUME_STATUS_DELETED: VolumeStatus.ValueType  # 4
-"""In deletion."""
+"""Being deleted."""
 Global___VolumeStatus: _TypeAlias = VolumeStatus  # noqa: Y015
 
 @_typing.final
@@ -226,11 +226,13 @@ class Volume(_message.Message):
     storage_class: _builtins.str
     """For a claim. Defaults to the cluster's; immutable."""
     size: _builtins.str
-    """For a claim: required, at least one byte, may grow. For an emptyDir: greatest size, default no limit, changes only
+    """For a claim: required, at least one byte, may grow. For an emptyDir: maximum size, default no limit, changes only
     while it is not mounted. A Kubernetes quantity.
     """
     access_mode: Global___AccessMode.ValueType
-    """For a claim. Default READ_WRITE_ONCE; immutable. Of several `access_modes` the one that lets most pods write."""
+    """For a claim. Default READ_WRITE_ONCE; immutable. With several `access_modes`, the one that lets the most pods
+    write.
+    """
     mount_path: _builtins.str
     """Default path for AttachVolume. Absolute, not `/`; stored in its shortest spelling (`/data` for `/data/`)."""
     host_path: _builtins.str
@@ -246,7 +248,7 @@ class Volume(_message.Message):
     reason: _builtins.str
     """Cause in one word."""
     message: _builtins.str
-    """Cause for people; after a refusal, the cluster's own error text."""
+    """Human-readable cause; after a refusal, the cluster's own error text."""
     capacity: _builtins.str
     """Size of the bound storage; a Kubernetes quantity."""
     kubernetes_name: _builtins.str
@@ -254,7 +256,7 @@ class Volume(_message.Message):
     created_by: _builtins.str
     """Name of the user who created it."""
     etag: _builtins.str
-    """Version of the desired state, which each change replaces."""
+    """Version of the desired state; each change replaces it."""
     generation: _builtins.int
     """Number of changes of the desired state."""
     observed_generation: _builtins.int
@@ -264,23 +266,23 @@ class Volume(_message.Message):
     claim_storage_class: _builtins.str
     """Storage class of the claim on the cluster: `storage_class`, or the cluster's default if that is empty."""
     claim_uid: _builtins.str
-    """Uid of the claim as last seen on the cluster."""
+    """Uid of the claim as last observed on the cluster."""
     persistent_volume: _builtins.str
     """PersistentVolume to which the claim is bound, or was bound when it was lost."""
     optional: _builtins.bool
-    """For a config map or secret: pods also start if it, or the source, is missing, and then see no files; immutable. The
-    source need not exist when the volume is created.
+    """For a config map or secret: pods also start if the source is missing, and then see no files; immutable. The source
+    need not exist when the volume is created.
     """
     external: _builtins.bool
-    """For a config map or secret: the source is one that only the cluster has, and its name must match the namespace's
+    """For a config map or secret: the source exists only on the cluster, and its name must match the namespace's
     `external_sources`; immutable.
     """
     owner: _builtins.str
-    """Container whose pod needs the claim, which its StatefulSet makes from a template. Empty if the volume stands by
-    itself, as a claim that was kept does.
+    """Container whose pod needs the claim, and whose StatefulSet creates the claim from a template. Empty for an
+    independent volume, such as a claim that was kept.
     """
     volume_mode: _builtins.str
-    """For a claim: `Block` for a device, which programs name in `volumeDevices` (`extra_fields`). Empty, and `Filesystem`,
+    """For a claim: `Block` for a device, which programs name in `volumeDevices` (`extra_fields`). Empty or `Filesystem`
     for a file system; immutable.
     """
     @_builtins.property
@@ -301,8 +303,8 @@ class Volume(_message.Message):
 
     @_builtins.property
     def mounted_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Containers that mount it, also by their init containers, except those in deletion. A change is a change of the
-        volume for watches.
+        """Containers that mount it, also by their init containers, except those being deleted. Watches report a change of
+        this list as a change of the volume.
         """
 
     @_builtins.property
@@ -324,7 +326,7 @@ class Volume(_message.Message):
     @_builtins.property
     def access_modes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """For a claim: all its access modes in Kubernetes' words (`ReadWriteOnce`, `ReadOnlyMany`, `ReadWriteMany`,
-        `ReadWriteOncePod`), each once, the last one alone. Default `access_mode` alone; immutable.
+        `ReadWriteOncePod`), each once, and `ReadWriteOncePod` only by itself. Default `access_mode` alone; immutable.
         """
 
     def __init__(
@@ -456,8 +458,8 @@ class GetVolumeRequest(_message.Message):
     name: _builtins.str
     """Required."""
     include_events: _builtins.bool
-    """Also returns the Kubernetes Events of its claim (other types have none). The server asks the cluster and waits up
-    to 3 seconds. Default false: the stored state is returned, and no cluster is asked.
+    """Also returns the Kubernetes Events of its claim (other types have none). The server queries the cluster and waits
+    up to 3 seconds. Default false: the server returns the stored state and queries no cluster.
     """
     def __init__(
         self,
@@ -528,16 +530,18 @@ class ListVolumesRequest(_message.Message):
     page_size: _builtins.int
     """Items in a page; default 50, at most 1,000."""
     page_token: _builtins.str
-    """Token of the previous page. It is valid only with the same other fields of the request."""
+    """Token of the previous page. It is valid only if the other fields of the request are unchanged."""
     filter: _builtins.str
-    """Filter expression (AIP-160), such as `status = RUNNING AND labels.app = "web"`."""
+    """Filter expression (AIP-160), such as `status = BOUND AND labels.app = "web"`."""
     order_by: _builtins.str
     """Sort order (AIP-132), such as `create_time desc`."""
     label_selector: _builtins.str
     """Kubernetes label selector."""
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each Volume to return, such as `status`, next to `uid`, `name` and `namespace`; empty means all."""
+        """Whole fields of each Volume to return, such as `status`, in addition to `uid`, `name` and `namespace`; empty means
+        all.
+        """
 
     def __init__(
         self,
@@ -570,8 +574,8 @@ class ListVolumesResponse(_message.Message):
     next_page_token: _builtins.str
     """Token of the next page; empty on the last page."""
     resume_token: _builtins.str
-    """Token for WatchVolumes with the same namespace, label selector and filter: the stream shows every change after the
-    page was read, and may repeat some that the page has. Of several pages, use the token of the first.
+    """Token for WatchVolumes with the same namespace, label selector and filter: the stream sends every change after the
+    page was read, and may repeat changes that the page shows. If you read several pages, use the token of the first.
     """
     @_builtins.property
     def volumes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Volume]:
@@ -765,8 +769,8 @@ class AttachVolumeRequest(_message.Message):
     container: _builtins.str
     """Required; name of the container."""
     mount_path: _builtins.str
-    """Path of the mount. Defaults to the volume's `mount_path`. Absolute, not `/`; `/data/` and `//data` are the same path as
-    `/data`.
+    """Path of the mount. Defaults to the volume's `mount_path`. Absolute, not `/`; `/data/` and `//data` are the same
+    path as `/data`.
     """
     read_only: _builtins.bool
     """Default false."""
@@ -917,13 +921,15 @@ class WatchVolumesRequest(_message.Message):
     bookmark_period_seconds: _builtins.int
     """Seconds between bookmarks while nothing happens; default 10, at most 300."""
     filter: _builtins.str
-    """Filter expression of the list (AIP-160), such as `type = HOST_PATH`. An object that no longer passes is reported as
-    CHANGE_TYPE_DELETED. If the expression depends on more than name, labels, status and what never changes, that may also
-    come for an object that did not pass before; ignore it.
+    """Filter expression of the list (AIP-160), such as `type = HOST_PATH`. An object that no longer matches is reported
+    as CHANGE_TYPE_DELETED. If the expression depends on more than the name, labels, status and immutable fields,
+    CHANGE_TYPE_DELETED may also arrive for an object that did not match before; ignore it.
     """
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Whole fields of each Volume to return, such as `status`, next to `uid`, `name` and `namespace`; empty means all."""
+        """Whole fields of each Volume to return, such as `status`, in addition to `uid`, `name` and `namespace`; empty means
+        all.
+        """
 
     def __init__(
         self,
@@ -970,8 +976,9 @@ class WatchVolumesResponse(_message.Message):
 
     @_builtins.property
     def server_time(self) -> _timestamp_pb2.Timestamp:
-        """Every change that was committed before this time has been sent. The clock is the one that sets times of resources,
-        such as `last_transition_time` of conditions: compare those with it, not with your own clock. Unset before SYNCED.
+        """Every change that was committed before this time has been sent. The time comes from the clock that sets the times
+        of resources, such as `last_transition_time` of conditions: compare those times with it, not with your own clock.
+        Unset before SYNCED.
         """
 
     def __init__(

@@ -88,8 +88,8 @@ class StorageServiceServicer:
     """
 
     def CreateVolume(self, request, context):
-        """Creates a volume. RESOURCE_EXHAUSTED: the quota of storage. ALREADY_EXISTS: the name is taken in the namespace.
-        PERMISSION_DENIED: HOST_PATH without `storage.host_path`. With `validate_only`, INVALID_ARGUMENT (reason
+        """Creates a volume. RESOURCE_EXHAUSTED: it would exceed the storage quota. ALREADY_EXISTS: the name is taken in the
+        namespace. PERMISSION_DENIED: HOST_PATH without `storage.host_path`. With `validate_only`, INVALID_ARGUMENT (reason
         STORAGE_CLASS_NOT_FOUND, with the existing classes): the cluster has no such `storage_class`. Without it, such a
         claim is FAILED and waits for its class.
         """
@@ -106,7 +106,8 @@ class StorageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListVolumes(self, request, context):
-        """Lists volumes. Filter: `name`, `type`, `status`, `storage_class`, `labels.KEY`. Order: `name` (default), `create_time`.
+        """Lists volumes. Filter: `name`, `type`, `status`, `storage_class`, `labels.KEY`. Order: `name` (default),
+        `create_time`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,22 +116,23 @@ class StorageServiceServicer:
     def UpdateVolume(self, request, context):
         """Changes a volume: labels, annotations, `mount_path`, and a greater `size` of a claim. INVALID_ARGUMENT (reason
         SIZE_SMALLER): a claim cannot shrink. If the cluster refuses the size, because the storage class does not permit
-        growth or the claim is not bound yet, `Applied` is False with its words, and the former size may be set again.
-        FAILED_PRECONDITION (reason VOLUME_IN_USE): the `size` of an emptyDir changes only while no container mounts it.
+        growth or the claim is not bound yet, `Applied` is False with the cluster's message, and the former size may be set
+        again. FAILED_PRECONDITION (reason VOLUME_IN_USE): the `size` of an emptyDir changes only while no container mounts
+        it.
 
-        If somebody deletes a bound claim on the cluster, the server does not make it again, because the new one would be
-        empty: the volume is FAILED with the reason `ClaimLost` and names the lost claim. `replace_lost_claim` makes a new
-        one. A claim that is restored with its labels is used again.
+        If somebody deletes a bound claim on the cluster, the server does not create it again, because the new claim would
+        be empty: the volume is FAILED with the reason `ClaimLost` and names the lost claim. `replace_lost_claim` creates a
+        new claim. A claim that is restored with its labels is used again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteVolume(self, request, context):
-        """Deletes a volume that no container mounts. A claim stays, in deletion, until no pod uses it; its class decides
-        whether its storage is deleted. A claim of ImportContainers is released instead: our label is removed, and the
-        claim stays on the cluster with its data. FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers):
-        containers mount it; (reason VOLUME_OWNED) a pod of the StatefulSet that owns it needs it.
+        """Deletes a volume that no container mounts. A claim stays in deletion until no pod uses it; its class decides
+        whether its storage is deleted. A claim that ImportContainers took over is released instead: the server removes the
+        platform's label, and the claim stays on the cluster with its data. FAILED_PRECONDITION (reason VOLUME_IN_USE, with
+        the containers): containers mount it; (reason VOLUME_OWNED) a pod of the StatefulSet that owns it needs it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,8 +38,8 @@ class StorageServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> StorageServiceAsyncStub: ...
     CreateVolume: _grpc.UnaryUnaryMultiCallable[_storage_pb2.CreateVolumeRequest, _storage_pb2.CreateVolumeResponse]
-    """Creates a volume. RESOURCE_EXHAUSTED: the quota of storage. ALREADY_EXISTS: the name is taken in the namespace.
-    PERMISSION_DENIED: HOST_PATH without `storage.host_path`. With `validate_only`, INVALID_ARGUMENT (reason
+    """Creates a volume. RESOURCE_EXHAUSTED: it would exceed the storage quota. ALREADY_EXISTS: the name is taken in the
+    namespace. PERMISSION_DENIED: HOST_PATH without `storage.host_path`. With `validate_only`, INVALID_ARGUMENT (reason
     STORAGE_CLASS_NOT_FOUND, with the existing classes): the cluster has no such `storage_class`. Without it, such a
     claim is FAILED and waits for its class.
     """
@@ -48,22 +48,25 @@ class StorageServiceStub:
     then, the call succeeds and `events_unavailable` has the reason.
     """
     ListVolumes: _grpc.UnaryUnaryMultiCallable[_storage_pb2.ListVolumesRequest, _storage_pb2.ListVolumesResponse]
-    """Lists volumes. Filter: `name`, `type`, `status`, `storage_class`, `labels.KEY`. Order: `name` (default), `create_time`."""
+    """Lists volumes. Filter: `name`, `type`, `status`, `storage_class`, `labels.KEY`. Order: `name` (default),
+    `create_time`.
+    """
     UpdateVolume: _grpc.UnaryUnaryMultiCallable[_storage_pb2.UpdateVolumeRequest, _storage_pb2.UpdateVolumeResponse]
     """Changes a volume: labels, annotations, `mount_path`, and a greater `size` of a claim. INVALID_ARGUMENT (reason
     SIZE_SMALLER): a claim cannot shrink. If the cluster refuses the size, because the storage class does not permit
-    growth or the claim is not bound yet, `Applied` is False with its words, and the former size may be set again.
-    FAILED_PRECONDITION (reason VOLUME_IN_USE): the `size` of an emptyDir changes only while no container mounts it.
+    growth or the claim is not bound yet, `Applied` is False with the cluster's message, and the former size may be set
+    again. FAILED_PRECONDITION (reason VOLUME_IN_USE): the `size` of an emptyDir changes only while no container mounts
+    it.
 
-    If somebody deletes a bound claim on the cluster, the server does not make it again, because the new one would be
-    empty: the volume is FAILED with the reason `ClaimLost` and names the lost claim. `replace_lost_claim` makes a new
-    one. A claim that is restored with its labels is used again.
+    If somebody deletes a bound claim on the cluster, the server does not create it again, because the new claim would
+    be empty: the volume is FAILED with the reason `ClaimLost` and names the lost claim. `replace_lost_claim` creates a
+    new claim. A claim that is restored with its labels is used again.
     """
     DeleteVolume: _grpc.UnaryUnaryMultiCallable[_storage_pb2.DeleteVolumeRequest, _storage_pb2.DeleteVolumeResponse]
-    """Deletes a volume that no container mounts. A claim stays, in deletion, until no pod uses it; its class decides
-    whether its storage is deleted. A claim of ImportContainers is released instead: our label is removed, and the
-    claim stays on the cluster with its data. FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers):
-    containers mount it; (reason VOLUME_OWNED) a pod of the StatefulSet that owns it needs it.
+    """Deletes a volume that no container mounts. A claim stays in deletion until no pod uses it; its class decides
+    whether its storage is deleted. A claim that ImportContainers took over is released instead: the server removes the
+    platform's label, and the claim stays on the cluster with its data. FAILED_PRECONDITION (reason VOLUME_IN_USE, with
+    the containers): containers mount it; (reason VOLUME_OWNED) a pod of the StatefulSet that owns it needs it.
     """
     AttachVolume: _grpc.UnaryUnaryMultiCallable[_storage_pb2.AttachVolumeRequest, _storage_pb2.AttachVolumeResponse]
     """Mounts a volume into a container and replaces its pods; `restarts` of the response is their number. An existing
@@ -89,8 +92,8 @@ class StorageServiceAsyncStub(StorageServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateVolume: _aio.UnaryUnaryMultiCallable[_storage_pb2.CreateVolumeRequest, _storage_pb2.CreateVolumeResponse]  # type: ignore[assignment]
-    """Creates a volume. RESOURCE_EXHAUSTED: the quota of storage. ALREADY_EXISTS: the name is taken in the namespace.
-    PERMISSION_DENIED: HOST_PATH without `storage.host_path`. With `validate_only`, INVALID_ARGUMENT (reason
+    """Creates a volume. RESOURCE_EXHAUSTED: it would exceed the storage quota. ALREADY_EXISTS: the name is taken in the
+    namespace. PERMISSION_DENIED: HOST_PATH without `storage.host_path`. With `validate_only`, INVALID_ARGUMENT (reason
     STORAGE_CLASS_NOT_FOUND, with the existing classes): the cluster has no such `storage_class`. Without it, such a
     claim is FAILED and waits for its class.
     """
@@ -99,22 +102,25 @@ class StorageServiceAsyncStub(StorageServiceStub):
     then, the call succeeds and `events_unavailable` has the reason.
     """
     ListVolumes: _aio.UnaryUnaryMultiCallable[_storage_pb2.ListVolumesRequest, _storage_pb2.ListVolumesResponse]  # type: ignore[assignment]
-    """Lists volumes. Filter: `name`, `type`, `status`, `storage_class`, `labels.KEY`. Order: `name` (default), `create_time`."""
+    """Lists volumes. Filter: `name`, `type`, `status`, `storage_class`, `labels.KEY`. Order: `name` (default),
+    `create_time`.
+    """
     UpdateVolume: _aio.UnaryUnaryMultiCallable[_storage_pb2.UpdateVolumeRequest, _storage_pb2.UpdateVolumeResponse]  # type: ignore[assignment]
     """Changes a volume: labels, annotations, `mount_path`, and a greater `size` of a claim. INVALID_ARGUMENT (reason
     SIZE_SMALLER): a claim cannot shrink. If the cluster refuses the size, because the storage class does not permit
-    growth or the claim is not bound yet, `Applied` is False with its words, and the former size may be set again.
-    FAILED_PRECONDITION (reason VOLUME_IN_USE): the `size` of an emptyDir changes only while no container mounts it.
+    growth or the claim is not bound yet, `Applied` is False with the cluster's message, and the former size may be set
+    again. FAILED_PRECONDITION (reason VOLUME_IN_USE): the `size` of an emptyDir changes only while no container mounts
+    it.
 
-    If somebody deletes a bound claim on the cluster, the server does not make it again, because the new one would be
-    empty: the volume is FAILED with the reason `ClaimLost` and names the lost claim. `replace_lost_claim` makes a new
-    one. A claim that is restored with its labels is used again.
+    If somebody deletes a bound claim on the cluster, the server does not create it again, because the new claim would
+    be empty: the volume is FAILED with the reason `ClaimLost` and names the lost claim. `replace_lost_claim` creates a
+    new claim. A claim that is restored with its labels is used again.
     """
     DeleteVolume: _aio.UnaryUnaryMultiCallable[_storage_pb2.DeleteVolumeRequest, _storage_pb2.DeleteVolumeResponse]  # type: ignore[assignment]
-    """Deletes a volume that no container mounts. A claim stays, in deletion, until no pod uses it; its class decides
-    whether its storage is deleted. A claim of ImportContainers is released instead: our label is removed, and the
-    claim stays on the cluster with its data. FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers):
-    containers mount it; (reason VOLUME_OWNED) a pod of the StatefulSet that owns it needs it.
+    """Deletes a volume that no container mounts. A claim stays in deletion until no pod uses it; its class decides
+    whether its storage is deleted. A claim that ImportContainers took over is released instead: the server removes the
+    platform's label, and the claim stays on the cluster with its data. FAILED_PRECONDITION (reason VOLUME_IN_USE, with
+    the containers): containers mount it; (reason VOLUME_OWNED) a pod of the StatefulSet that owns it needs it.
     """
     AttachVolume: _aio.UnaryUnaryMultiCallable[_storage_pb2.AttachVolumeRequest, _storage_pb2.AttachVolumeResponse]  # type: ignore[assignment]
     """Mounts a volume into a container and replaces its pods; `restarts` of the response is their number. An existing
@@ -143,8 +149,8 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.CreateVolumeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.CreateVolumeResponse, _abc.Awaitable[_storage_pb2.CreateVolumeResponse]]:
-        """Creates a volume. RESOURCE_EXHAUSTED: the quota of storage. ALREADY_EXISTS: the name is taken in the namespace.
-        PERMISSION_DENIED: HOST_PATH without `storage.host_path`. With `validate_only`, INVALID_ARGUMENT (reason
+        """Creates a volume. RESOURCE_EXHAUSTED: it would exceed the storage quota. ALREADY_EXISTS: the name is taken in the
+        namespace. PERMISSION_DENIED: HOST_PATH without `storage.host_path`. With `validate_only`, INVALID_ARGUMENT (reason
         STORAGE_CLASS_NOT_FOUND, with the existing classes): the cluster has no such `storage_class`. Without it, such a
         claim is FAILED and waits for its class.
         """
@@ -165,7 +171,9 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.ListVolumesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.ListVolumesResponse, _abc.Awaitable[_storage_pb2.ListVolumesResponse]]:
-        """Lists volumes. Filter: `name`, `type`, `status`, `storage_class`, `labels.KEY`. Order: `name` (default), `create_time`."""
+        """Lists volumes. Filter: `name`, `type`, `status`, `storage_class`, `labels.KEY`. Order: `name` (default),
+        `create_time`.
+        """
 
     @_abc_1.abstractmethod
     def UpdateVolume(
@@ -175,12 +183,13 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_storage_pb2.UpdateVolumeResponse, _abc.Awaitable[_storage_pb2.UpdateVolumeResponse]]:
         """Changes a volume: labels, annotations, `mount_path`, and a greater `size` of a claim. INVALID_ARGUMENT (reason
         SIZE_SMALLER): a claim cannot shrink. If the cluster refuses the size, because the storage class does not permit
-        growth or the claim is not bound yet, `Applied` is False with its words, and the former size may be set again.
-        FAILED_PRECONDITION (reason VOLUME_IN_USE): the `size` of an emptyDir changes only while no container mounts it.
+        growth or the claim is not bound yet, `Applied` is False with the cluster's message, and the former size may be set
+        again. FAILED_PRECONDITION (reason VOLUME_IN_USE): the `size` of an emptyDir changes only while no container mounts
+        it.
 
-        If somebody deletes a bound claim on the cluster, the server does not make it again, because the new one would be
-        empty: the volume is FAILED with the reason `ClaimLost` and names the lost claim. `replace_lost_claim` makes a new
-        one. A claim that is restored with its labels is used again.
+        If somebody deletes a bound claim on the cluster, the server does not create it again, because the new claim would
+        be empty: the volume is FAILED with the reason `ClaimLost` and names the lost claim. `replace_lost_claim` creates a
+        new claim. A claim that is restored with its labels is used again.
         """
 
     @_abc_1.abstractmethod
@@ -189,10 +198,10 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.DeleteVolumeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.DeleteVolumeResponse, _abc.Awaitable[_storage_pb2.DeleteVolumeResponse]]:
-        """Deletes a volume that no container mounts. A claim stays, in deletion, until no pod uses it; its class decides
-        whether its storage is deleted. A claim of ImportContainers is released instead: our label is removed, and the
-        claim stays on the cluster with its data. FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers):
-        containers mount it; (reason VOLUME_OWNED) a pod of the StatefulSet that owns it needs it.
+        """Deletes a volume that no container mounts. A claim stays in deletion until no pod uses it; its class decides
+        whether its storage is deleted. A claim that ImportContainers took over is released instead: the server removes the
+        platform's label, and the claim stays on the cluster with its data. FAILED_PRECONDITION (reason VOLUME_IN_USE, with
+        the containers): containers mount it; (reason VOLUME_OWNED) a pod of the StatefulSet that owns it needs it.
         """
 
     @_abc_1.abstractmethod

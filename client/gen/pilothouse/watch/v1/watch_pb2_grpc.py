@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class WatchServiceStub:
-    """Every user may call these methods. Each asks for the `list` or `watch` permission of the nouns that it is about, in
-    their namespaces, and shows nothing of others.
+    """Every user may call these methods. Each method checks the `list` or `watch` permission of the nouns that it covers,
+    in their namespaces, and returns only what these permissions allow.
     """
 
     def __init__(self, channel):
@@ -59,51 +59,54 @@ class WatchServiceStub:
 
 
 class WatchServiceServicer:
-    """Every user may call these methods. Each asks for the `list` or `watch` permission of the nouns that it is about, in
-    their namespaces, and shows nothing of others.
+    """Every user may call these methods. Each method checks the `list` or `watch` permission of the nouns that it covers,
+    in their namespaces, and returns only what these permissions allow.
     """
 
     def Watch(self, request, context):
-        """Watches several nouns, namespaces and selections by one stream. For each scope the contract is that of the noun's own
-        watch (ContainerService.WatchContainers): the current state, SYNCED, then every change in commit order, by present
-        permissions. One resume token continues all scopes.
+        """Watches several nouns, namespaces and selections in one stream. Each scope has the contract of the noun's own watch
+        (ContainerService.WatchContainers): the current state, SYNCED, then every change in commit order, filtered by the
+        caller's current permissions. One resume token continues all scopes.
 
-        A resumed watch may have fewer scopes than the one that got the token, and further scopes with `initial_state`: their
-        current state comes first, and SYNCED once the other scopes have caught up with it. Responses before SYNCED have no
-        token.
+        A resumed watch may have fewer scopes than the watch that returned the token, and additional scopes with
+        `initial_state`. The current state of the additional scopes comes first, and SYNCED once the other scopes have
+        caught up with it. Responses before SYNCED have no token.
 
         An error of one scope ends the stream and names the scope in a field violation, such as `scopes[2]`. NOT_FOUND: its
         namespace is gone. PERMISSION_DENIED: the caller lacks the permission, or it was revoked. INVALID_ARGUMENT
-        (RESUME_TOKEN): the token is not of this scope. OUT_OF_RANGE: the changes are no longer stored, or the caller sees
-        other namespaces now; watch again without the token, or with `initial_state` where only this scope is named.
+        (RESUME_TOKEN): the token is not of this scope. OUT_OF_RANGE: the changes are no longer stored, or the caller may
+        see other namespaces now; watch again without the token or, if the error names a scope, with `initial_state` in
+        this scope.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchEvents(self, request, context):
-        """Streams the Kubernetes Events of a namespace's objects: first those that the cluster has, the oldest first, at most the
-        newest 500, then each as it comes. They are read from the cluster, which keeps each for about an hour. Of pods and
-        workloads they need `container.watch`, of Services `service.watch`, of claims `storage.watch`, of others
+        """Streams the Kubernetes Events of a namespace's objects: first the newest 500 that the cluster stores, oldest first,
+        then each new one. The server reads them from the cluster, which stores each for about an hour. Events of pods and
+        workloads need `container.watch`, of Services `service.watch`, of claims `storage.watch`, of other objects
         `object.watch`.
 
         UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read, or the Kubernetes namespace
-        belongs to another owner. A stream that is cut begins again with the events that are there.
+        belongs to another owner. After an interruption, a new stream begins with the events that the cluster still stores.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetOverview(self, request, context):
-        """Returns counts by status, namespace and cluster of what the caller may list, what is wrong first, and usage. The
-        numbers are at most a second old. A noun that the caller may list nowhere is left out.
+        """Returns counts of the resources that the caller may list (by status, namespace and cluster), the resources that
+        need attention, and usage. The numbers are at most a second old. A noun that the caller may list nowhere is left
+        out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Search(self, request, context):
-        """Searches names, labels, images and reasons of what the caller may list. Results come by noun, then by name.
+        """Searches names, labels, images and reasons of the resources that the caller may list. Results are in the order of
+        nouns, then of names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,8 +144,8 @@ def add_WatchServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WatchService:
-    """Every user may call these methods. Each asks for the `list` or `watch` permission of the nouns that it is about, in
-    their namespaces, and shows nothing of others.
+    """Every user may call these methods. Each method checks the `list` or `watch` permission of the nouns that it covers,
+    in their namespaces, and returns only what these permissions allow.
     """
 
     @staticmethod
