@@ -1,19 +1,19 @@
-"""A simulated Kubernetes cluster: the API of a real one, with controllers and nodes that live in this process.
+"""A simulated Kubernetes cluster: the API of a real cluster, with controllers and nodes that run in this process.
 
-It exists so that Pilothouse can be developed, tested and shown without a cluster. Each of its rooms imports only
-those below it:
+It exists so that Pilothouse can be developed, tested and shown without a cluster. Each package imports only the
+packages below it:
 
     cluster       composition: the running parts, the address, the kubeconfig
     api           the REST API over HTTP: routes, watches, users, faults
-    nodes         kubelets and the pods that live on them
-    exec          the shell that answers `kubectl exec`
-    controllers   controllers that bring objects to their specs, and the scheduler
+    nodes         kubelets and the pods that run on them
+    exec          the shell behind `kubectl exec`
+    controllers   controllers that reconcile objects with their specs, and the scheduler
     admission     the rules of each kind that a write must pass
-    store         versioned objects, ownership of fields, the file that keeps them
-    values        kinds, refusals, times, quantities, selectors
+    store         versioned objects, ownership of fields, the state file
+    values        kinds, errors, times, quantities, selectors
 
-Controllers, scheduler and kubelets work on the store as their counterparts do over HTTP. Its behaviour is held to
-recordings of a real API server by contract tests.
+Controllers, scheduler and kubelets use the store directly; in a real cluster they use the API over HTTP. Contract tests
+compare the simulator's behaviour with recordings of a real API server.
 """
 
 from __future__ import annotations

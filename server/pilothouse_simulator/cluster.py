@@ -1,8 +1,7 @@
 """The simulated cluster as a server: composition, start and stop, kubeconfig.
 
-`SimulatedCluster` wires the store, the API routes, and the controllers, scheduler and kubelets that work behind
-them, all on one event loop. It is used in tests (a port of its own choice, a speed above one) and by
-`pilothouse simulate-cluster`.
+`SimulatedCluster` wires the store, the API routes, the controllers, the scheduler and the kubelets, all on one event
+loop. It is used in tests (with a free port and a speed above one) and by `pilothouse simulate-cluster`.
 """
 
 from __future__ import annotations
@@ -47,12 +46,13 @@ _FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 class SimulatedCluster:
     """A Kubernetes cluster in this process.
 
-    `nodes` is the number of nodes, or their shapes, `speed` the simulated seconds per real second, `port` 0 a free
-    one. `token` is the bearer token of clients (random unless given). `state_path` is the file that keeps it between
-    runs. `tls` speaks HTTPS with a certificate of its own, which kubectl needs: it sends no token over plain HTTP.
-    `users` are admitted in addition to the administrator of that token. `ahead_seconds` is how far its clock is ahead
-    of the true time (below zero: behind). `definitions` are CustomResourceDefinitions that the cluster has
-    from its start (`gateway_definitions()` for the Gateway API); others are installed by `install` or over HTTP.
+    `nodes` is the number of nodes, or their shapes. `speed` is the number of simulated seconds per real second. `port`
+    0 selects a free port. `token` is the administrator's bearer token (random unless given). `state_path` is the file
+    that stores the cluster between runs. `tls` serves HTTPS with a self-signed certificate; kubectl needs it, because
+    it sends no token over plain HTTP. `users` are admitted in addition to the administrator. `ahead_seconds` is how far
+    the cluster's clock is ahead of the true time (negative: behind). `definitions` are CustomResourceDefinitions that
+    the cluster has from its start (`gateway_definitions()` for the Gateway API); others are installed by `install` or
+    over HTTP.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class SimulatedCluster:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Loads the cluster or makes a new one, starts its controllers and listens.
+        """Loads or creates the cluster, starts its controllers and listens.
 
-        Raises OSError when the port or the saved state is taken by another process, ValueError when the state cannot be
-        read; nothing runs then.
+        Raises OSError if another process uses the port or the saved state, and ValueError if the state cannot be read.
+        After an error, nothing runs.
         """
         try:
             await self._start()
@@ -129,21 +129,21 @@ class SimulatedCluster:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        # Last, so that what the others did on their way out is kept, too.
+        # The state file is closed last, so that it also has the changes that the other parts made while stopping.
         if self._state_file is not None:
             await self._state_file.close()
 
     def provide_load_balancers(self) -> None:
-        """Gives Services of type LoadBalancer an address. Without this they wait for one, as in a bare cluster.
+        """Makes Services of type LoadBalancer get an address; without this they stay pending, as in a bare cluster.
 
-        To be called before `start`.
+        Call it before `start`.
         """
         self._controllers.provide_load_balancers()
 
     def install(self, *definitions: JsonObject) -> None:
         """Creates CustomResourceDefinitions unless they exist; their kinds are served when this returns.
 
-        With those of the Gateway API comes the GatewayClass `simulated`: its Gateways get an address.
+        The definitions of the Gateway API also bring the GatewayClass `simulated`, whose Gateways get an address.
         """
         for definition in definitions:
             if self.store.get(CUSTOM_RESOURCE_DEFINITIONS, None, definition["metadata"]["name"]) is not None:
@@ -165,18 +165,18 @@ class SimulatedCluster:
 
     @property
     def api_server(self) -> ApiListener:
-        """The listening server, to be killed, stopped and started again; only while the cluster runs."""
+        """Returns the listening server, which can be killed, stopped and started again. The cluster must be running."""
         assert self._listener is not None, "this cluster does not run"
         return self._listener
 
     @property
     def authority(self) -> Authority:
-        """The authority that signs the certificates of the server and of clients; only with `tls`."""
+        """Returns the authority that signs client certificates; only with `tls`."""
         assert self._authority is not None, "this cluster does without TLS"
         return self._authority
 
     def kubeconfig(self) -> JsonObject:
-        """A kubeconfig document for kubectl (with `tls` only) and for Pilothouse."""
+        """Returns a kubeconfig document for kubectl (with `tls` only) and for Pilothouse."""
         server = {"server": self.url}
         if self._authority is not None:
             server["certificate-authority-data"] = base64.b64encode(self._authority.certificate).decode()
@@ -195,7 +195,7 @@ class SimulatedCluster:
         }
 
     def _create_first_objects(self) -> None:
-        """The objects every cluster begins with."""
+        """Creates the objects that every new cluster has."""
         for name in _FIRST_NAMESPACES:
             self.store.create(NAMESPACES, {"metadata": {"name": name}})
         create_storage_classes(self.store)
@@ -211,6 +211,6 @@ class SimulatedCluster:
 
 
 def _report_failure(task: asyncio.Task[None]) -> None:
-    """A part of the cluster that dies must not die silently."""
+    """Logs the failure of a part of the cluster, so that no part fails silently."""
     if not task.cancelled() and task.exception() is not None:
         log.error("%s of the simulated cluster failed", task.get_name(), exc_info=task.exception())

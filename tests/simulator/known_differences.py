@@ -1,6 +1,6 @@
-"""Where the simulated cluster is allowed to differ from the recordings, and why.
+"""The differences from the recordings that the simulated cluster may have, with the reasons.
 
-`check` in `replay` fails when an entry no longer occurs, so the list cannot outlive its reasons.
+`check` in `replay` fails if an entry no longer occurs, so obsolete entries are removed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class KnownDifference:
     reason: str
 
     def matches(self, difference: Difference) -> bool:
-        """Whether this entry speaks of the difference."""
+        """Returns whether this entry covers the difference."""
         return self.exchange in (None, difference.exchange) and bool(re.fullmatch(self.path, difference.path))
 
 

@@ -1,4 +1,4 @@
-"""`pilothouse simulate-cluster` as a person starts it: a process of its own."""
+"""Runs `pilothouse simulate-cluster` in its own process, as a user does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LAST_LINE = b"current-context:"
 
 @asynccontextmanager
 async def simulate_cluster(*arguments: str) -> AsyncIterator[str]:
-    """The kubeconfig that the command prints; the cluster lives to the end of the block, where SIGTERM ends it well."""
+    """Yields the kubeconfig that the command prints. At the end of the block, SIGTERM must end the cluster cleanly."""
     process = await asyncio.create_subprocess_exec(
         _COMMAND, "simulate-cluster", *arguments, stdout=asyncio.subprocess.PIPE
     )

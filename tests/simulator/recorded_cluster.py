@@ -1,7 +1,7 @@
-"""A simulated cluster that takes its time like the one that was recorded.
+"""A simulated cluster with about the timing of the recorded cluster.
 
-By default simulated nodes are quicker than real ones. Replays send their requests at recorded times, so they need
-nodes about as slow as the recorded one to meet a pod in the state that was recorded.
+By default simulated nodes are faster than real ones. Replays send their requests at the recorded times, so a pod is in
+its recorded state only if the nodes are about as slow as the recorded node.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pilothouse_simulator.nodes.node import Timings
 RECORDED_TIMINGS = Timings(
     sandbox=0.4, create=0.015, start=0.05, notice=0.75, show_back_off=1.05, stop=0.1, remove=0.5
 )
-# Names of the recorded machine, and text made from it.
+# Keys whose values are the name of the recorded machine, or contain it.
 NODE_VALUES = frozenset({"reportingInstance", "host"})
 
 
 def recorded_cluster(speed: float, *, ahead_seconds: float = 0.0, **timings: float) -> SimulatedCluster:
-    """A cluster with one node of recorded slowness, not yet started; `timings` change some of its `Timings`.
+    """Returns a cluster, not yet started, with one node as slow as the recorded one; `timings` change its `Timings`.
 
     `ahead_seconds` is how far its clock is ahead of the true time.
     """

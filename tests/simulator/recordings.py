@@ -1,4 +1,4 @@
-"""Reading the recordings of a real API server."""
+"""Reads the recordings of a real API server."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _NAMESPACE = re.compile(r"/namespaces/([^/]+)")
 
 
 def load(name: str) -> JsonObject:
-    """A recording with its abbreviations expanded."""
+    """Returns a recording with its abbreviations expanded."""
     recording: JsonObject = json.loads((RECORDINGS / f"{name}.json").read_text())
     for exchange in recording["exchanges"]:
-        # The later recordings leave out what is empty.
+        # Later recordings omit empty parts.
         exchange["request"] = {"query": {}, "headers": {}, **exchange["request"]}
         exchange.setdefault("response", {}).setdefault("headers", {})
         specs: dict[str, Any] = {}
@@ -32,7 +32,7 @@ def load(name: str) -> JsonObject:
 
 
 def namespaces_of(recording: JsonObject) -> list[str]:
-    """The namespaces a recording works in and does not make itself."""
+    """Returns the namespaces that a recording uses but does not create."""
     requests = [exchange["request"] for exchange in recording["exchanges"]]
     made = {
         (request.get("body") or {}).get("metadata", {}).get("name", "")

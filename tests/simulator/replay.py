@@ -1,12 +1,12 @@
 """Replays a recording of a real API server against the simulated cluster.
 
-Requests are sent in their order and paced by their recorded times on the simulated clock, so that a cluster with
-`speed=20` repeats twenty seconds in one. Watches run concurrently. A read that does not agree yet is repeated until
-it does or its deadline passes, because controllers work in that time; a write is sent once.
+Requests are sent in order, at their recorded times on the simulated clock, so that a cluster with `speed=20` replays
+twenty seconds in one. Watches run concurrently. A read whose response differs from the recording is repeated until it
+agrees or a deadline passes, because controllers may still be working; a write is sent once.
 
-`replay` answers the differences; `check` holds them against `known_differences`. Recorded values that vary are
-translated into those of this run (see `replay_compare`); a resourceVersion the recording never showed means the
-version at that moment.
+`replay` returns the differences; `check` compares them with `known_differences`. Recorded values that vary are
+translated into those of this run (see `replay_compare`). A resourceVersion that no earlier response contained is
+replaced by the current version.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _WORKLOADS = ("Deployment", "Scale", "StatefulSet", "DaemonSet", "Job", "CronJob
 _READ_DEADLINE_SECONDS = 10.0
 _STREAM_DEADLINE_SECONDS = 10.0
 _LITERAL_VERSIONS = re.compile(r"^(\d{1,2}|9{6,}|[^\d].*)$")
-# In the answer to a write, what controllers may or may not have done by then.
+# The fields in the response to a write that depend on the progress of controllers.
 _CONTROLLERS_WORK = re.compile(
     r"body\.(items\[\d+\]\.)?(status\..*|metadata\.annotations(\.deployment\.kubernetes\.io/revision)?"
     r"|metadata\.managedFields\.kube-controller-manager.*)"
@@ -47,7 +47,7 @@ _CONTROLLERS_WORK = re.compile(
 
 @dataclass
 class _Stream:
-    """A watch, or a log that is followed, concurrent with the other requests."""
+    """A watch or a followed log, concurrent with the other requests."""
 
     index: int
     exchange: JsonObject
@@ -70,12 +70,12 @@ class Options:
     - `skip` leaves exchanges out
     - `exact_streams` compares every event of a watch instead of the first and last of each object
     - `varying` names further keys whose values are not compared
-    - `racing` names reads with an answer that depends on the controllers' progress, which is a matter of milliseconds
+    - `racing` names exchanges whose responses depend on the controllers' progress within milliseconds
     - `names` translates names of the recording into names of this cluster
-    - `identities` gives the header Authorization of users who are no administrators, by their names in the recording,
-      or of one exchange by its number
-    - `pace` keeps to the recorded times; `read_deadline_seconds` and `stream_deadline_seconds` (of the loop) bound the
-      repeating of a read and the waiting for a stream's last lines
+    - `identities` gives the Authorization header of users other than the administrator, by their names in the
+      recording, or of one exchange by its number
+    - `pace` sends requests at the recorded times; `read_deadline_seconds` and `stream_deadline_seconds` (of the loop)
+      limit how long a read is repeated and how long a stream's last lines are awaited
     """
 
     bodies: Mapping[int, Body] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Options:
 
 
 class Replay:
-    """One replay. `answers` holds the simulator's bodies by the number of their exchange."""
+    """One replay. `answers` has the response bodies of the simulator by the number of their exchange."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Replay:
         self._streams: list[_Stream] = []
 
     async def run(self) -> list[Difference]:
-        """Sends everything and answers all differences."""
+        """Sends all requests and returns all differences."""
         differences: list[Difference] = []
         began = self.cluster.clock.elapsed()
         async with aiohttp.ClientSession(self.cluster.url) as self._session:
@@ -137,7 +137,7 @@ class Replay:
             stream.task = asyncio.create_task(self._read_stream(stream))
             await stream.began.wait()
             return []
-        # Taken before: what changes while the request is under way must lead to another one.
+        # Read before the request: a change during the request must cause another request.
         revision = self.cluster.store.revision
         differences = await self._send(index, exchange)
         writes = exchange["request"]["method"] != "GET"
@@ -153,7 +153,7 @@ class Replay:
                 differences = await self._send(index, exchange)
             return differences
 
-        # The caller's comparison reports the remaining difference.
+        # The caller reports the differences that remain at the deadline.
         with suppress(AssertionError):
             await poll_until(read_again, self._is_known, seconds=self._options.read_deadline_seconds)
         return differences
@@ -245,7 +245,7 @@ class Replay:
                     stream.changed.notify_all()
 
     async def _finish(self, stream: _Stream) -> list[Difference]:
-        """Waits for the lines recorded (or the end) and compares, object by object."""
+        """Waits for the recorded lines, or the end of the stream, and compares them object by object."""
         assert stream.task is not None
         response = stream.exchange["response"]
         whole = response.get("ended") == "server closed"
@@ -271,7 +271,7 @@ class Replay:
         return await compared()
 
     def _is_known(self, differences: list[Difference]) -> bool:
-        """Whether there is no difference that is worth waiting for its end."""
+        """Returns whether all differences are known, so that a repeated read cannot remove any."""
         name = self.recording["scenario"]
         known = [entry for entry in KNOWN if entry.recording == name]
         return all(any(entry.matches(found) for entry in known) for found in differences)
@@ -285,7 +285,7 @@ class Replay:
         for name, events in old.items():
             others = new.get(name)
             if others is None:
-                # Its name was generated: the next object of the same family stands for it.
+                # The name was generated, so the next object of the same family is compared instead.
                 stand_in = stand_in_for(
                     events[0], self.substitutions, {entry: new[entry][0] for entry in unpaired}
                 )
@@ -314,7 +314,7 @@ def _is_workload(response: JsonObject) -> bool:
 
 
 async def create(cluster: SimulatedCluster, path: str, body: JsonObject) -> JsonObject:
-    """Makes an object over HTTP that existed before a recording."""
+    """Creates over HTTP an object that existed before a recording."""
     headers = {"authorization": f"Bearer {cluster.token}"}
     async with (
         aiohttp.ClientSession(cluster.url, headers=headers) as session,
@@ -332,7 +332,7 @@ async def replay(
     *,
     prepare: Callable[[SimulatedCluster], Awaitable[None]] | None = None,
 ) -> list[Difference]:
-    """Makes the namespaces the recording needs, runs `prepare`, replays, and returns the differences."""
+    """Creates the namespaces of the recording, runs `prepare`, replays, and returns the differences."""
     recording = load(name)
     for namespace in namespaces_of(recording):
         await create(cluster, "/api/v1/namespaces", {"metadata": {"name": namespace}})
@@ -342,7 +342,7 @@ async def replay(
 
 
 def check(name: str, differences: list[Difference]) -> None:
-    """Fails on a difference that is not known, and on a known one that no longer occurs."""
+    """Fails on an unknown difference, and on a known difference that no longer occurs."""
     unused = [known for known in KNOWN if known.recording == name]
     unknown: list[Difference] = []
     used = set()

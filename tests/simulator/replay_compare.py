@@ -1,8 +1,8 @@
-"""Compares the simulator's answers with those of a real API server.
+"""Compares the simulator's responses with those of a real API server.
 
-It compares everything that an adapter can depend on: status codes, reasons, causes, key sets, types and the values
-that do not vary by nature. Wording (`message`) is not compared. `Substitutions` learns how a value of the recording
-is called in this run (uids, versions, generated names), so that later requests and answers can be translated.
+It compares everything on which an adapter can depend: status codes, reasons, causes, key sets, types and values that do
+not vary from run to run. Wording (`message`) is not compared. `Substitutions` learns which value of this run
+corresponds to a recorded one (uids, versions, generated names), and translates later requests and responses.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 JsonObject = dict[str, Any]
 
-# Values that differ from run to run; their presence and type are compared, and learned where requests use them.
+# Values that differ from run to run. Their presence and type are compared, and the values are learned for requests.
 LEARNED = frozenset({"uid", "resourceVersion", "continue", "clusterIP", "nodePort", "podIP", "etag"})
-# Names made from a hash: learned at the first meeting, one for one, and compared from then on.
+# Names made from a hash: the first occurrence is learned, one to one, and later ones are compared.
 _HASHES = frozenset(
     {"controller-revision-hash", "controller.kubernetes.io/hash", "currentRevision", "updateRevision"}
 )
@@ -30,11 +30,11 @@ VARYING = LEARNED | frozenset({
 _TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
 LINE_TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z ", re.MULTILINE)
 _SERVICE_ACCOUNT_VOLUME = re.compile(r"^kube-api-access-[a-z0-9]{5}$")
-# Lists of objects with generated names are compared in the order that agrees best, up to this length.
+# The longest list of objects with generated names that is compared in the order that agrees best.
 _MOST_REORDERED = 4
 _EVENT_NAME = re.compile(r"^(.+)\.[0-9a-f]{16}$")
 _UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
-# Lists whose items are matched by one of these keys instead of by position.
+# Lists whose items are matched by one of these keys, not by position.
 _KEYED_LISTS = {
     "conditions": ("type",), "resources": ("name", "resource"), "groups": ("name",),
     "subresources": ("subresource",), "managedFields": ("manager",), "addresses": ("type",),
@@ -43,7 +43,7 @@ _KEYED_LISTS = {
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing in which an answer is not as recorded. `path` begins with the part: status, body, header, lines."""
+    """One difference from the recording. `path` begins with the part of the response: status, body, header, lines."""
 
     exchange: int
     path: str
@@ -58,19 +58,22 @@ class Difference:
 
 
 _ABSENT = "(absent)"
-# Names up to this length are only replaced as a whole, not inside of texts.
+# Names up to this length are only replaced as whole values, not inside longer texts.
 _SHORT = 8
 
 
 @dataclass
 class Substitutions:
-    """Recorded value -> value of this run. `names` are given beforehand and replaced inside texts however short."""
+    """Recorded value -> value of this run.
+
+    `names` are known before the replay and replaced inside texts, however short.
+    """
 
     values: dict[str, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
 
     def learn(self, recorded: Any, simulated: Any) -> None:
-        """Notes a pair met at the same place of two answers."""
+        """Records a pair of values from the same path of two responses."""
         if isinstance(recorded, str | int) and recorded not in ("", "None"):
             self.values[str(recorded)] = str(simulated)
 
@@ -103,7 +106,7 @@ class Substitutions:
 
 
 class Comparer:
-    """Compares the answers of one replay. `kept`: managedFields are compared (the recording kept them)."""
+    """Compares the responses of one replay. managedFields are compared if the recording has them."""
 
     def __init__(self, substitutions: Substitutions, *, varying: frozenset[str] = frozenset()) -> None:
         self.substitutions = substitutions
@@ -112,7 +115,7 @@ class Comparer:
         self._exchange = 0
 
     def compare(self, exchange: int, path: str, recorded: Any, simulated: Any) -> list[Difference]:
-        """The differences of two values, also added to `differences` by the caller when they are final."""
+        """Returns the differences of two values."""
         self._exchange = exchange
         found: list[Difference] = []
         self._walk(path, "", recorded, simulated, found)
@@ -152,7 +155,7 @@ class Comparer:
                 self._walk(child, name, recorded[name], simulated[translated], found)
 
     def _learn_name(self, recorded: JsonObject, simulated: JsonObject) -> None:
-        """Names that the server made: learned when both objects say so."""
+        """Learns the names that the server generated, if the objects show that they are generated."""
         if "name" not in recorded or "name" not in simulated:
             return
         generated = "generateName" in recorded or "ownerReferences" in recorded
@@ -177,7 +180,7 @@ class Comparer:
             (key for key in _KEYED_LISTS.get(name, ()) if all(_has(item, key) for item in items)), None
         )
         if key is None and name == "items" and all(_has(item, "versions") for item in items):
-            # Aggregated discovery: the order of the groups is no promise.
+            # Aggregated discovery does not guarantee the order of the groups.
             key = "group"
         if key is not None:
             old = {self._item_key(item, key): item for item in recorded}
@@ -197,7 +200,7 @@ class Comparer:
             self._walk(f"{path}[{index}]", name, old_item, new_item, found)
 
     def _best_order(self, recorded: list[Any], simulated: list[Any]) -> list[Any]:
-        """Lists are sorted by name: where names are generated, the order that agrees best is meant."""
+        """Returns the items in the order that agrees best: lists are sorted by name, and generated names vary."""
         learned = self.substitutions.values
         counts: list[tuple[int, list[Any]]] = []
         for order in permutations(simulated):
@@ -240,7 +243,7 @@ class Comparer:
         return bool(old and new and self.substitutions.text(old[1]) == new[1])
 
     def _learn_hash(self, recorded: str, simulated: str) -> bool:
-        """Notes a pair of hashed names that are both new; returns whether they were."""
+        """Records a pair of hashed names if both are new; returns whether they were."""
         known = self.substitutions.values
         if recorded in known or simulated in known.values():
             return False

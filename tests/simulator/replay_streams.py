@@ -1,7 +1,7 @@
-"""Which object of a replayed watch stands for which of the recorded one; and logs that are followed.
+"""Matches the objects of a replayed watch with those of the recorded one, and compares followed logs.
 
-Most are called the same. For a name that the server generated, the next one of the same family is meant: of its kind,
-its owner's naming and its labels, and for an event its subject.
+Most objects have the same name. A generated name corresponds to the next one of the same family: the same kind, name
+prefix and labels, and for an event the same involved object.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from tests.simulator.replay_compare import GENERATED_LABELS, LINE_TIME, Differen
 
 JsonObject = dict[str, Any]
 
-# Kubernetes' suffix for a replica set, and for a pod of one.
+# The generated suffixes of pods, and of replica sets.
 _POD_SUFFIX = re.compile(r"(?<=-)[bcdfghjklmnpqrstvwxz2456789]{5}$")
 _HASH = re.compile(r"(?<=-)[bcdfghjklmnpqrstvwxz2456789]{6,10}(?=$|-\*$)")
 
 
 def by_object(events: list[JsonObject]) -> dict[str, list[JsonObject]]:
-    """The events of a watch by the name of their object, in order."""
+    """Returns the events of a watch by the name of their object, in order."""
     grouped: dict[str, list[JsonObject]] = {}
     for event in events:
         metadata = event.get("object", {}).get("metadata", {})
@@ -29,7 +29,7 @@ def by_object(events: list[JsonObject]) -> dict[str, list[JsonObject]]:
 
 
 def ends(events: list[JsonObject], others: list[JsonObject]) -> list[tuple[JsonObject, JsonObject]]:
-    """First and last event of each; between them controllers may differ in their steps."""
+    """Returns the first and last events as pairs; between them the steps of controllers may differ."""
     if not events or not others:
         return []
     return [(events[0], others[0]), (events[-1], others[-1])]
@@ -38,7 +38,7 @@ def ends(events: list[JsonObject], others: list[JsonObject]) -> list[tuple[JsonO
 def text_differences(
     exchange: int, recorded: list[JsonObject], simulated: list[JsonObject], *, whole: bool
 ) -> list[Difference]:
-    """A followed log, but for the times of its lines; unless it is `whole`, the recorded one was hung up on."""
+    """Compares a followed log without the times of its lines. Unless `whole`, the recording ends early."""
     old, new = (LINE_TIME.sub("", "".join(line["text"] for line in lines)) for lines in (recorded, simulated))
     same = old == new if whole else new.startswith(old)
     return [] if same else [Difference(exchange, "lines", old, new)]
@@ -47,7 +47,7 @@ def text_differences(
 def stand_in_for(
     event: JsonObject, substitutions: Substitutions, candidates: Mapping[str, JsonObject]
 ) -> str | None:
-    """The candidate that is meant by the recorded event of an object; the most alike goes first, then the first."""
+    """Returns the candidate that corresponds to a recorded event: the first of the most similar ones."""
     families = {name: _families(candidate) for name, candidate in candidates.items()}
     for family in _families(event, substitutions):
         for name, others in families.items():
@@ -59,8 +59,8 @@ def stand_in_for(
 def _families(event: JsonObject, substitutions: Substitutions | None = None) -> list[tuple[str, ...]]:
     """Returns the properties that an object shares with similar ones, except for its generated name.
 
-    An event tells of something whose name may be generated, too. If no answer has shown that name yet, an equal name
-    without the generated part stands for it.
+    The involved object of an event may also have a generated name. If no response has shown that name yet, names that
+    are equal without the generated part match.
     """
     obj = event.get("object", {})
     metadata, name = obj.get("metadata", {}), obj.get("involvedObject", {}).get("name", "")

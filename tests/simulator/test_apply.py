@@ -19,19 +19,19 @@ _APPLY = "03a-deployment-server-side-apply"
 _VALIDATION = "03b-deployment-validation"
 _PATCHES = "03c-deployment-patches-put-scale"
 _OTHER_UID = "00000000-0000-0000-0000-000000000001"
-# How often the controllers saw a new template before the next request came is a matter of milliseconds.
+# The number of templates that the controllers see before the next request varies by milliseconds.
 _REVISION = frozenset({"deployment.kubernetes.io/revision"})
 
 
 def _changed_env(run: Replay) -> JsonObject:
-    """The recording shows the body of the next request here: the sent one had only the value changed."""
+    """Returns the body of exchange 2 with another value; the recording shows the body of the next request here."""
     body: JsonObject = copy.deepcopy(run.recording["exchanges"][2]["request"]["body"])
     body["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] = "11"
     return body
 
 
 def _named_web(run: Replay) -> JsonObject:
-    """The recording shows a name that was changed only for a later request."""
+    """Returns the recorded body with its real name; the recording shows the name of a later request."""
     body: JsonObject = copy.deepcopy(run.recording["exchanges"][23]["request"]["body"])
     body["metadata"]["name"] = "web"
     return body
@@ -85,7 +85,7 @@ async def test_refusals_of_bad_bodies_are_as_recorded() -> None:
 
 
 def _stored(run: Replay, **metadata: Any) -> JsonObject:
-    """The object of the GET in exchange 16, with metadata replaced; None removes."""
+    """Returns the object of the GET in exchange 16 with replaced metadata; None removes a field."""
     body: JsonObject = copy.deepcopy(run.answers[16])
     for name, value in metadata.items():
         if value is None:
@@ -101,7 +101,7 @@ def _annotated(run: Replay) -> JsonObject:
 
 
 def _scale(run: Replay) -> JsonObject:
-    """The recording read the object once more, unrecorded, for the resourceVersion of this body."""
+    """Returns the recorded body with the current resourceVersion, which came from an unrecorded read."""
     body: JsonObject = run.substitutions.apply(run.recording["exchanges"][24]["request"]["body"])
     deployments = [obj for _, obj in run.cluster.store.objects() if obj["kind"] == "Deployment"]
     body["metadata"]["resourceVersion"] = deployments[0]["metadata"]["resourceVersion"]

@@ -1,4 +1,4 @@
-"""Kinds that are carried for applications: routing, policies, autoscalers, roles. No recording shows them."""
+"""Kinds that applications bring along: routing, policies, autoscalers, roles. No recording shows them."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ _REFUSED: list[tuple[ResourceType, JsonObject, list[str]]] = [
 
 
 @virtual_time
-async def test_objects_that_make_no_sense_are_refused_by_field() -> None:
+async def test_invalid_objects_are_refused_with_the_field() -> None:
     async with SimulatedCluster(nodes=1) as cluster:
         for resource, obj, fields in _REFUSED:
             with pytest.raises(ApiError) as refusal:
@@ -180,7 +180,7 @@ async def test_objects_that_make_no_sense_are_refused_by_field() -> None:
 
 
 @virtual_time
-async def test_services_get_an_address_each_where_there_is_a_load_balancer() -> None:
+async def test_each_service_gets_an_address_from_the_load_balancer() -> None:
     cluster = SimulatedCluster(nodes=1)
     cluster.provide_load_balancers()
     async with cluster:

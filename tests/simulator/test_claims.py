@@ -1,4 +1,4 @@
-"""Claims of storage: as recorded, and unrecorded cases: provisioning, growth, reclaiming."""
+"""PersistentVolumeClaims as recorded, and unrecorded cases: provisioning, growth, reclaiming."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MISSING = "05-pod-pvc-missing"
 
 
 async def _without_classes(cluster: SimulatedCluster) -> None:
-    """The recorded cluster has no storage class."""
+    """Deletes the storage classes, because the recorded cluster has none."""
     for storage_class in cluster.store.list(STORAGE_CLASSES):
         cluster.store.delete(STORAGE_CLASSES, None, storage_class["metadata"]["name"])
 
@@ -94,7 +94,7 @@ def _pod(cluster: SimulatedCluster, claim: str = "data") -> JsonObject:
 
 
 def _stored(cluster: SimulatedCluster) -> JsonObject:
-    """A copy of the claim, to be changed."""
+    """Returns a copy of the claim that can be changed."""
     claim = cluster.store.get(PERSISTENT_VOLUME_CLAIMS, "default", "data")
     assert claim is not None
     return dict(copy_json(claim))
@@ -112,7 +112,7 @@ def _reasons(cluster: SimulatedCluster, name: str) -> list[str]:
 
 
 @virtual_time
-async def test_the_default_class_provides_on_first_use() -> None:
+async def test_the_default_class_provisions_on_first_use() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         created = _claim(cluster)
         assert created["spec"]["storageClassName"] == "standard"
@@ -128,7 +128,7 @@ async def test_the_default_class_provides_on_first_use() -> None:
 
 
 @virtual_time
-async def test_a_pod_waits_for_its_claim_and_recovers_by_itself() -> None:
+async def test_a_pod_waits_for_its_claim_and_then_runs() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         _pod(cluster)
         await poll_cluster(cluster, lambda: "FailedScheduling" in _reasons(cluster, "user"))
@@ -138,7 +138,7 @@ async def test_a_pod_waits_for_its_claim_and_recovers_by_itself() -> None:
 
 
 @virtual_time
-async def test_a_claim_in_use_stays_until_its_pod_is_gone_and_takes_its_volume_along() -> None:
+async def test_a_claim_in_use_is_deleted_with_its_volume_after_its_pod() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         _claim(cluster)
         _pod(cluster)
@@ -154,7 +154,7 @@ async def test_a_claim_in_use_stays_until_its_pod_is_gone_and_takes_its_volume_a
 
 
 @virtual_time
-async def test_a_bound_claim_grows_where_its_class_allows_it() -> None:
+async def test_a_bound_claim_grows_if_its_class_allows_it() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         _claim(cluster)
         _pod(cluster)
@@ -171,7 +171,7 @@ async def test_a_bound_claim_grows_where_its_class_allows_it() -> None:
 
 
 @virtual_time
-async def test_a_pending_claim_does_not_change_its_size() -> None:
+async def test_the_size_of_a_pending_claim_cannot_change() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         _claim(cluster)
         with pytest.raises(ApiError, match="spec is immutable after creation"):
@@ -179,7 +179,7 @@ async def test_a_pending_claim_does_not_change_its_size() -> None:
 
 
 @virtual_time
-async def test_an_immediate_class_needs_no_pod_and_retains_where_it_says_so() -> None:
+async def test_an_immediate_class_needs_no_pod_and_can_retain_its_volume() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         standard = cluster.store.get(STORAGE_CLASSES, None, "standard")
         assert standard is not None

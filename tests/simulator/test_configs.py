@@ -1,4 +1,4 @@
-"""Config maps and secrets as recorded: keys owned singly, stringData, immutable ones, refusals."""
+"""Config maps and secrets as recorded: ownership of single keys, stringData, immutable objects, refusals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def test_config_maps_and_secrets_are_as_recorded() -> None:
         differences = await replay(cluster, _CONFIGS, Options(varying=NODE_VALUES))
         pod = cluster.store.get(PODS, "rec-conf", "user")
         assert pod is not None
-        # The input and output of the recorded program.
+        # The environment and files that the recorded program printed.
         (container,) = pod["spec"]["containers"]
         environment = environment_of(cluster.store, pod, container)
         assert [environment[name] for name in ("NODE", "IP", "PASSWORD", "LIM")] == [

@@ -88,7 +88,7 @@ async def test_a_replica_set_adopts_pods_with_its_labels() -> None:
 
 
 @virtual_time
-async def test_the_least_useful_pods_go_first() -> None:
+async def test_the_least_useful_pods_are_deleted_first() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(REPLICA_SETS, _replica_set("web", 2))
         await poll_cluster(
@@ -151,7 +151,7 @@ async def test_pods_are_spread_over_the_nodes() -> None:
 
 
 @virtual_time
-async def test_a_pod_waits_for_room_and_takes_it() -> None:
+async def test_a_pod_waits_until_a_node_has_room() -> None:
     half = {"requests": {"cpu": "40"}}
     async with SimulatedCluster(nodes=1, speed=20) as cluster:
         cluster.store.create(PODS, pod("first", container(resources=half)))
@@ -175,7 +175,7 @@ async def test_a_pod_waits_for_room_and_takes_it() -> None:
     ],
 )
 @virtual_time
-async def test_nodes_that_do_not_suit_are_left_out(node: JsonObject, spec: JsonObject, problem: str) -> None:
+async def test_unsuitable_nodes_are_not_chosen(node: JsonObject, spec: JsonObject, problem: str) -> None:
     async with SimulatedCluster(nodes=1, speed=20) as cluster:
         change(cluster, NODES, "node-0", **node)
         cluster.store.create(PODS, pod("one", **spec))
@@ -191,7 +191,7 @@ async def test_nodes_that_do_not_suit_are_left_out(node: JsonObject, spec: JsonO
 
 
 @virtual_time
-async def test_tolerations_open_tainted_nodes() -> None:
+async def test_a_toleration_allows_a_tainted_node() -> None:
     async with SimulatedCluster(nodes=1, speed=20) as cluster:
         change(cluster, NODES, "node-0", taints=[{"key": "a", "value": "b", "effect": "NoSchedule"}])
         tolerations = [{"key": "a", "operator": "Equal", "value": "b", "effect": "NoSchedule"}]
@@ -207,7 +207,7 @@ def _recorder() -> tuple[ObjectStore, EventRecorder, JsonObject]:
     return store, EventRecorder(store, clock), {"metadata": metadata}
 
 
-def test_an_event_said_again_is_counted() -> None:
+def test_a_repeated_event_is_counted() -> None:
     store, recorder, thing = _recorder()
     for _ in range(3):
         recorder.record(PODS, thing, "Pulled", "there", component="kubelet", host="node-0")
@@ -239,7 +239,7 @@ def _sized(name: str, size: int, limit: int, created: int) -> JsonObject:
     spare=st.integers(0, 10),
     sizes=st.lists(st.integers(1, 20), min_size=2, max_size=4),
 )
-def test_proportional_scaling_adds_up(replicas: int, spare: int, sizes: list[int]) -> None:
+def test_proportional_sizes_add_up_to_the_allowed_total(replicas: int, spare: int, sizes: list[int]) -> None:
     wanted = deployment("web", replicas)
     before = sum(sizes) + spare
     sets = [_sized(f"rs-{number}", size, before, number) for number, size in enumerate(sizes)]
@@ -251,7 +251,7 @@ def test_proportional_scaling_adds_up(replicas: int, spare: int, sizes: list[int
 
 
 @given(replicas=st.integers(0, 50), old=st.integers(0, 80), new=st.integers(0, 50), surge=st.integers(0, 10))
-def test_a_new_replica_set_never_passes_the_surge(replicas: int, old: int, new: int, surge: int) -> None:
+def test_a_new_replica_set_never_exceeds_the_surge(replicas: int, old: int, new: int, surge: int) -> None:
     strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": 1}}
     wanted = deployment("web", replicas, strategy=strategy)
     new = min(new, replicas)
@@ -281,7 +281,7 @@ def test_equal_templates_have_equal_hashes() -> None:
     assert template_hash(first, 0) != template_hash(second, 0)
 
 
-def test_what_a_pod_asks_for_counts_init_containers_and_sidecars() -> None:
+def test_the_requests_of_a_pod_include_init_containers_and_sidecars() -> None:
     def asks(name: str, cpu: str, **fields: Any) -> JsonObject:
         return container(name, resources={"requests": {"cpu": cpu}}, **fields)
 

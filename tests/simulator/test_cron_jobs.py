@@ -1,4 +1,4 @@
-"""CronJobs: as recorded, and by the rules they promise."""
+"""CronJobs: as recorded, and by their documented rules."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.virtual_time import virtual_time
 JsonObject = dict[str, Any]
 
 _RUNS = "23-cronjob"
-# A script that the simulated programs do not understand.
+# A script that the simulated programs do not support.
 _LOOP = "trap exit TERM; i=0; while [ $i -lt 80 ]; do sleep 1; i=$((i+1)); done"
 
 
@@ -47,7 +47,8 @@ async def test_cron_jobs_are_as_recorded() -> None:
         read_deadline_seconds=0.1,
         stream_deadline_seconds=0.01,
     )
-    # The minutes begin as on the recorded clock, for they are in the names of Jobs; its machine was busy.
+    # The clock starts at the recorded time, because the names of Jobs contain the minute. The timings are slow, because
+    # the recorded machine was busy.
     slowness = {"sandbox": 13.0, "notice": 4.0, "remove": 8.0}
     ahead = (datetime(2026, 11, 29, 23, 53, 19, 500_000, UTC) - datetime.now(UTC)).total_seconds()
     async with recorded_cluster(speed=8, ahead_seconds=ahead, **slowness) as cluster:
@@ -68,7 +69,7 @@ def _is_complete(cluster: SimulatedCluster, name: str) -> bool:
     [("Allow", ["nightly-1", "nightly-2"]), ("Forbid", ["nightly-1"]), ("Replace", ["nightly-2"])],
 )
 @virtual_time
-async def test_a_second_run_meets_the_first_as_the_policy_says(policy: str, active: list[str]) -> None:
+async def test_the_concurrency_policy_decides_about_a_second_run(policy: str, active: list[str]) -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(CRON_JOBS, cron_job("nightly", container(), concurrencyPolicy=policy))
         names: list[str] = []
@@ -80,7 +81,7 @@ async def test_a_second_run_meets_the_first_as_the_policy_says(policy: str, acti
 
 
 def _is_settled(cluster: SimulatedCluster, name: str, policy: str) -> bool:
-    """Whether the run has been made, or refused because another one goes on."""
+    """Returns whether the run has started, or was refused because another run is active."""
     status = stored(cluster, CRON_JOBS, "nightly")["status"]
     refused = policy == "Forbid" and len(_jobs(cluster)) == 1
     return name in [entry["name"] for entry in status.get("active") or []] or refused
@@ -103,12 +104,12 @@ async def test_finished_runs_are_kept_up_to_the_limits() -> None:
 
 
 @virtual_time
-async def test_a_run_that_is_too_late_is_missed_and_a_suspended_one_is_not_made() -> None:
+async def test_a_resumed_cron_job_makes_up_only_for_the_latest_run() -> None:
     async with SimulatedCluster(speed=60) as cluster:
         cluster.store.create(CRON_JOBS, cron_job("nightly", container(), schedule="* * * * *", suspend=True))
         await cluster.clock.sleep(130)
         assert not _jobs(cluster)
-        # Of the two that have passed only the later one is made up for.
+        # Only the later of the two missed runs is made up for.
         change(cluster, CRON_JOBS, "nightly", suspend=False)
         await poll_cluster(cluster, lambda: len(_jobs(cluster)) == 1)
         last = stored(cluster, CRON_JOBS, "nightly")["status"]["lastScheduleTime"]
@@ -147,7 +148,7 @@ def test_the_next_run_is_the_first_minute_that_matches(
         return fits[0] and fits[1] and fits[3] and either
 
     assert matches(found)
-    # None of the minutes before it does: all of the last day, and each hour further back.
+    # No earlier minute matches, at most six hours back.
     minute = timedelta(minutes=1)
     first = max(moment.replace(second=0, microsecond=0) + minute, found - timedelta(hours=6))
     assert not any(matches(first + number * minute) for number in range(int((found - first) / minute)))
@@ -167,7 +168,7 @@ def test_the_next_run_is_the_first_minute_that_matches(
         ("@every soon", 'failed to parse duration @every soon: time: invalid duration "soon"'),
     ],
 )
-def test_a_schedule_that_is_none_is_refused_in_the_words_of_the_library(schedule: str, problem: str) -> None:
+def test_an_invalid_schedule_is_refused_with_the_message_of_the_library(schedule: str, problem: str) -> None:
     with pytest.raises(ValueError, match=re.escape(problem)):
         parse_schedule(schedule)
 
@@ -178,17 +179,19 @@ def test_a_schedule_that_is_none_is_refused_in_the_words_of_the_library(schedule
         ("@daily", "UTC", "2026-03-01T00:00:00", "2026-03-02T00:00:00"),
         ("@every 1h30m", "UTC", "2026-03-01T00:00:00", "2026-03-01T01:30:00"),
         ("0 9-17/4 * jan,MAR mon", "UTC", "2026-02-01T00:00:00", "2026-03-02T09:00:00"),
-        # The hour that the change to summer time leaves out does not run, and the one that comes twice runs twice.
+        # The hour that the change to summer time skips does not run; the hour that occurs twice runs twice.
         ("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00", "2026-03-30T00:30:00"),
         ("30 2 * * *", "Europe/Berlin", "2026-10-25T00:30:00", "2026-10-25T01:30:00"),
     ],
 )
-def test_schedules_mean_what_the_library_says(schedule: str, zone: str, after: str, expected: str) -> None:
+def test_schedules_have_the_meaning_of_the_library(
+    schedule: str, zone: str, after: str, expected: str
+) -> None:
     moment = datetime.fromisoformat(after).replace(tzinfo=UTC)
     assert parse_schedule(schedule).next_after(moment, zone) == datetime.fromisoformat(expected).replace(
         tzinfo=UTC
     )
 
 
-def test_a_day_that_never_comes_has_no_run() -> None:
+def test_a_day_that_never_occurs_has_no_run() -> None:
     assert parse_schedule("0 0 30 2 *").next_after(datetime(2026, 1, 1, tzinfo=UTC)) is None

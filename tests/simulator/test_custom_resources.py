@@ -1,4 +1,4 @@
-"""Custom resources: the Gateway API as recorded, and definitions of a test's own."""
+"""Custom resources: the Gateway API as recorded, and the tests' own definitions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NOT_YET_SERVED, _DEFINITION_DELETED = 0, 30
 
 
 async def _install(run: Replay) -> None:
-    """Installs the definitions, that of routes with its descriptions as recorded."""
+    """Installs the definitions; that of routes has the recorded descriptions."""
     recorded: JsonObject = run.recording["exchanges"][_DEFINITION_DELETED]["response"]["body"]
     routes = {"metadata": {"name": recorded["metadata"]["name"]}, "spec": recorded["spec"]}
     routes["metadata"]["annotations"] = recorded["metadata"]["annotations"]
@@ -132,7 +132,7 @@ def _client(cluster: SimulatedCluster) -> aiohttp.ClientSession:
 
 
 @virtual_time
-async def test_an_own_definition_defaults_prunes_and_refuses() -> None:
+async def test_a_definition_defaults_prunes_and_refuses() -> None:
     async with (
         SimulatedCluster(nodes=1, definitions=[_definition("Store")]) as cluster,
         _client(cluster) as session,
@@ -146,7 +146,7 @@ async def test_an_own_definition_defaults_prunes_and_refuses() -> None:
         fields = made["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]
         assert set(fields["f:ports"]) == {'k:{"name":"a","protocol":"TCP"}'}
         assert fields["f:raw"] == {"f:x": {"f:y": {}}}
-        # Another manager's item of a keyed list is its own; our value is not.
+        # Another manager may add its own item to a keyed list, but not change our value.
         status, shared = await client.apply(
             "main", {"ports": [{"name": "b", "port": "http"}]}, manager="other"
         )
@@ -274,11 +274,11 @@ _RULES = [
 
 
 @pytest.mark.parametrize(("rule", "value", "result"), _RULES)
-def test_rules_are_computed(rule: str, value: Any, result: bool) -> None:
+def test_rules_are_evaluated(rule: str, value: Any, result: bool) -> None:
     assert compile_rule(rule)({"self": value}) is result
 
 
-def test_rules_that_fail_or_are_not_known_raise() -> None:
+def test_failing_and_unsupported_rules_raise() -> None:
     with pytest.raises(ExpressionError, match="no such key: missing"):
         compile_rule("self.missing == 1")({"self": {}})
     for text in ("self.isSorted()", "quantity(self)", "self ==", "self.all(e)"):

@@ -1,4 +1,4 @@
-"""DaemonSets: as recorded, and by the rules they promise."""
+"""DaemonSets: as recorded, and by their documented rules."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LIFE = "25-daemonset"
 
 
 async def _remove_label(run: Replay) -> None:
-    """The label that the recording took from its node by hand."""
+    """Removes the label that was removed by hand from the recorded node."""
     node = copy_json(run.cluster.store.get(NODES, None, "node-0"))
     assert node is not None
     del node["metadata"]["labels"]["disk"]
@@ -38,7 +38,7 @@ async def _remove_label(run: Replay) -> None:
 
 
 async def _learn_pod(run: Replay) -> None:
-    """The name of the pod that the recording deletes, which no answer before has shown."""
+    """Learns the name of the pod that the recording deletes, which no earlier response has shown."""
     pod = run.cluster.store.list(PODS, "rec-ds")[0]
     run.substitutions.learn("agent-l4wql", pod["metadata"]["name"])
 
@@ -102,9 +102,7 @@ async def test_a_rolling_update_keeps_within_its_limits(rolling: JsonObject, lea
 
 @pytest.mark.parametrize(("effect", "left"), [("NoSchedule", 3), ("NoExecute", 2)])
 @virtual_time
-async def test_a_taint_that_is_not_tolerated_takes_the_pod_only_with_no_execute(
-    effect: str, left: int
-) -> None:
+async def test_an_untolerated_taint_removes_a_pod_only_with_no_execute(effect: str, left: int) -> None:
     async with SimulatedCluster(nodes=3, speed=20) as cluster:
         cluster.store.create(DAEMON_SETS, daemon_set("agent"))
         await poll_cluster(cluster, lambda: _is_rolled(cluster, 3))
@@ -118,7 +116,7 @@ async def test_a_taint_that_is_not_tolerated_takes_the_pod_only_with_no_execute(
 
 
 @virtual_time
-async def test_orphaned_pods_are_adopted_by_the_next_daemon_set_of_their_labels() -> None:
+async def test_orphaned_pods_are_adopted_by_a_daemon_set_with_their_labels() -> None:
     async with SimulatedCluster(nodes=2, speed=20) as cluster:
         cluster.store.create(DAEMON_SETS, daemon_set("agent"))
         await poll_cluster(cluster, lambda: _is_rolled(cluster, 2))

@@ -1,4 +1,4 @@
-"""Deletion: propagation policies, grace periods and namespaces, as recorded and by the rules they promise."""
+"""Deletion: propagation policies, grace periods and namespaces, as recorded and by their documented rules."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def test_orphans_are_left_and_adopted_again() -> None:
 
 
 @virtual_time
-async def test_dependents_without_any_owner_left_are_collected() -> None:
+async def test_dependents_without_a_remaining_owner_are_collected() -> None:
     reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": "gone"}
     foreign = {"apiVersion": "example.com/v1", "kind": "Thing", "name": "owner", "uid": "unknown"}
     async with SimulatedCluster(speed=20) as cluster:
@@ -102,12 +102,12 @@ async def test_dependents_without_any_owner_left_are_collected() -> None:
             metadata = {"name": name, "namespace": "default", "ownerReferences": [owner]}
             cluster.store.create(CONFIG_MAPS, {"metadata": metadata})
         await poll_cluster(cluster, lambda: not exists(cluster, CONFIG_MAPS, "lost"))
-        # An owner of a kind the cluster does not know may well exist.
+        # An owner of a kind that the cluster does not serve may exist.
         assert exists(cluster, CONFIG_MAPS, "foreign")
 
 
 @virtual_time
-async def test_a_reference_to_a_lost_owner_goes_while_another_owner_stays() -> None:
+async def test_a_reference_to_a_deleted_owner_is_removed() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         owners = [
             cluster.store.create(CONFIG_MAPS, {"metadata": {"name": name, "namespace": "default"}})
@@ -136,7 +136,7 @@ async def test_a_reference_to_a_lost_owner_goes_while_another_owner_stays() -> N
 
 
 @virtual_time
-async def test_a_namespace_takes_its_content_along() -> None:
+async def test_a_namespace_is_deleted_with_its_content() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(NAMESPACES, {"metadata": {"name": "short"}})
         await poll_cluster(
@@ -158,7 +158,7 @@ async def test_a_namespace_takes_its_content_along() -> None:
 
 
 @virtual_time
-async def test_a_namespace_says_which_finalizer_holds_it() -> None:
+async def test_a_namespace_reports_which_finalizer_holds_it() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(NAMESPACES, {"metadata": {"name": "held"}})
         metadata = {"name": "stays", "namespace": "held", "finalizers": ["example.com/hold"]}
@@ -180,7 +180,7 @@ async def test_a_namespace_says_which_finalizer_holds_it() -> None:
 
 
 @virtual_time
-async def test_the_default_service_account_comes_back() -> None:
+async def test_the_default_service_account_is_recreated() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         await poll_cluster(cluster, lambda: exists(cluster, SERVICE_ACCOUNTS, "default"))
         uid = stored(cluster, SERVICE_ACCOUNTS, "default")["metadata"]["uid"]
@@ -190,7 +190,7 @@ async def test_the_default_service_account_comes_back() -> None:
 
 
 @virtual_time
-async def test_namespaces_live_as_recorded() -> None:
+async def test_the_life_of_namespaces_is_as_recorded() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         differences = await replay(cluster, "02-namespaces")
     check("02-namespaces", differences)

@@ -21,9 +21,10 @@ JsonObject = dict[str, Any]
 _DISCOVERY = "01-version-and-discovery"
 _LISTS = "04a-list-paging-and-selectors"
 _WORKLOADS = "32-owned-and-listed"
-# Of the recording of lists: refused selectors, and the kinds of the two groups. Its lists need objects made before it.
+# The replayed exchanges of the recording of lists: refused selectors, and the kinds of the two groups. Its other lists
+# need objects that were created before the recording.
 _REPLAYED = frozenset({3, 7, 8, 12, 13, 17, 18, 20, 21})
-# Its tables by kind, each with the list of the same objects.
+# The recorded tables by kind: the exchange of the table, and of the list of the same objects.
 _TABLES = {"Job": (4, 0), "CronJob": (9, 5), "StatefulSet": (14, 10), "DaemonSet": (19, 15)}
 _AGES = frozenset({"Age", "Last Schedule"})
 _NAMESPACE = "/api/v1/namespaces/rec-list"
@@ -35,9 +36,7 @@ def _pod(name: str, **spec: Any) -> JsonObject:
 
 
 async def _prepare(cluster: SimulatedCluster) -> None:
-    """Makes the objects that existed before the recording: seven ConfigMaps, a running pod and one that fits no
-    node.
-    """
+    """Creates the objects from before the recording: seven ConfigMaps, a running pod and an unschedulable pod."""
     for number in range(7):
         labels = {"n": str(number), "tier": "front" if number % 2 else "back"}
         if number == 3:

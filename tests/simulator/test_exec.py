@@ -1,4 +1,4 @@
-"""exec by websocket: every recorded conversation and refusal, and the promises of shells, streams and terminals."""
+"""exec by websocket: every recorded conversation and refusal, and the rules of shells, streams and terminals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ JsonObject = dict[str, Any]
 _EXEC = "08b-exec-websocket"
 _PATH = "/api/v1/namespaces/rec-logs/pods"
 _SERVER = {"name": "main", "image": "busybox:1", "command": ["sh", "-c", "sleep 100000"]}
-# The output of a line editor: the question for the cursor's place, the prompt again after a resize.
+# The output of a line editor: the query for the cursor position, and the prompt that is repeated after a resize.
 _PAINT = re.compile(r"\x1b\[6n|\r/ # \x1b\[J|\r\n\r\nBusyBox .*\r\nEnter 'help' .*\r\n\r\n")
 _DEADLINE_SECONDS = 10.0
 _FORCE_DELETED = 26
@@ -36,7 +36,7 @@ _FORBIDDEN_USER = 25
 
 @asynccontextmanager
 async def _cluster() -> AsyncIterator[SimulatedCluster]:
-    """A cluster with the pods the recording speaks of."""
+    """Yields a cluster with the pods of the recording."""
     async with SimulatedCluster(speed=20, nodes=1) as cluster:
         await create(cluster, "/api/v1/namespaces", {"metadata": {"name": "rec-logs"}})
         huge = {**_SERVER, "resources": {"requests": {"cpu": "1000"}}}
@@ -73,7 +73,7 @@ class _Conversation:
         self.largest = 0
 
     async def receive(self) -> bool:
-        """Takes one message; False at the end."""
+        """Receives one message; returns False at the end."""
         message = await self.socket.receive(timeout=patient(_DEADLINE_SECONDS))
         if message.type is aiohttp.WSMsgType.BINARY:
             channel, data = message.data[0], message.data[1:]
@@ -85,12 +85,12 @@ class _Conversation:
         return False
 
     async def until_output(self, wanted: bytes) -> None:
-        """Reads until the standard output, unpainted, is this."""
+        """Reads until the standard output, without the line editor's output, is `wanted`."""
         while _unpainted(self.channels.get(1, b"")) != wanted:
             assert await self.receive(), f"ended with {self.channels}, wanted {wanted!r}"
 
     async def to_the_end(self) -> JsonObject:
-        """Reads all that comes; answers the Status."""
+        """Reads to the end; returns the Status."""
         while await self.receive():
             pass
         status: JsonObject = json.loads(self.channels.get(3, b"{}"))
@@ -117,7 +117,7 @@ async def _exec(
 
 
 async def _run(cluster: SimulatedCluster, *command: str, pod: str = "box") -> tuple[str, str, int]:
-    """Output, error output and exit code of a command."""
+    """Returns output, error output and exit code of a command."""
     query = [("stdout", "true"), ("stderr", "true"), *(("command", word) for word in command)]
     async with _exec(cluster, pod, query) as conversation:
         status = await conversation.to_the_end()
@@ -135,7 +135,7 @@ def _query(request: JsonObject) -> list[tuple[str, str]]:
 
 
 def _recorded_output(frames: list[JsonObject], channel: int) -> bytes:
-    """Returns the recorded bytes of a channel; cut data is filled up with its last letter."""
+    """Returns the recorded bytes of a channel; abbreviated data is restored by repeating its first byte."""
     text = b""
     for frame in frames:
         if frame["dir"] != "received" or frame.get("channel") != channel:
@@ -146,7 +146,7 @@ def _recorded_output(frames: list[JsonObject], channel: int) -> bytes:
 
 
 async def _converse(cluster: SimulatedCluster, number: int, exchange: JsonObject) -> None:
-    """Repeats the input and compares the output, channel by channel."""
+    """Replays the input and compares the output, channel by channel."""
     request, frames = exchange["request"], exchange["response"]["frames"]
     protocols = tuple(request["headers"]["sec-websocket-protocol"].replace(",", " ").split())
     pod = request["path"].split("/")[-2]
@@ -157,7 +157,7 @@ async def _converse(cluster: SimulatedCluster, number: int, exchange: JsonObject
         for position, frame in enumerate(frames):
             if frame["dir"] == "-":
                 await conversation.until_output(_recorded_output(frames, 1))
-                # Its input cannot be ended, so the program waits until the client goes.
+                # Its input cannot be closed, so the program waits until the client disconnects.
                 with pytest.raises(TimeoutError):
                     await conversation.socket.receive(timeout=runs_out(0.2))
                 return
@@ -190,7 +190,7 @@ async def _converse(cluster: SimulatedCluster, number: int, exchange: JsonObject
 
 
 def _causes(status: JsonObject) -> list[tuple[Any, Any]]:
-    """The causes; the words of the container runtime vary."""
+    """Returns the causes without the container runtime's messages, which vary."""
     causes = (status.get("details") or {}).get("causes") or []
     return [(cause.get("reason"), cause["message"] if cause.get("reason") else "") for cause in causes]
 
@@ -273,7 +273,7 @@ async def test_base64_messages_are_as_recorded() -> None:
     ],
 )
 @virtual_time
-async def test_a_shell_does_what_shells_do(script: str, output: str, errors: str, code: int) -> None:
+async def test_a_shell_runs_typical_scripts(script: str, output: str, errors: str, code: int) -> None:
     async with SimulatedCluster(speed=20, nodes=1) as cluster:
         await create(cluster, "/api/v1/namespaces", {"metadata": {"name": "rec-logs"}})
         await create(cluster, _PATH, {"metadata": {"name": "box"}, "spec": {"containers": [_SERVER]}})
@@ -282,7 +282,7 @@ async def test_a_shell_does_what_shells_do(script: str, output: str, errors: str
 
 
 @virtual_time
-async def test_an_error_in_the_grammar_is_told() -> None:
+async def test_a_syntax_error_is_reported() -> None:
     async with _cluster() as cluster:
         for script in ("echo 'a", "if true", "| cat", "echo >", "done", "for i in a; echo"):
             output, errors, code = await _run(cluster, "sh", "-c", script)
@@ -326,7 +326,7 @@ async def test_a_terminal_echoes_edits_and_interrupts() -> None:
 
 
 @virtual_time
-async def test_an_interrupt_leads_a_shell_back_to_its_prompt() -> None:
+async def test_an_interrupt_returns_a_shell_to_its_prompt() -> None:
     query = [("stdin", "true"), ("stdout", "true"), ("tty", "true"), ("command", "sh")]
     async with _cluster() as cluster, _exec(cluster, "box", query) as conversation:
         seen = ""
@@ -343,7 +343,7 @@ async def test_an_interrupt_leads_a_shell_back_to_its_prompt() -> None:
         await turn(b"\x03", "^C\r\n/ # ")
         await turn(b"echo $?\r", "echo $?\r\n130\r\n/ # ")
         await turn(b"half a line\x03", "half a line^C\r\n/ # ")
-        # A shell in the shell has its own prompt, and leaves its own to the outer one.
+        # An inner shell has its own prompt, and returns to the prompt of the outer shell at its end.
         await turn(b"sh\r", "sh\r\n/ # ")
         await turn(b"sleep 1000\r", "sleep 1000\r\n")
         await turn(b"\x03", "^C\r\n/ # ")
@@ -355,7 +355,7 @@ async def test_an_interrupt_leads_a_shell_back_to_its_prompt() -> None:
 
 
 @virtual_time
-async def test_much_input_goes_through() -> None:
+async def test_large_input_arrives_completely() -> None:
     sent = bytes(range(256)) * 4096
     query = [("stdin", "true"), ("stdout", "true"), ("command", "cat")]
     async with _cluster() as cluster, _exec(cluster, "box", query) as conversation:
@@ -371,7 +371,7 @@ async def test_much_input_goes_through() -> None:
 
 
 @virtual_time
-async def test_a_program_ends_when_its_client_goes() -> None:
+async def test_a_program_ends_when_its_client_disconnects() -> None:
     script = "echo begin; sleep 5; echo late > /tmp/late"
     query = [("stdout", "true"), ("command", "sh"), ("command", "-c"), ("command", script)]
     async with _cluster() as cluster:

@@ -1,4 +1,4 @@
-"""Jobs: as recorded, and by the rules they promise."""
+"""Jobs: as recorded, and by their documented rules."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ pytestmark = pytest.mark.full
 JsonObject = dict[str, Any]
 
 _SUCCESS, _FAILURE = "20-job-success", "21-job-failure-and-backoff"
-# A script that the simulated programs do not understand.
+# A script that the simulated programs do not support.
 _LOOP = "trap exit TERM; i=0; while [ $i -lt 6 ]; do sleep 1; i=$((i+1)); done"
 _TRAP, _SUSPENSION = "22-job-suspend-resume", "22b-job-suspend-resume"
 
 
 async def _learn_pod(run: Replay) -> None:
-    """The name of the pod that the recording deletes, which no answer before has shown."""
+    """Learns the name of the pod that the recording deletes, which no earlier response has shown."""
     pods = run.cluster.store.list(PODS, "rec-job2")
     names = [pod["metadata"]["name"] for pod in pods]
     run.substitutions.learn("replace-8ptsx", next(name for name in names if name.startswith("replace-")))
 
 
 def _options(*, skipped: Iterable[int] = (2,), **fields: Any) -> Options:
-    """Without the watch of events: how often a busy kubelet says the same is no rule."""
+    """Returns options that skip the watch of events, because the number of repeated events varies."""
     return Options(
         varying=NODE_VALUES,
         skip=frozenset(skipped),
@@ -53,7 +53,7 @@ async def test_jobs_that_succeed_are_as_recorded() -> None:
 
 
 @virtual_time
-async def test_a_good_a_bad_and_a_suspended_job_are_as_recorded() -> None:
+async def test_a_succeeding_a_failing_and_a_suspended_job_are_as_recorded() -> None:
     async with recorded_cluster(speed=8) as cluster:
         differences = await replay(cluster, "05-job", _options(skipped=()))
     check("05-job", differences)
@@ -94,7 +94,7 @@ def _ended(cluster: SimulatedCluster, kind: str, name: str = "work") -> bool:
 
 
 @virtual_time
-async def test_an_index_is_tried_again_up_to_its_own_limit() -> None:
+async def test_an_index_is_retried_up_to_its_own_limit() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         body = job("work", container(script=_ONE_FAILS), **_INDEXED, backoffLimitPerIndex=1)
         cluster.store.create(JOBS, body)
@@ -152,7 +152,7 @@ async def test_an_ignored_failure_does_not_count() -> None:
 
 
 @virtual_time
-async def test_less_parallelism_takes_pods_that_count_as_nothing() -> None:
+async def test_pods_removed_by_lower_parallelism_are_not_counted() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(JOBS, job("work", completions=4, parallelism=4))
         await poll_cluster(cluster, lambda: _status(cluster).get("ready") == 4)
@@ -163,7 +163,7 @@ async def test_less_parallelism_takes_pods_that_count_as_nothing() -> None:
 
 
 @virtual_time
-async def test_a_job_completes_although_its_sidecar_runs_on() -> None:
+async def test_a_job_completes_although_its_sidecar_still_runs() -> None:
     sidecar = container("proxy", restartPolicy="Always")
     async with SimulatedCluster(speed=20) as cluster:
         body = job("work", container(script="sleep 1"))
@@ -173,7 +173,7 @@ async def test_a_job_completes_although_its_sidecar_runs_on() -> None:
 
 
 @virtual_time
-async def test_a_job_of_another_controller_is_left_alone() -> None:
+async def test_a_job_of_another_controller_is_ignored() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(JOBS, job("theirs", managedBy="example.com/queue"))
         cluster.store.create(JOBS, job("work", container(script="exit 0")))
@@ -182,7 +182,7 @@ async def test_a_job_of_another_controller_is_left_alone() -> None:
 
 
 @virtual_time
-async def test_a_namespace_with_running_jobs_can_go() -> None:
+async def test_a_namespace_with_running_jobs_can_be_deleted() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(NAMESPACES, {"metadata": {"name": "going"}})
         body = job("work", completions=2, parallelism=2)
@@ -194,7 +194,7 @@ async def test_a_namespace_with_running_jobs_can_go() -> None:
 
 
 @virtual_time
-async def test_a_job_goes_on_after_a_restart_and_counts_each_pod_once(tmp_path: Path) -> None:
+async def test_a_job_continues_after_a_restart_and_counts_each_pod_once(tmp_path: Path) -> None:
     path = tmp_path / "state"
     async with SimulatedCluster(speed=20, state_path=path) as cluster:
         body = job("work", container(script="sleep 2"), completions=6, parallelism=2)

@@ -57,11 +57,11 @@ class Kubectl:
         kubeconfig = folder / "kubeconfig.yaml"
         kubeconfig.write_text(kubeconfig_text)
         (folder / "shop.yaml").write_text(_MANIFEST)
-        # A home of its own: kubectl caches discovery by server address.
+        # Its own home, because kubectl caches discovery by server address.
         self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "HOME": str(folder)}
 
     async def __call__(self, *arguments: str) -> str:
-        """The standard output; fails the test when kubectl fails or takes longer than 30 seconds."""
+        """Returns the standard output; fails the test if kubectl fails or takes longer than 30 seconds."""
         assert _KUBECTL is not None
         code, output, errors = await finished(
             _KUBECTL,

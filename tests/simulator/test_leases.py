@@ -1,4 +1,4 @@
-"""Leases: optimistic locking and their times, as recorded; and autoscalers, which are stored only."""
+"""Leases: optimistic locking and times, as recorded; and the validation of autoscalers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HEARTBEAT = 17
 
 
 def _body(version: str | None, **spec: Any) -> Body:
-    """The body of a PUT that the recording holds in a later state of itself."""
+    """Returns the body of a PUT; the recording shows a later state of the body."""
 
     def body(run: Replay) -> JsonObject:
         uid = run.answers[2]["metadata"]["uid"]
@@ -62,7 +62,7 @@ async def test_leases_are_as_recorded() -> None:
     ],
 )
 @virtual_time
-async def test_an_autoscaler_that_makes_no_sense_is_refused(changed: JsonObject, field: str) -> None:
+async def test_an_invalid_autoscaler_is_refused(changed: JsonObject, field: str) -> None:
     path = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers"
     target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
     spec = {"scaleTargetRef": target, "maxReplicas": 3}

@@ -1,4 +1,4 @@
-"""Pod logs: every answer and refusal as recorded, and the rules of following, tails and times."""
+"""Pod logs: every response and refusal as recorded, and the rules of following, tails and times."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.full
 JsonObject = dict[str, Any]
 
 _LOGS = "08a-logs"
-# The recording does not show how its pods were made; these print the same, at about the same time.
+# The recording does not show how its pods were created; these scripts print the same, at about the same times.
 _TALK = """
 sleep 0.4
 for i in 0 1 2; do echo line $i; echo err $i >&2; sleep 0.5; done
@@ -36,7 +36,8 @@ _SCRIPTS: dict[str, list[tuple[str, str]]] = {
     "two": [("main", "echo one; sleep 1000"), ("second", "echo other; sleep 1000")],
     "crash": [("main", "echo attempt at 3713.02; echo boom; exit 1")],
 }
-# It names a second of the recording, and its answer depends on how the lines fall into the seconds: looked at below.
+# Skipped: the request names a second of the recording, and the response depends on which lines are in that second. A
+# test below covers the case.
 _TIMED = frozenset({10})
 
 
@@ -70,7 +71,7 @@ async def test_logs_are_as_recorded() -> None:
 
 
 async def _running(cluster: SimulatedCluster, name: str, text: str, **spec: Any) -> None:
-    """Makes a pod with one scripted container and waits until it has started."""
+    """Creates a pod with one scripted container and waits until the container has started."""
     cluster.store.create(PODS, {**_pod(name, [_script("main", text)], **spec), "metadata": {
         "name": name, "namespace": "default"}})  # fmt: skip
     await poll_cluster(cluster, lambda: _status(cluster, name).get("phase") in ("Running", "Succeeded"))
@@ -131,7 +132,7 @@ async def test_timestamps_are_those_of_the_lines() -> None:
 
 
 @virtual_time
-async def test_a_restarted_container_keeps_the_log_of_its_run_before() -> None:
+async def test_a_restarted_container_keeps_the_log_of_its_previous_run() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         await _running(cluster, "again", "echo up; sleep 1; exit 1")
         await poll_cluster(
@@ -146,7 +147,9 @@ async def test_a_restarted_container_keeps_the_log_of_its_run_before() -> None:
      (2, 1, "2")],
 )  # fmt: skip
 @virtual_time
-async def test_tail_and_limit(tail: int | None, limit: int | None, expected: str) -> None:
+async def test_a_log_is_limited_by_lines_and_by_bytes(
+    tail: int | None, limit: int | None, expected: str
+) -> None:
     async with SimulatedCluster(speed=20) as cluster:
         await _running(cluster, "three", "echo 1; echo 2; echo 3; sleep 100")
         assert await _text(cluster, "three", tail_lines=tail, limit_bytes=limit) == expected

@@ -1,4 +1,4 @@
-"""A node whose kubelet goes away and comes back: as recorded, and the effect on a deployment there."""
+"""A node whose kubelet stops and starts again: as recorded, and the effect on a deployment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOST = "05-node-lost"
 _NODE = "real-0"
 _PODS_MADE, _FORCE_DELETED = 4, 11
 _STOPPED_AFTER_SECONDS = 3.0
-# Times of the recorded node, and the count of events that its earlier losses had brought about.
+# Values of the recorded node, and the count of events, which includes earlier losses of that node.
 _VARYING = NODE_VALUES | {"count"}
 
 
@@ -52,7 +52,7 @@ async def test_a_lost_node_is_as_recorded() -> None:
 
 
 def _deleted(cluster: SimulatedCluster) -> list[str]:
-    """The uids of pods that are being deleted."""
+    """Returns the uids of pods that are being deleted."""
     pods = cluster.store.list(PODS, NAMESPACE)
     return [pod["metadata"]["uid"] for pod in pods if "deletionTimestamp" in pod["metadata"]]
 
@@ -62,7 +62,7 @@ def _nodes_of(cluster: SimulatedCluster) -> set[str]:
 
 
 @virtual_time
-async def test_the_pods_of_a_lost_node_are_made_anew_elsewhere_and_go_when_it_is_back() -> None:
+async def test_pods_of_a_lost_node_are_replaced_and_end_when_it_is_back() -> None:
     async with SimulatedCluster(nodes=2) as cluster:
         cluster.store.create(DEPLOYMENTS, deployment("web", 4))
 
@@ -78,7 +78,7 @@ async def test_the_pods_of_a_lost_node_are_made_anew_elsewhere_and_go_when_it_is
         assert available(4)
         await cluster.clock.sleep(20)
         assert available(4 - len(there))
-        # For five minutes they are tolerated to be there; then others take their places, and they stay as Terminating.
+        # The pods tolerate the lost node for five minutes. Then they are replaced and stay as Terminating.
         await cluster.clock.sleep(200)
         assert available(4 - len(there))
         await cluster.clock.sleep(120)
@@ -96,12 +96,12 @@ async def test_the_pods_of_a_lost_node_are_made_anew_elsewhere_and_go_when_it_is
 
 
 @virtual_time
-async def test_one_that_is_back_in_time_is_noticed_by_nobody() -> None:
+async def test_a_kubelet_that_is_back_in_time_is_not_noticed() -> None:
     async with SimulatedCluster(nodes=1) as cluster:
         cluster.store.create(DEPLOYMENTS, deployment("web", 1))
         await poll_cluster(cluster, lambda: bool(pods_of(cluster, "web")))
         cluster.kubelets.stop("node-0")
-        # Asked for and deleted while nobody is there to see to it.
+        # A pod is created and another one deleted while no kubelet runs.
         cluster.store.create(DEPLOYMENTS, deployment("late", 1))
         (pod,) = pods_of(cluster, "web")
         cluster.store.delete(PODS, NAMESPACE, pod["metadata"]["name"])

@@ -1,4 +1,4 @@
-"""A server that is killed, stopped and started again, and one whose storage does not answer: as recorded."""
+"""A server that is killed, stopped and started again, and a server with unresponsive storage: as recorded."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _STALLED, _STOPPED, _KILLED = "11b-storage-stalled", "11a-apiserver-stopped", "1
 
 @asynccontextmanager
 async def _cluster() -> AsyncIterator[tuple[SimulatedCluster, aiohttp.ClientSession]]:
-    """A cluster with a config map `c`, and a session of its administrator."""
+    """Yields a cluster with a config map `c`, and a session of its administrator."""
     async with SimulatedCluster(nodes=1) as cluster:
         cluster.store.create(NAMESPACES, {"metadata": {"name": "rec-down"}})
         await poll_cluster(cluster, lambda: bool(cluster.store.list(CONFIG_MAPS, "rec-down")))
         headers = {"authorization": f"Bearer {cluster.token}"}
         async with aiohttp.ClientSession(cluster.url, headers=headers) as session:
-            # By the manager of the recordings: its later applies would conflict with anybody else.
+            # Applied by the manager of the recordings, because later applies would conflict with another manager.
             applied = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"i": "0"}}
             async with session.patch(
                 f"{_PATH}/c?fieldManager=pilothouse",
@@ -47,7 +47,7 @@ async def _cluster() -> AsyncIterator[tuple[SimulatedCluster, aiohttp.ClientSess
 
 
 def _change(cluster: SimulatedCluster, text: str) -> str:
-    """Writes to `c` and answers its new version."""
+    """Writes to `c` and returns its new version."""
     config_map = copy_json(cluster.store.get(CONFIG_MAPS, "rec-down", "c"))
     assert config_map is not None
     config_map["data"]["i"] = text
@@ -55,7 +55,7 @@ def _change(cluster: SimulatedCluster, text: str) -> str:
 
 
 class _Watch:
-    """A watch and its outcome. `ended` is None while it runs, empty when it ended as it should."""
+    """A watch and its outcome. `ended` is None while the watch runs, and empty after a normal end."""
 
     def __init__(self, session: aiohttp.ClientSession, version: str) -> None:
         self.lines: list[JsonObject] = []
@@ -131,8 +131,8 @@ async def test_a_stopped_server_leaves_watches_open_and_silent_for_a_minute() ->
 
 
 @virtual_time
-async def test_a_started_server_is_forbidding_then_unready_then_well() -> None:
-    """403 for those whose rights come from roles and for /readyz, then 500, then 200; and old watches are 410."""
+async def test_a_started_server_is_first_forbidding_then_unready_then_ready() -> None:
+    """Users with rights from roles get 403, then 200; /readyz returns 403, then 500, then 200; old watches get 410."""
     recorded = _watches(_KILLED)
     async with _cluster() as (cluster, session):
         rules = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
@@ -167,7 +167,7 @@ async def test_a_started_server_is_forbidding_then_unready_then_well() -> None:
 
 
 @virtual_time
-async def test_a_watch_of_the_newest_version_goes_on_after_a_restart() -> None:
+async def test_a_watch_of_the_newest_version_continues_after_a_restart() -> None:
     async with _cluster() as (cluster, session):
         newest = _change(cluster, "1")
         assert str(cluster.store.revision) == newest
@@ -195,13 +195,13 @@ async def test_a_followed_log_breaks_when_its_server_stops() -> None:
 
 
 def _content(body: JsonObject) -> list[tuple[str, JsonObject]]:
-    """Returns the content of config maps; that of every namespace came late to the recorded one, and is left out."""
+    """Returns the content of config maps except `kube-root-ca.crt`, which was created late in the recording."""
     items = [(item["metadata"]["name"], item["data"]) for item in body.get("items", [body])]
     return [item for item in items if item[0] != "kube-root-ca.crt"]
 
 
 @virtual_time
-async def test_storage_that_does_not_answer_is_as_recorded() -> None:
+async def test_unresponsive_storage_is_as_recorded() -> None:
     exchanges = load(_STALLED)["exchanges"]
     async with _cluster() as (cluster, session):
         watch = await _Watch(session, str(cluster.store.revision)).began()
@@ -233,7 +233,7 @@ async def test_storage_that_does_not_answer_is_as_recorded() -> None:
         def seen() -> list[tuple[str, str]]:
             return [(line["type"], line["object"]["metadata"]["name"]) for line in watch.lines]
 
-        # List and get from the cache; list, get, apply and create; both health checks; a bad time-out.
+        # List and get from the cache; list, get, apply and create; both health checks; an invalid timeout.
         await asyncio.gather(*(ask(number) for number in range(2, 11)))
         assert watch.lines == []
         assert cluster.store.get(CONFIG_MAPS, "rec-down", "d") is None
@@ -241,7 +241,7 @@ async def test_storage_that_does_not_answer_is_as_recorded() -> None:
         await poll_cluster(cluster, lambda: cluster.store.get(CONFIG_MAPS, "rec-down", "d") is not None)
         await ask(12)
         await poll_cluster(cluster, lambda: seen() == [("ADDED", "d")])
-        # Stopped instead of frozen: writes in that time are never stored.
+        # Stopped instead of stalled storage: writes during that time are never stored.
         cluster.faults.storage_stopped = True
         await asyncio.gather(*(ask(number) for number in range(14, 19)))
         await ask(19)
@@ -252,7 +252,7 @@ async def test_storage_that_does_not_answer_is_as_recorded() -> None:
 
 
 @virtual_time
-async def test_a_lost_answer_is_that_of_a_write_that_was_done() -> None:
+async def test_a_write_with_a_lost_response_is_stored() -> None:
     async with _cluster() as (cluster, session):
         cluster.faults.lose_answers(1)
         body = {"metadata": {"name": "lost"}}
@@ -267,7 +267,7 @@ async def test_a_lost_answer_is_that_of_a_write_that_was_done() -> None:
 
 
 @virtual_time
-async def test_a_restart_can_be_asked_for_over_http() -> None:
+async def test_a_restart_can_be_requested_over_http() -> None:
     async with _cluster() as (cluster, session):
         plan = {"restart": {"kill": True, "down_seconds": 1}}
         async with session.post("/simulator/faults", json=plan):

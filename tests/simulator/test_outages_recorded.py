@@ -1,4 +1,4 @@
-"""A server that is killed or stopped, and started again, as four clients saw it that asked ten times a second."""
+"""A server that is killed or stopped, and started again, as seen by four clients that poll ten times a second."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _NAMESPACE = "rec-down"
 _MAPS = f"/api/v1/namespaces/{_NAMESPACE}/configmaps"
 _IDENTITIES = {"anonymous": "", "user viewer": "Bearer seen"}
 _POLL_SECONDS = 0.1
-# The actions on the server, in words of the recordings.
+# The actions on the server, in the words of the recordings.
 _ENDS, _STARTS = ("gets SIGKILL", "gets SIGTERM"), "started again"
 
 
 def _answers(exchanges: list[JsonObject]) -> dict[str, list[str]]:
-    """Returns the answers to each of the pollers, one after the other, by the words of their notes."""
+    """Returns the successive results of each poller, without repetitions, by the poller's name in the recording."""
     found: dict[str, list[str]] = {}
     for exchange in exchanges:
         if poll := exchange.get("poll"):
@@ -46,7 +46,7 @@ def _noted(answers: list[str], answer: str) -> None:
 
 
 def _moment(exchanges: list[JsonObject], *words: str) -> float:
-    """When something was done, in seconds."""
+    """Returns when an action happened, in seconds."""
     return next(
         float(exchange["at_ms"]) / 1000
         for exchange in exchanges
@@ -55,7 +55,7 @@ def _moment(exchanges: list[JsonObject], *words: str) -> float:
 
 
 class _Poller:
-    """Asks the same thing again and again; `answers` are those that differ from the one before."""
+    """Repeats one request; `answers` are the results that differ from the previous result."""
 
     def __init__(self, cluster: SimulatedCluster, exchange: JsonObject) -> None:
         self.answers: list[str] = []
@@ -87,7 +87,7 @@ class _Poller:
 async def _stream(
     session: aiohttp.ClientSession, exchange: JsonObject, version: str
 ) -> tuple[list[str], str]:
-    """The lines of a watch or a log, and how it ended."""
+    """Returns the lines of a watch or a log, and how it ended."""
     request = exchange["request"]
     lines: list[str] = []
     query = {**request["query"], **({"resourceVersion": version} if "watch" in request["query"] else {})}
@@ -168,7 +168,7 @@ async def test_an_outage_is_seen_as_recorded(name: str) -> None:
 
 
 async def _afterwards(session: aiohttp.ClientSession, exchanges: list[JsonObject], version: str) -> None:
-    """Watches from before the restart must begin again, the past can be listed, and pods have not noticed."""
+    """Checks that old watches are refused, past versions can be listed, and pods are unaffected."""
     for exchange in exchanges[:2]:
         (line,), ended = await _stream(session, exchange, version)
         (recorded,) = exchange["response"]["lines"]

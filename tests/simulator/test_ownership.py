@@ -1,4 +1,4 @@
-"""Properties of patches, field sets and quantities that no list of examples can show."""
+"""Properties of patches, field sets and quantities, tested with generated examples."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _containers = st.lists(_names, unique=True, max_size=3).flatmap(
 
 @st.composite
 def _deployments(draw: st.DrawFn) -> JsonObject:
-    """Parts of a Deployment with nested keyed lists, maps and atomic lists; no empty containers."""
+    """Draws parts of a Deployment with nested keyed lists, maps and atomic lists, without empty containers."""
     pod = {"containers": list(draw(_containers))}
     obj: JsonObject = {
         "metadata": {"labels": draw(_labels)},
@@ -72,7 +72,7 @@ SCHEMA = schema_of(DEPLOYMENTS)
 
 
 def _pruned(value: Any) -> Any:
-    """Returns the value without empty containers, which come and go with their content."""
+    """Returns the value without empty containers, which appear and disappear with their content."""
     if isinstance(value, dict):
         children = {name: _pruned(child) for name, child in value.items()}
         return {name: child for name, child in children.items() if child not in ({}, [])}
@@ -88,7 +88,7 @@ def test_fields_v1_keeps_every_path(obj: JsonObject) -> None:
 
 
 @given(_deployments())
-def test_an_object_differs_in_nothing_from_itself(obj: JsonObject) -> None:
+def test_an_object_has_no_difference_from_itself(obj: JsonObject) -> None:
     assert compare(SCHEMA, obj, copy.deepcopy(obj)).same
 
 
@@ -155,7 +155,7 @@ def test_a_merge_patch_is_idempotent_and_leaves_its_target_alone(target: Any, ch
 
 
 @given(st.dictionaries(_names, _json, max_size=3), _names, _json)
-def test_json_patch_adds_and_takes_away(target: JsonObject, name: str, value: Any) -> None:
+def test_a_json_patch_adds_and_removes(target: JsonObject, name: str, value: Any) -> None:
     added = json_patch(target, [{"op": "add", "path": f"/{name}", "value": value}])
     assert added == {**target, name: value}
     removed = json_patch(
@@ -209,7 +209,7 @@ def test_strategic_merge_directives(directive: JsonObject, expected: JsonObject)
     st.integers(1, 10**6),
     st.sampled_from(["", "m", "k", "M", "G", "Ki", "Mi", "Gi", "e3", "E2"]),
 )
-def test_the_canonical_quantity_means_the_same(number: int, suffix: str) -> None:
+def test_the_canonical_quantity_has_the_same_value(number: int, suffix: str) -> None:
     text = f"{number}{suffix}"
     canonical = canonical_quantity(text)
     assert parse_quantity(canonical) == parse_quantity(text)
@@ -251,8 +251,8 @@ def test_label_selectors(selector: str, labels: dict[str, str], matches: bool) -
     assert predicate({"metadata": {"labels": labels}}) is matches
 
 
-def test_of_an_object_without_a_record_nothing_is_tracked_until_somebody_applies_it() -> None:
-    """As Kubernetes' fieldmanager (skipNonAppliedManager) does after `managedFields` were cleared."""
+def test_an_object_without_managed_fields_is_not_tracked_until_an_apply() -> None:
+    """This is the behaviour of Kubernetes' fieldmanager (skipNonAppliedManager) after `managedFields` were cleared."""
     spec: JsonObject = {"replicas": 1, "template": {"spec": {"containers": [{"name": "a", "image": "1"}]}}}
     live: JsonObject = {"metadata": {"name": "web", "managedFields": [{}]}, "spec": spec}
     changed = copy.deepcopy(live)
@@ -266,7 +266,7 @@ def test_of_an_object_without_a_record_nothing_is_tracked_until_somebody_applies
     entries = {each["manager"]: each["fieldsV1"]["f:spec"] for each in applied["metadata"]["managedFields"]}
     assert entries["us"] == {"f:replicas": {}}
     assert {"f:replicas", "f:template"} <= entries["before-first-apply"].keys()
-    # Another value conflicts with it.
+    # An apply with another value conflicts with `before-first-apply`.
     sent["spec"]["replicas"] = 3
     with pytest.raises(ApiError, match="before-first-apply"):
         apply_configuration(

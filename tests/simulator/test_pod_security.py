@@ -1,4 +1,4 @@
-"""Pod Security: the levels of a namespace as recorded, and every check of the Pod Security Standards by itself."""
+"""Pod Security: the levels of a namespace as recorded, and each check of the Pod Security Standards."""
 
 from __future__ import annotations
 
@@ -63,8 +63,9 @@ async def test_pod_security_is_as_recorded() -> None:
 
 
 def _spec(context: JsonObject | None = None, pod: JsonObject | None = None, **fields: Any) -> JsonObject:
-    """Returns a pod that `restricted` accepts, except for the given fields. `fields` of the container beginning with
-    `c_`.
+    """Returns the spec of a pod that `restricted` accepts, except for the given fields.
+
+    Names in `fields` that begin with `c_` are fields of the container.
     """
     container = {"name": "c", "image": "busybox:1", "securityContext": {**_GOOD, **(context or {})}}
     container |= {name[2:]: value for name, value in fields.items() if name.startswith("c_")}
@@ -167,15 +168,15 @@ _RESTRICTED: list[tuple[JsonObject, str]] = [
 
 
 @pytest.mark.parametrize(("spec", "words"), _BASELINE)
-def test_each_check_of_baseline_tells_who_must_change_what(spec: JsonObject, words: str) -> None:
+def test_each_baseline_check_names_the_container_and_the_change(spec: JsonObject, words: str) -> None:
     assert _messages("baseline", spec) == [words]
     assert _messages("privileged", spec) == []
-    # restricted may use its own text for it, but reports it once.
+    # `restricted` may have its own text for the violation, but reports it only once.
     assert len(_messages("restricted", spec)) == 1
 
 
 @pytest.mark.parametrize(("spec", "words"), _RESTRICTED)
-def test_each_check_of_restricted_tells_who_must_change_what(spec: JsonObject, words: str) -> None:
+def test_each_restricted_check_names_the_container_and_the_change(spec: JsonObject, words: str) -> None:
     assert _messages("restricted", spec) == [words]
 
 
@@ -190,17 +191,17 @@ def test_each_check_of_restricted_tells_who_must_change_what(spec: JsonObject, w
             {"name": kind.lower(), kind: {}}
             for kind in ("configMap", "secret", "emptyDir", "persistentVolumeClaim", "projected", "downwardAPI")
         ]),
-        # Root of such a pod is nobody on the node, and Windows has no such rights to give up.
+        # With its own user namespace, root is unprivileged on the node; Windows does not have these privileges.
         _spec({"runAsUser": 0}, {"runAsNonRoot": None}, hostUsers=False),
         _spec({"allowPrivilegeEscalation": None, "capabilities": None}, {"seccompProfile": None},
               os={"name": "windows"}),
     ],
 )  # fmt: skip
-def test_what_restricted_lets_pass(spec: JsonObject) -> None:
+def test_restricted_allows_each_compliant_variant(spec: JsonObject) -> None:
     assert _messages("restricted", spec) == []
 
 
-def test_init_containers_count_and_annotations_too() -> None:
+def test_init_containers_and_annotations_are_checked() -> None:
     spec = _spec()
     spec["initContainers"] = [{"name": "i", "image": "busybox:1"}, {"name": "j", "image": "busybox:1"}]
     assert _messages("restricted", spec) == [
@@ -217,7 +218,7 @@ def test_init_containers_count_and_annotations_too() -> None:
 async def _patch(
     cluster: SimulatedCluster, path: str, body: JsonObject, kind: str = "merge-patch+json"
 ) -> tuple[JsonObject, list[str]]:
-    """Returns the answer to a patch, and its warnings."""
+    """Returns the response to a patch, and its warnings."""
     headers = {"authorization": f"Bearer {cluster.token}", "content-type": f"application/{kind}"}
     async with (
         aiohttp.ClientSession(cluster.url, headers=headers) as session,
@@ -239,7 +240,7 @@ async def _team(cluster: SimulatedCluster, **labels: str) -> None:
 
 
 @virtual_time
-async def test_a_raised_level_names_the_pods_that_it_would_refuse_and_ends_none() -> None:
+async def test_a_raised_level_names_the_violating_pods_and_ends_none() -> None:
     async with SimulatedCluster(nodes=1) as cluster:
         await _team(cluster)
         cluster.store.create(PODS, {**_pod("good"), "spec": _spec()})
@@ -254,14 +255,14 @@ async def test_a_raised_level_names_the_pods_that_it_would_refuse_and_ends_none(
             '299 - "a (and 2 other pods): host namespaces"',
             '299 - "d: host namespaces, hostPath volumes"',
         ]
-        # Neither what is the same nor what is looser is message of.
+        # An unchanged level and a lower level cause no warnings.
         assert (await _patch(cluster, path, stricter))[1] == []
         assert (await _patch(cluster, path, {"metadata": {"labels": {ENFORCE: "privileged"}}}))[1] == []
         assert len(cluster.store.list(PODS, "team")) == 5
 
 
 @virtual_time
-async def test_a_pod_is_looked_at_again_when_its_image_changes() -> None:
+async def test_a_pod_is_checked_again_when_its_image_changes() -> None:
     async with SimulatedCluster(nodes=1) as cluster:
         await _team(cluster)
         pod = cluster.store.create(PODS, _pod("p", hostNetwork=True))
@@ -275,12 +276,12 @@ async def test_a_pod_is_looked_at_again_when_its_image_changes() -> None:
         assert (
             'violates PodSecurity "baseline:v1.30": host namespaces (hostNetwork=true)' in answer["message"]
         )
-        # A refused field is not warned of as well.
+        # A refused pod gets no warning in addition.
         assert warnings == []
 
 
 @virtual_time
-async def test_labels_that_make_no_sense_are_refused_where_they_are_set() -> None:
+async def test_invalid_labels_are_refused_when_they_are_set() -> None:
     labels = {ENFORCE: "nonsense", f"{AUDIT}-version": "1.30", WARN: "", f"{WARN}-version": "v1.030"}
     async with SimulatedCluster(nodes=1) as cluster:
         with pytest.raises(ApiError) as refused:
@@ -326,9 +327,7 @@ _SECCOMP = "spec.containers[0].securityContext.seccompProfile"
     ],
 )  # fmt: skip
 @virtual_time
-async def test_a_security_context_that_makes_no_sense_is_refused(
-    spec: JsonObject, field: str, message: str
-) -> None:
+async def test_an_invalid_security_context_is_refused(spec: JsonObject, field: str, message: str) -> None:
     async with SimulatedCluster(nodes=1) as cluster:
         with pytest.raises(ApiError) as refused:
             cluster.store.create(PODS, {"metadata": {"name": "p", "namespace": "default"}, "spec": spec})
@@ -345,7 +344,7 @@ async def test_a_security_context_that_makes_no_sense_is_refused(
     ],
 )
 @virtual_time
-async def test_rights_that_contradict_each_other_are_refused(context: JsonObject, words: str) -> None:
+async def test_contradictory_security_settings_are_refused(context: JsonObject, words: str) -> None:
     async with SimulatedCluster(nodes=1) as cluster:
         pod = {"metadata": {"name": "p", "namespace": "default"}, "spec": _spec(context)}
         with pytest.raises(ApiError) as refused:

@@ -139,7 +139,7 @@ async def test_a_failing_init_container_keeps_the_pod_pending() -> None:
 
 
 @virtual_time
-async def test_a_sidecar_runs_beside_and_ends_with_the_main_container() -> None:
+async def test_a_sidecar_runs_and_ends_with_the_main_container() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         side = container("side", restartPolicy="Always")
         main = container("main", "sleep 2")
@@ -173,7 +173,7 @@ async def test_start_seconds_let_probes_fail_at_first() -> None:
 
 
 @virtual_time
-async def test_a_startup_probe_comes_before_started_and_ready() -> None:
+async def test_a_container_is_started_and_ready_only_after_its_startup_probe() -> None:
     probe = {"exec": {"command": ["true"]}, "initialDelaySeconds": 2, "periodSeconds": 1}
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(PODS, pod("one", container(startupProbe=probe)))
@@ -219,7 +219,7 @@ async def test_a_process_that_ignores_term_is_killed_after_the_grace_period() ->
 
 
 @virtual_time
-async def test_a_pod_deleted_while_it_starts_goes_too() -> None:
+async def test_a_pod_deleted_while_it_starts_is_removed() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(PODS, pod("one"))
         await poll_cluster(cluster, lambda: "nodeName" in stored(cluster, PODS, "one")["spec"])
@@ -228,7 +228,7 @@ async def test_a_pod_deleted_while_it_starts_goes_too() -> None:
 
 
 @virtual_time
-async def test_addresses_are_unique_and_come_back() -> None:
+async def test_pod_addresses_are_unique() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(DEPLOYMENTS, deployment("web", 5))
         await poll_cluster(cluster, lambda: is_complete(cluster, "web"))
@@ -254,7 +254,7 @@ async def test_a_pulled_image_is_pulled_once_and_listed_on_the_node() -> None:
 
 
 @virtual_time
-async def test_pods_go_on_after_a_restart_of_the_simulator(tmp_path: Path) -> None:
+async def test_pods_continue_after_a_restart_of_the_simulator(tmp_path: Path) -> None:
     path = tmp_path / "cluster.json"
     async with SimulatedCluster(speed=20, state_path=path) as cluster:
         cluster.store.create(DEPLOYMENTS, deployment("web", 2))
@@ -304,7 +304,7 @@ async def test_a_container_started_long_before_a_restart_keeps_its_start(tmp_pat
         ("echo out >&2 && echo err 1>&2; sleep 5", [(0.0, "out"), (0.0, "err")], (5.0, 0), None),
     ],
 )
-def test_simple_scripts_are_understood(
+def test_simple_scripts_are_interpreted(
     script: str, lines: list[tuple[float, str]], end: tuple[float, int], on_term: int | None
 ) -> None:
     program = program_of(PodBehavior(), container("main", script), is_main=True)

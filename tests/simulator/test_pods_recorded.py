@@ -19,7 +19,7 @@ pytestmark = pytest.mark.full
 JsonObject = dict[str, Any]
 
 _SPEED = 12.0
-# How often a kubelet says that it backs off depends on when it looks.
+# The number of back-off events depends on when the kubelet checks the pod.
 _COUNTS = frozenset({"count"})
 _READ_SECONDS = 2.0
 
@@ -40,7 +40,7 @@ async def test_an_unschedulable_pod_is_as_recorded() -> None:
 
 @virtual_time
 async def test_an_oom_killed_pod_is_as_recorded() -> None:
-    # The recording was read milliseconds before the back-off was shown.
+    # The recorded read came milliseconds before the back-off was shown.
     async with recorded_cluster(_SPEED, show_back_off=1.2) as cluster:
         differences = await replay(cluster, "05-pod-oomkilled", Options(varying=NODE_VALUES))
     check("05-pod-oomkilled", differences)
@@ -93,8 +93,9 @@ async def test_a_pods_life_is_as_recorded(name: str, timings: dict[str, float]) 
     check(name, differences)
 
 
-# The simulated cluster has neither pods/ephemeralcontainers nor pods/resize, because the platform calls neither; that
-# such pods are observed well is tested in tests/kubernetes/test_program_status.py. The rest of these recordings holds.
+# The simulated cluster has neither pods/ephemeralcontainers nor pods/resize, because the platform calls neither.
+# tests/kubernetes/test_program_status.py tests how such pods are observed. These exchanges are the rest of the
+# recordings.
 _WITHOUT_THE_SUBRESOURCES = {
     "12-pod-resize": {2, 3, 15, 24, 27},
     "27-ephemeral-containers": {2, 15, 19},
@@ -104,7 +105,7 @@ _WITHOUT_THE_SUBRESOURCES = {
 
 @pytest.mark.parametrize("name", _WITHOUT_THE_SUBRESOURCES)
 @virtual_time
-async def test_pods_that_others_debug_or_resize_begin_as_recorded(name: str) -> None:
+async def test_debugged_or_resized_pods_begin_as_recorded(name: str) -> None:
     skip = frozenset(range(len(load(name)["exchanges"]))) - _WITHOUT_THE_SUBRESOURCES[name]
     options = Options(varying=NODE_VALUES, skip=skip, read_deadline_seconds=_READ_SECONDS)
     async with recorded_cluster(_SPEED) as cluster:
@@ -139,13 +140,13 @@ def _step(pod: JsonObject) -> JsonObject:
 
 
 def _steps(pods: list[JsonObject]) -> list[JsonObject]:
-    """The steps of a life; a status sent again, or a label changed, is no step."""
+    """Returns the steps of a pod's life. A repeated status or a changed label is not a step."""
     steps = [_step(pod) for pod in pods]
     return [steps[0], *(after for before, after in pairwise(steps) if after != before)]
 
 
 async def _run_until(cluster: SimulatedCluster, recording: JsonObject, until: int) -> list[JsonObject]:
-    """Makes the recorded pod, lets it take as many steps as recorded, deletes it; answers its steps."""
+    """Creates the recorded pod, deletes it after `until` steps, and returns its steps."""
     body = next(
         exchange["request"]["body"]
         for exchange in recording["exchanges"]

@@ -1,4 +1,4 @@
-"""Resource quotas and limit ranges, as recorded, and the rules of their counting."""
+"""Resource quotas and limit ranges, as recorded, and the rules for counting."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ JsonObject = dict[str, Any]
 _QUOTA = "07a-quota-and-limitrange"
 _NAMESPACE = "rec-quota"
 _RAISED_BEFORE, _DEPLOYMENT_GONE = 13, 17
-# How often the replica set has tried is a matter of milliseconds.
+# The number of attempts of the replica set varies by milliseconds.
 _VARYING = NODE_VALUES | {"count"}
 
 
 async def _in_a_long_pause(run: Replay) -> None:
-    """Waits until the replica set has not tried for some time: then it will not for about as long."""
+    """Waits until the replica set is in the middle of a long pause between its attempts."""
     cluster = run.cluster
 
     def quiet() -> bool:
@@ -44,14 +44,15 @@ async def _in_a_long_pause(run: Replay) -> None:
             event for event in cluster.store.list(EVENTS, _NAMESPACE) if event["reason"] == "FailedCreate"
         ]
         last = max(parse_time(event["lastTimestamp"]) for event in failures)
-        # Its pauses double from 5 ms. This is in that of 41 s, or in a later one, so that as much again is left.
+        # The pauses double from 5 ms. After 21.5 s this is the pause of 41 s or a later one, so about as much time is
+        # left.
         return (cluster.clock.now() - last).total_seconds() > 21.5
 
     await poll_cluster(cluster, quiet)
 
 
 async def _time_goes_by(run: Replay) -> None:
-    """As recorded: the wait for the long pause has used up the time that the replay's own pace would leave."""
+    """Waits as long as the recording did; the wait for the long pause has used up the time between the requests."""
     await run.cluster.clock.sleep(15)
 
 
@@ -83,7 +84,7 @@ async def test_quotas_and_limit_ranges_are_as_recorded() -> None:
 
 
 def _pod(name: str, resources: JsonObject, *, runs: bool = False) -> JsonObject:
-    """A pod that no node takes unless it `runs`, so that its amounts stay."""
+    """Returns a pod that fits no node unless `runs` is set, so that its amounts stay in use."""
     spec: JsonObject = {"containers": [{"name": "c", "image": "busybox:1", "resources": resources}]}
     if not runs:
         spec["nodeSelector"] = {"no": "node"}
@@ -104,7 +105,7 @@ def _used(cluster: SimulatedCluster) -> JsonObject:
 
 
 @virtual_time
-async def test_what_goes_or_ends_gives_its_amounts_back() -> None:
+async def test_deleted_and_ended_pods_release_their_amounts() -> None:
     async with SimulatedCluster(speed=20, nodes=1) as cluster:
         await _with_quota(cluster, {"pods": "2", "requests.cpu": "1", "limits.memory": "1Gi"})
         amounts = {"requests": {"cpu": "400m"}, "limits": {"cpu": "400m", "memory": "256Mi"}}
@@ -179,7 +180,7 @@ async def test_limit_ranges_bound_the_sum_of_a_pod_and_the_ratio() -> None:
     ],
 )
 @virtual_time
-async def test_a_quota_that_makes_no_sense_is_refused(hard: JsonObject, field: str) -> None:
+async def test_an_invalid_quota_is_refused(hard: JsonObject, field: str) -> None:
     async with SimulatedCluster(nodes=1) as cluster:
         quota = {"metadata": {"name": "quota", "namespace": "default"}, "spec": {"hard": hard}}
         with pytest.raises(ApiError) as refusal:

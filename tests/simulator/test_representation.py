@@ -1,4 +1,4 @@
-"""Which form of an answer is served where. Unrecorded cases follow the real server's handlers/response.go."""
+"""The forms in which responses are served. Unrecorded cases follow the real server's handlers/response.go."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_a_form_that_does_not_fit_is_not_acceptable(
         assert await response.json() == _refusal(words)
 
 
-async def test_a_write_is_done_before_its_answer_is_refused(session: aiohttp.ClientSession) -> None:
+async def test_a_write_is_done_before_its_response_form_is_refused(session: aiohttp.ClientSession) -> None:
     body = {"metadata": {"name": "two"}}
     async with session.post(_CONFIG_MAPS, json=body, headers={"accept": _LIST}) as response:
         assert response.status == 406
@@ -82,7 +82,7 @@ async def test_a_write_is_done_before_its_answer_is_refused(session: aiohttp.Cli
         assert response.status == 200
 
 
-async def test_the_next_form_that_is_known_counts(session: aiohttp.ClientSession) -> None:
+async def test_the_first_supported_form_is_used(session: aiohttp.ClientSession) -> None:
     accept = f"application/json;as=Something;g=meta.k8s.io;v=v1,{_LIST},application/json"
     async with session.get(_CONFIG_MAPS, headers={"accept": accept}) as response:
         assert (await response.json())["kind"] == "PartialObjectMetadataList"

@@ -1,4 +1,4 @@
-"""Rollouts of Deployments: as recorded, and by the rules they promise."""
+"""Rollouts of Deployments: as recorded, and by their documented rules."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _APPLIES = (4, 6, 9, 10, 12, 13, 14)
 
 
 def _as_answered(index: int) -> Body:
-    """The recording shows all bodies as the last one was; each sent one follows from an answer."""
+    """Returns the body that was sent, derived from its response: the recording shows the last body for all requests."""
 
     def body(run: Replay) -> JsonObject:
         exchange = run.recording["exchanges"][index]
@@ -74,7 +74,7 @@ async def test_a_stalled_rollout_is_as_recorded() -> None:
 
 @virtual_time
 async def test_a_deployment_of_three_containers_is_applied_and_logged_as_recorded() -> None:
-    # Its watches and its progress depend on how busy the recorded machine was.
+    # The recorded watches and progress depend on the load of the recorded machine.
     options = Options(
         varying=NODE_VALUES,
         skip=frozenset(range(5)),
@@ -86,7 +86,7 @@ async def test_a_deployment_of_three_containers_is_applied_and_logged_as_recorde
 
 
 @virtual_time
-async def test_container_statuses_are_in_the_order_of_their_names_and_init_containers_in_their_own() -> None:
+async def test_main_container_statuses_are_sorted_by_name() -> None:
     body = deployment("web", 1, container("zoo"), container("app"), container("main"))
     first = [container("two", "exit 0"), container("one", "exit 0")]
     body["spec"]["template"]["spec"]["initContainers"] = first
@@ -115,7 +115,7 @@ async def test_a_rolling_update_keeps_within_surge_and_unavailability(
         counts: list[tuple[int, int]] = []
 
         def is_done() -> bool:
-            # Sizes asked for: a pod too many may be on its way out while the next one comes in.
+            # The requested sizes are counted, because a deleted pod may still exist when the next pod is created.
             counts.append((sum(_sizes(cluster)), sum(map(is_ready, pods_of(cluster, "web")))))
             return is_complete(cluster, "web")
 
@@ -164,14 +164,14 @@ async def test_a_paused_deployment_scales_but_does_not_roll() -> None:
 
 
 @virtual_time
-async def test_scaling_in_the_middle_of_a_rollout_is_shared_out() -> None:
+async def test_scaling_in_the_middle_of_a_rollout_is_proportional() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         rolling = {"maxSurge": 3, "maxUnavailable": 2}
         strategy = {"type": "RollingUpdate", "rollingUpdate": rolling}
         cluster.store.create(DEPLOYMENTS, deployment("web", 10, strategy=strategy))
         await poll_cluster(cluster, lambda: is_complete(cluster, "web"))
         change(cluster, DEPLOYMENTS, "web", image="registry.invalid/never:1")
-        # Eight old ones stay for availability, five new ones fill up to the surge.
+        # Eight old replicas stay for availability; five new replicas fill up to the surge.
         await poll_cluster(cluster, lambda: _sizes(cluster) == [8, 5])
         change(cluster, DEPLOYMENTS, "web", replicas=15)
         await poll_cluster(cluster, lambda: _sizes(cluster) == [11, 7])
@@ -209,7 +209,7 @@ async def test_min_ready_seconds_delay_availability() -> None:
 
 
 @virtual_time
-async def test_a_hundred_deployments_at_once_all_run() -> None:
+async def test_a_hundred_deployments_run_in_parallel() -> None:
     async with SimulatedCluster(speed=4) as cluster:
         for number in range(100):
             cluster.store.create(DEPLOYMENTS, deployment(f"web-{number}", 1))
@@ -218,5 +218,5 @@ async def test_a_hundred_deployments_at_once_all_run() -> None:
             lambda: all(is_complete(cluster, f"web-{number}") for number in range(100)),
             seconds=30,
         )
-        # Work grows with the number of pods, not faster: some twenty writes for each deployment.
+        # The work grows linearly with the number of pods: some twenty writes per deployment.
         assert cluster.store.revision < 100 * 30

@@ -48,7 +48,7 @@ async def session(cluster: SimulatedCluster) -> AsyncIterator[aiohttp.ClientSess
     [
         ("Bearer wrong", 401, "Unauthorized"),
         ("Bearer ", 401, "Unauthorized"),
-        # Anonymous, as it is in a real cluster: it may come in, and see nothing.
+        # Anonymous, as in a real cluster: the request is admitted, but has no rights.
         (None, 403, "Forbidden"),
         ("Basic abc", 403, "Forbidden"),
     ],
@@ -65,7 +65,7 @@ async def test_every_resource_needs_the_token(
         assert (await response.json())["reason"] == reason
 
 
-async def test_the_next_requests_fail_as_asked(
+async def test_the_next_requests_fail_as_requested(
     cluster: SimulatedCluster, session: aiohttp.ClientSession
 ) -> None:
     cluster.faults.fail_next(1, 503)
@@ -78,7 +78,7 @@ async def test_the_next_requests_fail_as_asked(
     assert answers == [(503, "ServiceUnavailable", None), (429, "TooManyRequests", "1"), (200, None, None)]
 
 
-async def test_refused_connections_have_no_answer(
+async def test_refused_connections_get_no_response(
     cluster: SimulatedCluster, session: aiohttp.ClientSession
 ) -> None:
     cluster.faults.refuse_connections = True
@@ -89,7 +89,7 @@ async def test_refused_connections_have_no_answer(
         assert response.status == 404
 
 
-async def test_a_latency_delays_answers(cluster: SimulatedCluster, session: aiohttp.ClientSession) -> None:
+async def test_latency_delays_responses(cluster: SimulatedCluster, session: aiohttp.ClientSession) -> None:
     cluster.faults.latency_seconds = 30
     with pytest.raises(TimeoutError):
         await session.get(_NAMESPACES, timeout=aiohttp.ClientTimeout(total=runs_out(0.05)))
@@ -141,7 +141,7 @@ async def _wait_for_pods(session: aiohttp.ClientSession, count: int) -> list[Jso
     return await poll_until(listed, lambda pods: [pod["status"]["phase"] for pod in pods] == running)
 
 
-async def test_a_restarted_cluster_is_the_same_one(tmp_path: Path) -> None:
+async def test_a_restarted_cluster_has_its_former_state(tmp_path: Path) -> None:
     state = tmp_path / "state" / "cluster.json"
     deployment = {
         "metadata": {"name": "web"},
@@ -183,8 +183,8 @@ async def test_a_restarted_cluster_is_the_same_one(tmp_path: Path) -> None:
 
 
 @virtual_time
-async def test_the_state_is_for_its_owner_only(tmp_path: Path) -> None:
-    """It holds the values of Secrets."""
+async def test_only_the_owner_may_read_the_state_file(tmp_path: Path) -> None:
+    """The state file contains the values of Secrets."""
     state = tmp_path / "folder" / "cluster.json"
     async with SimulatedCluster(state_path=state):
         pass
@@ -192,7 +192,7 @@ async def test_the_state_is_for_its_owner_only(tmp_path: Path) -> None:
         "drwx------",
         "-rw-------",
     ]
-    # Somebody widened the rights, and a kill left the other file in the middle of a write.
+    # The permissions of the file were widened, and a killed process left the other file during a write.
     state.chmod(0o644)
     state.with_name("cluster.json.new").touch(mode=0o644)
     async with SimulatedCluster(state_path=state):
@@ -204,7 +204,7 @@ async def test_the_command_prints_a_kubeconfig_and_ends_on_a_signal() -> None:
     async with simulate_cluster("--nodes", "1") as text:
         kubeconfig = yaml.safe_load(text)
     (entry,) = kubeconfig["clusters"]
-    # kubectl sends no token over plain HTTP, and trusts nobody it is not told of.
+    # kubectl sends no token over plain HTTP, and trusts only the given certificate authority.
     assert entry["cluster"]["server"].startswith("https://127.0.0.1:")
     assert base64.b64decode(entry["cluster"]["certificate-authority-data"]).startswith(b"-----BEGIN")
     assert kubeconfig["users"][0]["user"]["token"]

@@ -20,14 +20,14 @@ _SERVICES = "06a-services"
 
 
 def _two_ports(run: Replay) -> JsonObject:
-    """The recording shows the ports of the next request here: the sent one had both."""
+    """Returns the sent body, which had both ports; the recording shows the ports of the next request here."""
     body: JsonObject = copy.deepcopy(run.recording["exchanges"][0]["request"]["body"])
     body["spec"]["ports"].append({"name": "admin", "port": 9000})
     return body
 
 
 async def _deploy(run: Replay) -> None:
-    """The pods behind the service; they are ready a second after they run."""
+    """Creates the pods behind the service, which are ready a second after they run."""
     probe = {"exec": {"command": ["true"]}, "initialDelaySeconds": 1, "periodSeconds": 1}
     container = {"name": "app", "image": "busybox:1", "readinessProbe": probe}
     body = {
@@ -52,7 +52,7 @@ async def test_services_are_as_recorded() -> None:
 
 
 def test_ports_are_allocated_from_the_upper_band_until_it_is_full() -> None:
-    """The lower band is left to those who ask for a port, so that none of them finds it taken by chance."""
+    """The lower band is left for Services that request a port, so that no such port is taken by chance."""
     allocators = ServiceAllocators()
     allocated = []
     for _ in range(2768):

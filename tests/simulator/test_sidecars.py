@@ -26,7 +26,7 @@ _SIDECARS = "26-sidecars-and-init-containers"
 
 
 def _slow_start(run: Replay) -> JsonObject:
-    """The pod whose sidecar is found started after four seconds."""
+    """Returns the recorded pod with a sidecar that counts as started after four seconds."""
     body: JsonObject = copy_json(run.recording["exchanges"][9]["request"]["body"])
     body["spec"]["initContainers"][0]["startupProbe"]["initialDelaySeconds"] = 4
     return body
@@ -48,7 +48,7 @@ async def test_sidecars_and_init_containers_are_as_recorded() -> None:
 
 
 @virtual_time
-async def test_the_startup_probe_of_a_sidecar_holds_back_the_containers_after_it() -> None:
+async def test_containers_wait_for_the_startup_probe_of_a_sidecar() -> None:
     startup = {"exec": {"command": ["true"]}, "initialDelaySeconds": 5, "periodSeconds": 1}
     sidecar = container("proxy", restartPolicy="Always", startupProbe=startup)
     async with SimulatedCluster(speed=20) as cluster:
@@ -60,7 +60,7 @@ async def test_the_startup_probe_of_a_sidecar_holds_back_the_containers_after_it
             for field in ("initContainerStatuses", "containerStatuses")
         )
         assert (main - first).total_seconds() >= 5
-        # As kubectl shows it.
+        # The table that kubectl shows.
         headers = {
             "authorization": f"Bearer {cluster.token}",
             "accept": "application/json;as=Table;v=v1;g=meta.k8s.io",

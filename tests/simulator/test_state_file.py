@@ -1,4 +1,4 @@
-"""The file that keeps a simulated cluster: every change immediately, torn ends, rewrites, one keeper at a time."""
+"""The state file of a simulated cluster: immediate writes, truncated ends, rewrites, one user at a time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _store() -> ObjectStore:
 
 
 async def _kept(path: Path) -> tuple[StateFile, ObjectStore]:
-    """A store with the namespace `default`, kept in the file."""
+    """Returns a store with the namespace `default` and its state file."""
     store = _store()
     file = StateFile(path, store)
     if not await file.load():
@@ -50,12 +50,12 @@ def _write(store: ObjectStore, name: str, value: str = "") -> JsonObject:
 
 
 def _names(saved: SavedState) -> set[str]:
-    """Returns the config maps written by a test: the others of each namespace are its controller's."""
+    """Returns the names of the config maps that a test wrote, without those of the namespace controller."""
     found = {obj["metadata"]["name"] for obj in saved.objects if obj["kind"] == CONFIG_MAPS.kind}
     return found - {"kube-root-ca.crt"}
 
 
-async def test_each_change_is_in_the_file_when_it_returns(tmp_path: Path) -> None:
+async def test_each_change_is_in_the_file_when_the_write_returns(tmp_path: Path) -> None:
     path = tmp_path / "cluster.json"
     file, store = await _kept(path)
     try:
@@ -73,7 +73,7 @@ def _objects(store: ObjectStore) -> list[JsonObject]:
     return [obj for _, obj in store.objects()]
 
 
-async def test_a_change_that_was_cut_off_is_dropped_and_the_rest_goes_on(tmp_path: Path) -> None:
+async def test_a_truncated_change_is_dropped_and_later_ones_are_stored(tmp_path: Path) -> None:
     path = tmp_path / "cluster.json"
     file, store = await _kept(path)
     _write(store, "whole")
@@ -93,8 +93,8 @@ async def test_a_change_that_was_cut_off_is_dropped_and_the_rest_goes_on(tmp_pat
     assert _names(parse(path.read_bytes())) == {"whole", "after"}
 
 
-async def test_what_follows_an_unreadable_change_is_dropped(tmp_path: Path) -> None:
-    """A machine that lost power may have kept a later part of the file without an earlier one."""
+async def test_changes_after_an_unreadable_change_are_dropped(tmp_path: Path) -> None:
+    """After a power failure, a later part of the file may be on the disk without an earlier part."""
     path = tmp_path / "cluster.json"
     file, store = await _kept(path)
     _write(store, "whole")
@@ -120,7 +120,7 @@ async def test_what_follows_an_unreadable_change_is_dropped(tmp_path: Path) -> N
         (b'{"format": 2, "revision": 3, "objects": 1}\n{"kind": "Odd"}\n', "metadata"),
     ],
 )
-async def test_a_file_of_something_else_is_refused_and_left_as_it_is(
+async def test_a_file_without_a_cluster_is_refused_and_left_unchanged(
     tmp_path: Path, body: bytes, why: str
 ) -> None:
     path = tmp_path / "cluster.json"
@@ -179,7 +179,7 @@ async def test_a_file_grown_by_changes_is_rewritten(tmp_path: Path) -> None:
 
 @contextmanager
 def _full_disk(path: Path) -> Iterator[None]:
-    """No file of this process grows beyond the size of this one, as on a disk with no room left."""
+    """Limits the size of every file of this process to about the size of `path`, as on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, limits[1]))
     try:
@@ -189,7 +189,7 @@ def _full_disk(path: Path) -> Iterator[None]:
 
 
 @virtual_time
-async def test_a_disk_that_was_full_gets_what_it_missed(tmp_path: Path) -> None:
+async def test_changes_missed_on_a_full_disk_are_written_later(tmp_path: Path) -> None:
     path = tmp_path / "cluster.json"
     async with SimulatedCluster(nodes=1, state_path=path) as cluster:
         with _full_disk(path):
@@ -205,7 +205,7 @@ async def test_a_disk_that_was_full_gets_what_it_missed(tmp_path: Path) -> None:
         await poll_until(names, lambda found: found == {"missed", "later"}, seconds=60.0)
 
 
-async def test_one_file_is_kept_by_one_at_a_time(tmp_path: Path) -> None:
+async def test_only_one_state_file_object_uses_a_file_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "cluster.json"
     file, store = await _kept(path)
     with pytest.raises(StateInUseError, match="another simulated cluster"):

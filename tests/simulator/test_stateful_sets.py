@@ -1,4 +1,4 @@
-"""StatefulSets: as recorded, and by the rules they promise."""
+"""StatefulSets: as recorded, and by their documented rules."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LIFE = "24-statefulset"
 
 
 async def _make_volumes(run: Replay) -> None:
-    """The volumes that the recording made by hand."""
+    """Creates the volumes that were created by hand for the recording."""
     for number in range(5):
         spec = {
             "capacity": {"storage": "1Gi"},
@@ -86,7 +86,7 @@ async def test_on_delete_updates_only_pods_that_are_deleted() -> None:
 
 @pytest.mark.parametrize(("when_deleted", "left"), [("Retain", ["data-db-0", "data-db-1"]), ("Delete", [])])
 @virtual_time
-async def test_a_deleted_stateful_set_leaves_its_claims_as_its_policy_says(
+async def test_the_policy_decides_about_claims_of_a_deleted_stateful_set(
     when_deleted: str, left: list[str]
 ) -> None:
     policy = {"whenDeleted": when_deleted, "whenScaled": "Retain"}
@@ -100,7 +100,7 @@ async def test_a_deleted_stateful_set_leaves_its_claims_as_its_policy_says(
 
 
 @virtual_time
-async def test_orphaned_pods_are_adopted_by_the_next_stateful_set_of_the_name() -> None:
+async def test_orphaned_pods_are_adopted_by_a_stateful_set_of_the_same_name() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(STATEFUL_SETS, stateful_set("db", 2, storage="1Gi"))
         await poll_cluster(cluster, lambda: _is_rolled(cluster, 2))
@@ -113,7 +113,7 @@ async def test_orphaned_pods_are_adopted_by_the_next_stateful_set_of_the_name() 
 
 
 @virtual_time
-async def test_a_pod_that_has_failed_is_made_again_under_its_name() -> None:
+async def test_a_failed_pod_is_recreated_with_its_name() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         cluster.store.create(STATEFUL_SETS, stateful_set("db", 1))
         await poll_cluster(cluster, lambda: _is_rolled(cluster, 1))
@@ -131,7 +131,7 @@ async def test_a_pod_that_has_failed_is_made_again_under_its_name() -> None:
 
 
 @virtual_time
-async def test_history_keeps_only_so_many_old_revisions() -> None:
+async def test_old_revisions_are_kept_up_to_the_history_limit() -> None:
     async with SimulatedCluster(speed=40) as cluster:
         cluster.store.create(STATEFUL_SETS, stateful_set("db", 1, revisionHistoryLimit=1))
         for number in range(2, 5):
@@ -144,7 +144,7 @@ async def test_history_keeps_only_so_many_old_revisions() -> None:
 
 
 @virtual_time
-async def test_a_rollout_goes_on_after_a_restart_of_the_cluster(tmp_path: Path) -> None:
+async def test_a_rollout_continues_after_a_restart_of_the_cluster(tmp_path: Path) -> None:
     path = tmp_path / "state"
     async with SimulatedCluster(speed=20, state_path=path) as cluster:
         cluster.store.create(STATEFUL_SETS, stateful_set("db", 3, storage="1Gi"))

@@ -1,4 +1,4 @@
-"""Usage: the kubelet's reports shaped as recorded, counters that fit the levels, limits that hold."""
+"""Usage: kubelet reports in the recorded shape, counters that fit the levels, and limits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ JsonObject = dict[str, Any]
 
 _USAGE = "09-usage"
 _ANNOTATION = "simulate.pilothouse.dev/"
-# Compared below by their shape: the usage itself. Those of a fake node are the words of its own program.
+# Usage reports are compared below by their shape. The responses of a fake node come from its own program.
 _SHAPES, _FAKE_NODE = frozenset({0, 1, 2, 3}), frozenset({4, 5})
 
 
@@ -59,7 +59,7 @@ def _is_running(cluster: SimulatedCluster, name: str) -> bool:
 
 
 def _shape(value: Any) -> Any:
-    """Keys and types; of a list the shape of its first item."""
+    """Returns keys and types; for a list the shape of its first item."""
     if isinstance(value, dict):
         return {key: _shape(child) for key, child in value.items()}
     if isinstance(value, list):
@@ -91,7 +91,7 @@ async def test_refusals_around_usage_are_as_recorded() -> None:
 
 @pytest.mark.parametrize(("exchange", "query"), [(0, {}), (1, {"only_cpu_and_memory": "true"})])
 @virtual_time
-async def test_the_summary_is_shaped_as_recorded(exchange: int, query: dict[str, str]) -> None:
+async def test_the_summary_has_the_recorded_shape(exchange: int, query: dict[str, str]) -> None:
     recorded = load(_USAGE)["exchanges"][exchange]["response"]["body"]
     async with recorded_cluster(20) as cluster:
         _run(cluster, "burn")
@@ -109,7 +109,7 @@ async def test_the_summary_is_shaped_as_recorded(exchange: int, query: dict[str,
 
 @pytest.mark.parametrize("exchange", [2, 3])
 @virtual_time
-async def test_the_metrics_are_shaped_as_recorded(exchange: int) -> None:
+async def test_the_metrics_have_the_recorded_shape(exchange: int) -> None:
     recorded = load(_USAGE)["exchanges"][exchange]["response"]["text"]
     async with recorded_cluster(20) as cluster:
         _run(cluster, "burn")
@@ -173,7 +173,7 @@ async def test_memory_above_the_limit_ends_in_an_oom_kill() -> None:
 
 
 @virtual_time
-async def test_the_node_counter_keeps_what_removed_pods_used() -> None:
+async def test_the_node_counter_includes_removed_pods() -> None:
     async with SimulatedCluster(nodes=1, speed=60) as cluster:
         _run(cluster, "gone", cpu="8")
         await poll_cluster(cluster, lambda: _is_running(cluster, "gone"))
@@ -193,7 +193,7 @@ async def test_the_node_counter_keeps_what_removed_pods_used() -> None:
     phase=st.floats(0, 6.3),
     times=st.lists(st.floats(0, 1e6), min_size=2, max_size=20),
 )
-def test_counters_never_fall_and_stay_within_the_swing(
+def test_counters_never_decrease_and_stay_within_the_swing(
     cores: float, phase: float, times: list[float]
 ) -> None:
     level = Level(cores, 0.25, phase, 0, 0)

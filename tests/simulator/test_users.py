@@ -17,10 +17,10 @@ JsonObject = dict[str, Any]
 
 _RIGHTS = "07b-authentication-and-rbac"
 _VIEWER = "user viewer (no rights unless bound)"
-# Bound by rights given to the user: the simulator has no roles.
+# The exchange that binds a role; replaced by giving the user rights, because the simulator has no roles.
 _BINDING = 18
 _OTHER_SCHEME, _RULES, _MAY_NOT_WRITE = 1, 24, 23
-# The answer of the recorded review; the first of the rest is the role's part about simulated kinds, too.
+# The rights of the impersonated user.
 _APPS: JsonObject = {"verbs": ["get", "list", "watch"], "apiGroups": ["apps"], "resources": ["deployments"]}
 
 
@@ -37,7 +37,7 @@ async def _in_the_same_words(run: Replay) -> None:
 
 
 @virtual_time
-async def test_who_asks_and_what_they_may_is_answered_as_recorded() -> None:
+async def test_identities_and_rights_are_as_recorded() -> None:
     async with SimulatedCluster(nodes=1) as cluster:
         cluster.users.add("seen", "viewer", [])
         after = dict.fromkeys(range(28), _in_the_same_words)
@@ -59,7 +59,7 @@ async def test_who_asks_and_what_they_may_is_answered_as_recorded() -> None:
 
 
 @virtual_time
-async def test_an_administrator_may_do_everything_and_act_as_another() -> None:
+async def test_an_administrator_may_do_everything_and_impersonate() -> None:
     async with SimulatedCluster(nodes=1) as cluster:
         cluster.users.add("seen", "viewer", [_APPS])
         headers = {"authorization": f"Bearer {cluster.token}"}
@@ -73,7 +73,7 @@ async def test_an_administrator_may_do_everything_and_act_as_another() -> None:
                 path = f"/apis/apps/v1/namespaces/default/{kind}"
                 async with session.get(path, headers=as_viewer) as response:
                     assert response.status == status, kind
-            # A user who may learn everything learns that it does not exist.
+            # A user with all rights gets 404 for an unknown resource.
             async with session.get("/apis/apps/v1/namespaces/default/gadgets") as response:
                 assert response.status == 404
             async with session.get("/nosuch") as response:

@@ -1,4 +1,4 @@
-"""Volumes of pods on the simulated cluster: those that its API refuses, in the words of Kubernetes."""
+"""Volumes of pods on the simulated cluster: the API refuses invalid ones with the messages of Kubernetes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watches, as recorded; and an unrecorded case: a history that has been compacted."""
+"""Watches, as recorded, and unrecorded cases: a compacted history, dropped watches."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ async def _six_config_maps(cluster: SimulatedCluster) -> None:
 
 
 async def _change_and_compact(run: Replay) -> None:
-    """Repeats the changes between the first pages: three changes, and a compaction of the old past.
+    """Repeats the events between the first pages: three changes, and a compaction of older versions.
 
-    The real server went on to answer for recent versions from its caches, so they are kept here.
+    The real server still served recent versions from its caches, so they are not compacted here.
     """
     store = run.cluster.store
     first = int(run.answers[0]["metadata"]["resourceVersion"])

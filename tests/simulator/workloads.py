@@ -1,4 +1,4 @@
-"""Objects for tests of the simulated cluster, and short ways to observe them."""
+"""Objects for tests of the simulated cluster, and helpers that observe them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BEHAVIOR = "simulate.pilothouse.dev/behavior"
 
 
 def container(name: str = "main", script: str | None = None, **fields: Any) -> JsonObject:
-    """A container; with a script it runs `sh -c`, otherwise a server."""
+    """Returns a container; with a script it runs `sh -c`, otherwise a server."""
     spec: JsonObject = {"name": name, "image": "busybox:1", **fields}
     if script is not None:
         spec["command"] = ["sh", "-c", script]
@@ -30,7 +30,7 @@ def container(name: str = "main", script: str | None = None, **fields: Any) -> J
 def pod(
     name: str, *containers: JsonObject, annotations: dict[str, str] | None = None, **spec: Any
 ) -> JsonObject:
-    """A pod with these containers (one server by default)."""
+    """Returns a pod with these containers (one server by default)."""
     metadata: JsonObject = {"name": name, "namespace": NAMESPACE, "labels": {"app": name}}
     if annotations:
         metadata["annotations"] = annotations
@@ -40,7 +40,7 @@ def pod(
 def deployment(
     name: str, replicas: int, *containers: JsonObject, annotations: dict[str, str] | None = None, **spec: Any
 ) -> JsonObject:
-    """A deployment whose pods are labelled `app: NAME`."""
+    """Returns a deployment whose pods are labelled `app: NAME`."""
     metadata: JsonObject = {"labels": {"app": name}}
     if annotations:
         metadata["annotations"] = annotations
@@ -57,7 +57,7 @@ def deployment(
 
 
 def stateful_set(name: str, replicas: int, *, storage: str = "", **spec: Any) -> JsonObject:
-    """A StatefulSet whose pods are labelled `app: NAME`; with storage each has a claim `data-NAME-N`."""
+    """Returns a StatefulSet whose pods are labelled `app: NAME`; with storage each has a claim `data-NAME-N`."""
     body = deployment(name, replicas, serviceName=name, **spec)
     if storage:
         claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": storage}}}
@@ -68,28 +68,31 @@ def stateful_set(name: str, replicas: int, *, storage: str = "", **spec: Any) ->
 
 
 def daemon_set(name: str, **spec: Any) -> JsonObject:
-    """A DaemonSet whose pods are labelled `app: NAME`."""
+    """Returns a DaemonSet whose pods are labelled `app: NAME`."""
     body = deployment(name, 1, **spec)
     del body["spec"]["replicas"]
     return body
 
 
 def job(name: str, *containers: JsonObject, restart: str = "Never", **spec: Any) -> JsonObject:
-    """A Job whose pods are labelled `app: NAME`."""
+    """Returns a Job whose pods are labelled `app: NAME`."""
     pod_spec = {"containers": list(containers) or [container()], "restartPolicy": restart}
     template = {"metadata": {"labels": {"app": name}}, "spec": pod_spec}
     return {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"template": template, **spec}}
 
 
 def cron_job(name: str, *containers: JsonObject, schedule: str = "0 0 30 2 *", **spec: Any) -> JsonObject:
-    """A CronJob, by default one that runs only when `run_cron_job` says so."""
+    """Returns a CronJob that by default runs only through `run_cron_job`."""
     template = {"spec": job(name, *containers)["spec"]}
     metadata = {"name": name, "namespace": NAMESPACE}
     return {"metadata": metadata, "spec": {"schedule": schedule, "jobTemplate": template, **spec}}
 
 
 def run_cron_job(cluster: SimulatedCluster, name: str, *, minute: int) -> str:
-    """Makes a CronJob run as in that minute since 1970, which is to be later than any before; the name of its Job."""
+    """Starts the run of a CronJob for a minute since 1970; returns the name of its Job.
+
+    The minute must be later than that of any earlier run.
+    """
     changed = copy.deepcopy(stored(cluster, CRON_JOBS, name))
     run_at = format_time(datetime.fromtimestamp(60 * minute, UTC))
     changed["metadata"].setdefault("annotations", {})["simulate.pilothouse.dev/run-at"] = run_at
@@ -108,7 +111,7 @@ def change(cluster: SimulatedCluster, resource: ResourceType, name: str, **spec:
 
 
 def stored(cluster: SimulatedCluster, resource: ResourceType, name: str) -> JsonObject:
-    """The stored object; KeyError when there is none."""
+    """Returns the stored object. Raises KeyError if there is none."""
     namespace = NAMESPACE if resource.namespaced else None
     found = cluster.store.get(resource, namespace, name)
     if found is None:
@@ -117,13 +120,13 @@ def stored(cluster: SimulatedCluster, resource: ResourceType, name: str) -> Json
 
 
 def exists(cluster: SimulatedCluster, resource: ResourceType, name: str) -> bool:
-    """Whether the object is stored."""
+    """Returns whether the object is stored."""
     namespace = NAMESPACE if resource.namespaced else None
     return cluster.store.get(resource, namespace, name) is not None
 
 
 def pods_of(cluster: SimulatedCluster, app: str) -> list[JsonObject]:
-    """The pods labelled `app: APP` that are not being deleted."""
+    """Returns the pods labelled `app: APP` that are not being deleted."""
     return [
         entry
         for entry in cluster.store.list(PODS, NAMESPACE)
@@ -133,7 +136,7 @@ def pods_of(cluster: SimulatedCluster, app: str) -> list[JsonObject]:
 
 
 def replica_sets_of(cluster: SimulatedCluster, app: str) -> list[JsonObject]:
-    """The replica sets whose pods are labelled `app: APP`, oldest revision first."""
+    """Returns the replica sets whose pods are labelled `app: APP`, oldest revision first."""
     found = [
         entry
         for entry in cluster.store.list(REPLICA_SETS, NAMESPACE)
@@ -146,7 +149,7 @@ REVISION = "deployment.kubernetes.io/revision"
 
 
 def is_ready(entry: JsonObject) -> bool:
-    """Whether a pod is ready."""
+    """Returns whether a pod is ready."""
     return any(
         condition["type"] == "Ready" and condition["status"] == "True"
         for condition in entry["status"].get("conditions") or []
@@ -154,7 +157,7 @@ def is_ready(entry: JsonObject) -> bool:
 
 
 def is_complete(cluster: SimulatedCluster, name: str) -> bool:
-    """Whether a rollout has come to its end, with no old pod left."""
+    """Returns whether a rollout is complete, with no old pod left."""
     found = stored(cluster, DEPLOYMENTS, name)
     status, wanted = found["status"], found["spec"]["replicas"]
     return bool(
@@ -167,14 +170,16 @@ def is_complete(cluster: SimulatedCluster, name: str) -> bool:
 
 
 def condition(obj: JsonObject, kind: str) -> JsonObject:
-    """A condition of an object; an empty one where it is missing."""
+    """Returns a condition of an object, or an empty one if it is missing."""
     conditions: list[JsonObject] = obj["status"].get("conditions") or []
     return next((entry for entry in conditions if entry["type"] == kind), {})
 
 
 async def poll_cluster(cluster: SimulatedCluster, look: Callable[[], T], *, seconds: float = 10.0) -> T:
-    """Returns the first true result of `look`. It looks after each change of the cluster, so that it sees states that
-    last for a moment, and periodically for effects without another change.
+    """Returns the first true result of `look`.
+
+    Calls `look` after each change of the cluster, to catch short-lived states, and periodically, for effects that
+    change no object.
     """
 
     async def seen() -> T:

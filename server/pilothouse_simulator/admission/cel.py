@@ -1,12 +1,11 @@
 """The part of the Common Expression Language that `x-kubernetes-validations` of CustomResourceDefinitions use.
 
 `compile_rule` turns a rule into a function of its variables (`self`, `oldSelf`). A rule with a function or an operator
-that is missing here cannot be compiled and raises `UnsupportedRuleError`; the caller leaves such a rule out. A rule
-that fails while it runs (a missing field, two types) raises `ExpressionError`, which refuses the object as in the real
-server.
+that is not implemented here raises `UnsupportedRuleError`; the caller skips such a rule. A rule that fails while it
+runs (a missing field, mismatched types) raises `ExpressionError`, and the object is refused as in the real server.
 
-The grammar is that of the language definition (github.com/google/cel-spec). `&&` and `||` do not care for an error on
-one side where the other decides.
+The grammar is that of the language definition (github.com/google/cel-spec). `&&` and `||` ignore an error on one side
+if the other side decides the result.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _COMPARISONS = ("==", "!=", "<=", ">=", "<", ">", "in")
 
 
 class UnsupportedRuleError(Exception):
-    """The rule uses a part of the language that the simulator does not have."""
+    """The rule uses a part of the language that the simulator does not implement."""
 
 
 class ExpressionError(Exception):
@@ -44,7 +43,7 @@ class ExpressionError(Exception):
 
 @lru_cache(maxsize=2048)
 def compile_rule(text: str) -> Expression:
-    """The rule as a function of its variables. Raises UnsupportedRuleError."""
+    """Returns the rule as a function of its variables. Raises UnsupportedRuleError."""
     parser = _Parser(text)
     expression = parser.ternary()
     parser.expect_end()
@@ -68,7 +67,7 @@ class _Parser:
         return self._tokens[self._next][1] if self._next < len(self._tokens) else ""
 
     def _take(self, *signs: str) -> str:
-        """The next token if it is one of these, else an empty text."""
+        """Consumes and returns the next token if it is one of `signs`; otherwise returns an empty text."""
         if self._next < len(self._tokens):
             kind, value = self._tokens[self._next]
             if kind != "text" and value in signs:
@@ -214,7 +213,7 @@ class _Parser:
 
 
 def _unescaped(name: str) -> str:
-    """Names that the language could not spell are escaped in rules."""
+    """Returns the field name behind an escaped one: rules escape names that are not CEL identifiers."""
     for escaped, plain in (
         ("__dash__", "-"),
         ("__dot__", "."),
@@ -282,7 +281,9 @@ def _has(field: Expression) -> Expression:
 
 
 def _decided_by(left: Expression, right: Expression, deciding: bool) -> Expression:
-    """`||` (decided by True) or `&&` (by False): an error does not matter where the other side decides."""
+    """Returns `||` (`deciding` True) or `&&` (`deciding` False): an error on one side counts only if the other side
+    does not decide.
+    """
 
     def decide(names: Variables) -> bool:
         failed: ExpressionError | None = None

@@ -1,7 +1,7 @@
-"""The rules of claims of storage, of the volumes behind them and of their classes: defaults, checks, growth.
+"""The rules of PersistentVolumeClaims, PersistentVolumes and StorageClasses: defaults, checks, growth.
 
-`controllers.claims` binds claims to volumes and makes volumes for them; this module checks writes. The refusal of a
-changed spec shows, as the real one, a diff of the spec in the names of the server's own structures.
+`controllers.claims` binds claims to volumes and creates volumes for them; this module checks writes. Like the real
+server, the refusal of a changed spec shows a diff of the spec with the field names of the server's Go structs.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _NOT_RESIZABLE = (
 
 
 def capacity_of(obj: JsonObject) -> Decimal:
-    """Bytes that a volume has, or that a claim was given."""
+    """Returns the bytes that a volume has, or that a bound claim got."""
     holder = obj["spec"] if obj["kind"] == PERSISTENT_VOLUMES.kind else obj.get("status") or {}
     return parse_quantity((holder.get("capacity") or {}).get("storage", "0"))
 
@@ -91,7 +91,7 @@ def initialize(resource: ResourceType, obj: JsonObject) -> None:
 
 
 def admit(store: ObjectStore, resource: ResourceType, obj: JsonObject, old: JsonObject | None) -> None:
-    """Gives a new claim the default class; refuses with 403 the growth of a claim that cannot grow."""
+    """Gives a new claim the default class. Raises 403 if an update enlarges a claim that cannot grow."""
     if resource is not PERSISTENT_VOLUME_CLAIMS:
         return
     if old is None:
@@ -106,7 +106,7 @@ def admit(store: ObjectStore, resource: ResourceType, obj: JsonObject, old: Json
 
 
 def _default_class(store: ObjectStore) -> str | None:
-    """The newest class that is marked as default."""
+    """Returns the newest class that is marked as default."""
     marked = [
         entry
         for entry in store.list(STORAGE_CLASSES)
@@ -117,7 +117,7 @@ def _default_class(store: ObjectStore) -> str | None:
 
 
 def validate_claim(obj: JsonObject) -> list[ErrorCause]:
-    """Causes for a claim."""
+    """Checks a claim."""
     spec = obj["spec"]
     causes = _validate_access_modes(spec.get("accessModes") or [])
     requests = (spec.get("resources") or {}).get("requests") or {}
@@ -131,7 +131,7 @@ def validate_claim(obj: JsonObject) -> list[ErrorCause]:
 
 
 def validate_volume(obj: JsonObject) -> list[ErrorCause]:
-    """Causes for a volume."""
+    """Checks a volume."""
     spec = obj["spec"]
     causes = _validate_access_modes(spec.get("accessModes") or [])
     capacity = spec.get("capacity") or {}
@@ -148,7 +148,7 @@ def validate_volume(obj: JsonObject) -> list[ErrorCause]:
 
 
 def validate_class(obj: JsonObject) -> list[ErrorCause]:
-    """Causes for a storage class."""
+    """Checks a storage class."""
     causes = [] if obj.get("provisioner") else [required("provisioner")]
     if obj["reclaimPolicy"] not in ("Delete", "Retain"):
         causes.append(not_supported("reclaimPolicy", obj["reclaimPolicy"], ("Delete", "Retain")))
@@ -158,7 +158,9 @@ def validate_class(obj: JsonObject) -> list[ErrorCause]:
 
 
 def claim_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
-    """Only the size of a bound claim may change, and never below the present one."""
+    """Checks an update of a claim: only the requested size of a bound claim may change, and a smaller size must be
+    above its capacity.
+    """
     new_spec, old_spec = obj["spec"], old["spec"]
     bound = (old.get("status") or {}).get("phase") == "Bound"
     compared = dict(new_spec)
@@ -180,7 +182,7 @@ def claim_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
 
 
 def class_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
-    """The parameters that a class provisions with stay."""
+    """Checks that an update does not change the fields of a class that determine how it provisions volumes."""
     return [
         forbidden_field(field, "updates to this field are forbidden.")
         for field in ("parameters", "provisioner", "reclaimPolicy", "volumeBindingMode")
@@ -197,7 +199,7 @@ def _validate_access_modes(modes: list[str]) -> list[ErrorCause]:
 
 
 def _go_text(spec: JsonObject) -> list[str]:
-    """The spec of a claim as the server's own structure prints it, line by line."""
+    """Returns the spec of a claim as the server's Go struct prints it, line by line."""
     resources = spec.get("resources") or {}
     shown = {
         "AccessModes": spec.get("accessModes"),

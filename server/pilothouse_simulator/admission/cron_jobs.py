@@ -1,6 +1,6 @@
-"""CronJobs on their way into the store: defaults and checks, recorded in 23.
+"""Defaults and checks of CronJobs, as in recording 23.
 
-The template of its Jobs gets the defaults of pods, but not those of Jobs: each Job gets them when it is made.
+The job template gets the defaults of pods, but not the defaults of Jobs: each Job gets those when it is created.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def default_cron_job(obj: JsonObject) -> None:
 
 
 def validate_cron_job(obj: JsonObject) -> list[ErrorCause]:
-    """A CronJob after defaults."""
+    """Checks a CronJob whose defaults are filled."""
     spec = obj["spec"]
     causes: list[ErrorCause] = []
     name = str(obj["metadata"].get("name", ""))

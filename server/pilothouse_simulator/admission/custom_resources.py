@@ -1,9 +1,9 @@
-"""Custom resources and their definitions on their way into the store: defaults and checks.
+"""Defaults and checks of custom resources and of their definitions.
 
-The refusals by schema and by rules (CEL) are those of recording 31, and elsewhere those of
-`apiextensions-apiserver/pkg/apiserver/validation` with `k8s.io/kube-openapi/pkg/validation`. Rules wait where a value
-has the wrong type, is too long or is missing: then the server says that they were not checked. The checks of a
-definition are the few that a wrong one meets most (`pkg/apis/apiextensions/validation`).
+Refusals by schema and by CEL rules follow recording 31, and otherwise
+`apiextensions-apiserver/pkg/apiserver/validation` with `k8s.io/kube-openapi/pkg/validation`. If a value has the wrong
+type, is too long or is missing, the rules are not run, and the server reports that they were not checked. A definition
+gets only the checks that wrong definitions fail most often (`pkg/apis/apiextensions/validation`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def apply_custom_defaults(resource: ResourceType, obj: JsonObject) -> None:
 def validate_custom(
     resource: ResourceType, obj: JsonObject, old: JsonObject | None = None
 ) -> list[ErrorCause]:
-    """The causes that refuse a custom resource; `old` is its former version."""
+    """Checks a custom resource; `old` is its former version."""
     if resource.custom is None:
         return []
     schema = resource.custom.schema
@@ -198,7 +198,10 @@ def _has_rules(schema: Any) -> bool:
 
 
 def _by_rules(schema: JsonObject, value: Any, old: Any, path: str) -> list[ErrorCause]:
-    """The rules of a value and of all below it. Rules about `oldSelf` hold for values that existed before."""
+    """Checks the rules of a value and of all values below it.
+
+    Rules about `oldSelf` apply only to values that existed before.
+    """
     causes: list[ErrorCause] = []
     for rule in schema.get("x-kubernetes-validations") or ():
         if old is None and "oldSelf" in rule["rule"]:
@@ -222,7 +225,7 @@ def _by_rules(schema: JsonObject, value: Any, old: Any, path: str) -> list[Error
 
 
 def _broken_rule(rule: JsonObject, value: Any, old: Any) -> str | None:
-    """Why the value breaks the rule, or None. A rule that cannot be compiled here is left out."""
+    """Returns why the value breaks the rule, or None. A rule that cannot be compiled here is skipped."""
     names = {"self": value, "oldSelf": old}
     try:
         if compile_rule(rule["rule"])(names):
@@ -250,7 +253,7 @@ def default_definition(obj: JsonObject) -> None:
 
 
 def validate_definition(obj: JsonObject) -> list[ErrorCause]:
-    """The name, the scope and one storage version of a definition."""
+    """Checks the names, the group, the scope and the versions of a definition."""
     spec = obj["spec"]
     names, versions = spec["names"], spec.get("versions") or []
     causes: list[ErrorCause] = []

@@ -1,7 +1,7 @@
 """Defaults of the kinds, and admission's additions to a pod.
 
-The real server fills these when it decodes an object; a stored object always carries them. `apply_defaults` may
-run any number of times. `admit_pod` runs once, at creation.
+The real server fills these when it decodes an object; a stored object always has them. `apply_defaults` is idempotent.
+`admit_pod` runs once, at creation.
 """
 
 from __future__ import annotations
@@ -134,9 +134,10 @@ def _default_service(obj: JsonObject) -> None:
 
 
 def admit_pod(obj: JsonObject, account: JsonObject | None = None) -> None:
-    """Makes admission's additions to a new pod: service account, its token volume, tolerations.
+    """Adds to a new pod what admission adds: service account, its token volume, tolerations.
 
-    The pod decides whether it gets a token; one that says nothing leaves it to its `account`.
+    The pod's `automountServiceAccountToken` decides whether it gets a token; if it is absent, that of its `account`
+    does.
     """
     spec = obj["spec"]
     spec["serviceAccountName"] = spec["serviceAccount"] = account_of(spec)
@@ -154,7 +155,7 @@ def admit_pod(obj: JsonObject, account: JsonObject | None = None) -> None:
 
 
 def account_of(spec: JsonObject) -> str:
-    """The name of a pod's service account."""
+    """Returns the name of a pod's service account."""
     return spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
 
 
@@ -207,7 +208,9 @@ def _mount_token(spec: JsonObject) -> None:
 
 
 def quality_of_service(spec: JsonObject) -> str:
-    """`Guaranteed`, `Burstable` or `BestEffort`, by the cpu and memory of the pod itself, or else of all containers."""
+    """Returns `Guaranteed`, `Burstable` or `BestEffort`, by the cpu and memory of the pod itself or, without those, of
+    all its containers.
+    """
     containers = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
     if any((spec.get("resources") or {}).get(kind) for kind in ("requests", "limits")):
         containers = [spec]

@@ -14,7 +14,7 @@ _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 
 
 def drop_empty_metadata(metadata: JsonObject) -> None:
-    """Empty labels, annotations, finalizers and owner references are not stored."""
+    """Removes empty labels, annotations, finalizers and owner references, which are not stored."""
     drop_empty(metadata, ("labels", "annotations", "finalizers", "ownerReferences", "managedFields"))
 
 
@@ -33,7 +33,7 @@ def default_template(spec: JsonObject) -> None:
 
 
 def default_pod_spec(spec: JsonObject) -> None:
-    """Defaults of a pod spec, in a pod or in a template."""
+    """Fills the defaults of a pod spec in place, in a pod or in a template."""
     spec.setdefault("containers", None)
     for field in ("initContainers", "containers", "ephemeralContainers"):
         for container in spec.get(field) or []:
@@ -128,7 +128,7 @@ def _default_volume(volume: JsonObject) -> None:
 
 
 def limits_as_requests(spec: JsonObject) -> None:
-    """A container of a pod that limits an amount without requesting it requests the limit."""
+    """Sets the request of each amount that a container limits but does not request: the limit."""
     for field in ("initContainers", "containers"):
         for container in spec.get(field) or []:
             limits = container["resources"].get("limits") or {}

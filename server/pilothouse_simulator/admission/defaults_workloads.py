@@ -1,4 +1,4 @@
-"""Defaults of the workload kinds. They may run any number of times."""
+"""Defaults of the workload kinds. Filling them is idempotent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JsonObject = dict[str, Any]
 
 TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 WORKLOADS = frozenset({DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, DAEMON_SETS, JOBS, CRON_JOBS})
-# Those that are shown at zero, too.
+# The counters that are also shown at zero.
 _DAEMON_SET_COUNTERS = (
     "currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady",
 )  # fmt: skip
@@ -109,7 +109,7 @@ def default_daemon_set(obj: JsonObject) -> None:
 
 
 def initialize_workload(resource: ResourceType, obj: JsonObject) -> None:
-    """Sets the fields that the server sets in a new object, its first status among them."""
+    """Sets the fields that the server sets in a new object, including its first status."""
     if resource is JOBS:
         jobs.initialize(obj)
     elif resource is DAEMON_SETS:
@@ -122,7 +122,7 @@ def initialize_workload(resource: ResourceType, obj: JsonObject) -> None:
 
 
 def number_template(obj: JsonObject, old: JsonObject | None) -> None:
-    """Counts the templates of a DaemonSet in its annotation. A value that a client sends is ignored."""
+    """Numbers the templates of a DaemonSet in its annotation. A value that a client sends is ignored."""
     before = int(((old or {"metadata": {}})["metadata"].get("annotations") or {}).get(TEMPLATE_GENERATION, 0))
     changed = old is None or obj["spec"]["template"] != old["spec"]["template"]
     obj["metadata"].setdefault("annotations", {})[TEMPLATE_GENERATION] = str(before + changed)

@@ -1,7 +1,7 @@
-"""Jobs on their way into the store: defaults, the selector and labels that the server sets, and checks.
+"""Defaults and checks of Jobs, and the selector and labels that the server sets.
 
-Paths and wording are recorded (20 to 22b). Without a recording: `maxFailedIndexes`, `podReplacementPolicy` and the
-other immutable fields follow Kubernetes' `pkg/apis/batch/validation/validation.go`.
+Paths and wording are recorded (20 to 22b). Not recorded: `maxFailedIndexes`, `podReplacementPolicy` and the other
+immutable fields follow Kubernetes' `pkg/apis/batch/validation/validation.go`.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ def default_job_spec(spec: JsonObject) -> None:
 
 
 def server_labels(metadata: JsonObject) -> dict[str, str]:
-    """The labels by which a Job knows its pods, in the order that the real server checks them."""
+    """Returns the labels by which a Job identifies its pods, in the order in which the real server checks them."""
     uid, name = metadata["uid"], metadata["name"]
     return {_LEGACY_CONTROLLER_UID: uid, _LEGACY_JOB_NAME: name, CONTROLLER_UID: uid, JOB_NAME: name}
 
 
 def initialize(obj: JsonObject) -> None:
-    """Sets the selector of a new Job and the labels of its template in place, unless it brings its own."""
+    """Sets the selector of a new Job and the labels of its template in place, unless the Job has a manual selector."""
     obj["status"] = {}
     spec = obj["spec"]
     if spec["manualSelector"] or not obj["metadata"].get("name"):
@@ -81,7 +81,7 @@ def initialize(obj: JsonObject) -> None:
 
 
 def validate_job(obj: JsonObject) -> list[ErrorCause]:
-    """A Job after defaults."""
+    """Checks a Job whose defaults are filled."""
     spec, labels = obj["spec"], obj["spec"]["template"]["metadata"].get("labels")
     causes: list[ErrorCause] = []
     name = str(obj["metadata"].get("name", ""))
@@ -113,7 +113,7 @@ def _selector_causes(spec: JsonObject) -> list[ErrorCause]:
 
 
 def validate_job_spec(spec: JsonObject, field: str) -> list[ErrorCause]:
-    """A Job's spec, but for its selector."""
+    """Checks a Job's spec except for its selector."""
     causes: list[ErrorCause] = []
     for name in _COUNTS:
         causes += non_negative(spec.get(name), f"{field}.{name}")
@@ -152,9 +152,11 @@ def _validate_indexes(spec: JsonObject, field: str) -> list[ErrorCause]:
 
 
 def job_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
-    """Most fields of a Job never change; its template does in part while it is suspended and has not started."""
+    """Checks an update of a Job: most fields never change; parts of the template may while the Job is suspended and not
+    yet started.
+    """
     new_spec, old_spec = obj["spec"], old["spec"]
-    # The real server checks this twice at an update.
+    # The real server checks the selector twice at an update.
     causes = _selector_causes(new_spec)
     causes += [
         invalid_value(f"spec.{name}", new_spec.get(name), _IMMUTABLE)
@@ -175,7 +177,7 @@ def job_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
 
 
 def _remove_changeable(template: JsonObject) -> None:
-    """Removes from a template the fields that a suspended Job may change: where its pods run, and with how much."""
+    """Removes from a template the fields that a suspended Job may change: where its pods run, and their resources."""
     template["metadata"] = {}
     spec = template["spec"]
     for name in ("nodeSelector", "tolerations", "schedulingGates"):

@@ -1,4 +1,4 @@
-"""LimitRange: amounts filled into new pods that name none, and the bounds of named amounts."""
+"""LimitRange: fills amounts into new pods that lack them, and checks that amounts lie within bounds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ANNOTATION = "kubernetes.io/limit-ranger"
 
 
 def _limits(store: ObjectStore, namespace: str, kind: str) -> Iterator[JsonObject]:
-    """The limits of one type in force in a namespace."""
+    """Yields the limits of one type in force in a namespace."""
     for limit_range in store.list(LIMIT_RANGES, namespace):
         for limit in limit_range["spec"].get("limits") or []:
             if limit.get("type") == kind:
@@ -45,7 +45,7 @@ def fill_pod(store: ObjectStore, pod: JsonObject) -> None:
 
 
 def check(store: ObjectStore, resource: ResourceType, obj: JsonObject) -> None:
-    """Refuses with 403 amounts outside of the bounds."""
+    """Raises 403 for amounts outside the bounds."""
     namespace = obj["metadata"].get("namespace", "")
     problems: list[str] = []
     if resource is PODS:
@@ -100,7 +100,7 @@ def _amount(text: str) -> Decimal:
 
 
 def fill_defaults(obj: JsonObject) -> None:
-    """Fills the defaults of a LimitRange: bounds replace the amounts that it does not name."""
+    """Fills the defaults of a LimitRange in place: a default that it does not name is its bound."""
     for limit in obj.get("spec", {}).get("limits") or []:
         if limit.get("type") != "Container":
             continue

@@ -1,7 +1,7 @@
-"""Ingresses, IngressClasses and NetworkPolicies on their way into the store: defaults and checks.
+"""Defaults and checks of Ingresses, IngressClasses and NetworkPolicies.
 
-No recording shows them. The checks follow Kubernetes' `pkg/apis/networking/validation/validation.go`, the default class
-its admission plugin `DefaultIngressClass`.
+No recording shows them. The checks follow Kubernetes' `pkg/apis/networking/validation/validation.go`; the default class
+follows the admission plugin `DefaultIngressClass`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def default_ingress(obj: JsonObject) -> None:
 
 
 def admit_ingress(store: ObjectStore, obj: JsonObject) -> None:
-    """Gives a new Ingress that names no class the default one."""
+    """Gives a new Ingress that names no class the default class."""
     annotations = obj["metadata"].get("annotations") or {}
     if obj["spec"].get("ingressClassName") or CLASS_ANNOTATION in annotations:
         return
@@ -57,7 +57,7 @@ def admit_ingress(store: ObjectStore, obj: JsonObject) -> None:
 
 
 def validate_ingress(obj: JsonObject) -> list[ErrorCause]:
-    """Rules with known paths and whole backends, hosts that are names of DNS."""
+    """Checks that rules have known path types and complete backends, and that hosts are DNS names."""
     spec = obj["spec"]
     causes: list[ErrorCause] = []
     if not spec.get("rules") and not spec.get("defaultBackend"):
@@ -150,7 +150,7 @@ def _backend(backend: JsonObject, field: str) -> list[ErrorCause]:
 
 
 def validate_ingress_class(obj: JsonObject) -> list[ErrorCause]:
-    """A class names its controller by a path with a domain."""
+    """Checks that a class names its controller by a domain-prefixed path."""
     controller = (obj.get("spec") or {}).get("controller", "")
     if not controller:
         return [required("spec.controller")]
@@ -161,7 +161,7 @@ def validate_ingress_class(obj: JsonObject) -> list[ErrorCause]:
 
 
 def ingress_class_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
-    """The controller of a class stays."""
+    """Checks that an update does not change the controller of a class."""
     sent = obj["spec"].get("controller")
     if sent != old["spec"].get("controller"):
         return [invalid_value("spec.controller", sent, "field is immutable")]
@@ -180,7 +180,7 @@ def default_network_policy(obj: JsonObject) -> None:
 
 
 def validate_network_policy(obj: JsonObject) -> list[ErrorCause]:
-    """Selectors, peers of one kind, ports in range, known policy types."""
+    """Checks selectors, peers of one kind, ports in range, known policy types."""
     spec = obj["spec"]
     causes = validate_label_selector(spec["podSelector"], "spec.podSelector")
     for direction, peers in (("ingress", "from"), ("egress", "to")):

@@ -1,8 +1,8 @@
 """The total request of a pod.
 
-A pod's request for one resource is that of all its containers together with its sidecars, or of its largest init
+A pod's request for one resource is the sum over its containers and sidecars, or the request of its largest init
 container (with the sidecars started before it) if that is more: init containers run one after the other, before the
-rest. An amount of the pod itself (`spec.resources`) goes before theirs (recording 29).
+rest. An amount of the pod itself (`spec.resources`) overrides those of its containers (recording 29).
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ def pod_total(pod: JsonObject, kind: str, resource: str) -> Decimal:
 
 
 def pod_total_quantities(pod: JsonObject, kind: str) -> dict[str, str]:
-    """The totals of all resources named in the pod, as quantities; spelt as the pod does where only one
-    container names the resource.
+    """Returns the totals of all resources named in the pod, as quantities.
+
+    A total that equals an amount in the pod is spelt like that amount.
     """
     spellings: dict[str, list[str]] = {}
     for container in [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]:

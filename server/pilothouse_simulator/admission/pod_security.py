@@ -1,9 +1,10 @@
-"""Pod Security of a namespace: by its labels `pod-security.kubernetes.io/enforce`, `audit` and `warn`, with versions.
+"""Pod Security of a namespace, from its labels `pod-security.kubernetes.io/enforce`, `audit` and `warn`, with versions.
 
-`enforce` refuses pods, and nothing else: a Deployment is accepted, and its ReplicaSet fails to create. `warn` answers
-every object with a pod's spec with a Warning header. An `enforce` that becomes stricter does so about the existing
-pods. `audit` writes into the server's own audit log, which there is none of here; its labels are checked. Labels that
-make no sense are refused where they are set, and count as the strictest where they are there.
+`enforce` refuses only pods: a Deployment is accepted, and its ReplicaSet fails to create pods. `warn` adds a Warning
+header to the response for each object with a pod spec that violates the level. A stricter `enforce` label returns
+warnings about the existing pods that violate it. `audit` writes to the server's own audit log, which does not exist
+here; only its labels are checked. Invalid labels are refused when they are set; an existing invalid `enforce` label
+counts as the strictest level.
 
 `pod_security_checks` holds the requirements of the levels.
 """
@@ -29,15 +30,15 @@ AUDIT = "pod-security.kubernetes.io/audit"
 LEVELS = ("privileged", "baseline", "restricted")
 
 _VERSION = re.compile(r"latest|v1\.([0-9]|[1-9][0-9]*)")
-# The most pods that are checked when a level is raised.
+# The number of pods that are checked when a level is raised.
 _MOST_PODS = 3000
 
 
 def check(store: ObjectStore, resource: ResourceType, obj: JsonObject, old: JsonObject | None) -> None:
-    """Refuses a pod that its namespace does not allow, and a namespace whose labels make no sense. ApiError."""
+    """Raises ApiError for a pod that its namespace does not allow, and for a namespace with invalid labels."""
     if resource is NAMESPACES:
         causes = _label_causes(obj)
-        # A writer that changes something else need not correct them.
+        # A write that changes something else need not correct invalid labels.
         if causes and (old is None or causes != _label_causes(old)):
             raise api_errors.invalid(resource, str(obj["metadata"].get("name", "")), causes)
     elif resource is PODS and (old is None or _images(obj) != _images(old)):
@@ -52,7 +53,7 @@ def check(store: ObjectStore, resource: ResourceType, obj: JsonObject, old: Json
 def warnings(
     store: ObjectStore, resource: ResourceType, obj: JsonObject, old: JsonObject | None
 ) -> list[str]:
-    """The warnings of the answer to a write. `obj` as stored, `old` as it was before."""
+    """Returns the warnings for the response to a write. `obj` is the stored object, `old` its former version."""
     if resource is NAMESPACES:
         return [] if old is None else _warnings_of_pods(store, obj, old)
     if resource is PODS and (old is None or _images(obj) != _images(old)):
@@ -67,7 +68,7 @@ def warnings(
 
 
 def _template_of(obj: JsonObject) -> JsonObject | None:
-    """The pod template of a workload; None for other kinds."""
+    """Returns the pod template of a workload; None for other kinds."""
     spec = obj.get("spec") or {}
     holder = (spec.get("jobTemplate") or {}).get("spec") or spec
     template: JsonObject | None = holder.get("template")
@@ -75,7 +76,10 @@ def _template_of(obj: JsonObject) -> JsonObject | None:
 
 
 def _policy(labels: JsonObject, mode: str) -> tuple[str, str]:
-    """The level and the version of a mode. Nonsense is the strictest where it enforces, else nothing."""
+    """Returns the level and the version of a mode.
+
+    An invalid level is `restricted` for `enforce`, else `privileged`.
+    """
     level, version = labels.get(mode, "privileged"), labels.get(f"{mode}-version", "latest")
     if level not in LEVELS:
         level = "restricted" if mode == ENFORCE else "privileged"
@@ -102,7 +106,10 @@ def _labels_of_parent(store: ObjectStore, obj: JsonObject) -> JsonObject:
 
 
 def _images(pod: JsonObject) -> list[tuple[str, str]]:
-    """Returns the changeable fields of a pod that matter here: a stricter level does not end existing pods."""
+    """Returns the changeable fields that make an update be checked again.
+
+    A stricter level does not end existing pods.
+    """
     spec = pod["spec"]
     containers = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
     return [(container.get("name", ""), container.get("image", "")) for container in containers]
@@ -113,7 +120,7 @@ def _describe(found: Iterable[PodSecurityViolation]) -> str:
 
 
 def _warnings_of_pods(store: ObjectStore, namespace: JsonObject, old: JsonObject) -> list[str]:
-    """Which of the pods that are there a raised level would refuse: the first by name, how many more, and why."""
+    """Returns which existing pods a raised level would refuse: per reason the first pod by name, and how many more."""
     (level, version), before = (
         _policy(each["metadata"].get("labels") or {}, ENFORCE) for each in (namespace, old)
     )

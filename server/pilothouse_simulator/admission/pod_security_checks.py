@@ -1,11 +1,11 @@
 """The Pod Security Standards of Kubernetes: the violations of the levels `baseline` and `restricted`.
 
-One function a check, in the order in which the real server reports them: by name, those of baseline first. A check of
-`restricted` that requires more replaces its looser one of baseline, so that no field is reported twice. The texts are
-the recorded ones, and otherwise those of Kubernetes' own `pod-security-admission`.
+Each check is one function, in the order in which the real server reports them: by name, the checks of baseline first. A
+stricter check of `restricted` replaces the baseline check of the same field, so that no field is reported twice. The
+texts are as recorded, or those of Kubernetes' own `pod-security-admission`.
 
-These are the checks of the version `latest`. A namespace may pin an older one. That version is named in the answers,
-but the same checks apply.
+These are the checks of the version `latest`. A namespace may pin an older version. Responses name that version, but the
+same checks apply.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ class CheckedPod:
 
     @property
     def on_windows(self) -> bool:
-        """Returns whether it runs on Windows, where containers have no such rights to give up."""
+        """Returns whether the pod runs on Windows, where containers do not have these Linux privileges."""
         return bool((self.spec.get("os") or {}).get("name") == "windows")
 
     @property
     def has_own_users(self) -> bool:
-        """Root of such a pod is nobody on the node."""
+        """Returns whether the pod has its own user namespace: its root is an unprivileged user on the node."""
         return self.spec.get("hostUsers") is False
 
 
 @dataclass(frozen=True)
 class PodSecurityViolation:
-    """Why a pod is not allowed: `reason` in a word or two, `detail` names the containers and the required change."""
+    """One violation by a pod: `reason` in a few words, `detail` with the containers and the required change."""
 
     reason: str
     detail: str
@@ -310,8 +310,9 @@ def _unless(value: str | None, allowed: Iterable[str]) -> str | None:
 
 
 def _setters(pod: CheckedPod, bad: Callable[[JsonObject], str | None]) -> tuple[list[str], list[str]]:
-    """Returns the pod and the containers that set a bad value, the pod first, and the values. `bad` returns it, or
-    None for one that is allowed.
+    """Returns the pod and the containers that set a bad value (the pod first), and the values.
+
+    `bad` returns a bad value, and None for an allowed one.
     """
     found = {name: value for name, context in pod.contexts if (value := bad(context)) is not None}
     of_pod = bad(pod.context)
@@ -337,7 +338,7 @@ def _named(containers: Collection[str]) -> str:
     return f"{_plural('container', containers)} {_quoted(containers)}"
 
 
-# The checks of baseline, each with the one of `restricted` that stands in for it.
+# The checks of baseline, each with the check of `restricted` that replaces it.
 _BASELINE: tuple[tuple[Check, Check | None], ...] = (
     (_apparmor, None),
     (_capabilities_baseline, _capabilities_restricted),

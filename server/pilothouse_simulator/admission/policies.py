@@ -1,4 +1,4 @@
-"""PodDisruptionBudgets, Roles and RoleBindings on their way into the store: defaults and checks.
+"""Defaults and checks of PodDisruptionBudgets, Roles and RoleBindings.
 
 No recording shows them. The checks follow Kubernetes' `pkg/apis/policy/validation/validation.go` and
 `pkg/apis/rbac/validation/validation.go`.
@@ -39,7 +39,7 @@ def default_budget(obj: JsonObject) -> None:
 
 
 def validate_budget(obj: JsonObject) -> list[ErrorCause]:
-    """One of the two limits, as a number or a percentage of at most 100."""
+    """Checks that a budget has at most one of the two limits, as a number or a percentage of at most 100."""
     spec = obj["spec"]
     causes: list[ErrorCause] = []
     if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
@@ -63,7 +63,7 @@ def validate_budget(obj: JsonObject) -> list[ErrorCause]:
 
 
 def validate_role(obj: JsonObject) -> list[ErrorCause]:
-    """Rules with verbs, groups and resources."""
+    """Checks that the rules of a role have verbs, groups and resources."""
     causes: list[ErrorCause] = []
     for index, rule in enumerate(obj.get("rules") or []):
         field = f"rules[{index}]"
@@ -84,7 +84,7 @@ def validate_role(obj: JsonObject) -> list[ErrorCause]:
 
 
 def default_role_binding(obj: JsonObject) -> None:
-    """Fills the groups of the role and of subjects in place."""
+    """Fills the API groups of the role and of the subjects in place."""
     reference = obj.setdefault("roleRef", {})
     if not reference.get("apiGroup"):
         reference["apiGroup"] = RBAC_GROUP
@@ -94,7 +94,7 @@ def default_role_binding(obj: JsonObject) -> None:
 
 
 def validate_role_binding(obj: JsonObject) -> list[ErrorCause]:
-    """A role by name, and subjects of known kinds."""
+    """Checks that a binding names a role and has subjects of known kinds."""
     reference = obj["roleRef"]
     causes: list[ErrorCause] = []
     if reference["apiGroup"] != RBAC_GROUP:
@@ -128,7 +128,7 @@ def _subject(subject: JsonObject, field: str) -> list[ErrorCause]:
 
 
 def role_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
-    """The role of a binding stays."""
+    """Checks that an update does not change the role of a binding."""
     if obj["roleRef"] != old["roleRef"]:
         return [invalid_value("roleRef", obj["roleRef"], "cannot change roleRef")]
     return []

@@ -1,6 +1,6 @@
 """Priority of pods: the number and the preemption policy of the PriorityClass that a new pod names.
 
-Two classes are there without being made; any other must be. Which pods go first when there is no room is not simulated.
+Two classes are built in; all others must be created. Preemption is not simulated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PREEMPTS = "PreemptLowerPriority"
 
 
 def admit(store: ObjectStore, pod: JsonObject) -> None:
-    """Sets the priority of the class. Refuses with 403 a class that does not exist."""
+    """Sets the priority and preemption policy of the pod's class. Raises 403 for a class that does not exist."""
     spec = pod["spec"]
     found = _class(store, spec.get("priorityClassName", ""))
     if found is None:

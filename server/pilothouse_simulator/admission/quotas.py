@@ -1,8 +1,8 @@
 """ResourceQuota: the usage of an object, and the check at admission.
 
-As in the real server the check compares a write with `status.hard` and `status.used`, and writes the new `used`
-before the object is stored, so that two concurrent writes cannot both take the last of it. A lower usage (a pod gone
-or ended) and a changed `spec.hard` are handled by `controllers.quotas`, which counts again.
+As in the real server, the check compares a write with `status.hard` and `status.used`, and writes the new `used` before
+the object is stored, so that two concurrent writes cannot both take the last of a quota. When usage falls (a pod was
+deleted or ended) or `spec.hard` changes, `controllers.quotas` counts again.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ JsonObject = dict[str, Any]
 Usage = dict[str, Decimal]
 
 ENDED = ("Succeeded", "Failed")
-# Objects whose plain names count them; every other kind is counted as `count/<plural>.<group>` only.
+# Kinds that a quota can also name by the plain plural; all others are counted as `count/<plural>.<group>` only.
 _PLAIN = frozenset({"configmaps", "persistentvolumeclaims", "pods", "resourcequotas", "secrets", "services"})
 _COMPUTE = ("cpu", "memory", "ephemeral-storage")
 _LIMITED_KINDS = ("requests", "limits")
 
 
 def usage_of(resource: ResourceType, obj: JsonObject) -> Usage:
-    """Returns the usage of one object, by the names quotas use. Ended pods count as objects only."""
+    """Returns the usage of one object, by the names that quotas use. Ended pods count as objects only."""
     usage: Usage = {f"count/{api_errors.qualified(resource)}": Decimal(1)}
     if resource is PODS:
         if obj.get("status", {}).get("phase") in ENDED:
@@ -59,7 +59,7 @@ def usage_of(resource: ResourceType, obj: JsonObject) -> Usage:
 def admit(
     store: ObjectStore, resource: ResourceType, obj: JsonObject, old: JsonObject | None, *, dry_run: bool
 ) -> None:
-    """Charges a write to the quotas of its namespace. Raises 403 where one would be exceeded."""
+    """Charges a write to the quotas of its namespace. Raises 403 if a quota would be exceeded."""
     namespace = obj["metadata"].get("namespace")
     quotas = store.list(RESOURCE_QUOTAS, namespace) if namespace else []
     if not quotas or resource is RESOURCE_QUOTAS:
@@ -90,7 +90,7 @@ def admit(
 
 
 def _check_specified(quota: JsonObject, hard: JsonObject, pod: JsonObject) -> None:
-    """A quota on cpu or memory requires every container to state its amount."""
+    """Raises 403 unless every container states the amounts of the compute resources that the quota limits."""
     spec = pod["spec"]
     missing: dict[str, list[str]] = {}
     for name in sorted(hard):
@@ -124,7 +124,7 @@ def _check_room(quota: JsonObject, resource: ResourceType, obj: JsonObject, want
 
 
 def _in_scope(quota: JsonObject, resource: ResourceType, obj: JsonObject) -> bool:
-    """Scopes narrow a quota to some pods."""
+    """Returns whether the scopes of a quota cover the object. A quota with scopes counts pods only."""
     scopes = quota["spec"].get("scopes") or []
     if not scopes:
         return True
@@ -140,7 +140,7 @@ def _in_scope(quota: JsonObject, resource: ResourceType, obj: JsonObject) -> boo
 
 
 def spell(amount: Decimal, name: str) -> str:
-    """An amount in the family of suffixes that its resource is written in."""
+    """Returns an amount with the family of suffixes that is usual for its resource."""
     if "memory" in name or "storage" in name:
         number = int(amount)
         return canonical_quantity(f"{number // 1024}Ki" if number % 1024 == 0 else str(number))
@@ -148,7 +148,7 @@ def spell(amount: Decimal, name: str) -> str:
 
 
 def count(store: ObjectStore, quota: JsonObject) -> dict[str, str]:
-    """`used` of a quota, counted from all objects of its namespace."""
+    """Returns the `used` of a quota, counted from all objects of its namespace."""
     namespace = quota["metadata"]["namespace"]
     totals: Usage = {name: Decimal(0) for name in quota["spec"].get("hard") or {}}
     for resource in store.types:

@@ -1,7 +1,7 @@
 """Allocation of cluster addresses and node ports to Services, as the real registry does it on every write.
 
-`ServiceAllocators` keep the allocated ones. `allocate_service` fills a Service in place and returns the causes of a
-refusal; a dry run allocates and gives back immediately.
+`ServiceAllocators` hold the allocated addresses and ports. `allocate_service` fills a Service in place and returns the
+causes of a refusal; a dry run reserves nothing.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ JsonObject = dict[str, Any]
 
 SERVICE_NETWORK = ipaddress.IPv4Network("10.96.0.0/16")
 NODE_PORTS = range(30_000, 32_768)
-# Kubernetes allocates from the upper band first: 86 ports are left to those who ask for one (KEP-3668).
+# Kubernetes allocates from the upper band first: 86 ports are left for Services that request a port (KEP-3668).
 _DYNAMIC_PORTS = NODE_PORTS[86:]
-# The `kubernetes` service holds the first address of the network.
+# The Service `kubernetes` has the first address of the network.
 _RESERVED = frozenset({str(SERVICE_NETWORK[0]), str(SERVICE_NETWORK[1]), str(SERVICE_NETWORK[-1])})
 
 
@@ -32,14 +32,14 @@ class ServiceAllocators:
     node_ports: set[int] = field(default_factory=set)
 
     def free_address(self) -> str:
-        """An address nobody has."""
+        """Returns an unused address."""
         while True:
             address = str(SERVICE_NETWORK[random.randrange(2, SERVICE_NETWORK.num_addresses - 1)])
             if address not in self.addresses and address not in _RESERVED:
                 return address
 
     def free_node_port(self) -> int:
-        """A port nobody has."""
+        """Returns an unused port."""
         band = NODE_PORTS if self.node_ports.issuperset(_DYNAMIC_PORTS) else _DYNAMIC_PORTS
         while True:
             port = random.choice(band)
@@ -48,7 +48,7 @@ class ServiceAllocators:
 
 
 def holdings(spec: JsonObject) -> tuple[set[str], set[int]]:
-    """The addresses and ports a stored Service holds."""
+    """Returns the addresses and ports of a stored Service."""
     addresses = {address for address in spec.get("clusterIPs") or [] if address not in ("", "None")}
     return addresses, {int(port["nodePort"]) for port in spec.get("ports") or [] if port.get("nodePort")}
 
@@ -56,7 +56,7 @@ def holdings(spec: JsonObject) -> tuple[set[str], set[int]]:
 def allocate_service(
     allocators: ServiceAllocators, obj: JsonObject, old: JsonObject | None, *, dry_run: bool
 ) -> list[ErrorCause]:
-    """Gives the Service its addresses and ports; an update gives back those that it no longer uses."""
+    """Allocates the addresses and ports of a Service; an update releases those that it no longer uses."""
     spec = obj["spec"]
     old_spec: JsonObject = old["spec"] if old is not None else {}
     old_addresses, old_ports = holdings(old_spec)
@@ -116,7 +116,7 @@ def _allocate_ports(
 ) -> list[ErrorCause]:
     if spec["type"] not in ("NodePort", "LoadBalancer"):
         for port in spec.get("ports") or []:
-            # A type that has no node ports gives back those it had; a new one sent along is dropped too.
+            # A type without node ports releases those it had; node ports in the request are dropped too.
             port.pop("nodePort", None)
         return []
     previous = {

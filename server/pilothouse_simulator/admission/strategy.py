@@ -1,8 +1,8 @@
 """Rules of each kind that the store applies to every write of every client.
 
-This module has the initial fields of a kind and the fields that an update keeps; defaults live in `defaults`, checks
-in `validation`, address and port allocation in `services`. Controllers write through the store too, so they get the
-same defaults and the same refusals as HTTP clients.
+This module has the initial fields of a kind and the fields that an update keeps; defaults are in `defaults`, checks in
+`validation`, address and port allocation in `services`. Controllers also write through the store, so they get the same
+defaults and the same refusals as HTTP clients.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ JsonObject = dict[str, Any]
 
 
 class KindStrategies:
-    """The rules of all kinds, and their allocations. `hooks` are called on each write."""
+    """The rules of all kinds, and their allocations. `hooks` are the webhooks that are called on each write."""
 
     def __init__(self, hooks: Sequence[webhooks.Webhook] = ()) -> None:
         self.allocators = services.ServiceAllocators()
@@ -121,7 +121,7 @@ class KindStrategies:
         validate_update(resource, obj, old)
 
     def prepare_status_update(self, resource: ResourceType, obj: JsonObject, sent: JsonObject) -> None:
-        """A status update of a Deployment also takes its annotations (the controller writes the revision so)."""
+        """Copies a Deployment's annotations from a status update: the controller writes the revision in this way."""
         if resource is DEPLOYMENTS and "metadata" in sent:
             if sent["metadata"].get("annotations"):
                 obj["metadata"]["annotations"] = sent["metadata"]["annotations"]
@@ -140,13 +140,16 @@ class KindStrategies:
         *,
         dry_run: bool,
     ) -> None:
-        """Runs admission, and allocates limited resources: 403 by limit ranges and quotas, 422 by ports."""
+        """Runs admission and allocates limited resources.
+
+        Raises 403 for limit ranges and quotas, 422 for addresses and ports.
+        """
         webhooks.call(self._webhooks, resource, "CREATE" if old is None else "UPDATE")
         pod_security.check(store, resource, obj, old)
         claims.admit(store, resource, obj, old)
         if old is None:
             limit_ranges.check(store, resource, obj)
-        # Quotas are checked for room first, and charged when nothing else can refuse.
+        # Quotas are checked first and charged last, when nothing else can refuse the write.
         quotas.admit(store, resource, obj, old, dry_run=True)
         if resource is SERVICES:
             causes = services.allocate_service(self.allocators, obj, old, dry_run=dry_run)
@@ -156,7 +159,7 @@ class KindStrategies:
             quotas.admit(store, resource, obj, old, dry_run=False)
 
     def release(self, resource: ResourceType, obj: JsonObject) -> None:
-        """Gives back the allocations of `allocate`."""
+        """Releases the allocations of `allocate`."""
         if resource is SERVICES:
             addresses, ports = services.holdings(obj["spec"])
             self.allocators.addresses -= addresses
@@ -171,7 +174,7 @@ class KindStrategies:
 
 
 def _drop_type_dependent_fields(spec: JsonObject, old_spec: JsonObject) -> None:
-    """Unchanged fields that only other types of Service have go away with the type."""
+    """Removes unchanged fields that the new type of a Service does not have."""
     external = ("NodePort", "LoadBalancer")
     if spec["type"] in external or old_spec["type"] not in external:
         return

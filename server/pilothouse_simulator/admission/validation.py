@@ -1,6 +1,6 @@
 """Validation of objects on create and update: the causes of a 422, per kind.
 
-A later kind adds one function to `_CREATE` (and one to `_UPDATE` for its immutable fields).
+A new kind adds one function to `_CREATE` (and one to `_UPDATE` for its immutable fields).
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ _IMMUTABLE = "field is immutable"
 
 
 def validate_create(resource: ResourceType, obj: JsonObject) -> None:
-    """Refuses a new object with 422, or 500 when storage would not take its size."""
+    """Raises 422 for an invalid new object, and 500 for one that is too large for the storage."""
     causes = validate_metadata(resource, obj["metadata"])
     causes += _CREATE.get(resource, _no_causes)(obj)
     if resource is PODS:
@@ -115,12 +115,15 @@ def validate_create(resource: ResourceType, obj: JsonObject) -> None:
 
 
 def validate_status(resource: ResourceType, obj: JsonObject) -> None:
-    """Refuses a status of a custom resource that its schema does not allow. Those of other kinds are not checked."""
+    """Raises 422 for a status of a custom resource that its schema does not allow.
+
+    Statuses of other kinds are not checked.
+    """
     _refuse(resource, obj, validate_custom(resource, obj))
 
 
 def validate_update(resource: ResourceType, obj: JsonObject, old: JsonObject) -> None:
-    """Refuses a changed object with 422."""
+    """Raises 422 for an invalid update, and 500 for an object that is too large for the storage."""
     causes = validate_metadata(resource, obj["metadata"])
     update = _UPDATE.get(resource)
     changed = any(
@@ -135,9 +138,9 @@ def validate_update(resource: ResourceType, obj: JsonObject, old: JsonObject) ->
 
 
 def check_size(obj: JsonObject) -> None:
-    """The largest object the storage takes (1.5 MiB). Above 2 MiB the API server does not even send it.
+    """Raises 500 above 1.5 MiB, the limit of the storage. Above 2 MiB the API server does not even send the object.
 
-    Unlike the real one this server reports it in a dry run, too, where a user expects it.
+    Unlike the real server, the simulator also checks the size in a dry run, where users expect the check.
     """
     size = len(orjson.dumps(obj))
     if size > SENT_LIMIT_BYTES:
@@ -150,7 +153,7 @@ def check_size(obj: JsonObject) -> None:
 
 
 def immutable_uid(resource: ResourceType, name: str, uid: str) -> api_errors.ApiError:
-    """422 of a patch that carries the uid of another object; the real server names the field twice."""
+    """Returns 422 for a patch with the uid of another object; the real server names the field twice."""
     cause = invalid_value("metadata.uid", uid, _IMMUTABLE)
     error = api_errors.invalid(resource, name, [cause, cause])
     kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
@@ -221,7 +224,7 @@ def _validate_service_port(port: JsonObject, field: str, names: set[str], *, nam
 
 
 def _service_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
-    """The first cluster address of a Service stays."""
+    """Checks that an update does not change the first cluster address of a Service."""
     new_spec, old_spec = obj["spec"], old["spec"]
     if "ExternalName" in (new_spec["type"], old_spec["type"]) or not old_spec.get("clusterIP"):
         return []

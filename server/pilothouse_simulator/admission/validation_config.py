@@ -1,4 +1,4 @@
-"""Validation of ConfigMaps and Secrets: keys, sizes, types and their keys, and the fields that immutable ones keep."""
+"""Validation of ConfigMaps and Secrets: keys, sizes, types and their keys, and immutable fields."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DOCKER = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")
 
 
 def validate_config_map(obj: JsonObject) -> list[ErrorCause]:
-    """Returns why a new or changed ConfigMap is invalid."""
+    """Checks a new or changed ConfigMap."""
     text, binary = obj.get("data") or {}, obj.get("binaryData") or {}
     causes = _validate_keys("data", text) + _validate_keys("binaryData", binary)
     for key in sorted(text.keys() & binary.keys()):
@@ -42,7 +42,7 @@ def validate_config_map(obj: JsonObject) -> list[ErrorCause]:
 
 
 def validate_secret(obj: JsonObject) -> list[ErrorCause]:
-    """The causes against a new or changed Secret."""
+    """Checks a new or changed Secret."""
     data = obj.get("data") or {}
     causes = _validate_keys("data", data)
     causes += _validate_size("data", sum(len(_decoded(value)) for value in data.values()))
@@ -64,12 +64,12 @@ def validate_secret(obj: JsonObject) -> list[ErrorCause]:
 
 
 def config_map_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
-    """Returns the violations of an immutable ConfigMap."""
+    """Checks that an update does not change an immutable ConfigMap."""
     return _frozen(obj, old, ("data", "binaryData"))
 
 
 def secret_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
-    """Returns the violations of a Secret: its type stays, and once it is immutable its data."""
+    """Checks that an update changes neither the type of a Secret nor the data of an immutable one."""
     causes = []
     if obj.get("type") != old.get("type"):
         causes.append(invalid_value("type", obj.get("type"), "field is immutable"))
@@ -77,7 +77,7 @@ def secret_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
 
 
 def take_over_string_data(obj: JsonObject) -> None:
-    """`stringData` is written and never read: its values become `data`."""
+    """Moves the values of `stringData`, a write-only field, to `data` in place."""
     texts = obj.pop("stringData", None)
     if texts:
         encoded = {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}

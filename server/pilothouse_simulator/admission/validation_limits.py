@@ -33,7 +33,7 @@ _LIMIT_TYPES = ("Container", "PersistentVolumeClaim", "Pod")
 
 
 def validate_resource_quota(obj: JsonObject) -> list[ErrorCause]:
-    """Names that can be limited, whole numbers for counts, nothing below zero."""
+    """Checks that a quota has known names, whole numbers for counts, and nothing below zero."""
     causes: list[ErrorCause] = []
     for name, amount in (obj["spec"].get("hard") or {}).items():
         field = f"spec.hard[{name}]"
@@ -52,7 +52,7 @@ def validate_resource_quota(obj: JsonObject) -> list[ErrorCause]:
 
 
 def validate_limit_range(obj: JsonObject) -> list[ErrorCause]:
-    """Known types, each once, and amounts that lie between their bounds."""
+    """Checks that a LimitRange has known types, each once, with defaults between their bounds."""
     causes: list[ErrorCause] = []
     seen: set[str] = set()
     for index, limit in enumerate(obj["spec"].get("limits") or []):
@@ -68,7 +68,7 @@ def validate_limit_range(obj: JsonObject) -> list[ErrorCause]:
 
 
 def _ordered(limit: JsonObject, names: tuple[str, ...], field: str) -> list[ErrorCause]:
-    """Each amount must not be above those that follow it."""
+    """Checks that no amount is above those that follow it in `names`."""
     causes: list[ErrorCause] = []
     for position, lower in enumerate(names):
         for upper in names[position + 1 :]:
@@ -81,7 +81,7 @@ def _ordered(limit: JsonObject, names: tuple[str, ...], field: str) -> list[Erro
 
 
 def validate_lease(obj: JsonObject) -> list[ErrorCause]:
-    """Durations above zero, transitions not below."""
+    """Checks that the duration of a Lease is above zero and its transitions are not negative."""
     spec = obj.get("spec") or {}
     causes: list[ErrorCause] = []
     duration, transitions = spec.get("leaseDurationSeconds"), spec.get("leaseTransitions")
@@ -94,7 +94,7 @@ def validate_lease(obj: JsonObject) -> list[ErrorCause]:
 
 
 def validate_autoscaler(obj: JsonObject) -> list[ErrorCause]:
-    """A target, and bounds in their order."""
+    """Checks that an autoscaler has a target, and that its bounds are in order."""
     spec = obj.get("spec") or {}
     target = spec.get("scaleTargetRef") or {}
     causes = [required(f"spec.scaleTargetRef.{name}") for name in ("kind", "name") if not target.get(name)]

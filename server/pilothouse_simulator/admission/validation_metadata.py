@@ -45,13 +45,13 @@ _NAME_PART_MESSAGE = (
 
 
 def invalid_value(field: str, value: Any, message: str) -> ErrorCause:
-    """FieldValueInvalid with the value as JSON."""
+    """Returns FieldValueInvalid with the value as JSON."""
     shown = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return ErrorCause("FieldValueInvalid", f"Invalid value: {shown}: {message}", field)
 
 
 def required(field: str, message: str = "") -> ErrorCause:
-    """FieldValueRequired."""
+    """Returns FieldValueRequired."""
     return ErrorCause(
         "FieldValueRequired", f"Required value: {message}" if message else "Required value", field
     )
@@ -66,31 +66,31 @@ def not_supported(field: str, value: Any, supported: tuple[str, ...]) -> ErrorCa
 
 
 def forbidden_field(field: str, message: str) -> ErrorCause:
-    """FieldValueForbidden."""
+    """Returns FieldValueForbidden."""
     return ErrorCause("FieldValueForbidden", f"Forbidden: {message}", field)
 
 
 def too_long(field: str, limit: int) -> ErrorCause:
-    """FieldValueTooLong with the limit in bytes."""
+    """Returns FieldValueTooLong with the limit in bytes."""
     return ErrorCause("FieldValueTooLong", f"Too long: may not be more than {limit} bytes", field)
 
 
 def label_name_problem(name: str) -> str | None:
-    """Why a text is no RFC 1123 label (the names of namespaces, containers, volumes)."""
+    """Returns why a text is not an RFC 1123 label (the names of namespaces, containers, volumes)."""
     if len(name) > 63:
         return "must be no more than 63 characters"
     return None if _LABEL_1123.match(name) else LABEL_1123_MESSAGE
 
 
 def subdomain_problem(name: str) -> str | None:
-    """Why a text is no RFC 1123 subdomain (the names of most objects)."""
+    """Returns why a text is not an RFC 1123 subdomain (the names of most objects)."""
     if len(name) > 253:
         return "must be no more than 253 characters"
     return None if _SUBDOMAIN_1123.match(name) else _SUBDOMAIN_MESSAGE
 
 
 def validate_metadata(resource: ResourceType, metadata: JsonObject) -> list[ErrorCause]:
-    """Name, labels and annotations of an object."""
+    """Checks the name, labels and annotations of an object."""
     causes: list[ErrorCause] = []
     name = metadata.get("name")
     if not name:
@@ -115,14 +115,14 @@ def _name_check(resource: ResourceType) -> Callable[[str], str | None]:
 
 
 def path_segment_problem(name: str) -> str | None:
-    """Why a text cannot be one segment of a path (the names of roles and their bindings)."""
+    """Returns why a text cannot be one segment of a path (the names of roles and their bindings)."""
     if name in (".", ".."):
         return f"may not be '{name}'"
     return next((f"may not contain '{part}'" for part in ("/", "%") if part in name), None)
 
 
 def qualified_name_problem(key: str) -> str | None:
-    """Why a text is no label or annotation key."""
+    """Returns why a text is not a valid label or annotation key."""
     prefix, slash, name = key.rpartition("/")
     if slash and (not prefix or subdomain_problem(prefix)):
         return f"prefix part {subdomain_problem(prefix) or 'must be non-empty'}"
@@ -134,7 +134,7 @@ def qualified_name_problem(key: str) -> str | None:
 
 
 def validate_labels(labels: JsonObject | None, field: str) -> list[ErrorCause]:
-    """Keys and values of labels."""
+    """Checks the keys and values of labels."""
     causes: list[ErrorCause] = []
     for key, value in sorted((labels or {}).items()):
         problem = qualified_name_problem(key)
@@ -148,7 +148,7 @@ def validate_labels(labels: JsonObject | None, field: str) -> list[ErrorCause]:
 
 
 def validate_annotations(annotations: JsonObject | None, field: str) -> list[ErrorCause]:
-    """Keys of annotations, and their size together."""
+    """Checks the keys of annotations and their total size."""
     causes: list[ErrorCause] = []
     size = 0
     for key, value in sorted((annotations or {}).items()):
@@ -162,7 +162,7 @@ def validate_annotations(annotations: JsonObject | None, field: str) -> list[Err
 
 
 def validate_label_selector(selector: JsonObject, field: str) -> list[ErrorCause]:
-    """A LabelSelector object."""
+    """Checks a LabelSelector object."""
     causes = validate_labels(selector.get("matchLabels"), f"{field}.matchLabels")
     for index, entry in enumerate(selector.get("matchExpressions") or []):
         path = f"{field}.matchExpressions[{index}]"

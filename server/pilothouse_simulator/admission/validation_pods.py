@@ -38,38 +38,38 @@ _IMMUTABLE_MESSAGE = (
 
 
 def non_negative(value: Any, field: str) -> list[ErrorCause]:
-    """A number that must not be below zero; None passes."""
+    """Checks that a number is not below zero; None is valid."""
     if value is not None and value < 0:
         return [invalid_value(field, value, "must be greater than or equal to 0")]
     return []
 
 
 def validate_template(template: JsonObject, field: str) -> list[ErrorCause]:
-    """A pod template."""
+    """Checks a pod template."""
     causes = validate_template_metadata(template, field)
     if (template.get("spec") or {}).get("ephemeralContainers"):
-        # As the validation of Kubernetes 1.36 says it (ValidatePodTemplateSpec).
+        # The text is that of Kubernetes 1.36 (ValidatePodTemplateSpec).
         path = f"{field}.spec.ephemeralContainers"
         causes.append(forbidden_field(path, "ephemeral containers not allowed in pod template"))
     return causes + validate_pod_spec(template.get("spec") or {}, f"{field}.spec")
 
 
 def validate_template_metadata(template: JsonObject, field: str) -> list[ErrorCause]:
-    """The metadata of a pod template. The path of its labels lacks `metadata`, as in the real server."""
+    """Checks the metadata of a pod template. The path of its labels lacks `metadata`, as in the real server."""
     metadata = template.get("metadata") or {}
     causes = validate_labels(metadata.get("labels"), f"{field}.labels")
     return causes + validate_annotations(metadata.get("annotations"), f"{field}.annotations")
 
 
 def validate_new_pod(spec: JsonObject) -> list[ErrorCause]:
-    """The fields that a new pod may not have. Ephemeral containers are added later, by a subresource (recording 27)."""
+    """Checks that a new pod has no ephemeral containers: a subresource adds them later (recording 27)."""
     if spec.get("ephemeralContainers"):
         return [forbidden_field("spec.ephemeralContainers", "cannot be set on create")]
     return []
 
 
 def validate_pod_spec(spec: JsonObject, field: str) -> list[ErrorCause]:
-    """A pod spec after defaults."""
+    """Checks a pod spec whose defaults are filled."""
     causes: list[ErrorCause] = []
     volumes, volume_causes = validate_volumes(spec.get("volumes") or [], f"{field}.volumes")
     causes += volume_causes
@@ -138,7 +138,7 @@ def _validate_container(
 
 
 def _validate_init_container(container: JsonObject, field: str) -> list[ErrorCause]:
-    """Only a sidecar has probes and hooks."""
+    """Checks that only sidecars among the init containers have probes and hooks."""
     policy = container.get("restartPolicy")
     if policy not in (None, "Always", "Never", "OnFailure"):
         return [not_supported(f"{field}.restartPolicy", policy, ("Always", "Never", "OnFailure"))]
@@ -248,7 +248,7 @@ def _validate_probe(probe: JsonObject, field: str) -> list[ErrorCause]:
 
 
 def validate_pod_update(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
-    """Only these parts of an existing pod's spec may change: images, deadline, more tolerations."""
+    """Checks that an update of a pod's spec changes only images, the deadline, and adds tolerations."""
     new_spec, old_spec = copy_json(obj["spec"]), copy_json(old["spec"])
     causes: list[ErrorCause] = []
     for kind in ("containers", "initContainers"):

@@ -13,7 +13,7 @@ _LARGEST_ID = 2_147_483_647
 _ID_RANGE = f"must be between 0 and {_LARGEST_ID}, inclusive"
 _SECCOMP_TYPES = ("Localhost", "RuntimeDefault", "Unconfined")
 _FS_GROUP_POLICIES = ("Always", "OnRootMismatch")
-# The fields of a container's context as the real server shows them: in this order, by its own names, all of them.
+# All fields of a container's context, with the names and the order that the real server's messages use.
 _SHOWN = (
     "Capabilities", "Privileged", "SELinuxOptions", "WindowsOptions", "RunAsUser", "RunAsGroup", "RunAsNonRoot",
     "ReadOnlyRootFilesystem", "AllowPrivilegeEscalation", "ProcMount", "SeccompProfile", "AppArmorProfile",
@@ -21,7 +21,7 @@ _SHOWN = (
 
 
 def validate_security_context(context: JsonObject | None, field: str) -> list[ErrorCause]:
-    """The rights of a container."""
+    """Checks the security context of a container."""
     if not context:
         return []
     causes = _validate_ids(context, ("runAsUser", "runAsGroup"), field)
@@ -38,7 +38,7 @@ def validate_security_context(context: JsonObject | None, field: str) -> list[Er
 
 
 def validate_pod_security_context(context: JsonObject | None, field: str) -> list[ErrorCause]:
-    """The rights that the containers of a pod share."""
+    """Checks the security context of a pod, which its containers share."""
     if not context:
         return []
     causes = _validate_ids(context, ("fsGroup", "runAsUser", "runAsGroup"), field)

@@ -1,4 +1,4 @@
-"""Validation of a pod's volumes: one source each, names that are required, permission bits, and paths of files.
+"""Validation of a pod's volumes: one source each, required names, permission bits, and paths of files.
 
 The rules and their texts are those of Kubernetes' `ValidateVolumes`.
 """
@@ -35,7 +35,7 @@ _AMOUNTS = (
 
 
 def validate_volumes(volumes: list[JsonObject], field: str) -> tuple[set[str], list[ErrorCause]]:
-    """Volumes after defaults; returns their names, too."""
+    """Checks volumes whose defaults are filled; returns their names and the causes."""
     names: set[str] = set()
     causes: list[ErrorCause] = []
     for index, volume in enumerate(volumes):
@@ -71,7 +71,7 @@ def _named(key: str) -> Callable[[JsonObject, str], list[ErrorCause]]:
 
 
 def _files(source: JsonObject, field: str, paths: set[str]) -> list[ErrorCause]:
-    """The permission bits, and the items of a config map or secret; the paths of the latter are added to `paths`."""
+    """Checks the permission bits and the items of a config map or secret. Adds the paths of the items to `paths`."""
     causes = _mode(source, "defaultMode", field)
     for index, item in enumerate(source.get("items") or []):
         at = f"{field}.items[{index}]"

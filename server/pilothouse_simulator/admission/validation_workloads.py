@@ -38,7 +38,7 @@ _RETENTION = ("Delete", "Retain")
 
 
 def _validate_replicated(obj: JsonObject, kind: str) -> list[ErrorCause]:
-    """Replicas, selector and template of the kinds that keep pods running."""
+    """Checks replicas, selector and template of the kinds that keep pods running."""
     spec = obj["spec"]
     causes = non_negative(spec.get("replicas"), "spec.replicas")
     causes += non_negative(spec.get("minReadySeconds"), "spec.minReadySeconds")
@@ -59,7 +59,8 @@ def _validate_replicated(obj: JsonObject, kind: str) -> list[ErrorCause]:
         message = "`selector` does not match template `labels`"
         causes.append(invalid_value("spec.template.metadata.labels", labels, message))
     if kind == "statefulset":
-        # Pods of such a template mount claims that no volume of it names: the real server checks no more of it.
+        # Such pods may mount claims of the StatefulSet that no volume of the template names. The real server checks
+        # only the template's metadata too.
         causes += validate_template_metadata(template, "spec.template")
     else:
         causes += validate_template(template, "spec.template")
@@ -70,12 +71,12 @@ def _validate_replicated(obj: JsonObject, kind: str) -> list[ErrorCause]:
 
 
 def validate_replica_set(obj: JsonObject) -> list[ErrorCause]:
-    """A ReplicaSet after defaults."""
+    """Checks a ReplicaSet whose defaults are filled."""
     return _validate_replicated(obj, "deployment")
 
 
 def validate_deployment(obj: JsonObject) -> list[ErrorCause]:
-    """A Deployment after defaults."""
+    """Checks a Deployment whose defaults are filled."""
     spec = obj["spec"]
     causes = _validate_replicated(obj, "deployment")
     strategy = spec.get("strategy") or {}
@@ -121,7 +122,7 @@ def _validate_rolling_update(rolling: JsonObject) -> list[ErrorCause]:
 
 
 def selector_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
-    """The selector of a workload never changes."""
+    """Checks that an update does not change the selector of a workload."""
     selector = obj["spec"].get("selector")
     if selector != old["spec"].get("selector"):
         return [invalid_value("spec.selector", selector, _IMMUTABLE)]
@@ -129,7 +130,7 @@ def selector_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
 
 
 def validate_stateful_set(obj: JsonObject) -> list[ErrorCause]:
-    """A StatefulSet after defaults."""
+    """Checks a StatefulSet whose defaults are filled."""
     spec = obj["spec"]
     causes: list[ErrorCause] = []
     policy = spec["podManagementPolicy"]
@@ -159,7 +160,7 @@ def validate_stateful_set(obj: JsonObject) -> list[ErrorCause]:
 
 
 def stateful_set_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
-    """Only some fields of a StatefulSet's spec may change."""
+    """Checks that an update changes only the mutable fields of a StatefulSet's spec."""
     fixed, before = (
         {name: value for name, value in each["spec"].items() if name not in _CHANGEABLE_OF_STATEFUL_SETS}
         for each in (obj, old)
@@ -168,7 +169,7 @@ def stateful_set_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]
 
 
 def validate_daemon_set(obj: JsonObject) -> list[ErrorCause]:
-    """A DaemonSet after defaults."""
+    """Checks a DaemonSet whose defaults are filled."""
     spec = obj["spec"]
     causes = _validate_replicated(obj, "daemonset")
     if spec["template"]["spec"].get("activeDeadlineSeconds") is not None:

@@ -1,7 +1,7 @@
-"""Admission webhooks: refusals of writes in addition to the rules of the kind.
+"""Admission webhooks: they refuse writes in addition to the rules of the kind.
 
-A test or a developer sets them in the fault plan: one that denies, or one that is itself away, which the API server
-reports as an internal error of its own.
+A test or a developer sets them in the fault plan. A webhook denies writes, or warns, or is itself unreachable; the API
+server reports an unreachable webhook as an internal error.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ JsonObject = dict[str, Any]
 class Webhook:
     """A webhook that refuses creations and changes of `resources` (plural names), with `message` and `code`.
 
-    `operations`: the operations among CREATE, UPDATE and DELETE that it is called for, as its configuration says; it
-    is called for a dry run, too.
+    `operations`: the operations among CREATE, UPDATE and DELETE for which the webhook is called, also in a dry run.
 
-    `warns`: it lets writes pass, and the answer has `message` as a warning.
+    `warns`: the webhook allows writes, and the response has `message` as a warning.
 
-    `fails`: it does not answer, and its configuration says that nothing may pass without it.
+    `fails`: the webhook does not respond, and its failure policy is to refuse the write.
     """
 
     name: str
@@ -37,7 +36,7 @@ class Webhook:
     operations: tuple[str, ...] = ("CREATE", "UPDATE")
 
     def refusal(self) -> api_errors.ApiError:
-        """The API server's words for it."""
+        """Returns the API server's refusal for this webhook."""
         if self.fails:
             message = (
                 f'Internal error occurred: failed calling webhook "{self.name}": failed to call webhook: '
@@ -49,12 +48,12 @@ class Webhook:
 
 
 def call(webhooks: Sequence[Webhook], resource: ResourceType, operation: str) -> None:
-    """Raises ApiError where one of them refuses; `operation` is CREATE, UPDATE or DELETE."""
+    """Raises ApiError if a webhook refuses the write; `operation` is CREATE, UPDATE or DELETE."""
     for webhook in webhooks:
         if resource.plural in webhook.resources and operation in webhook.operations and not webhook.warns:
             raise webhook.refusal()
 
 
 def warnings(webhooks: Sequence[Webhook], resource: ResourceType) -> list[str]:
-    """The warnings of those that let a write pass."""
+    """Returns the warnings of the webhooks that allow a write with a warning."""
     return [each.message for each in webhooks if each.warns and resource.plural in each.resources]

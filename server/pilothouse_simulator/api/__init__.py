@@ -1,1 +1,1 @@
-"""The REST API over HTTP: routes, watches, users, and the faults that a test requests."""
+"""The REST API over HTTP: routes, watches, users, and injected faults."""

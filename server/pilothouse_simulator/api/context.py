@@ -1,4 +1,4 @@
-"""The objects that the handlers of requests share: the store, the clock, and the address a request names."""
+"""The objects that request handlers share: the store, the clock, and the target of a request."""
 
 from __future__ import annotations
 
@@ -28,14 +28,16 @@ class OpenStream(Protocol):
     resource: ResourceType
 
     def finish(self) -> None:
-        """Ends the stream as if its time were over."""
+        """Ends the stream as if its timeout had expired."""
 
 
 @dataclass(frozen=True)
 class RequestTarget:
-    """The object that a path addresses. `name` empty: a collection; `namespace` None: all, or cluster-scoped.
+    """The object that a path addresses.
 
-    `watch_prefix`: the deprecated `/watch/` form. `rest`: the part after a proxy subresource.
+    An empty `name` means a collection; `namespace` None means all, or cluster-scoped.
+
+    `watch_prefix` is set for the deprecated `/watch/` form. `rest` is the part after a proxy subresource.
     """
 
     resource: ResourceType
@@ -49,17 +51,17 @@ class RequestTarget:
 
 @dataclass
 class ApiContext:
-    """Shared by all handlers of one server.
+    """The state that all handlers of one server share.
 
-    `closing`: the server is ending, and its watches are silent. `ready`: the answer of /readyz. `late_writes` are
-    under way though their requests have been answered.
+    `closing`: the server is shutting down, and its watches send nothing. `ready`: the result of /readyz. `late_writes`
+    are writes that are still running after their requests got a response.
     """
 
     store: ObjectStore
     clock: Clock
     faults: FaultPlan
     streams: set[OpenStream] = field(default_factory=set)
-    # Connections on which a request is being answered.
+    # Connections with a request in progress.
     busy: set[asyncio.BaseTransport] = field(default_factory=set)
     late_writes: set[asyncio.Future[web.StreamResponse]] = field(default_factory=set)
     closing: bool = False
@@ -69,13 +71,16 @@ class ApiContext:
         self.store.types.on_removed.append(self._finish_watches)
 
     def _finish_watches(self, resource: ResourceType) -> None:
-        """The watches of a custom resource end with its definition."""
+        """Ends the watches of a custom resource whose definition is deleted."""
         for stream in tuple(self.streams):
             if stream.resource is resource:
                 stream.finish()
 
     def presenter(self, request: web.Request, target: RequestTarget) -> Presenter:
-        """How to answer this request; 406 when the client accepts nothing that can be served."""
+        """Returns the form of the response to this request.
+
+        Raises 406 if the client accepts no form that can be served.
+        """
         whole = request.query.get("includeObject") == "Object"
 
         def table(resource: ResourceType, objects: list[JsonObject], with_columns: bool) -> JsonObject:
@@ -84,7 +89,7 @@ class ApiContext:
         return Presenter(target.resource, negotiate(request.headers.get("Accept")), table, target.api_version)
 
     def deprecations(self, resource: ResourceType) -> Warnings:
-        """Warning headers of deprecated kinds."""
+        """Returns the Warning headers for deprecated kinds."""
         return [warning(_ENDPOINTS_WARNING)] if resource is ENDPOINTS else []
 
     def warnings(self, resource: ResourceType, obj: JsonObject, old: JsonObject | None) -> Warnings:
@@ -94,16 +99,16 @@ class ApiContext:
 
 
 def warning(text: str) -> tuple[str, str]:
-    """The header that warns."""
+    """Returns the Warning header with this text."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return ("Warning", f'299 - "{escaped}"')
 
 
 def parse_path(path: str, types: ResourceTypes, *, known: bool = True) -> RequestTarget | None:
-    """The resource of `types` a path below /api or /apis addresses, or None when there is none.
+    """Returns the resource of `types` that a path below /api or /apis addresses, or None if there is none.
 
-    `known` False: also returns a target for an unknown resource, for a caller who has no right to learn that it does
-    not exist.
+    With `known` False, also returns a target for an unknown resource: callers without rights must not learn that it
+    does not exist.
     """
     parts = path.strip("/").split("/")
     if len(parts) >= 3 and parts[0] == "api":

@@ -1,9 +1,9 @@
 """Decoding of request bodies: JSON or YAML, duplicate and unknown fields, wrong types.
 
-The real server decodes a body into Go structs. That has observable effects on a document, so the schema has them
-here: unknown fields are dropped (with a warning, or refused, as `fieldValidation` says), a value of the wrong type is
-refused with 400, nulls vanish. Server-side apply reads the same schema more strictly, and the real server answers its
-refusals with 500 and no reason.
+The real server decodes a body into Go structs, which has observable effects on a document. This module produces the
+same effects from the schema: unknown fields are dropped (with a warning, or refused, depending on `fieldValidation`), a
+value of the wrong type is refused with 400, nulls are removed. Server-side apply checks the same schema more strictly;
+the real server returns these refusals as 500 without a reason.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _INT32_EXCEPTIONS = frozenset({
 
 
 class _DuplicateTracker:
-    """Loads JSON and notes duplicate keys with their paths."""
+    """Loads JSON and records duplicate keys with their paths."""
 
     def __init__(self) -> None:
         self.duplicates: list[tuple[JsonObject, str]] = []
@@ -81,9 +81,9 @@ def _join(path: str, name: str) -> str:
 
 
 def parse_yaml(body: bytes) -> Any:
-    """A YAML (or JSON) document; 400 when it cannot be read."""
+    """Returns a YAML (or JSON) document. Raises 400 if it cannot be parsed."""
     with suppress(ValueError):
-        # Most clients send JSON, which is read a hundred times faster as such.
+        # Most clients send JSON, which the JSON parser reads a hundred times faster.
         return orjson.loads(body)
     try:
         return yaml.load(body, Loader=_JsonLikeLoader)  # noqa: S506 - a SafeLoader subclass
@@ -107,7 +107,7 @@ _JsonLikeLoader.yaml_implicit_resolvers = {
 
 
 def parse_object(body: bytes, content_type: str, kind: str) -> tuple[JsonObject, list[str]]:
-    """The body of POST and PUT with the paths of duplicate fields. 400 and 415 as the real server."""
+    """Returns the body of POST and PUT, and the paths of duplicate fields. Raises 400 and 415 like the real server."""
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == "application/yaml":
         document = parse_yaml(body)
@@ -153,7 +153,7 @@ class _TypeMismatchError(Exception):
 
 
 def convert(resource: ResourceType, document: JsonObject) -> tuple[JsonObject, list[str]]:
-    """The document as the kind's struct holds it, and the paths of unknown fields. 400 on a wrong type.
+    """Returns the document as the kind's struct holds it, and the paths of unknown fields. Raises 400 for a wrong type.
 
     A custom resource is pruned; its types are checked with the rest of its schema, when it is stored.
     """
@@ -203,7 +203,7 @@ def _convert(kind: SchemaType, value: Any, path: str, owner: str, unknown: list[
             name: _convert(kind.item, child, _join(path, name), owner, unknown)
             for name, child in value.items()
         }
-        # A null in a map of texts is the empty text, as in a Go map.
+        # A null in a map of strings becomes the empty string, as in a Go map.
         return {name: "" if child is None else child for name, child in converted_map.items()}
     result: JsonObject = {}
     for name, child in value.items():
@@ -265,7 +265,7 @@ def _convert_scalar(kind: SchemaScalar, value: Any, path: str, owner: str) -> An
 
 
 def _check_base64(text: str) -> None:
-    # Line ends are passed over, but count.
+    # Line ends are ignored in the data, but count as bytes.
     good = _BASE64.match(text.replace("\r", "A").replace("\n", "A"))
     end = good.end() if good is not None else 0
     if end < len(text):
@@ -276,9 +276,9 @@ def _check_base64(text: str) -> None:
 
 
 def check_applied(resource: ResourceType, document: JsonObject, label: str) -> None:
-    """The checks of server-side apply on the sent configuration: unknown fields, types, duplicate list keys.
+    """Checks an applied configuration as server-side apply does: unknown fields, types, duplicate list keys.
 
-    Each is a 500 without reason in the real server; `label` is how it calls the object.
+    Raises 500 without a reason, like the real server; `label` is its name for the object in the message.
     """
     problem = _applied_problem(schema_of(resource), document, ())
     if problem:

@@ -1,7 +1,7 @@
 """Discovery: versions, groups and resources, in the classic and the aggregated form.
 
-All documents follow from the resource registry. The aggregated form has its own media type and an ETag; a client
-that sends the ETag again gets 304.
+All documents are generated from the resource registry. The aggregated form has its own media type and an ETag; a client
+that sends the current ETag gets 304.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ VERSION: JsonObject = {
 
 
 def resources_of(types: ResourceTypes, group: str, version: str) -> list[ResourceType]:
-    """The resource types of a group and version, by name; events appear in two groups."""
+    """Returns the resource types of a group and version, by name; events appear in two groups."""
     if group == EVENTS_GROUP_ALIAS[0]:
         return [EVENTS]
     found = (entry for entry in types if entry.group == group and version in _served(entry))
@@ -54,7 +54,7 @@ def _served(resource: ResourceType) -> tuple[str, ...]:
 
 
 def versions_of(types: ResourceTypes, group: str) -> tuple[str, ...]:
-    """The versions of a group, the preferred one first; empty if the server has none."""
+    """Returns the versions of a group, the preferred one first; empty if the server has none."""
     return types.groups().get(group, ()) if group else ("v1",)
 
 
@@ -66,14 +66,14 @@ def _group(types: ResourceTypes, name: str) -> JsonObject:
 
 
 def _verbs(group_name: str, resource: ResourceType) -> list[str]:
-    """Events can be read and deleted at their second address, not written."""
+    """Returns the verbs of a resource type. Events can be read and deleted at their second address, but not written."""
     written = ("create", "patch", "update")
     second = group_name == EVENTS_GROUP_ALIAS[0]
     return [verb for verb in resource.verbs if not (second and verb in written)]
 
 
 def api_versions(address: str) -> JsonObject:
-    """GET /api."""
+    """Returns the document of GET /api."""
     return {
         "kind": "APIVersions",
         "versions": ["v1"],
@@ -82,18 +82,18 @@ def api_versions(address: str) -> JsonObject:
 
 
 def group_list(types: ResourceTypes) -> JsonObject:
-    """GET /apis."""
+    """Returns the document of GET /apis."""
     groups = [_group(types, name) for name in types.groups()]
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
 
 
 def group(types: ResourceTypes, name: str) -> JsonObject:
-    """GET /apis/{group}."""
+    """Returns the document of GET /apis/{group}."""
     return {"kind": "APIGroup", "apiVersion": "v1", **_group(types, name)}
 
 
 def resource_list(types: ResourceTypes, group_name: str, version: str) -> JsonObject:
-    """GET /api/v1 and /apis/{group}/{version}."""
+    """Returns the document of GET /api/v1 and /apis/{group}/{version}."""
     entries: list[JsonObject] = []
     for resource in resources_of(types, group_name, version):
         entry: JsonObject = {
@@ -133,7 +133,7 @@ def _subresource_entry(resource: ResourceType, subresource: Subresource) -> Json
 
 
 def aggregated(types: ResourceTypes, groups: tuple[str, ...]) -> JsonObject:
-    """The aggregated document of some groups (the core group has an empty name)."""
+    """Returns the aggregated document of some groups (the core group has an empty name)."""
     items: list[JsonObject] = []
     for name in groups:
         versions: list[JsonObject] = []
@@ -180,7 +180,7 @@ def _aggregated_resource(group_name: str, resource: ResourceType) -> JsonObject:
 
 
 def wants_aggregated(request: web.Request) -> bool:
-    """Whether the client prefers the aggregated form."""
+    """Returns whether the client prefers the aggregated form."""
     for media_type, parameters in parse_accept(request.headers.get("Accept", "")):
         if media_type == "application/json":
             return parameters.get("as") == "APIGroupDiscoveryList" and parameters.get("v") in (
@@ -191,7 +191,7 @@ def wants_aggregated(request: web.Request) -> bool:
 
 
 def aggregated_response(request: web.Request, types: ResourceTypes, groups: tuple[str, ...]) -> web.Response:
-    """The aggregated document, or 304 when the client has it already."""
+    """Returns the aggregated document, or 304 if the client has the current one."""
     body = orjson.dumps(aggregated(types, groups))
     etag = f'"{hashlib.sha512(body).hexdigest().upper()}"'
     headers = {"ETag": etag, "Vary": "Accept"}
@@ -201,7 +201,7 @@ def aggregated_response(request: web.Request, types: ResourceTypes, groups: tupl
 
 
 def answer(request: web.Request, parts: list[str], types: ResourceTypes) -> web.Response | None:
-    """The discovery document at a path (its parts), or None when there is none."""
+    """Returns the discovery document at a path, given as its parts, or None if there is none."""
     if parts == ["version"]:
         return json_response(VERSION)
     if parts == ["api"]:

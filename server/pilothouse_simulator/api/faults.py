@@ -1,7 +1,7 @@
-"""Faults a test or a developer asks of the simulated cluster.
+"""Faults that a test or a developer injects into the simulated cluster.
 
-The plan is one mutable object; the server reads it for every request. It is set in the same process, or over HTTP at
-`/simulator/faults` when the simulator runs alone.
+The plan is one mutable object that the server reads at every request. Tests set it in the same process; if the
+simulator runs on its own, clients set it over HTTP at `/simulator/faults`.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def _with_tuples(entry: JsonObject) -> JsonObject:
 class FaultPlan:
     """The faults to simulate, and their rates.
 
-    `latency_seconds` delays every answer (real seconds). `error_rate` (0..1) is the share of requests answered with
-    `error_code`. `refuse_connections` closes every connection without an answer. `retry_after_seconds` belongs to
-    code 429. `webhooks` refuse writes (see `webhooks`). `storage_stalled` makes the storage behind the server stop
-    answering; `storage_stopped` does too, and writes on their way to it are lost. `too_busy_for_bookmarks` keeps
-    watches silent where nothing changes, until their time is over. `on_request` is called with method and path of
-    each request before anything else. `restart` (kill, seconds away) is given by the server. Requests to
-    `/simulator`, `/livez`, `/readyz` and `/healthz` are spared.
+    `latency_seconds` delays every response (real seconds). `error_rate` (0..1) is the share of requests that fail with
+    `error_code`. `refuse_connections` closes every connection without a response. `retry_after_seconds` is sent with
+    code 429. `webhooks` refuse writes (see the module `webhooks`). `storage_stalled` makes the storage behind the
+    server unresponsive; `storage_stopped` also loses the writes in progress. `too_busy_for_bookmarks` suppresses
+    bookmarks, so that watches without changes send nothing until they end. `on_request` is called first, with method
+    and path of each request. The server sets `restart` (kill, seconds down). Requests to `/simulator`, `/livez`,
+    `/readyz` and `/healthz` get no injected errors and no latency.
     """
 
     latency_seconds: float = 0.0
@@ -72,15 +72,15 @@ class FaultPlan:
     _drop_watches: list[Callable[[], None]] = field(default_factory=list)
 
     def fail_next(self, count: int, code: int = 500) -> None:
-        """The next `count` requests answer with `code`."""
+        """Makes the next `count` requests fail with `code`."""
         self._failures.extend([code] * count)
 
     def lose_answers(self, count: int) -> None:
-        """The next `count` writes are done and answered 504, as by a server whose storage took too long."""
+        """Makes the next `count` writes succeed but return 504, like a server whose storage took too long."""
         self._lost_answers += count
 
     def next_answer_is_lost(self) -> bool:
-        """Whether the answer of this write, which has been done, shall be lost."""
+        """Returns whether the response to this completed write must be lost, and counts it."""
         if self._lost_answers == 0:
             return False
         self._lost_answers -= 1
@@ -88,7 +88,7 @@ class FaultPlan:
 
     @property
     def storage_stalled(self) -> bool:
-        """Whether the storage does not answer. `stalling` describes the effect on each request."""
+        """Returns whether the storage is unresponsive. The module `stalling` describes the effect on each request."""
         return not self._flows.is_set()
 
     @storage_stalled.setter
@@ -101,7 +101,7 @@ class FaultPlan:
 
     @property
     def storage_stopped(self) -> bool:
-        """Whether the storage is not there at all."""
+        """Returns whether the storage is down, so that stalled writes are lost."""
         return self._stopped
 
     @storage_stopped.setter
@@ -110,11 +110,11 @@ class FaultPlan:
         self._stopped = stopped
 
     async def storage_flows(self) -> None:
-        """Waits until the storage answers."""
+        """Waits until the storage responds."""
         await self._flows.wait()
 
     def drop_watches(self) -> None:
-        """Ends all open watches in the middle of their body, as a server that is killed."""
+        """Ends all open watches in the middle of their body, like a killed server."""
         for drop in tuple(self._drop_watches):
             drop()
 
@@ -132,7 +132,7 @@ class FaultPlan:
         return lambda: self._drop_watches.remove(drop)
 
     def next_error(self) -> ApiError | None:
-        """The refusal this request shall get, or None."""
+        """Returns the injected error for this request, or None."""
         code = None
         if self._failures:
             code = self._failures.pop(0)
@@ -172,7 +172,7 @@ class FaultPlan:
         self.restart(bool(how.get("kill", False)), float(how.get("down_seconds", 2.0)))
 
     def to_json(self) -> JsonObject:
-        """The state shown by GET /simulator/faults."""
+        """Returns the state shown by GET /simulator/faults."""
         return {
             "latency_seconds": self.latency_seconds,
             "error_rate": self.error_rate,

@@ -1,9 +1,10 @@
-"""The listening part of the simulated API server, and its ends: killed, stopped, started again.
+"""The listener of the simulated API server: it can be killed, stopped and started again.
 
-As recorded of a real one: KILL breaks every connection in the middle of its data. TERM closes the listening socket
-and idle connections immediately, while open watches live on, silent, for a minute, and then end normally; followed
-logs break off. A server that starts knows no rights that come from roles for a moment (403 for those who have them,
-too), is not ready for another second, and serves no watch from before its start: 410.
+The behaviour is that of a recorded real server. KILL breaks every connection in the middle of its data. TERM closes the
+listening socket and idle connections immediately; open watches stay open for a minute without sending anything and then
+end normally; followed logs break off. A newly started server does not know the rights from roles for a moment and
+returns 403 to their holders, is not ready for another second, and returns 410 for watches from a version before its
+start.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _LAST_WORDS_SECONDS = 0.05
 
 
 class ApiListener:
-    """Serves `routes` on one address, which it keeps over restarts. `port` 0 is a free one, chosen at the start."""
+    """Serves `routes` on one address, also after restarts. `port` 0 selects a free port at the start."""
 
     def __init__(
         self,
@@ -52,12 +53,12 @@ class ApiListener:
         self._coming: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listens for the first time. OSError when the port is taken."""
+        """Listens for the first time. Raises OSError if the port is in use."""
         await self._runner.setup()
         await self._listen()
 
     async def close(self) -> None:
-        """Ends everything; for the end of the simulator, not of a simulated server."""
+        """Stops everything at the end of the simulator; a simulated server is stopped by `kill` or `terminate`."""
         coming = list(self._coming)
         for task in coming:
             task.cancel()
@@ -65,13 +66,15 @@ class ApiListener:
         await self._runner.cleanup()
 
     async def kill(self) -> None:
-        """As by KILL: nothing is answered any more, and every connection breaks."""
+        """Simulates SIGKILL: the server stops responding, and every connection breaks."""
         await self._stop_listening()
         self._context.faults.drop_watches()
         self._abort_connections(all_of_them=True)
 
     async def terminate(self, *, grace_seconds: float = _GRACE_SECONDS) -> None:
-        """As by TERM: takes no connection any more; open watches are silent for so long, and then end."""
+        """Simulates SIGTERM: the server accepts no connections; open watches send nothing for `grace_seconds`, and then
+        end.
+        """
         self._context.closing = True
         await self._stop_listening()
         self._abort_connections(all_of_them=False)
@@ -80,11 +83,14 @@ class ApiListener:
     async def start_again(
         self, *, roles_seconds: float = _ROLES_SECONDS, ready_seconds: float = _READY_SECONDS
     ) -> None:
-        """Starts a new server on the same address; after so many seconds it is ready, and rights by roles count."""
+        """Starts a new server on the same address.
+
+        Rights from roles apply after `roles_seconds`; the server is ready after `ready_seconds`.
+        """
         if self._site is not None:
             return
         if self._ending is not None:
-            # The old server is there until its last stream has ended.
+            # The old server runs until its last stream has ended.
             await asyncio.wait((self._ending,))
             self._ending = None
         self._context.closing = False
@@ -94,13 +100,13 @@ class ApiListener:
         await self._listen()
 
     async def restart(self, *, kill: bool, down_seconds: float) -> None:
-        """Ends, stays away for so long, and starts again."""
+        """Stops the server, waits `down_seconds`, and starts it again."""
         await (self.kill() if kill else self.terminate(grace_seconds=down_seconds))
         await self._context.clock.sleep(down_seconds)
         await self.start_again()
 
     def restart_later(self, kill: bool, down_seconds: float) -> None:
-        """Runs `restart` in a task, apart from the requesting call."""
+        """Runs `restart` in a task, so that the request for it can end."""
         self._later(self.restart(kill=kill, down_seconds=down_seconds))
 
     async def _listen(self) -> None:

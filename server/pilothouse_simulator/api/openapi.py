@@ -1,8 +1,8 @@
-"""OpenAPI v3 of the served kinds: the part that kubectl reads before it applies or explains.
+"""OpenAPI v3 of the served kinds: the parts that `kubectl apply` and `kubectl explain` read.
 
-kubectl looks whether PATCH of a kind takes `fieldValidation` (then it leaves validation to the server), and reads
-the schemas for `kubectl explain`. Paths and schemas follow from the registry and the structural schema; there are
-no descriptions.
+kubectl checks whether PATCH of a kind accepts `fieldValidation` (then it leaves validation to the server), and reads
+the schemas for `kubectl explain`. Paths and schemas are generated from the registry and the structural schema; there
+are no descriptions.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def _bases(types: ResourceTypes) -> dict[str, tuple[str, str]]:
 
 
 def root(types: ResourceTypes) -> JsonObject:
-    """GET /openapi/v3."""
-    # The documents change with the version and with the custom types alone.
+    """Returns the document of GET /openapi/v3."""
+    # The documents change only with the version and with the custom types.
     served = sha512(f"{VERSION['gitVersion']} {types.serial}".encode()).hexdigest().upper()
     return {
         "paths": {base: {"serverRelativeURL": f"/openapi/v3/{base}?hash={served}"} for base in _bases(types)}
@@ -58,7 +58,7 @@ def root(types: ResourceTypes) -> JsonObject:
 
 
 def document(types: ResourceTypes, base: str) -> JsonObject | None:
-    """GET /openapi/v3/{api/v1, apis/apps/v1 …}; None for a group that is not served."""
+    """Returns the document of GET /openapi/v3/{api/v1, apis/apps/v1 …}; None for a group that is not served."""
     found = _bases(types).get(base)
     return _document(types, *found) if found is not None else None
 

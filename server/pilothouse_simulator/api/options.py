@@ -1,4 +1,4 @@
-"""Query parameters of requests: reading them, and refusing bad combinations as the real server does."""
+"""Parses the query parameters of requests, and refuses bad combinations as the real server does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MANAGER_LIMIT_BYTES = 128
 
 
 def boolean(query: Mapping[str, str], name: str) -> bool | None:
-    """A boolean parameter; None when absent, 400 when it is neither."""
+    """Returns a boolean parameter; None if it is absent. Raises 400 if it is not a boolean."""
     text = query.get(name)
     if text is None:
         return None
@@ -34,7 +34,7 @@ def boolean(query: Mapping[str, str], name: str) -> bool | None:
 
 
 def integer(query: Mapping[str, str], name: str) -> int | None:
-    """An integer parameter; None when absent or empty, 400 when it is no number."""
+    """Returns an integer parameter; None if it is absent or empty. Raises 400 if it is not a number."""
     text = query.get(name)
     if not text:
         return None
@@ -45,7 +45,7 @@ def integer(query: Mapping[str, str], name: str) -> int | None:
 
 
 def resource_version(text: str) -> int:
-    """A resourceVersion as number; raises ValueError with the real server's words."""
+    """Returns a resourceVersion as a number. Raises ValueError with the real server's message."""
     if not text.isascii() or not text.isdigit():
         raise ValueError(
             f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
@@ -54,7 +54,7 @@ def resource_version(text: str) -> int:
 
 
 def options_invalid(kind: str, causes: list[ErrorCause]) -> ApiError:
-    """422 of CreateOptions, PatchOptions, ListOptions …"""
+    """Returns 422 for CreateOptions, PatchOptions, ListOptions …"""
     return api_errors.invalid_kind(kind, "meta.k8s.io", "", causes)
 
 
@@ -69,7 +69,7 @@ class WriteOptions:
 
 
 def write_options(query: Mapping[str, str], kind: str, user_agent: str, *, applies: bool) -> WriteOptions:
-    """Reads and checks the options of a write; `kind` is how refusals name them."""
+    """Reads and checks the options of a write; `kind` is the name of the options in refusals."""
     causes: list[ErrorCause] = []
     force = boolean(query, "force")
     manager = query.get("fieldManager", "")
@@ -97,7 +97,7 @@ def write_options(query: Mapping[str, str], kind: str, user_agent: str, *, appli
 
 @dataclass(frozen=True)
 class ListOptions:
-    """Options of list and watch. `version` None: not given."""
+    """Options of list and watch. An absent `version` is None."""
 
     label_selector: str
     field_selector: str
@@ -177,7 +177,7 @@ def encode_continue(revision: int, start: str) -> str:
 
 
 def decode_continue(token: str) -> tuple[int, str]:
-    """Version and start key of a token; 400 when it is none."""
+    """Returns the version and start key of a continue token. Raises 400 if the token is invalid."""
     try:
         raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
         document = json.loads(raw)

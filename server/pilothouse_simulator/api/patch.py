@@ -1,8 +1,8 @@
 """JSON patch (RFC 6902), JSON merge patch (RFC 7386) and strategic merge patch.
 
-All three take the stored document and answer the changed one; the input is never changed. Strategic merge needs
-the schema: keyed lists are merged item by item, and `$patch`, `$retainKeys`, `$deleteFromPrimitiveList` and
-`$setElementOrder` direct it.
+All three functions take the stored document and return the changed one; they never change their input. Strategic merge
+needs the schema: it merges keyed lists item by item, under the directives `$patch`, `$retainKeys`,
+`$deleteFromPrimitiveList` and `$setElementOrder`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _rejected() -> ApiError:
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
-    """RFC 7386: null removes, lists are replaced."""
+    """Applies a merge patch (RFC 7386): null removes a field, lists are replaced."""
     if not isinstance(patch, dict):
         return copy_json(patch)
     result = dict(target) if isinstance(target, dict) else {}
@@ -37,7 +37,7 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 
 def json_patch(target: Any, operations: Any) -> Any:
-    """RFC 6902. A malformed list is refused with 400, a failing test or a missing path with 422."""
+    """Applies a JSON patch (RFC 6902). Raises 400 for a malformed patch, 422 for a failing test or a missing path."""
     if not isinstance(operations, list):
         kind = "object" if isinstance(operations, dict) else type(operations).__name__
         raise api_errors.bad_request(
@@ -120,7 +120,7 @@ def _apply_operation(document: Any, operation: JsonObject) -> Any:
 
 
 def strategic_merge_patch(schema: Struct, target: Any, patch: Any) -> Any:
-    """Merges by the schema's list keys. Directives are applied and do not appear in the result."""
+    """Applies a strategic merge patch, by the list keys of the schema. The result does not contain the directives."""
     return _strategic(schema, target, patch)
 
 
@@ -188,7 +188,7 @@ def _strategic_list(kind: SchemaType | None, target: Any, patch: list[Any]) -> l
 
 
 def _ordered(kind: SchemaType | None, items: Any, order: list[Any]) -> list[Any]:
-    """Named items take the given order; others keep their place at the end."""
+    """Returns the items in the given order; items that it does not name follow, in their own order."""
     items = items if isinstance(items, list) else []
     key = kind.keys[0] if isinstance(kind, ListType) and kind.relation == "map" else None
     wanted = [entry.get(key) if key is not None else entry for entry in order]

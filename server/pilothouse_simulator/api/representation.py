@@ -1,12 +1,12 @@
-"""The form of an answer: full objects, metadata only, or a table, as the Accept header asks.
+"""The form of a response: full objects, metadata only, or a table, depending on the Accept header.
 
-Only JSON is spoken. A client that prefers protobuf or YAML and also accepts JSON gets JSON, as a real server
-that lacks an encoding would do; one that accepts nothing else gets 406.
+All responses are JSON. A client that prefers protobuf or YAML and also accepts JSON gets JSON, as from a real server
+that lacks an encoding; a client that does not accept JSON gets 406.
 
-Metadata has two forms, `PartialObjectMetadata` of a single object and `…List` of a list. As in the real server (its
-`handlers/response.go`) either is agreed on for any request, and whether it fits is seen only once there is something
-to convert: the wrong one is 406 where that is an answer of its own, after a write has been done. A watch has begun
-with 200 by then, so it ends without a word at its first event.
+Metadata has two forms: `PartialObjectMetadata` for a single object and `PartialObjectMetadataList` for a list. As in
+the real server (its `handlers/response.go`), negotiation accepts both for any request, and a mismatch is detected only
+when an object is converted. A mismatch is a 406, for a write after the write is done. A watch has already sent 200 by
+then, so it ends at its first event without an error.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FORM_PARAMETERS = frozenset({"as", "g", "v"})
 
 
 def parse_accept(header: str) -> list[tuple[str, dict[str, str]]]:
-    """Media types with their parameters, in order of preference as sent."""
+    """Returns the media types with their parameters, in the order of the header."""
     accepted = []
     for part in header.split(","):
         media_type, *parameters = (piece.strip() for piece in part.split(";"))
@@ -45,7 +45,7 @@ def parse_accept(header: str) -> list[tuple[str, dict[str, str]]]:
 
 
 def negotiate(header: str | None) -> Form:
-    """The form of the answer; raises 406 when nothing acceptable can be served."""
+    """Returns the form of the response; raises 406 if no acceptable form can be served."""
     accepted = [
         parameters
         for media_type, parameters in parse_accept(header or "*/*")
@@ -67,7 +67,7 @@ def negotiate(header: str | None) -> Form:
 
 
 def json_response(body: Any, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> web.Response:
-    """An answer as JSON."""
+    """Returns a response with a JSON body."""
     response = web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
     for name, value in headers:
         response.headers.add(name, value)
@@ -75,7 +75,7 @@ def json_response(body: Any, status: int = 200, headers: Iterable[tuple[str, str
 
 
 def metadata_only(obj: JsonObject) -> JsonObject:
-    """PartialObjectMetadata of an object."""
+    """Returns the PartialObjectMetadata of an object."""
     return {
         "kind": "PartialObjectMetadata",
         "apiVersion": "meta.k8s.io/v1",
@@ -84,17 +84,17 @@ def metadata_only(obj: JsonObject) -> JsonObject:
 
 
 def ordered(obj: JsonObject) -> JsonObject:
-    """The object with kind and apiVersion first, as people expect to read it."""
+    """Returns the object with kind and apiVersion first, as people expect to read it."""
     return {"kind": obj["kind"], "apiVersion": obj["apiVersion"], **obj}
 
 
 def list_item(obj: JsonObject) -> JsonObject:
-    """An item of a list: without kind and apiVersion."""
+    """Returns the object as an item of a list, without kind and apiVersion."""
     return {name: value for name, value in obj.items() if name not in ("kind", "apiVersion")}
 
 
 def as_new_event(obj: JsonObject) -> JsonObject:
-    """A core event in the shape of events.k8s.io/v1, which names the same facts otherwise."""
+    """Returns a core event in the shape of events.k8s.io/v1, which has other names for the same fields."""
     names = {
         "involvedObject": "regarding",
         "message": "note",
@@ -132,7 +132,7 @@ class Presenter:
         return as_new_event(obj) if self.api_version == NEW_EVENTS_VERSION else obj
 
     def _type(self, suffix: str) -> str:
-        """The name that a real server's own type has, which its words let see."""
+        """Returns the name of the real server's Go type, which appears in its messages."""
         return f"*{self.resource.group.partition('.')[0] or 'core'}.{self.resource.kind}{suffix}"
 
     def many(self, objects: list[JsonObject], metadata: JsonObject) -> JsonObject:
@@ -152,7 +152,7 @@ class Presenter:
         return {"kind": kind, "apiVersion": version, "metadata": metadata, "items": items}
 
     def event(self, kind: str, obj: JsonObject, *, first: bool) -> JsonObject:
-        """A watch event; only the first table of a stream names its columns."""
+        """Returns a watch event; only the first table of a stream names its columns."""
         if self.form == "table" and kind != "ERROR":
             table = self.build_table(self.resource, [obj] if kind != "BOOKMARK" else [], first)
             table["metadata"] = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}

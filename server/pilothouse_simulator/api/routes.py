@@ -1,8 +1,7 @@
-"""From a request to its handler: authentication, faults, discovery, resources and subresources.
+"""Routes each request to its handler: authentication, faults, discovery, resources and subresources.
 
-One catch-all handler takes every request, because the resource registry decides which paths exist, and because the
-real server answers unknown paths, resources and methods in its own ways. A refusal anywhere is an `ApiError` and
-becomes a Status here.
+One catch-all handler gets every request, because the resource registry decides which paths exist, and because the real
+server has its own responses for unknown paths, resources and methods. Any `ApiError` becomes a Status here.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def _openapi(parts: list[str], types: ResourceTypes) -> dict[str, Any] | None:
 class ApiRoutes:
     """The request handler of one server. `users` decides permissions.
 
-    `kubelets` answer requests that only a node can: logs and usage.
+    `kubelets` serve the requests that need a node: logs, usage, exec and port-forward.
     """
 
     def __init__(self, context: ApiContext, users: Users, *, kubelets: Kubelets) -> None:
@@ -103,7 +102,7 @@ class ApiRoutes:
         return response
 
     async def _suffer(self) -> None:
-        """The faults that any request meets: latency, and refusals (ApiError)."""
+        """Applies the faults that affect any request: waits for the latency, and raises the injected ApiError."""
         faults = self._context.faults
         if faults.latency_seconds:
             await asyncio.sleep(faults.latency_seconds)
@@ -193,7 +192,7 @@ class ApiRoutes:
             handlers = {"POST": create_object}
             if "deletecollection" in resource.verbs:
                 handlers["DELETE"] = delete_collection
-        # Events are written as core events; the other address shows them and lets them be deleted.
+        # Events are written as core events; at their other address they can only be read and deleted.
         read_only = target.api_version == NEW_EVENTS_VERSION and method in ("POST", "PUT", "PATCH")
         if method not in handlers or read_only:
             raise api_errors.method_not_allowed()

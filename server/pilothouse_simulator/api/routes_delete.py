@@ -1,4 +1,4 @@
-"""DELETE of one object and of many, with its options from the body or the query."""
+"""DELETE of one object or of a collection, with options from the body or the query."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _POLICIES = ("Foreground", "Background", "Orphan")
 
 
 async def _delete_options(request: web.Request) -> JsonObject:
-    """DeleteOptions from the body; the query counts only when there is no body."""
+    """Returns the DeleteOptions from the body, or from the query if there is no body."""
     body = await read_body(request)
     if body:
         document, _ = parse_object(body, request.headers.get("Content-Type", ""), "DeleteOptions")
@@ -74,7 +74,7 @@ def _delete(
 
 
 def _default_policy(resource: ResourceType, options: JsonObject) -> list[tuple[str, str]]:
-    """Jobs orphan their pods unless asked otherwise, and warn of it; returns the headers to send."""
+    """Sets the default policy of Jobs, which orphan their pods; returns the headers that warn of it."""
     if resource is not JOBS or options.get("propagationPolicy") is not None or "orphanDependents" in options:
         return []
     options["propagationPolicy"] = "Orphan"
@@ -82,7 +82,7 @@ def _default_policy(resource: ResourceType, options: JsonObject) -> list[tuple[s
 
 
 async def delete_object(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
-    """DELETE of one object: the object while something holds it, a Status when it is gone."""
+    """Handles DELETE of one object: returns the object while finalizers or a grace period hold it, else a Status."""
     presenter = context.presenter(request, target)
     resource = target.resource
     options = await _delete_options(request)
@@ -104,7 +104,7 @@ async def delete_object(context: ApiContext, request: web.Request, target: Reque
 
 
 async def delete_collection(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
-    """DELETE of a collection: returns the list of the deleted objects."""
+    """Handles DELETE of a collection: returns the list of the deleted objects."""
     presenter = context.presenter(request, target)
     options = await _delete_options(request)
     _check_delete_options(options)

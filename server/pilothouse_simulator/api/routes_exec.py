@@ -1,13 +1,14 @@
-"""exec: a program in a container, its streams as channels of a websocket.
+"""exec: runs a program in a container, with its streams as channels of a websocket.
 
 Every message begins with the number of its channel: 0 stdin, 1 stdout, 2 stderr, 3 the final Status, 4 the size of the
-terminal as JSON, and, in `v5.channel.k8s.io` only, 255 which ends the channel named by the next byte. The unversioned
-protocols know no Status: the connection just closes. As recorded, the first message is an empty one of stdout.
+terminal as JSON, and, in `v5.channel.k8s.io` only, 255, which closes the channel named by the next byte. The
+unversioned protocols send no Status: the connection just closes. As recorded, the first message is empty and on stdout.
 
-A runtime takes some time to start a program; a terminal's size that comes before then is its first.
+A runtime needs some time to start a program; a terminal size that arrives before the start is the initial size.
 
-A terminal is a line discipline: typed bytes are echoed, line ends become CR LF, Ctrl-C ends the program (of a shell
-at its prompt, the program that it runs), Ctrl-D on an empty line ends its input. It does no line editing.
+A terminal is a line discipline: typed bytes are echoed, line ends become CR LF, Ctrl-C ends the program (in an
+interactive shell, the command that it runs), Ctrl-D on an empty line ends the input. The only line editing is
+backspace.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _BANNER = (
     b"\r\n\r\nBusyBox v1.37.0 (simulated) built-in shell (ash)\r\n"
     b"Enter 'help' for a list of built-in commands.\r\n\r\n"
 )
-# As recorded a program begins some 30 ms after the connection; a busy machine may need longer to send the size.
+# As recorded, a program starts some 30 ms after the connection; on a busy machine the size may arrive later.
 _START_SECONDS = 0.1
 _INTERRUPT, _END_OF_INPUT, _ERASES = 3, 4, b"\b\x7f"
 
@@ -99,8 +100,11 @@ class ExecRoutes:
 def _surroundings(
     context: ApiContext, pod: JsonObject, container: RunningContainer, attempt: ContainerAttempt
 ) -> tuple[dict[str, str], dict[str, bytes]]:
-    """The environment of the container's start (now, where it was restored), and the files: those mounted as they are
-    now, and those programs have written."""
+    """Returns the environment from the start of the container and its files.
+
+    The environment of a restored container is computed now. The files are the mounted files as they are now, and those
+    that programs have written.
+    """
     if attempt.environment is None:
         attempt.environment = environment_of(context.store, pod, container.spec)
     for path, content in files_of(context.store, pod, container.spec).items():
@@ -130,7 +134,7 @@ def _plain(status: int, text: str) -> web.Response:
 
 
 class _Session:
-    """One connection."""
+    """One exec connection."""
 
     def __init__(self, socket: web.WebSocketResponse, wanted: set[str]) -> None:
         self._socket = socket
@@ -144,7 +148,7 @@ class _Session:
     def process(
         self, context: ApiContext, pod: JsonObject, environment: dict[str, str], files: dict[str, bytes]
     ) -> Process:
-        """The process whose streams are this connection."""
+        """Returns the process whose streams are this connection."""
         if self._terminal is not None:
             environment["TERM"] = "xterm"
 
@@ -152,14 +156,14 @@ class _Session:
             await self._write(_STDOUT, data)
 
         async def stderr(data: bytes) -> None:
-            # A terminal has one output only.
+            # A terminal has only one output stream.
             await self._write(_STDERR if self._terminal is None else _STDOUT, data)
 
         name = pod["spec"].get("hostname") or pod["metadata"]["name"]
         return Process(context.clock, self._stdin, stdout, stderr, environment, files, name, self._terminal)
 
     async def serve(self, process: Process, command: list[str], attempt: ContainerAttempt) -> None:
-        """Runs the command until it ends, its container ends, or the client goes."""
+        """Runs the command until it ends, its container ends, or the client disconnects."""
         with suppress(ConnectionError):
             await self._send(_STDOUT, b"")
             if "stdin" not in self._wanted:
@@ -207,7 +211,7 @@ class _Session:
     # Input
 
     async def _read(self) -> None:
-        """Takes the client's messages until it goes."""
+        """Receives the client's messages until it disconnects."""
         async for message in self._socket:
             if message.type == WSMsgType.BINARY and message.data:
                 await self._receive(message.data[0], message.data[1:])
@@ -226,7 +230,7 @@ class _Session:
             await self._stdin.close()
 
     async def _typed(self, data: bytes) -> None:
-        """The line discipline: echoes, edits the line, and gives whole lines to the program."""
+        """Applies the line discipline: echoes, edits the line, and passes whole lines to the program."""
         echo = b""
         for byte in data:
             if byte == _INTERRUPT and self._terminal is not None:

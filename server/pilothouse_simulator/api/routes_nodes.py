@@ -1,4 +1,4 @@
-"""Requests that only a node can answer: the logs of a pod, and usage through the node proxy."""
+"""Requests that need a node: the logs of a pod, and usage through the node proxy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
 
 
 class NodeRoutes:
-    """Handlers that ask the kubelets."""
+    """The handlers of requests that the kubelets serve."""
 
     def __init__(self, kubelets: Kubelets) -> None:
         self._kubelets = kubelets
@@ -29,7 +29,7 @@ class NodeRoutes:
     async def read_log(
         self, context: ApiContext, request: web.Request, target: RequestTarget
     ) -> web.StreamResponse:
-        """GET of pods/log: text for every Accept header, as a stream when it follows."""
+        """Handles GET of pods/log: returns text for every Accept header, as a stream with `follow`."""
         options = parse_log_options(target.name, request.query)
         self._check_there(context, target, options)
         answer = await read_log(self._kubelets, str(target.namespace), target.name, options)
@@ -40,7 +40,7 @@ class NodeRoutes:
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         response.enable_chunked_encoding()
         await response.prepare(request)
-        # A client that has gone away is no failure of the log.
+        # A client that disconnects is not an error.
         with suppress(ConnectionError):
             async with aclosing(answer.chunks) as chunks:
                 async for chunk in chunks:
@@ -49,7 +49,7 @@ class NodeRoutes:
         return response
 
     def _check_there(self, context: ApiContext, target: RequestTarget, options: LogRequest) -> None:
-        """ApiError 500 where the kubelet of the pod's node is away."""
+        """Raises ApiError 500 if the kubelet of the pod's node is down."""
         pod = context.store.get(PODS, target.namespace, target.name)
         kubelet = self._kubelets.by_node.get(pod["spec"].get("nodeName", "")) if pod is not None else None
         if pod is None or kubelet is None or not kubelet.away:
@@ -62,7 +62,7 @@ class NodeRoutes:
     async def proxy(
         self, context: ApiContext, request: web.Request, target: RequestTarget
     ) -> web.StreamResponse:
-        """GET through the node proxy: `stats/summary` and `metrics/resource`; other paths are not the kubelet's."""
+        """Handles GET through the node proxy: `stats/summary` and `metrics/resource`; other paths are 404."""
         if context.store.get(NODES, None, target.name) is None:
             raise api_errors.not_found(NODES, target.name)
         if target.name not in self._kubelets.by_node:
@@ -82,5 +82,5 @@ class NodeRoutes:
 
 
 def refused_dial(kubelet: Kubelet) -> str:
-    """The API server's words for a kubelet that is away."""
+    """Returns the API server's message about a kubelet that is down."""
     return f"dial tcp {kubelet.ip}:{_PORT}: connect: connection refused"

@@ -1,12 +1,12 @@
-"""portforward: connections to ports of a pod, as channels of a websocket.
+"""portforward: connections to the ports of a pod, as channels of a websocket.
 
-The source is the kubelet (kubernetes, `pkg/kubelet/cri/streaming/portforward/websocket.go`), and for the query
-`PortForwardLocation` of `pkg/registry/core/pod/strategy.go`: `ports` names the ports. Channel 2i has the bytes of the
-i-th port, channel 2i + 1 its error, and the first message of each is the port's number, 16 bits, little-endian. The
-connection closes once no port is left.
+The protocol follows the kubelet (kubernetes, `pkg/kubelet/cri/streaming/portforward/websocket.go`), and the query
+follows `PortForwardLocation` of `pkg/registry/core/pod/strategy.go`: `ports` lists the ports. Channel 2i has the bytes
+of the i-th port, channel 2i + 1 its error; the first message of each channel is the port number, 16 bits,
+little-endian. The connection closes when no port is open any more.
 
-A program listens on the ports that it declares, while it runs. It answers a request of HTTP/1 with its pod's name, and
-closes the connection; any other bytes it sends back. The words for a port without a listener are those of containerd.
+A program listens on its declared ports while it runs. It responds to an HTTP/1 request with the name of its pod and
+closes the connection; it echoes any other bytes. The message for a port without a listener is that of containerd.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class _Connection:
         self._open = set(range(len(ports)))
 
     async def serve(self) -> None:
-        """Serves the ports until none is open, or the client goes."""
+        """Serves the ports until none is open, or the client disconnects."""
         for index, port in enumerate(self._ports):
             for channel in (2 * index, 2 * index + 1):
                 await self._send(channel, port.to_bytes(2, "little"))

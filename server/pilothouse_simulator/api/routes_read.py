@@ -1,4 +1,4 @@
-"""GET of one object and of lists: snapshots, paging, selectors, and the waiting for a version."""
+"""GET of one object and of lists: snapshots, paging, selectors, and waiting for a version."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _EXPIRED_CONTINUE = (
 
 
 async def wait_for_version(context: ApiContext, wanted: int) -> None:
-    """Waits until the store has reached a version; 504 after three seconds, as the real watch cache."""
+    """Waits until the store has reached a version. Raises 504 after three seconds, like the real watch cache."""
     if wanted <= context.store.revision:
         return
     subscription = context.store.subscribe()
@@ -56,7 +56,7 @@ def _version_or_bad_request(text: str) -> int:
 
 
 async def get_object(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
-    """GET of one object (also of its status, which is the whole object)."""
+    """Handles GET of one object, and of its status subresource, which returns the whole object."""
     presenter = context.presenter(request, target)
     version = request.query.get("resourceVersion", "")
     if version:
@@ -68,7 +68,7 @@ async def get_object(context: ApiContext, request: web.Request, target: RequestT
 
 
 async def list_objects(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
-    """GET of a collection."""
+    """Handles GET of a collection."""
     presenter = context.presenter(request, target)
     options = list_options(request.query, watch=False)
     predicate = build_predicate(target.resource, options.label_selector, options.field_selector)
@@ -101,7 +101,7 @@ def _start_key(target: RequestTarget, item: JsonObject) -> str:
 async def _snapshot(
     context: ApiContext, target: RequestTarget, options: ListOptions
 ) -> tuple[list[JsonObject], int, str]:
-    """The objects to page through, their version, and the key to start after (empty: from the beginning)."""
+    """Returns the objects to page through, their version, and the key to start after (empty: from the beginning)."""
     store = context.store
     if options.continue_token:
         revision, start = decode_continue(options.continue_token)

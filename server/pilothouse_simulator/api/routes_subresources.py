@@ -39,7 +39,7 @@ JsonObject = dict[str, Any]
 
 
 def current_object(context: ApiContext, target: RequestTarget) -> JsonObject:
-    """The object a subresource belongs to; 404 when it is missing."""
+    """Returns the object to which a subresource belongs. Raises 404 if it does not exist."""
     obj = context.store.get(target.resource, target.namespace, target.name)
     if obj is None:
         raise api_errors.not_found(target.resource, target.name)
@@ -47,7 +47,7 @@ def current_object(context: ApiContext, target: RequestTarget) -> JsonObject:
 
 
 async def write_status(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
-    """PUT and PATCH of the status subresource; everything but the status is dropped."""
+    """Handles PUT and PATCH of the status subresource; everything except the status is dropped."""
     presenter = context.presenter(request, target)
     resource = target.resource
     if request.method == "PUT":
@@ -75,7 +75,7 @@ async def write_status(context: ApiContext, request: web.Request, target: Reques
 
 
 def scale_of(obj: JsonObject) -> JsonObject:
-    """The Scale of a workload. Zero replicas are absent from its spec, as in the real API."""
+    """Returns the Scale of a workload. Zero replicas are absent from its spec, as in the real API."""
     metadata = {
         name: obj["metadata"][name]
         for name in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
@@ -95,7 +95,7 @@ def scale_of(obj: JsonObject) -> JsonObject:
 
 
 async def handle_scale(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
-    """GET, PUT and PATCH of the scale subresource."""
+    """Handles GET, PUT and PATCH of the scale subresource."""
     context.presenter(request, target)
     if request.method == "GET":
         return json_response(scale_of(current_object(context, target)))
@@ -173,7 +173,7 @@ def _apply_scale(
 async def finalize_namespace(
     context: ApiContext, request: web.Request, target: RequestTarget
 ) -> web.Response:
-    """PUT of a namespace's finalizers; without the last one a terminating namespace is gone."""
+    """Handles PUT of a namespace's finalizers; without finalizers a terminating namespace is removed."""
     options = options_of(request, "UpdateOptions")
     sent, _ = decode(target, await read_body(request), request.headers.get("Content-Type", ""), options)
     check_name(target, sent.setdefault("metadata", {}))
@@ -187,7 +187,7 @@ async def finalize_namespace(
 
 
 async def bind_pod(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
-    """POST of a Binding: assigns the pod to a node."""
+    """Handles POST of a Binding: assigns the pod to a node."""
     binding, _ = parse_object(await read_body(request), request.headers.get("Content-Type", ""), "Binding")
     node = (binding.get("target") or {}).get("name")
     if not node:
@@ -200,7 +200,7 @@ async def bind_pod(context: ApiContext, request: web.Request, target: RequestTar
 
 
 async def evict_pod(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
-    """POST of an Eviction: marks the pod as disrupted and deletes it gracefully."""
+    """Handles POST of an Eviction: marks the pod as disrupted and deletes it gracefully."""
     eviction, _ = parse_object(await read_body(request), request.headers.get("Content-Type", ""), "Eviction")
     current = current_object(context, target)
     options = eviction.get("deleteOptions") or {}

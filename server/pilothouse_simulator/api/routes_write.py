@@ -1,4 +1,4 @@
-"""POST, PUT and PATCH of objects. The warnings of an answer stand in its headers."""
+"""POST, PUT and PATCH of objects. Warnings are sent in the headers of the response."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SERVICE_ACCOUNT_WAIT_SECONDS = 2.0
 
 
 async def read_body(request: web.Request) -> bytes:
-    """The body; 413 above 3 MiB. It may be read again."""
+    """Returns the body, also when called again. Raises 413 above 3 MiB."""
     if _BODY in request:
         return request[_BODY]
     body = await request.content.read(BODY_LIMIT_BYTES + 1) if request.can_read_body else b""
@@ -57,19 +57,19 @@ async def read_body(request: web.Request) -> bytes:
 
 
 def media_type(request: web.Request) -> str:
-    """The media type of the body, without parameters."""
+    """Returns the media type of the body, without parameters."""
     return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 def options_of(request: web.Request, kind: str, *, applies: bool = False) -> WriteOptions:
-    """dryRun, fieldManager, fieldValidation of the request."""
+    """Returns dryRun, fieldManager and fieldValidation of the request."""
     return write_options(request.query, kind, request.headers.get("User-Agent", ""), applies=applies)
 
 
 def decode(
     target: RequestTarget, body: bytes, content_type: str, options: WriteOptions
 ) -> tuple[JsonObject, Warnings]:
-    """The object in the body of POST or PUT, and warnings about its unknown and duplicate fields."""
+    """Returns the object in the body of POST or PUT, and warnings about its unknown and duplicate fields."""
     resource = target.resource
     document, duplicates = parse_object(body, content_type, resource.kind)
     kind, version = document.get("kind"), document.get("apiVersion")
@@ -100,7 +100,7 @@ def decode(
 
 
 def check_namespace(target: RequestTarget, metadata: JsonObject) -> None:
-    """The namespace in the body is that of the URL, or absent."""
+    """Raises 400 unless the namespace in the body is that of the URL or absent."""
     if not target.resource.namespaced:
         metadata.pop("namespace", None)
         return
@@ -112,7 +112,7 @@ def check_namespace(target: RequestTarget, metadata: JsonObject) -> None:
 
 
 def check_name(target: RequestTarget, metadata: JsonObject) -> None:
-    """The name in the body is that of the URL."""
+    """Raises 400 unless the name in the body is that of the URL."""
     sent = metadata.get("name") or ""
     if sent != target.name:
         raise bad_request(
@@ -123,7 +123,7 @@ def check_name(target: RequestTarget, metadata: JsonObject) -> None:
 
 
 async def create_object(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
-    """POST to a collection."""
+    """Handles POST to a collection."""
     presenter = context.presenter(request, target)
     options = options_of(request, "CreateOptions")
     body = await read_body(request)
@@ -141,7 +141,7 @@ async def create_object(context: ApiContext, request: web.Request, target: Reque
 
 
 async def _wait_for_service_account(context: ApiContext, target: RequestTarget, obj: JsonObject) -> None:
-    """A pod sent right after its namespace waits for the account the controllers make; 403 if it never comes."""
+    """Waits for the service account of a pod, which controllers create in a new namespace. Raises 403 on timeout."""
     if target.resource is not PODS or target.namespace is None:
         return
     store, namespace = context.store, target.namespace
@@ -165,7 +165,7 @@ async def _wait_for_service_account(context: ApiContext, target: RequestTarget, 
 
 
 async def replace_object(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
-    """PUT of an object."""
+    """Handles PUT of an object."""
     presenter = context.presenter(request, target)
     options = options_of(request, "UpdateOptions")
     body = await read_body(request)
@@ -182,7 +182,7 @@ async def replace_object(context: ApiContext, request: web.Request, target: Requ
 
 
 async def patch_object(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
-    """PATCH of an object, by any of the four patch types."""
+    """Handles PATCH of an object with any of the four patch types."""
     presenter = context.presenter(request, target)
     kind = media_type(request)
     if kind not in PATCH_TYPES:
@@ -212,7 +212,7 @@ async def patch_object(context: ApiContext, request: web.Request, target: Reques
 
 
 def unsupported_patch_type() -> api_errors.ApiError:
-    """Returns 415 for a PATCH with another content type than a patch type."""
+    """Returns 415 for a PATCH whose content type is not a patch type."""
     return api_errors.failure(415, "415: Unsupported Media Type", "UnsupportedMediaType", {})
 
 
@@ -229,7 +229,7 @@ def no_strategic_merge() -> api_errors.ApiError:
 def patched(
     resource: ResourceType, current: JsonObject, body: bytes, kind: str, options: WriteOptions
 ) -> tuple[JsonObject, Warnings]:
-    """The current object with a JSON, merge or strategic merge patch applied, decoded again."""
+    """Returns the current object with a JSON, merge or strategic merge patch applied, decoded again."""
     try:
         document = json.loads(body)
     except ValueError as error:
@@ -261,7 +261,7 @@ def _patch_invalid(changed: Any, message: str) -> api_errors.ApiError:
 
 
 def parse_configuration(target: RequestTarget, body: bytes, api_version: str, kind: str) -> JsonObject:
-    """The configuration of an apply, checked against the URL."""
+    """Returns the configuration of an apply, checked against the URL."""
     configuration = parse_yaml(body)
     if not isinstance(configuration, dict):
         raise bad_request("error decoding YAML: json: cannot unmarshal into Go value of type map")
@@ -282,7 +282,7 @@ def parse_configuration(target: RequestTarget, body: bytes, api_version: str, ki
 def apply_object(
     context: ApiContext, target: RequestTarget, body: bytes, options: WriteOptions, subresource: str = ""
 ) -> tuple[JsonObject, bool]:
-    """Server-side apply: the stored object, and whether it was created."""
+    """Applies a configuration (server-side apply). Returns the stored object, and whether it was created."""
     resource, store = target.resource, context.store
     configuration = parse_configuration(target, body, target.api_version, resource.kind)
     metadata = configuration["metadata"]

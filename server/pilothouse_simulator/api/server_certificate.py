@@ -1,8 +1,8 @@
 """The certificates of one run of the simulated API server.
 
-kubectl sends a bearer token only over TLS, so a cluster that kubectl shall use needs a certificate. It is its own
-authority, newly made for each cluster, and valid for its address only; the kubeconfig carries it. It also signs the
-certificates of clients that come with one in place of a token.
+kubectl sends a bearer token only over TLS, so a cluster for kubectl needs a certificate. The certificate is
+self-signed, new for each cluster, and valid only for its address; the kubeconfig contains it. It also signs the
+certificates of clients that authenticate with a certificate instead of a token.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class Authority:
         self.certificate = self._own.public_bytes(serialization.Encoding.PEM)
 
     def server_context(self) -> ssl.SSLContext:
-        """TLS for the server, which asks clients for a certificate and does without."""
+        """Returns the TLS context of the server, which requests client certificates but does not require them."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.verify_mode = ssl.CERT_OPTIONAL
         context.load_verify_locations(cadata=self.certificate.decode())
-        # The ssl module reads keys from files only; nobody else can read this one, and it is deleted immediately.
+        # The ssl module reads keys only from files. Only the owner can read this file, and it is deleted immediately.
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "server.pem"
             path.touch(mode=0o600)
@@ -59,7 +59,7 @@ class Authority:
     def client_certificate(
         self, name: str, *, begins: datetime | None = None, ends: datetime | None = None
     ) -> tuple[bytes, bytes]:
-        """A certificate of this common name and its key, both PEM; valid for a year unless said otherwise."""
+        """Returns a certificate of this common name and its key, both PEM; valid for a year by default."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())

@@ -1,9 +1,9 @@
-"""Requests while the storage behind the API server does not answer.
+"""Requests while the storage behind the API server is unresponsive.
 
-As recorded: requests that the watch cache can serve are still answered (resourceVersion 0), a watch is open and
-silent, and all others wait, at most as long as their `timeout` asks or 34 seconds, and then get 504. A create that
-was answered 504 is nevertheless stored when the storage continues: its write was on its way. An update was not, as it
-reads first; and where the storage was not there at all, nothing was.
+As recorded, requests that the watch cache can serve (resourceVersion 0) still succeed, and a watch stays open without
+sending anything. All other requests wait for their `timeout`, or 34 seconds, and then get 504. A create that got 504 is
+nevertheless stored when the storage continues, because its write was in progress. An update is not stored, because it
+reads first. If the storage was down, nothing is stored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 def request_timeout(request: web.Request) -> float | None:
-    """The `timeout` of a request in seconds; None where it gives none. ApiError 400 if it is not a duration."""
+    """Returns the `timeout` of a request in seconds; None if absent. Raises ApiError 400 if it is not a duration."""
     text = request.query.get("timeout", "")
     if not text:
         return None
@@ -45,12 +45,12 @@ async def with_storage(
     target: RequestTarget,
     handle: Callable[[], Awaitable[web.StreamResponse]],
 ) -> web.StreamResponse:
-    """Returns the result of `handle` as soon as the storage answers; 504 if it takes too long."""
+    """Returns the result of `handle` as soon as the storage responds, or 504 if that takes too long."""
     seconds = request_timeout(request)
     faults = context.faults
     if not faults.storage_stalled or _from_cache(request, target):
         return await handle()
-    # The body must be there when the write is done after its request has been answered.
+    # The write may run after its request got a response, so the body must be read now.
     await read_body(request)
     creates = request.method == "POST" and not target.name
     waiting = asyncio.ensure_future(_after(faults.storage_flows(), handle))
@@ -75,7 +75,7 @@ async def with_storage(
 
 
 def timed_out() -> web.Response:
-    """504 of the time-out filter: a Status without kind, called plain text."""
+    """Returns the 504 of the timeout filter: a Status without kind, sent as plain text."""
     status = {
         "metadata": {},
         "status": "Failure",
@@ -103,6 +103,6 @@ async def _after(
 
 
 def _forget(done: asyncio.Future[web.StreamResponse]) -> None:
-    """Nobody is left to get a refusal."""
+    """Ignores a refusal of a late write, because its request is over; raises any other error."""
     if not done.cancelled() and (error := done.exception()) is not None and not isinstance(error, ApiError):
         raise error

@@ -1,7 +1,7 @@
-"""Table answers: the columns and cells `kubectl get` prints, per kind.
+"""Table responses: the columns and cells that `kubectl get` prints, per kind.
 
-Kinds without columns of their own show name and age. Descriptions are shortened; clients print them only for
-`kubectl explain`-like uses.
+Kinds without columns of their own show name and age. Column descriptions are shortened, because clients rarely print
+them.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class TableColumn:
 
 
 def human_duration(seconds: float) -> str:
-    """`5s`, `2m3s`, `17m`, `5h`, `3d4h`: the way kubectl shows ages."""
+    """Formats a duration the way kubectl shows ages: `5s`, `2m3s`, `17m`, `5h`, `3d4h`."""
     total = int(seconds)
     if total < 0:
         return "0s" if total > -2 else "<invalid>"
@@ -106,7 +106,7 @@ def human_duration(seconds: float) -> str:
 
 
 def age(text: str | None, now: datetime) -> str:
-    """The time since an RFC 3339 time; `<unknown>` when absent."""
+    """Returns the time since an RFC 3339 time; `<unknown>` if it is absent."""
     if not text:
         return "<unknown>"
     return human_duration((now - datetime.fromisoformat(text).astimezone(UTC)).total_seconds())
@@ -131,7 +131,7 @@ class PodSummary:
 
 
 def pod_summary(pod: JsonObject) -> PodSummary:
-    """The summary of a pod's containers, as the real server makes it."""
+    """Returns the summary of a pod's containers, as the real server makes it."""
     status = pod.get("status", {})
     summary = PodSummary(str(status.get("reason") or status.get("phase", "")))
     if not _is_initializing(pod, summary):
@@ -142,7 +142,7 @@ def pod_summary(pod: JsonObject) -> PodSummary:
 
 
 def _is_initializing(pod: JsonObject, summary: PodSummary) -> bool:
-    """Returns whether an init container is not done yet: Status describes the first such one."""
+    """Returns whether an init container is not done yet. Status then describes the first such container."""
     sidecars, total = _sidecars(pod), len(pod["spec"].get("initContainers") or [])
     for index, entry in enumerate(pod.get("status", {}).get("initContainerStatuses") or []):
         summary.restarts += int(entry.get("restartCount", 0))
@@ -162,7 +162,7 @@ def _is_initializing(pod: JsonObject, summary: PodSummary) -> bool:
 
 
 def _sidecars(pod: JsonObject) -> set[str]:
-    """The init containers that run on, which count as the other containers do."""
+    """Returns the init containers that keep running; they count like main containers."""
     listed = pod["spec"].get("initContainers") or []
     return {each["name"] for each in listed if each.get("restartPolicy") == "Always"}
 
@@ -541,7 +541,7 @@ _DEFAULT_TABLE: tuple[list[TableColumn], Cells] = (_columns("Name", "Created At"
 
 
 def _custom_table(resource: ResourceType) -> tuple[list[TableColumn], Cells] | None:
-    """The columns of a custom resource: those of its definition, or its age."""
+    """Returns the columns of a custom resource: those of its definition, or its age."""
     if resource.custom is None:
         return None
     columns: tuple[JsonObject, ...] = resource.custom.columns or _AGE_COLUMN
@@ -560,7 +560,10 @@ def build_table(
     with_columns: bool,
     whole: bool = False,
 ) -> JsonObject:
-    """A meta.k8s.io/v1 Table without its metadata. `whole`: rows carry the full object (includeObject=Object)."""
+    """Returns a meta.k8s.io/v1 Table without its metadata.
+
+    With `whole`, rows have the full object (includeObject=Object).
+    """
     columns, cells = _custom_table(resource) or _TABLES.get(resource, _DEFAULT_TABLE)
     table: JsonObject = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {}}
     table["columnDefinitions"] = [column.to_json() for column in columns] if with_columns else None

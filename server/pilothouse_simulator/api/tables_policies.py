@@ -1,4 +1,4 @@
-"""Cells of the tables of kinds that are carried for applications: routing, policies, autoscalers, quotas, roles."""
+"""Table cells of the kinds for routing, policies, autoscalers, quotas and roles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STEP = re.compile(r"""\.((?:[^.\[\\]|\\.)+)|\[(\d+)\]|\[\?\(@\.(\w+)\s*==\s*["'
 
 
 def ingress_cells(obj: JsonObject, created: str) -> list[Any]:
-    """Name, class, hosts, address, ports, age."""
+    """Returns name, class, hosts, address, ports, age."""
     spec = obj["spec"]
     hosts = [rule["host"] for rule in spec.get("rules") or [] if rule.get("host")]
     shown = ",".join(hosts[:3]) + (f" + {len(hosts) - 3} more..." if len(hosts) > 3 else "")
@@ -33,7 +33,7 @@ def ingress_cells(obj: JsonObject, created: str) -> list[Any]:
 
 
 def ingress_class_cells(obj: JsonObject, created: str) -> list[Any]:
-    """Name, controller, parameters, age."""
+    """Returns name, controller, parameters, age."""
     parameters = obj["spec"].get("parameters")
     shown = _NONE
     if parameters:
@@ -43,12 +43,12 @@ def ingress_class_cells(obj: JsonObject, created: str) -> list[Any]:
 
 
 def network_policy_cells(obj: JsonObject, created: str) -> list[Any]:
-    """Name, pod selector, age."""
+    """Returns name, pod selector, age."""
     return [obj["metadata"]["name"], format_label_selector(obj["spec"]["podSelector"]), created]
 
 
 def budget_cells(obj: JsonObject, created: str) -> list[Any]:
-    """Name, both limits, allowed disruptions, age."""
+    """Returns name, both limits, allowed disruptions, age."""
     spec = obj["spec"]
     limits = [
         "N/A" if spec.get(name) is None else str(spec[name]) for name in ("minAvailable", "maxUnavailable")
@@ -57,7 +57,7 @@ def budget_cells(obj: JsonObject, created: str) -> list[Any]:
 
 
 def autoscaler_cells(obj: JsonObject, created: str) -> list[Any]:
-    """Name, target, metrics, bounds, replicas, age."""
+    """Returns name, target, metrics, bounds, replicas, age."""
     spec = obj["spec"]
     reference = spec["scaleTargetRef"]
     targets: list[str] = []
@@ -85,7 +85,7 @@ def autoscaler_cells(obj: JsonObject, created: str) -> list[Any]:
 
 
 def quota_cells(obj: JsonObject, created: str) -> list[Any]:
-    """Name, the requests, the limits, age."""
+    """Returns name, requests, limits, age."""
     status = obj.get("status") or {}
     used = status.get("used") or {}
     requests: list[str] = []
@@ -97,12 +97,12 @@ def quota_cells(obj: JsonObject, created: str) -> list[Any]:
 
 
 def role_cells(obj: JsonObject, _: str) -> list[Any]:
-    """Name, creation time."""
+    """Returns name, creation time."""
     return [obj["metadata"]["name"], obj["metadata"].get("creationTimestamp", "")]
 
 
 def role_binding_cells(obj: JsonObject, created: str) -> list[Any]:
-    """Name, role, age, and the subjects by kind."""
+    """Returns name, role, age, and the subjects by kind."""
     named: dict[str, list[str]] = {"User": [], "Group": [], "ServiceAccount": []}
     for subject in obj.get("subjects") or []:
         prefix = f"{subject.get('namespace', '')}/" if subject["kind"] == "ServiceAccount" else ""
@@ -113,7 +113,7 @@ def role_binding_cells(obj: JsonObject, created: str) -> list[Any]:
 
 
 def custom_cells(columns: tuple[JsonObject, ...], obj: JsonObject, now: datetime, age: Any) -> list[Any]:
-    """Name, and the columns that a definition adds."""
+    """Returns name, and the columns that a definition adds."""
     cells: list[Any] = [obj["metadata"]["name"]]
     for column in columns:
         value = value_at(obj, column["jsonPath"])
@@ -127,7 +127,7 @@ def custom_cells(columns: tuple[JsonObject, ...], obj: JsonObject, now: datetime
 
 
 def value_at(obj: Any, path: str) -> Any:
-    """The value at a simple JSON path: names, `[0]`, `[*]`, `[?(@.type=="Ready")]`; None where there is none."""
+    """Returns the value at a simple JSON path (names, `[0]`, `[*]`, `[?(@.type=="Ready")]`); None if there is none."""
     before, star, after = path.partition("[*]")
     if star:
         items = value_at(obj, before)

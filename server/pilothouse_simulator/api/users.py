@@ -1,10 +1,10 @@
-"""The permissions on the simulated cluster: users by token or client certificate, and their rights.
+"""Users of the simulated cluster, identified by token or client certificate, and their rights.
 
-The cluster's own token is an administrator's, as the kubeconfig it prints. Other users are added with rules of the
-form of a ClusterRole, to show the answers of a cluster with narrow rights. Wording and order follow the recordings: a
-bad token is 401 before all else, and a missing right is 403 before the object, the body or even the resource is read.
-A caller without a credential is anonymous, and may see the health and the version; others may also see the offered
-API.
+The cluster's own token, which is in its kubeconfig, belongs to an administrator. Other users are added with rules in
+the form of a ClusterRole, to reproduce a cluster with narrow rights. Messages and order follow the recordings: a bad
+token is 401 before all else, and a missing right is 403 before the object, the body or even the resource is read. A
+caller without credentials is anonymous and may read the health and the version; other callers may also read the API
+discovery.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ JsonObject = dict[str, Any]
 
 _AUTHORIZATION = "authorization.k8s.io/v1"
 _AUTHENTICATION = "authentication.k8s.io/v1"
-# The questions anybody who is somebody may ask about themselves.
+# The reviews that any authenticated user may request about itself.
 REVIEWS = {
     f"/apis/{_AUTHORIZATION}/selfsubjectaccessreviews": "access",
     f"/apis/{_AUTHORIZATION}/selfsubjectrulesreviews": "rules",
@@ -42,7 +42,7 @@ _REVIEW_RULES: tuple[JsonObject, ...] = (
     },
     {"verbs": ["create"], "apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"]},
 )
-# Paths that are no resources: those that are open to everybody, and those that need an authenticated user.
+# Paths that are not resources: public paths, and paths for authenticated users.
 _PUBLIC_PATHS = ("/healthz", "/livez", "/readyz", "/version", "/version/")
 _OPEN_PATHS = (
     "/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version",
@@ -54,19 +54,19 @@ _WRITING = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 
 @dataclass(frozen=True)
 class AccessRule:
-    """Verbs on resources (`pods`, `pods/log`) of API groups, in every namespace; `*` is any."""
+    """Verbs on resources (`pods`, `pods/log`) of API groups, in every namespace; `*` matches any."""
 
     verbs: frozenset[str]
     api_groups: frozenset[str]
     resources: frozenset[str]
 
     def allows(self, verb: str, group: str, resource: str) -> bool:
-        """Whether the rule covers this."""
+        """Returns whether the rule allows the verb."""
         wanted = ((verb, self.verbs), (group, self.api_groups), (resource, self.resources))
         return all(word in granted or _ANY in granted for word, granted in wanted)
 
     def to_json(self) -> JsonObject:
-        """The rule as a review shows it."""
+        """Returns the rule as a review shows it."""
         return {
             "verbs": sorted(self.verbs),
             "apiGroups": sorted(self.api_groups),
@@ -76,13 +76,13 @@ class AccessRule:
 
 @dataclass(frozen=True)
 class ApiUser:
-    """A user and its rules; None means everything."""
+    """A user and its rules; `rules` None allows everything."""
 
     name: str
     rules: tuple[AccessRule, ...] | None = None
 
     def may(self, verb: str, group: str, resource: str) -> bool:
-        """Whether any rule allows this."""
+        """Returns whether any rule allows the verb."""
         return self.rules is None or any(rule.allows(verb, group, resource) for rule in self.rules)
 
 
@@ -91,7 +91,7 @@ _EVERYTHING = AccessRule(frozenset({_ANY}), frozenset({_ANY}), frozenset({_ANY})
 
 
 class Users:
-    """The users of one cluster. `roles_loaded` False is a server that has just started: rules do not count yet."""
+    """The users of one cluster. `roles_loaded` is False on a server that has just started: rules do not apply yet."""
 
     def __init__(self, administrator_token: str) -> None:
         self.roles_loaded = True
@@ -99,7 +99,7 @@ class Users:
         self._by_certificate: dict[str, ApiUser] = {}
 
     def add(self, token: str, name: str, rules: Iterable[JsonObject] | None = None) -> None:
-        """Lets `token` in as a user; `rules` are those of a ClusterRole, None everything."""
+        """Admits `token` as a user; `rules` are those of a ClusterRole, and None allows everything."""
         self._by_token[token] = ApiUser(name, _rules(rules))
 
     def add_certificate(self, name: str, rules: Iterable[JsonObject] | None = None) -> None:
@@ -107,11 +107,11 @@ class Users:
         self._by_certificate[name] = ApiUser(name, _rules(rules))
 
     def remove(self, token: str) -> None:
-        """Lets `token` in no longer."""
+        """Stops admitting `token`."""
         self._by_token.pop(token, None)
 
     def authenticate(self, request: web.Request) -> ApiUser:
-        """The user that a request comes from. ApiError 401 for a token or a certificate that nobody has."""
+        """Returns the user that sent a request. Raises ApiError 401 for an unknown token or certificate."""
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             for token, user in self._by_token.items():
@@ -124,7 +124,10 @@ class Users:
         raise api_errors.unauthorized()
 
     def impersonated(self, user: ApiUser, request: web.Request, target: RequestTarget | None) -> ApiUser:
-        """The user that `user` acts as, where the request impersonates one. ApiError 403 without the right to."""
+        """Returns the user that the request impersonates, or `user`.
+
+        Raises ApiError 403 without the right to impersonate.
+        """
         name = request.headers.get("Impersonate-User")
         if name is None:
             return user
@@ -143,7 +146,7 @@ class Users:
             raise _forbidden(user, verb, target)
 
     def authorize_path(self, user: ApiUser, request: web.Request) -> None:
-        """Raises ApiError 403 unless the user may request a path that is no resource."""
+        """Raises ApiError 403 unless the user may request this path, which is not a resource."""
         if user.rules is None:
             return
         paths = _PUBLIC_PATHS if user is ANONYMOUS else _OPEN_PATHS
@@ -154,7 +157,7 @@ class Users:
             raise _forbidden_path(user, request.method.lower(), path)
 
     def review(self, user: ApiUser, question: str, body: JsonObject, now: datetime) -> JsonObject:
-        """The answer to a question that a user asks about itself."""
+        """Returns the review that a user requests about itself."""
         if question == "access":
             return self._access(user, body)
         if question == "rules":
@@ -230,7 +233,7 @@ def _forbidden_path(user: ApiUser, verb: str, path: str) -> ApiError:
 def _forbidden(user: ApiUser, verb: str, target: RequestTarget) -> ApiError:
     resource: ResourceType = target.resource
     named = f' "{target.name}"' if target.name else ""
-    # A namespace is itself in the namespace that it is.
+    # A Namespace object counts as inside the namespace it names.
     namespace = target.namespace or (target.name if resource.kind == "Namespace" else None)
     where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
     message = (

@@ -1,10 +1,9 @@
-"""Watch streams: changes of one resource type from a version on, as lines of JSON.
+"""Watch streams: the changes of one resource type from a given version, as lines of JSON.
 
-A stream subscribes to the store first and then reads the past from its history, so that nothing falls between the
-two. A selector turns a change into its meaning for the watcher: an object that stops matching is DELETED (with its
-last matching state and the version of the change), one that begins to match is ADDED. Bookmarks report the version
-reached: at the end of the initial events of a streaming list, about every minute, and shortly before the server ends
-the stream.
+A stream first subscribes to the store and then reads past changes from its history, so that no change is missed. With a
+selector, an object that stops matching is reported as DELETED (with its last matching state and the version of the
+change), and an object that begins to match as ADDED. Bookmarks report the version reached: at the end of the initial
+events of a streaming list, about every minute, and shortly before the server ends the stream.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ _EMPTY: dict[str, JsonObject] = {
 
 
 def selected(event: StoreEvent, predicate: Predicate | None) -> tuple[str, JsonObject] | None:
-    """Translates a change for a watcher with this selector: type and object, or None when it does not see it."""
+    """Translates a change for a watcher with this selector: type and object, or None if the watcher does not see it."""
     if predicate is None:
         return event.type, event.object
     matches = predicate(event.object)
@@ -96,18 +95,18 @@ class WatchResponse:
         self._subscription: Subscription = context.store.subscribe(target.resource)
 
     def drop(self) -> None:
-        """Ends the stream in the middle, as a server that is killed."""
+        """Ends the stream in the middle, like a killed server."""
         if self._task is not None and not self._dropped:
             self._task.cancel()
         self._dropped = True
 
     def finish(self) -> None:
-        """Ends the stream as if its time were over."""
+        """Ends the stream as if its timeout had expired."""
         self._finished = True
         self._subscription.close()
 
     async def run(self, request: web.Request) -> web.StreamResponse:
-        """Sends the stream until its time is over, the client leaves or it is dropped."""
+        """Sends the stream until its time is over, the client disconnects, or the stream is dropped."""
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         response.enable_chunked_encoding()
         unregister = self._context.faults.on_drop_watches(self.drop)
@@ -121,7 +120,7 @@ class WatchResponse:
                     await self._send(response)
                 await response.write_eof()
         except asyncio.CancelledError:
-            # Unless somebody else cancelled the task too.
+            # The task may also have been cancelled by another party.
             if not self._dropped or self._task is None or self._task.uncancel():
                 raise
             if request.transport is not None:
@@ -166,7 +165,7 @@ class WatchResponse:
                 next_bookmark = next(bookmarks, None)
 
     async def _send_initial(self, response: web.StreamResponse) -> int | None:
-        """Sends the initial state; returns the version that it reached, or None if it is refused."""
+        """Sends the initial state; returns the version that it reached, or None if the watch is refused."""
         if self._start and self._context.faults.storage_stalled:
             await self._context.faults.storage_flows()
         try:
@@ -180,7 +179,7 @@ class WatchResponse:
         return reached
 
     async def _send_changes(self, response: web.StreamResponse, batch: list[StoreEvent], floor: int) -> None:
-        """Sends the new events: after `floor`, the version of the first lines, and after its own start."""
+        """Sends the events after both `floor`, the version of the initial state, and the requested version."""
         if batch and self._context.faults.storage_stalled:
             await self._context.faults.storage_flows()
         lines = [
@@ -205,8 +204,9 @@ class WatchResponse:
         return namespace is None or event.object["metadata"].get("namespace") == namespace
 
     def _initial(self) -> list[bytes]:
-        """Returns the present objects, or changes since the requested version. Raises Expired when it is
-        compacted.
+        """Returns the present objects, or the changes since the requested version.
+
+        Raises Expired if that version is compacted.
         """
         store, options = self._context.store, self._options
         lists = options.send_initial_events
@@ -231,7 +231,7 @@ class WatchResponse:
         ]
 
     def _bookmark_times(self, duration: float) -> Iterator[float]:
-        """When bookmarks are due, in simulated seconds since the beginning."""
+        """Yields when bookmarks are due, in simulated seconds since the stream began."""
         if not self._options.bookmarks or duration <= _BEFORE_END_SECONDS[0]:
             return
         if self._context.faults.too_busy_for_bookmarks:
@@ -266,7 +266,7 @@ class WatchResponse:
 async def watch_objects(
     context: ApiContext, request: web.Request, target: RequestTarget
 ) -> web.StreamResponse:
-    """GET of a collection with `watch`; refusals come before the stream begins."""
+    """Handles GET of a collection with `watch`. Most refusals are returned before the stream begins."""
     presenter = context.presenter(request, target)
     options = list_options(request.query, watch=True)
     predicate = build_predicate(target.resource, options.label_selector, options.field_selector)

@@ -1,1 +1,1 @@
-"""The controllers and the scheduler, which bring objects to the state of their specs."""
+"""The controllers and the scheduler, which reconcile objects with their specs."""

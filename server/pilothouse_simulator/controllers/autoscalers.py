@@ -1,9 +1,9 @@
 """The controller of HorizontalPodAutoscalers: sets the replicas of their targets through the scale subresource.
 
 No recording shows it. Conditions and their wording follow Kubernetes' `pkg/controller/podautoscaler/horizontal.go`. It
-measures nothing: the annotation `simulate.pilothouse.dev/replicas` of an autoscaler is the number that its metrics
-would ask for, which the controller brings within `minReplicas` and `maxReplicas`. Without it the present number is
-right.
+measures nothing: the annotation `simulate.pilothouse.dev/replicas` of an autoscaler gives the number of replicas that
+its metrics would request, and the controller limits it to `minReplicas` and `maxReplicas`. Without the annotation, the
+current number is the requested one.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class AutoscalerController(Controller[Key]):
                     self.enqueue(key_of(scaler))
 
     def sync(self, key: Key) -> None:
-        """Scales the target of one autoscaler, and reports it."""
+        """Scales the target of one autoscaler, and writes its status."""
         scaler = self.store.get(HORIZONTAL_POD_AUTOSCALERS, *key)
         if scaler is None or "deletionTimestamp" in scaler["metadata"]:
             return
@@ -135,7 +135,7 @@ def _condition(kind: str, reason: str, message: str, *, holds: bool = True) -> J
 
 
 def _wanted(scaler: JsonObject, current: int) -> tuple[int, JsonObject]:
-    """The number of replicas within the bounds, and the condition that tells which bound it met."""
+    """Returns the number of replicas within the bounds, and the condition that names the bound that limited it."""
     text = (scaler["metadata"].get("annotations") or {}).get(WANTED_REPLICAS, "")
     asked = int(text) if text.isdecimal() else current
     lowest, highest = int(scaler["spec"]["minReplicas"]), int(scaler["spec"]["maxReplicas"])

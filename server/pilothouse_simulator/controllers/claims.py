@@ -1,12 +1,12 @@
-"""The controllers of storage: claims find a volume or get one made, volumes follow their claims, both are protected.
+"""The storage controller: binds claims to volumes, creates volumes, and protects both while they are in use.
 
-A claim takes the smallest free volume of its class that is large enough. If there is none, its class makes one,
-immediately (`Immediate`) or when the scheduler has chosen a node for a pod that uses it (`WaitForFirstConsumer`). A
-claim that grows within a class that allows it is enlarged after a moment. One that is used by a scheduled pod keeps
-its finalizer, and so stays until the last such pod is gone; its volume is then released or deleted, as its reclaim
-policy says.
+A claim gets the smallest free volume of its class that is large enough. If there is none, its class provisions one,
+immediately (`Immediate`) or when the scheduler has chosen a node for a pod that uses the claim
+(`WaitForFirstConsumer`). A claim that grows, in a class that allows it, is enlarged after a moment. A deleted claim
+keeps its finalizer until no scheduled pod uses it; its volume is then released or deleted, depending on its reclaim
+policy.
 
-Volumes that a class makes have no files: the simulated pods do not look into their volumes.
+Provisioned volumes have no files: the simulated pods do not read their volumes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ WorkKey = tuple[str, str, str]
 
 
 def create_storage_classes(store: ObjectStore) -> None:
-    """The class that a new cluster begins with: it provisions on demand, and its claims can grow."""
+    """Creates the class of a new cluster, which provisions on demand and whose claims can grow."""
     store.create(
         STORAGE_CLASSES,
         {
@@ -64,7 +64,7 @@ def create_storage_classes(store: ObjectStore) -> None:
 
 
 def claims_of(pod: JsonObject) -> list[str]:
-    """Names of the claims that a pod mounts."""
+    """Returns the names of the claims that a pod mounts."""
     return [
         str(volume["persistentVolumeClaim"]["claimName"])
         for volume in pod["spec"].get("volumes") or []
@@ -160,7 +160,7 @@ class StorageController(Controller[WorkKey]):
             self._record_event(claim, "ExternalProvisioning", message)
 
     def _volume_for(self, claim: JsonObject) -> JsonObject | None:
-        """The volume that is kept for the claim, or the smallest free one that suits it."""
+        """Returns the volume reserved for the claim, or the smallest free volume that suits it."""
         spec = claim["spec"]
         free = []
         for volume in self.store.list(PERSISTENT_VOLUMES):
@@ -178,7 +178,7 @@ class StorageController(Controller[WorkKey]):
         return min(free, key=lambda volume: (capacity_of(volume), volume["metadata"]["name"]), default=None)
 
     def _bind(self, claim: JsonObject, volume: JsonObject) -> None:
-        """Four writes, as the real controller's: volume, its status, claim, its status."""
+        """Binds with four writes, like the real controller: volume, its status, claim, its status."""
         if "claimRef" not in volume["spec"]:
             changed = copy_json(volume)
             changed["spec"]["claimRef"] = _reference(claim)
@@ -265,7 +265,7 @@ class StorageController(Controller[WorkKey]):
         self._record_event(claim, "VolumeResizeSuccessful", "Resize volume succeeded")
 
     def _let_go(self, claim: JsonObject) -> None:
-        """Takes the protection from a claim that no scheduled pod uses any more."""
+        """Removes the protection finalizer from a claim that no scheduled pod uses."""
         namespace, name = key_of(claim)
         finalizers = claim["metadata"].get("finalizers") or []
         if CLAIM_FINALIZER not in finalizers:

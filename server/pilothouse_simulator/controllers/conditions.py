@@ -1,4 +1,4 @@
-"""Conditions as `metav1.Condition`, and as the older kinds without `observedGeneration` have them."""
+"""Conditions as in `metav1.Condition`, and as in older kinds, which have no `observedGeneration`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ JsonObject = dict[str, Any]
 def with_conditions(
     old: Iterable[JsonObject] | None, new: Iterable[JsonObject], now: str
 ) -> list[JsonObject]:
-    """`new` in place of the conditions of the same types, and the others as they were.
+    """Returns the old conditions, with those in `new` replacing the conditions of the same types.
 
-    A condition keeps its `lastTransitionTime` while its status stays; `now` is that of the others.
+    A condition whose status is unchanged keeps its `lastTransitionTime`; the others in `new` get `now`.
     """
     before = {entry["type"]: entry for entry in old or []}
     for entry in new:

@@ -1,10 +1,11 @@
 """The common part of all controllers of the simulated cluster.
 
-`ObjectIndex` corresponds to the informers' caches of a real controller manager: dependents by owner uid, and objects
-without owner, kept current from the changes of the store. A `Controller` handles one key at a time in a synchronous
-`sync`, called only when the index has seen every change of the store: it never acts on a stale view, needs no
-expectations and meets no conflicts. Between two keys the event loop is given back, so that a burst of work never
-blocks it for long. A failed `sync` is retried with a growing delay (5 ms doubling to 16 minutes, as in client-go).
+`ObjectIndex` corresponds to the informers' caches of a real controller manager: it indexes dependents by owner uid, and
+objects without a controller, and follows the changes of the store. A `Controller` handles one key at a time in a
+synchronous `sync`, which runs only when the index has seen every change of the store. It therefore never acts on a
+stale view, needs no expectations and meets no conflicts. Between two keys it yields to the event loop, so that a burst
+of work never blocks the loop for long. A failed `sync` is retried with a growing delay (5 ms doubling to 16 minutes, as
+in client-go).
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ log = logging.getLogger(__name__)
 
 
 def key_of(obj: JsonObject) -> Key:
-    """Namespace (empty for cluster-scoped objects) and name."""
+    """Returns the namespace (empty for cluster-scoped objects) and name."""
     metadata = obj["metadata"]
     return str(metadata.get("namespace", "")), str(metadata["name"])
 
 
 def controller_of(obj: JsonObject) -> JsonObject | None:
-    """The owner reference marked as controller, or None."""
+    """Returns the owner reference marked as controller, or None."""
     for reference in obj["metadata"].get("ownerReferences") or []:
         if reference.get("controller"):
             return dict(reference)
@@ -49,7 +50,7 @@ def controller_of(obj: JsonObject) -> JsonObject | None:
 
 
 def matches_selector(selector: JsonObject | None, labels: dict[str, str]) -> bool:
-    """Whether a LabelSelector (matchLabels, matchExpressions) selects these labels. None selects nothing."""
+    """Returns whether a LabelSelector (matchLabels, matchExpressions) selects these labels. None selects nothing."""
     if selector is None:
         return False
     if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
@@ -69,7 +70,7 @@ def matches_selector(selector: JsonObject | None, labels: dict[str, str]) -> boo
 
 
 class ObjectIndex:
-    """References to the store's objects by owner. `revision` is the newest change it has seen."""
+    """References to the store's objects by owner. `revision` is that of the newest change in the index."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -80,7 +81,7 @@ class ObjectIndex:
         self.rebuild()
 
     def rebuild(self) -> None:
-        """Reads the whole store. For the start, as a store may have been loaded from a file since."""
+        """Reads the whole store. Called at the start, because the store may have been loaded after construction."""
         self._dependents.clear()
         self._orphans.clear()
         for resource, obj in self._store.objects():
@@ -88,7 +89,7 @@ class ObjectIndex:
         self.revision = self._store.revision
 
     def dependents(self, owner_uid: str, resource: ResourceType | None = None) -> list[JsonObject]:
-        """The objects with an owner reference to this uid (of one type, or of all), as stored now."""
+        """Returns the objects with an owner reference to this uid (of one type, or of all), as stored now."""
         found = (
             self._store.get(kind, namespace or None, name)
             for kind, namespace, name in self._dependents.get(owner_uid, ())
@@ -97,11 +98,11 @@ class ObjectIndex:
         return [obj for obj in found if obj is not None]
 
     def dependent_references(self, owner_uid: str) -> list[ObjectReference]:
-        """Type, namespace and name of the objects with an owner reference to this uid."""
+        """Returns type, namespace and name of the objects with an owner reference to this uid."""
         return list(self._dependents.get(owner_uid, ()))
 
     def uncontrolled(self, resource: ResourceType, namespace: str) -> list[JsonObject]:
-        """The objects of one namespace that no controller owns: those that one may adopt."""
+        """Returns the objects of one namespace that no controller owns, so that one may adopt them."""
         keys = self._orphans.get((resource, namespace), ())
         return [obj for key in keys if (obj := self._store.get(resource, *key)) is not None]
 
@@ -114,7 +115,7 @@ class ObjectIndex:
         self.revision = event.resource_version
 
     async def announce(self) -> None:
-        """Wakes those who wait for the index to catch up."""
+        """Wakes the controllers that wait in `catch_up`."""
         async with self._moved:
             self._moved.notify_all()
 
@@ -145,7 +146,7 @@ class ObjectIndex:
 
 
 class Controller(ABC, Generic[WorkKey]):
-    """A work queue of keys and the loop that works it off."""
+    """A work queue of keys and the loop that processes it."""
 
     def __init__(self, store: ObjectStore, clock: Clock, recorder: EventRecorder, index: ObjectIndex) -> None:
         self.store = store
@@ -155,19 +156,19 @@ class Controller(ABC, Generic[WorkKey]):
         self._queue: OrderedDict[WorkKey, None] = OrderedDict()
         self._wake = asyncio.Event()
         self._failures: dict[WorkKey, int] = {}
-        # With the time of the loop at which each is due: not every loop's handle has it.
+        # Each timer with the loop time at which it is due, because not every loop's handle has that time.
         self._timers: dict[WorkKey, tuple[float, asyncio.Handle]] = {}
 
     @abstractmethod
     def observe(self, event: StoreEvent) -> None:
-        """Enqueues the keys that a change concerns. Must not write to the store."""
+        """Enqueues the keys that a change affects. Must not write to the store."""
 
     @abstractmethod
     def sync(self, key: WorkKey) -> None:
         """Reconciles one key's objects with their specs. The index is current when this is called."""
 
     def enqueue(self, key: WorkKey, after: float = 0.0) -> None:
-        """Requests a `sync` of this key, after so many simulated seconds. The earlier of two requests wins."""
+        """Requests a `sync` of this key after `after` simulated seconds. The earlier of two delayed requests wins."""
         if after > 0:
             loop = asyncio.get_running_loop()
             due = loop.time() + after / self.clock.speed
@@ -182,17 +183,17 @@ class Controller(ABC, Generic[WorkKey]):
         self._wake.set()
 
     def is_pending(self, key: WorkKey) -> bool:
-        """Whether a `sync` of this key is due now."""
+        """Returns whether a `sync` of this key is due now."""
         return key in self._queue
 
     def seed(self) -> None:
-        """Requests a `sync` of all that exists when the controller starts."""
+        """Requests a `sync` for all objects that exist when the controller starts."""
         for resource, obj in self.store.objects():
             revision = self.store.revision
             self.observe(StoreEvent("ADDED", resource, obj, None, revision))
 
     async def run(self) -> None:
-        """Works until cancelled."""
+        """Processes the queue until cancelled."""
         try:
             while True:
                 await self._wake.wait()

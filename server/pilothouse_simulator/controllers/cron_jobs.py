@@ -1,14 +1,14 @@
-"""The CronJob controller: makes a Job at each time of a schedule, and deletes old ones.
+"""The CronJob controller: creates a Job at each time of a schedule, and deletes old Jobs.
 
-A port of the real one (`pkg/controller/cronjob/cronjob_controllerv2.go`), held to the recording 23. Of several missed
-runs only the latest is made up for, unless `startingDeadlineSeconds` is over. A Job is called after its CronJob
-and the minute of its run since 1970. The status names the Jobs that the controller made and that have not finished;
-one that somebody else made with the CronJob as its owner counts for `lastSuccessfulTime` and the history only.
+A port of the real controller (`pkg/controller/cronjob/cronjob_controllerv2.go`), tested against recording 23. After
+several missed runs it makes up only for the latest, unless `startingDeadlineSeconds` has passed. A Job's name is that
+of its CronJob and the minute of its run since 1970. The status lists the unfinished Jobs that the controller created. A
+Job that someone else created with the CronJob as its owner counts only for `lastSuccessfulTime` and the history.
 
-Without a recording: `startingDeadlineSeconds`, time zones and Jobs that went missing follow the source above.
+Not recorded: `startingDeadlineSeconds`, time zones and missing Jobs follow the source above.
 
-A test need not wait for the clock: the annotation `simulate.pilothouse.dev/run-at` of a CronJob, a time later than
-`lastScheduleTime`, makes the run of that time immediately, also apart from the schedule.
+Tests need not wait for the clock: the annotation `simulate.pilothouse.dev/run-at` of a CronJob, with a time later than
+`lastScheduleTime`, starts the run of that time immediately, even if the schedule does not contain it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class CronJobController(Controller[Key]):
                     self.enqueue((event.object["metadata"]["namespace"], owner["name"]))
 
     def sync(self, key: Key) -> None:
-        """Notes the Jobs that have ended, makes the one that is due, and deletes old ones."""
+        """Records the Jobs that have ended, creates the Job that is due, and deletes old Jobs."""
         cron_job = self.store.get(CRON_JOBS, *key)
         if cron_job is None:
             return
@@ -127,7 +127,7 @@ class CronJobController(Controller[Key]):
         self._run(cron_job, status, due)
 
     def _asked_for(self, cron_job: JsonObject, status: JsonObject) -> datetime | None:
-        """The time of the annotation that asks for a run, unless that has been."""
+        """Returns the time of the annotation that requests a run, unless that run is done."""
         text = (cron_job["metadata"].get("annotations") or {}).get(_RUN_AT, "")
         try:
             moment = parse_time(text)
@@ -139,7 +139,7 @@ class CronJobController(Controller[Key]):
     def _latest_missed(
         self, cron_job: JsonObject, status: JsonObject, schedule: CronSchedule, now: datetime
     ) -> datetime | None:
-        """The latest time of the schedule since the last run that was made; None where none has come."""
+        """Returns the latest time of the schedule since the last run; None if no run is due."""
         zone = cron_job["spec"].get("timeZone") or "UTC"
         earliest = parse_time(status.get("lastScheduleTime") or cron_job["metadata"]["creationTimestamp"])
         deadline = cron_job["spec"].get("startingDeadlineSeconds")
@@ -152,7 +152,7 @@ class CronJobController(Controller[Key]):
         latest, missed = first, 1
         if second is not None and second <= now:
             missed = int((now - first) / (second - first)) + 1
-            # An estimate, from which the last few are looked at one by one.
+            # An estimate; the loop below steps through the last few times.
             latest = max(first, first + (missed - 3) * (second - first))
             while (following := schedule.next_after(latest, zone)) is not None and following <= now:
                 latest = following
@@ -183,7 +183,7 @@ class CronJobController(Controller[Key]):
         status["lastScheduleTime"] = format_time(due)
 
     def _make_job(self, cron_job: JsonObject, due: datetime) -> JsonObject | None:
-        """Makes the Job of a run; None where it is there already."""
+        """Creates the Job of a run; returns None if it exists."""
         template, namespace = copy_json(cron_job["spec"]["jobTemplate"]), cron_job["metadata"]["namespace"]
         metadata: JsonObject = {
             key: value

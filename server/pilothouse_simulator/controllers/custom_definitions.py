@@ -1,8 +1,8 @@
-"""The controller of CustomResourceDefinitions: serves their kinds, and removes the objects of those that go.
+"""The controller of CustomResourceDefinitions: serves their kinds, and removes the objects of deleted definitions.
 
-Conditions and their order are those of recording 31. A definition is established in the moment in which the controller
-sees it (the recorded server took half a second). Deleting one deletes its objects, ends the watches of them, and
-only then releases the definition; until then its kind is served, but its finalizer holds it.
+Conditions and their order are those of recording 31. A definition is established as soon as the controller sees it (the
+recorded server took half a second). Deleting a definition deletes its objects and ends their watches; only then does
+the controller remove the finalizer of the definition. Until then the kind is served.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class CustomDefinitionController(Controller[str]):
             self.enqueue(event.object["metadata"]["name"])
 
     def sync(self, key: str) -> None:
-        """Serves the kind of one definition, or takes it out of service."""
+        """Serves the kind of one definition, or stops serving it."""
         definition = self.store.get(CUSTOM_RESOURCE_DEFINITIONS, None, key)
         if definition is None:
             return
@@ -78,7 +78,7 @@ class CustomDefinitionController(Controller[str]):
             self.store.update_status(CUSTOM_RESOURCE_DEFINITIONS, {**definition, "status": status}, _MANAGER)
 
     def _is_empty(self, resource: ResourceType) -> bool:
-        """Deletes the objects of a kind; whether none is left."""
+        """Deletes the objects of a kind; returns whether none is left."""
         for obj in self.store.list(resource):
             metadata = obj["metadata"]
             if "deletionTimestamp" not in metadata:

@@ -1,14 +1,14 @@
-"""The DaemonSet controller: one pod on each node that suits, replaced node by node.
+"""The DaemonSet controller: keeps one pod on each suitable node, and updates the pods node by node.
 
-A port of the real one (`pkg/controller/daemon/daemon_controller.go`, `update.go`), held to the recording 25. A pod is
-made for one node by an affinity to its name, with tolerations of the node's usual taints; the scheduler binds it. A
-node suits if the template selects its labels and tolerates its taints, full or not. A rolling update deletes old pods
-within `maxUnavailable`, or makes new ones next to them within `maxSurge`. The status is counted before the pods are
-changed, and is not written any more once the DaemonSet is being deleted.
+A port of the real controller (`pkg/controller/daemon/daemon_controller.go`, `update.go`), tested against recording 25.
+Each pod has an affinity to the name of its node, and tolerations of the usual node taints; the scheduler binds it. A
+node is suitable if the template selects its labels and tolerates its taints, even if the node is full. A rolling update
+deletes old pods within `maxUnavailable`, or creates new pods next to them within `maxSurge`. The status is counted
+before the pods are changed, and is not written while the DaemonSet is being deleted.
 
-Without a recording: percentages, several nodes, taints and failed pods follow the source above. A pod that is refused
-(quota, admission) is the event FailedCreate with the words of `pkg/controller/controller_utils.go`, which are recorded
-for ReplicaSets (07a), and tried again.
+Not recorded: percentages, several nodes, taints and failed pods follow the source above. A refused pod (quota,
+admission) causes the event FailedCreate with the message of `pkg/controller/controller_utils.go`, which is recorded for
+ReplicaSets (07a), and is retried.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class DaemonSetController(Controller[Key]):
                 self.enqueue(key_of(daemon_set))
 
     def sync(self, key: Key) -> None:
-        """Makes and deletes pods, then writes the status."""
+        """Creates and deletes pods, then writes the status."""
         daemon_set = self.store.get(DAEMON_SETS, *key)
         if daemon_set is None or "deletionTimestamp" in daemon_set["metadata"]:
             return
@@ -86,7 +86,7 @@ class DaemonSetController(Controller[Key]):
         failure: ApiError | None = None
         try:
             step.manage()
-            # The next sync sees the pods that this one has made or deleted.
+            # A rolling update waits for the next sync, which sees the pods that this one created or deleted.
             if not step.changes and daemon_set["spec"]["updateStrategy"]["type"] == "RollingUpdate":
                 step.roll()
         except ApiError as error:
@@ -124,7 +124,7 @@ class DaemonSetController(Controller[Key]):
 
 
 class _DaemonSetStep:
-    """A DaemonSet in one sync: its pods by node, the nodes that suit it, and the hash of its template."""
+    """A DaemonSet in one sync: its pods by node, its suitable nodes, and the hash of its template."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class _DaemonSetStep:
         self._wanted = {name: self._should_run(node) for name, node in self._nodes.items()}
 
     def _should_run(self, node: JsonObject) -> tuple[bool, bool]:
-        """Whether a node is to have a pod, and whether one that it has may stay."""
+        """Returns whether a node should have a pod, and whether an existing pod may stay."""
         spec = self._set["spec"]["template"]["spec"]
         labels = node["metadata"].get("labels") or {}
         suits = (
@@ -174,7 +174,7 @@ class _DaemonSetStep:
     # Status
 
     def status(self, collisions: int) -> JsonObject:
-        """The status that follows from the nodes and pods. The other counters are absent at zero."""
+        """Returns the status that follows from the nodes and pods. Counters in `others` are absent at zero."""
         counts = dict.fromkeys(("current", "missed", "desired", "ready", "available", "updated"), 0)
         for name, (runs, _) in self._wanted.items():
             pods = self._pods.get(name, [])
@@ -214,7 +214,7 @@ class _DaemonSetStep:
     # Pods
 
     def manage(self) -> None:
-        """Gives each suitable node its pod, and takes pods from the others."""
+        """Creates the pod of each suitable node, and deletes the pods of the other nodes."""
         for name, (runs, stays) in self._wanted.items():
             pods = self._pods.get(name, [])
             if runs and not pods:
@@ -230,7 +230,7 @@ class _DaemonSetStep:
                     self._delete(pod)
 
     def _thin_out(self, node: str, pods: list[JsonObject]) -> None:
-        """Deletes pods of a node: those that have ended, and all running ones but the oldest."""
+        """Deletes the ended pods of a node, and all running pods except the oldest."""
         running = []
         for pod in pods:
             if "deletionTimestamp" in pod["metadata"]:
@@ -252,12 +252,12 @@ class _DaemonSetStep:
                 self._delete(pod)
 
     def _is_surging(self, running: list[JsonObject]) -> bool:
-        """Whether these are an old pod and its successor, which is not ready yet."""
+        """Returns whether these are an old pod and its successor, which is not ready yet."""
         current = sorted(_hash_of(pod) == self._hash for pod in running)
         return self._limits()[0] > 0 and current == [False, True]
 
     def _limits(self) -> tuple[int, int]:
-        """maxSurge and maxUnavailable as numbers of nodes; per cent are rounded up."""
+        """Returns maxSurge and maxUnavailable as numbers of nodes; percentages are rounded up."""
         rolling = self._set["spec"]["updateStrategy"].get("rollingUpdate") or {}
         desired = sum(runs for runs, _ in self._wanted.values())
 
@@ -270,7 +270,7 @@ class _DaemonSetStep:
         return surge, unavailable if surge or unavailable else 1
 
     def roll(self) -> None:
-        """One step of a rolling update."""
+        """Takes one step of a rolling update."""
         surge, unavailable = self._limits()
         busy = 0
         urgent: list[tuple[str, JsonObject]] = []
@@ -347,7 +347,7 @@ def _hash_of(pod: JsonObject) -> str:
 
 
 def _node_of(pod: JsonObject) -> str:
-    """The node that a pod runs on, or that it is made for."""
+    """Returns the node on which a pod runs, or for which it was created."""
     if pod["spec"].get("nodeName"):
         return str(pod["spec"]["nodeName"])
     affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
@@ -371,7 +371,7 @@ def _bind_to_node(spec: JsonObject, node: str) -> None:
 
 
 def _usual_tolerations(spec: JsonObject) -> list[JsonObject]:
-    """The tolerations that the pods of every DaemonSet have."""
+    """Returns the tolerations that the pods of every DaemonSet have."""
     wanted = [*_TOLERATED, *([("network-unavailable", "NoSchedule")] if spec.get("hostNetwork") else [])]
     own = spec.get("tolerations") or []
     usual = [

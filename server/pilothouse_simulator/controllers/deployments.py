@@ -1,10 +1,10 @@
 """The Deployment controller: rolling updates over replica sets.
 
-It is a port of the real controller's decisions, step for step, because clients watch and depend on them: a new
-replica set per template (found again on a rollback, with the next revision), scaled up within maxSurge while old ones
-go down within maxUnavailable, one step per sync; pausing, scaling (proportional in the middle of a rollout),
-Recreate, the revision history, and the conditions of `deployments_status`. Replica sets without controller whose
-labels match are adopted.
+It ports the decisions of the real controller step for step, because clients watch and depend on them. Each template has
+its own replica set; a rollback reuses the old replica set, with the next revision. The new set is scaled up within
+maxSurge while old sets are scaled down within maxUnavailable, one step per sync. It also implements pausing, scaling
+(proportional in the middle of a rollout), Recreate, the revision history, and the conditions of `deployments_status`.
+Replica sets without a controller whose labels match are adopted.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class DeploymentController(Controller[Key]):
                 if owner is not None and owner["kind"] == "Deployment":
                     self.enqueue((event.object["metadata"]["namespace"], owner["name"]))
         elif event.resource is PODS and event.type == "DELETED":
-            # Recreate waits until the last old pod is gone.
+            # The Recreate strategy waits until the last old pod is deleted.
             owner = controller_of(event.object)
             if owner is not None and owner["kind"] == "ReplicaSet":
                 namespace = event.object["metadata"]["namespace"]
@@ -83,7 +83,7 @@ class DeploymentController(Controller[Key]):
                     self.enqueue((namespace, parent["name"]))
 
     def sync(self, key: Key) -> None:
-        """One step of the rollout, then the status."""
+        """Takes one step of the rollout, then writes the status."""
         stored = self.store.get(DEPLOYMENTS, *key)
         if stored is None:
             return
@@ -106,7 +106,7 @@ class DeploymentController(Controller[Key]):
         else:
             self._recreate(deployment, replica_sets)
 
-    # Which replica sets
+    # Replica sets
 
     def _owned_replica_sets(self, deployment: JsonObject) -> ReplicaSets:
         uid = deployment["metadata"]["uid"]
@@ -130,7 +130,7 @@ class DeploymentController(Controller[Key]):
     def _find(
         self, deployment: JsonObject, replica_sets: ReplicaSets
     ) -> tuple[JsonObject | None, ReplicaSets]:
-        """The replica set of the current template (the oldest such), and all others."""
+        """Returns the oldest replica set of the current template, and all others."""
         fresh = [
             replica_set
             for entry in replica_sets
@@ -144,8 +144,10 @@ class DeploymentController(Controller[Key]):
     def _new_and_old(
         self, deployment: JsonObject, replica_sets: ReplicaSets, *, create: bool
     ) -> tuple[JsonObject, JsonObject | None, ReplicaSets]:
-        """The new replica set with its revision (made if wanted), the old ones, and the deployment after
-        it."""
+        """Returns the deployment as written, the new replica set with its revision, and the old replica sets.
+
+        With `create`, creates the new replica set if it does not exist.
+        """
         new, old = self._find(deployment, replica_sets)
         revision = max((annotated_number(entry, REVISION) or 0 for entry in old), default=0) + 1
         if new is not None:
@@ -176,7 +178,7 @@ class DeploymentController(Controller[Key]):
         return self._write(deployment), created, old
 
     def _create(self, deployment: JsonObject, old: ReplicaSets, revision: int) -> JsonObject | None:
-        """A new replica set; None where its name is taken by another one (the collision is counted then)."""
+        """Creates a replica set. Returns None, and counts a collision, if its name is taken."""
         spec = deployment["spec"]
         collisions = int(deployment["status"].get("collisionCount", 0))
         name_hash = template_hash(spec["template"], collisions)
@@ -237,7 +239,7 @@ class DeploymentController(Controller[Key]):
         self._sync_rollout(deployment, new, old)
 
     def _shrink_old(self, deployment: JsonObject, new: JsonObject, old: ReplicaSets) -> bool:
-        """Takes replicas from old sets: first those that are not available, then as availability allows."""
+        """Scales old sets down: first unavailable replicas, then others as far as availability allows."""
         active = [entry for entry in old if replicas_of(entry) > 0]
         if not active:
             return False
@@ -304,7 +306,9 @@ class DeploymentController(Controller[Key]):
         self._sync_counters(deployment, new, old)
 
     def _spread(self, deployment: JsonObject, new: JsonObject | None, old: ReplicaSets) -> None:
-        """Scales one active set to the wanted size, or shares the change out in the middle of a rollout."""
+        """Scales the only active set to the wanted size; in the middle of a rollout, distributes the change over all
+        sets.
+        """
         everyone = [*old, *([new] if new else [])]
         active = [entry for entry in everyone if replicas_of(entry) > 0]
         wanted = replicas_of(deployment)
@@ -379,7 +383,7 @@ class DeploymentController(Controller[Key]):
         return True
 
     def _write(self, deployment: JsonObject) -> JsonObject:
-        """Writes status and revision annotation; returns a copy of the stored deployment to continue with."""
+        """Writes status and revision annotation; returns a copy of the stored deployment."""
         return copy_json(self.store.update_status(DEPLOYMENTS, deployment, CONTROLLER_MANAGER))
 
     def _sync_counters(self, deployment: JsonObject, new: JsonObject | None, old: ReplicaSets) -> None:

@@ -36,30 +36,30 @@ _SAFE_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 
 
 def replicas_of(workload: JsonObject) -> int:
-    """`spec.replicas` (one where it is absent)."""
+    """Returns `spec.replicas` (default 1)."""
     return int(workload["spec"].get("replicas", 1))
 
 
 def total_replicas(replica_sets: Iterable[JsonObject]) -> int:
-    """The sum of `spec.replicas`."""
+    """Returns the sum of `spec.replicas`."""
     return sum(replicas_of(replica_set) for replica_set in replica_sets)
 
 
 def status_total(replica_sets: Iterable[JsonObject], field: str) -> int:
-    """The sum of one counter of the status."""
+    """Returns the sum of one counter of the status."""
     return sum(int(replica_set.get("status", {}).get(field, 0)) for replica_set in replica_sets)
 
 
 def is_rolling(deployment: JsonObject) -> bool:
-    """Whether the strategy is RollingUpdate."""
+    """Returns whether the strategy is RollingUpdate."""
     return bool(deployment["spec"].get("strategy", {}).get("type", "RollingUpdate") == "RollingUpdate")
 
 
 def surge_and_unavailable(deployment: JsonObject) -> tuple[int, int]:
-    """maxSurge and maxUnavailable as numbers of pods; zero for Recreate.
+    """Returns maxSurge and maxUnavailable as numbers of pods; zero for Recreate.
 
-    Per cent of the replicas, surge rounded up and unavailable rounded down; where both came to zero one pod
-    may be unavailable, otherwise nothing could ever move.
+    Percentages refer to the replicas; maxSurge is rounded up, maxUnavailable down. If both are zero, one pod may be
+    unavailable, because otherwise a rollout could never proceed.
     """
     replicas = replicas_of(deployment)
     if not is_rolling(deployment):
@@ -79,7 +79,7 @@ def _absolute(value: int | str, replicas: int) -> Fraction:
 
 
 def new_replica_set_size(deployment: JsonObject, all_sets: list[JsonObject], new_set: JsonObject) -> int:
-    """How many replicas the new replica set may have now, given those of all."""
+    """Returns how many replicas the new replica set may have now, given the sizes of all sets."""
     wanted = replicas_of(deployment)
     if not is_rolling(deployment):
         return wanted
@@ -91,9 +91,9 @@ def new_replica_set_size(deployment: JsonObject, all_sets: list[JsonObject], new
 
 
 def proportional_sizes(deployment: JsonObject, active_sets: list[JsonObject]) -> dict[str, int]:
-    """Sizes by name when a deployment is scaled in the middle of a rollout: each set keeps its share.
+    """Returns the sizes by name when a deployment is scaled in the middle of a rollout: each set keeps its share.
 
-    The remainder of rounding goes to the largest set (the newest of equals when growing, the oldest when shrinking).
+    The largest set gets the rounding remainder (among equal sets, the newest when growing, the oldest when shrinking).
     """
     surge, _ = surge_and_unavailable(deployment)
     allowed = replicas_of(deployment) + surge if replicas_of(deployment) > 0 else 0
@@ -131,13 +131,13 @@ def _share(deployment: JsonObject, replica_set: JsonObject, to_add: int, added: 
 
 
 def annotated_number(obj: JsonObject, annotation: str) -> int | None:
-    """The number in an annotation; None where it is absent or no number."""
+    """Returns the number in an annotation; None if it is absent or not a number."""
     text = (obj["metadata"].get("annotations") or {}).get(annotation)
     return int(text) if text is not None and text.lstrip("-").isdigit() else None
 
 
 def is_saturated(deployment: JsonObject, new_set: JsonObject) -> bool:
-    """Whether the new replica set alone has all wanted replicas, available."""
+    """Returns whether the new replica set alone has all wanted replicas, and all are available."""
     wanted = replicas_of(deployment)
     return (
         replicas_of(new_set) == wanted
@@ -147,7 +147,7 @@ def is_saturated(deployment: JsonObject, new_set: JsonObject) -> bool:
 
 
 def replicas_annotations(deployment: JsonObject) -> dict[str, str]:
-    """The annotations by which a replica set remembers the size of its deployment."""
+    """Returns the annotations that record the size of the deployment in a replica set."""
     surge, _ = surge_and_unavailable(deployment)
     wanted = replicas_of(deployment)
     return {DESIRED_REPLICAS: str(wanted), MAX_REPLICAS: str(wanted + surge)}
@@ -156,9 +156,9 @@ def replicas_annotations(deployment: JsonObject) -> dict[str, str]:
 def annotate_new_replica_set(
     deployment: JsonObject, replica_set: JsonObject, revision: int, *, exists: bool
 ) -> bool:
-    """Updates revision and copied annotations of the new replica set in place. True if changed.
+    """Updates the revision and copied annotations of the new replica set in place. Returns whether they changed.
 
-    A replica set taken again (a rollback) remembers the revisions it had.
+    A replica set that is reused after a rollback keeps its former revisions in an annotation.
     """
     annotations = replica_set["metadata"].setdefault("annotations", {})
     before = dict(annotations)
@@ -190,10 +190,10 @@ def _without_hash(template: JsonObject) -> JsonObject:
 
 
 def template_hash(template: JsonObject, collisions: int) -> str:
-    """A name for a template: stable for equal templates, changed by `collisions`.
+    """Returns a name for a template: stable for equal templates, changed by `collisions`.
 
-    The real one hashes a dump of Go structures, which nobody can depend on; this one is FNV-1a (32 bit) of
-    the template's JSON, spelt in the same letters.
+    The real controller hashes a dump of Go structures, on which nobody can depend. This hash is FNV-1a (32 bit) of the
+    template in a canonical text form, spelt with the same letters.
     """
     digest = 0x811C9DC5
     for byte in (_canonical(template) + (str(collisions) if collisions else "")).encode():
@@ -210,5 +210,5 @@ def _canonical(value: Any) -> str:
 
 
 def with_hash_label(labels: dict[str, str] | None, value: str) -> dict[str, str]:
-    """A copy of the labels with the template's hash."""
+    """Returns a copy of the labels with the template's hash."""
     return {**copy_json(labels or {}), TEMPLATE_HASH_LABEL: value}

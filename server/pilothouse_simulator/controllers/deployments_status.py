@@ -1,9 +1,8 @@
 """Status and conditions of a Deployment, as the real controller writes them.
 
-`observedGeneration`, the counters and `Available` follow from the replica sets. `Progressing` is a small
-state machine: NewReplicaSetCreated or FoundNewReplicaSet, ReplicaSetUpdated at every step forward,
-NewReplicaSetAvailable at the end, ProgressDeadlineExceeded when no step came in time, DeploymentPaused and
-DeploymentResumed.
+`observedGeneration`, the counters and `Available` follow from the replica sets. `Progressing` is a small state machine:
+NewReplicaSetCreated or FoundNewReplicaSet, ReplicaSetUpdated at every step forward, NewReplicaSetAvailable at the end,
+ProgressDeadlineExceeded after too long without a step, DeploymentPaused and DeploymentResumed.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _NO_DEADLINE = 2**31 - 1
 
 
 def find_condition(status: JsonObject, kind: str) -> JsonObject | None:
-    """The condition of this type, or None."""
+    """Returns the condition of this type, or None."""
     return next((entry for entry in status.get("conditions") or [] if entry["type"] == kind), None)
 
 
@@ -63,7 +62,7 @@ def set_condition(
 
 
 def has_progress_deadline(deployment: JsonObject) -> bool:
-    """Whether progress is watched at all."""
+    """Returns whether the deployment has a progress deadline."""
     seconds = deployment["spec"].get("progressDeadlineSeconds")
     return seconds is not None and int(seconds) != _NO_DEADLINE
 
@@ -71,8 +70,10 @@ def has_progress_deadline(deployment: JsonObject) -> bool:
 def calculate_status(
     deployment: JsonObject, all_sets: list[JsonObject], new_set: JsonObject | None, now: datetime
 ) -> JsonObject:
-    """The status that follows from the replica sets; Progressing is carried over. Counters of zero are
-    absent."""
+    """Returns the status that follows from the replica sets.
+
+    Progressing is copied from the old status. Counters of zero are absent.
+    """
     old = deployment.get("status") or {}
     available = status_total(all_sets, "availableReplicas")
     counters = {
@@ -105,7 +106,7 @@ def calculate_status(
 
 
 def is_complete(deployment: JsonObject, status: JsonObject) -> bool:
-    """Whether all wanted replicas are new and available, and nothing else is left."""
+    """Returns whether all wanted replicas are new and available, and no other replicas are left."""
     wanted = replicas_of(deployment)
     if any(status.get(count, 0) != wanted for count in ("updatedReplicas", "replicas", "availableReplicas")):
         return False
@@ -115,7 +116,7 @@ def is_complete(deployment: JsonObject, status: JsonObject) -> bool:
 def calculate_rollout_status(
     deployment: JsonObject, all_sets: list[JsonObject], new_set: JsonObject | None, now: datetime
 ) -> JsonObject:
-    """`calculate_status` during a rollout: Progressing and ReplicaFailure too."""
+    """Returns the result of `calculate_status` with Progressing and ReplicaFailure, for a rollout."""
     status = calculate_status(deployment, all_sets, new_set, now)
     old = deployment.get("status") or {}
     if not has_progress_deadline(deployment):
@@ -176,7 +177,7 @@ def _deadline(deployment: JsonObject, condition: JsonObject) -> datetime:
 
 
 def seconds_to_deadline(deployment: JsonObject, status: JsonObject, now: datetime) -> float | None:
-    """Seconds until the progress deadline can have passed; None where nothing is awaited."""
+    """Returns the seconds until the progress deadline passes; None if no progress is expected."""
     condition = find_condition(status, "Progressing")
     if condition is None or not has_progress_deadline(deployment):
         return None

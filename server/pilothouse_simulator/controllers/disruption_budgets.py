@@ -1,8 +1,8 @@
 """The controller of PodDisruptionBudgets: counts the pods that a budget selects.
 
 No recording shows it. Numbers, conditions and their wording follow Kubernetes'
-`pkg/controller/disruption/disruption.go` and `UpdateDisruptionAllowedCondition` of `k8s.io/component-helpers`. Left
-out is `disruptedPods`: an eviction here deletes its pod in the same moment.
+`pkg/controller/disruption/disruption.go` and `UpdateDisruptionAllowedCondition` of `k8s.io/component-helpers`.
+`disruptedPods` is not implemented, because an eviction here deletes its pod immediately.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class DisruptionBudgetController(Controller[Key]):
                 self.enqueue(key_of(budget))
 
     def sync(self, key: Key) -> None:
-        """Counts the pods of one budget."""
+        """Counts the pods of one budget and writes its status."""
         budget = self.store.get(POD_DISRUPTION_BUDGETS, *key)
         if budget is None:
             return
@@ -92,7 +92,7 @@ class DisruptionBudgetController(Controller[Key]):
         self.store.update_status(POD_DISRUPTION_BUDGETS, {**budget, "status": status}, CONTROLLER_MANAGER)
 
     def _expected(self, spec: JsonObject, pods: list[JsonObject]) -> tuple[int, int]:
-        """How many pods there should be, and how many of them must be healthy."""
+        """Returns how many pods there should be, and how many of them must be healthy."""
         most, least = spec.get("maxUnavailable"), spec.get("minAvailable")
         if most is not None:
             expected = self._scale(pods)
@@ -103,7 +103,10 @@ class DisruptionBudgetController(Controller[Key]):
         return (len(pods), least) if least is not None else (0, 0)
 
     def _scale(self, pods: list[JsonObject]) -> int:
-        """The sum of the replicas of all controllers of these pods. Pods without a controller do not count."""
+        """Returns the sum of the replicas of the top-level controllers of these pods.
+
+        Pods without a controller do not count.
+        """
         scales: dict[str, int] = {}
         for pod in pods:
             reference = controller_of(pod)
@@ -123,7 +126,7 @@ class DisruptionBudgetController(Controller[Key]):
 
 
 def _absolute(value: int | str, whole: int) -> int:
-    """A number of pods, rounded up where it is a percentage."""
+    """Returns a number of pods; a percentage of `whole` is rounded up."""
     if isinstance(value, str):
         return ceil(Fraction(int(value.removesuffix("%")) * whole, 100))
     return int(value)

@@ -1,8 +1,8 @@
-"""The endpoint controllers: EndpointSlices, and the Endpoints of old, of every Service with a selector.
+"""The endpoint controller: the EndpointSlices and the legacy Endpoints of every Service with a selector.
 
-Slices list the pods that have an address, ready or not, and for each whether it is ready, serving and terminating;
-the old Endpoints object sorts them into ready and not ready addresses. A port given by name is looked up in the pod;
-a pod without a port of that name is not listed under it.
+Slices list the pods that have an address, and for each pod whether it is ready, serving and terminating; the Endpoints
+object groups them into ready and not-ready addresses. A port given by name is resolved in the pod; a pod without a port
+of that name is not listed under it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ class EndpointController(Controller[Key]):
         ]
         self._write_slice(service, pods)
         self._write_endpoints(service, pods)
-        # A service with many pods is written as a whole each time: changes are gathered before the next one.
+        # Each write contains all pods of a Service. For a Service with many pods, changes are collected before the next
+        # write.
         self._pauses[key] = len(pods) * _PAUSE_PER_POD_SECONDS
 
     def _write_slice(self, service: JsonObject, pods: list[JsonObject]) -> None:
@@ -119,7 +120,7 @@ class EndpointController(Controller[Key]):
 
     def _write_endpoints(self, service: JsonObject, pods: list[JsonObject]) -> None:
         namespace, name = key_of(service)
-        # Terminating pods are left out of the old object, unless the service includes them all.
+        # Endpoints omit terminating pods, unless the Service publishes not-ready addresses.
         pods = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"] or _wants_unready(service)]
         ready = [_address(pod) for pod in pods if ready_since(pod) or _wants_unready(service)]
         unready = [_address(pod) for pod in pods if not (ready_since(pod) or _wants_unready(service))]

@@ -1,10 +1,10 @@
-"""The garbage collector: the deletion of dependents when their owner goes.
+"""The garbage collector: deletes dependents when their owner is deleted.
 
-Three ways, chosen by the deletion. *Background*: the owner is gone immediately, its dependents are deleted when the
-collector finds that no owner is left. *Foreground*: the owner waits with the finalizer `foregroundDeletion` until
-every dependent that blocks it is gone; dependents that have dependents of their own are deleted in the foreground
+The deletion chooses one of three policies. *Background*: the owner is removed immediately, and its dependents are
+deleted when the collector finds that no owner is left. *Foreground*: the finalizer `foregroundDeletion` holds the owner
+until every blocking dependent is deleted. Dependents that have dependents of their own are deleted in the foreground
 too, so the order of removal is pods, replica set, deployment. *Orphan*: the finalizer `orphan` holds the owner until
-the references to it are taken out of its dependents.
+the references to it are removed from its dependents.
 
 An owner counts as present when an object of that kind, name and uid exists.
 """
@@ -35,8 +35,8 @@ _REPORT_SECONDS = 0.002
 class GarbageCollector(Controller[ObjectReference]):
     """Syncs objects of any type that have owners, or that wait for their dependents.
 
-    `reporters` are the controllers that write the status of owners: an owner is released only after they have
-    reported that its last dependent is gone, so that watchers see it in this order.
+    `reporters` are the controllers that write the status of owners. An owner is released only after its reporter has
+    recorded the deletion of the last dependent, so that watchers see the events in this order.
     """
 
     reporters: Mapping[ResourceType, Controller[Key]] = MappingProxyType({})
@@ -59,7 +59,7 @@ class GarbageCollector(Controller[ObjectReference]):
                 self._enqueue_waiting(event.object, owner)
 
     def sync(self, key: ObjectReference) -> None:
-        """Releases an owner whose dependents are done, or deletes a dependent whose owners are gone."""
+        """Releases an owner whose dependents are deleted or orphaned, or deletes a dependent without owners."""
         resource, namespace, name = key
         obj = self.store.get(resource, namespace or None, name)
         if obj is None:
@@ -71,13 +71,13 @@ class GarbageCollector(Controller[ObjectReference]):
             elif FOREGROUND_FINALIZER in finalizers:
                 self._delete_dependents(resource, obj)
             else:
-                # Deleted already, its grace period or another finalizer holds it.
+                # The object is being deleted; its grace period or another finalizer holds it.
                 return
         elif obj["metadata"].get("ownerReferences"):
             self._collect(resource, obj)
 
     def _collect(self, resource: ResourceType, obj: JsonObject) -> None:
-        """Deletes an object when no owner is left; drops references to lost owners when others remain."""
+        """Deletes an object if no owner is left; removes references to missing owners if others remain."""
         solid: list[JsonObject] = []
         waiting: list[JsonObject] = []
         for reference in obj["metadata"]["ownerReferences"]:
@@ -152,7 +152,7 @@ class GarbageCollector(Controller[ObjectReference]):
     def _owner(self, dependent: JsonObject, reference: JsonObject) -> JsonObject | None:
         resource = self.store.types.find_kind(reference["apiVersion"], reference["kind"])
         if resource is None:
-            # A kind this cluster does not serve: never collect on a guess.
+            # This cluster does not serve the kind, so the owner may exist: keep the dependent.
             return {"metadata": {"uid": reference["uid"]}}
         namespace = dependent["metadata"].get("namespace") if resource.namespaced else None
         owner = self.store.get(resource, namespace, reference["name"])

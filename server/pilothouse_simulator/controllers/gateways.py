@@ -1,10 +1,10 @@
 """The simulated gateway controller: the status of GatewayClasses, Gateways and HTTPRoutes of its own class.
 
-The Gateway API is no part of Kubernetes. `gateway_definitions.json` holds its definitions as the project ships them
-(github.com/kubernetes-sigs/gateway-api, channel standard, without descriptions; Apache-2.0). Statuses have the form of
-recording 31, where a controller wrote them. Reasons are those of the API's specification (`GatewayConditionReason`,
-`ListenerConditionReason`, `RouteConditionReason` of its package `apis/v1`). A class of another controller gets no
-status from this one, so its objects stay as their definitions default them.
+The Gateway API is not part of Kubernetes. `gateway_definitions.json` contains its definitions as the project ships them
+(github.com/kubernetes-sigs/gateway-api, channel standard, without descriptions; Apache-2.0). Statuses have the form
+that a controller wrote in recording 31. Reasons are those of the API's specification (`GatewayConditionReason`,
+`ListenerConditionReason`, `RouteConditionReason` of its package `apis/v1`). This controller writes no status for
+classes of other controllers, so their objects keep the defaults of their definitions.
 
 A route is accepted by a listener of its Gateway that allows its namespace and shares a hostname with it. Its backends
 are resolved if their Services exist in its own namespace; ReferenceGrants and namespace selectors are not simulated.
@@ -31,7 +31,7 @@ GatewayKey = tuple[str, str, str]
 GATEWAY_GROUP = "gateway.networking.k8s.io"
 CONTROLLER_NAME = "simulate.pilothouse.dev/gateway"
 GATEWAY_CLASS = "simulated"
-# Of the block for documentation (RFC 5737), as that of the Ingresses.
+# An address from the block for documentation (RFC 5737), like that of the Ingresses.
 GATEWAY_ADDRESS = "192.0.2.2"
 _MANAGER = "gateway-controller"
 _FILE = Path(__file__).with_name("gateway_definitions.json")
@@ -40,12 +40,12 @@ _CLASSES, _GATEWAYS, _ROUTES = "gatewayclasses", "gateways", "httproutes"
 
 @cache
 def gateway_definitions() -> tuple[JsonObject, ...]:
-    """The CustomResourceDefinitions of the Gateway API. Treat them as immutable."""
+    """Returns the CustomResourceDefinitions of the Gateway API. Treat them as immutable."""
     return tuple(json.loads(_FILE.read_text()))
 
 
 def gateway_class() -> JsonObject:
-    """The GatewayClass of the simulated controller."""
+    """Returns the GatewayClass of the simulated controller."""
     return {
         "apiVersion": f"{GATEWAY_GROUP}/v1",
         "kind": "GatewayClass",
@@ -245,7 +245,7 @@ def _refers(route: JsonObject, reference: JsonObject, gateway: JsonObject) -> bo
 
 
 def _refused(gateway: JsonObject, route: JsonObject, reference: JsonObject) -> str:
-    """The reason why no listener of a Gateway takes a route; empty where one does."""
+    """Returns the reason why no listener of a Gateway accepts a route; empty if one accepts it."""
     reasons = [_listens(gateway, listener, route, reference) for listener in gateway["spec"]["listeners"]]
     if "" in reasons:
         return ""
@@ -254,7 +254,7 @@ def _refused(gateway: JsonObject, route: JsonObject, reference: JsonObject) -> s
 
 
 def _listens(gateway: JsonObject, listener: JsonObject, route: JsonObject, reference: JsonObject) -> str:
-    """The reason why a listener does not take a route; empty where it does."""
+    """Returns the reason why a listener does not accept a route; empty if it does."""
     for name, own in (("sectionName", listener["name"]), ("port", listener["port"])):
         if reference.get(name) not in (None, own):
             return "NoMatchingParent"
@@ -268,7 +268,7 @@ def _listens(gateway: JsonObject, listener: JsonObject, route: JsonObject, refer
 
 
 def _overlap(first: str, second: str) -> bool:
-    """Whether two hostnames, each perhaps with a wildcard in front, have a name in common."""
+    """Returns whether two hostnames, which may begin with a wildcard, have a name in common."""
     if first == second:
         return True
     if first.startswith("*."):

@@ -1,9 +1,9 @@
 """The simulated ingress controller: gives an address to each Ingress of a class that exists.
 
-Kubernetes has no ingress controller of its own, and no recording shows one. As those that people run, this one writes
-its address to `status.loadBalancer.ingress` of the Ingresses that name one of the cluster's classes, in
-`spec.ingressClassName` or in the older annotation. It takes no notice of an Ingress of a class that does not exist:
-that one stays without an address, as in a cluster without the controller that it was meant for.
+Kubernetes has no ingress controller of its own, and no recording shows one. Like common ingress controllers, this one
+writes its address to `status.loadBalancer.ingress` of the Ingresses that name one of the cluster's classes, in
+`spec.ingressClassName` or in the older annotation. An Ingress whose class does not exist gets no address, as in a
+cluster without its controller.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pilothouse_simulator.values.resources import INGRESS_CLASSES, INGRESSES
 
 JsonObject = dict[str, Any]
 
-# Of the block for documentation (RFC 5737), as that of the Gateways.
+# An address from the block for documentation (RFC 5737), like that of the Gateways.
 INGRESS_ADDRESS = "192.0.2.1"
 CONTROLLER_NAME = "simulate.pilothouse.dev/ingress"
 _MANAGER = "ingress-controller"
@@ -26,7 +26,7 @@ _DEFAULT = {"ingressclass.kubernetes.io/is-default-class": "true"}
 
 
 def create_ingress_classes(store: ObjectStore) -> None:
-    """Creates the classes that a cluster has, where they are missing: the default one, and the most common one."""
+    """Creates the classes of a cluster that are missing: the default class, and the most common one."""
     classes: tuple[JsonObject, ...] = ({"name": "simulated", "annotations": _DEFAULT}, {"name": "nginx"})
     for metadata in classes:
         if store.get(INGRESS_CLASSES, None, metadata["name"]) is None:
@@ -44,7 +44,7 @@ class IngressController(Controller[Key]):
                 self.enqueue(key_of(ingress))
 
     def sync(self, key: Key) -> None:
-        """Writes the address of one Ingress, or takes it away where its class is gone."""
+        """Writes the address of one Ingress, or removes it if its class does not exist."""
         ingress = self.store.get(INGRESSES, *key)
         if ingress is None or "deletionTimestamp" in ingress["metadata"]:
             return

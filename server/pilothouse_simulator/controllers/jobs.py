@@ -1,13 +1,15 @@
-"""The Job controller: pods until enough have succeeded, or too many failed.
+"""The Job controller: runs pods until enough have succeeded or too many have failed.
 
-A port of the real one (`pkg/controller/job/job_controller.go`), held to the recordings 20 to 22b. Each pod carries a
-finalizer until its end is counted: the end is written into `uncountedTerminatedPods` (or into `completedIndexes`), then
-the finalizer goes, then the counter rises, so that a pod counts once, also if the controller dies in between. A Job
-that has done enough, or failed, gets SuccessCriteriaMet or FailureTarget with the first of these writes, and Complete
-or Failed when all its pods have ended. Pods that a suspension deletes lose their finalizer first and are not counted.
+A port of the real controller (`pkg/controller/job/job_controller.go`), tested against recordings 20 to 22b. Each pod
+has a finalizer until its end is counted. The controller writes the end to `uncountedTerminatedPods` (or to
+`completedIndexes`), then removes the finalizer, then increments the counter, so that a pod counts once even if the
+controller is killed in between. A Job that has succeeded or failed gets SuccessCriteriaMet or FailureTarget with the
+first of these writes, and Complete or Failed when all its pods have ended. Pods that a suspension deletes first lose
+their finalizer and are not counted.
 
-A Job with `managedBy` is left to its own controller. Without a recording: `FailIndex`, back-off within an index and
-`maxFailedIndexes` follow KEP-3329 and KEP-3850, an index that is too large after `completions` was lowered KEP-2214.
+A Job whose `managedBy` names another controller is ignored. Not recorded: `FailIndex`, back-off within an index and
+`maxFailedIndexes` follow KEP-3329 and KEP-3850; an index that is too large after `completions` was lowered follows
+KEP-2214.
 """
 
 from __future__ import annotations
@@ -32,12 +34,12 @@ _KUBERNETES = "kubernetes.io/job-controller"
 
 
 def is_finished(job: JsonObject) -> bool:
-    """Whether a Job is complete or has failed."""
+    """Returns whether a Job is complete or has failed."""
     return finished_condition(job) is not None
 
 
 def finished_condition(job: JsonObject) -> JsonObject | None:
-    """The condition Complete or Failed of a Job."""
+    """Returns the condition Complete or Failed of a Job."""
     for condition in (job.get("status") or {}).get("conditions") or []:
         if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
             return dict(condition)
@@ -45,7 +47,7 @@ def finished_condition(job: JsonObject) -> JsonObject | None:
 
 
 class JobController(Controller[WorkKey]):
-    """Syncs Jobs, and pods that have lost theirs; the key is which of the two, namespace and name."""
+    """Syncs Jobs, and pods whose Job is deleted; the key is which of the two, namespace and name."""
 
     def observe(self, event: StoreEvent) -> None:
         if event.resource is JOBS:
@@ -63,7 +65,7 @@ class JobController(Controller[WorkKey]):
                 self.enqueue((_POD, *key_of(event.object)))
 
     def sync(self, key: WorkKey) -> None:
-        """Counts the ended pods of a Job, and makes or deletes others."""
+        """Counts the ended pods of a Job, and creates or deletes others."""
         kind, namespace, name = key
         if kind == _POD:
             self._release_orphan(namespace, name)
@@ -80,7 +82,7 @@ class JobController(Controller[WorkKey]):
         JobStep(self, job, pods).take()
 
     def _release_orphan(self, namespace: str, name: str) -> None:
-        """Takes the finalizer from a pod whose Job is gone."""
+        """Removes the finalizer from a pod whose Job is deleted."""
         pod = self.store.get(PODS, namespace, name)
         if pod is None or not is_tracked(pod):
             return
@@ -96,7 +98,7 @@ class JobController(Controller[WorkKey]):
     # The actions of a step
 
     def create_pod(self, job: JsonObject, pod: JsonObject) -> JsonObject:
-        """Makes a pod of a Job."""
+        """Creates a pod of a Job."""
         created = self.store.create(PODS, pod, manager=CONTROLLER_MANAGER)
         self.record_event(job, "SuccessfulCreate", f"Created pod: {created['metadata']['name']}")
         return created
@@ -108,7 +110,7 @@ class JobController(Controller[WorkKey]):
         self.record_event(job, "SuccessfulDelete", f"Deleted pod: {name}")
 
     def release_pod(self, pod: JsonObject) -> None:
-        """Takes the finalizer from a pod."""
+        """Removes the finalizer from a pod."""
         stored = self.store.get(PODS, *key_of(pod))
         if stored is None or not is_tracked(stored):
             return
@@ -118,14 +120,14 @@ class JobController(Controller[WorkKey]):
         self.store.update(PODS, changed, manager=CONTROLLER_MANAGER)
 
     def write_status(self, job: JsonObject, status: JsonObject) -> JsonObject:
-        """Writes the status of a Job where it has changed; returns the stored one."""
+        """Writes the status of a Job if it has changed; returns the stored Job."""
         present = {name: value for name, value in status.items() if value is not None}
         if present == job["status"]:
             return job
         return self.store.update_status(JOBS, {**job, "status": present}, CONTROLLER_MANAGER)
 
     def come_back(self, job: JsonObject, after: timedelta) -> None:
-        """Requests another sync of a Job."""
+        """Requests another sync of a Job after a time."""
         self.enqueue((_JOB, *key_of(job)), after=after.total_seconds() + 0.01)
 
     def record_event(self, job: JsonObject, reason: str, message: str, *, warning: bool = False) -> None:
@@ -141,7 +143,7 @@ class FinishedJobController(Controller[tuple[str, str]]):
             self.enqueue(key_of(event.object))
 
     def sync(self, key: tuple[str, str]) -> None:
-        """Deletes one Job, or comes back when its time is over."""
+        """Deletes one Job, or requests another sync for when its time is over."""
         job = self.store.get(JOBS, *key)
         if job is None or "deletionTimestamp" in job["metadata"]:
             return

@@ -26,17 +26,20 @@ _MOST_DOUBLINGS = 10
 
 
 def phase_of(pod: JsonObject) -> str:
-    """The phase of a pod."""
+    """Returns the phase of a pod."""
     return str(pod["status"].get("phase", ""))
 
 
 def is_tracked(pod: JsonObject) -> bool:
-    """Whether the end of this pod is still to be counted."""
+    """Returns whether the end of this pod has not been counted yet."""
     return TRACKING in (pod["metadata"].get("finalizers") or [])
 
 
 def has_failed(pod: JsonObject, spec: JsonObject) -> bool:
-    """Whether a pod counts as failed; one that is being deleted does, unless only the ended ones are replaced."""
+    """Returns whether a pod counts as failed.
+
+    A pod that is being deleted counts, unless `podReplacementPolicy` is `Failed`.
+    """
     if phase_of(pod) == "Failed":
         return True
     deleted = "deletionTimestamp" in pod["metadata"]
@@ -44,18 +47,18 @@ def has_failed(pod: JsonObject, spec: JsonObject) -> bool:
 
 
 def index_of(pod: JsonObject) -> int | None:
-    """The completion index of a pod."""
+    """Returns the completion index of a pod."""
     text = (pod["metadata"].get("annotations") or {}).get(INDEX)
     return int(text) if text is not None and text.isdigit() else None
 
 
 def failures_of(pod: JsonObject, annotation: str = FAILURES) -> int:
-    """How often the index of this pod had failed before it."""
+    """Returns how often the index of this pod failed before this pod."""
     return int((pod["metadata"].get("annotations") or {}).get(annotation, "0"))
 
 
 def parse_indexes(text: str | None) -> set[int]:
-    """The indexes of a text such as `0,2-4`."""
+    """Returns the indexes of a text such as `0,2-4`."""
     found: set[int] = set()
     for part in filter(None, (text or "").split(",")):
         first, _, last = part.partition("-")
@@ -64,7 +67,7 @@ def parse_indexes(text: str | None) -> set[int]:
 
 
 def format_indexes(indexes: Iterable[int]) -> str:
-    """The text of some indexes; three and more in a row are a range, two stand side by side."""
+    """Returns the text of some indexes; three or more in a row are written as a range, two as single numbers."""
     ordered = sorted(set(indexes))
     starts = [0, *(place for place, (a, b) in enumerate(pairwise(ordered), 1) if b != a + 1), len(ordered)]
     parts: list[str] = []
@@ -78,7 +81,7 @@ def format_indexes(indexes: Iterable[int]) -> str:
 
 
 def finished_at(pod: JsonObject) -> datetime:
-    """When a pod ended: its last container, or else its deletion, or else its creation."""
+    """Returns when a pod ended: its last container, or else its deletion, or else its creation."""
     status, metadata = pod["status"], pod["metadata"]
     ends = [
         entry["state"]["terminated"]["finishedAt"]
@@ -89,7 +92,9 @@ def finished_at(pod: JsonObject) -> datetime:
 
 
 def back_off(pods: Pods, spec: JsonObject, now: datetime) -> timedelta:
-    """How long to wait before the next pod: ten seconds after a failure, doubled with each one in a row."""
+    """Returns how long to wait before the next pod: ten seconds after a failure, doubled with each further one in a
+    row.
+    """
     ended = [pod for pod in pods if phase_of(pod) == "Succeeded" or has_failed(pod, spec)]
     failures = 0
     for pod in sorted(ended, key=finished_at, reverse=True):
@@ -109,7 +114,7 @@ def _remaining(failures: int, last: datetime, now: datetime) -> timedelta:
 
 
 def index_back_off(failed: JsonObject, now: datetime) -> timedelta:
-    """How long an index waits after its last pod has failed."""
+    """Returns how long an index still waits after the failure of its last pod."""
     return _remaining(failures_of(failed) + 1, finished_at(failed), now)
 
 
@@ -155,7 +160,7 @@ def _match_exit_code(requirement: JsonObject, pod: JsonObject) -> tuple[str, int
 
 
 def met_success_rule(spec: JsonObject, succeeded: set[int]) -> int | None:
-    """The number of the first rule of `successPolicy` that these succeeded indexes meet."""
+    """Returns the number of the first rule of `successPolicy` that these succeeded indexes meet."""
     for number, rule in enumerate((spec.get("successPolicy") or {}).get("rules") or []):
         wanted = parse_indexes(rule["succeededIndexes"]) if rule.get("succeededIndexes") else None
         matching = succeeded if wanted is None else succeeded & wanted

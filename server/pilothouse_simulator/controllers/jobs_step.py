@@ -1,4 +1,4 @@
-"""One sync of a Job: the count of its pods, the pods to make or delete, and the writes of its status.
+"""One sync of a Job: counts its pods, creates and deletes pods, and writes its status.
 
 `JobStep.take` follows `syncJob`, `manageJob` and `trackJobStatusAndRemoveFinalizers` of the real controller.
 """
@@ -41,24 +41,24 @@ _FINAL = {"SuccessCriteriaMet": "Complete", "FailureTarget": "Failed"}
 
 
 class JobActions(Protocol):
-    """The ways in which a step changes the cluster."""
+    """The changes that a step makes in the cluster."""
 
     clock: Clock
 
     def create_pod(self, job: JsonObject, pod: JsonObject) -> JsonObject:
-        """Makes a pod of a Job."""
+        """Creates a pod of a Job."""
 
     def delete_pod(self, job: JsonObject, pod: JsonObject) -> None:
         """Deletes a pod of a Job."""
 
     def release_pod(self, pod: JsonObject) -> None:
-        """Takes the finalizer from a pod."""
+        """Removes the finalizer from a pod."""
 
     def write_status(self, job: JsonObject, status: JsonObject) -> JsonObject:
-        """Writes the status of a Job where it has changed; returns the stored one."""
+        """Writes the status of a Job if it has changed; returns the stored Job."""
 
     def come_back(self, job: JsonObject, after: timedelta) -> None:
-        """Requests another sync of a Job."""
+        """Requests another sync of a Job after a time."""
 
     def record_event(self, job: JsonObject, reason: str, message: str, *, warning: bool = False) -> None:
         """Records an event about a Job."""
@@ -85,13 +85,14 @@ class JobStep:
         ]
         self._succeeded_indexes = parse_indexes(self.status.get("completedIndexes"))
         self._failed_indexes = parse_indexes(self.status.get("failedIndexes"))
-        # Pods that wait with their finalizer for the next one of their index, which takes over their count.
+        # Failed pods, by index, that keep their finalizer until the next pod of the index has copied their failure
+        # count.
         self._waiting: dict[int, JsonObject] = {}
         self._target: tuple[str, str, str] | None = None
         self._failure: ApiError | None = None
 
     def take(self) -> None:
-        """Does it all."""
+        """Runs the whole step."""
         if "startTime" not in self.status and not self._spec["suspend"]:
             self.status["startTime"] = format_time(self._now)
         self._count_indexes()
@@ -163,7 +164,7 @@ class JobStep:
                 self._waiting[index] = pod
 
     def _judge(self) -> None:
-        """Finds out whether the Job is to end: `_target` is the condition, its reason and message."""
+        """Decides whether the Job must end; sets `_target` to the condition, its reason and message."""
         for condition in self.status.get("conditions") or []:
             if condition["type"] in _FINAL and condition["status"] == "True":
                 self._target = condition["type"], condition["reason"], condition["message"]
@@ -269,7 +270,7 @@ class JobStep:
         return max(0, min(parallelism, int(self._spec["completions"]) - succeeded))
 
     def _surplus(self) -> Pods:
-        """The active pods too many: of indexes done or doubled, and beyond the number wanted."""
+        """Returns the superfluous active pods: of finished or duplicate indexes, and above the wanted number."""
         kept: Pods = []
         surplus: Pods = []
         seen = set(self._succeeded_indexes)
@@ -285,7 +286,7 @@ class JobStep:
         return surplus + kept[self._wanted() :]
 
     def _remove(self, pods: Pods) -> None:
-        """Deletes active pods that count as nothing: their finalizer goes first."""
+        """Deletes active pods that must not count as failed: removes their finalizer first."""
         for pod in pods:
             self._controller.release_pod(pod)
         for pod in pods:
@@ -345,7 +346,7 @@ class JobStep:
             self._waiting.pop(index, None)
 
     def _failure_counts(self, index: int) -> dict[str, str]:
-        """The annotations in which a pod inherits the failures of its index."""
+        """Returns the annotations that give a new pod the failure counts of its index."""
         before = self._waiting.get(index)
         if before is None:
             return {FAILURES: "0"}
@@ -377,7 +378,7 @@ class JobStep:
         conditions.append(condition)
 
     def _write(self) -> None:
-        """Writes the ended pods down, takes their finalizers, then writes their count and the end of the Job."""
+        """Records the ended pods, removes their finalizers, then writes their count and the end of the Job."""
         status = self.status
         status["active"] = len(self._active) or None
         status["ready"] = sum(1 for pod in self._active if ready_since(pod) is not None)
@@ -398,7 +399,7 @@ class JobStep:
         self._controller.write_status(self._job, status)
 
     def _note_ended(self) -> Pods:
-        """Writes down which pods have ended; returns those that need their finalizer no longer."""
+        """Records which pods have ended in the status; returns the pods whose finalizer can be removed."""
         uncounted: JsonObject = self.status["uncountedTerminatedPods"]
         failing = self._target is not None and self._target[0] == "FailureTarget"
         waiting = {pod["metadata"]["uid"] for pod in self._waiting.values()}
@@ -422,7 +423,7 @@ class JobStep:
         return done
 
     def _settle(self) -> None:
-        """Counts the pods written down before: none of them has its finalizer any more."""
+        """Counts the recorded pods, whose finalizers are removed now."""
         uncounted = self.status["uncountedTerminatedPods"]
         for kind in ("succeeded", "failed"):
             if uids := uncounted.pop(kind, []):
@@ -442,7 +443,7 @@ class JobStep:
 
 
 def _show_index(container: JsonObject) -> None:
-    """Gives a container the variable with the index of its pod, unless it has one of that name."""
+    """Adds the variable with the completion index to a container, unless it has a variable of that name."""
     variables = container.setdefault("env", [])
     if all(entry["name"] != _INDEX_VARIABLE for entry in variables):
         source = {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.labels['{INDEX}']"}}

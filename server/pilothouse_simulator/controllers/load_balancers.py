@@ -1,8 +1,8 @@
 """The simulated load balancer: gives an address to each Service of type LoadBalancer.
 
-Kubernetes has none of its own, and the recordings come from a cluster without one, where such a Service waits for
-ever. So it runs only where it is asked for. As MetalLB does, it gives each Service one free address of its block, and
-takes no notice of a Service that names a class (`spec.loadBalancerClass`). Unlike those of clouds it sets no finalizer.
+Kubernetes has no load balancer of its own, and in the recorded cluster, which has none, such a Service stays pending.
+So this controller runs only on request. Like MetalLB, it gives each Service one free address of its block, and ignores
+Services that name a class (`spec.loadBalancerClass`). Unlike cloud load balancers it sets no finalizer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pilothouse_simulator.values.resources import SERVICES
 
 JsonObject = dict[str, Any]
 
-# A block for documentation (RFC 5737), other than that of Gateways and Ingresses.
+# A block for documentation (RFC 5737), different from that of Gateways and Ingresses.
 ADDRESSES: Final = tuple(map(str, IPv4Network("198.51.100.0/24").hosts()))
 _MANAGER = "load-balancer"
 
@@ -29,7 +29,7 @@ class LoadBalancerController(Controller[Key]):
             self.enqueue(key_of(event.object))
 
     def sync(self, key: Key) -> None:
-        """Writes the address of one Service, or takes it away; without a free one it stays pending."""
+        """Writes or removes the address of one Service. Without a free address, the Service stays pending."""
         service = self.store.get(SERVICES, *key)
         if service is None or "deletionTimestamp" in service["metadata"]:
             return

@@ -1,7 +1,7 @@
 """The controller manager: runs all controllers of the simulated cluster over one store.
 
-One task reads every change of the store, brings the shared `ObjectIndex` up to date and then notifies each
-controller, which notes the keys that may need work and handles them in a task of its own.
+One task reads every change of the store, updates the shared `ObjectIndex` and then notifies each controller. A
+controller enqueues the keys that may need work and handles them in its own task.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ class ControllerManager:
         ]
 
     def provide_load_balancers(self) -> None:
-        """Adds the controller that gives Services of type LoadBalancer an address; before `run`."""
+        """Adds the controller that gives Services of type LoadBalancer an address. Call it before `run`."""
         self.controllers.append(LoadBalancerController(self.store, self.clock, self.recorder, self.index))
 
     async def run(self) -> None:
-        """Works until cancelled."""
+        """Runs the controllers until cancelled."""
         self.index.rebuild()
         for controller in self.controllers:
             controller.seed()

@@ -1,9 +1,10 @@
-"""The namespace controllers: the first contents of a new namespace, and its end.
+"""The namespace controller: creates the first contents of a namespace, and empties a deleted one.
 
-A namespace gets the ServiceAccount `default` and the ConfigMap `kube-root-ca.crt`, again when somebody deletes them.
-One being deleted is emptied: every object in it is deleted, the conditions list the remaining objects and the
-finalizers that hold them, and once nothing is left the finalizer `kubernetes` goes and with it the namespace. The
-first look comes a moment after the deletion, later ones at each removal and at the latest every five seconds.
+A namespace gets the ServiceAccount `default` and the ConfigMap `kube-root-ca.crt`; they are created again if someone
+deletes them. In a namespace that is being deleted, every object is deleted, and the conditions list the remaining
+objects and the finalizers that hold them. When nothing is left, the finalizer `kubernetes` is removed, and with it the
+namespace. The first pass runs a moment after the deletion; later passes run after each removal, and at least every five
+seconds.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _CERTIFICATE_NOTE = (
     "internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of "
     "Kubernetes clusters."
 )
-# The simulated API server speaks plain HTTP, so there is no certificate to hand out.
+# A placeholder, also when the server uses TLS: simulated pods do not read it.
 _CERTIFICATE = "(the simulated cluster has no certificate)\n"
 
 
@@ -60,7 +61,7 @@ class NamespaceController(Controller[str]):
                 self.enqueue(metadata["namespace"])
 
     def sync(self, key: str) -> None:
-        """Fills a living namespace, empties a dying one."""
+        """Creates the first contents of a namespace, or empties a namespace that is being deleted."""
         namespace = self.store.get(NAMESPACES, None, key)
         if namespace is None:
             return
@@ -113,7 +114,7 @@ class NamespaceController(Controller[str]):
         self.store.replace(NAMESPACES, released)
 
     def _delete(self, resource: ResourceType, obj: JsonObject) -> JsonObject | None:
-        """Deletes one object unless that has begun; returns the remaining object."""
+        """Deletes one object unless it is already being deleted; returns the remaining object."""
         metadata = obj["metadata"]
         if "deletionTimestamp" in metadata:
             return obj

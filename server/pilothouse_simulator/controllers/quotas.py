@@ -1,4 +1,4 @@
-"""The controller of resource quotas: keeps `status.hard` and `status.used` where admission does not."""
+"""The controller of resource quotas: updates `status.hard` and `status.used` where admission does not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ JsonObject = dict[str, Any]
 
 
 class ResourceQuotaController(Controller[Key]):
-    """Counts again when a quota changes, and when something that counted goes, ends or shrinks."""
+    """Recounts when a quota changes, and when a counted object is deleted, ends or shrinks."""
 
     def observe(self, event: StoreEvent) -> None:
         namespace, _ = key_of(event.object)

@@ -1,10 +1,9 @@
-"""The ReplicaSet controller: keeps as many pods as `spec.replicas` says.
+"""The ReplicaSet controller: keeps `spec.replicas` pods.
 
-A port of the real controller's decisions. Each sync counts the pods first, then creates missing or deletes
-superfluous ones, and writes the status from the count made *before*: so watchers see `observedGeneration` move one
-step ahead of the counters, as in a real cluster. Pods that carry the labels but have no controller are adopted. A
-refused pod (quota, admission) becomes the condition ReplicaFailure and the event FailedCreate, retried with a growing
-delay.
+A port of the real controller's decisions. Each sync first counts the pods, then creates missing or deletes superfluous
+pods, and writes the status from the count *before* these changes. So watchers see `observedGeneration` one step ahead
+of the counters, as in a real cluster. Pods with matching labels but without a controller are adopted. A refused pod
+(quota, admission) causes the condition ReplicaFailure and the event FailedCreate, and is retried with a growing delay.
 """
 
 from __future__ import annotations
@@ -138,7 +137,7 @@ class ReplicaSetController(Controller[Key]):
         terminating: int,
         failure: tuple[str, ApiError] | None,
     ) -> None:
-        # The pods' writes above do not touch the replica set, so `replica_set` is still the stored one.
+        # Writes of pods do not change the replica set, so `replica_set` is still the stored object.
         spec, old = replica_set["spec"], replica_set.get("status", {})
         now = self.clock.now()
         wait = timedelta(seconds=int(spec.get("minReadySeconds", 0)))
@@ -193,12 +192,12 @@ class ReplicaSetController(Controller[Key]):
 
 
 def is_active(pod: JsonObject) -> bool:
-    """Whether a pod counts as a replica: not ended and not being deleted."""
+    """Returns whether a pod counts as a replica: not ended and not being deleted."""
     return pod["status"].get("phase") not in _TERMINAL_PHASES and "deletionTimestamp" not in pod["metadata"]
 
 
 def ready_since(pod: JsonObject) -> datetime | None:
-    """When the pod became ready, or None while it is not."""
+    """Returns when the pod became ready, or None if it is not ready."""
     for condition in pod["status"].get("conditions") or []:
         if condition["type"] == "Ready":
             return parse_time(condition["lastTransitionTime"]) if condition["status"] == "True" else None
@@ -206,7 +205,7 @@ def ready_since(pod: JsonObject) -> datetime | None:
 
 
 def controller_reference(owner: JsonObject) -> JsonObject:
-    """The owner reference that makes `owner` the controller of an object."""
+    """Returns the owner reference that makes `owner` the controller of an object."""
     return {
         "apiVersion": owner["apiVersion"],
         "kind": owner["kind"],
@@ -218,7 +217,7 @@ def controller_reference(owner: JsonObject) -> JsonObject:
 
 
 def _deletion_rank(pod: JsonObject, now: datetime) -> tuple[object, ...]:
-    """Which pods go first: unassigned, not yet running, not ready, cheap, then the youngest."""
+    """Returns the sort key for deletion: first unassigned pods, then not running, not ready, cheap, the youngest."""
     metadata, status = pod["metadata"], pod["status"]
     ready = ready_since(pod)
     restarts = sum(entry.get("restartCount", 0) for entry in status.get("containerStatuses") or [])

@@ -1,7 +1,7 @@
-"""The history of a workload's templates: ControllerRevisions, of StatefulSets and DaemonSets.
+"""The history of a workload's templates: the ControllerRevisions of StatefulSets and DaemonSets.
 
-A port of the real one's `pkg/controller/history`. A revision holds a template; its name is that of the owner and a
-hash. A template that comes again takes its old revision, with the next number.
+A port of `pkg/controller/history` of Kubernetes. A revision contains a template; its name is that of the owner and a
+hash. A template that is used again reuses its old revision, with the next number.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ HASH_LABEL = "controller.kubernetes.io/hash"
 
 
 def owned_revisions(store: ObjectStore, index: ObjectIndex, owner: JsonObject) -> Revisions:
-    """The revisions of a workload, oldest first. Those without a controller that its selector selects are adopted.
+    """Returns the revisions of a workload, oldest first. Adopts selected revisions that have no controller.
 
-    The workload is not being deleted.
+    The workload must not be in deletion.
     """
     uid = owner["metadata"]["uid"]
     owned = [
@@ -61,8 +61,8 @@ def update_revision(
 ) -> tuple[JsonObject, int]:
     """Returns the revision of the owner's current template, and the new collision count.
 
-    A new template gets a new revision; one that is equal to an older revision gives that one the next number.
-    `hash_label`: the label under which the revision carries its hash.
+    A new template gets a new revision. If an older revision has the same template, that revision gets the next number.
+    `hash_label` is the label with the hash of the revision.
     """
     data = {"spec": {"template": {"$patch": "replace", **copy_json(owner["spec"]["template"])}}}
     number = revisions[-1]["revision"] + 1 if revisions else 1
@@ -96,14 +96,14 @@ def update_revision(
 
 
 def template_of(revision: JsonObject) -> JsonObject:
-    """The pod template that a revision holds."""
+    """Returns the pod template in a revision."""
     template: JsonObject = copy_json(revision["data"]["spec"]["template"])
     template.pop("$patch", None)
     return template
 
 
 def trim_history(store: ObjectStore, revisions: Revisions, live: set[str], limit: int) -> None:
-    """Deletes the oldest revisions beyond the limit that no pod and no status names."""
+    """Deletes the oldest revisions beyond the limit. Revisions in `live`, which pods or the status name, stay."""
     spare = [entry for entry in revisions if entry["metadata"]["name"] not in live]
     for entry in spare[: max(0, len(spare) - limit)]:
         store.delete(CONTROLLER_REVISIONS, *key_of(entry))

@@ -1,9 +1,9 @@
 """The scheduler: finds a node for each new pod, or reports why there is none.
 
-A node fits when it is ready and not cordoned, its labels and taints suit the pod, and the rest of its allocatable
-cpu, memory and number of pods is enough. Of the fitting ones the emptiest is taken. A pod that fits nowhere gets the
-condition PodScheduled=False and a FailedScheduling event, and is tried again when a pod goes or a node or a claim
-changes. Sums per node are kept from change to change, so a decision costs one look at each node.
+A node fits if it is not cordoned, its labels and taints suit the pod, and its free allocatable cpu, memory and pods are
+enough. The scheduler chooses the emptiest node that fits. A pod that fits on no node gets the condition
+PodScheduled=False and a FailedScheduling event, and is retried when a pod is deleted or a node or a claim changes. The
+sums per node are updated with each change, so that a decision reads each node once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TERMINAL_PHASES = frozenset({"Succeeded", "Failed"})
 
 @dataclass
 class _Room:
-    """The requests of the pods of one node."""
+    """The total requests of the pods on one node."""
 
     used: dict[str, Decimal] = field(default_factory=lambda: dict.fromkeys(_COUNTED, Decimal(0)))
     pods: int = 0
@@ -56,7 +56,7 @@ class Scheduler:
         self._subscription: Subscription = store.subscribe()
 
     async def run(self) -> None:
-        """Works until cancelled."""
+        """Schedules pods until cancelled."""
         for pod in self.store.list(PODS):
             self._note(pod)
         try:
@@ -70,7 +70,7 @@ class Scheduler:
             self._subscription.close()
 
     def _drain(self) -> None:
-        # A few at a time: between them new changes are seen and the event loop is given back.
+        # A few pods at a time, then the scheduler yields to the event loop and reads new changes.
         for _ in range(min(20, len(self._queue))):
             key, _nothing = self._queue.popitem(last=False)
             pod = self.store.get(PODS, *key)
@@ -148,14 +148,14 @@ class Scheduler:
             self._fail(key, pod, len(nodes), reasons)
             return
         if claims := scheduler_claims.waiting(self.store, pod):
-            # The pod follows when its claims have their storage, which is made for the node now chosen.
+            # The pod is bound once its claims have their storage, which is provisioned for the chosen node.
             self._parked[key] = None
             scheduler_claims.select_node(self.store, claims, best[1])
             return
         try:
             bound = self.store.bind(*key, best[1])
         except ApiError:
-            # Another task has bound or deleted it.
+            # Another task has bound or deleted the pod.
             return
         self._charge(bound, best[1])
         message = f"Successfully assigned {'/'.join(key)} to {best[1]}"
@@ -174,7 +174,7 @@ class Scheduler:
         self._park(key, pod, message)
 
     def _park(self, key: Key, pod: JsonObject, message: str) -> None:
-        """Records why a pod waits; it is tried again when the missing resource may have come."""
+        """Records why a pod waits; it is retried when the missing resource may be available."""
         self._parked[key] = None
         old = next(
             (entry for entry in pod["status"].get("conditions") or [] if entry["type"] == "PodScheduled"),
@@ -210,7 +210,7 @@ def _is_unassigned(pod: JsonObject) -> bool:
 
 
 def _scheduling_facts(node: JsonObject | None) -> tuple[object, ...] | None:
-    """Returns the fields of a node that matter here; its heartbeat does not."""
+    """Returns the fields of a node that affect scheduling; the heartbeat does not."""
     if node is None:
         return None
     spec = node.get("spec") or {}
@@ -223,7 +223,7 @@ def _scheduling_facts(node: JsonObject | None) -> tuple[object, ...] | None:
 
 
 def _load(node: JsonObject, room: _Room, amounts: dict[str, Decimal]) -> Decimal:
-    """How full the node would be, as the mean share of cpu, memory and pods."""
+    """Returns how full the node would be with the pod: the mean share of cpu, memory and pods."""
     allocatable = node["status"]["allocatable"]
     shares = [
         (room.used[resource] + amounts[resource]) / max(Decimal(1), parse_quantity(allocatable[resource]))
@@ -234,7 +234,7 @@ def _load(node: JsonObject, room: _Room, amounts: dict[str, Decimal]) -> Decimal
 
 
 def _problems(pod: JsonObject, node: JsonObject, room: _Room, amounts: dict[str, Decimal]) -> list[str]:
-    """Why the pod cannot go to this node, in the words of the real scheduler; empty when it can."""
+    """Returns why the pod does not fit this node, with the messages of the real scheduler; empty if it fits."""
     spec, node_spec = pod["spec"], node.get("spec") or {}
     tolerations = spec.get("tolerations") or []
     if node_spec.get("unschedulable") and not tolerates(
@@ -259,7 +259,7 @@ def _problems(pod: JsonObject, node: JsonObject, room: _Room, amounts: dict[str,
 
 
 def tolerates(tolerations: list[JsonObject], taint: JsonObject) -> bool:
-    """Whether one of these suits the taint, for however long."""
+    """Returns whether one of the tolerations matches the taint, for any duration."""
     for toleration in tolerations:
         if toleration.get("effect") not in (None, "", taint["effect"]):
             continue
@@ -271,7 +271,7 @@ def tolerates(tolerations: list[JsonObject], taint: JsonObject) -> bool:
 
 
 def affine(spec: JsonObject, node: JsonObject) -> bool:
-    """Whether the required node affinity of a pod (any of its terms) accepts the labels and the name of a node."""
+    """Returns whether a pod's required node affinity (any of its terms) accepts the labels and the name of a node."""
     labels = node["metadata"].get("labels") or {}
     fields = {"metadata.name": node["metadata"]["name"]}
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}

@@ -1,7 +1,7 @@
-"""Claims as the scheduler sees them: a pod waits for those it mounts, and a claim may wait for its pod.
+"""Claims in scheduling: a pod waits for the claims that it mounts, and a claim may wait for its pod.
 
-A claim whose class binds on first use gets the node that was chosen for the pod; the pod is bound to it once the
-claim has its storage.
+A claim whose class binds on first use records the node that was chosen for the pod. The pod is bound to the node once
+the claim has its storage.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ JsonObject = dict[str, Any]
 
 
 def problem(store: ObjectStore, pod: JsonObject) -> str | None:
-    """Why a pod cannot be scheduled because of its claims; None where nothing speaks against it."""
+    """Returns why a pod's claims prevent its scheduling; None if they do not."""
     unbound = False
     for name in claims_of(pod):
         claim = store.get(PERSISTENT_VOLUME_CLAIMS, pod["metadata"]["namespace"], name)
@@ -33,7 +33,7 @@ def problem(store: ObjectStore, pod: JsonObject) -> str | None:
 
 
 def waiting(store: ObjectStore, pod: JsonObject) -> list[JsonObject]:
-    """The claims of a pod that have no storage yet."""
+    """Returns the claims of a pod that have no storage yet."""
     found = (
         store.get(PERSISTENT_VOLUME_CLAIMS, pod["metadata"]["namespace"], name) for name in claims_of(pod)
     )
@@ -41,7 +41,7 @@ def waiting(store: ObjectStore, pod: JsonObject) -> list[JsonObject]:
 
 
 def select_node(store: ObjectStore, claims: list[JsonObject], node: str) -> None:
-    """Writes into claims which node their pod goes to."""
+    """Writes the chosen node of a pod into its claims."""
     for claim in claims:
         if (claim["metadata"].get("annotations") or {}).get(SELECTED_NODE) != node:
             changed = copy_json(claim)

@@ -1,15 +1,14 @@
-"""The StatefulSet controller: pods with an ordinal, a claim of their own each, started and updated in order.
+"""The StatefulSet controller: pods with ordinals and their own claims, started and updated in order.
 
-A port of the real one (`pkg/controller/statefulset/stateful_set_control.go`), held to the recording 24. One sync does
-one step: it creates the missing pods (OrderedReady: one, when those before it are ready), or else deletes those above
-`replicas` from the highest, or else deletes the highest pod of an old revision, and waits while a pod that it has
-updated is not available. So a pod that never becomes ready stops everything until somebody deletes it, even when the
-template is good again (kubernetes#67250). The status is counted before the pods are changed.
+A port of the real controller (`pkg/controller/statefulset/stateful_set_control.go`), tested against recording 24. One
+sync takes one step. It creates missing pods (with OrderedReady one pod, when all pods before it are ready), or else
+deletes the pods above `replicas` from the highest, or else deletes the highest pod of an old revision; it waits while
+an updated pod is not available. So a pod that never becomes ready stops all progress until someone deletes it, even
+after the template is fixed (kubernetes#67250). The status is counted before the pods are changed.
 
-Without a recording: `OnDelete`, adoption of orphaned pods and revisions, and `whenDeleted: Delete` follow the source
-above and KEP-1847; a pod that has ended is deleted and made again, as in `processReplica`. A pod that is refused
-(quota, admission) is the event FailedCreate with the words of `recordPodEvent` (`stateful_pod_control.go`), and tried
-again.
+Not recorded: `OnDelete`, adoption of orphaned pods and revisions, and `whenDeleted: Delete` follow the source above and
+KEP-1847. A pod that has ended is deleted and created again, as in `processReplica`. A refused pod (quota, admission)
+causes the event FailedCreate with the message of `recordPodEvent` (`stateful_pod_control.go`), and is retried.
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ _TERMINAL_PHASES = frozenset({"Succeeded", "Failed"})
 
 
 def ordinal_of(pod: JsonObject) -> int:
-    """The ordinal at the end of a pod's name; -1 where there is none."""
+    """Returns the ordinal at the end of a pod's name; -1 if there is none."""
     match = _MEMBER.match(pod["metadata"]["name"])
     return int(match[2]) if match else -1
 
 
 class _Step:
-    """A StatefulSet in one sync: its two revisions, its pods by ordinal, and those above its replicas."""
+    """A StatefulSet in one sync: its two revisions, its pods by ordinal, and the pods outside its ordinals."""
 
     def __init__(
         self, stateful_set: JsonObject, pods: list[JsonObject], current: JsonObject, update: JsonObject
@@ -67,7 +66,7 @@ class _Step:
         self.in_order = bool(spec["podManagementPolicy"] == "OrderedReady")
 
     def revision_for(self, ordinal: int) -> JsonObject:
-        """The revision of a pod that is to be made: below the partition the current one."""
+        """Returns the revision for a new pod: the current revision below the partition, else the update revision."""
         strategy = self.set["spec"]["updateStrategy"]
         partition = int((strategy.get("rollingUpdate") or {}).get("partition", 0))
         below = strategy["type"] == "RollingUpdate" and ordinal < self.start + partition
@@ -94,14 +93,14 @@ class StatefulSetController(Controller[Key]):
             self.enqueue((pod["metadata"]["namespace"], match[1]))
 
     def sync(self, key: Key) -> None:
-        """One step towards the spec, then the status."""
+        """Takes one step towards the spec, then writes the status."""
         stateful_set = self.store.get(STATEFUL_SETS, *key)
         if stateful_set is None:
             return
         pods = self._owned_pods(stateful_set)
         old = stateful_set.get("status") or {}
         if "deletionTimestamp" in stateful_set["metadata"]:
-            # The collector may have deleted its revisions already: they are known by name alone.
+            # The garbage collector may have deleted the revisions already, so only their names are used.
             current, update = (
                 {"metadata": {"name": old.get(name, "")}} for name in ("currentRevision", "updateRevision")
             )
@@ -169,7 +168,10 @@ class StatefulSetController(Controller[Key]):
             self._roll(step, status)
 
     def _process_replica(self, step: _Step, claims: StatefulSetClaims, ordinal: int) -> bool:
-        """Makes the pod of an ordinal, or looks whether the next one may follow. True: this is the end of the step."""
+        """Creates the pod of an ordinal, or checks whether the next one may follow.
+
+        Returns True if the step must end here.
+        """
         pod = step.replicas.get(ordinal)
         if pod is None:
             if claims.is_stale(ordinal):
@@ -207,7 +209,7 @@ class StatefulSetController(Controller[Key]):
         return None
 
     def _roll(self, step: _Step, status: JsonObject) -> None:
-        """Deletes the highest pod of another revision; waits for one that is not available."""
+        """Deletes the highest pod of an old revision, unless a pod above it is not available."""
         partition = int((step.set["spec"]["updateStrategy"].get("rollingUpdate") or {}).get("partition", 0))
         for ordinal in reversed(step.ordinals[partition:]):
             pod = step.replicas.get(ordinal)
@@ -308,7 +310,7 @@ class StatefulSetController(Controller[Key]):
         return _is_ready(pod) and since is not None and (not wait or since + wait <= self.clock.now())
 
     def _await_availability(self, step: _Step) -> None:
-        """Comes back when the next ready pod becomes available."""
+        """Requests another sync for when the next ready pod becomes available."""
         wait = timedelta(seconds=int(step.set["spec"].get("minReadySeconds", 0)))
         now = self.clock.now()
         due = [

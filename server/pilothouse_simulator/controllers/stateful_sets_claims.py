@@ -1,9 +1,9 @@
-"""The claims of a StatefulSet's pods: made from its templates, and owned as its retention policy says.
+"""The claims of a StatefulSet's pods: created from its templates, with owners that follow its retention policy.
 
-A claim is called TEMPLATE-SET-ORDINAL and stays when its pod goes. With `whenScaled: Delete` a pod above `replicas`
-owns its claims before it is deleted, with `whenDeleted: Delete` the StatefulSet owns them. The garbage collector then
-deletes them after their owner. `whenScaled` is recorded (24); `whenDeleted` follows KEP-1847 and
-`stateful_set_utils.go`.
+A claim is named TEMPLATE-SET-ORDINAL and stays when its pod is deleted. With `whenScaled: Delete`, a pod above
+`replicas` becomes the owner of its claims before it is deleted; with `whenDeleted: Delete`, the StatefulSet owns the
+claims. The garbage collector then deletes the claims after their owner. `whenScaled` is recorded (24); `whenDeleted`
+follows KEP-1847 and `stateful_set_utils.go`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ JsonObject = dict[str, Any]
 
 
 def claim_names(stateful_set: JsonObject, ordinal: int) -> dict[str, str]:
-    """The names of the claims of one ordinal by the name of their template."""
+    """Returns the claim names of one ordinal by template name."""
     name = stateful_set["metadata"]["name"]
     templates = stateful_set["spec"].get("volumeClaimTemplates") or []
     return {entry["metadata"]["name"]: f"{entry['metadata']['name']}-{name}-{ordinal}" for entry in templates}
@@ -35,7 +35,7 @@ class StatefulSetClaims:
         self._namespace = stateful_set["metadata"]["namespace"]
 
     def create_missing(self, ordinal: int) -> list[str]:
-        """Makes the claims of an ordinal that do not exist; their names."""
+        """Creates the missing claims of an ordinal; returns their names."""
         made = []
         names = claim_names(self._set, ordinal)
         for template in self._set["spec"].get("volumeClaimTemplates") or []:
@@ -56,7 +56,7 @@ class StatefulSetClaims:
         return made
 
     def is_stale(self, ordinal: int) -> bool:
-        """Whether a claim of this ordinal belongs to a former pod, with which it is about to go."""
+        """Returns whether a claim of this ordinal is owned by a deleted pod and about to be deleted."""
         for name in claim_names(self._set, ordinal).values():
             claim = self._store.get(PERSISTENT_VOLUME_CLAIMS, self._namespace, name)
             for owner in (claim or {"metadata": {}})["metadata"].get("ownerReferences") or []:
@@ -68,7 +68,7 @@ class StatefulSetClaims:
         return False
 
     def own(self, pod: JsonObject, *, condemned: bool) -> None:
-        """Sets the owners of a pod's claims; `condemned`: the pod is about to go for good."""
+        """Sets the owners of a pod's claims; `condemned`: the pod is about to be deleted without a successor."""
         ordinal = int(pod["metadata"]["name"].rpartition("-")[2])
         wanted = self._wanted_owners(pod if condemned else None)
         own_uids = {self._set["metadata"]["uid"], pod["metadata"]["uid"]}

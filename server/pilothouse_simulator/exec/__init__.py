@@ -1,1 +1,1 @@
-"""The shell that answers `kubectl exec`: its grammar, its tools, the processes it shows."""
+"""The shell behind `kubectl exec`: its grammar, its tools, its processes."""

@@ -13,7 +13,7 @@ _MODE = 0o644
 
 
 async def tar(process: Process) -> int:
-    """Writes an archive to the standard output, or unpacks the one that comes by the standard input."""
+    """Writes an archive to the standard output, or unpacks an archive from the standard input."""
     words = list(process.arguments)
     letters = words.pop(0).lstrip("-") if words else ""
     folder, names = "/", []

@@ -1,8 +1,8 @@
 """The environment of a program in a simulated container: environment variables and files.
 
-The variables are those of the container's `env` and `envFrom`, in addition to those every container has; references
-to config maps and secrets are read from the store. The files are those of the volumes that come from config maps and
-secrets.
+The variables are those of the container's `env` and `envFrom`, and those that every container has; references to config
+maps and secrets are read from the store. The files are those that every container has, and those of volumes from config
+maps, secrets and fields of the pod.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _REFERENCE = re.compile(r"\$\$|\$\(([^)]+)\)")
 
 
 def environment_of(store: ObjectStore, pod: JsonObject, container: JsonObject) -> dict[str, str]:
-    """The environment of a container that starts now, in its order."""
+    """Returns the environment variables, in their order, of a container that starts now."""
     namespace = pod["metadata"]["namespace"]
     variables = {
         "PATH": _PATH,
@@ -48,8 +48,8 @@ def environment_of(store: ObjectStore, pod: JsonObject, container: JsonObject) -
 
 
 def files_of(store: ObjectStore, pod: JsonObject, container: JsonObject) -> dict[str, bytes]:
-    """Returns the contents by path of the files mounted from config maps, secrets and fields of the pod, and of the
-    files every container has.
+    """Returns the files of a container, contents by path: those mounted from config maps, secrets and fields of the
+    pod, and those that every container has.
     """
     namespace = pod["metadata"]["namespace"]
     files = {
@@ -67,7 +67,7 @@ def files_of(store: ObjectStore, pod: JsonObject, container: JsonObject) -> dict
 
 
 def _shown(store: ObjectStore, pod: JsonObject, volume: JsonObject) -> dict[str, bytes]:
-    """The files of a volume, or of one source of a projected one, by their paths in it."""
+    """Returns the files of a volume, or of one source of a projected volume, by their paths in the volume."""
     namespace = pod["metadata"]["namespace"]
     content: dict[str, bytes] = {}
     for source, path in ((volume.get("configMap"), "configMapRef"), (volume.get("secret"), "secretRef")):
@@ -103,7 +103,7 @@ def _mount(files: dict[str, bytes], mount: JsonObject, content: dict[str, bytes]
 
 
 def _source(store: ObjectStore, namespace: str, source: JsonObject) -> dict[str, bytes]:
-    """The content of a config map or secret named by `configMapRef` or `secretRef`; empty where it is missing."""
+    """Returns the content of the config map or secret in `configMapRef` or `secretRef`; empty if it does not exist."""
     for reference, resource in (("configMapRef", CONFIG_MAPS), ("secretRef", SECRETS)):
         if not source.get(reference):
             continue
@@ -135,7 +135,7 @@ def _value(store: ObjectStore, pod: JsonObject, container: JsonObject, entry: Js
 def _amount(container: JsonObject, reference: JsonObject) -> str:
     kind, _, name = str(reference.get("resource", "")).partition(".")
     amount = ((container.get("resources") or {}).get(kind) or {}).get(name, "0")
-    # A whole number of divisors, rounded up; without one, of bytes or processors.
+    # The amount in units of the divisor (default: one byte or one core), rounded up.
     return str(ceil(parse_quantity(amount) / (parse_quantity(reference.get("divisor") or "0") or 1)))
 
 
@@ -147,6 +147,6 @@ def _field(pod: JsonObject, path: str) -> str:
     for name in path.split("."):
         found = found.get(name, "") if isinstance(found, dict) else ""
     if isinstance(found, dict):
-        # Labels and annotations as a whole, one a line.
+        # All labels or annotations, one per line.
         return "\n".join(f'{key}="{value}"' for key, value in sorted(found.items()))
     return str(found)

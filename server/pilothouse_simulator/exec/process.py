@@ -1,7 +1,7 @@
 """The interface of a program in a simulated container: its streams, environment, files and terminal.
 
-Input and the joints of a pipeline are `Pipe`s that hold a bounded number of bytes, so that a slow reader slows the
-writer.
+The input and the connections of a pipeline are `Pipe`s with a bounded number of bytes, so that a slow reader slows the
+writer down.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Pipe:
         self._changed = asyncio.Condition()
 
     async def write(self, data: bytes) -> None:
-        """Adds bytes; waits while much is unread. Dropped once the reader is gone."""
+        """Adds bytes; waits while the pipe is full. After `close`, the bytes are dropped."""
         async with self._changed:
             await self._changed.wait_for(lambda: len(self._data) < _PIPE_BYTES or self._closed)
             if not self._closed:
@@ -34,13 +34,13 @@ class Pipe:
                 self._changed.notify_all()
 
     async def close(self) -> None:
-        """Closes it: no more bytes come, or are read."""
+        """Closes the pipe: later writes are dropped; unread bytes can still be read."""
         async with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     async def read(self) -> bytes:
-        """Returns the present bytes, at least one; empty at the end."""
+        """Waits for at least one byte and returns all present bytes; empty at the end."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._data or self._closed)
             data = bytes(self._data)
@@ -63,7 +63,7 @@ class Pipe:
 
 @dataclass
 class Terminal:
-    """The size of a terminal in characters, zero until the client has sent it, and the effect of Ctrl-C."""
+    """The size of a terminal in characters, zero until the client has sent it, and the handler of Ctrl-C."""
 
     width: int = 0
     height: int = 0
@@ -72,7 +72,10 @@ class Terminal:
 
 @dataclass
 class Process:
-    """Where a command runs. `files` are the contents by absolute path; `host_name` is the pod's name."""
+    """The environment in which a command runs.
+
+    `files` maps absolute paths to contents; `host_name` is the pod's name.
+    """
 
     clock: Clock
     stdin: Pipe
@@ -85,7 +88,7 @@ class Process:
     arguments: list[str] = field(default_factory=list)
 
     async def print_line(self, text: str) -> None:
-        """A line to the standard output."""
+        """Writes a line to the standard output."""
         await self.stdout(f"{text}\n".encode())
 
     async def complain(self, text: str) -> None:

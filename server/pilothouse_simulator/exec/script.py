@@ -1,8 +1,8 @@
-"""The grammar of the shell scripts that can be run in a simulated container: text to a tree.
+"""The grammar of the shell scripts that a simulated container can run: parses text into a tree.
 
-It is a small part of the POSIX shell, enough for the scripts that people and probes run by exec: words with quotes,
-variables and command substitution; `;`, `&`, `&&`, `||`, `|`; redirections to the other stream, to files and from
-files; `if`, `for`, `while`, `until`, groups. `shell` runs the tree.
+It is a small part of the POSIX shell, enough for typical scripts of users and probes: words with quotes, variables and
+command substitution; `;`, `&`, `&&`, `||`, `|`; redirections to the other stream, to files and from files; `if`, `for`,
+`while`, `until`, groups. `shell` runs the tree.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _RESERVED = frozenset({"then", "else", "elif", "fi", "do", "done", "}"})
 
 
 class SyntaxFailure(Exception):
-    """The text is no script that is understood."""
+    """The script is invalid or uses unsupported syntax."""
 
 
 @dataclass(frozen=True)
 class WordPart:
-    """A piece of a word. `text` as it is; `variable` by its name; `command` a script whose output is meant.
+    """A piece of a word: literal `text`, a `variable` by name, or a `command` that stands for its output.
 
-    `quoted`: its expansion is not split at blanks.
+    The expansion of a `quoted` part is not split at blanks.
     """
 
     kind: Literal["text", "variable", "command"]
@@ -85,7 +85,7 @@ Command = Simple | For | While | If
 
 @dataclass(frozen=True)
 class ScriptPipeline:
-    """Commands joined by `|`. `negated`: with `!` before."""
+    """Commands joined by `|`. `negated` if `!` precedes them."""
 
     commands: tuple[Command | ScriptSequence, ...]
     negated: bool = False
@@ -93,7 +93,7 @@ class ScriptPipeline:
 
 @dataclass(frozen=True)
 class ScriptItem:
-    """One step of a sequence: `joined` is how it hangs on the one before (`;`, `&&`, `||`)."""
+    """One step of a sequence. `joined` is the operator before it (`;`, `&&`, `||`)."""
 
     joined: str
     pipeline: ScriptPipeline
@@ -102,7 +102,7 @@ class ScriptItem:
 
 @dataclass(frozen=True)
 class ScriptSequence:
-    """Steps one after the other."""
+    """Steps that run one after the other."""
 
     items: tuple[ScriptItem, ...] = field(default_factory=tuple)
 
@@ -111,7 +111,7 @@ Token = str | Word
 
 
 def parse(script: str) -> ScriptSequence:
-    """The tree of a script. Raises SyntaxFailure."""
+    """Returns the tree of a script. Raises SyntaxFailure."""
     parser = _Parser(_tokens(script))
     sequence = parser.sequence(frozenset())
     if parser.position < len(parser.tokens):
@@ -140,7 +140,7 @@ def _tokens(text: str) -> list[Token]:
 
 
 class _WordReader:
-    """Reads one word: the parts that quotes join and expansions fill, up to a blank or an operator."""
+    """Reads one word, with its quoted parts and expansions, up to a blank or an operator."""
 
     def __init__(self, text: str, position: int) -> None:
         self._text, self._position = text, position
@@ -148,7 +148,7 @@ class _WordReader:
         self._plain = self._quote = ""
 
     def read(self) -> tuple[Word, int]:
-        """The word and the position after it. SyntaxFailure where a quote has no end."""
+        """Returns the word and the position after it. Raises SyntaxFailure for an unterminated quote."""
         while self._position < len(self._text) and not self._at_end_of_word():
             self._read_one(self._text[self._position])
         if self._quote:
@@ -180,7 +180,7 @@ class _WordReader:
     def _turn_quote(self, character: str) -> None:
         self._flush()
         if not self._quote:
-            # An empty quotation is a word, too.
+            # Empty quotes are a word too.
             self._parts.append(WordPart("text", "", True))
         self._quote = "" if self._quote else character
         self._position += 1
@@ -227,7 +227,7 @@ class _Parser:
         self.position = 0
 
     def describe_next(self) -> str:
-        """Returns the present token, for messages."""
+        """Returns the current token, for messages."""
         if self.position >= len(self.tokens):
             return "end of file"
         token = self.tokens[self.position]
@@ -235,7 +235,7 @@ class _Parser:
         return '"newline"' if text == "\n" else f'"{text}"'
 
     def _keyword(self) -> str:
-        """Returns the unquoted text of the present word, an operator as it is, empty at the end."""
+        """Returns the current operator or unquoted word; NUL for a quoted or composed word, empty at the end."""
         if self.position >= len(self.tokens):
             return ""
         token = self.tokens[self.position]
@@ -255,7 +255,7 @@ class _Parser:
             self.position += 1
 
     def sequence(self, ends: frozenset[str]) -> ScriptSequence:
-        """Steps until one of `ends` or the end."""
+        """Parses steps until one of `ends` or the end of the script."""
         items: list[ScriptItem] = []
         joined = ";"
         self._blank_lines()
@@ -367,7 +367,7 @@ class _Parser:
 
     @staticmethod
     def _descriptor(words: list[Word], operator: str) -> int:
-        """Returns the number written before the operator; `echo 2 > file` with a blank is treated alike."""
+        """Returns the descriptor before the operator. `echo 2 > file`, with a blank, is parsed the same way."""
         if (
             words
             and len(words[-1]) == 1

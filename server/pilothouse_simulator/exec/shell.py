@@ -1,7 +1,7 @@
-"""Runs a command in a simulated container: a program of the table, or a shell with a script or with its input.
+"""Runs a command in a simulated container: a program from a table, or a shell that reads a script or its input.
 
-Time is the cluster's clock. A command that is not known fails as in a real container: with 127 inside a shell, without
-having begun outside.
+Time is the cluster's clock. An unknown command fails as in a real container: with exit code 127 in a shell, or with a
+start error outside a shell.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Tool = Callable[[Process], Awaitable[int]]
 
 
 class CommandNotFound(Exception):
-    """There is no such program."""
+    """The program does not exist."""
 
 
 class Exited(Exception):
@@ -46,7 +46,7 @@ class Exited(Exception):
 
 
 async def run_command(process: Process, command: list[str], tools: dict[str, Tool]) -> int:
-    """Runs a command to its end and returns its exit code. Raises NotFound for a program that does not exist."""
+    """Runs a command to its end and returns its exit code. Raises CommandNotFound."""
     name = command[0]
     if name in SHELLS:
         return await _run_shell(process, command[1:], tools)
@@ -74,8 +74,10 @@ async def _run_shell(process: Process, arguments: list[str], tools: dict[str, To
 
 
 async def _interact(shell: Shell, process: Process) -> None:
-    """Reads commands line by line. With a terminal there is a prompt before each, and Ctrl-C ends the running
-    command, or drops the line that is being typed, and leads to the next prompt.
+    """Reads commands line by line.
+
+    With a terminal, each line has a prompt. Ctrl-C ends the running command or drops the typed line, and shows the next
+    prompt.
     """
     terminal = process.terminal
     if terminal is None:
@@ -89,7 +91,8 @@ async def _interact(shell: Shell, process: Process) -> None:
             await process.stdout(b"/ # ")
             turn = asyncio.create_task(_turn(shell, process))
             terminal.interrupt = turn.cancel
-            # Not awaited itself, so that an interrupt is distinguished from the end of the session.
+            # `wait` does not raise if the task is cancelled, so an interrupt differs from the cancellation of this
+            # coroutine.
             await asyncio.wait({turn})
             if turn.cancelled():
                 shell.last_code = INTERRUPTED
@@ -102,7 +105,7 @@ async def _interact(shell: Shell, process: Process) -> None:
 
 
 async def _turn(shell: Shell, process: Process) -> bool:
-    """Runs one line; False at the end of the input."""
+    """Runs one line; returns False at the end of the input."""
     line = await process.stdin.read_line()
     if line:
         await shell.run(line.decode(errors="replace"))
@@ -110,7 +113,7 @@ async def _turn(shell: Shell, process: Process) -> bool:
 
 
 class Shell:
-    """The state of one shell: variables, last exit code, work in the background."""
+    """The state of one shell: variables, last exit code, background tasks."""
 
     def __init__(self, process: Process, tools: dict[str, Tool]) -> None:
         self.process = process
@@ -122,7 +125,7 @@ class Shell:
         self._background: set[asyncio.Task[int]] = set()
 
     async def run(self, script: str) -> None:
-        """Runs a script; its last exit code is kept. Raises Exited at `exit`."""
+        """Runs a script and sets `last_code`. Raises Exited at `exit`."""
         try:
             tree = parse(script)
         except SyntaxFailure as failure:
@@ -150,7 +153,7 @@ class Shell:
         return 0
 
     async def _pipeline(self, pipeline: ScriptPipeline, process: Process) -> int:
-        # Busy loops of a script must leave the event loop to others.
+        # A busy loop in a script must not block the event loop.
         await asyncio.sleep(0)
         self._steps += 1
         if self._steps > _MOST_STEPS:
@@ -247,7 +250,7 @@ class Shell:
         return 0 if line.endswith("\n") else 1
 
     async def _kill(self, arguments: list[str], process: Process) -> int:
-        """Only the shell itself (process 1 of the exec) can be killed."""
+        """Runs `kill`: only the shell itself (process 1 of the exec) can be killed."""
         numbers = {"-9": 9, "-KILL": 9, "-15": 15, "-TERM": 15, "-INT": 2, "-2": 2}
         signal = next((numbers[entry] for entry in arguments if entry in numbers), 15)
         if arguments and arguments[-1] == _SHELL_PROCESS:
@@ -279,7 +282,7 @@ class Shell:
     # Words
 
     async def _expand(self, word: Word, process: Process) -> list[str]:
-        """A word becomes several where an unquoted value holds blanks, none where it is empty."""
+        """Expands a word: to several fields if an unquoted value contains blanks, to none if it is empty."""
         fields: list[str] = []
         current: str | None = None
         for part in word:

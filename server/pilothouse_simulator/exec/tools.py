@@ -1,4 +1,4 @@
-"""The programs that can be run in a simulated container, as a small BusyBox has them."""
+"""The programs that a simulated container can run, like those of a small BusyBox."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def _cat(process: Process) -> int:
 
 
 async def _head(process: Process) -> int:
-    """`head -c N FILE`, and the first ten lines, or `-n N`, of the input."""
+    """Runs `head`: the first lines of the input (ten, or `-n N`), or `-c N` bytes of the input or of /dev/zero."""
     arguments = process.arguments
     if arguments[:1] == ["-c"]:
         match = re.fullmatch(r"(\d+)([kmg]?)", arguments[1].lower()) if len(arguments) > 1 else None
@@ -140,7 +140,7 @@ async def _hostname(process: Process) -> int:
 
 
 async def _environment(process: Process) -> int:
-    """`env` and `printenv`: all variables, or one; `env NAME=value command` runs a command."""
+    """Runs `env`: prints all variables, or runs a command with changed variables."""
     arguments = list(process.arguments)
     while arguments and "=" in arguments[0]:
         name, _, value = arguments.pop(0).partition("=")
@@ -195,7 +195,7 @@ async def _date(process: Process) -> int:
 
 
 async def _list(process: Process) -> int:
-    """`ls`: the names directly below the directories given."""
+    """Runs `ls`: prints the names directly below the given directories."""
     code = 0
     for path in [argument for argument in process.arguments if not argument.startswith("-")] or ["/"]:
         if path in process.files:
@@ -212,7 +212,7 @@ async def _list(process: Process) -> int:
 
 
 async def _test(process: Process) -> int:
-    """`test` and `[`: files, empty and equal texts, comparisons of numbers."""
+    """Runs `test` and `[`: files, empty and equal strings, comparisons of numbers."""
     words = [word for word in process.arguments if word != "]"]
     negated = words[:1] == ["!"]
     words = words[1:] if negated else words
@@ -241,7 +241,7 @@ async def _test(process: Process) -> int:
 
 
 async def _terminal(process: Process) -> int:
-    """`stty size` and `tty`."""
+    """Runs `stty size` and `tty`."""
     if process.terminal is None:
         await process.complain("stty: standard input: Inappropriate ioctl for device")
         return 1

@@ -1,1 +1,1 @@
-"""The nodes: kubelets and the pods that live on them, with their logs and usage."""
+"""The nodes: kubelets and the pods that run on them, with their logs and usage."""

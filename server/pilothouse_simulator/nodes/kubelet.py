@@ -1,10 +1,10 @@
-"""The kubelets: one `Kubelet` per node, and the task that gives them the pods of their nodes.
+"""The kubelets: one `Kubelet` per node, and the task that assigns them the pods of their nodes.
 
-`Kubelets.run` follows the pods in the store. A pod assigned to a node gets a `PodWorker` there; a deletion stops its
-life and starts its termination; when it is gone from the store its worker goes too. After a restart of the simulator
-over a saved state, the pods continue in the state of their status.
+`Kubelets.run` follows the pods in the store. A pod assigned to a node gets a `PodWorker` there. A deletion cancels the
+worker's `run` and starts its `terminate`; when the pod is removed from the store, its worker is removed too. After a
+restart of the simulator with a saved state, the pods continue from their status.
 
-A kubelet can be stopped: the containers on its node continue, and nobody reports or ends them. See `node_loss`.
+If a kubelet is stopped, the containers on its node continue, but nothing reports or stops them. See `node_loss`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class Kubelet(SimulatedNode):
-    """One node's agent: the node, and a worker for each of its pods, by uid."""
+    """The kubelet of one node: the node, and a worker for each of its pods, by uid."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Kubelet(SimulatedNode):
     ) -> None:
         super().__init__(store, clock, recorder, shape, addresses, timings)
         self.workers: dict[str, PodWorker] = {}
-        # The usage of pods that are gone, so that the node's counter never falls.
+        # The usage of removed pods, so that the node's counter never decreases.
         self.gone_core_seconds = 0.0
 
 
@@ -84,26 +84,26 @@ class Kubelets:
         self._subscription: Subscription = store.subscribe(PODS)
 
     def register_nodes(self) -> None:
-        """Makes the Node objects that do not exist yet."""
+        """Creates the Node objects that do not exist."""
         for kubelet in self.by_node.values():
             node = register(self.store, kubelet.shape, kubelet.images)
             for image in node["status"].get("images") or []:
                 kubelet.images.update(name.removeprefix("docker.io/library/") for name in image["names"])
 
     def worker(self, pod: JsonObject) -> PodWorker | None:
-        """The worker of a pod, or None where no node runs it."""
+        """Returns the worker of a pod, or None if no node runs it."""
         kubelet = self.by_node.get(pod["spec"].get("nodeName", ""))
         return kubelet.workers.get(pod["metadata"]["uid"]) if kubelet is not None else None
 
     def stop(self, node: str) -> None:
-        """The kubelet of a node goes away, without a word."""
+        """Stops the kubelet of a node, as if its node were lost."""
         kubelet = self.by_node[node]
         if not kubelet.away:
             kubelet.away = True
             self._lose(node, self._loss(node).run())
 
     def start(self, node: str) -> None:
-        """Starts the kubelet again; it reports the present state of its pods."""
+        """Starts the kubelet again and reports the present state of its pods."""
         kubelet = self.by_node[node]
         if not kubelet.away:
             return
@@ -126,7 +126,7 @@ class Kubelets:
         task.add_done_callback(_report_failure)
 
     async def run(self) -> None:
-        """Works until cancelled."""
+        """Runs the kubelets until cancelled."""
         self.register_nodes()
         for pod in self.store.list(PODS):
             self._sync_pod(pod)
@@ -153,7 +153,7 @@ class Kubelets:
             self._sync_pod(event.object)
 
     def _sync_pod(self, pod: JsonObject) -> None:
-        """Runs a pod that is new to its node; terminates one that is being deleted."""
+        """Runs a pod that is new on its node; terminates a pod that is being deleted."""
         kubelet = self.by_node.get(pod["spec"].get("nodeName", ""))
         uid = pod["metadata"]["uid"]
         if (
@@ -186,7 +186,7 @@ class Kubelets:
             kubelet.gone_core_seconds += pod_core_seconds(worker, self.clock.now())
 
     def _spawn(self, uid: str, life: Coroutine[Any, Any, None]) -> None:
-        """Runs a pod's life, or its termination in the place of its life."""
+        """Starts a pod's `run` or `terminate`; cancels the task that ran for the pod before."""
         if (task := self._tasks.pop(uid, None)) is not None:
             task.cancel()
         task = asyncio.create_task(life)

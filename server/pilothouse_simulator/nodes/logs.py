@@ -1,9 +1,9 @@
-"""Pod logs: the answer of `GET …/pods/NAME/log`.
+"""Pod logs: the response to `GET …/pods/NAME/log`.
 
-A container's lines follow from its program and its start time (`pod_programs`), so any part of a log can be made at
-any time: the tail, the lines since a moment, with timestamps, cut at a number of bytes, or followed line by line
-until a moment after the container ended. The refusals are those of the real server: which container, not started yet,
-no earlier run.
+A container's lines follow from its program and its start time (`pod_programs`), so any part of a log can be generated
+at any time: the tail, the lines since a given time, with timestamps, cut at a number of bytes, or followed line by line
+until shortly after the container ended. The refusals are those of the real server: ambiguous container, container not
+started, no previous run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pilothouse_simulator.values.clock import Clock, parse_time
 from pilothouse_simulator.values.resources import PODS
 
 JsonObject = dict[str, Any]
-# Time to the microsecond, nanoseconds beyond that, text.
+# Time with microseconds, additional nanoseconds, text.
 Line = tuple[datetime, int, str]
 
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
@@ -36,7 +36,7 @@ _PULL_PROBLEMS = {
 
 @dataclass(frozen=True)
 class LogRequest:
-    """The requested part of a log. `since_time` has a zone; counts are None where not limited."""
+    """The requested part of a log. `since_time` has a time zone; limits are None if absent."""
 
     container: str | None = None
     follow: bool = False
@@ -50,8 +50,7 @@ class LogRequest:
 
 @dataclass(frozen=True)
 class LogAnswer:
-    """`code` is 200 with `chunks`, 204 with neither (a pod nobody runs yet), or that of the `error`
-    Status."""
+    """`code` is 200 with `chunks`, 204 with neither (the pod has no node yet), or the code of the `error` Status."""
 
     code: int
     error: JsonObject | None = None
@@ -59,7 +58,7 @@ class LogAnswer:
 
 
 def parse_log_options(pod: str, query: Mapping[str, str]) -> LogRequest:
-    """The options of a query string. ApiError: 400 for options that cannot be read, 422 for invalid values."""
+    """Returns the options of a query. Raises ApiError 400 for options that cannot be parsed, 422 for invalid values."""
     since_text = query.get("sinceTime")
     since_time = None
     if since_text:
@@ -116,7 +115,7 @@ def _truth(query: Mapping[str, str], name: str) -> bool:
 
 
 async def read_log(cluster: Kubelets, namespace: str, pod_name: str, options: LogRequest) -> LogAnswer:
-    """The log of one container, as chunks of whole lines (of one line each while following)."""
+    """Returns the log of one container, as chunks of whole lines (of one line each while following)."""
     pod = cluster.store.get(PODS, namespace, pod_name)
     if pod is None:
         return _refusal(api_errors.not_found(PODS, pod_name))
@@ -135,7 +134,7 @@ def _refusal(error: api_errors.ApiError) -> LogAnswer:
 
 
 def _container_name(pod: JsonObject, wanted: str | None) -> str:
-    """The container meant; a pod with several needs one named, or annotated as the default."""
+    """Returns the requested container. With several containers, the request or the default annotation must name one."""
     spec, name = pod["spec"], pod["metadata"]["name"]
     main = [str(container["name"]) for container in spec["containers"]]
     initial = [str(container["name"]) for container in spec.get("initContainers") or []]
@@ -155,7 +154,7 @@ def _container_name(pod: JsonObject, wanted: str | None) -> str:
 
 
 def _attempt(cluster: Kubelets, pod: JsonObject, name: str, *, previous: bool) -> ContainerAttempt:
-    """The run whose log is wanted. While a container waits for its next run, that is its last one."""
+    """Returns the run whose log is requested; the last run while a container waits for its next one."""
     worker = cluster.worker(pod)
     container = next((entry for entry in worker.containers if entry.name == name), None) if worker else None
     pod_name = pod["metadata"]["name"]
@@ -208,7 +207,7 @@ async def _chunks(
 
 
 def _asked_for(lines: list[Line], options: LogRequest, now: datetime) -> list[Line]:
-    """The last lines, and of them those that are new enough."""
+    """Returns the lines that the options select: of the last lines, those that are new enough."""
     if options.tail_lines is not None:
         lines = lines[max(0, len(lines) - options.tail_lines) :]
     since = options.since_time
@@ -218,7 +217,7 @@ def _asked_for(lines: list[Line], options: LogRequest, now: datetime) -> list[Li
 
 
 def _age(clock: Clock, attempt: ContainerAttempt) -> float:
-    """Seconds of the run so far, or its whole length."""
+    """Returns the seconds that the run has taken so far or, after its end, in total."""
     return ((attempt.finished_at or clock.now()) - attempt.started_at).total_seconds()
 
 
@@ -235,7 +234,7 @@ def _format(line: Line, timestamps: bool) -> bytes:
 
 
 async def _limited(chunks: AsyncGenerator[bytes, None], limit: int | None) -> AsyncGenerator[bytes, None]:
-    """The chunks, cut after so many bytes wherever that falls."""
+    """Yields the chunks, cut after `limit` bytes, even within a line."""
     async with aclosing(chunks):
         async for chunk in chunks:
             if limit is None:

@@ -1,4 +1,4 @@
-"""The resources that the pods of one node share: its size, addresses, images, the slots in which pods start."""
+"""The resources that the pods of one node share: size, addresses, images, and slots for starting pods."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ _FIRST_IMAGES = frozenset({"busybox:1", "registry.k8s.io/pause:3.10"})
 
 @dataclass(frozen=True)
 class Timings:
-    """How long the steps of a kubelet take, in simulated seconds; about those recorded of a real one, or
-    shorter."""
+    """The durations of a kubelet's steps in simulated seconds; about as recorded from a real kubelet, or shorter."""
 
     sandbox: float = 0.2
     pull: float = 0.15
@@ -31,14 +30,14 @@ class Timings:
 
 
 class AddressPool:
-    """The addresses of pods in the whole cluster: 10.244.0.0/16, handed out round robin."""
+    """The pod addresses of the whole cluster: 10.244.0.0/16, allocated round robin."""
 
     def __init__(self) -> None:
         self._taken: set[int] = set()
         self._next = 0
 
     def take(self) -> str:
-        """A free address. RuntimeError when none is left."""
+        """Allocates a free address. Raises RuntimeError if none is left."""
         for _ in range(65_534):
             self._next = self._next % 65_534 + 1
             if self._next not in self._taken:
@@ -51,7 +50,7 @@ class AddressPool:
         self._taken.add(self._number(address))
 
     def give_back(self, address: str) -> None:
-        """Makes an address free again."""
+        """Releases an address."""
         self._taken.discard(self._number(address))
 
     @staticmethod
@@ -97,11 +96,11 @@ class SimulatedNode:
         return self.shape.memory_bytes
 
     def has_image(self, image: str) -> bool:
-        """Whether the image has been pulled before."""
+        """Returns whether the image has been pulled before."""
         return image in self.images
 
     def add_image(self, image: str) -> int:
-        """Notes a pulled image and returns its size in bytes."""
+        """Records a pulled image and returns its size in bytes."""
         if image not in self.images:
             self.images.add(image)
             self.images_changed = True

@@ -1,8 +1,9 @@
-"""A node whose kubelet is away, and the reaction of the cluster's controllers.
+"""A node whose kubelet is down, and the reaction of the cluster's controllers.
 
-As recorded: nothing at first, for as long as a node may be silent. Then its conditions are Unknown, its pods are not
-ready, and taints keep new ones away. A pod that does not tolerate the taint, or no longer, is deleted, and stays in
-the API as Terminating, because nobody is there to end it. When the kubelet is back the taints go, one after the other.
+As recorded, nothing happens during the grace period of a silent node. Then its conditions become Unknown, its pods
+become not ready, and taints keep new pods away. A pod that does not tolerate the taint, or whose toleration expires, is
+deleted but stays in the API as Terminating, because no kubelet stops it. When the kubelet is back, the taints are
+removed one after the other.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pilothouse_simulator.values.resources import NODES, PODS
 
 JsonObject = dict[str, Any]
 
-# The grace of 50 s, and what is left until the node controller looks again.
+# The grace period of 50 s, and the remaining time until the node controller checks again.
 NOTICED_SECONDS = 51.7
 _NO_EXECUTE_STAYS_SECONDS = 2.5
 _NODE_CONTROLLER, _TAINT_CONTROLLER = "node-controller", "taint-eviction-controller"
@@ -27,13 +28,13 @@ _UNREACHABLE = "node.kubernetes.io/unreachable"
 
 
 class NodeLoss:
-    """The loss of one node."""
+    """The controllers' reaction to the loss of one node."""
 
     def __init__(self, store: ObjectStore, clock: Clock, recorder: EventRecorder, node: str) -> None:
         self._store, self._clock, self._recorder, self._node = store, clock, recorder, node
 
     async def run(self) -> None:
-        """From the last word of the kubelet; cancelled when it is back."""
+        """Runs from the kubelet's last report on; cancelled when the kubelet is back."""
         await self._clock.sleep(NOTICED_SECONDS)
         self._make_unknown()
         self._taint("NoSchedule")
@@ -57,7 +58,7 @@ class NodeLoss:
             await self._clock.sleep(min([*pauses, 5.0]))
 
     async def end(self) -> None:
-        """The kubelet is back: the taints go."""
+        """Removes the taints when the kubelet is back."""
         self._untaint("NoSchedule")
         await self._clock.sleep(_NO_EXECUTE_STAYS_SECONDS)
         self._untaint("NoExecute")
@@ -141,7 +142,7 @@ class NodeLoss:
 
 
 def _seconds_tolerated(pod: JsonObject) -> float | None:
-    """How long a pod stays on a node that cannot be reached; None for ever."""
+    """Returns how many seconds a pod stays on an unreachable node; None means forever."""
     taint = {"key": _UNREACHABLE, "effect": "NoExecute"}
     fitting = [each for each in pod["spec"].get("tolerations") or [] if tolerates([each], taint)]
     if not fitting:

@@ -1,8 +1,8 @@
 """The nodes of the simulated cluster: their size, and the Node objects that describe them.
 
-Nodes are roomy by default, so that thousands of pods fit on a few. Each node keeps its addresses,
-conditions and image list in the status of its Node object; the kubelet renews the heartbeat of the Ready
-condition every few minutes and the image list when it has changed, as a real one does.
+Nodes are large by default, so that thousands of pods fit on a few nodes. The status of each Node object has its
+addresses, conditions and image list. Like a real kubelet, the simulated one renews the heartbeat of the conditions
+every few minutes, and the image list when it has changed.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ class NodeShape:
 
 
 def default_shapes(count: int) -> list[NodeShape]:
-    """So many nodes of the default size, called `node-0` and so on."""
+    """Returns `count` nodes of the default size, named `node-0`, `node-1`, …."""
     return [
         NodeShape(f"node-{number}", f"10.200.{number // 250}.{number % 250 + 2}") for number in range(count)
     ]
 
 
 def image_size(image: str) -> int:
-    """A plausible and stable size of an image, in bytes."""
+    """Returns a plausible and stable size of an image, in bytes."""
     digest = hashlib.sha256(image.encode()).digest()
     return 4_000_000 + int.from_bytes(digest[:4], "big") % 120_000_000
 
 
 def register(store: ObjectStore, shape: NodeShape, images: set[str]) -> JsonObject:
-    """Makes the Node object, or takes the existing one over."""
+    """Creates the Node object, or returns the existing one."""
     existing = store.get(NODES, None, shape.name)
     if existing is not None:
         return existing
@@ -74,7 +74,7 @@ def register(store: ObjectStore, shape: NodeShape, images: set[str]) -> JsonObje
         "memory": f"{shape.memory_bytes // 1024}Ki",
         "pods": str(shape.pods),
     }
-    # One identifier per node name, so that a node keeps it over restarts.
+    # Derived from the node name, so that a node keeps its identifier across restarts.
     machine = uuid.uuid5(uuid.NAMESPACE_DNS, shape.name)
     status = {
         "capacity": amounts,
@@ -120,7 +120,7 @@ def _good_conditions(now: str) -> list[JsonObject]:
 
 
 def show_ready(store: ObjectStore, name: str) -> None:
-    """The kubelet is back: all is well again."""
+    """Sets the conditions of a node whose kubelet is back to healthy."""
     node = copy_json(store.get(NODES, None, name))
     if node is not None:
         node["status"]["conditions"] = _good_conditions(format_time(store.now()))
@@ -128,7 +128,7 @@ def show_ready(store: ObjectStore, name: str) -> None:
 
 
 def image_list(images: set[str]) -> list[JsonObject]:
-    """`status.images`: the largest first, at most fifty."""
+    """Returns the `status.images` of a node: the largest first, at most fifty."""
     entries = [
         {"names": [qualified_image(image)], "sizeBytes": image_size(image)} for image in sorted(images)
     ]

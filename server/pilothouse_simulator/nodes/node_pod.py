@@ -1,4 +1,4 @@
-"""A pod on its node: the kubelet's state of it, and how that is reported as a status and as events."""
+"""A pod on its node: the kubelet's state of the pod, and its reports as status and events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KUBELET = "kubelet"
 
 
 class NodePod:
-    """One pod on one node; `restored` where it was running already when the simulator started."""
+    """One pod on one node; `restored` if its status shows that it ran before the simulator started."""
 
     def __init__(self, node: SimulatedNode, pod: JsonObject) -> None:
         self.node = node
@@ -37,7 +37,7 @@ class NodePod:
         return str(self.object["metadata"]["uid"])
 
     def publish(self, *, over: bool = False) -> None:
-        """Writes the status, if the pod still exists and the kubelet is there."""
+        """Writes the status, unless the pod no longer exists or the kubelet is down."""
         if self.node.away:
             return
         metadata = self.object["metadata"]
@@ -50,11 +50,11 @@ class NodePod:
         try:
             self.object = store.update_status(PODS, {**stored, "status": status}, KUBELET)
         except ApiError:
-            # Removed between two steps; the deletion is on its way to this worker.
+            # The pod was removed between two steps; this worker will be notified of the deletion.
             return
 
     def pod_event(self, reason: str, message: str, *, warning: bool = False) -> None:
-        """An event of the pod as a whole."""
+        """Records an event about the whole pod."""
         if self.node.away:
             return
         self.node.recorder.record(
@@ -62,7 +62,7 @@ class NodePod:
         )
 
     def event(self, container: RunningContainer, reason: str, message: str, *, warning: bool = False) -> None:
-        """An event of one container."""
+        """Records an event about one container."""
         if self.node.away:
             return
         place = "containers" if container.role is ContainerRole.MAIN else "initContainers"

@@ -1,8 +1,8 @@
-"""The containers of one simulated pod while it lives on its node: their states, attempts and programs.
+"""The containers of one simulated pod on its node: their states, attempts and programs.
 
-This is the kubelet's state beyond its reports: when an attempt really started (to the microsecond, for logs and
-usage), which program it runs and how it ended. `pod_status` turns it into the status that clients see; `restore` goes
-the other way after a restart of the simulator.
+This is the kubelet's internal state: when an attempt really started (to the microsecond, for logs and usage), which
+program it runs and how it ended. `pod_status` converts this state into the status that clients see; `restore` converts
+a status back after a restart of the simulator.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NEVER = "1970-01-01T00:00:00Z"
 
 
 class ContainerRole(StrEnum):
-    """Where a container stands in its pod."""
+    """The role of a container in its pod."""
 
     INIT = "init"
     SIDECAR = "sidecar"
@@ -37,8 +37,9 @@ class ContainerRole(StrEnum):
 class ContainerAttempt:
     """One run of a container. `finished_at` and the result are None while it runs; `over` is set at its end.
 
-    `message` describes the end further. `has_run` is False where the program could not be started. `environment` is
-    that of its start, None where it is not known any more; `files` are those that programs run in it have written.
+    `message` is the text of the `terminated` state. `has_run` is False if the program could not be started.
+    `environment` is that of the start, None if it is unknown after a restart of the simulator. `files` are those that
+    exec programs have written, and the mounted ones.
     """
 
     container_id: str
@@ -54,7 +55,7 @@ class ContainerAttempt:
     has_run: bool = True
 
     def terminated(self) -> JsonObject:
-        """The `terminated` state of this attempt."""
+        """Returns the `terminated` state of this attempt."""
         return {
             "exitCode": self.exit_code,
             "reason": self.reason,
@@ -67,8 +68,10 @@ class ContainerAttempt:
 
 @dataclass
 class RunningContainer:
-    """One container. `current` is the newest attempt, `previous` the one before it; `waiting` is the reason
-    and message shown while no attempt runs. `earlier_run_seconds` is how long the attempts before `current` ran.
+    """One container.
+
+    `current` is the newest attempt, `previous` the one before; `waiting` is the reason and message shown while no
+    attempt runs. `earlier_run_seconds` is the total run time of the attempts before `current`.
     """
 
     spec: JsonObject
@@ -89,7 +92,7 @@ class RunningContainer:
 
     @property
     def is_running(self) -> bool:
-        """Whether an attempt runs now."""
+        """Returns whether an attempt runs now."""
         return self.current is not None and self.current.finished_at is None
 
     def begin(self, pod_uid: str, behavior: PodBehavior, now: datetime) -> ContainerAttempt:
@@ -108,14 +111,14 @@ class RunningContainer:
         return self.current
 
     def fail_to_start(self, pod_uid: str, behavior: PodBehavior, now: datetime, why: str) -> None:
-        """Makes the next attempt, which fails to start its program."""
+        """Starts the next attempt, which fails to start its program."""
         attempt = self.begin(pod_uid, behavior, now)
         attempt.has_run, attempt.message = False, why
         self.end(now, START_FAILED, "StartError")
         self.waiting = ("RunContainerError", why)
 
     def end(self, now: datetime, exit_code: int, reason: str = "") -> None:
-        """Ends the running attempt. The reason follows from the code unless given."""
+        """Ends the running attempt. The default `reason` follows from the exit code."""
         if self.current is not None and self.current.finished_at is None:
             self.current.finished_at = now
             self.current.exit_code = exit_code
@@ -127,7 +130,7 @@ class RunningContainer:
 
 
 def is_restarted(container: JsonObject, pod_policy: str, exit_code: int) -> bool:
-    """Whether a main container is started again after this end: by its own rules and policy, or else by the pod's."""
+    """Returns whether a main container restarts after an exit code: by its own rules and policy, or else the pod's."""
     for rule in container.get("restartPolicyRules") or []:
         codes = rule.get("exitCodes") or {}
         listed = exit_code in (codes.get("values") or [])
@@ -138,7 +141,7 @@ def is_restarted(container: JsonObject, pod_policy: str, exit_code: int) -> bool
 
 
 def containers_of(pod: JsonObject) -> list[RunningContainer]:
-    """The containers of a new pod, init containers first."""
+    """Returns the containers of a new pod, init containers first."""
     spec = pod["spec"]
     initial = spec.get("initContainers") or []
     waiting = ("PodInitializing", "") if initial else ("ContainerCreating", "")
@@ -152,7 +155,7 @@ def containers_of(pod: JsonObject) -> list[RunningContainer]:
 
 
 def restore(pod: JsonObject, behavior: PodBehavior) -> list[RunningContainer]:
-    """The containers of a pod that was already running, from its status."""
+    """Returns the containers of a restored pod, from its status."""
     status = pod["status"]
     known = {
         entry["name"]: entry
@@ -170,7 +173,7 @@ def restore(pod: JsonObject, behavior: PodBehavior) -> list[RunningContainer]:
         state = entry.get("state") or {}
         container.current = _attempt(state, program, entry.get("containerID", ""))
         if container.current is None:
-            # Waiting: the attempt that ended last counts as the newest one.
+            # The container waits, so the attempt that ended last is the newest one.
             container.current = last
             waiting = state.get("waiting") or {}
             container.waiting = (waiting.get("reason", ""), waiting.get("message", ""))
@@ -198,7 +201,7 @@ def _attempt(state: JsonObject, program: PodProgram, container_id: str = "") -> 
 
 
 def image_id(image: str) -> str:
-    """A stable identifier of an image."""
+    """Returns a stable identifier of an image."""
     return "sha256:" + hashlib.sha256(image.encode()).hexdigest()
 
 

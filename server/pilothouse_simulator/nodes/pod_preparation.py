@@ -1,8 +1,8 @@
-"""The preconditions of a simulated pod's container: its volumes, its image, its configuration.
+"""The preconditions of a simulated container: its volumes, its image, its configuration.
 
-A kubelet that misses any of it reports that and looks again, until it is there. A missing volume is reported by the
-event FailedMount alone; for the others the container waits with a reason, which the status shows at the second
-attempt.
+If one of them is missing, the kubelet reports it and checks again until it exists. A missing volume source is reported
+only by the event FailedMount. In the other cases the container waits with a reason, which the status shows from the
+second attempt on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FIRST_MOUNT_SECONDS, _MOUNT_PAUSE_SECONDS, _LONGEST_MOUNT_PAUSE_SECONDS = 0.15,
 
 @dataclass(frozen=True)
 class PodRefusal:
-    """Why a container is not created: the reason and message of its state, and the accompanying (warning) events."""
+    """The reason and message of the state of a container that is not created, and the accompanying warning events."""
 
     reason: str
     message: str
@@ -34,7 +34,7 @@ class PodRefusal:
 
 
 async def mount_volumes(pod: NodePod) -> None:
-    """Waits until the config maps and secrets that volumes come from exist."""
+    """Waits until the config maps and secrets of the pod's volumes exist."""
     clock, pause, first = pod.node.clock, _MOUNT_PAUSE_SECONDS, True
     while (missing := _missing_volume(pod.node.store, pod.object)) is not None:
         if first:
@@ -47,7 +47,7 @@ async def mount_volumes(pod: NodePod) -> None:
 
 
 async def prepare(pod: NodePod, container: RunningContainer) -> None:
-    """Waits until a container can be created: image and configuration are there."""
+    """Waits until a container can be created: its image and configuration exist."""
     attempts = 0
     while True:
         refusal = _image_refusal(pod, container.spec)
@@ -66,7 +66,7 @@ async def prepare(pod: NodePod, container: RunningContainer) -> None:
 
 
 async def _pull(pod: NodePod, container: RunningContainer) -> None:
-    """Makes sure the image is there; tries for ever, with growing pauses, where it cannot be pulled."""
+    """Makes sure that the image exists. If it cannot be pulled, retries forever with growing pauses."""
     image, clock, timings = container.spec["image"], pod.node.clock, pod.node.timings
     pause = _FIRST_BACK_OFF_SECONDS
     while (failure := pull_failure(pod.behavior, image)) is not None:
@@ -118,7 +118,7 @@ def _image_refusal(pod: NodePod, spec: JsonObject) -> PodRefusal | None:
 
 
 def _is_reference(image: str) -> bool:
-    """Whether the name of an image can be understood: lower case, no blanks, at most one tag."""
+    """Returns whether the name of an image is valid: lower case, no blanks, at most one tag."""
     name, _, digest = image.partition("@")
     host, slash, path = name.partition("/")
     repository = path if slash else host
@@ -132,7 +132,7 @@ def _is_reference(image: str) -> bool:
 
 
 def _configuration_refusal(store: ObjectStore, pod: JsonObject, spec: JsonObject) -> PodRefusal | None:
-    """The first config map, secret or key that the environment needs and that is not there."""
+    """Returns the refusal for the first missing config map, secret or key that the environment needs."""
     namespace = pod["metadata"]["namespace"]
     for source in spec.get("envFrom") or []:
         for field, resource in (("configMapRef", CONFIG_MAPS), ("secretRef", SECRETS)):
@@ -151,7 +151,7 @@ def _configuration_error(why: str) -> PodRefusal:
 
 
 def _missing(store: ObjectStore, resource: ResourceType, namespace: str, reference: JsonObject) -> str:
-    """Why a reference cannot be followed; empty where it can, or need not."""
+    """Returns why a reference cannot be resolved; empty if it can, or if it is optional."""
     name, key = reference.get("name", ""), reference.get("key")
     if reference.get("optional"):
         return ""
@@ -164,7 +164,7 @@ def _missing(store: ObjectStore, resource: ResourceType, namespace: str, referen
 
 
 def _missing_volume(store: ObjectStore, pod: JsonObject) -> tuple[str, str] | None:
-    """The first volume whose source is not there, and why."""
+    """Returns the first volume whose source does not exist, and the reason."""
     namespace = pod["metadata"]["namespace"]
     for volume in pod["spec"].get("volumes") or []:
         sources = [volume, *((volume.get("projected") or {}).get("sources") or [])]

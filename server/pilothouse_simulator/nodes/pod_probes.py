@@ -1,6 +1,6 @@
-"""The probes of a simulated container: when it counts as started and ready, and when it is killed for being dead.
+"""The probes of a simulated container: when it becomes started and ready, and when its liveness probe kills it.
 
-The pod's behaviour decides the result of a probe. An exec probe whose command is known to fail (`false`, `exit 1`)
+The pod's behaviour determines the result of a probe. An exec probe whose command is known to fail (`false`, `exit 1`)
 fails.
 """
 
@@ -19,7 +19,7 @@ _FIRST_LOOK_SECONDS = 0.05
 
 
 def needs_probing(container: RunningContainer) -> bool:
-    """Whether a probe decides if the container is started and ready."""
+    """Returns whether a probe must still succeed before the container is started and ready."""
     if container.role is ContainerRole.INIT:
         return False
     return not (container.started and container.ready) and (
@@ -28,7 +28,7 @@ def needs_probing(container: RunningContainer) -> bool:
 
 
 async def probe(pod: NodePod, container: RunningContainer) -> None:
-    """Lets the container become started and ready as its probes would find it."""
+    """Marks the container as started and ready when its probes succeed."""
     startup = container.spec.get("startupProbe")
     if startup is not None and not container.started:
         await _until_success(pod, container, startup, "Startup")
@@ -44,11 +44,11 @@ async def probe(pod: NodePod, container: RunningContainer) -> None:
 
 
 async def until_dead(pod: NodePod, container: RunningContainer) -> None:
-    """Returns when the liveness probe has failed often enough; never where it does not fail."""
+    """Returns when the liveness probe, which is known to fail, has failed `failureThreshold` times."""
     settings = container.spec["livenessProbe"]
     clock, attempt = pod.node.clock, container.current
     period = float(settings.get("periodSeconds", 10))
-    # The first look comes after a part of a period.
+    # The first probe runs after a part of a period.
     await clock.sleep(float(settings.get("initialDelaySeconds", 0)) + 0.9 * period)
     failures = 0
     while True:
@@ -61,7 +61,7 @@ async def until_dead(pod: NodePod, container: RunningContainer) -> None:
 
 
 def is_found_dead(container: RunningContainer) -> bool:
-    """Whether the container has a liveness probe that is known to fail."""
+    """Returns whether the container has a liveness probe that is known to fail."""
     settings = container.spec.get("livenessProbe")
     return settings is not None and exec_fails((settings.get("exec") or {}).get("command") or [])
 

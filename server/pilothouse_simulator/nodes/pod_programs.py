@@ -1,10 +1,10 @@
-"""The program of a simulated container: its log lines and their times, its end, and its reaction to TERM.
+"""The program of a simulated container: its log lines and their times, its end, and its reaction to SIGTERM.
 
 A program is data (lines at offsets, a repeating part, an end), so a container's log at any moment follows from its
-start time alone: nothing has to be stored or timed for it. Programs come from three places: the behaviour in the
-pod's annotations; a shell script given as `sh -c`, of which the simple forms are understood (echo, sleep, exit, trap,
-wait, for, while true, if and test of two texts, `tail -c N /dev/zero` as a way to take memory); otherwise a server that
-runs until it gets a signal to stop. A script with anything else in it counts as such a server.
+start time alone: the log needs no storage and no timers. A program comes from the behaviour in the pod's annotations,
+or from a shell script given as `sh -c`, of which simple forms are supported (echo, sleep, exit, trap, wait, for, while
+true, if and test of two strings, `tail -c N /dev/zero` to allocate memory). Otherwise the program is a server that runs
+until it gets a signal to stop; so is a script with anything else in it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ _TAIL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class PodProgram:
-    """`lines`: (seconds after the start, text without newline). `cycle`: the same, relative to each repetition, with
-    its start and period. `end`: when it ends by itself and with which code. `memory` is the most bytes it takes (0:
-    its usage level). `on_term`: the code it ends with on TERM, None when it ignores TERM. `termination_message` is
-    the text that it leaves in /dev/termination-log.
+    """The program of a container.
+
+    `lines`: (seconds after the start, text without newline). `cycle`: the same, relative to each repetition, with its
+    start and period. `end`: when and with which code the program ends by itself. `memory`: the most bytes that it
+    allocates (0: its usage level), at `memory_at`. `on_term`: its exit code on SIGTERM, None if it ignores SIGTERM.
+    `termination_message`: the text that it writes to /dev/termination-log.
     """
 
     lines: tuple[tuple[float, str], ...] = ()
@@ -48,7 +50,7 @@ class PodProgram:
     termination_message: str = ""
 
     def output(self, until: float) -> Iterator[tuple[float, str]]:
-        """The lines written up to so many seconds after the start, in order."""
+        """Yields the lines written up to `until` seconds after the start, in order."""
         for offset, text in self.lines:
             if offset > until:
                 return
@@ -64,7 +66,7 @@ class PodProgram:
             start += self.cycle_period
 
     def next_output_after(self, moment: float) -> float | None:
-        """Seconds after the start of the first line later than `moment`; None when no more will come."""
+        """Returns the time of the first line after `moment`, both in seconds after the start; None if there is none."""
         for offset, _ in self.lines:
             if offset > moment:
                 return offset
@@ -80,7 +82,7 @@ class PodProgram:
 
 
 def program_of(behavior: PodBehavior, container: JsonObject, *, is_main: bool) -> PodProgram:
-    """The program of a container. Init containers without a script succeed immediately."""
+    """Returns the program of a container. Init containers without a script succeed immediately."""
     name = container["name"]
     if is_main and behavior.explicit:
         if behavior.kind is Behavior.CRASH_LOOP:
@@ -107,7 +109,7 @@ def program_of(behavior: PodBehavior, container: JsonObject, *, is_main: bool) -
 
 
 def start_failure(behavior: PodBehavior, container: JsonObject) -> str | None:
-    """Why the command of a container does not exist; None where it does. `nosuch` stands for all that do not."""
+    """Returns the error of a command that does not exist; None if it exists. Only `nosuch` counts as missing."""
     command = container.get("command") or []
     if behavior.kind is Behavior.START_ERROR:
         command = command or ["/nosuch"]
@@ -121,13 +123,13 @@ def start_failure(behavior: PodBehavior, container: JsonObject) -> str | None:
 
 
 def exec_fails(command: list[str]) -> bool:
-    """Whether a command, as a probe runs it, is known to end with a failure."""
+    """Returns whether the command of a probe is known to fail."""
     program = _program_of_command(command)
     return program is not None and program.end is not None and program.end[1] != 0
 
 
 def _program_of_command(command: list[str], variables: dict[str, str] | None = None) -> PodProgram | None:
-    """The program of a command that is understood: a script, or one of the simplest tools."""
+    """Returns the program of a supported command: a script, or one of the simplest tools."""
     if len(command) >= 3 and command[0] in _SHELLS and command[1] == "-c":
         return _interpret(str(command[2]), variables or {})
     if command and command[0] in _TOOLS:
@@ -136,15 +138,15 @@ def _program_of_command(command: list[str], variables: dict[str, str] | None = N
 
 
 class _Unsupported(Exception):
-    """The script holds something this interpreter does not know."""
+    """The script contains something that this interpreter does not support."""
 
 
 class _Ended(Exception):
-    """The script came to its end, or to a part that repeats for ever."""
+    """The script has reached its end, or a part that repeats forever."""
 
 
 class _Script:
-    """Runs a script once, on a clock of its own."""
+    """Runs a script once, on its own clock."""
 
     def __init__(self, tokens: list[str], variables: dict[str, str]) -> None:
         self.tokens = tokens
@@ -204,7 +206,7 @@ class _Script:
                 position = stop
 
     def _body(self, position: int, end: int) -> tuple[int, int]:
-        """The bounds of `do … done` that begins at or after `position`."""
+        """Returns the bounds of `do … done` that begins at or after `position`."""
         while position < end and self.tokens[position] == ";":
             position += 1
         if position >= end or self.tokens[position] != "do":
@@ -247,7 +249,7 @@ class _Script:
         raise _Ended
 
     def _if(self, position: int, end: int) -> int:
-        """`if …; then …; else …; fi`; the branches hold no other `if`."""
+        """Runs `if …; then …; else …; fi`; nested `if` is not supported."""
         words = self.tokens[position:end]
         then, last = position + words.index("then"), position + words.index("fi")
         between = self.tokens[then:last]
@@ -329,7 +331,7 @@ class _Script:
         self.last_code = 0 if equal == (arguments[1] == "=") else 1
 
     def _tail(self, arguments: list[str]) -> None:
-        """`tail -c SIZE /dev/zero`, which is how a script fills its memory."""
+        """Runs `tail -c SIZE /dev/zero`, with which a script allocates memory."""
         if len(arguments) != 3 or arguments[0] != "-c" or arguments[2] != "/dev/zero":
             raise _Unsupported
         self.memory_at, self.memory = self.time, _bytes(arguments[1])
@@ -349,7 +351,7 @@ class _Script:
 
 
 def _bytes(text: str) -> int:
-    """The size of an argument of `tail -c` (`400m`, where m is mebibytes)."""
+    """Returns the size of an argument of `tail -c` (`400m`, where m is mebibytes)."""
     number = text.rstrip("kmgKMGB")
     unit = {"k": "Ki", "m": "Mi", "g": "Gi"}.get(text[len(number) :][:1].lower(), "")
     if not number.isdigit():
@@ -358,7 +360,7 @@ def _bytes(text: str) -> int:
 
 
 def _interpret(script: str, variables: dict[str, str]) -> PodProgram | None:
-    """The program of a shell script, or None where it holds more than the forms understood."""
+    """Returns the program of a shell script, or None if the script contains unsupported forms."""
     text = script.replace("\n", ";").replace("1>&2", ">&2").replace(">&2", " >&2 ")
     lexer = shlex.shlex(text, posix=True, punctuation_chars=";&")
     lexer.whitespace_split = True
@@ -371,7 +373,7 @@ def _interpret(script: str, variables: dict[str, str]) -> PodProgram | None:
 
 
 def _rejoin_redirections(tokens: list[str]) -> list[str]:
-    """Puts `>&2` together again, which the lexer takes apart at the ampersand."""
+    """Joins `>&2`, which the lexer splits at the ampersand."""
     joined: list[str] = []
     for token in tokens:
         if len(joined) >= 2 and joined[-1] == "&" and joined[-2] == ">" and token == "2":

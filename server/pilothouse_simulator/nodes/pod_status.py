@@ -1,8 +1,8 @@
 """The status of a simulated pod, as its kubelet reports it.
 
-Phase, conditions and container statuses follow from the state of the containers by the real kubelet's rules; times of
-conditions are kept while their status stays. Fields that a kubelet does not know (qosClass, the reason of a deletion)
-stay as they are.
+Phase, conditions and container statuses follow from the state of the containers by the real kubelet's rules. A
+condition keeps its transition time while its status is unchanged. Fields that a kubelet does not set (qosClass, the
+reason of a deletion) stay unchanged.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ _CONDITION_ORDER = (
 
 @dataclass
 class Sandbox:
-    """The pod's place on its node. `pod_ip` is empty until the network is up. `failure` is why the whole pod
-    has failed: reason and message.
+    """The pod's sandbox on its node.
+
+    `pod_ip` is empty until the network is up. `failure` is the reason and message if the whole pod has failed.
     """
 
     host_ip: str
@@ -38,7 +39,7 @@ class Sandbox:
 def build_status(
     pod: JsonObject, containers: list[RunningContainer], sandbox: Sandbox, now: datetime, *, over: bool
 ) -> JsonObject:
-    """The status to report. `over`: nothing of the pod will run again, so its phase is final."""
+    """Returns the status to report. `over`: none of the pod's containers will run again, so its phase is final."""
     old = pod["status"]
     finished = _is_finished(pod, containers, over=over)
     failed = sandbox.failure is not None
@@ -50,7 +51,7 @@ def build_status(
         status["reason"], status["message"] = sandbox.failure
     if "reason" in old and over:
         status |= {key: old[key] for key in ("reason", "message") if key in old}
-    # A kubelet that never saw the containers fails the pod without looking at its conditions again.
+    # If a main container never ran, the kubelet fails the pod without updating its conditions for the end.
     seen = not over or not any(
         container.role is ContainerRole.MAIN and container.current is None for container in containers
     )
@@ -65,7 +66,7 @@ def build_status(
     if initial:
         status["initContainerStatuses"] = [_container_status(container) for container in initial]
     main = [container for container in containers if container.role is ContainerRole.MAIN]
-    # Init containers stand in the order of the spec, the others in that of their names.
+    # Init containers are in the order of the spec, main containers in the order of their names.
     main.sort(key=lambda container: container.name)
     status["containerStatuses"] = [_container_status(container) for container in main]
     status["qosClass"] = old.get("qosClass", "BestEffort")
@@ -78,7 +79,7 @@ def build_status(
 
 
 def _is_finished(pod: JsonObject, containers: list[RunningContainer], *, over: bool) -> bool:
-    """Whether all main containers have ended for good."""
+    """Returns whether all main containers have ended for good."""
     if over:
         return True
     policy = pod["spec"].get("restartPolicy", "Always")
@@ -96,7 +97,7 @@ def _is_finished(pod: JsonObject, containers: list[RunningContainer], *, over: b
 
 
 def _exit_code(container: RunningContainer) -> int | None:
-    """The code of a container that does not run; None while it runs or before it ever ran."""
+    """Returns the exit code of a container; None while it runs or before it ever ran."""
     if container.is_running or container.current is None:
         return None
     return container.current.exit_code
@@ -123,7 +124,7 @@ def _is_initialized(containers: list[RunningContainer]) -> bool:
 
 
 def _incomplete(containers: list[RunningContainer]) -> list[str]:
-    """The init containers not done, and the sidecars never started, as their startup probe sees it."""
+    """Returns the init containers that are not done, and the sidecars that have never counted as started."""
 
     def is_incomplete(container: RunningContainer) -> bool:
         if container.role is ContainerRole.INIT:
@@ -173,7 +174,7 @@ def _conditions(
         "PodScheduled": ("True", "", ""),
     }
     known = {condition["type"]: condition for condition in pod["status"].get("conditions") or []}
-    # Conditions of others (DisruptionTarget) stay, in front.
+    # Conditions that others set (DisruptionTarget) stay, before the kubelet's own.
     conditions = [dict(entry) for kind, entry in known.items() if kind not in wanted]
     for kind in _CONDITION_ORDER:
         value, reason, message = wanted[kind]
@@ -255,7 +256,7 @@ def _mount(mount: JsonObject) -> JsonObject:
 
 
 def qualified_image(image: str) -> str:
-    """The full reference of an image: registry, repository and tag."""
+    """Returns the full reference of an image: registry, repository and tag."""
     if "@" not in image and ":" not in image.rpartition("/")[2]:
         image += ":latest"
     host, slash, _ = image.partition("/")

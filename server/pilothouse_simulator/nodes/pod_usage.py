@@ -1,9 +1,9 @@
 """How much cpu and memory simulated containers use.
 
-Usage is a function of time, not something counted: each container has a level, and its cpu varies around it as a
-sine; the cumulative counter is its integral. So two samples always agree with the level between them, a counter never
-falls while its container runs, and nothing has to be kept. Levels come from the pod's annotations (steady then) or
-from the requests; limits are never exceeded, except by a level that ends in an OOM kill.
+Usage is a function of time and is not counted: each container has a level, its cpu varies around the level as a sine,
+and the cumulative counter is the integral. So two samples always agree with the level between them, a counter never
+decreases while its container runs, and no state is stored. Levels come from the pod's annotations (then they are
+steady) or from the requests. Usage never exceeds limits, except for a level that ends in an OOM kill.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WARM_UP_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Level:
-    """The mean usage of a container: cores with the relative swing around them, bytes of memory."""
+    """The mean usage of a container: cores, with the relative swing around them, and bytes of memory."""
 
     cores: float
     swing: float
@@ -41,7 +41,7 @@ class Level:
     memory_limit_bytes: int
 
     def core_seconds(self, seconds: float) -> float:
-        """Core-seconds used in the first `seconds` of a run."""
+        """Returns the core-seconds used in the first `seconds` of a run."""
         if seconds <= 0:
             return 0.0
         turn = 2 * math.pi / _CYCLE_SECONDS
@@ -49,7 +49,7 @@ class Level:
         return self.cores * (seconds + self.swing * wave)
 
     def working_set_bytes(self, seconds: float) -> int:
-        """Bytes of memory in use so many seconds after the start: it grows to the level at first."""
+        """Returns the bytes in use `seconds` after the start. Memory first grows to the level."""
         share = min(1.0, 0.4 + 0.6 * max(0.0, seconds) / _WARM_UP_SECONDS)
         pages = int(self.memory_bytes * share) // 4096
         return pages * 4096
@@ -57,7 +57,7 @@ class Level:
 
 @dataclass(frozen=True)
 class PodSample:
-    """One measurement. `cores` is the mean since the sample before it, zero at the first."""
+    """One measurement. `cores` is the mean since the previous sample, zero in the first sample."""
 
     time: datetime
     core_seconds: float
@@ -66,7 +66,7 @@ class PodSample:
 
 
 def level_of(pod: NodePod, container: RunningContainer) -> Level:
-    """The level of a container's usage."""
+    """Returns the level of a container's usage."""
     resources = container.spec.get("resources") or {}
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
     behavior = pod.behavior if container.role is ContainerRole.MAIN else None
@@ -98,12 +98,12 @@ def _default(requests: JsonObject, limits: JsonObject, resource: str, otherwise:
 
 
 def _phase(seed: str) -> float:
-    """A stable angle, so that containers do not swing together."""
+    """Returns a stable phase angle, so that the containers do not swing in step."""
     return int.from_bytes(hashlib.blake2b(seed.encode(), digest_size=4).digest(), "big") / 2**32 * 2 * math.pi
 
 
 def sample(level: Level, attempt: ContainerAttempt, now: datetime) -> PodSample:
-    """The newest measurement of a run: taken at its start, then every ten seconds."""
+    """Returns the newest measurement of a run: taken at its start, then every ten seconds."""
     end = attempt.finished_at or now
     age = max(0.0, (min(now, end) - attempt.started_at).total_seconds())
     taken = age // SAMPLE_SECONDS * SAMPLE_SECONDS
@@ -120,7 +120,7 @@ def sample(level: Level, attempt: ContainerAttempt, now: datetime) -> PodSample:
 
 
 def pod_core_seconds(pod: NodePod, now: datetime) -> float:
-    """Core-seconds of all runs of all containers of a pod, up to their newest samples."""
+    """Returns the core-seconds of all runs of all containers of a pod, up to their newest samples."""
     total = 0.0
     for container in pod.containers:
         if container.current is None:
@@ -135,7 +135,7 @@ def pod_core_seconds(pod: NodePod, now: datetime) -> float:
 
 
 def run_seconds(attempt: ContainerAttempt) -> float:
-    """How long an ended run lasted."""
+    """Returns how long an ended run lasted."""
     if attempt.finished_at is None:
         return 0.0
     return max(0.0, (attempt.finished_at - attempt.started_at).total_seconds())

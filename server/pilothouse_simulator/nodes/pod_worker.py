@@ -1,9 +1,9 @@
 """The life of one pod on its node: starting, running, restarting, ending.
 
-`PodWorker.run` is the whole life as one coroutine on the clock: sandbox, init containers one by one, then
-the main containers side by side, each with pulls, probes, restarts and back-off. `PodWorker.terminate` is
-its end after a deletion. Every step that a client could see is published as a status, in the order a real
-kubelet reports them.
+`PodWorker.run` is the whole life of a pod in one coroutine: sandbox, init containers one by one, then the main
+containers in parallel, each with pulls, probes, restarts and back-off. `PodWorker.terminate` ends the pod after a
+deletion. Every step that a client could see is published as a status, in the order in which a real kubelet reports the
+steps.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ class PodWorker(NodePod):
     """Runs one pod on one node."""
 
     async def run(self) -> None:
-        """Runs the pod until it has completed; for ever if it never does. Cancelled when the pod is
-        deleted."""
+        """Runs the pod until it has completed, possibly forever. Cancelled when the pod is deleted."""
         if self.object["status"].get("phase") in ("Succeeded", "Failed"):
             return
         deadline = self.object["spec"].get("activeDeadlineSeconds")
@@ -82,7 +81,7 @@ class PodWorker(NodePod):
         await self._complete()
 
     async def terminate(self) -> None:
-        """Stops the containers and removes the pod from the API. For a pod that is being deleted."""
+        """Stops the containers of a pod that is being deleted, and removes the pod from the API."""
         for container in self.containers:
             if container.waiting is not None and container.waiting[0] in _PULL_REASONS:
                 container.waiting = ("ContainerCreating", "")
@@ -108,7 +107,7 @@ class PodWorker(NodePod):
             self.node.store.delete(PODS, metadata["namespace"], metadata["name"], grace_period_seconds=0)
 
     async def _stop_running(self) -> None:
-        """Asks the running containers to end; kills those that do not when the grace period is over."""
+        """Sends SIGTERM to the running containers, and kills those that still run after the grace period."""
         clock, timings = self.node.clock, self.node.timings
         grace = float(self.object["metadata"].get("deletionGracePeriodSeconds") or 0)
         running = [container for container in self.containers if container.is_running]
@@ -128,7 +127,7 @@ class PodWorker(NodePod):
                     container.end(clock.now(), KILLED)
 
     def _end_by_itself(self, container: RunningContainer) -> bool:
-        """Ends a running container whose program has come to its end before anything stopped it."""
+        """Ends a running container whose program has ended by itself; returns whether it had."""
         attempt = container.current
         ends_at, code, reason = self._end_of(container)
         if attempt is None or ends_at is None:
@@ -140,7 +139,7 @@ class PodWorker(NodePod):
         return True
 
     async def _exceed_deadline(self) -> None:
-        """Fails a pod that was active for longer than it may be."""
+        """Fails a pod that has exceeded its active deadline."""
         message = "Pod was active on the node longer than the specified deadline"
         self.pod_event("DeadlineExceeded", message)
         self.sandbox.failure = ("DeadlineExceeded", message)
@@ -155,7 +154,7 @@ class PodWorker(NodePod):
         self.publish(over=True)
 
     def release(self) -> None:
-        """Ends the remaining containers and gives the pod's address back. The pod is gone from the API."""
+        """Ends the remaining containers and releases the address of a pod that is removed from the API."""
         for container in self.containers:
             if container.is_running:
                 self.event(container, "Killing", f"Stopping container {container.name}")
@@ -171,7 +170,7 @@ class PodWorker(NodePod):
         running = asyncio.Event()
         task = tasks.create_task(self._supervise(container, running))
         await running.wait()
-        # Its startup probe holds back the containers after it.
+        # The containers after a sidecar wait for its startup probe.
         while not container.started:
             await self.node.clock.sleep(_STARTUP_LOOK_SECONDS)
         return task
@@ -193,7 +192,7 @@ class PodWorker(NodePod):
                 tasks.create_task(self._supervise(container))
 
     async def _supervise(self, container: RunningContainer, running: asyncio.Event | None = None) -> None:
-        """Keeps one container running as the restart policy says; returns when it has ended for good."""
+        """Keeps one container running under its restart policy; returns when it has ended for good."""
         if container.current is not None and not container.is_running:
             if not self._restarts(container):
                 return
@@ -248,7 +247,7 @@ class PodWorker(NodePod):
         self.publish()
 
     async def _run_to_end(self, container: RunningContainer) -> None:
-        """Waits for the end of the running attempt, with its probes, and notes it a moment later."""
+        """Runs the current attempt with its probes until it ends; returns when the kubelet notices the end."""
         attempt, clock = container.current, self.node.clock
         if attempt is None:
             return
@@ -269,7 +268,7 @@ class PodWorker(NodePod):
         await clock.sleep(self.node.timings.notice)
 
     async def _until(self, attempt: ContainerAttempt, ends_at: float | None) -> None:
-        """Waits until so many seconds after the start of an attempt; for ever without a number."""
+        """Waits until `ends_at` seconds after the start of an attempt; forever if it is None."""
         if ends_at is None:
             await asyncio.Event().wait()
         else:
@@ -277,7 +276,7 @@ class PodWorker(NodePod):
             await self.node.clock.sleep(ends_at - elapsed)
 
     async def _kill_dead(self, container: RunningContainer) -> None:
-        """Ends a container whose liveness probe has failed; it is started again immediately."""
+        """Ends a container whose liveness probe has failed, so that it is restarted."""
         attempt, clock = container.current, self.node.clock
         if attempt is None:
             return
@@ -289,8 +288,7 @@ class PodWorker(NodePod):
         container.end(clock.now(), KILLED if code is None else code)
 
     def _end_of(self, container: RunningContainer) -> tuple[float | None, int, str]:
-        """When the running attempt ends (seconds after its start, None: never), with which code and
-        reason."""
+        """Returns the end of the running attempt: seconds after its start (None: never), exit code and reason."""
         program = container.current.program if container.current else None
         if program is None:
             return None, 0, ""
@@ -308,7 +306,10 @@ class PodWorker(NodePod):
     # Ends
 
     async def _back_off(self, container: RunningContainer) -> None:
-        """Waits until the container may be started again, showing CrashLoopBackOff; a sidecar shows it at the end."""
+        """Waits for the back-off of a container.
+
+        The container shows CrashLoopBackOff during the wait, a sidecar only at its end.
+        """
         clock, attempt = self.node.clock, container.current
         if attempt is None or attempt.finished_at is None:
             return
@@ -338,7 +339,7 @@ class PodWorker(NodePod):
         self.event(container, "BackOff", message, warning=True)
 
     async def _complete(self) -> None:
-        """Ends the containers that still run next to the main ones, and reports the final phase."""
+        """Ends the containers that still run after the main ones, and reports the final phase."""
         for container in self.containers:
             if container.is_running:
                 self.event(container, "Killing", f"Stopping container {container.name}")
@@ -349,5 +350,5 @@ class PodWorker(NodePod):
 
 
 def _duration(seconds: int) -> str:
-    """A duration as Go spells it: `40s`, `1m20s`, `5m0s`."""
+    """Returns a duration as Go spells it: `40s`, `1m20s`, `5m0s`."""
     return f"{seconds}s" if seconds < 60 else f"{seconds // 60}m{seconds % 60}s"

@@ -1,7 +1,7 @@
 """The usage reports of the kubelets: `stats/summary` (JSON) and `metrics/resource` (Prometheus text).
 
-Both report the same samples: cumulative core-seconds with the time of the sample, to be differenced by the reader,
-and memory. Only running containers are reported. Shapes follow recordings of a real kubelet.
+Both report the same samples: memory, and cumulative core-seconds with the time of the sample, from which the reader
+computes rates. Only running containers are reported. The shapes follow recordings of a real kubelet.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class UsageReporter:
         return self._kubelets.clock
 
     def stats_summary(self, node_name: str, *, only_cpu_and_memory: bool = False) -> JsonObject:
-        """The summary of one node. KeyError where no kubelet runs under this name."""
+        """Returns the summary of one node. Raises KeyError if no kubelet has this name."""
         kubelet = self._kubelets.by_node[node_name]
         now = self._clock.now()
         pods = [
@@ -63,7 +63,10 @@ class UsageReporter:
         return {"node": _node_report(kubelet, now, brief=only_cpu_and_memory), "pods": pods}
 
     def resource_metrics(self, node_name: str) -> str:
-        """The resource metrics of one node, with times in milliseconds. KeyError as above."""
+        """Returns the resource metrics of one node, with times in milliseconds.
+
+        Raises KeyError like `stats_summary`.
+        """
         kubelet = self._kubelets.by_node[node_name]
         return generate_latest(_ResourceMetrics(kubelet, self._clock.now())).decode()
 
@@ -149,7 +152,7 @@ def _container_report(row: Row, *, brief: bool) -> JsonObject:
 
 
 def _node_sample(kubelet: Kubelet, now: datetime) -> tuple[datetime, float, float, int]:
-    """Time, core-seconds, cores and working set of a node: its system and all its pods."""
+    """Returns time, core-seconds, cores and working set of a node, for its system and all its pods."""
     age = (now - kubelet.started_at).total_seconds()
     taken = age // SAMPLE_SECONDS * SAMPLE_SECONDS
     core_seconds = kubelet.gone_core_seconds + _SYSTEM_CORES * taken

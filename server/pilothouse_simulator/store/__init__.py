@@ -1,1 +1,1 @@
-"""The objects of the cluster: versions, history, ownership of fields, the file that keeps them."""
+"""The objects of the cluster: versions, history, ownership of fields, the state file."""

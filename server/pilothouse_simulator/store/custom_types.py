@@ -1,13 +1,12 @@
 """Custom resources: the resource type and the structural schema that follow from a CustomResourceDefinition.
 
 A definition becomes a `ResourceType` with a `CustomDefinition`, found under each version that it serves. Objects are
-stored in the storage version; the schema of that version holds for all of them, as with the conversion strategy
-`None`. How the parts of an `openAPIV3Schema` merge follows Kubernetes' structural schemas
+stored in the storage version; the schema of that version applies to all of them, as with the conversion strategy
+`None`. The merge rules of an `openAPIV3Schema` follow Kubernetes' structural schemas
 (`apiextensions-apiserver/pkg/apiserver/schema`): `x-kubernetes-list-type`, `-list-map-keys`, `-map-type`,
 `-preserve-unknown-fields`, `-int-or-string`, `-embedded-resource`.
 
-Not simulated: the subresource `scale`, conversion by webhook, and a change of names or subresources of a definition
-that is served already.
+Not simulated: the subresource `scale`, conversion by webhook, and changed names or subresources of a served definition.
 """
 
 from __future__ import annotations
@@ -45,13 +44,13 @@ _VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "updat
 
 
 def storage_version(definition: JsonObject) -> JsonObject:
-    """The version in which the objects of a definition are stored."""
+    """Returns the version in which the objects of a definition are stored."""
     versions: list[JsonObject] = definition["spec"]["versions"]
     return next((entry for entry in versions if entry.get("storage")), versions[0])
 
 
 def serve(types: ResourceTypes, definition: JsonObject) -> ResourceType:
-    """Serves the kind of a definition in `types`, or brings the served one up to date."""
+    """Adds the kind of a definition to `types`, or updates the kind that is already served."""
     spec = definition["spec"]
     stored = storage_version(definition)
     schema = (stored.get("schema") or {}).get("openAPIV3Schema") or {"type": "object", PRESERVE: True}

@@ -1,6 +1,6 @@
 """Deletion rules of the store: preconditions, propagation finalizers and grace periods.
 
-Pure functions on one object; `Store.delete` puts them together.
+Pure functions on one object; `ObjectStore.delete` combines them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ JsonObject = dict[str, Any]
 
 FOREGROUND_FINALIZER = "foregroundDeletion"
 ORPHAN_FINALIZER = "orphan"
-# Holds a CustomResourceDefinition until its objects are gone.
+# Holds a CustomResourceDefinition until its objects are deleted.
 CLEANUP_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 _TERMINAL_PHASES = frozenset({"Succeeded", "Failed"})
 
 
 def check_preconditions(resource: ResourceType, current: JsonObject, preconditions: JsonObject) -> None:
-    """Refuses with 409 when uid or resourceVersion is not the one the client meant."""
+    """Raises 409 if the uid or resourceVersion differs from the one in the preconditions."""
     metadata = current["metadata"]
     for field, label, consequence in (
         ("uid", "UID", "deleted and then recreated"),
@@ -39,7 +39,7 @@ def check_preconditions(resource: ResourceType, current: JsonObject, preconditio
 
 
 def apply_propagation(resource: ResourceType, metadata: JsonObject, policy: str | None) -> None:
-    """Sets the finalizer that the policy requires. Background and no policy add none."""
+    """Sets the finalizer that the policy requires. Background, or no policy, adds none."""
     finalizers = list(metadata.get("finalizers") or [])
     wanted = {"Foreground": FOREGROUND_FINALIZER, "Orphan": ORPHAN_FINALIZER}.get(policy or "")
     if policy is not None and resource is not NAMESPACES:
@@ -55,11 +55,11 @@ def apply_propagation(resource: ResourceType, metadata: JsonObject, policy: str 
 
 
 def grace_seconds(resource: ResourceType, obj: JsonObject, requested: int | None) -> int:
-    """The grace period in seconds that applies now; a later request can only shorten it."""
+    """Returns the grace period in seconds that applies now; a later request can only shorten it."""
     if not resource.graceful_deletion:
         return 0
     if not obj["spec"].get("nodeName") or obj.get("status", {}).get("phase") in _TERMINAL_PHASES:
-        # Nothing runs anywhere, so there is nobody to wait for.
+        # The pod runs on no node, so there is nothing to wait for.
         current = obj["metadata"].get("deletionGracePeriodSeconds")
         return 0 if not current or requested is None else min(int(current), requested)
     already = obj["metadata"].get("deletionGracePeriodSeconds")
@@ -70,7 +70,7 @@ def grace_seconds(resource: ResourceType, obj: JsonObject, requested: int | None
 
 
 def mark_deleted(resource: ResourceType, obj: JsonObject, now: datetime, grace: int) -> None:
-    """Writes into the object when it is to go, so many seconds from now; again where the time has become shorter."""
+    """Sets the deletion time of the object, `grace` seconds from now, or shortens it."""
     metadata = obj["metadata"]
     deleting = "deletionTimestamp" in metadata
     if resource is CUSTOM_RESOURCE_DEFINITIONS:

@@ -1,10 +1,10 @@
 """Events: reports of the controllers, the scheduler and the kubelets about objects.
 
-Two shapes exist side by side, as in a real cluster. Controllers and kubelets use the old one: `source`,
-`firstTimestamp`, `lastTimestamp` and a `count` that goes up when the same report about the same object is repeated,
-which is a MODIFIED of the same Event. The tenth different message for one reason about one object is the last with an
-Event of its own: from then on they share one, marked as combined. The scheduler uses the new one: `eventTime` and
-`reportingComponent`, neither count nor timestamps. Events are removed an hour after they were last written.
+As in a real cluster, there are two shapes. Controllers and kubelets use the old shape: `source`, `firstTimestamp`,
+`lastTimestamp` and a `count`, which is incremented (MODIFIED of the same Event) when the same report about the same
+object is repeated. From the tenth different message for one reason about one object on, messages share one Event that
+is marked as combined. The scheduler uses the new shape: `eventTime` and `reportingComponent`, without count and
+timestamps. Events are removed an hour after they were last written.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SCHEDULER = "default-scheduler"
 
 
 class EventRecorder:
-    """Writes Events. One recorder serves all actors: it remembers former reports, to count repetitions."""
+    """Writes Events. All actors share one recorder, which remembers former reports to count repetitions."""
 
     def __init__(self, store: ObjectStore, clock: Clock) -> None:
         self._store = store
@@ -51,9 +51,10 @@ class EventRecorder:
         warning: bool = False,
         field_path: str = "",
     ) -> None:
-        """An event of a controller or a kubelet (`host` is the node's name then).
+        """Records an event of a controller, or of a kubelet (then `host` is the node's name).
 
-        `field_path` is the part of the object that it is about. Nothing is written once the namespace is being deleted.
+        `field_path` is the part of the object that the event is about. No events are written in a namespace that is
+        being deleted.
         """
         kind = "Warning" if warning else "Normal"
         group = (involved["metadata"]["uid"], component, host, kind, reason, field_path)
@@ -86,7 +87,7 @@ class EventRecorder:
                 self._known.popitem(last=False)
 
     def record_scheduling(self, pod: JsonObject, reason: str, message: str, *, failed: bool) -> None:
-        """An event of the scheduler about a pod: `Scheduled`, or `FailedScheduling` when `failed`."""
+        """Records an event of the scheduler about a pod: `Scheduled`, or `FailedScheduling` if `failed`."""
         event = self._event(PODS, pod, "")
         event |= {
             "reason": reason,
@@ -125,7 +126,7 @@ class EventRecorder:
         }
         if field_path:
             reference["fieldPath"] = field_path
-        # The suffix is the time in nanoseconds, as client-go makes it; counted up where the clock is too coarse.
+        # The suffix is the time in nanoseconds, as in client-go; incremented if the clock is too coarse.
         suffix = max(self._last_suffix + 1, int(self._clock.now().timestamp() * 1_000_000) * 1_000)
         self._last_suffix = suffix
         return {
@@ -134,7 +135,7 @@ class EventRecorder:
         }
 
     def _is_combined(self, group: tuple[str, ...], message: str) -> bool:
-        """Whether this message is one too many of its group, within ten minutes of each other."""
+        """Returns whether the message must be combined: its group has too many others within ten minutes."""
         now = self._clock.now()
         messages = self._messages.setdefault(group, {})
         for old, moment in list(messages.items()):
@@ -162,5 +163,5 @@ class EventRecorder:
         try:
             return self._store.create(EVENTS, event, manager=manager)
         except ApiError:
-            # The namespace is gone or going; an event is never worth an error.
+            # The namespace is deleted or being deleted; a lost event must not cause an error.
             return None

@@ -1,9 +1,9 @@
 """Changes of the store: their history, and subscriptions to them.
 
-The history has a bounded length; older events are compacted, and asking for them is an `Expired` refusal.
+The history has a bounded length; older events are compacted, and a request for them is refused with `Expired`.
 
-A subscription has a queue without bound: its readers live in the same process and keep up; a bound would only turn a
-slow reader into a lost change.
+A subscription has an unbounded queue, because its readers run in the same process and keep up. With a bound, a slow
+reader would lose changes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ JsonObject = dict[str, Any]
 
 @dataclass(frozen=True)
 class StoreEvent:
-    """One change. `previous` is the object before it (None for ADDED); DELETED carries the last state with the
-    resourceVersion of the deletion itself.
+    """One change.
+
+    `previous` is the object before the change (None for ADDED). The `object` of DELETED is the last state with the
+    resourceVersion of the deletion.
     """
 
     type: Literal["ADDED", "MODIFIED", "DELETED"]
@@ -43,7 +45,7 @@ class Subscription:
         self._closed = False
 
     def offer(self, event: StoreEvent) -> None:
-        """Called by the store for each change."""
+        """Adds a change to the queue if it matches the subscription. The store calls this for each change."""
         if self._resource is None or event.resource is self._resource:
             self._queue.put_nowait(event)
 
@@ -59,7 +61,7 @@ class Subscription:
         return event
 
     async def next_batch(self) -> list[StoreEvent]:
-        """Waits for one change and returns it with all others already queued; empty when closed."""
+        """Waits for one change and returns it with all others in the queue; empty after `close`."""
         first = await self._queue.get()
         batch = [] if first is None else [first]
         while not self._queue.empty():
@@ -85,13 +87,13 @@ class WatchHistory:
         self._events: deque[StoreEvent] = deque()
 
     def add(self, event: StoreEvent) -> None:
-        """Notes a change; the oldest one may fall out."""
+        """Adds a change; compacts the oldest change if the history is full."""
         self._events.append(event)
         while len(self._events) > self._length:
             self.compacted_revision = self._events.popleft().resource_version
 
     def after(self, resource: ResourceType, revision: int) -> Sequence[StoreEvent]:
-        """The changes of the type after `revision`, oldest first. Refuses a compacted revision with 410."""
+        """Returns the changes of the type after `revision`, oldest first. Raises 410 for a compacted revision."""
         oldest = max(self.compacted_revision, self._watched_from)
         if revision < oldest:
             raise expired(f"too old resource version: {revision} ({oldest})")
@@ -100,17 +102,17 @@ class WatchHistory:
         return found
 
     def undo(self, resource: ResourceType, revision: int) -> Iterator[StoreEvent]:
-        """The changes of the type after `revision`, newest first. Refuses a compacted revision with 410."""
+        """Yields the changes of the type after `revision`, newest first. Raises 410 for a compacted revision."""
         if revision < self.compacted_revision:
             raise expired("The resourceVersion for the provided list is too old.")
         return self._back_to(resource, revision)
 
     def forget_for_watches(self, revision: int) -> None:
-        """No watch begins before `revision` any more; lists of the past still do. A fresh server's cache is so."""
+        """Refuses watches from before `revision` but still allows lists, like the empty cache of a new server."""
         self._watched_from = revision
 
     def compact(self, revision: int) -> None:
-        """Forgets the changes up to `revision`."""
+        """Removes the changes up to `revision`."""
         while self._events and self._events[0].resource_version <= revision:
             self._events.popleft()
         self.compacted_revision = max(self.compacted_revision, revision)

@@ -1,10 +1,10 @@
-"""Sets of field paths, and the walks over typed objects that server-side apply is made of.
+"""Sets of field paths, and the operations on typed objects that server-side apply consists of.
 
 A path is a tuple of elements as they appear in `fieldsV1`: `f:name` for a field or map key, `k:{"name":"app"}` for an
-item of a keyed list, `v:"x"` for an item of a set. A set of fields is a plain Python set of such paths, so that
-union, difference and intersection are the set operators. The behaviour follows the structured-merge-diff library of
-Kubernetes: atomic lists, maps and structs are leaves; an item of a keyed list is a member itself (`.`), in addition
-to its fields; a container that appears in a place without one is a member too when two objects are compared.
+item of a keyed list, `v:"x"` for an item of a set. A set of fields is a plain Python set of such paths, so that union,
+difference and intersection are the set operators. The behaviour follows the structured-merge-diff library of
+Kubernetes: atomic lists, maps and structs are leaves; an item of a keyed list is itself a member (`.`), in addition to
+its fields; in a comparison of two objects, a container that one of them lacks is a member too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FieldSet = set[Path]
 
 
 def item_key(kind: ListType, item: Any) -> str:
-    """The path element of a list item; keyed lists fill defaults of missing keys."""
+    """Returns the path element of a list item; keyed lists fill defaults of missing keys."""
     if kind.relation == "set":
         return "v:" + json.dumps(item, separators=(",", ":"))
     keys: JsonObject = {}
@@ -42,7 +42,7 @@ def item_key(kind: ListType, item: Any) -> str:
 
 
 def is_leaf(kind: SchemaType, value: Any) -> bool:
-    """Whether the value is owned as a whole."""
+    """Returns whether the value is owned as a whole."""
     if isinstance(kind, SchemaScalar) or not isinstance(value, dict | list) or not value:
         return True
     if isinstance(kind, ListType):
@@ -51,7 +51,7 @@ def is_leaf(kind: SchemaType, value: Any) -> bool:
 
 
 def children(kind: SchemaType, value: Any) -> Iterator[tuple[str, SchemaType | None, Any]]:
-    """Path element, type and value of each child of a granular container. Unknown fields have no type."""
+    """Yields path element, type and value of each child of a granular container. Unknown fields have no type."""
     if isinstance(kind, Struct) and isinstance(value, dict):
         for name, child in value.items():
             yield "f:" + name, kind.fields.get(name), child
@@ -64,9 +64,9 @@ def children(kind: SchemaType, value: Any) -> Iterator[tuple[str, SchemaType | N
 
 
 def field_set(kind: SchemaType, value: Any, *, named_containers: bool = False) -> FieldSet:
-    """The fields of an object: leaves, empty containers and items of keyed lists and sets.
+    """Returns the fields of an object: leaves, empty containers and items of keyed lists and sets.
 
-    `named_containers` also includes every struct field on the way down.
+    With `named_containers`, the result also has every struct field above them.
     """
     found: FieldSet = set()
     _collect(kind, value, (), found, named_containers)
@@ -89,7 +89,7 @@ def _collect(kind: SchemaType, value: Any, path: Path, found: FieldSet, named: b
 
 
 def with_named_containers(kind: SchemaType, fields: FieldSet) -> FieldSet:
-    """Adds the struct fields that lead to the members (the owner of a member also owns its containers)."""
+    """Returns the fields and the struct fields above them: the owner of a member also owns its containers."""
     result = set(fields)
     for path in fields:
         current: SchemaType | None = kind
@@ -101,7 +101,7 @@ def with_named_containers(kind: SchemaType, fields: FieldSet) -> FieldSet:
 
 
 def child_type(kind: SchemaType | None, element: str) -> SchemaType | None:
-    """The type below one path element."""
+    """Returns the type below one path element."""
     if isinstance(kind, Struct):
         return kind.fields.get(element[2:])
     if isinstance(kind, MapType | ListType):
@@ -119,7 +119,7 @@ class FieldComparison:
 
     @property
     def same(self) -> bool:
-        """Whether nothing differs."""
+        """Returns whether nothing differs."""
         return not (self.added or self.modified or self.removed)
 
 
@@ -127,7 +127,7 @@ _ABSENT = object()
 
 
 def compare(kind: SchemaType, before: Any, after: Any) -> FieldComparison:
-    """Walks two objects together. Equal subtrees are skipped."""
+    """Compares two objects. Equal subtrees are skipped."""
     result = FieldComparison()
     _compare(kind, before, after, (), result)
     return result
@@ -164,7 +164,7 @@ def _or_none(value: Any) -> Any:
 
 
 def merge(kind: SchemaType | None, live: Any, applied: Any) -> Any:
-    """The applied configuration laid over the live value."""
+    """Returns the live value with the applied configuration merged into it."""
     if applied is None or kind is None or live is None or is_leaf(kind, applied):
         empty_container = isinstance(applied, dict | list) and not applied
         keep = empty_container and kind is not None and live and not is_leaf(kind, live)
@@ -179,7 +179,10 @@ def merge(kind: SchemaType | None, live: Any, applied: Any) -> Any:
 
 
 def _merge_lists(kind: ListType, live: list[Any], applied: list[Any]) -> list[Any]:
-    """Shared items follow the applied order; items only in the live list stay before the next shared one."""
+    """Merges two keyed lists.
+
+    Shared items follow the applied order; an item that is only in the live list stays before the next shared item.
+    """
     live_items = {item_key(kind, item): item for item in live}
     applied_keys = [item_key(kind, item) for item in applied]
     shared = set(applied_keys)
@@ -199,7 +202,7 @@ def _merge_lists(kind: ListType, live: list[Any], applied: list[Any]) -> list[An
 
 
 def remove(kind: SchemaType | None, value: Any, paths: FieldSet) -> Any:
-    """The value without the members of `paths` (and all below them)."""
+    """Returns the value without the members of `paths` (and all below them)."""
     return _remove(kind, value, (), paths, {path[:depth] for path in paths for depth in range(len(path))})
 
 
@@ -217,7 +220,7 @@ def _remove(kind: SchemaType | None, value: Any, path: Path, paths: FieldSet, in
 
 
 def to_fields_v1(fields: FieldSet) -> JsonObject:
-    """The nested `fieldsV1` document; a member that also has children is marked by `.`."""
+    """Returns the nested `fieldsV1` document; `.` marks a member that also has children."""
     document: JsonObject = {}
     inner = {path[:depth] for path in fields for depth in range(1, len(path))}
     for path in sorted(fields):
@@ -230,7 +233,7 @@ def to_fields_v1(fields: FieldSet) -> JsonObject:
 
 
 def from_fields_v1(document: JsonObject) -> FieldSet:
-    """The inverse of to_fields_v1."""
+    """Parses a `fieldsV1` document; the inverse of `to_fields_v1`."""
     found: FieldSet = set()
 
     def walk(node: JsonObject, path: Path) -> None:
@@ -249,7 +252,7 @@ def from_fields_v1(document: JsonObject) -> FieldSet:
 
 
 def describe(path: Path) -> str:
-    """`.spec.containers[name="app"].image`: how conflict messages write a path."""
+    """Formats a path as in conflict messages: `.spec.containers[name="app"].image`."""
     text = ""
     for element in path:
         if element.startswith("f:"):

@@ -1,9 +1,10 @@
-"""The managers of fields: `metadata.managedFields` and its two writers, update and server-side apply.
+"""The managers of fields: `metadata.managedFields`, which updates and server-side apply maintain.
 
-Each manager (name, operation, subresource, version) owns a set of field paths. An update takes the fields it changes
-from everybody, without asking. An apply states its whole intent: it takes over the fields that it names and conflicts
-with other managers that own a field at another value (unless forced). Fields that it named before and no longer names
-are removed unless another manager owns them. The algorithm is that of Kubernetes' structured-merge-diff.
+Each manager (name, operation, subresource, version) owns a set of field paths. An update takes the fields that it
+changes from all other managers. An apply states its whole intent: it becomes owner of the fields that it names, and
+conflicts with other managers that own such a field with another value (unless forced). Fields that it named before and
+no longer names are removed unless another manager owns them. The algorithm is that of Kubernetes'
+structured-merge-diff.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from pilothouse_simulator.values.resources import ResourceType
 
 JsonObject = dict[str, Any]
 
-# Fields every object has for itself; nobody manages them.
+# Fields that no manager owns, in any object.
 _UNMANAGED = frozenset(
     {("f:apiVersion",), ("f:kind",), ("f:metadata",)}
     | {
@@ -44,11 +45,11 @@ _UNMANAGED = frozenset(
     }
 )  # fmt: skip
 
-# The owner of what was there before anybody was recorded.
+# The owner of fields that existed before a manager was recorded.
 _BEFORE_FIRST_APPLY = "before-first-apply"
 
-# The serialised form of a new, empty object of a kind: fields that are present though nothing is set. A container
-# that is present is not "added" by the first writer.
+# The serialised form of a new, empty object of a kind, with the fields that are present although nothing is set. The
+# first writer does not "add" a container that is already present.
 _EMPTY_TEMPLATE: JsonObject = {"metadata": {}, "spec": {"containers": None}}
 _EMPTY_OBJECTS: dict[str, JsonObject] = {
     "Deployment": {"spec": {"selector": None, "strategy": {}, "template": _EMPTY_TEMPLATE}, "status": {}},
@@ -75,7 +76,7 @@ class Manager(NamedTuple):
     api_version: str
 
     def describe(self, api_version: str | None = None) -> str:
-        """As conflict messages name it; updates also name their version."""
+        """Returns the manager's name as in conflict messages; for updates with their version."""
         text = f'"{self.name}"'
         if self.subresource:
             text += f' with subresource "{self.subresource}"'
@@ -109,7 +110,7 @@ class TrackedFields:
             self.managers[manager] = Ownership(from_fields_v1(entry.get("fieldsV1", {})), entry.get("time"))
 
     def encode(self) -> list[JsonObject]:
-        """The value of metadata.managedFields, in the order of the real server; empty owners are left out."""
+        """Returns the value of metadata.managedFields in the real server's order, without managers that own nothing."""
         entries = []
         ordered = sorted(
             self.managers.items(), key=lambda item: (item[0].operation, item[1].time or "", item[0])
@@ -132,7 +133,7 @@ class TrackedFields:
         return entries
 
     def all_fields(self) -> FieldSet:
-        """Everything owned by anybody."""
+        """Returns the fields of all managers."""
         owned: FieldSet = set()
         for ownership in self.managers.values():
             owned |= ownership.fields
@@ -140,7 +141,7 @@ class TrackedFields:
 
 
 def store_managed_fields(obj: JsonObject, managed: TrackedFields) -> None:
-    """Writes managedFields into the object; the key is absent when nobody owns anything."""
+    """Writes managedFields into the object; removes the key if no manager owns a field."""
     entries = managed.encode()
     if entries:
         obj["metadata"]["managedFields"] = entries
@@ -157,12 +158,12 @@ def _is_ignored(resource: ResourceType, subresource: str, path: Path) -> bool:
 
 
 def _entry_time(subresource: str, time: str) -> str | None:
-    """Entries made through scale carry no time: the real server converts them without it."""
+    """Returns the time of an entry; None for the scale subresource, because the real server drops the time there."""
     return None if subresource == "scale" else time
 
 
 def managed_part(resource: ResourceType, subresource: str, fields: FieldSet) -> FieldSet:
-    """The fields a writer of this (sub)resource can own."""
+    """Returns the fields that a writer of this (sub)resource can own."""
     return {path for path in fields if not _is_ignored(resource, subresource, path)}
 
 
@@ -190,8 +191,8 @@ class FieldTracker:
     ) -> None:
         """Records in `after` that `manager` set the fields in which it differs from `before`.
 
-        `before` is empty for a new object. The list is taken from `after`, so that a client may change it. An object
-        whose list was cleared is not tracked until somebody applies it.
+        `before` is empty for a new object. The managers are read from `after`, because a client may change them. An
+        object whose managedFields were cleared is not tracked until the next apply.
         """
         managed = _sent(before, after)
         if before and not managed.managers:
@@ -217,8 +218,9 @@ class FieldTracker:
 
 
 def _sent(before: JsonObject, after: JsonObject) -> TrackedFields:
-    """Returns the managers that a writer sent; the stored ones if it sent none, unless it sent the sign for clearing
-    the list.
+    """Returns the managers that a writer sent.
+
+    If it sent none, returns the stored managers, unless it sent `[{}]`, which clears the list.
     """
     entries = after["metadata"].get("managedFields")
     sent = TrackedFields(entries)
@@ -228,7 +230,10 @@ def _sent(before: JsonObject, after: JsonObject) -> TrackedFields:
 
 
 def _managed_before(schema: Struct, resource: ResourceType, live: JsonObject, time: str) -> TrackedFields:
-    """The managers of a live object; one for all of it where nobody is recorded, as the real server writes it."""
+    """Returns the managers of a live object.
+
+    If none is recorded, one manager owns all fields, as in the real server.
+    """
     managed = TrackedFields(live.get("metadata", {}).get("managedFields"))
     if live and not managed.managers:
         empty = _without_system_metadata(_EMPTY_OBJECTS.get(resource.kind, {}))
@@ -250,11 +255,10 @@ def apply_configuration(
     subresource: str = "",
     message_version: str | None = None,
 ) -> JsonObject:
-    """Lays an applied configuration over the live object and returns the new object.
+    """Merges an applied configuration into the live object and returns the new object.
 
-    `live` is empty for a new object. `message_version` is how conflict messages call the version of updates
-    made through the same subresource. The result keeps the time of an owner whose apply changes no value.
-    Raises ApiError 409 with one cause per conflicting field.
+    `live` is empty for a new object. `message_version` is the version that conflict messages show for updates. An apply
+    that changes no value keeps the time of its manager. Raises ApiError 409 with one cause per conflicting field.
     """
     schema = schema_of(resource)
     managed = _managed_before(schema, resource, live, time)
@@ -285,7 +289,7 @@ def apply_configuration(
 
 
 def _prune(schema: Struct, merged: JsonObject, managed: TrackedFields, last: FieldSet) -> JsonObject:
-    """Removes the fields that this manager applied before and nobody owns any more."""
+    """Removes the fields that this manager applied before and that no manager owns any more."""
     present = field_set(schema, merged, named_containers=True)
     owned = with_named_containers(schema, managed.all_fields())
     gone = (with_named_containers(schema, last) & present) - owned
@@ -309,7 +313,7 @@ def _resolve_conflicts(
 
 
 def _members_first(path: Path) -> list[tuple[bool, str]]:
-    """The order in which the real server walks a set: members of a level before deeper ones."""
+    """Returns the sort key for the real server's order of a set: members of a level before deeper ones."""
     last = len(path) - 1
     return [(depth < last, element) for depth, element in enumerate(path)]
 

@@ -27,7 +27,7 @@ def name_object(metadata: JsonObject) -> None:
 
 
 def keep_system_metadata(metadata: JsonObject, stored: JsonObject) -> None:
-    """Clients cannot change these fields: the stored values replace the sent ones."""
+    """Restores the stored values of the fields that clients cannot change."""
     for name in _SYSTEM_METADATA:
         if name in stored:
             metadata[name] = stored[name]
@@ -38,7 +38,7 @@ def keep_system_metadata(metadata: JsonObject, stored: JsonObject) -> None:
 
 
 def raises_generation(resource: ResourceType, obj: JsonObject, old: JsonObject) -> bool:
-    """Whether this change raises metadata.generation."""
+    """Returns whether this change raises metadata.generation."""
     if "spec" in obj or "spec" in old:
         if obj.get("spec") != old.get("spec"):
             return True
@@ -50,7 +50,7 @@ def raises_generation(resource: ResourceType, obj: JsonObject, old: JsonObject) 
 
 
 def same_content(obj: JsonObject, old: JsonObject) -> bool:
-    """Whether a write changes nothing (the times in managedFields do not count)."""
+    """Returns whether a write changes nothing, apart from the times in managedFields."""
     return _content(obj) == _content(old) and _comparable_metadata(obj["metadata"]) == _comparable_metadata(
         old["metadata"]
     )

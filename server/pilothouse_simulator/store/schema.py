@@ -1,9 +1,9 @@
 """The structural schema of all served kinds: field types, and how lists and maps are merged.
 
-Field names and types come from `schema_types.json` (see `schema_build`); how a list or map behaves in
-server-side apply (`x-kubernetes-list-type`, `-list-map-keys`, `-map-type`) is not in those models and stands
-here. A list that is not named below is atomic, a map or struct not named is granular. Where the real schema
-gives a list key a default (the protocol of a port), it stands in KEY_DEFAULTS.
+Field names and types come from `schema_types.json` (see `schema_build`). The behaviour of lists and maps in server-side
+apply (`x-kubernetes-list-type`, `-list-map-keys`, `-map-type`) is not in those models and is defined here. Lists that
+are not named below are atomic; maps and structs that are not named are granular. KEY_DEFAULTS has the defaults of list
+keys in the real schema (the protocol of a port).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SchemaScalar:
 
 @dataclass(eq=False)
 class MapType:
-    """String keys to values of one type. `deduced`: or a list or a scalar, as the value is."""
+    """A map from strings to values of one type. If `deduced`, the value may also be a list or a scalar."""
 
     item: SchemaType
     atomic: bool = False
@@ -46,7 +46,10 @@ class ListType:
 
 @dataclass(eq=False)
 class Struct:
-    """Named fields. `atomic`: owned as a whole. `defaults`: of a custom resource, for fields that are list keys."""
+    """Named fields.
+
+    An `atomic` struct is owned as a whole. `defaults` are those of a custom resource, for list keys.
+    """
 
     name: str
     atomic: bool = False
@@ -55,7 +58,7 @@ class Struct:
 
 
 SchemaType = SchemaScalar | MapType | ListType | Struct
-# A value that no schema describes: maps are granular, lists and scalars owned as a whole.
+# A value without a schema: maps are granular, lists and scalars are owned as a whole.
 DEDUCED = MapType(SchemaScalar("any"), deduced=True)
 DEDUCED.item = DEDUCED
 
@@ -119,7 +122,7 @@ QUANTITY_MAPS = frozenset({
 QUANTITIES = frozenset({"sizeLimit", "divisor", "averageValue"})
 # Times with exactly six digits of the second.
 MICRO_TIMES = frozenset({"acquireTime", "renewTime"})
-# Bytes, which JSON holds as base64.
+# Bytes, which are base64 in JSON.
 BYTE_MAPS = frozenset({("V1Secret", "data"), ("V1ConfigMap", "binaryData")})
 KEY_DEFAULTS: dict[tuple[str, str], Any] = {
     ("V1ContainerPort", "protocol"): "TCP",
@@ -140,9 +143,9 @@ def _types() -> dict[str, dict[str, str]]:
 
 @cache
 def struct(name: str) -> Struct:
-    """The schema of one type by its name in the data file (`V1PodSpec`)."""
+    """Returns the schema of one type by its name in the data file (`V1PodSpec`)."""
     result = Struct(name, name in ATOMIC_STRUCTS)
-    # Kept in the cache before its fields are known, because types may refer to themselves.
+    # Cached before its fields are resolved, because types may refer to themselves.
     _STRUCTS[name] = result
     for field_name, kind in _types()[name].items():
         result.fields[field_name] = _resolve(kind, name, field_name)
@@ -176,7 +179,7 @@ _ROOT_NAMES = {"Event": "CoreV1Event", "HorizontalPodAutoscaler": "V2HorizontalP
 
 
 def schema_of(resource: ResourceType) -> Struct:
-    """The schema of a whole object of this resource type."""
+    """Returns the schema of a whole object of this resource type."""
     if resource.custom is not None:
         structure: Struct = resource.custom.structure
         return structure
@@ -184,13 +187,13 @@ def schema_of(resource: ResourceType) -> Struct:
 
 
 def struct_of_kind(kind: str) -> Struct:
-    """The schema of a kind that may have no resource type of its own (Scale)."""
+    """Returns the schema of a kind, which need not have its own resource type (Scale)."""
     name = _ROOT_NAMES.get(kind, f"V1{kind}")
     return _STRUCTS.get(name) or struct(name)
 
 
 def go_type_name(type_name: str) -> str:
-    """`DeploymentSpec` for V1DeploymentSpec: how the real server's messages call a type."""
+    """Returns the name of a type in the real server's messages: `DeploymentSpec` for V1DeploymentSpec."""
     for prefix in ("CoreV1", "RbacV1", "ApiextensionsV1", "V1", "V2"):
         if type_name.startswith(prefix):
             return type_name[len(prefix) :]

@@ -1,9 +1,9 @@
 """Writes `schema_types.json`: the field types of all kinds the simulator serves, taken from the models of the
 `kubernetes` package.
 
-The models name every field and its type, which decoding, server-side apply and strategic merge need. Importing them
-costs more than a second and 160 MB, so the answer is kept as data and only this generator imports them. `python -m
-pilothouse_simulator.store.schema_build` renews it; a test compares.
+The models name every field and its type, which decoding, server-side apply and strategic merge need. Importing the
+models costs more than a second and 160 MB, so the types are stored as data, and only this generator imports the models.
+`python -m pilothouse_simulator.store.schema_build` regenerates the file; a test compares it with the models.
 
 The file maps type name -> field -> type, where a type is a primitive (`str`, `int`, `bool`, `float`, `any`,
 `time`), the name of another entry, or `list:<type>` / `map:<type>`.
@@ -42,7 +42,7 @@ def _convert(name: str) -> str:
 
 
 def build() -> dict[str, dict[str, str]]:
-    """All types reachable from ROOTS, sorted by name."""
+    """Returns all types reachable from ROOTS, sorted by name."""
     from kubernetes.client import models
 
     types: dict[str, dict[str, str]] = {}
@@ -64,7 +64,7 @@ def build() -> dict[str, dict[str, str]]:
 
 
 def render() -> str:
-    """The text of the file: one type a line."""
+    """Returns the text of the file, with one type per line."""
     lines = [f"{json.dumps(name)}: {json.dumps(fields)}" for name, fields in build().items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 

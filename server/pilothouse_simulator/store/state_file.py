@@ -1,17 +1,18 @@
-"""The file that keeps a simulated cluster between runs: its objects, and a line for each change since.
+"""The state file, which stores a simulated cluster between runs: its objects, and a line for each later change.
 
-The first line gives the format, the revision and the number of objects. A line for each object follows, as it was at
-that revision, and then one for each change. A change is written before its writer gets the answer, so a simulator
-that is killed has lost nothing that it confirmed. A machine that loses power may lose the changes of the last
-`SYNC_SECONDS`, which had not reached the disk.
+The first line has the format, the revision and the number of objects. It is followed by a line for each object at that
+revision, and then a line for each change. A change is written before its writer gets the response, so a simulator that
+is killed loses no confirmed change. A machine that loses power may lose the changes of the last `SYNC_SECONDS`, which
+are not yet on the disk.
 
-When the changes outweigh the objects, the file is written again under another name and renamed over the old one: a
-kill in the middle leaves one whole file or the other. A last change that was cut off in the middle is dropped when
-the file is read, and so are the lines after one that cannot be read. Only the owner may read the file, for it holds
-the values of Secrets. A lock of the kernel's is held on it, so that two simulators never keep one file; it goes with
-its process.
+When the changes are larger than the objects, the file is rewritten under another name and renamed over the old file, so
+that a kill leaves either the whole old or the whole new file. When the file is read, a truncated last change is
+dropped, and so are all lines after an unreadable line. Only the owner may read the file, because it contains the values
+of Secrets. A simulator holds a kernel lock on the file, so that two simulators never use the same file; the kernel
+releases the lock when the process ends.
 
-History is not kept: after a restart every older version is compacted, as in a real API server whose watch cache is new.
+The file has no history: after a restart every older version is compacted, as in a real API server with a new watch
+cache.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ Place = tuple[str, ...]
 
 FORMAT_VERSION = 2
 SYNC_SECONDS = 5.0
-# Fewer bytes of changes than this are not worth a rewrite, however small the cluster is.
+# The fewest bytes of changes that cause a rewrite, even for a small cluster.
 REWRITE_BYTES = 4 << 20
-# How long the end of a simulator that was just killed may take to give its lock back.
+# How long to wait for the lock of a simulator that was just killed.
 LOCK_SECONDS = 5.0
 _POLL_SECONDS = 0.01
 _OBJECTS_AT_ONCE = 500
@@ -51,12 +52,12 @@ log = logging.getLogger(__name__)
 
 
 class StateInUseError(OSError):
-    """Another process keeps its cluster in this file: end it, or choose another file."""
+    """Another process uses this file for its cluster: stop it, or choose another file."""
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """The content of a file. `dropped_bytes` at its end could not be read."""
+    """The content of a state file. `dropped_bytes` is the number of unreadable bytes at its end."""
 
     revision: int
     objects: list[JsonObject]
@@ -67,7 +68,7 @@ def parse(body: bytes) -> SavedState:
     """Reads the contents of a file.
 
     Raises:
-        ValueError: it is not the file of a cluster, or in a format that this release does not know.
+        ValueError: it is not the file of a cluster, or this release does not support its format.
     """
     first, _, rest = body.partition(b"\n")
     header = _json_object(first)
@@ -75,7 +76,7 @@ def parse(body: bytes) -> SavedState:
         raise ValueError("it does not begin with a line of JSON")
     if header.get("format") != FORMAT_VERSION:
         raise ValueError(f"it is in format {header.get('format')}, not {FORMAT_VERSION}")
-    # The bytes after the last end of a line were cut off by a kill.
+    # Bytes after the last newline are a change that a kill truncated.
     *lines, cut_off = rest.split(b"\n")
     following = iter(lines)
     objects: dict[Place, JsonObject] = {}
@@ -93,7 +94,10 @@ def parse(body: bytes) -> SavedState:
 def _apply_changes(
     lines: Iterator[bytes], revision: int, objects: dict[Place, JsonObject]
 ) -> tuple[int, int]:
-    """Brings `objects` up to date; returns the revision reached and the bytes from the first unreadable line on."""
+    """Applies the changes to `objects`.
+
+    Returns the revision reached, and the bytes from the first unreadable line on.
+    """
     dropped = 0
     for line in lines:
         change = None if dropped else _json_object(line)
@@ -109,7 +113,7 @@ def _apply_changes(
 
 
 class StateFile:
-    """The file at `path` that keeps a store: `load`, then `begin`; `run` as a task; `close` at its end."""
+    """The state file at `path` of a store: call `load`, then `begin`; run `run` as a task; call `close` at the end."""
 
     def __init__(self, path: Path, store: ObjectStore) -> None:
         self._path = path
@@ -117,18 +121,18 @@ class StateFile:
         self._stream: FileIO | None = None
         self._objects_bytes = self._changes_bytes = 0
         self._is_synced = True
-        # The last line of the file is not whole: nothing after it would be read.
+        # The last line of the file may be incomplete, so that later lines would not be read.
         self._is_broken = False
         self._rewriting: asyncio.Future[tuple[FileIO, int]] | None = None
         self._changes_meanwhile: list[bytes] = []
 
     async def load(self, *, lock_seconds: float = LOCK_SECONDS) -> bool:
-        """Takes the file and fills the store from it. False where there is no cluster yet.
+        """Locks the file and loads the store from it. Returns False if the file is empty.
 
         Raises:
-            StateInUseError: another process has it for longer than `lock_seconds`.
-            ValueError: it cannot be read; the text gives the reason.
-            OSError: the folder cannot be made, or the file not opened.
+            StateInUseError: another process still holds the lock after `lock_seconds`.
+            ValueError: the file cannot be read; the text gives the reason.
+            OSError: the folder cannot be created, or the file cannot be opened.
         """
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         deadline = asyncio.get_running_loop().time() + lock_seconds
@@ -156,12 +160,12 @@ class StateFile:
         return True
 
     def begin(self) -> None:
-        """Writes the file again and keeps every change from here on. OSError if it cannot be written."""
+        """Rewrites the file and stores every later change. Raises OSError if it cannot be written."""
         self._replace(*_write_anew(self._neighbour, self._store.revision, self._objects()))
         self._store.listeners.append(self._note)
 
     async def run(self) -> None:
-        """Brings changes to the disk and rewrites the file when it has grown; until cancelled."""
+        """Syncs changes to the disk and rewrites the file when it has grown, until cancelled."""
         while True:
             await asyncio.sleep(SYNC_SECONDS)
             try:
@@ -173,10 +177,10 @@ class StateFile:
                 log.error("%s cannot be written, again in %g s: %s", self._path, SYNC_SECONDS, error)
 
     async def rewrite(self) -> None:
-        """Writes the file again in a thread, and switches to it when it has the changes made since, too.
+        """Rewrites the file in a thread, appends the changes made during the rewrite, and switches to the new file.
 
         Raises:
-            OSError: it cannot be written; the old one stays in use.
+            OSError: the new file cannot be written; the old file stays in use.
         """
         # Stored objects never change, so the thread may read them.
         writing = asyncio.to_thread(_write_anew, self._neighbour, self._store.revision, self._objects())
@@ -190,11 +194,11 @@ class StateFile:
         self._take_rewritten(*rewritten)
 
     async def close(self) -> None:
-        """Stops keeping changes; the kept ones are on the disk then. Safe to call twice."""
+        """Stops storing changes; all stored changes are on the disk when it returns. Safe to call twice."""
         if self._note in self._store.listeners:
             self._store.listeners.remove(self._note)
         if self._rewriting is not None:
-            # A thread cannot be cancelled, and whoever takes the file next writes its neighbour, too.
+            # A thread cannot be cancelled, and the next process that locks the file also writes to `_neighbour`.
             await asyncio.wait([self._rewriting])
             if self._rewriting.exception() is None:
                 self._take_rewritten(*self._rewriting.result())
@@ -217,7 +221,7 @@ class StateFile:
         except BlockingIOError:
             stream.close()
             return None
-        # Its holder may have renamed another over it between the opening and the lock.
+        # Its former holder may have renamed another file over it after this process opened it.
         if self._path.exists() and os.path.samestat(os.fstat(stream.fileno()), self._path.stat()):
             return stream
         stream.close()
@@ -229,12 +233,12 @@ class StateFile:
         try:
             await asyncio.to_thread(os.fsync, self._stream.fileno())
         except OSError:
-            # The kernel forgets bytes that it could not write; a rewrite holds all of them.
+            # The kernel drops bytes that it could not write; a rewrite writes all of them.
             self._is_broken = True
             raise
 
     def _note(self, event: StoreEvent) -> None:
-        """Keeps a change; the store calls it before the writer continues."""
+        """Stores a change; the store calls this before the writer continues."""
         change: JsonObject = {"revision": event.resource_version}
         if event.type == "DELETED":
             change["deleted"] = _place(event.object)
@@ -273,10 +277,10 @@ class StateFile:
 
 
 def _write_anew(path: Path, revision: int, objects: Sequence[JsonObject]) -> tuple[FileIO, int]:
-    """Writes a whole file, on the disk when it returns; returns it, locked, and its size in bytes."""
+    """Writes a whole file and syncs it to the disk. Returns the locked file and its size in bytes."""
     stream = FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w")
     try:
-        # One that a kill left may have been made with other rights.
+        # A file that a killed process left may have other permissions.
         os.fchmod(stream.fileno(), 0o600)
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         header = {"format": FORMAT_VERSION, "revision": revision, "objects": len(objects)}

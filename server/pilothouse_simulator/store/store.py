@@ -1,14 +1,14 @@
 """In-memory multi-version object store of the simulated cluster, in place of etcd and the registry layer.
 
 One revision counter numbers every change in the whole cluster; an object's `metadata.resourceVersion` is the revision
-of its last change. Every change is kept as a `StoreEvent` with the object before and after it, in a history of
-bounded length. That history serves three readers: watches that resume from an older version, lists of a past version
-(paging from one snapshot), and subscribers inside the process (controllers). Older changes are compacted, and asking
-for them is an `Expired` refusal, as in the real server.
+of its last change. Every change is stored as a `StoreEvent` with the object before and after it, in a history of
+bounded length. The history serves watches that resume from an older version, and lists of a past version (paging from
+one snapshot). Subscribers inside the process (controllers) get each change. Older changes are compacted, and a request
+for them is refused with `Expired`, as in the real server.
 
-All methods are synchronous and run on one event loop, so each call is atomic. Objects handed out are shared: never
-change them, copy them first. The rules of each kind (defaults, validation, fields that a client may change) are given
-to the store as a `Strategy` and called at each write: controllers and HTTP clients get the same behaviour.
+All methods are synchronous and run on one event loop, so each call is atomic. Returned objects are shared: never change
+them, copy them first. The store gets the rules of each kind (defaults, validation, fields that a client may change) as
+a `Strategy` and calls them at each write, so controllers and HTTP clients get the same behaviour.
 """
 
 from __future__ import annotations
@@ -46,18 +46,16 @@ HISTORY_LENGTH = 10_000
 
 
 class Strategy(Protocol):
-    """The store's interface to the rules of each kind. They may read the store, and count in it the objects that
-    quotas limit.
-    """
+    """The store's interface to the rules of each kind. The rules may read the store, and update the quotas in it."""
 
     def default(self, resource: ResourceType, obj: JsonObject) -> None:
         """Fills defaults in place; they count as set by the writer."""
 
     def prepare_for_create(self, store: ObjectStore, resource: ResourceType, obj: JsonObject) -> None:
-        """Sets the initial fields of a new object in place, and checks it. ApiError."""
+        """Sets the initial fields of a new object in place, and checks it. Raises ApiError."""
 
     def prepare_for_update(self, resource: ResourceType, obj: JsonObject, old: JsonObject) -> None:
-        """Keeps in place the fields that an update does not change, and checks the rest. ApiError."""
+        """Restores in place the fields that an update must not change, and checks the rest. Raises ApiError."""
 
     def prepare_status_update(self, resource: ResourceType, obj: JsonObject, sent: JsonObject) -> None:
         """Copies from `sent` the other fields that a status update also writes."""
@@ -71,10 +69,10 @@ class Strategy(Protocol):
         *,
         dry_run: bool,
     ) -> None:
-        """Runs admission, and allocates limited resources. ApiError."""
+        """Runs admission, and allocates limited resources. Raises ApiError."""
 
     def release(self, resource: ResourceType, obj: JsonObject) -> None:
-        """Gives back the allocations of `allocate`."""
+        """Releases the allocations of `allocate`."""
 
     def restore_allocations(self, resource: ResourceType, obj: JsonObject) -> None:
         """Marks the allocations of a loaded object as taken."""
@@ -83,8 +81,8 @@ class Strategy(Protocol):
 class ObjectStore:
     """The objects of the cluster, written under the rules of `strategy`.
 
-    `now` is the clock for creation, deletion and managedFields times (UTC). `types` are all it
-    may hold. `listeners` are called with each change before its writer continues; subscribers are notified later.
+    `now` is the clock for creation, deletion and managedFields times (UTC). `types` are the resource types that it may
+    contain. `listeners` are called with each change before its writer continues; subscribers are notified later.
     """
 
     def __init__(
@@ -105,11 +103,11 @@ class ObjectStore:
     # Reading
 
     def get(self, resource: ResourceType, namespace: str | None, name: str) -> JsonObject | None:
-        """The object, or None. Treat it as immutable."""
+        """Returns the object, or None. Treat it as immutable."""
         return self._objects.get(resource, {}).get(namespace or "", {}).get(name)
 
     def list(self, resource: ResourceType, namespace: str | None = None) -> ObjectList:
-        """All objects of the type, in one namespace or in all, sorted by namespace and name."""
+        """Returns all objects of the type, in one namespace or in all, sorted by namespace and name."""
         by_namespace = self._objects.get(resource, {})
         spaces = sorted(by_namespace) if namespace is None else [namespace]
         return [
@@ -117,7 +115,7 @@ class ObjectStore:
         ]
 
     def list_at(self, resource: ResourceType, namespace: str | None, revision: int) -> ObjectList:
-        """The list as it was at `revision`. Refuses a compacted revision with 410."""
+        """Returns the list as it was at `revision`. Raises 410 for a compacted revision."""
         items = {_key(item): item for item in self.list(resource, namespace)}
         for event in self.history.undo(resource, revision):
             key = _key(event.object)
@@ -130,7 +128,7 @@ class ObjectStore:
         return [items[key] for key in sorted(items)]
 
     def objects(self) -> Iterator[tuple[ResourceType, JsonObject]]:
-        """Every object of every type (for persistence and garbage collection)."""
+        """Yields every object of every type (for persistence and garbage collection)."""
         for resource, by_namespace in self._objects.items():
             for by_name in by_namespace.values():
                 for item in by_name.values():
@@ -189,9 +187,9 @@ class ObjectStore:
     ) -> JsonObject:
         """Replaces an object except its status, and returns the stored one.
 
-        A `metadata.resourceVersion` or `metadata.uid` in `obj` must match (conflict otherwise). Unchanged
-        content keeps the resourceVersion and sends no event. Raises the generation where the kind's rules say
-        so. Removing the last finalizer of an object being deleted removes it.
+        A `metadata.resourceVersion` or `metadata.uid` in `obj` must match (conflict otherwise). Unchanged content keeps
+        the resourceVersion and sends no event. The generation is incremented if the kind's rules require it. Removing
+        the last finalizer of an object that is being deleted removes the object.
         """
         current, changed = self._merge_over_current(resource, obj)
         if resource.has_status and "status" in current:
@@ -226,7 +224,7 @@ class ObjectStore:
     def replace(self, resource: ResourceType, obj: JsonObject, *, dry_run: bool = False) -> JsonObject:
         """Replaces the whole object as given, without the rules for clients (no generation, no tracking).
 
-        For the machinery itself (finalize, namespace conditions, orphaning). Conflicts as `update`.
+        For internal writes (finalize, eviction, namespace conditions, quotas). Conflicts as in `update`.
         """
         current, changed = self._merge_over_current(resource, obj)
         return self._finish_update(resource, changed, current, dry_run)
@@ -259,9 +257,11 @@ class ObjectStore:
         preconditions: JsonObject | None = None,
         dry_run: bool = False,
     ) -> JsonObject | None:
-        """Deletes with Kubernetes semantics and returns the remaining object: with a deletionTimestamp while
-        finalizers or a grace period hold it, None when it is gone. A pod is marked before it goes even when nothing
-        holds it, and its last state is returned. Errors: not_found, conflict.
+        """Deletes with Kubernetes semantics and returns the remaining object.
+
+        The object has a deletionTimestamp while finalizers or a grace period hold it; None means that it is removed. A
+        pod is marked before its removal even if nothing holds it, and its last state is returned. Errors: not_found,
+        conflict.
         """
         current = self.get(resource, namespace, name)
         if current is None:
@@ -286,19 +286,19 @@ class ObjectStore:
         return changed
 
     def remove(self, resource: ResourceType, namespace: str | None, name: str) -> None:
-        """Removes an object, even if something holds it: DELETED with a new resourceVersion. It may be missing."""
+        """Removes an object, even if finalizers or a grace period hold it. The object need not exist."""
         current = self.get(resource, namespace, name)
         if current is not None:
             self._remove(resource, current)
 
     def subscribe(self, resource: ResourceType | None = None) -> Subscription:
-        """All changes from now on (of one type, or of all)."""
+        """Returns a subscription to all changes from now on (of one type, or of all)."""
         subscription = Subscription(resource, self._subscriptions.discard)
         self._subscriptions.add(subscription)
         return subscription
 
     def restore(self, revision: int, objects: Iterable[tuple[ResourceType, JsonObject]]) -> None:
-        """Replaces everything by a saved state; its history counts as compacted."""
+        """Replaces all objects by a saved state, whose history counts as compacted."""
         self._objects.clear()
         for resource, obj in objects:
             self._put(resource, obj)
@@ -380,7 +380,7 @@ class ObjectStore:
         self._record(StoreEvent(kind, resource, obj, previous, self.revision))
 
     def _remove(self, resource: ResourceType, last: JsonObject) -> None:
-        """The DELETED event shows the object as it was stored last, also when an update removed it."""
+        """Removes an object; the DELETED event has the object as last stored, also if an update removed it."""
         namespace, name = _key(last)
         del self._objects[resource][namespace][name]
         self._strategy.release(resource, last)
@@ -406,7 +406,7 @@ def _key(obj: JsonObject) -> Key:
 
 
 def _finalizers(resource: ResourceType, obj: JsonObject) -> list[str]:
-    """Returns the finalizers of an object that is being deleted: for namespaces those of their spec, too."""
+    """Returns the finalizers of an object that is being deleted; for a namespace without any, those of its spec."""
     held = obj["metadata"].get("finalizers")
     if not held and resource is NAMESPACES:
         held = obj.get("spec", {}).get("finalizers")

@@ -1,7 +1,7 @@
 """Pruning and defaulting of custom resources by their `openAPIV3Schema`.
 
 As in `apiextensions-apiserver/pkg/apiserver/schema`: a field that the schema does not declare is dropped, unless its
-object preserves unknown fields; a missing field with a default gets it; a null is dropped where it is not allowed.
+object preserves unknown fields; a missing field gets its default; a null is dropped unless the field is nullable.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ _HEAD = frozenset({"apiVersion", "kind", "metadata"})
 
 
 def prune(schema: JsonObject, value: Any, path: str, unknown: list[str]) -> Any:
-    """The value without undeclared fields and nulls; the paths of such fields are added to `unknown`."""
+    """Returns the value without undeclared fields and forbidden nulls; adds the paths of undeclared fields to
+    `unknown`.
+    """
     if isinstance(value, list):
         items = schema.get("items") or {}
         return [prune(items, item, f"{path}[{index}]", unknown) for index, item in enumerate(value)]

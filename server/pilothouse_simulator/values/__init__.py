@@ -1,1 +1,1 @@
-"""Values that every part of the simulator speaks of: kinds, refusals, times, quantities, selectors."""
+"""Values that every part of the simulator uses: kinds, errors, times, quantities, selectors."""

@@ -1,13 +1,13 @@
 """The failures of the simulated API server, as Kubernetes Status objects.
 
-Every refusal of the API server is one `ApiError` that carries the complete `Status` object an HTTP client
-receives. The constructors below are the closed set of refusals; their wording, `reason` and `details` follow
-recordings of a Kubernetes 1.36 server, because clients (kubectl, the Pilothouse adapter) depend on `reason`,
-`details` and `causes`, and people read the messages.
+Every refusal of the API server is one `ApiError` with the complete `Status` object that an HTTP client receives. The
+constructors below are all refusals; their wording, `reason` and `details` follow recordings of a Kubernetes 1.36
+server, because clients (kubectl, the Pilothouse adapter) depend on `reason`, `details` and `causes`, and people read
+the messages.
 
-Two things look odd and are intended. `details.kind` is the resource name (`deployments`) for 403, 404 and 409
-but the kind (`Deployment`) for 422. `Conflict` is both the stale resourceVersion (details name the object) and
-the conflict of field managers (details hold causes only).
+Two oddities are intended. `details.kind` is the resource name (`deployments`) for 403, 404 and 409 but the kind
+(`Deployment`) for 422. `Conflict` means both a stale resourceVersion (details name the object) and a conflict of field
+managers (details have only causes).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ErrorCause:
 class ApiError(Exception):
     """A refused request. `status` is the Kubernetes Status object, `code` its HTTP status code.
 
-    `headers` are added to the HTTP answer (for example Retry-After).
+    `headers` are added to the HTTP response (for example Retry-After).
     """
 
     def __init__(self, status: JsonObject, headers: dict[str, str] | None = None) -> None:
@@ -51,14 +51,14 @@ class ApiError(Exception):
 
     @property
     def reason(self) -> str:
-        """The machine-readable reason (`NotFound`, `Conflict`, …); empty where the server gives none."""
+        """Returns the machine-readable reason (`NotFound`, `Conflict`, …); empty if the server gives none."""
         return str(self.status.get("reason", ""))
 
 
 def failure(
     code: int, message: str, reason: str | None = None, details: JsonObject | None = None
 ) -> ApiError:
-    """Any failure: `reason` and `details` are left out of the Status when None."""
+    """Returns any failure; `reason` and `details` are absent from the Status if None."""
     status: JsonObject = {
         "kind": "Status",
         "apiVersion": "v1",
@@ -75,7 +75,7 @@ def failure(
 
 
 def object_details(resource: ResourceType, name: str, kind: str | None = None) -> JsonObject:
-    """`details` that name one object; `group` is absent for the core group, `name` when empty."""
+    """Returns the `details` that name one object; `group` is absent for the core group, `name` if it is empty."""
     details: JsonObject = {}
     if name:
         details["name"] = name
@@ -86,31 +86,31 @@ def object_details(resource: ResourceType, name: str, kind: str | None = None) -
 
 
 def qualified(resource: ResourceType) -> str:
-    """`deployments.apps`, or `pods` for the core group: how messages call a resource."""
+    """Returns the name of a resource in messages: `deployments.apps`, or `pods` for the core group."""
     return f"{resource.plural}.{resource.group}" if resource.group else resource.plural
 
 
 def not_found(resource: ResourceType, name: str) -> ApiError:
-    """404: the object does not exist."""
+    """Returns 404: the object does not exist."""
     return failure(
         404, f'{qualified(resource)} "{name}" not found', "NotFound", object_details(resource, name)
     )
 
 
 def unknown_resource() -> ApiError:
-    """404 of a known API prefix with a resource or version the server does not have."""
+    """Returns 404 for a known API prefix with a resource or version that the server does not have."""
     return failure(404, "the server could not find the requested resource", "NotFound", {})
 
 
 def method_not_allowed() -> ApiError:
-    """405: the resource exists, the verb does not."""
+    """Returns 405: the resource exists, the verb does not."""
     return failure(
         405, "the server does not allow this method on the requested resource", "MethodNotAllowed", {}
     )
 
 
 def already_exists(resource: ResourceType, name: str, *, being_deleted: bool = False) -> ApiError:
-    """409: create of a name that is taken, perhaps by an object on its way out."""
+    """Returns 409: create of a name that is taken, perhaps by an object that is being deleted."""
     prefix = "object is being deleted: " if being_deleted else ""
     return failure(
         409,
@@ -121,7 +121,7 @@ def already_exists(resource: ResourceType, name: str, *, being_deleted: bool = F
 
 
 def conflict(resource: ResourceType, name: str, message: str | None = None) -> ApiError:
-    """409: the resourceVersion (or uid) sent is not the stored one; read again and retry."""
+    """Returns 409: the resourceVersion (or uid) sent is not the stored one; read again and retry."""
     explanation = message or (
         "the object has been modified; please apply your changes to the latest version and try again"
     )
@@ -134,12 +134,12 @@ def conflict(resource: ResourceType, name: str, message: str | None = None) -> A
 
 
 def apply_conflict(causes: Sequence[ErrorCause], message: str) -> ApiError:
-    """409: server-side apply would take fields from other managers; retry with force to take them."""
+    """Returns 409: server-side apply would take fields from other managers; retry with force to take them."""
     return failure(409, message, "Conflict", {"causes": [cause.to_json() for cause in causes]})
 
 
 def precondition_failed(resource: ResourceType, name: str, message: str) -> ApiError:
-    """409 of DELETE preconditions; unlike other conflicts `details.kind` is the kind."""
+    """Returns 409 of DELETE preconditions; unlike other conflicts `details.kind` is the kind."""
     return failure(
         409,
         f"Operation cannot be fulfilled on {resource.kind}{'.' + resource.group if resource.group else ''} "
@@ -150,12 +150,12 @@ def precondition_failed(resource: ResourceType, name: str, message: str) -> ApiE
 
 
 def invalid(resource: ResourceType, name: str, causes: Sequence[ErrorCause]) -> ApiError:
-    """422: the object violates validation rules; one cause per field."""
+    """Returns 422: the object violates validation rules; one cause per field."""
     return invalid_kind(resource.kind, resource.group, name, causes)
 
 
 def invalid_kind(kind: str, group: str, name: str, causes: Sequence[ErrorCause]) -> ApiError:
-    """422 for a kind that is not the resource's own (Scale, CreateOptions, ListOptions …)."""
+    """Returns 422 for a kind that is not the resource's own (Scale, CreateOptions, ListOptions …)."""
     lines = [f"{cause.field}: {cause.message}" for cause in causes]
     joined = lines[0] if len(lines) == 1 else f"[{', '.join(lines)}]"
     qualified_kind = f"{kind}.{group}" if group else kind
@@ -171,7 +171,10 @@ def invalid_kind(kind: str, group: str, name: str, causes: Sequence[ErrorCause])
 
 
 def version_required(resource: ResourceType, name: str) -> ApiError:
-    """422: the kind is only updated with the resourceVersion that was read; `details.kind` is the resource here."""
+    """Returns 422: updates of the kind require the resourceVersion that was read.
+
+    Here `details.kind` is the resource.
+    """
     cause = ErrorCause(
         "FieldValueInvalid", "Invalid value: 0: must be specified for an update", "metadata.resourceVersion"
     )
@@ -184,12 +187,12 @@ def version_required(resource: ResourceType, name: str) -> ApiError:
 
 
 def bad_request(message: str) -> ApiError:
-    """400: the request cannot be understood (bad JSON, bad parameter, bad selector)."""
+    """Returns 400: the request cannot be understood (bad JSON, bad parameter, bad selector)."""
     return failure(400, message, "BadRequest")
 
 
 def forbidden(resource: ResourceType, name: str, message: str, causes: Sequence[ErrorCause] = ()) -> ApiError:
-    """403 by an admission rule. `message` is the reason."""
+    """Returns 403 by an admission rule. `message` is the reason."""
     details = object_details(resource, name)
     if causes:
         details["causes"] = [cause.to_json() for cause in causes]
@@ -197,12 +200,12 @@ def forbidden(resource: ResourceType, name: str, message: str, causes: Sequence[
 
 
 def unauthorized() -> ApiError:
-    """401: no bearer token, or a wrong one."""
+    """Returns 401: no bearer token, or a wrong one."""
     return failure(401, "Unauthorized", "Unauthorized")
 
 
 def expired(message: str, metadata: JsonObject | None = None) -> ApiError:
-    """410: the requested version is compacted; list again without it."""
+    """Returns 410: the requested version is compacted; list again without it."""
     error = failure(410, message, "Expired")
     if metadata:
         error.status["metadata"] = metadata
@@ -210,7 +213,7 @@ def expired(message: str, metadata: JsonObject | None = None) -> ApiError:
 
 
 def too_large_resource_version(current: int, wanted: int) -> ApiError:
-    """504: the requested version lies in the future and did not come within three seconds."""
+    """Returns 504: the requested version lies in the future and was not reached within three seconds."""
     cause = ErrorCause("ResourceVersionTooLarge", "Too large resource version")
     return failure(
         504,
@@ -221,7 +224,7 @@ def too_large_resource_version(current: int, wanted: int) -> ApiError:
 
 
 def not_acceptable() -> ApiError:
-    """406: none of the media types of the Accept header can be served."""
+    """Returns 406: none of the media types of the Accept header can be served."""
     return failure(
         406,
         "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, "
@@ -232,7 +235,7 @@ def not_acceptable() -> ApiError:
 
 
 def form_not_acceptable() -> ApiError:
-    """406: the media type can be served, but not in the form that its parameters request."""
+    """Returns 406: the media type can be served, but not in the form that its parameters request."""
     return failure(
         406,
         "only the following media types are accepted: application/json, application/yaml, "
@@ -242,14 +245,14 @@ def form_not_acceptable() -> ApiError:
 
 
 def unfit_form(asked: str, what: str, type_name: str) -> ApiError:
-    """406: the requested form is one of lists and this is none, or the other way round."""
+    """Returns 406: the requested form is for lists and the response is a single object, or the reverse."""
     return failure(
         406, f"you requested {asked}, but the requested object is {what} ({type_name})", "NotAcceptable"
     )
 
 
 def internal_error(message: str) -> ApiError:
-    """500 without reason or details: how the real server answers a body that apply cannot convert."""
+    """Returns 500 without reason or details, as the real server does for a body that apply cannot convert."""
     return failure(500, message)
 
 

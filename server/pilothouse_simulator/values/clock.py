@@ -1,9 +1,9 @@
 """The time of the simulated cluster.
 
-Everything that waits or stamps a time takes a `Clock`, so that one factor lets a whole cluster live faster than the
-wall clock: with `speed=20` a back-off of ten seconds takes half a second of real time, and all times stored in
-objects agree with it. Simulated time starts at the real time of construction and runs on the clock of the event loop
-it was made on, so that a change of the system's time never makes it jump, and timestamps agree with sleeps.
+All code that waits or records a time uses a `Clock`, so that one factor makes a whole cluster run faster than the wall
+clock: with `speed=20` a back-off of ten seconds takes half a second of real time, and all times stored in objects agree
+with it. Simulated time starts at the real time of construction and follows the clock of the event loop in which it was
+created. So it never jumps when the system time changes, and timestamps agree with sleeps.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 
 
 class Clock:
-    """Simulated time. `speed` (> 0) is simulated seconds per real second.
+    """Simulated time. `speed` (> 0) is the number of simulated seconds per real second.
 
-    `ahead_seconds`: how wrong it goes from the start; below zero is behind.
+    `ahead_seconds` is how far the clock is ahead of the true time; negative means behind.
     """
 
     def __init__(self, speed: float = 1.0, *, ahead_seconds: float = 0.0) -> None:
@@ -27,16 +27,16 @@ class Clock:
         try:
             self._monotonic = asyncio.get_running_loop().time
         except RuntimeError:
-            # Made before its loop runs; loops keep this time unless a test sets another.
+            # Created before its loop runs; loops use this clock unless a test replaces it.
             self._monotonic = time.monotonic
         self._started = self._monotonic()
 
     def now(self) -> datetime:
-        """The simulated time, with time zone UTC."""
+        """Returns the simulated time, with time zone UTC."""
         return self._origin + timedelta(seconds=self.elapsed())
 
     def elapsed(self) -> float:
-        """Simulated seconds since this clock began; never runs backwards."""
+        """Returns the simulated seconds since this clock was created; never decreases."""
         return (self._monotonic() - self._started) * self.speed
 
     async def sleep(self, seconds: float) -> None:
@@ -44,7 +44,7 @@ class Clock:
         await asyncio.sleep(max(0.0, seconds) / self.speed)
 
     async def wait_for(self, event: asyncio.Event, seconds: float | None) -> bool:
-        """Waits for `event`, at most so many simulated seconds (None: without end). True if it was set."""
+        """Waits for `event`, at most `seconds` simulated seconds (None: no limit). Returns whether it was set."""
         if seconds is None:
             await event.wait()
             return True
@@ -57,17 +57,17 @@ class Clock:
 
 
 def format_time(moment: datetime) -> str:
-    """RFC 3339 in UTC with whole seconds, as all Kubernetes metadata times."""
+    """Formats a time as RFC 3339 in UTC with whole seconds, like all Kubernetes metadata times."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def format_micro_time(moment: datetime) -> str:
-    """RFC 3339 in UTC with exactly six digits of the second, as Kubernetes' MicroTime."""
+    """Formats a time as RFC 3339 in UTC with exactly six decimals of the second, like Kubernetes' MicroTime."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def parse_time(text: str) -> datetime:
-    """The time of an RFC 3339 text as stored in objects. Raises ValueError for anything else."""
+    """Returns the time of an RFC 3339 text as stored in objects. Raises ValueError for anything else."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"a time without zone: {text}")

@@ -1,8 +1,8 @@
 """Cron schedules, in the grammar and with the errors of Kubernetes' library (robfig/cron v3, ParseStandard).
 
-Five fields (minute, hour, day of the month, month, day of the week), or a macro such as `@daily` or `@every 1h30m`.
-Where both days are restricted, one that matches is enough. Times that a time zone leaves out do not run, times that it
-has twice run twice.
+Five fields (minute, hour, day of the month, month, day of the week), or a macro such as `@daily` or `@every 1h30m`. If
+both day fields are restricted, one match is enough. Local times that a time zone skips do not run; local times that
+occur twice run twice.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ _MINUTE = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class CronSchedule:
-    """When a CronJob runs. `every` is the pause of `@every`; otherwise the sets are the numbers of each field.
+    """The schedule of a CronJob.
 
-    `either_day`: one matching day, of the month or of the week, is enough.
+    `every` is the interval of `@every`; otherwise the sets have the numbers of each field.
+
+    With `either_day`, a match of the day of the month or of the week is enough.
     """
 
     minutes: frozenset[int] = frozenset()
@@ -44,7 +46,7 @@ class CronSchedule:
     every: timedelta | None = None
 
     def next_after(self, moment: datetime, zone: str = "UTC") -> datetime | None:
-        """The first run after a moment, in UTC; None where there is none within five years."""
+        """Returns the first run after a moment, in UTC; None if there is none within five years."""
         if self.every is not None:
             return moment.replace(microsecond=0) + self.every
         place = ZoneInfo(zone)
@@ -69,7 +71,7 @@ class CronSchedule:
 
 
 def parse_schedule(text: str) -> CronSchedule:
-    """Parses a schedule. ValueError in the words of the library."""
+    """Parses a schedule. Raises ValueError with the message of the library."""
     if not text:
         raise ValueError("empty spec string")
     if text.startswith("@every "):
@@ -87,7 +89,7 @@ def parse_schedule(text: str) -> CronSchedule:
 
 
 def _is_star(field: str) -> bool:
-    """Whether a field of days is open: it then does not widen the other one."""
+    """Returns whether a day field is unrestricted, so that only the other day field counts."""
     return any(
         part.partition("/")[0] in ("*", "?") and part.partition("/")[2] in ("", "1")
         for part in field.split(",")
@@ -140,7 +142,7 @@ def _integer(text: str) -> int:
 
 
 def _duration(spec: str, text: str) -> timedelta:
-    """A duration as Go writes it, in whole seconds and at least one."""
+    """Parses a Go duration, truncated to whole seconds and at least one."""
     if not re.fullmatch(r"(\d+(\.\d+)?(ms|h|m|s))+", text):
         raise ValueError(f'failed to parse duration {spec}: time: invalid duration "{text}"')
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|h|m|s)", text)

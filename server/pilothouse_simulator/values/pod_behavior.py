@@ -1,12 +1,12 @@
-"""How a simulated pod behaves: read from the annotations of the pod (usually of its template).
+"""The behaviour of a simulated pod, read from the annotations of the pod (usually set in its template).
 
-`simulate.pilothouse.dev/behavior` is one of `run` (default), `crash-loop`, `image-pull-error`, `oom`,
-`unschedulable`, `exit:<code>`, `readiness-failing` and `start-error`. Next to it, `…/cpu` and `…/memory` (quantities)
-set the level of usage of each main container, `…/start-seconds` the time a container needs until it serves.
+`simulate.pilothouse.dev/behavior` is one of `run` (default), `crash-loop`, `image-pull-error`, `oom`, `unschedulable`,
+`exit:<code>`, `readiness-failing` and `start-error`. `…/cpu` and `…/memory` (quantities) set the usage level of each
+main container, and `…/start-seconds` sets the time until a container serves.
 
-Without annotations two natural causes work too: an image on a host under the reserved top-level domain `.invalid`
-cannot be pulled, and a memory level above the container's limit ends in an OOM kill. An unreadable value is treated
-as missing: a cluster never refuses a pod for an annotation.
+Two failures need no behaviour annotation: an image on a host under the reserved top-level domain `.invalid` cannot be
+pulled, and a memory level above the container's limit ends in an OOM kill. An invalid value is ignored, because a
+cluster never refuses a pod for an annotation.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ class Behavior(StrEnum):
 
 @dataclass(frozen=True)
 class PodBehavior:
-    """`cpu` in cores, `memory` in bytes (None: derived from the requests), `start_seconds` simulated.
+    """The behaviour of a pod: `cpu` in cores, `memory` in bytes (None: from the requests), `start_seconds` in simulated
+    seconds.
 
-    `variables` are those of the environment that scripts may depend on: the index of a pod of an indexed Job.
+    `variables` are the environment variables that scripts may use: the completion index of a pod of an indexed Job.
     """
 
     kind: Behavior = Behavior.RUN
@@ -88,7 +89,7 @@ def _quantity(text: str | None) -> Decimal | None:
 
 
 def pull_failure(behavior: PodBehavior, image: str) -> str | None:
-    """Why an image cannot be pulled, in the words of the container runtime; None where it can."""
+    """Returns why an image cannot be pulled, with the container runtime's message; None if it can be pulled."""
     reference = image if ":" in image.rpartition("/")[2] or "@" in image else image + ":latest"
     host, _, path = reference.partition("/")
     host_is_registry = bool(path) and ("." in host or ":" in host or host == "localhost")

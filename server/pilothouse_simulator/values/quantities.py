@@ -12,7 +12,7 @@ _EXPONENT = re.compile(r"^[eE]([+-]?[0-9]+)$")
 
 
 def is_quantity(text: str) -> bool:
-    """Whether the text is an amount."""
+    """Returns whether the text is a quantity."""
     match = _PATTERN.match(text)
     if match is None:
         return False
@@ -21,7 +21,7 @@ def is_quantity(text: str) -> bool:
 
 
 def parse_quantity(text: str | int | float) -> Decimal:
-    """The amount in base units (cores, bytes). ValueError when it is none."""
+    """Returns the amount in base units (cores, bytes). Raises ValueError if the text is not a quantity."""
     match = _PATTERN.match(str(text))
     if match is None:
         raise ValueError(f"not a quantity: {text}")
@@ -37,7 +37,7 @@ def parse_quantity(text: str | int | float) -> Decimal:
 
 
 def canonical_quantity(text: str) -> str:
-    """The spelling without fraction and with the largest fitting suffix of the same family."""
+    """Returns the canonical spelling: without fraction and with the largest fitting suffix of the same family."""
     match = _PATTERN.match(text)
     if match is None:
         raise ValueError(f"not a quantity: {text}")

@@ -1,11 +1,11 @@
 """The resource types of the simulated cluster: one registry entry per kind.
 
-A `ResourceType` says how a kind is addressed (group, version, plural), its discovery entry and which generic
-behaviours it has (namespaced, generation, graceful deletion). Routes, discovery, the store and the tables are driven
-by this registry; a new kind is one entry here and its rules in `strategy`.
+A `ResourceType` defines the address of a kind (group, version, plural), its discovery entry and its generic behaviour
+(namespaced, generation, graceful deletion). Routes, discovery, the store and the tables use this registry; a new kind
+needs one entry here and its rules in `strategy`.
 
-Resource types are compared by identity. Each built-in type exists exactly once, as a constant of this module. The
-types of custom resources belong to one cluster: its `ResourceTypes` holds them next to the built-in ones.
+Resource types are compared by identity. Each built-in type exists exactly once, as a constant of this module. The types
+of custom resources belong to one cluster, whose `ResourceTypes` contains them and the built-in types.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STATUS_VERBS = ("get", "patch", "update")
 
 @dataclass(frozen=True, eq=False)
 class Subresource:
-    """A subresource as discovery shows it; `group`/`version` only where it has a kind of its own."""
+    """A subresource as discovery shows it; `group` and `version` are set only if its kind is in another API group."""
 
     name: str
     kind: str
@@ -32,9 +32,9 @@ class Subresource:
 
 @dataclass(eq=False)
 class CustomDefinition:
-    """The part of a kind that its CustomResourceDefinition gives; changed in place with the definition.
+    """The part of a kind that its CustomResourceDefinition defines; changed in place with the definition.
 
-    `structure` is a `store.schema.Struct`, `schema` the `openAPIV3Schema` it was made from, `columns` its
+    `structure` is a `store.schema.Struct`, `schema` the `openAPIV3Schema` from which it was built, `columns` the
     `additionalPrinterColumns`. `versions` are all served versions.
     """
 
@@ -48,10 +48,10 @@ class CustomDefinition:
 class ResourceType:
     """One kind served by the API.
 
-    `generation_on_annotations`: annotations raise metadata.generation too (Deployments).
-    `graceful_deletion`: DELETE first sets a deletion time in the future (Pods).
-    `unconditional_update`: PUT without a resourceVersion overwrites; otherwise it is refused.
-    `storage_version_hash`: opaque value shown by discovery. `custom`: only of a custom resource.
+    `generation_on_annotations`: changed annotations also increment metadata.generation (Deployments).
+    `graceful_deletion`: DELETE first sets a deletion time in the future (Pods). `unconditional_update`: PUT without a
+    resourceVersion overwrites the object; for other kinds it is refused. `storage_version_hash`: opaque value shown by
+    discovery. `custom`: set only for custom resources.
     """
 
     group: str
@@ -73,22 +73,22 @@ class ResourceType:
 
     @property
     def list_kind(self) -> str:
-        """The kind of a list of these objects."""
+        """Returns the kind of a list of these objects."""
         return self.kind + "List"
 
     @property
     def api_version(self) -> str:
-        """`apps/v1`, or `v1` for the core group."""
+        """Returns `apps/v1`, or `v1` for the core group."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
     def subresources(self) -> frozenset[str]:
-        """Names of the subresources."""
+        """Returns the names of the subresources."""
         return frozenset(subresource.name for subresource in self.subresource_types)
 
     @property
     def has_status(self) -> bool:
-        """Whether status is a subresource, that is, not writable through the main resource."""
+        """Returns whether status is a subresource, that is, not writable through the main resource."""
         return "status" in self.subresources
 
     def __repr__(self) -> str:
@@ -259,14 +259,14 @@ REGISTRY: tuple[ResourceType, ...] = (
     NETWORK_POLICIES, POD_DISRUPTION_BUDGETS, ROLES, ROLE_BINDINGS, CUSTOM_RESOURCE_DEFINITIONS,
 )  # fmt: skip
 
-# The named built-in groups in the order discovery shows them, each with its one version.
+# The named built-in groups in the order of discovery, each with its one version.
 GROUP_VERSIONS = {
     "apps": "v1", "events.k8s.io": "v1", "autoscaling": "v2", "batch": "v1", "networking.k8s.io": "v1",
     "policy": "v1", "rbac.authorization.k8s.io": "v1", "storage.k8s.io": "v1", "apiextensions.k8s.io": "v1",
     "scheduling.k8s.io": "v1", "coordination.k8s.io": "v1", "discovery.k8s.io": "v1",
 }  # fmt: skip
 
-# Events are one storage under two addresses: `v1` and `events.k8s.io/v1`.
+# Events are stored once and served at two addresses: `v1` and `events.k8s.io/v1`.
 EVENTS_GROUP_ALIAS = ("events.k8s.io", "v1", "events")
 
 
@@ -277,8 +277,8 @@ _BY_KIND = {(entry.api_version, entry.kind): entry for entry in REGISTRY}
 class ResourceTypes:
     """The types that one cluster serves: the built-in ones, and those of its CustomResourceDefinitions.
 
-    A custom type is stored in one version and found under each version it is served in. `serial` changes with the
-    custom types; `on_removed` are called with one that is served no longer.
+    A custom type is stored in one version and found under each served version. `serial` changes whenever the custom
+    types change; `on_removed` are called with each type that is no longer served.
     """
 
     def __init__(self) -> None:
@@ -291,7 +291,7 @@ class ResourceTypes:
         yield from self._custom.values()
 
     def find(self, group: str, version: str, plural: str) -> ResourceType | None:
-        """The resource type at this address, or None."""
+        """Returns the resource type at this address, or None."""
         if (group, version, plural) == EVENTS_GROUP_ALIAS:
             return EVENTS
         custom = self._custom.get((group, plural))
@@ -300,7 +300,7 @@ class ResourceTypes:
         return _BY_ADDRESS.get((group, version, plural))
 
     def find_kind(self, api_version: str, kind: str) -> ResourceType | None:
-        """The resource type with this apiVersion and kind (as in an owner reference), or None."""
+        """Returns the resource type with this apiVersion and kind (as in an owner reference), or None."""
         found = _BY_KIND.get((api_version, kind))
         group, _, version = api_version.rpartition("/")
         served = (
@@ -314,7 +314,7 @@ class ResourceTypes:
         return found or next(served, None)
 
     def groups(self) -> dict[str, tuple[str, ...]]:
-        """The named groups in the order that discovery shows them, each with its versions, the newest first."""
+        """Returns the named groups in the order of discovery, each with its versions, newest first."""
         result: dict[str, tuple[str, ...]] = {name: (version,) for name, version in GROUP_VERSIONS.items()}
         for entry in self._custom.values():
             if entry.custom is not None:
@@ -323,7 +323,7 @@ class ResourceTypes:
         return result
 
     def custom(self, group: str, plural: str) -> ResourceType | None:
-        """The custom type of this group and plural, or None."""
+        """Returns the custom type of this group and plural, or None."""
         return self._custom.get((group, plural))
 
     def add(self, resource: ResourceType) -> None:
@@ -332,7 +332,7 @@ class ResourceTypes:
         self.serial += 1
 
     def remove(self, resource: ResourceType) -> None:
-        """Serves a custom type no longer."""
+        """Stops serving a custom type."""
         self._custom.pop((resource.group, resource.plural), None)
         self.serial += 1
         for notify in self.on_removed:
@@ -340,12 +340,14 @@ class ResourceTypes:
 
 
 def find_kind(api_version: str, kind: str) -> ResourceType | None:
-    """The built-in type with this apiVersion and kind, or None."""
+    """Returns the built-in type with this apiVersion and kind, or None."""
     return _BY_KIND.get((api_version, kind))
 
 
 def _version_order(version: str) -> tuple[int, int, int]:
-    """Sorts as discovery does: `v2` before `v1` before `v1beta2` before `v1alpha1`; other names last."""
+    """Returns the sort key of a version in discovery: `v2` before `v1` before `v1beta2` before `v1alpha1`; other names
+    last.
+    """
     match = re.fullmatch(r"v(\d+)(?:(alpha|beta)(\d+))?", version)
     if match is None:
         return (3, 0, 0)

@@ -1,8 +1,7 @@
 """Label and field selectors of list and watch requests.
 
-The label grammar and its error messages follow the parser of Kubernetes' apimachinery. Field selectors know
-only the fields the real server indexes: the name and namespace of every kind and a few more of pods, events,
-nodes and namespaces.
+The label grammar and its error messages follow the parser of Kubernetes' apimachinery. Field selectors support only the
+fields of the real server: the name and namespace of every kind, and a few more for some kinds.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class SelectorRequirement:
     values: frozenset[str] = frozenset()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether a set of labels satisfies it."""
+        """Returns whether a set of labels satisfies the condition."""
         present = self.key in labels
         if self.operator == "in":
             return present and labels[self.key] in self.values
@@ -163,12 +162,12 @@ class _Parser:
 
 
 def parse_label_selector(text: str) -> list[SelectorRequirement]:
-    """Parses `a=b,c in (d,e),!f`. Refuses bad syntax with 400."""
+    """Parses `a=b,c in (d,e),!f`. Raises 400 for bad syntax."""
     return _Parser(text).parse()
 
 
 def selector_matches(selector: JsonObject | None, labels: Mapping[str, str]) -> bool:
-    """Whether a LabelSelector object (matchLabels, matchExpressions) selects labels. None selects nothing."""
+    """Returns whether a LabelSelector object (matchLabels, matchExpressions) selects labels. None selects nothing."""
     if selector is None:
         return False
     operators = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "absent"}
@@ -184,7 +183,7 @@ def selector_matches(selector: JsonObject | None, labels: Mapping[str, str]) -> 
 
 
 def format_label_selector(selector: JsonObject | None) -> str:
-    """A LabelSelector object in the textual form (`status.selector` of a Scale)."""
+    """Returns a LabelSelector object in the textual form (`status.selector` of a Scale)."""
     selector = selector or {}
     parts = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
     for entry in selector.get("matchExpressions") or []:
@@ -218,7 +217,7 @@ _OWN_CONVERSION = frozenset({PODS, EVENTS, NODES, NAMESPACES, REPLICA_SETS, SECR
 
 
 def field_value(obj: JsonObject, path: str) -> str:
-    """The value a field selector sees: text, empty when absent."""
+    """Returns the value of a field for field selectors as text; empty if it is absent."""
     if path == "source":
         return str(obj.get("source", {}).get("component") or obj.get("reportingComponent", ""))
     if path == "status.successful":
@@ -232,7 +231,7 @@ def field_value(obj: JsonObject, path: str) -> str:
 
 
 def parse_field_selector(resource: ResourceType, text: str) -> list[tuple[str, str, bool]]:
-    """Parses `metadata.name=x,status.phase!=Running` into (field, value, equal). Refuses others with 400."""
+    """Parses `metadata.name=x,status.phase!=Running` into (field, value, equal). Raises 400 for others."""
     terms: list[tuple[str, str, bool]] = []
     known = (*_COMMON_FIELDS, *_EXTRA_FIELDS.get(resource, ()))
     for term in filter(None, text.split(",")):
@@ -253,7 +252,7 @@ def parse_field_selector(resource: ResourceType, text: str) -> list[tuple[str, s
 
 
 def build_predicate(resource: ResourceType, label_selector: str, field_selector: str) -> Predicate | None:
-    """One predicate for both selectors, or None when neither is given."""
+    """Returns one predicate for both selectors, or None if neither is given."""
     requirements = parse_label_selector(label_selector) if label_selector else []
     terms = parse_field_selector(resource, field_selector) if field_selector else []
     if not requirements and not terms:
