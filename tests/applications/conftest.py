@@ -1,4 +1,4 @@
-"""One server with a cluster for all tests of a module here; each works in a namespace of its own."""
+"""One server with a cluster for all tests of a module in this directory; each test has its own namespace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _numbers = count(1)
 
 
 def config_map(name: str = "settings", **data: str) -> JsonObject:
-    """The document of a ConfigMap."""
+    """Returns the document of a ConfigMap."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -31,7 +31,7 @@ def config_map(name: str = "settings", **data: str) -> JsonObject:
 
 
 def secret(name: str = "password", **data: str) -> JsonObject:
-    """The document of a Secret."""
+    """Returns the document of a Secret."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -41,7 +41,7 @@ def secret(name: str = "password", **data: str) -> JsonObject:
 
 
 def deployment(name: str = "web", image: str = "nginx:1.27", **spec: Any) -> JsonObject:
-    """The document of a Deployment."""
+    """Returns the document of a Deployment."""
     labels = {"app": name}
     return {
         "apiVersion": "apps/v1",
@@ -59,7 +59,7 @@ def deployment(name: str = "web", image: str = "nginx:1.27", **spec: Any) -> Jso
 
 
 def service(name: str = "web") -> JsonObject:
-    """The document of a Service."""
+    """Returns the document of a Service."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -69,7 +69,7 @@ def service(name: str = "web") -> JsonObject:
 
 
 def claim(name: str = "data") -> JsonObject:
-    """The document of a PersistentVolumeClaim."""
+    """Returns the document of a PersistentVolumeClaim."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -79,7 +79,7 @@ def claim(name: str = "data") -> JsonObject:
 
 
 def budget(name: str = "web") -> JsonObject:
-    """The document of a PodDisruptionBudget."""
+    """Returns the document of a PodDisruptionBudget."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
@@ -89,12 +89,12 @@ def budget(name: str = "web") -> JsonObject:
 
 
 def shop() -> list[JsonObject]:
-    """The documents of an application with an object of each noun."""
+    """Returns the documents of an application with an object of each noun."""
     return [config_map(), secret(), claim(), service(), budget(), deployment()]
 
 
 def given(documents: Sequence[JsonObject]) -> list[pb.ApplicationDocument]:
-    """Documents as a request has them."""
+    """Returns documents as a request contains them."""
     return [
         pb.ApplicationDocument(json=json.dumps(each), source=f"shop.yaml:{number}")
         for number, each in enumerate(documents)
@@ -102,7 +102,7 @@ def given(documents: Sequence[JsonObject]) -> list[pb.ApplicationDocument]:
 
 
 def actions(changes: Sequence[pb.ApplicationChange]) -> dict[str, str]:
-    """The actions of changes, by kind and name."""
+    """Returns the actions of changes, by kind and name."""
     return {
         f"{each.kind}/{each.name}": pb.ChangeAction.Name(each.action).removeprefix("CHANGE_ACTION_").lower()
         for each in changes
@@ -131,13 +131,13 @@ class Place:
         )
 
     async def get(self, name: str = "shop") -> pb.Application:
-        """The application."""
+        """Returns the application."""
         return await self.client.applications.get(namespace=self.name, name=name)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def place(shared_server: Server) -> Place:
-    """A new namespace."""
+    """Creates a namespace."""
     name = f"app-{next(_numbers)}"
     await shared_server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name))
     assert shared_server.cluster is not None

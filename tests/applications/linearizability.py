@@ -1,9 +1,11 @@
-"""Whether a history of concurrent calls on one application is linearizable: whether each call can have happened at one
-moment between its begin and its end, so that all results follow from the order of these moments.
+"""Checks whether a history of concurrent calls on one application is linearizable.
 
-The search is that of Wing and Gong: it takes any call that began before the first end among those that are left, and
-goes back where the model contradicts the result. Pairs of calls done and state that were tried are kept. The model is
-written from the promises in `docs/applications.md`, and shares nothing with the product.
+It is linearizable if each call can have happened at one moment between its start and its end, so that all results
+follow from the order of these moments.
+
+The search is that of Wing and Gong: among the remaining calls, it picks one that began before any of them ended, and
+backtracks when the model contradicts the result. It remembers which pairs of completed calls and state it has tried.
+The model follows the promises in `docs/applications.md` and shares no code with the product.
 """
 
 from __future__ import annotations
@@ -13,16 +15,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 Verb = Literal["apply", "get", "read", "rollback", "delete"]
-# The contents of all revisions, the newest last; None: there is no application.
+# The contents of all revisions, the newest last. None means that the application does not exist.
 State = tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A call with its result. `value`: the content that an apply sent, or a read returned.
+    """A call with its result. `value` is the content that an apply sent or a read returned.
 
-    `revision`: that of the response; 0 where the application or the revision was not found. `refused`: the call was
-    refused because another one was in progress, or an object was still being deleted; it has no effect.
+    `revision` is that of the response, or 0 if the application or the revision was not found. A `refused` call has no
+    effect: another call was in progress, or an object was still being deleted.
     """
 
     verb: Verb
@@ -58,7 +60,7 @@ def is_linearizable(history: Sequence[Done], first: State = None) -> bool:
 
 
 def _applied(state: State, call: Done) -> tuple[bool, State]:
-    """Returns whether the model gives this result in a state, and the state after it."""
+    """Returns whether the model gives this result in a state, and the state after the call."""
     match call.verb:
         case "get":
             return call.revision == len(state or ()), state
@@ -78,6 +80,6 @@ def _applied(state: State, call: Done) -> tuple[bool, State]:
 
 
 def _changed(state: tuple[str, ...], value: str, call: Done) -> tuple[bool, State]:
-    """A revision is made only where something changes."""
+    """Returns the same for an apply or a rollback, which create a revision only if the content changes."""
     after = state if state and state[-1] == value else (*state, value)
     return call.revision == len(after), after

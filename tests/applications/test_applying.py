@@ -1,4 +1,4 @@
-"""Applications applied, pruned, taken over, rolled back, paused and deleted, each in one transaction."""
+"""Applications are applied, pruned, taken over, rolled back, paused and deleted, each in one transaction."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_an_apply_creates_all_objects_and_a_second_one_changes_nothing(pla
     assert again.revision == 1
 
 
-async def test_an_update_writes_fields_and_prunes_what_the_documents_have_no_more(place: Place) -> None:
+async def test_an_update_writes_fields_and_prunes_removed_objects(place: Place) -> None:
     await place.apply(shop())
     fewer = [config_map(level="debug"), deployment(image="nginx:1.28"), service()]
     tried = await place.apply(fewer, prune=True, validate_only=True)
@@ -75,7 +75,7 @@ async def test_an_update_writes_fields_and_prunes_what_the_documents_have_no_mor
         await place.client.objects.get(
             namespace=place.name, api_version="policy/v1", kind="PodDisruptionBudget", name="missing"
         )
-    # Its data stays with it.
+    # The claim is kept, because it has data.
     assert (await place.client.storage.get_volume(namespace=place.name, name="data")).name == "data"
     try:
         pruned = await place.client.config.get_secret(namespace=place.name, name="password")
@@ -84,7 +84,7 @@ async def test_an_update_writes_fields_and_prunes_what_the_documents_have_no_mor
     assert pruned.HasField("delete_time")
 
 
-async def test_objects_of_others_are_refused_and_nothing_is_committed(place: Place) -> None:
+async def test_foreign_objects_are_refused_and_nothing_is_committed(place: Place) -> None:
     outside = container_pb2.Container(name="web", image="nginx:1.27")
     await place.client.containers.create(namespace=place.name, container=outside)
     await place.apply([config_map()], name="other")
@@ -106,7 +106,7 @@ async def test_objects_of_others_are_refused_and_nothing_is_committed(place: Pla
     assert taken.revision == 1
 
 
-async def test_an_object_outside_is_taken_over_where_the_caller_says_so(place: Place) -> None:
+async def test_an_unowned_object_is_taken_over_on_request(place: Place) -> None:
     made = await place.apply([config_map()], name="")
     assert not made.HasField("application")
     with pytest.raises(InvalidArgumentError):
@@ -117,7 +117,7 @@ async def test_an_object_outside_is_taken_over_where_the_caller_says_so(place: P
     assert [each.name for each in (await place.get()).members] == ["settings"]
 
 
-async def test_a_problem_of_one_object_refuses_all(place: Place) -> None:
+async def test_a_problem_with_one_object_refuses_the_whole_apply(place: Place) -> None:
     broken = deployment("broken", image="nginx:1.27", replicas=-1)
     with pytest.raises(InvalidArgumentError) as refused:
         await place.apply([config_map(), broken])
@@ -126,7 +126,7 @@ async def test_a_problem_of_one_object_refuses_all(place: Place) -> None:
         await place.client.config.get_config_map(namespace=place.name, name="settings")
 
 
-async def test_a_rollback_brings_all_objects_back_as_a_new_revision(place: Place) -> None:
+async def test_a_rollback_restores_all_objects_as_a_new_revision(place: Place) -> None:
     await place.apply(shop())
     await place.apply(
         [config_map(level="debug"), deployment(image="nginx:1.28")], prune=True, delete_claims=False
@@ -163,7 +163,7 @@ async def test_a_rollback_brings_all_objects_back_as_a_new_revision(place: Place
     assert [(each.number, each.origin) for each in revisions] == [(3, 1), (2, 0), (1, 0)]
 
 
-async def test_a_change_by_another_call_shows_and_stays_unless_forced(place: Place) -> None:
+async def test_a_change_by_another_call_is_reported_and_kept_unless_forced(place: Place) -> None:
     await place.apply([config_map(), deployment()])
     await place.client.containers.update(
         namespace=place.name,
@@ -186,7 +186,7 @@ async def test_a_change_by_another_call_shows_and_stays_unless_forced(place: Pla
     assert not any(each.modified for each in (await place.get()).members)
 
 
-async def test_an_apply_overwrites_single_keys_and_fields_that_its_documents_change(place: Place) -> None:
+async def test_an_apply_overwrites_only_the_keys_and_fields_that_changed(place: Place) -> None:
     def documents(changed: str) -> list[JsonObject]:
         pdb = budget()
         pdb["metadata"]["labels"] = {"of": changed}
@@ -234,7 +234,7 @@ async def test_an_apply_overwrites_single_keys_and_fields_that_its_documents_cha
 
 
 async def _settings(place: Place) -> tuple[dict[str, str], dict[str, bytes], int]:
-    """The values of the config map and the secret, and the number of the budget."""
+    """Returns the values of the config map and of the secret, and the budget's `minAvailable`."""
     settings = await place.client.config.get_config_map(namespace=place.name, name="settings")
     values = await place.client.config.reveal_secret(namespace=place.name, name="password")
     found = await place.client.objects.get(
@@ -243,7 +243,7 @@ async def _settings(place: Place) -> tuple[dict[str, str], dict[str, bytes], int
     return dict(settings.data), dict(values.data), json.loads(found.document)["spec"]["minAvailable"]
 
 
-async def test_values_of_secrets_are_in_no_record_and_no_revision(place: Place) -> None:
+async def test_secret_values_appear_in_no_record_and_no_revision(place: Place) -> None:
     await place.apply(shop())
     with pytest.raises(InvalidArgumentError) as refused:
         await place.apply(
@@ -281,7 +281,7 @@ async def test_values_of_secrets_are_in_no_record_and_no_revision(place: Place) 
 
 
 async def test_a_pause_locks_containers_in_the_order_of_their_ids(place: Place) -> None:
-    """As all others do. Members are in the order of their names, and the container that was made first comes last."""
+    """This is the lock order of all callers. Members are sorted by name, and the older container sorts last."""
     await place.apply([deployment("b")])
     await place.apply([deployment("b"), deployment("a")])
     database = place.server.database
@@ -296,7 +296,7 @@ async def test_a_pause_locks_containers_in_the_order_of_their_ids(place: Place) 
     )
 
     async def is_waiting() -> bool:
-        # A transaction would see all sessions as they were at its first look.
+        # Inside a transaction, pg_stat_activity would be a snapshot taken at the first read.
         async with connection(database.admin_dsn) as looking:
             return bool(await looking.fetchval(waiting))
 
@@ -308,7 +308,7 @@ async def test_a_pause_locks_containers_in_the_order_of_their_ids(place: Place) 
     assert sorted((await pausing).containers) == ["a", "b"]
 
 
-async def test_a_pause_and_a_deletion_are_of_the_whole(place: Place) -> None:
+async def test_a_pause_and_a_deletion_cover_the_whole_application(place: Place) -> None:
     await place.apply([*shop(), deployment("api")])
     paused = await place.client.applications.pause(namespace=place.name, name="shop")
     assert sorted(paused.containers) == ["api", "web"]
@@ -327,7 +327,7 @@ async def test_a_pause_and_a_deletion_are_of_the_whole(place: Place) -> None:
     assert not volume.HasField("delete_time")
 
 
-async def test_one_apply_works_in_a_namespace_at_a_time(place: Place) -> None:
+async def test_a_namespace_allows_one_apply_at_a_time(place: Place) -> None:
     await place.apply([config_map()])
     async with place.server.database.owner() as sql:
         namespace_id = await sql.fetchval("SELECT id FROM namespaces WHERE name = $1", place.name)
@@ -341,7 +341,7 @@ async def test_one_apply_works_in_a_namespace_at_a_time(place: Place) -> None:
     assert (await place.get()).revision == 1
 
 
-async def test_only_as_many_revisions_stay_as_are_kept(place: Place) -> None:
+async def test_only_the_newest_revisions_are_kept(place: Place) -> None:
     for number in range(4):
         await place.apply([config_map(level=str(number)), secret(word=str(number))], revisions_kept=2)
     revisions = [
@@ -367,7 +367,7 @@ async def test_a_watch_shows_applications_of_a_namespace(place: Place) -> None:
         assert (seen[0].resource.name, seen[0].resource.revision) == ("shop", 1)
 
 
-async def test_applies_at_the_same_time_come_one_after_another_or_are_refused(place: Place) -> None:
+async def test_concurrent_applies_are_serialized_or_refused(place: Place) -> None:
     other = await place.server.user("other", {place.name: "developer"})
     applied = 0
     for number in range(3):
@@ -399,7 +399,7 @@ async def test_applies_at_the_same_time_come_one_after_another_or_are_refused(pl
     assert not any(each.modified for each in (await place.get()).members)
 
 
-async def test_a_folder_of_the_pods_becomes_a_claim_of_the_same_name_and_back(place: Place) -> None:
+async def test_a_pod_folder_becomes_a_claim_of_the_same_name_and_back(place: Place) -> None:
     def documents(source: JsonObject) -> list[JsonObject]:
         web = deployment()
         pods = web["spec"]["template"]["spec"]
@@ -433,7 +433,7 @@ async def test_a_namespace_has_at_most_200_applications(place: Place) -> None:
     assert (await place.apply([config_map(level="debug")])).revision == 2
 
 
-async def test_revisions_have_at_most_16_mebibytes_together(place: Place) -> None:
+async def test_all_revisions_together_have_at_most_16_mebibytes(place: Place) -> None:
     for level in ("info", "debug"):
         await place.apply([config_map(level=level)])
     async with place.server.database.owner() as sql:

@@ -1,6 +1,6 @@
-"""An application of a dozen Deployments with their Services, from its first apply to its deletion, by the command.
+"""Runs an application of a dozen Deployments and Services through the command, from the first apply to its deletion.
 
-Each line of output is expected, and no other one comes.
+Each line of output is checked, and no other line may appear.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BAD_IMAGE = "container front: its image cannot be had"
 
 
 def boutique(*, without: str = "", front: str = "run") -> list[JsonObject]:
-    """The documents. `front`: how the pods of the shop's page fare."""
+    """Returns the documents. `front` is the behaviour of the front page's pods."""
     documents: list[JsonObject] = [claim("orders")]
     for name in NAMES:
         if name == without:
@@ -75,7 +75,7 @@ class Boutique:
 
 
 def changes(verb: str, *, without: str = "") -> list[str]:
-    """The lines of an apply that does the same with all objects, volumes first."""
+    """Returns the output of an apply that does the same with all objects, volumes first."""
     names = [each for each in NAMES if each != without]
     subjects = [
         "volume/orders",
@@ -85,7 +85,7 @@ def changes(verb: str, *, without: str = "") -> list[str]:
     return [f"{each} {verb}" for each in subjects]
 
 
-async def test_a_boutique_is_applied_broken_brought_back_pruned_moved_and_deleted(
+async def test_a_boutique_is_applied_broken_restored_pruned_moved_and_deleted(
     server: Server, tmp_path: Path
 ) -> None:
     for name in ("demo", "elsewhere"):
@@ -99,7 +99,7 @@ async def test_a_boutique_is_applied_broken_brought_back_pruned_moved_and_delete
     assert all(each.startswith("application/boutique progressing") for each in lines[25:-1]), lines
     assert (lines[-1], last) == ("application/boutique healthy", "25 created: revision 1 of boutique")
 
-    # A bad image is seen, with its reason.
+    # A bad image is reported with its reason.
     broken = await shop.apply(boutique(front="image-pull-error"), "--wait")
     assert broken.code == 10
     (reason,) = broken.errors.splitlines()

@@ -1,4 +1,4 @@
-"""Containers in the form in which equal ones are equal: images, quantities, and the fields that a manifest decides."""
+"""The canonical form, in which equivalent containers are equal: images, quantities, and fields set by a manifest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pilothouse_server.applications.translation.messages.canonical import (
     image,
 )
 
-# Fields that the caller gives and a manifest has no word for: apply leaves them as they are.
+# Fields that the caller may set but a manifest cannot express: apply does not change them.
 UNTOUCHED_FIELDS = (
     "name",
     "display_name",
@@ -29,7 +29,7 @@ UNTOUCHED_FIELDS = (
 )
 
 
-def test_every_field_of_a_container_is_decided_untouched_or_the_servers() -> None:
+def test_every_container_field_is_decided_untouched_or_server_set() -> None:
     decided = {*DECIDED_FIELDS, *UNTOUCHED_FIELDS}
     given_by_caller = {
         field.name
@@ -77,12 +77,12 @@ def test_quantities_are_compared_as_numbers(text: str, number: str) -> None:
 
 
 @given(st.integers(0, 10**12))
-def test_a_quantity_is_the_same_in_every_unit(millis: int) -> None:
+def test_a_quantity_has_the_same_amount_in_every_unit(millis: int) -> None:
     assert amount(f"{millis}m") == amount(f"{millis * 1000}u") == amount(f"{millis}e-3")
 
 
 @pytest.mark.parametrize("entries", range(2, 40, 4))
-def test_every_entry_of_the_maps_of_resources_is_compared_as_a_number(entries: int) -> None:
+def test_every_entry_of_resource_maps_is_compared_as_a_number(entries: int) -> None:
     amounts_given = {f"example.com/device-{number}": "1Ki" for number in range(entries)}
     found = canonical(
         pb.Container(resources=pb.Resources(limits=amounts_given, requests=amounts_given))
@@ -91,7 +91,7 @@ def test_every_entry_of_the_maps_of_resources_is_compared_as_a_number(entries: i
         assert dict(amounts) == dict.fromkeys(amounts_given, "1024")
 
 
-def test_every_source_of_a_variable_goes_to_values_and_back() -> None:
+def test_every_source_of_a_variable_round_trips() -> None:
     for number in pb.EnvValueFrom.values():
         if number:
             made = pb.Container(env=[pb.EnvVar(name="A", value_from=number, source_key="limits.cpu")])

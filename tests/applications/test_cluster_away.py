@@ -1,4 +1,4 @@
-"""Applies, prunes and rollbacks while the cluster is away: afterwards database, log, revisions and cluster agree."""
+"""Applies, prunes and rollbacks while the cluster is unavailable: later database, log, revisions and cluster agree."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LAST = 25
 
 
 def _documents(number: int) -> list[JsonObject]:
-    """The documents of a version; the last one lacks half of them."""
+    """Returns the documents of a version. The last version omits half of them."""
     kept = [config_map(level=f"{number}"), claim(), deployment(image=f"nginx:1.{number}")]
     more = [secret(word=f"{number}"), service(), budget(), deployment("api")]
     return kept if number == _LAST else [*kept, *more]
@@ -37,7 +37,7 @@ def _documents(number: int) -> list[JsonObject]:
 
 @pytest.fixture
 def away(place: Place) -> Iterator[None]:
-    """The cluster refuses all connections until the end of the test, or until it is let back."""
+    """Ends the cluster's refusal of connections after the test."""
     yield
     place.cluster.faults.refuse_connections = False
 
@@ -47,7 +47,7 @@ async def _healthy(place: Place) -> bool:
 
 
 async def _apply(place: Place, number: int, *, prune: bool = False) -> None:
-    """Applies a version, again if another apply was in progress."""
+    """Applies a version. Retries while another apply is in progress."""
 
     async def applied() -> bool:
         try:
@@ -80,11 +80,11 @@ async def test_pods_wait_for_the_service_account_of_their_documents(place: Place
     assert "automountServiceAccountToken" not in account
     pods = place.cluster.store.list(PODS, place.name)
     assert len(pods) == 1
-    # As `kubectl apply` makes it, the account mounts its token.
+    # The account mounts its token, as an account created by `kubectl apply` does.
     assert any("projected" in volume for volume in pods[0]["spec"].get("volumes", ()))
 
 
-async def test_a_cluster_that_comes_back_gets_the_newest_revision(place: Place, away: None) -> None:
+async def test_a_returning_cluster_receives_the_newest_revision(place: Place, away: None) -> None:
     await _apply(place, 20)
     await poll_until(lambda: _healthy(place), seconds=20.0, what="the first revision is healthy")
     place.cluster.faults.refuse_connections = True
@@ -92,7 +92,7 @@ async def test_a_cluster_that_comes_back_gets_the_newest_revision(place: Place, 
     for numbers in ((21, 22), (23, 24)):
         await asyncio.gather(*(_apply(place, number) for number in numbers))
         await place.client.applications.rollback(namespace=place.name, name="shop")
-    # From here on the names of pruned objects are taken until the cluster has deleted them.
+    # From here on, the names of pruned objects stay taken until the cluster has deleted the objects.
     await _apply(place, _LAST, prune=True)
     revisions = [
         each async for each in place.client.applications.list_revisions(namespace=place.name, name="shop")

@@ -1,4 +1,4 @@
-"""`pilothouse apply --application` and `pilothouse applications`: the way of a small shop, as a person takes it."""
+"""`pilothouse apply --application` and `pilothouse applications`: a small shop, managed as a person would do it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ SMALLER = SHOP.rpartition("---\n")[0]
 
 
 class Shop:
-    """A namespace, and the command in it."""
+    """A namespace, and the command that works in it."""
 
     def __init__(self, server: Server, shell: Shell) -> None:
         self.server = server
@@ -159,7 +159,7 @@ async def _gone(shop: Shop) -> bool:
 
 
 @pytest.mark.full
-async def test_every_problem_is_shown_with_its_line_and_nothing_is_applied(
+async def test_every_problem_is_reported_with_its_line_and_nothing_is_applied(
     server: Server, tmp_path: Path
 ) -> None:
     shop = await shop_of(server, tmp_path)
@@ -181,7 +181,7 @@ async def test_every_problem_is_shown_with_its_line_and_nothing_is_applied(
 
 
 @pytest.mark.full
-async def test_objects_outside_are_taken_over_only_by_request(server: Server, tmp_path: Path) -> None:
+async def test_unowned_objects_are_taken_over_only_on_request(server: Server, tmp_path: Path) -> None:
     shop = await shop_of(server, tmp_path)
     alone = await shop._shell.run("apply", "-f", "-", "-n", "demo", given=SHOP)
     assert alone.code == 0, alone
@@ -193,9 +193,7 @@ async def test_objects_outside_are_taken_over_only_by_request(server: Server, tm
 
 
 @pytest.mark.full
-async def test_containers_that_run_become_an_application_and_stay_as_they_are(
-    server: Server, tmp_path: Path
-) -> None:
+async def test_running_containers_become_an_application_unchanged(server: Server, tmp_path: Path) -> None:
     shop = await shop_of(server, tmp_path)
     labelled = "metadata: {name: front, labels: {tier: web}}\nspec:\n  selector: {m"
     words = "{name: words}\ndata: {a: b}"
@@ -254,7 +252,7 @@ async def _pods(shop: Shop, count: int) -> bool:
 
 
 async def _generations(shop: Shop) -> dict[str, tuple[int, str]]:
-    """The generation and the pod of each container, which a restart changes."""
+    """Returns the generation and the pod of each container. A restart changes them."""
     return {
         each.name: (each.generation, each.pod_name)
         async for each in shop.server.admin.containers.list(namespace="demo")

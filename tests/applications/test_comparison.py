@@ -1,4 +1,4 @@
-"""An object that was applied and read back compares unchanged; a difference names its fields, and masks secrets."""
+"""An object that was applied and read back is unchanged; a difference names its fields, and masks secrets."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def values_of(asked: Any) -> dict[str, bytes] | None:
 
 
 async def again(text: str) -> list[ComparedObject]:
-    """A text compared with the objects that the first apply of it stores."""
+    """Compares a text with the objects that its first apply stores."""
     wanted = await wanted_of(text)
     return [compared(each, stored(each), values=values_of(each.value)) for each in wanted.values()]
 
 
 async def change(before: str, after: str, *, replace: bool = False) -> ComparedObject:
-    """The only object that differs between two texts."""
+    """Returns the only object that differs between two texts."""
     there = await wanted_of(before)
     found = [
         compared(each, stored(there[key]), values=values_of(there[key].value), replace=replace)
@@ -47,7 +47,7 @@ async def change(before: str, after: str, *, replace: bool = False) -> ComparedO
 
 
 def plain(value: Any) -> Any:
-    """A manifest without texts that the API refuses, which YAML may hold."""
+    """Returns a manifest without characters that YAML allows but the API refuses."""
     if isinstance(value, dict):
         return {plain(key): plain(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -58,10 +58,10 @@ def plain(value: Any) -> Any:
 @pytest.mark.full
 @given(deployments())
 @settings(max_examples=25, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-def test_what_was_applied_and_read_back_is_unchanged(manifest: dict[str, Any]) -> None:
+def test_an_applied_manifest_is_unchanged_when_read_back(manifest: dict[str, Any]) -> None:
     text = yaml_of(plain(manifest))
     read = asyncio.run(read_texts(text))
-    # Some break rules of the API that Kubernetes has, too.
+    # Some generated manifests break API rules that Kubernetes has as well.
     assume(not read.problems)
     try:
         found = [compared(each, stored(each)) for each in read.wanted]
@@ -85,7 +85,7 @@ async def test_applications_are_unchanged_the_second_time(text: str) -> None:
     assert {each.action for each in await again(text)} <= {"unchanged"}
 
 
-async def test_a_spelling_that_means_the_same_is_no_change() -> None:
+async def test_an_equivalent_spelling_is_not_a_change() -> None:
     other = WEB.replace("nginx:1.27", "docker.io/library/nginx:1.27")
     there = stored((await wanted_of(web(container="resources: {limits: {cpu: 100m}}")))["container/web"])
     wanted = await wanted_of(
@@ -94,7 +94,7 @@ async def test_a_spelling_that_means_the_same_is_no_change() -> None:
     assert compared(wanted["container/web"], there).action == "unchanged"
 
 
-async def test_a_change_of_a_container_has_its_fields_before_and_after() -> None:
+async def test_a_container_change_lists_its_fields_before_and_after() -> None:
     found = await change(WEB, web(container="env:\n- {name: A, value: b}").replace("1.27", "1.28"))
     assert (found.action, found.changed, found.permission) == ("update", ("env", "image"), "container.update")
     assert [(each.path, each.before, each.after) for each in found.fields] == [
@@ -108,7 +108,7 @@ async def test_a_change_of_a_container_has_its_fields_before_and_after() -> None
     assert (after.image, after.replicas, after.display_name) == ("nginx:1.28", 7, "Front")
 
 
-async def test_a_caller_who_may_not_get_an_object_sees_only_that_it_changes() -> None:
+async def test_a_caller_without_read_permission_sees_only_that_an_object_changes() -> None:
     found = await change(CONFIG_MAP, CONFIG_MAP.replace("debug", "info"))
     assert [each.path for each in found.shown(lambda _: True).fields] == ["data.LOG"]
     hidden = found.shown(lambda permission: permission != "config.get")
@@ -125,14 +125,14 @@ async def test_values_of_a_secret_are_never_shown() -> None:
     assert CANARY not in repr(found)
 
 
-async def test_another_type_of_a_secret_is_a_problem() -> None:
+async def test_a_changed_secret_type_is_a_problem() -> None:
     wanted = (await wanted_of(SECRET + "type: example.com/other\n"))["secret/db"]
     there = stored_secret((await wanted_of(SECRET))["secret/db"].value)
     (problem,) = compared(wanted, there).problems
     assert (problem.reason, problem.kind, problem.name) == ("SECRET_TYPE_IMMUTABLE", "Secret", "db")
 
 
-async def test_a_carried_object_shows_paths_and_masks_what_reads_like_a_credential() -> None:
+async def test_a_carried_objects_change_shows_paths_and_masks_credentials() -> None:
     changed = POLICY.replace("[Ingress]", "[Ingress, Egress]").replace(
         "{name: closed}", "{name: closed, labels: {a: b}}"
     )
@@ -147,7 +147,7 @@ async def test_a_carried_object_shows_paths_and_masks_what_reads_like_a_credenti
     ]
 
 
-async def test_another_kind_of_workload_is_a_problem() -> None:
+async def test_a_changed_workload_kind_is_a_problem() -> None:
     found = await change(WEB, STATEFUL_SET)
     assert [each.path for each in found.problems] == ["kind"]
 
@@ -160,7 +160,7 @@ async def test_an_immutable_setting_needs_replace() -> None:
     assert (found.action, found.problems) == ("replace", ())
 
 
-async def test_a_claim_may_grow_and_change_nothing_else() -> None:
+async def test_a_claim_may_only_grow() -> None:
     found = await change(CLAIM, CLAIM.replace("1Gi", "2Gi"))
     assert [(each.path, each.before, each.after) for each in found.fields] == [("size", '"1Gi"', '"2Gi"')]
     (problem,) = (await change(CLAIM, CLAIM.replace("ReadWriteOnce", "ReadWriteMany"))).problems

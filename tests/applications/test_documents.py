@@ -1,4 +1,4 @@
-"""Documents become objects of their nouns; each fault is a problem with its document, and no value is repeated."""
+"""Documents become objects of their nouns; each fault is a problem of its document, and no value is repeated."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_an_annotation_that_repeats_the_document_is_dropped_with_a_note() 
     assert CANARY not in note.message
 
 
-async def test_a_service_whose_container_owns_it_becomes_ports_of_that_container() -> None:
+async def test_a_service_becomes_ports_of_the_container_that_owns_it() -> None:
     owner = (await wanted_of(WEB))["container/web"].value
     port = Port(name="http", container_port=8080, service_name="web", service_port=80)
     owner = msgspec.structs.replace(owner, ports=(port,))
@@ -93,7 +93,7 @@ async def test_a_service_whose_container_owns_it_becomes_ports_of_that_container
     assert container.value.image == owner.image
 
 
-async def test_a_claim_is_an_existing_one_unless_the_namespace_has_its_volume() -> None:
+async def test_a_claim_is_existing_unless_the_namespace_has_its_volume() -> None:
     text = web(pod=MOUNTS, container=MOUNTED)
     alone = await read_texts(text)
     container = next(each.value for each in alone.wanted if each.key.noun == "container")
@@ -114,7 +114,7 @@ async def test_a_missing_source_that_the_namespace_allows_is_external() -> None:
     assert not source.external
 
 
-async def test_each_problem_names_document_path_and_weight() -> None:
+async def test_each_problem_has_document_path_and_weight() -> None:
     read = await read_texts(
         CONFIG_MAP,
         web("paused: true"),
@@ -152,7 +152,7 @@ async def test_each_problem_names_document_path_and_weight() -> None:
         '{"a": 1' + "0" * 5000 + "}",
     ],
 )
-async def test_a_broken_document_is_a_problem_that_repeats_nothing_of_it(text: str) -> None:
+async def test_a_problem_repeats_nothing_of_a_broken_document(text: str) -> None:
     read = await read_documents([GivenDocument(text, "db.json")])
     assert read.problems
     assert not read.wanted
@@ -167,7 +167,7 @@ async def test_a_variable_of_a_wrong_type_is_not_repeated() -> None:
     assert problem.message == "expected a text, found an integer; put it in quotes"
 
 
-async def test_a_list_stands_for_its_items() -> None:
+async def test_a_list_is_equivalent_to_its_items() -> None:
     items = [json.loads(each.json) for each in given(CONFIG_MAP + "---\n" + CLAIM)]
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
     read = await read_documents([GivenDocument(text)])
@@ -175,7 +175,7 @@ async def test_a_list_stands_for_its_items() -> None:
     assert [str(each.key) for each in read.wanted] == ["config map settings", "volume data"]
 
 
-async def test_an_object_twice_is_a_problem_that_names_the_first() -> None:
+async def test_a_duplicate_object_is_a_problem_that_names_the_first() -> None:
     read = await read_documents([*given(WEB, "a.yaml"), *given(WEB, "b.yaml")])
     assert lines(read.problems) == [
         "b.yaml:1: Deployment/web: expected each object once, found it again; first at a.yaml:1"

@@ -1,4 +1,4 @@
-"""Problems that only the server finds are shown at the line of their field in the file."""
+"""Problems that only the server finds are reported with the line of their field in the file."""
 
 from __future__ import annotations
 
@@ -104,6 +104,6 @@ spec:
         (_BUDGET, "PodDisruptionBudget", "object.document", 1),
     ],
 )
-def test_a_path_of_the_api_leads_to_the_line_of_its_key(text: str, kind: str, path: str, line: int) -> None:
+def test_an_api_path_is_mapped_to_the_line_of_its_key(text: str, kind: str, path: str, line: int) -> None:
     (document,) = load(["-"], Problems(), io.BytesIO(text.encode()))
     assert place_of(document.root, kind, path).line == line

@@ -1,4 +1,4 @@
-"""Statuses of applications follow their members; a revision that fails is rolled back by the server."""
+"""The status of an application follows its members; the server rolls back a revision that fails."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEALTHY, DEGRADED = pb.APPLICATION_STATUS_HEALTHY, pb.APPLICATION_STATUS_DEGRADE
 
 
 def behaving(behavior: str, name: str = "web", image: str = "nginx:1.28") -> dict[str, Any]:
-    """A Deployment whose pods behave so in the simulated cluster."""
+    """Returns a Deployment whose pods show this behaviour in the simulated cluster."""
     made = deployment(name, image)
     made["spec"]["template"]["metadata"]["annotations"] = {BEHAVIOR: behavior}
     return made
@@ -42,7 +42,7 @@ async def until(
     return found
 
 
-async def test_a_watch_has_each_status_and_its_reason(place: Place) -> None:
+async def test_a_watch_reports_each_status_and_its_reason(place: Place) -> None:
     await place.apply(shop())
     seen: list[tuple[str, str]] = []
 
@@ -64,17 +64,17 @@ async def test_a_watch_has_each_status_and_its_reason(place: Place) -> None:
     assert "container web: its image cannot be had" in shown.message
     [failed] = [each for each in shown.members if each.failed]
     assert (failed.kind, failed.name) == ("Deployment", "web")
-    # Without the choice nothing goes back by itself.
+    # Without `rollback_on_failure`, the server does not roll back.
     assert shown.revision == 2
     await place.apply([config_map(), service(), deployment()], prune=True)
     await until(place, lambda found: found.status == HEALTHY)
-    # Somebody deletes a member.
+    # Another call deletes a member.
     await place.client.network.delete_service(namespace=place.name, name="web")
     gone = await until(place, lambda found: found.status == pb.APPLICATION_STATUS_MISSING)
     assert (gone.reason, gone.message) == ("Deleted", "service web: it was deleted by another call")
 
 
-async def test_a_revision_that_fails_is_rolled_back_by_the_server(place: Place) -> None:
+async def test_the_server_rolls_back_a_failed_revision(place: Place) -> None:
     await place.apply([config_map(), deployment()], rollback_on_failure=True)
     await until(place, lambda found: found.status == HEALTHY)
     failing = [config_map(level="debug"), behaving("exit:42"), service()]
@@ -100,7 +100,7 @@ async def test_a_revision_that_fails_is_rolled_back_by_the_server(place: Place) 
     assert healthy.revision == 3
 
 
-async def test_a_revision_that_is_not_healthy_in_time_is_rolled_back(place: Place) -> None:
+async def test_the_server_rolls_back_a_revision_not_healthy_in_time(place: Place) -> None:
     await place.apply([deployment()])
     await until(place, lambda found: found.status == HEALTHY)
     await place.apply([behaving("readiness-failing")], rollback_on_failure=True, progress_deadline_seconds=1)
@@ -109,12 +109,12 @@ async def test_a_revision_that_is_not_healthy_in_time_is_rolled_back(place: Plac
     assert "it was not healthy in time: container web: " in revision.reason
 
 
-async def test_a_rollback_that_is_refused_says_why_and_is_not_tried_again(place: Place) -> None:
+async def test_a_refused_rollback_reports_why_and_is_not_retried(place: Place) -> None:
     user = await place.server.user(f"ann-{place.name}", {place.name: "operator"})
     await place.apply([behaving("crash-loop")], client=user, rollback_on_failure=True)
     refused = await until(place, lambda found: "not rolled back" in found.message)
     assert refused.message.endswith("not rolled back: there is no revision before it")
-    # Without the rights of its caller nothing is brought back.
+    # The server does not roll back if the caller who applied no longer has the permission.
     await place.apply([deployment()], client=user)
     await until(place, lambda found: found.status == HEALTHY)
     await place.apply([behaving("readiness-failing")], client=user, rollback_on_failure=True)
@@ -129,13 +129,13 @@ async def test_a_rollback_that_is_refused_says_why_and_is_not_tried_again(place:
     assert lost.revision == 3
 
 
-async def test_the_server_rolls_back_in_the_name_of_the_caller_who_applied(place: Place) -> None:
+async def test_the_server_rolls_back_on_behalf_of_the_caller_who_applied(place: Place) -> None:
     ann = f"ann-{place.name}"
     user = await place.server.user(ann, {place.name: "operator"})
     await place.apply([config_map(), deployment()], client=user)
     failing = [config_map(), behaving("readiness-failing")]
     await place.apply(failing, client=user, rollback_on_failure=True, progress_deadline_seconds=600)
-    # Another caller writes the application since.
+    # Another caller has written the application since then.
     await place.client.applications.pause(namespace=place.name, name="shop")
     await place.client.applications.resume(namespace=place.name, name="shop")
     await _deadline_passes(place)
@@ -143,7 +143,7 @@ async def test_the_server_rolls_back_in_the_name_of_the_caller_who_applied(place
     revision = await place.client.applications.get_revision(namespace=place.name, name="shop", revision=3)
     assert (revision.created_by, revision.failed_revision) == (ann, 2)
     await until(place, lambda found: found.status == HEALTHY)
-    # A key gives its limits to the rollback: it may not write what another caller has changed since.
+    # An API key's limits apply to the rollback: it may not write what another caller has changed since then.
     permissions = ["application.*", "container.*", "config.get", "config.list", "namespace.get"]
     made = await user.identity.create_api_key(name="deploying", permissions=permissions)
     async with AsyncClient(place.server.address, token=made.key) as key:
@@ -169,7 +169,7 @@ async def _deadline_passes(place: Place) -> None:
         )
 
 
-async def test_a_revision_that_was_healthy_for_a_moment_stays(place: Place) -> None:
+async def test_a_revision_that_was_healthy_long_enough_is_kept(place: Place) -> None:
     await place.apply([deployment()])
     await place.apply([deployment(image="nginx:1.28")], rollback_on_failure=True)
     await until(place, lambda found: found.status == HEALTHY)
@@ -191,7 +191,7 @@ async def test_a_revision_that_was_healthy_for_a_moment_stays(place: Place) -> N
         await poll_until(settled)
 
 
-async def test_a_wait_ends_when_all_is_healthy_and_at_the_first_failure(place: Place) -> None:
+async def test_a_wait_ends_when_healthy_or_at_the_first_failure(place: Place) -> None:
     def wait(asked: pb.Application, stable_for: float = 0.5) -> pb.Application:
         server = place.server
         with Client(server.address, username="admin", password=PASSWORD) as client:
@@ -203,17 +203,17 @@ async def test_a_wait_ends_when_all_is_healthy_and_at_the_first_failure(place: P
     assert healthy.status == HEALTHY
     broken = await place.apply([config_map(), behaving("exit:3")])
     with pytest.raises(ApplicationWaitError, match="Deployment web: a newest pod restarts") as failed:
-        # It serves for a moment each time.
+        # The pods serve for a moment after each restart.
         await asyncio.to_thread(wait, broken.application, 60.0)
     assert "exit code 3" in str(failed.value)
-    # The server may be the first: then the revision that it made says why.
+    # The server may roll back before the wait notices; then the error quotes the revision that the server created.
     undone = await place.apply([config_map(), behaving("exit:4")], rollback_on_failure=True)
     await until(place, lambda found: found.revision == undone.revision + 1)
     with pytest.raises(
         ApplicationWaitError, match="revision 3 failed, and revision 4 brought 2 back"
     ) as past:
         await asyncio.to_thread(wait, undone.application, 60.0)
-    # So `apply --wait` announces no rollback after it was done.
+    # So that `apply --wait` does not announce a rollback that has already happened.
     assert not past.value.is_rollback_ahead
     late = pb.Application(rollback_on_failure=True)
     assert ApplicationWaitError("not healthy after 3 s", late).is_rollback_ahead

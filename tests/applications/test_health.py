@@ -1,4 +1,4 @@
-"""The health of applications and their members: pure functions of states."""
+"""The health of applications and their members, computed by pure functions of their states."""
 
 from __future__ import annotations
 
@@ -109,14 +109,14 @@ CONTAINERS = {
 
 
 @pytest.mark.parametrize("case", CONTAINERS)
-def test_a_container_that(case: str) -> None:
+def test_health_of_a_container_that(case: str) -> None:
     state, *expected = CONTAINERS[case]
     found = member_health("container", state, NOW)
     assert [found.status, found.reason, found.failed] == expected
     assert found.message or found.reason or found.status == "healthy"
 
 
-def test_a_container_without_room_names_the_time_of_its_failure() -> None:
+def test_an_unschedulable_container_has_a_time_of_failure() -> None:
     waits = present("pending", conditions=rolled_out("Unschedulable", 20))
     assert becomes_unschedulable("container", waits) == NOW + timedelta(seconds=40)
     assert becomes_unschedulable("container", present(conditions=RUNS)) is None
@@ -156,7 +156,7 @@ OTHERS: dict[str, tuple[MemberNoun, PresentState, str]] = {
 
 
 @pytest.mark.parametrize("case", OTHERS)
-def test_the_health_of(case: str) -> None:
+def test_health_of_other_members(case: str) -> None:
     noun, state, expected = OTHERS[case]
     assert member_health(noun, state, NOW).status == expected
 
@@ -175,7 +175,7 @@ def member(name: str, state: PresentState | None, **more: Any) -> Member:
     )
 
 
-def test_an_application_is_as_its_worst_member_in_argo_cds_order() -> None:
+def test_an_application_has_the_worst_health_of_its_members() -> None:
     runs, paused = (
         member("runs", present(conditions=RUNS)),
         member("paused", present("paused", state="paused")),
@@ -191,7 +191,7 @@ def test_an_application_is_as_its_worst_member_in_argo_cds_order() -> None:
     assert worst.message == "container broken: a newest pod restarts: words of Restarted"
 
 
-def test_an_application_of_which_somebody_changed_a_member_says_who() -> None:
+def test_a_member_changed_by_another_user_is_reported_with_the_user() -> None:
     changed = member("web", present(conditions=RUNS), modified=True, modified_by="ann")
     found = health_of([changed])
     assert (found.status, found.reason) == ("healthy", "Modified")

@@ -1,4 +1,4 @@
-"""An apply goes on with its next phase, though the server is killed in a phase and while it begins the next one."""
+"""An apply continues with its next phase after the server is killed during a phase and at the start of the next."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pilothouse_simulator import SimulatedCluster
 pytestmark = pytest.mark.full(minutes=5)
 
 
-async def test_the_next_server_goes_on_with_the_next_phase(database: Database, tmp_path: Path) -> None:
+async def test_the_next_server_continues_with_the_next_phase(database: Database, tmp_path: Path) -> None:
     async with SimulatedCluster(speed=10.0) as cluster:
         variables = variables_of(database, cluster, tmp_path)
         journal = Journal(cluster, SPACE)
@@ -32,7 +32,7 @@ async def test_the_next_server_goes_on_with_the_next_phase(database: Database, t
             await process.kill()
         await journal.has("Job/migrate ended")
         assert await steps(database) == [("migrate", False), ("web", True), ("announce", True)]
-        # The transaction that begins the next step stops at the work that it releases.
+        # The transaction that starts the next step blocks at the work row that it releases.
         async with database.owner() as sql, sql.transaction():
             await sql.execute(
                 "SELECT FROM reconcile_work WHERE (resource_type, resource_id) IN "
@@ -41,7 +41,7 @@ async def test_the_next_server_goes_on_with_the_next_phase(database: Database, t
             async with server(variables) as (client, process):
 
                 async def blocked() -> bool:
-                    # A transaction would see all sessions as they were at its first look.
+                    # Inside a transaction, pg_stat_activity would be a snapshot taken at the first read.
                     async with connection(database.admin_dsn) as looking:
                         waiting: int = await looking.fetchval(
                             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
@@ -68,7 +68,7 @@ async def test_the_next_server_goes_on_with_the_next_phase(database: Database, t
 
 
 async def steps(database: Database) -> list[tuple[str, bool]]:
-    """The members in the order of their steps, and whether the cluster is kept as it is."""
+    """Returns the members in the order of their steps, and whether work on each is held back."""
     async with database.system() as sql:
         rows = await sql.fetch(
             "SELECT m.name, w.held FROM application_members AS m JOIN containers AS c ON c.name = m.name"

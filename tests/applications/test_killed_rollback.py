@@ -1,4 +1,4 @@
-"""A revision that fails is rolled back, though the client that applied it and the server that rolls back are killed."""
+"""A failed revision is rolled back even if the client that applied it and the server that rolls back are killed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def server(variables: dict[str, str]) -> AsyncIterator[tuple[AsyncClient, 
 
 
 def variables_of(database: Database, cluster: SimulatedCluster, folder: Path) -> dict[str, str]:
-    """The environment of a server that may be killed: the database and the cluster stay."""
+    """Returns the environment of a server that may be killed: the database and the cluster outlive it."""
     (folder / "kubeconfig.json").write_text(json.dumps(cluster.kubeconfig()))
     return {
         **environment(folder),
@@ -64,7 +64,7 @@ def variables_of(database: Database, cluster: SimulatedCluster, folder: Path) ->
     }
 
 
-async def test_the_next_server_rolls_back(database: Database, tmp_path: Path) -> None:
+async def test_the_next_server_completes_the_rollback(database: Database, tmp_path: Path) -> None:
     async with SimulatedCluster(speed=10.0) as cluster:
         variables = variables_of(database, cluster, tmp_path)
         async with server(variables) as (client, process), database.owner() as sql:
@@ -91,12 +91,12 @@ async def test_the_next_server_rolls_back(database: Database, tmp_path: Path) ->
             await poll_until(applied, what="the second revision")
             applying.send_signal(signal.SIGKILL)
             await applying.kill()
-            # The rollback stops at the container, after it has written the config map and the secret.
+            # The rollback blocks at the container, after it has written the config map and the secret.
             async with sql.transaction():
                 await sql.execute("SELECT FROM containers WHERE name = 'web' FOR UPDATE")
 
                 async def blocked() -> bool:
-                    # A transaction would see all sessions as they were at its first look.
+                    # Inside a transaction, pg_stat_activity would be a snapshot taken at the first read.
                     async with connection(database.admin_dsn) as looking:
                         waiting: int = await looking.fetchval(
                             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
@@ -133,7 +133,7 @@ async def token(client: AsyncClient, username: str = "admin") -> str:
 
 
 async def revisions(database: Database) -> list[tuple[int, int | None, int | None]]:
-    """Number and origin of each revision of the application, and the revision that failed before it."""
+    """Returns number and origin of each revision of the application, and the failed revision that it replaced."""
     async with database.system() as sql:
         rows = await sql.fetch(
             "SELECT number, origin, (document ->> 'failed_revision')::integer AS failed FROM revisions "

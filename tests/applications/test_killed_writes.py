@@ -1,9 +1,9 @@
-"""kill -9 at the writes of apply, prune and rollback to the database: each has happened whole, or not at all.
+"""kill -9 at the database writes of apply, prune and rollback: each happens completely or not at all.
 
-A trigger stops a call at the first statement that writes a table, or, deferred, in its COMMIT. There the server is
-killed, with four calls at a time. A statement that stops before the COMMIT is taken back by PostgreSQL; a COMMIT that
-has begun is carried out, and nobody has its answer. The next server gets the same calls again, with their `request_id`.
-`test_killed_at_every_write` of `tests/promises` does the same with the writes to the cluster.
+A trigger blocks a call at the first statement that writes a table, or, if deferred, in its COMMIT. Then the server is
+killed, with four blocked calls at a time. PostgreSQL rolls back a call that is blocked before the COMMIT. A COMMIT that
+has started is completed, but its response is lost. The next server receives the same calls again, with their
+`request_id`. `test_killed_at_every_write` of `tests/promises` does the same with writes to the cluster.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from pilothouse_simulator import SimulatedCluster
 pytestmark = pytest.mark.full(minutes=5)
 
 Verb = Literal["apply", "prune", "rollback"]
-# The number of the lock that stopped calls wait for.
+# The id of the advisory lock that blocked calls wait for.
 _LOCK = 30
-# A call is known by the lock of its turn, which it holds for its namespace.
+# The trigger identifies a call by the advisory lock that an apply holds for its namespace.
 _STOP = f"""
 CREATE TABLE stops (namespace_id bigint NOT NULL, table_name text NOT NULL, commits boolean NOT NULL);
 CREATE FUNCTION stop_the_call() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET lock_timeout = 0 AS $$ BEGIN
@@ -75,7 +75,7 @@ FROM namespaces AS n LEFT JOIN applications AS a ON a.namespace_id = n.id WHERE 
 
 
 class Moment(NamedTuple):
-    """The call, and the table whose first write it is killed at; `commits`: in the COMMIT that follows."""
+    """A call, and the table at whose first write it is killed; with `commits`, in the COMMIT after that write."""
 
     verb: Verb
     table: str
@@ -88,12 +88,11 @@ class Moment(NamedTuple):
 
     @property
     def revision(self) -> int:
-        """The number of the revision that the call makes."""
+        """Returns the number of the revision that the call creates."""
         return {"apply": 1, "prune": 2, "rollback": 3}[self.verb]
 
 
-# Each kind of statement: the first of a noun and a later one, those of the revision, that of records and events, and
-# the COMMIT.
+# One of each kind of statement: the first and a later noun, the revision, records and events, and the COMMIT.
 ROUNDS = (
     tuple(
         Moment("apply", table)
@@ -113,7 +112,7 @@ MOMENTS = tuple(moment for together in ROUNDS for moment in together)
 
 
 class State(NamedTuple):
-    """The application as the tables have it: its revision, its members, and the objects of the namespace."""
+    """The application as stored: its revision, its members, and the objects of the namespace."""
 
     revision: int
     members: list[str]
@@ -121,7 +120,7 @@ class State(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A call, and the state before it. Users have one apply at a time each, so each call has its own."""
+    """A call, and the state before it. Each call has its own user, because a user may run one apply at a time."""
 
     moment: Moment
     token: str
@@ -129,7 +128,7 @@ class Asked(NamedTuple):
     request_id: str
 
     async def of(self, address: str) -> int:
-        """Makes the call at a server; returns the number of the revision."""
+        """Makes the call at a server. Returns the number of the revision."""
         moment = self.moment
         named: dict[str, Any] = {"namespace": moment.namespace, "name": "shop", "request_id": self.request_id}
         async with AsyncClient(address, token=self.token) as client:
@@ -143,7 +142,7 @@ class Asked(NamedTuple):
 
 
 def _documents(moment: Moment, level: str) -> list[JsonObject]:
-    # Two transactions that bring the same new image wait for each other.
+    # Each moment has its own images: transactions that insert the same image wait for each other.
     web, api = deployment(image=f"{moment.namespace}:{level}"), deployment("api", f"{moment.namespace}:1")
     return [config_map(level=level), secret(word=level), service(), budget(), web, api]
 
@@ -156,7 +155,7 @@ async def _state(sql: asyncpg.Connection[Any], moment: Moment) -> State:
 
 
 async def _asked(client: AsyncClient, sql: asyncpg.Connection[Any], moment: Moment, token: str) -> Asked:
-    """Prepares the namespace of a call."""
+    """Prepares the namespace of a call. Returns the call."""
     await client.namespaces.create(namespace=namespace_pb2.Namespace(name=moment.namespace))
     for level in {"apply": (), "prune": ("1",), "rollback": ("1", "2")}[moment.verb]:
         await client.applications.apply(
@@ -172,7 +171,7 @@ async def _asked(client: AsyncClient, sql: asyncpg.Connection[Any], moment: Mome
 
 
 async def _killed(address: str, process: Any, sql: asyncpg.Connection[Any], asked: Sequence[Asked]) -> None:
-    """Kills the server when each call has come to its moment."""
+    """Kills the server when each call has reached its moment."""
     await sql.execute("SELECT pg_advisory_lock($1)", _LOCK)
     try:
         calls = [asyncio.create_task(each.of(address)) for each in asked]
@@ -197,7 +196,7 @@ async def _killed(address: str, process: Any, sql: asyncpg.Connection[Any], aske
 
 
 async def _compare(sql: asyncpg.Connection[Any], asked: Asked) -> None:
-    """The transaction has happened whole, or not at all."""
+    """Checks that the transaction has happened completely or not at all."""
     moment, after = asked.moment, await _state(sql, asked.moment)
     assert after.members == after.objects, moment
     if moment.commits:
@@ -208,7 +207,7 @@ async def _compare(sql: asyncpg.Connection[Any], asked: Asked) -> None:
 
 
 async def _repeat(client: AsyncClient, asked: Asked) -> None:
-    """A repeated call makes its revision, or returns the one that it has made; log and revisions agree."""
+    """Checks that a repeated call creates or returns its revision, and that log and revisions agree."""
     moment = asked.moment
     assert await asked.of(client.address) == moment.revision, moment
     where: dict[str, Any] = {"namespace": moment.namespace}
@@ -227,7 +226,7 @@ async def _repeat(client: AsyncClient, asked: Asked) -> None:
 
 
 async def _watched(client: AsyncClient, position: str) -> None:
-    """A watch from before the first call shows every revision of every application, in order."""
+    """Checks that a watch from before the first call shows every revision of every application, in order."""
     left = {each.namespace: list(range(1, each.revision + 1)) for each in MOMENTS}
     seen: dict[str, list[int]] = {each: [] for each in left}
     async with client.applications.watch(resume_token=position) as changes, within(30):
@@ -239,7 +238,7 @@ async def _watched(client: AsyncClient, position: str) -> None:
             assert left[found.namespace][: len(numbers)] == numbers, found.namespace
 
 
-async def test_a_killed_call_has_happened_whole_or_not_at_all(database: Database, tmp_path: Path) -> None:
+async def test_a_killed_call_happens_completely_or_not_at_all(database: Database, tmp_path: Path) -> None:
     async with SimulatedCluster(speed=10.0) as cluster, database.owner() as sql:
         variables = variables_of(database, cluster, tmp_path)
         await sql.execute(_STOP)
@@ -284,7 +283,7 @@ async def test_a_killed_call_has_happened_whole_or_not_at_all(database: Database
 
 
 async def _user(client: AsyncClient, name: str) -> str:
-    """A token of a new administrator."""
+    """Creates an administrator. Returns an access token."""
     await client.identity.create_user(
         user=identity_pb2.User(username=name, email=f"{name}@example.org"), password=PASSWORD
     )

@@ -1,4 +1,4 @@
-"""Concurrent calls on an application through two servers: each happens at one moment."""
+"""Concurrent calls on one application through two servers are linearizable."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _VERBS: dict[Verb, int] = {"apply": 8, "get": 2, "read": 4, "rollback": 5, "dele
 
 
 class Caller:
-    """A user who calls in turn, and writes down each outcome."""
+    """A user who makes one call at a time and records each outcome."""
 
     def __init__(self, client: AsyncClient, seed: int, history: list[Done]) -> None:
         self._applications = client.applications
@@ -40,7 +40,7 @@ class Caller:
             await self.call(verb, self._random.choice("abc"))
 
     async def call(self, verb: Verb, value: str) -> bool:
-        """Makes a call and writes it down; returns whether it was done."""
+        """Makes a call and records it. Returns whether it succeeded."""
         began = time.monotonic()
         revision, found, refused = 0, "", False
         try:
@@ -48,7 +48,7 @@ class Caller:
         except NotFoundError:
             pass
         except (AbortedError, InvalidArgumentError) as error:
-            # Another one is in progress or came between, or the config map of a deleted one is still there.
+            # Another call is in progress or came first, or the config map of a deleted application still exists.
             if error.reason not in ("APPLICATION_BUSY", "APPLICATION_CHANGED", "DOCUMENTS_REFUSED"):
                 raise
             refused = True
@@ -87,7 +87,7 @@ async def test_calls_through_two_servers_are_linearizable(database: Database, tm
             for number, client in enumerate(clients):
                 group.create_task(Caller(client, number, history).run())
         assert len(history) == _CALLERS * _CALLS
-        # A history in which little happened would prove little: afterwards each call succeeds once.
+        # A history with few successful calls would prove little, so each kind of call succeeds once at the end.
         last = Caller(clients[0], _CALLERS, history)
         await poll_until(lambda: last.call("apply", "d"), bool)
         for verb in ("apply", "rollback", "read", "get", "delete"):
@@ -102,16 +102,16 @@ _APPLIED = (Done("apply", 0, 1, 1, "a"), Done("apply", 2, 3, 2, "b"))
     ("more", "expected"),
     [
         ((Done("read", 4, 5, 2, "b"),), True),
-        # While an apply is in progress a read may show either state.
+        # During an apply, a read may return either state.
         ((Done("read", 2.5, 2.6, 1, "a"), Done("read", 2.6, 2.7, 2, "b")), True),
         ((Done("read", 4, 5, 1, "a"),), False),
         ((Done("read", 2.5, 2.6, 2, "b"), Done("read", 2.7, 2.8, 1, "a")), False),
         ((Done("get", 4, 5, 0),), False),
-        # The same content again makes no revision, and a rollback is a new one.
+        # Unchanged content creates no revision, and a rollback creates a new one.
         ((Done("apply", 4, 5, 2, "b"), Done("rollback", 6, 7, 3), Done("read", 8, 9, 3, "a")), True),
         ((Done("apply", 4, 5, 3, "b"),), False),
         ((Done("rollback", 4, 5, 3), Done("read", 6, 7, 3, "b")), False),
-        # Two applies that both made the same revision: one is lost.
+        # Two applies that both returned the same revision: one change is lost.
         ((Done("apply", 4, 6, 3, "c"), Done("apply", 4, 6, 3, "d")), False),
         ((Done("apply", 4, 6, 3, "c"), Done("apply", 4, 6, refused=True)), True),
         ((Done("delete", 4, 5, 2), Done("get", 6, 7, 0), Done("apply", 8, 9, 1, "c")), True),
@@ -119,5 +119,5 @@ _APPLIED = (Done("apply", 0, 1, 1, "a"), Done("apply", 2, 3, 2, "b"))
         ((Done("delete", 4, 5, 2), Done("delete", 4, 5, 2)), False),
     ],
 )
-def test_the_checker_finds_histories_without_an_order(more: tuple[Done, ...], expected: bool) -> None:
+def test_the_checker_rejects_histories_without_an_order(more: tuple[Done, ...], expected: bool) -> None:
     assert is_linearizable((*_APPLIED, *more)) is expected

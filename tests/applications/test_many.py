@@ -1,4 +1,4 @@
-"""Objects that an apply writes together are as those written one by one, and refused as those."""
+"""Objects that an apply writes as a batch equal those written one by one, and are refused for the same reasons."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ FROM containers AS c JOIN container_images AS i ON i.id = c.image_id JOIN namesp
 JOIN revisions AS r ON r.resource_type = 'container' AND r.resource_id = c.id
 WHERE n.name = $1 ORDER BY c.name, r.number
 """
-# Revisions are written with their rows, and stay as they are. Objects that are written together have a part of the
-# transaction, so theirs have another number than that of the application.
+# Revisions are inserted with their rows and never updated, so their xmin identifies the write. A batch is written in a
+# savepoint, so the xmin of its revisions differs from that of the application's revision.
 _WRITES = """
 SELECT r.resource_type, r.number, count(DISTINCT r.xmin::text) AS writes,
     bool_or(r.xmin IN (SELECT a.xmin FROM revisions AS a WHERE a.resource_type = 'application'
@@ -82,7 +82,7 @@ async def _query(place: Place, query: str, namespace: str) -> list[dict[str, Any
 
 
 async def _together(place: Place, number: int) -> set[str]:
-    """Returns the nouns whose objects were all written together as this revision."""
+    """Returns the nouns whose objects were all written in one batch as this revision."""
     writes = [each for each in await _query(place, _WRITES, place.name) if each["number"] == number]
     return {each["resource_type"] for each in writes if each["writes"] == 1 and not each["alone"]}
 
@@ -97,14 +97,14 @@ async def _limit(place: Place, **quota: Any) -> None:
 
 
 async def _compare(place: Place, single: Place, number: int) -> None:
-    """Compares the containers of both, and counts the writes of their revisions of this number."""
+    """Compares the containers of both namespaces, and checks that this revision was written as a batch."""
     together, alone = [await _query(place, _ROWS, each) for each in (place.name, single.name)]
     assert [each["name"] for each in together if each["number"] == number] == list(_NAMES)
     assert together == alone
     assert "container" in await _together(place, number)
 
 
-async def test_containers_and_services_that_are_written_together_are_as_single_ones(place: Place) -> None:
+async def test_containers_and_services_of_a_batch_equal_single_ones(place: Place) -> None:
     single = Place(place.server, place.cluster, f"{place.name}-single")
     await place.client.namespaces.create(namespace=namespace_pb2.Namespace(name=single.name))
     await _limit(place, containers=3, services=3, cpu="300m")
@@ -144,7 +144,7 @@ async def test_containers_and_services_that_are_written_together_are_as_single_o
         ({"services": 1}, "QUOTA_EXCEEDED", {"front", "pay"}),
     ],
 )
-async def test_objects_beyond_a_quota_are_named_and_nothing_is_written(
+async def test_objects_over_the_quota_are_named_and_nothing_is_written(
     place: Place, quota: dict[str, Any], reason: str, names: set[str]
 ) -> None:
     await _limit(place, **quota)
@@ -156,7 +156,7 @@ async def test_objects_beyond_a_quota_are_named_and_nothing_is_written(
     assert not await _query(place, _WRITES, place.name)
 
 
-async def test_changes_beyond_a_quota_are_named_and_nothing_is_written(place: Place) -> None:
+async def test_changes_over_the_quota_are_named_and_nothing_is_written(place: Place) -> None:
     await _limit(place, cpu="500m")
     await place.apply(_documents())
     tried = await place.apply(_documents(cpu="200m"), validate_only=True)
@@ -164,13 +164,13 @@ async def test_changes_beyond_a_quota_are_named_and_nothing_is_written(place: Pl
     with pytest.raises(InvalidArgumentError):
         await place.apply(_documents(cpu="200m"))
     assert {each["number"] for each in await _query(place, _ROWS, place.name)} == {1}
-    # One gives up what the next one takes.
+    # One container gives up the quota that the next one takes.
     mixed = _documents(cpu="200m")
     mixed[2]["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "50m"
     assert (await place.apply(mixed)).revision == 2
 
 
-async def test_each_of_many_containers_without_its_source_is_named(place: Place) -> None:
+async def test_each_container_without_its_source_is_named(place: Place) -> None:
     documents = [each for each in _documents() if each["kind"] != "ConfigMap"]
     tried = await place.apply(documents, validate_only=True)
     assert {each.name for each in tried.problems} == set(_NAMES)
@@ -189,7 +189,7 @@ def _of_other_nouns(level: str) -> list[JsonObject]:
     return documents
 
 
-async def test_secrets_volumes_and_objects_are_written_together(place: Place) -> None:
+async def test_secrets_volumes_and_objects_are_written_as_a_batch(place: Place) -> None:
     single = Place(place.server, place.cluster, f"{place.name}-single")
     await place.client.namespaces.create(namespace=namespace_pb2.Namespace(name=single.name))
     user = await place.server.user(f"op-{place.name}", {place.name: "operator", single.name: "operator"})
@@ -207,7 +207,7 @@ async def test_secrets_volumes_and_objects_are_written_together(place: Place) ->
         rows = await _query(place, query, place.name)
         assert rows
         assert rows == await _query(place, query, single.name)
-    # The values before are kept, and a rollback brings all back.
+    # The earlier values are kept, and a rollback restores all of them.
     await place.client.applications.rollback(namespace=place.name, name="shop")
     found = await place.client.config.reveal_secret(namespace=place.name, name="cart")
     assert dict(found.data) == {"word": b"0"}
@@ -235,7 +235,7 @@ def _scaled(most: int) -> list[JsonObject]:
     return made
 
 
-async def test_autoscalers_that_are_written_together_count_against_the_quota(place: Place) -> None:
+async def test_autoscalers_of_a_batch_count_against_the_quota(place: Place) -> None:
     await _limit(place, cpu="1200m")
     await place.apply(_scaled(3))
     assert "object" in await _together(place, 1)
@@ -245,12 +245,12 @@ async def test_autoscalers_that_are_written_together_count_against_the_quota(pla
     assert {(each.name, each.reason) for each in tried.problems} == {
         (name, "QUOTA_EXCEEDED") for name in _NAMES
     }
-    # Without them there is room for other containers.
+    # Without the autoscalers, the quota has room for larger containers.
     await place.apply(_documents(), prune=True)
     await place.apply(_documents(cpu="400m"))
 
 
-async def test_an_application_whose_objects_others_need_is_not_deleted(place: Place) -> None:
+async def test_an_application_with_objects_in_use_is_not_deleted(place: Place) -> None:
     await place.apply([config_map(), config_map("words"), secret("one"), secret("two")])
     readers = [each for each in _documents() if each["kind"] == "Deployment"]
     await place.apply(readers, name="readers")
@@ -266,7 +266,7 @@ async def test_an_application_whose_objects_others_need_is_not_deleted(place: Pl
     assert len(deleted.changes) == 4
 
 
-async def test_one_refused_object_among_many_is_named_alone(place: Place) -> None:
+async def test_one_refused_object_among_many_is_the_only_one_named(place: Place) -> None:
     documents = [*_of_other_nouns("0"), *(secret(f"more-{number}") for number in range(13))]
     await place.apply([secret("more-7")], name="")
     taken = await place.apply(documents, validate_only=True)

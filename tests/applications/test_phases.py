@@ -1,4 +1,4 @@
-"""Phases, waves and hooks of an application, in the order in which the cluster sees them."""
+"""Phases, waves and hooks of an application, in the order in which they reach the cluster."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SUSPENDED = pb.APPLICATION_STATUS_SUSPENDED
 
 
 def annotated(document: dict[str, Any], **annotations: str) -> dict[str, Any]:
-    """The document with the annotations `wave`, `hook` and `policy`."""
+    """Returns the document with the annotations `wave`, `hook` and `policy`."""
     keys = {"wave": WAVE, "hook": HOOK, "policy": "argocd.argoproj.io/hook-delete-policy"}
     found = {keys[name]: value for name, value in annotations.items()}
     metadata = document["metadata"]
@@ -40,7 +40,7 @@ def annotated(document: dict[str, Any], **annotations: str) -> dict[str, Any]:
 
 
 def job(name: str = "migrate", behavior: str = "exit:0", hook: str = "PreSync", **annotations: str) -> Any:
-    """The document of a Job that is a hook."""
+    """Returns the document of a Job that is a hook."""
     made = {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -57,7 +57,7 @@ def job(name: str = "migrate", behavior: str = "exit:0", hook: str = "PreSync", 
 
 
 class Journal:
-    """Notable changes of the simulated cluster in a namespace, in their order, such as `Job/migrate ended`."""
+    """Changes of the simulated cluster in a namespace, in order, such as `Job/migrate ended`."""
 
     def __init__(self, cluster: SimulatedCluster, namespace: str) -> None:
         self._subscription = cluster.store.subscribe()
@@ -93,7 +93,7 @@ class Journal:
             self.lines.append(f"{name} changed")
 
     def order(self, *lines: str) -> list[int]:
-        """The positions of lines, which are there."""
+        """Returns the positions of lines, which must exist."""
         assert set(lines) <= set(self.lines), self.lines
         return [self.lines.index(each) for each in lines]
 
@@ -133,7 +133,7 @@ def chart(*changes: tuple[str, str]) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(text))
 
 
-async def test_a_chart_installs_and_upgrades_in_the_order_of_helm(place: Place, journal: Journal) -> None:
+async def test_a_chart_is_installed_and_upgraded_in_helms_order(place: Place, journal: Journal) -> None:
     plan = await place.apply(chart(), validate_only=True)
     assert not plan.problems
     shown = [(each.phase, each.wave, f"{each.kind}/{each.name}") for each in plan.changes]
@@ -166,7 +166,7 @@ async def test_a_chart_installs_and_upgrades_in_the_order_of_helm(place: Place, 
     )
     assert [each.hook for each in healthy.members].count(True) == 4
     await journal.has("Job/shop-create-admin deleted")
-    # A hook that its policy has deleted is not missing.
+    # A hook that its policy has deleted does not count as missing.
     done = await until(place, lambda found: found.status == HEALTHY)
     assert members(done)["Job/shop-create-admin"].reason == "Completed"
 
@@ -197,7 +197,7 @@ async def test_a_chart_installs_and_upgrades_in_the_order_of_helm(place: Place, 
         )
     ), journal.lines
     assert journal.order("Job/shop-migrate-2 ended") < journal.order("ConfigMap/shop changed")
-    # Hooks run at each apply, also where nothing else differs; a rollback runs none.
+    # Hooks run at each apply, even if nothing else differs; a rollback runs none.
     plan = await place.apply(upgrade, prune=True, validate_only=True)
     assert {name: what for name, what in actions(plan.changes).items() if what != "unchanged"} == {
         "Job/shop-migrate": "run",
@@ -213,7 +213,7 @@ async def test_a_chart_installs_and_upgrades_in_the_order_of_helm(place: Place, 
     await journal.has("Job/shop-migrate-2 deleted")
 
 
-async def test_waves_change_one_after_the_other_and_prune_comes_last(place: Place, journal: Journal) -> None:
+async def test_waves_are_applied_in_order_and_prune_comes_last(place: Place, journal: Journal) -> None:
     def documents(level: str, image: str) -> list[dict[str, Any]]:
         return [
             annotated(deployment("back", image), wave="-1"),
@@ -242,7 +242,7 @@ async def test_waves_change_one_after_the_other_and_prune_comes_last(place: Plac
     )
     assert by_name["ConfigMap/former"].reason == "Pruning"
     assert [each.wave for each in found.members] == [-1, 0, 5, 0]
-    # Neither a change by another call nor the repair of drift brings it forward.
+    # Neither a change by another call nor drift repair applies the object earlier.
     await place.client.config.update_config_map(
         namespace=place.name,
         name="settings",
@@ -255,7 +255,7 @@ async def test_waves_change_one_after_the_other_and_prune_comes_last(place: Plac
     await held_work_is_done(place)
     assert "ConfigMap/settings changed" not in journal.lines
     assert "nginx:1.28" not in str(store.get(resources.DEPLOYMENTS, place.name, "front"))
-    # The next revision begins with its first step, and the held change is a part of it.
+    # The next revision starts with its first step and includes the held change.
     del journal.lines[:]
     await place.apply(documents("debug", "nginx:1.28"), prune=True)
     await journal.has("ConfigMap/former deleted")
@@ -284,7 +284,7 @@ async def newest_operation(place: Place) -> str:
 
 
 async def held_work_is_done(place: Place) -> None:
-    """Waits until the worker has looked at all that is due in the namespace, and has left it."""
+    """Waits until the worker has examined all work that is due in the namespace, and has left it."""
 
     async def nothing_is_due() -> bool:
         async with place.server.database.system() as sql:
@@ -306,7 +306,7 @@ async def test_a_wave_waits_for_the_jobs_before_it(place: Place, journal: Journa
     assert in_order(journal.order("Job/fill added", "Job/fill ended", "Deployment/front added"))
 
 
-async def test_a_hook_that_fails_stops_the_apply(place: Place, journal: Journal) -> None:
+async def test_a_failed_hook_stops_the_apply(place: Place, journal: Journal) -> None:
     await place.apply([deployment(), config_map()])
     await until(place, lambda found: found.status == HEALTHY)
     failing = [
@@ -322,7 +322,7 @@ async def test_a_hook_that_fails_stops_the_apply(place: Place, journal: Journal)
     assert "exit code 3" in failed.message
     await held_work_is_done(place)
     assert not [each for each in journal.lines if "announce" in each or "web changed" in each]
-    # An apply without the hooks that had not begun leaves nothing of them; the others stay.
+    # An apply without the hooks that had not started removes them completely; the others stay.
     answer = await place.apply([deployment(image="nginx:1.28"), config_map()])
     assert actions(answer.changes)["Job/announce"] == "prune"
     healthy = await until(place, lambda found: found.status == HEALTHY)
@@ -331,7 +331,7 @@ async def test_a_hook_that_fails_stops_the_apply(place: Place, journal: Journal)
     assert not [each for each in journal.lines if "announce" in each]
 
 
-async def test_a_hook_that_fails_is_rolled_back(place: Place, journal: Journal) -> None:
+async def test_a_failed_hook_causes_a_rollback(place: Place, journal: Journal) -> None:
     await place.apply([job(), deployment(), config_map()])
     await until(place, lambda found: found.status == HEALTHY)
     del journal.lines[:]
@@ -348,12 +348,12 @@ async def test_a_hook_that_fails_is_rolled_back(place: Place, journal: Journal) 
     assert "PreSync hook migrate" in revision.reason
     assert "exit code 3" in revision.reason
     await journal.has("Job/migrate-2 deleted")
-    # Nothing of the failed revision came to the cluster.
+    # No object of the failed revision reached the cluster.
     assert not [each for each in journal.lines if "Deployment" in each or "ConfigMap" in each], journal.lines
     assert (await place.client.containers.get(namespace=place.name, name="web")).image == "nginx:1.27"
 
 
-async def test_a_hook_that_is_still_being_deleted_is_waited_for(place: Place, journal: Journal) -> None:
+async def test_an_apply_waits_for_a_hook_that_is_being_deleted(place: Place, journal: Journal) -> None:
     documents = [job(), deployment()]
     await place.apply([job(behavior="run"), deployment()])
     await journal.has("Job/migrate added")
@@ -376,27 +376,27 @@ async def test_a_hook_that_is_still_being_deleted_is_waited_for(place: Place, jo
     assert (await call).revision == 2
 
 
-async def test_a_pause_holds_the_steps(place: Place, journal: Journal) -> None:
+async def test_a_pause_stops_the_steps(place: Place, journal: Journal) -> None:
     await place.apply([job(behavior="run"), deployment()])
-    # A Job that runs is no hook that has ended.
+    # A running Job does not count as an ended hook.
     running = await until(place, lambda found: members(found)["Job/migrate"].reason == "Running")
     assert members(running)["Deployment/web"].reason == "WaitingForWave"
     paused = await place.client.applications.pause(namespace=place.name, name="shop")
     assert set(paused.containers) == {"migrate", "web"}
     await until(place, lambda found: found.status == SUSPENDED)
     assert "Deployment/web added" not in journal.lines
-    # A new apply replaces the run that has not ended.
+    # A new apply replaces the unfinished run.
     await place.client.applications.resume(namespace=place.name, name="shop")
     await place.apply([job(), deployment()])
     healthy = await until(place, lambda found: found.status == HEALTHY)
     assert healthy.revision == 2
     assert in_order(journal.order("Job/migrate deleted", "Job/migrate-2 ended", "Deployment/web added"))
-    # A Job that has ended is left out of a pause.
+    # A pause leaves out a Job that has ended.
     paused = await place.client.applications.pause(namespace=place.name, name="shop")
     assert list(paused.containers) == ["web"]
 
 
-async def test_what_waits_is_released_with_its_application(place: Place, journal: Journal) -> None:
+async def test_waiting_objects_are_released_with_their_application(place: Place, journal: Journal) -> None:
     documents = [behaving("readiness-failing", "back"), annotated(config_map(), wave="1")]
     await place.apply(documents)
     await journal.has("Deployment/back added")
@@ -409,7 +409,7 @@ async def test_what_waits_is_released_with_its_application(place: Place, journal
 
     await poll_until(gone)
     assert "ConfigMap/settings added" not in journal.lines
-    # One that leaves an application that waits is applied, and so is all of a revision without order.
+    # An object that leaves a waiting application is applied, and so are all objects of a revision without waves.
     await place.apply(documents)
     await place.apply([documents[0]])
     await journal.has("ConfigMap/settings added")
@@ -430,7 +430,7 @@ async def test_without_an_application_hooks_are_refused_and_waves_have_no_effect
     assert "NO_ORDER" in [each.reason for each in allowed.warnings]
 
 
-async def test_a_hook_needs_the_rights_to_run_and_to_delete_it(place: Place) -> None:
+async def test_a_hook_needs_permissions_to_run_and_delete_it(place: Place) -> None:
     await place.apply([job(), config_map()])
     await until(place, lambda found: found.status == HEALTHY)
     role = identity_pb2.Role(name=f"deployer-{place.name}")

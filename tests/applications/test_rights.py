@@ -1,4 +1,4 @@
-"""Rights over applications: a call asks for the permissions that the noun of each object asks for the same change."""
+"""Permissions for applications: a call needs the permissions that each object's own noun requires for the change."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _WRITERS = {"admin", "operator", "developer"}
 
 
 async def _caller(server: Server, place: Place, name: str, permissions: list[str]) -> AsyncClient:
-    """A user with a role of these permissions in a namespace."""
+    """Creates a user with a role of these permissions in a namespace. Returns its client."""
     role = identity_pb2.Role(name=name, display_name=name, permissions=permissions)
     await server.admin.identity.create_role(role=role)
     return await server.user(name, {place.name: name})
@@ -43,12 +43,12 @@ async def _caller(server: Server, place: Place, name: str, permissions: list[str
 
 @pytest_asyncio.fixture(loop_scope="session", scope="module")
 async def shop_of(shared_server: Server) -> Place:
-    """A namespace with an application of each noun; its object changes in the second revision."""
+    """Creates a namespace with one application for each noun. Its object changes in the second revision."""
     name = "rights"
     await shared_server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name))
     assert shared_server.cluster is not None
     place = Place(shared_server, shared_server.cluster, name)
-    # Objects that an administrator makes are changed by administrators alone.
+    # Only administrators may change objects that an administrator created.
     place.client = await shared_server.user("maker", {name: "operator"})
     for noun, document in _OF_NOUNS.items():
         await place.apply([document, config_map(f"{noun}-other")], name=noun)
@@ -58,7 +58,7 @@ async def shop_of(shared_server: Server) -> Place:
 
 
 @pytest.mark.parametrize("noun", _OF_NOUNS)
-async def test_an_apply_asks_for_the_permission_of_each_noun(
+async def test_an_apply_requires_the_permissions_of_each_noun(
     shared_server: Server, shop_of: Place, noun: str
 ) -> None:
     document = {**_OF_NOUNS[noun], "metadata": {**_OF_NOUNS[noun]["metadata"], "name": f"new-{noun}"}}
@@ -82,7 +82,7 @@ async def test_an_apply_asks_for_the_permission_of_each_noun(
 
 @pytest.mark.full
 @pytest.mark.parametrize("role", SHIPPED_ROLES)
-async def test_shipped_roles_apply_prune_and_roll_back_or_do_not(
+async def test_shipped_roles_may_apply_prune_and_roll_back_or_not(
     shared_server: Server, shop_of: Place, role: str
 ) -> None:
     caller = await shared_server.user(f"some-{role}", {shop_of.name: role})
@@ -108,7 +108,7 @@ async def test_shipped_roles_apply_prune_and_roll_back_or_do_not(
         assert not rolled.problems
 
 
-async def test_a_plan_shows_of_objects_that_the_caller_may_not_get_only_that_they_change(
+async def test_a_plan_hides_fields_of_objects_that_the_caller_may_not_get(
     shared_server: Server, shop_of: Place
 ) -> None:
     permissions = ["application.*", "config.update", "config.create", "namespace.get"]
@@ -125,7 +125,9 @@ async def test_a_plan_shows_of_objects_that_the_caller_may_not_get_only_that_the
     assert not exported.documents
 
 
-async def test_secrets_are_exported_to_those_who_may_reveal_them(shared_server: Server, place: Place) -> None:
+async def test_secrets_are_exported_only_to_callers_who_may_reveal_them(
+    shared_server: Server, place: Place
+) -> None:
     await place.apply([secret(), config_map()])
     developer = await shared_server.user(f"developer-{place.name}", {place.name: "developer"})
     exported = await developer.applications.export(namespace=place.name, name="shop")
@@ -134,8 +136,8 @@ async def test_secrets_are_exported_to_those_who_may_reveal_them(shared_server: 
     assert len((await place.client.applications.export(namespace=place.name, name="shop")).documents) == 2
 
 
-async def test_a_key_that_only_reads_exports_no_secrets(shared_server: Server, place: Place) -> None:
-    """RevealSecret refuses such a key, too."""
+async def test_a_read_only_key_exports_no_secrets(shared_server: Server, place: Place) -> None:
+    """RevealSecret also refuses such a key."""
     await place.apply([secret(), config_map()])
     made = await place.client.identity.create_api_key(name=f"reader-{place.name}", read_only=True)
     async with AsyncClient(shared_server.address, token=made.key) as reader:
@@ -171,13 +173,13 @@ async def test_revisions_mask_the_secret_values_of_custom_resources(
         assert (list(exported.left_out), "water" in str(exported)) == (
             ([], True) if is_shown else (["Store main"], False)
         )
-    # A rollback brings the value itself back.
+    # A rollback restores the value itself.
     await place.client.applications.rollback(**named)
     assert "tap" in str(await place.client.applications.get_revision(**named))
 
 
-async def test_a_caller_without_the_right_takes_no_turn_of_applies(place: Place) -> None:
-    """All turns are taken, so a caller that waited for one would be refused for that."""
+async def test_a_caller_without_permission_takes_no_apply_seat(place: Place) -> None:
+    """All seats are taken, so a caller that waited for a seat would be refused for that reason instead."""
     viewer = await place.server.user("viewer-of-turns", {place.name: "viewer"})
     running = place.server.application._server
     assert running is not None
@@ -186,7 +188,7 @@ async def test_a_caller_without_the_right_takes_no_turn_of_applies(place: Place)
     for other in others:
         assert turns.try_acquire(other)
     try:
-        # The second request is longer than those that are read before the seats.
+        # The second request is too long to be read before the call has a seat.
         for size in (10, 200_000):
             with pytest.raises(PermissionDeniedError):
                 await place.apply([config_map(level="x" * size)], client=viewer)

@@ -1,4 +1,4 @@
-"""`apply` without an application against a server: its output, its result, and the state that it leaves."""
+"""`apply` without an application, against a server: its output, its result, and the resulting state."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def stored(place: Place, name: str = "web") -> container_pb2.Container:
     return await place.client.containers.get(namespace=place.name, name=name)
 
 
-async def test_a_second_apply_changes_nothing_and_a_change_only_its_fields(place: Place, run: Run) -> None:
+async def test_a_second_apply_changes_only_fields_that_differ(place: Place, run: Run) -> None:
     assert await run(WEB + "---\n" + SERVICE) is ApplyResult.DONE
     assert run.said == ["service/web created", "container/web created", "2 created"]
     first = await stored(place)
@@ -69,7 +69,7 @@ async def test_a_second_apply_changes_nothing_and_a_change_only_its_fields(place
     assert run.said == ["service/web unchanged", "container/web unchanged", "2 unchanged"]
     assert run.complained == []
     assert (await stored(place)).etag == first.etag
-    # The manifest states no number of replicas, so the present one stays.
+    # The manifest sets no number of replicas, so the present one is kept.
     scaled = container_pb2.Container(replicas=3, display_name="Front")
     await place.client.containers.update(
         namespace=place.name,
@@ -83,7 +83,7 @@ async def test_a_second_apply_changes_nothing_and_a_change_only_its_fields(place
     assert (changed.image, changed.replicas, changed.display_name) == ("nginx:1.28", 3, "Front")
 
 
-async def test_a_credential_in_the_clear_is_warned_of_when_it_is_set(run: Run) -> None:
+async def test_a_plain_text_credential_causes_a_warning_when_it_is_set(run: Run) -> None:
     container = """        env:
         - {name: DB_PASSWORD, value: hunter2}
         - {name: MODE, value: fast}
@@ -102,21 +102,21 @@ async def test_a_credential_in_the_clear_is_warned_of_when_it_is_set(run: Run) -
     ]
     assert [line.endswith(": put it into a Secret") for line in told] == [True] * 3 + [False]
     assert "hunter2" not in " ".join(run.complained)
-    # An unchanged field is not warned about again; another image changes nothing of it.
+    # There is no second warning for an unchanged field, even if the image changes.
     assert await run(text) is ApplyResult.DONE
     assert run.complained == []
     assert await run(text.replace("1.27", "1.28")) is ApplyResult.DONE
     assert run.complained == []
 
 
-async def test_a_service_that_a_container_owns_changes_with_it(place: Place, run: Run) -> None:
+async def test_applying_an_owned_service_updates_its_container(place: Place, run: Run) -> None:
     port = container_pb2.Port(name="http", container_port=8080, service_port=8000)
     owner = container_pb2.Container(name="web", image="nginx:1.27", ports=[port], labels={"app": "web"})
     await place.client.containers.create(namespace=place.name, container=owner)
     assert await run(SERVICE) is ApplyResult.DONE
     assert run.said == ["container/web updated", "with their containers: service/web", "1 updated"]
     assert [(each.service_name, each.service_port) for each in (await stored(place)).ports] == [("web", 80)]
-    # Ports do not have every field of a Service.
+    # Container ports cannot express every field of a Service.
     assert await run(SERVICE + "  sessionAffinity: ClientIP\n") is ApplyResult.REFUSED
     assert "a container owns service/web by its ports, which do not have it" in run.complained[0]
 
@@ -167,7 +167,7 @@ async def test_one_problem_refuses_the_whole_input(
     assert [each.name async for each in place.client.containers.list(namespace=place.name)] == []
 
 
-async def test_skipping_goes_on_and_lists_the_parts_that_are_left_out(run: Run) -> None:
+async def test_skipping_continues_and_lists_the_parts_left_out(run: Run) -> None:
     text = web("paused: true") + "---\napiVersion: v1\nkind: ResourceQuota\nmetadata: {name: key}\n"
     assert await run(text, skip=ProblemWeight.BEHAVIOUR) is ApplyResult.REFUSED
     assert await run(text, skip=ProblemWeight.SECURITY) is ApplyResult.LEFT_OUT
@@ -180,7 +180,7 @@ async def test_skipping_goes_on_and_lists_the_parts_that_are_left_out(run: Run) 
     assert await run(web("replicas: two\npaused: true"), skip=ProblemWeight.SECURITY) is ApplyResult.REFUSED
 
 
-async def test_a_kind_that_only_the_cluster_could_open_is_left_out_by_request(run: Run) -> None:
+async def test_a_kind_that_is_not_open_is_left_out_on_request(run: Run) -> None:
     text = WEB + "---\napiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\n"
     assert await run(text) is ApplyResult.REFUSED
     assert run.complained[0].startswith("stdin:19: widget/w: Widget of example.com/v1 is not yet supported")
@@ -188,12 +188,12 @@ async def test_a_kind_that_only_the_cluster_could_open_is_left_out_by_request(ru
     assert run.said[-1] == "1 created; left out: 1 behaviour"
 
 
-async def test_an_unknown_namespace_is_the_callers_to_handle(run: Run) -> None:
+async def test_an_unknown_namespace_raises_an_error(run: Run) -> None:
     with pytest.raises(NotFoundError):
         await run(WEB, namespace="nowhere")
 
 
-async def test_a_whole_application(run: Run) -> None:
+async def test_the_example_application_is_applied_twice(run: Run) -> None:
     assert await run(sources=[str(EXAMPLE)]) is ApplyResult.DONE
     assert run.said[-1] == "29 created"
     assert await run(sources=[str(EXAMPLE)]) is ApplyResult.DONE

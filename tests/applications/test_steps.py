@@ -1,4 +1,4 @@
-"""The steps of an apply: pure functions of places and of the members as they are."""
+"""The steps of an apply, computed by pure functions from the order of documents and the present members."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def names(members: tuple[Member, ...]) -> list[str]:
     return [each.name for each in members]
 
 
-def test_the_phases_have_one_name_each() -> None:
+def test_phase_types_have_the_same_names() -> None:
     assert get_args(PhaseWord) == get_args(ApplicationPhase)
 
 
-def test_hooks_of_an_install_and_of_an_upgrade() -> None:
+def test_hooks_run_on_install_or_upgrade() -> None:
     order = DocumentOrder("pre_sync", None, hook=True)
     apply, rollback = ApplyChoice("shop"), ApplyChoice("shop", origin=1)
     assert phase_of(order, NEW, apply) == "pre_sync"
@@ -64,7 +64,7 @@ def test_hooks_of_an_install_and_of_an_upgrade() -> None:
     assert phase_of(DocumentOrder(wave=2), INSTALLED, rollback) == "sync"
 
 
-def test_steps_are_phases_and_waves_and_containers_of_hooks_come_last() -> None:
+def test_steps_follow_phases_and_waves_and_hook_containers_come_last() -> None:
     pre: dict[str, Any] = {"install": "pre_sync", "upgrade": "pre_sync", "hook": True}
     objects = [
         wanted("web", wave=5),
@@ -79,12 +79,12 @@ def test_steps_are_phases_and_waves_and_containers_of_hooks_come_last() -> None:
     steps = {key.name: place.step for key, place in places.items() if not place.skipped}
     assert steps == {"early": 0, "role": 1, "migrate": 2, "settings": 3, "web": 4, "announce": 5}
     assert [key.name for key, place in places.items() if place.skipped] == ["skipped"]
-    # Without an order there is one step.
+    # Without an order, there is one step.
     plain = placed((each, "sync") for each in (wanted("web"), wanted("settings", "config_map")))
     assert {place.step for place in plain.values()} == {0}
 
 
-def test_jobs_of_helm_with_one_weight_run_one_after_the_other_by_name() -> None:
+def test_helm_jobs_of_equal_weight_run_in_sequence_by_name() -> None:
     helm: dict[str, Any] = {"install": "pre_sync", "upgrade": "pre_sync", "hook": True, "alone": True}
     objects = [
         wanted("b-seed", **helm),
@@ -99,22 +99,22 @@ def test_jobs_of_helm_with_one_weight_run_one_after_the_other_by_name() -> None:
     assert steps == {"c-role": 0, "argo": 1, "a-migrate": 2, "b-seed": 3, "b-later": 4, "web": 5}
 
 
-def test_a_step_begins_when_all_before_is_healthy() -> None:
+def test_a_step_starts_when_all_earlier_members_are_healthy() -> None:
     waits = application(member("back", status="progressing"), member("front", 1, "progressing"))
     assert next_state(waits)[:2] == (0, True)
     ready = application(member("back"), member("front", 1, "progressing"), member("last", 2))
     state = next_state(ready)
     assert (state.step, names(state.begun)) == (1, ["front"])
-    # A Job that runs is healthy, and what comes after it waits for its end.
+    # A running Job is healthy, but the next step waits for its end.
     assert next_state(application(member("fill", running=True), member("front", 1))).step == 0
-    # A paused part holds the next step up; a document may have a CronJob suspended.
+    # A paused member blocks the next step; a suspended CronJob does not, because its document may say so.
     assert next_state(application(member("back", status="suspended"), member("front", 1))).step == 0
     cron = Member(MemberKey("container", "nightly"), "batch/v1", "CronJob", status="suspended")
     assert next_state(application(cron, member("front", 1))).step == 1
     assert next_state(application(member("back"))).step == 0
 
 
-def test_an_application_is_installed_once_it_comes_to_sync() -> None:
+def test_an_application_is_installed_when_it_reaches_sync() -> None:
     runs = application(hook("migrate", status="progressing"), member("web", 1))
     assert not next_state(runs).installed
     assert next_state(application(hook("migrate"), member("web", 1))).installed
@@ -123,7 +123,7 @@ def test_an_application_is_installed_once_it_comes_to_sync() -> None:
     assert next_state(application(hook("migrate", status="progressing"), installed=True)).installed
 
 
-def test_hooks_end_with_their_phase_and_go_by_their_policies() -> None:
+def test_hooks_end_with_their_phase_and_follow_their_policies() -> None:
     succeeded = frozenset({"succeeded"})
     first = application(
         hook("one", delete_on=succeeded), hook("two", 1, "progressing"), member("web", 2), step=0
@@ -136,12 +136,12 @@ def test_hooks_end_with_their_phase_and_go_by_their_policies() -> None:
         ["one", "two"],
         ["one"],
     )
-    # Until its object is gone.
+    # The hook stays in the list until its object is deleted.
     gone = hook("one", delete_on=succeeded, outcome="succeeded")
     assert names(next_state(application(gone, member("web", 1), step=1)).removed) == ["one"]
 
 
-def test_a_failed_hook_goes_by_its_policy_and_those_before_it_by_theirs() -> None:
+def test_a_failed_hook_and_earlier_hooks_follow_their_policies() -> None:
     failing = hook("two", 1, "degraded", failed=True, reason="Why", delete_on=frozenset({"failed"}))
     before = hook("one", delete_on=frozenset({"succeeded"}))
     state = next_state(application(before, failing, member("web", 2), step=1))
@@ -154,7 +154,7 @@ def test_a_failed_hook_goes_by_its_policy_and_those_before_it_by_theirs() -> Non
     assert next_state(application(kept, member("web", 2), step=1))[2:] == ((), (), ())
 
 
-def test_what_is_pruned_is_the_last_step() -> None:
+def test_pruning_is_the_last_step() -> None:
     pruned = member("former", 2, "progressing", pruned=True, resource_id=3)
     assert not next_state(application(member("a"), member("b", 1), pruned, step=0)).removed
     state = next_state(application(member("a"), member("b", 1), pruned, step=1))

@@ -1,4 +1,4 @@
-"""From YAML to the objects that an apply asks for, as the server does it, without a server."""
+"""Translates YAML into the objects that an apply requests, as the server does, without a server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOTHING = PresentObjects()
 
 
 def given(text: str, file: str = "web.yaml") -> list[GivenDocument]:
-    """The documents of a YAML text, as the command sends them."""
+    """Returns the documents of a YAML text, as the command sends them."""
     problems = Problems()
     read = parse(text, file, problems)
     assert not problems.all, problems.all
@@ -38,7 +38,7 @@ def given(text: str, file: str = "web.yaml") -> list[GivenDocument]:
 
 
 async def read_texts(*texts: str, present: PresentObjects = NOTHING) -> ReadDocuments:
-    """The objects and problems of YAML texts."""
+    """Returns the objects and problems of YAML texts."""
     documents = [each for text in texts for each in given(text)]
     return await read_documents(documents, present)
 
@@ -46,19 +46,19 @@ async def read_texts(*texts: str, present: PresentObjects = NOTHING) -> ReadDocu
 async def read_documents(
     documents: Sequence[GivenDocument], present: PresentObjects = NOTHING
 ) -> ReadDocuments:
-    """The objects and problems of documents."""
+    """Returns the objects and problems of documents."""
     return await settled(await translated(documents, NAMESPACE), present)
 
 
 async def wanted_of(*texts: str, present: PresentObjects = NOTHING) -> dict[str, WantedObject]:
-    """The objects of YAML texts without a problem, by noun and name."""
+    """Returns the objects of YAML texts, which must have no problem, by noun and name."""
     read = await read_texts(*texts, present=present)
     assert not read.problems, read.problems
     return {f"{each.key.noun}/{each.key.name}": each for each in read.wanted}
 
 
 def lines(problems: Sequence[ApplicationProblem]) -> list[str]:
-    """Problems in one line each."""
+    """Returns each problem as one line."""
     return [
         ": ".join(part for part in (each.source, f"{each.kind}/{each.name}", each.path, each.message) if part)
         for each in problems
@@ -66,7 +66,7 @@ def lines(problems: Sequence[ApplicationProblem]) -> list[str]:
 
 
 def stored(wanted: WantedObject) -> Any:
-    """The object as a create stores it."""
+    """Returns the object as a create stores it."""
     match wanted.value:
         case Container() as container:
             return rules.checked(rules.with_pod_labels(container))
@@ -79,10 +79,10 @@ def stored(wanted: WantedObject) -> Any:
 
 
 def stored_secret(asked: Asked) -> Secret:
-    """The secret as a create stores it."""
+    """Returns the secret as a create stores it."""
     return msgspec.structs.replace(asked.secret, type=asked.secret.type or "Opaque")
 
 
 def yaml_of(*documents: dict[str, Any]) -> str:
-    """Documents as one YAML text."""
+    """Returns documents as one YAML text."""
     return yaml.safe_dump_all(documents)

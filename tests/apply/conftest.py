@@ -1,4 +1,4 @@
-"""A server in memory and a blocking client for each test, with the namespace that the tests apply to."""
+"""An in-memory server and a blocking client for each test, and the namespace that the tests use."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def client(fake: FakeServer) -> AsyncIterator[Client]:
 
 @pytest_asyncio.fixture
 async def settle(fake: FakeServer) -> Settle:
-    """Lets the cluster follow: sets the status of a container, or of all, as a reconciler would."""
+    """Returns a function that sets the status of one container, or of all, as a reconciler would."""
 
     async def settled(
         name: str = "", status: pb.ContainerStatus.ValueType = pb.CONTAINER_STATUS_RUNNING, **observed: Any
@@ -49,7 +49,7 @@ async def settle(fake: FakeServer) -> Settle:
                 changed.MergeFrom(pb.Container(status=status, **observed))
                 del changed.conditions[:]
                 if status == pb.CONTAINER_STATUS_RUNNING:
-                    # Since 1970.
+                    # Stable since 1970, because the transition time is not set.
                     changed.conditions.add(type="Stable", status=resource_pb2.CONDITION_STATUS_TRUE)
                 elif status == pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF:
                     changed.conditions.add(

@@ -43,8 +43,8 @@ async def test_files_by_option_and_by_argument(apply: Command, tmp_path: Path) -
     )
 
 
-async def test_what_get_writes_is_applied_without_a_change(place: Place, apply: Command) -> None:
-    """`get -o yaml` and `-o manifest` of every noun that has documents, as its own calls made it."""
+async def test_output_of_get_is_applied_without_a_change(place: Place, apply: Command) -> None:
+    """Covers `get -o yaml` and `-o manifest` of every noun that has documents, created by the noun's own calls."""
     client, where = place.client, place.name
     await client.containers.create(
         namespace=where,
@@ -95,7 +95,7 @@ async def test_what_get_writes_is_applied_without_a_change(place: Place, apply: 
     assert (await apply("apply", "-f", "-", stdin=other.encode())).code == 0
 
 
-async def test_each_way_to_end_has_its_exit_code(apply: Command) -> None:
+async def test_each_outcome_has_its_exit_code(apply: Command) -> None:
     async def code(*options: str, text: str = WEB) -> int:
         return (await apply("apply", *options, stdin=text.encode())).code
 
@@ -109,8 +109,8 @@ async def test_each_way_to_end_has_its_exit_code(apply: Command) -> None:
     assert await code("-f", "-", "--wait", "--stable-for", "600", "--wait-timeout", "0.3") == 10
 
 
-async def test_the_facts_as_json(apply: Command) -> None:
-    """One document; while it waits, a line for each state before it."""
+async def test_the_result_as_json(apply: Command) -> None:
+    """The output is one document; with --wait, a line for each state comes before it."""
     done = await apply("apply", "-f", "-", "-o", "json", stdin=SERVICE.encode() + b"---\n" + WEB.encode())
     changes = json.loads(done.out)["changes"]
     assert (done.code, done.err, [each["action"] for each in changes]) == (
@@ -164,9 +164,7 @@ async def test_the_output_of_kustomize_is_applied(apply: Command, tmp_path: Path
     assert (done.code, done.out) == (0, "container/blue-web created\n1 created\n"), done
 
 
-def test_without_kustomize_a_sentence_says_how_to_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_kustomize_is_reported_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CommandError, match="there is no such folder"):
         kustomized(str(tmp_path / "nowhere"))
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Reading manifests: a fault is reported by file, line and column, and with the expected form."""
+"""Reading manifests: a fault is reported with file, line, column and the expected form."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def at(node: Node, *path: str | int) -> Node:
     ],
 )
 @pytest.mark.usefixtures("no_finalizers")
-def test_malformed_text_is_told_by_place_and_expectation(text: str, expected: str) -> None:
+def test_malformed_text_is_reported_with_position_and_expectation(text: str, expected: str) -> None:
     assert refusal(text).startswith(expected)
 
 
-def test_every_part_knows_its_place() -> None:
+def test_every_node_has_its_position() -> None:
     (root,) = read("# a comment\na:\n  - b: 1\n    c: two\n  - x\n")
     assert at(root, "a", 0, "c") == ScalarNode(at(root, "a", 0, "c").place, "two", "string")
     assert at(root, "a", 0, "c").place.exact == "a.yaml:4:8"
@@ -102,14 +102,14 @@ def test_every_part_knows_its_place() -> None:
         ("100m", "string"),
     ],
 )
-def test_scalars_are_what_kubernetes_takes_them_for(text: str, kind: str) -> None:
+def test_scalars_have_the_types_that_kubernetes_reads(text: str, kind: str) -> None:
     (root,) = read(f"a: {text}\n")
     value = at(root, "a")
     assert isinstance(value, ScalarNode)
     assert value.kind == kind
 
 
-def test_anchors_and_merge_keys_keep_the_place_of_the_original() -> None:
+def test_anchors_and_merge_keys_keep_the_original_position() -> None:
     (root,) = read("base: &base\n  cpu: 1\n  memory: 2\nmade:\n  <<: *base\n  cpu: 3\nsame: *base\n")
     assert at(root, "made", "cpu").place.line == 6
     assert at(root, "made", "memory").place.line == 3
@@ -117,7 +117,7 @@ def test_anchors_and_merge_keys_keep_the_place_of_the_original() -> None:
 
 
 def nested_aliases(levels: int, each: int) -> str:
-    """A list of lists, which stands for `each` to the power of `levels` texts."""
+    """Returns nested lists that expand to about `each` to the power of `levels` texts."""
     lines = ["a0: &a0 [x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * each)}]" for n in range(1, levels)]
     return "\n".join(lines) + "\n"
@@ -132,7 +132,7 @@ def nested_aliases(levels: int, each: int) -> str:
     ],
     ids=["a-million", "a-billion", "merged"],
 )
-def test_aliases_that_stand_for_more_than_a_cluster_takes_are_refused_within_little_memory(text: str) -> None:
+def test_aliases_that_expand_too_far_are_refused_within_little_memory(text: str) -> None:
     assert len(text) < 10_000
     tracemalloc.start()
     told = refusal(text)
@@ -142,7 +142,7 @@ def test_aliases_that_stand_for_more_than_a_cluster_takes_are_refused_within_lit
     assert most < 10 * 2**20
 
 
-def test_a_long_document_and_one_with_usual_aliases_are_read() -> None:
+def test_a_long_document_and_ordinary_aliases_are_read() -> None:
     (root,) = read(f"a: [{', '.join(['abcdefgh'] * 5_000)}]\n")
     value = at(root, "a")
     assert isinstance(value, SequenceNode)
@@ -150,7 +150,7 @@ def test_a_long_document_and_one_with_usual_aliases_are_read() -> None:
     assert read(nested_aliases(5, 9))
 
 
-def test_empty_documents_are_passed_over_and_lines_count_through_the_file() -> None:
+def test_empty_documents_are_skipped_and_their_lines_counted() -> None:
     first, second = read("---\n---\na: 1\n---\n# nothing\n---\nb: 2\n")
     assert (first.place.line, second.place.line) == (3, 7)
 
@@ -172,7 +172,7 @@ def test_sources_are_files_folders_and_standard_input(tmp_path: Path) -> None:
     assert documents[-1].place.file == "stdin"
 
 
-def test_what_cannot_be_read_does_not_hide_the_rest(tmp_path: Path) -> None:
+def test_unreadable_files_do_not_hide_readable_ones(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "latin.yaml").write_bytes(b"a: 1\nb: caf\xe9\n")
     (tmp_path / "broken.yaml").write_text("a: [\n")
@@ -206,7 +206,7 @@ def test_what_cannot_be_read_does_not_hide_the_rest(tmp_path: Path) -> None:
     ],
     ids=repr,
 )
-def test_tabs_after_a_value_are_blanks(text: str, path: tuple[str | int, ...], expected: str) -> None:
+def test_tabs_after_a_value_are_whitespace(text: str, path: tuple[str | int, ...], expected: str) -> None:
     (root,) = read(text)
     found = at(root, *path)
     assert isinstance(found, ScalarNode)

@@ -44,7 +44,7 @@ _REFUSED = resource_pb2.Condition(
         (object_pb2.Object(generation=2, conditions=[_REFUSED]), "progressing", False),
     ],
 )
-def test_health_is_that_of_members_of_applications(resource: Any, state: str, failed: bool) -> None:
+def test_health_follows_the_rules_for_application_members(resource: Any, state: str, failed: bool) -> None:
     found = health_of(resource)
     assert (found.state, found.failed) == (state, failed)
 
@@ -55,7 +55,7 @@ def _change(kind: str, name: str) -> application_pb2.ApplicationChange:
     )
 
 
-async def test_it_ends_when_all_are_healthy(fake: FakeServer, client: Client) -> None:
+async def test_the_wait_ends_when_all_objects_are_healthy(fake: FakeServer, client: Client) -> None:
     ingress = object_pb2.Object(
         namespace=NAMESPACE, kind="Ingress", name="front", health=object_pb2.OBJECT_HEALTH_PROGRESSING
     )
@@ -78,7 +78,7 @@ async def test_it_ends_when_all_are_healthy(fake: FakeServer, client: Client) ->
     assert said == ["service/front healthy", "ingress/front progressing", "ingress/front healthy"]
 
 
-async def test_a_refusal_ends_it_with_the_reason(fake: FakeServer, client: Client) -> None:
+async def test_a_refusal_ends_the_wait_with_the_reason(fake: FakeServer, client: Client) -> None:
     refused = object_pb2.Object(namespace=NAMESPACE, kind="Ingress", name="front", conditions=[_REFUSED])
     await fake.commit("object", (NAMESPACE, "front"), refused)
     said: list[str] = []

@@ -28,7 +28,7 @@ class Waiting:
         self.counted: list[tuple[int, int]] = []
 
     async def says(self, part: str) -> None:
-        """Returns when a line with this part has been said; fails after ten seconds."""
+        """Returns when a line with this part has been reported. Fails after ten seconds."""
         async with within(10):
             while not any(part in line for line in self.said):
                 self._heard.clear()
@@ -59,7 +59,7 @@ async def waiting(client: Client) -> Waiting:
 
 
 async def made(fake: FakeServer, *names: str) -> list[pb.Container]:
-    """Containers that the cluster does not follow yet."""
+    """Returns containers that the cluster has not observed yet."""
     found = [pb.Container(name=name, namespace=NAMESPACE, generation=1, replicas=1) for name in names]
     for each in found:
         each.status = pb.CONTAINER_STATUS_PENDING
@@ -67,7 +67,9 @@ async def made(fake: FakeServer, *names: str) -> list[pb.Container]:
     return found
 
 
-async def test_waiting_ends_when_all_run(fake: FakeServer, waiting: Waiting, settle: Settle) -> None:
+async def test_the_wait_ends_when_all_containers_run(
+    fake: FakeServer, waiting: Waiting, settle: Settle
+) -> None:
     waited = asyncio.create_task(waiting(*await made(fake, "first", "second")))
     await waiting.says("second pending")
     await settle("first", ready_replicas=1)
@@ -84,7 +86,7 @@ async def test_waiting_ends_when_all_run(fake: FakeServer, waiting: Waiting, set
     assert (waiting.counted[0], waiting.counted[-1]) == ((0, 2), (2, 2))
 
 
-async def test_waiting_too_long_tells_the_missing_ones_and_why(
+async def test_a_timed_out_wait_reports_missing_containers_and_reasons(
     fake: FakeServer, waiting: Waiting, settle: Settle
 ) -> None:
     containers = await made(fake, "first", "second")
@@ -97,7 +99,7 @@ async def test_waiting_too_long_tells_the_missing_ones_and_why(
     ]
 
 
-async def test_one_that_fails_ends_the_wait_for_all(
+async def test_one_failed_container_ends_the_wait_for_all(
     fake: FakeServer, waiting: Waiting, settle: Settle
 ) -> None:
     waited = asyncio.create_task(waiting(*await made(fake, "first", "second")))
@@ -119,7 +121,7 @@ async def test_a_stopped_container_is_not_waited_for(
     assert waiting.said == ["container/web stopped: not waited for, apply does not start it"]
 
 
-async def test_a_container_deleted_meanwhile_ends_the_wait(fake: FakeServer, waiting: Waiting) -> None:
+async def test_a_container_deleted_during_the_wait_ends_it(fake: FakeServer, waiting: Waiting) -> None:
     waited = asyncio.create_task(waiting(*await made(fake, "web")))
     await waiting.says("pending")
     await fake.commit("container", (NAMESPACE, "web"), None)

@@ -1,4 +1,4 @@
-"""Documents of files as they are sent: problems come back to file and line, and parts may be left out."""
+"""Documents of files as they are sent: problems are mapped to file and line, and parts can be left out."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def problem(
     )
 
 
-def test_each_object_is_a_document_with_its_place() -> None:
+def test_each_object_is_a_document_with_its_position() -> None:
     found = list(sent(WEB, LIST, SERVICE).messages())
     assert [json.loads(each.json)["kind"] for each in found] == ["Deployment", "ConfigMap", "Service"]
     assert [each.source for each in found] == ["web.yaml:1", "web.yaml:22", "web.yaml:26"]
@@ -48,7 +48,7 @@ def test_numbers_keep_their_values() -> None:
     assert json.loads(only.json)["n"] == [511, 16, 1.5, -3, 1000.0, True, None, "0777"]
 
 
-def test_a_number_that_json_does_not_have_is_a_problem_of_its_document() -> None:
+def test_a_number_that_json_cannot_represent_is_a_problem() -> None:
     problems = Problems()
     SentDocuments(documents("apiVersion: v1\nkind: ConfigMap\nn: .inf\n"), problems)
     assert [str(each) for each in problems.all] == [
@@ -60,14 +60,14 @@ def test_a_problem_has_the_line_of_its_field() -> None:
     found = sent(WEB, web(container="env:\n- {name: A, value: 4}", name="other"))
     path = "spec.template.spec.containers[0].env[0].value"
     assert str(found.problem_of(problem(1, path))) == f"web.yaml:35: deployment/web: {path}: no"
-    # A path that the document does not have has the line of the nearest part.
+    # A path that the document does not contain gets the line of its nearest ancestor.
     assert found.problem_of(problem(1, "spec.template.spec.nowhere[2].x")).place.line == 30
     assert found.problem_of(problem(0, "container.image")).place.line == 15
     labelled = sent("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n  labels:\n    a/b.c: x\n")
     assert labelled.problem_of(problem(0, "metadata.labels[a/b.c]")).place.line == 6
 
 
-def test_a_refusal_of_a_noun_has_its_reason_and_the_platforms_word_for_the_object() -> None:
+def test_a_refusal_has_its_reason_and_the_platforms_name_of_the_object() -> None:
     found = pb.ApplicationProblem(
         document=0,
         kind="Deployment",
@@ -83,7 +83,7 @@ def test_a_refusal_of_a_noun_has_its_reason_and_the_platforms_word_for_the_objec
     assert subject_of("PersistentVolumeClaim", "data") == "volume/data"
 
 
-def test_what_is_accepted_is_left_out_and_the_rest_is_sent() -> None:
+def test_accepted_losses_are_left_out_and_the_rest_is_sent() -> None:
     found = sent(web("paused: true", container="env:\n- {name: A, value: a, odd: 1}"), SERVICE)
     weight = pb.PROBLEM_WEIGHT_BEHAVIOUR
     service = pb.ApplicationProblem(
@@ -97,7 +97,7 @@ def test_what_is_accepted_is_left_out_and_the_rest_is_sent() -> None:
     accepted = [
         found.problem_of(problem(0, "spec.paused", weight=weight)),
         found.problem_of(problem(0, "spec.template.spec.containers[0].env[0].odd", weight=weight)),
-        # A hook that lost its annotation alone would stay like any other object.
+        # Removing only the annotation of a hook would send it as an ordinary object.
         found.problem_of(service),
     ]
     assert {each.weight for each in accepted} == {ProblemWeight.BEHAVIOUR}
@@ -109,6 +109,6 @@ def test_what_is_accepted_is_left_out_and_the_rest_is_sent() -> None:
     assert not found.leave_out([])
 
 
-def test_the_example_is_sent_whole() -> None:
+def test_the_example_is_sent_completely() -> None:
     texts = [path.read_text() for path in sorted((CHECKOUT / "deploy" / "examples").glob("*.yaml"))]
     assert len(sent(*texts)) > 10

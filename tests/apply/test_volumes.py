@@ -1,4 +1,4 @@
-"""Claims, and the volumes of pods: their form on the platform, and the refused ones."""
+"""Claims and pod volumes: how the platform represents them, and which ones it refuses."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def claim() -> pb.Volume:
     return only
 
 
-def test_what_pods_do_without_is_a_volume_of_its_own() -> None:
+def test_an_optional_source_is_a_separate_volume() -> None:
     text = web(
         pod="""\
 volumes:
@@ -113,7 +113,7 @@ def test_the_volumes_of_a_pod_are_volumes_of_the_namespace() -> None:
     }
 
 
-def test_a_claim_that_is_no_volume_of_the_namespace_is_an_existing_one() -> None:
+def test_a_claim_unknown_to_the_namespace_is_an_existing_claim() -> None:
     (workload,) = manifest(EVERY).workloads
     assert use_existing_claims(workload, {}) == ["data"]
     made = in_message(workload)
@@ -122,8 +122,8 @@ def test_a_claim_that_is_no_volume_of_the_namespace_is_an_existing_one() -> None
     assert [mount.read_only for mount in made.volume_mounts if mount.volume == "data"] == [False]
 
 
-def test_a_claim_that_was_imported_under_another_name_is_mounted_by_that() -> None:
-    """A volume of another type had the claim's name."""
+def test_a_claim_imported_under_another_name_is_mounted_by_that_name() -> None:
+    """Another volume already had the claim's name."""
     pod = """\
 volumes:
 - {name: a, persistentVolumeClaim: {claimName: data}}
@@ -139,7 +139,7 @@ volumes:
     assert [each.name for each in result.claims] == ["data-2"]
 
 
-def test_a_claim_is_not_mixed_up_with_a_volume_of_the_pods() -> None:
+def test_a_claim_is_not_confused_with_a_pod_volume_of_the_same_name() -> None:
     pod = """\
 volumes:
 - {name: a, persistentVolumeClaim: {claimName: data}}
@@ -154,7 +154,7 @@ volumes:
     )
 
 
-def test_long_sources_have_short_names_that_differ() -> None:
+def test_long_source_names_give_short_distinct_volume_names() -> None:
     names = set()
     for source in ("a" * 60 + "x", "a" * 60 + "y"):
         text = web(pod=f"volumes: [{{name: v, configMap: {{name: {source}}}}}]")
@@ -209,5 +209,5 @@ def test_long_sources_have_short_names_that_differ() -> None:
         ),
     ],
 )
-def test_what_has_no_place_is_refused_by_name(text: str, expected: str) -> None:
+def test_an_unrepresentable_volume_field_is_refused_by_name(text: str, expected: str) -> None:
     assert [problem.split(": ", 2)[2] for problem in found(text)] == [expected]

@@ -1,1 +1,1 @@
-"""Tests of the client against a real gRPC server whose failures are set by the tests."""
+"""Tests of the client against a real gRPC server whose failures the tests control."""

@@ -1,4 +1,4 @@
-"""Certificates for tests of TLS: self-signed ones, and those of an authority."""
+"""Certificates for TLS tests: self-signed ones, and ones that a test authority signs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DAY = timedelta(days=1)
 
 
 class Made(NamedTuple):
-    """A certificate and its key, as objects and as PEM."""
+    """A certificate and its key, both as objects and as PEM."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
@@ -34,14 +34,17 @@ class Made(NamedTuple):
 
     @property
     def served(self) -> grpc.ServerCredentials:
-        """The credentials of a server."""
+        """Returns credentials for a gRPC server that presents this certificate."""
         return grpc.ssl_server_credentials([(self.key_pem, self.pem)])
 
 
 def made(
     *names: str, by: Made | None = None, authority: bool = False, days: Sequence[float] = (-10, 10)
 ) -> Made:
-    """A certificate for names or addresses, from so many days to so many; of itself unless an authority is given."""
+    """Returns a certificate for names or addresses, signed by `by`, or self-signed without it.
+
+    `days` is its validity period, in days from now.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     own = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"pilothouse test {', '.join(names)}")])
     now = datetime.now(UTC)
@@ -64,7 +67,7 @@ def made(
 def revoked_list(
     authority: Made, *revoked: Made, days: Sequence[float] = (-1, 1)
 ) -> x509.CertificateRevocationList:
-    """The list of an authority with these certificates, from so many days to so many."""
+    """Returns an authority's CRL with these certificates. `days` is its validity period, in days from now."""
     now = datetime.now(UTC)
     builder = (
         x509.CertificateRevocationListBuilder()

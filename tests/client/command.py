@@ -1,4 +1,4 @@
-"""How a test runs the `pilothouse` command."""
+"""Runs the `pilothouse` command in tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.waiting import patient
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended."""
+    """The exit code and the output of a command that has ended."""
 
     code: int
     out: str
@@ -30,14 +30,14 @@ Command = Callable[..., Awaitable[Ended]]
 
 
 async def run_to_end(words: Sequence[str], environment: Mapping[str, str], stdin: bytes = b"") -> Ended:
-    """Runs the command to its end, in a process of its own that has it loaded already."""
+    """Runs the command to its end, in its own process, which has the modules loaded already."""
     running = loaded.run(words, environment, stdin)
     code, out, err = await asyncio.wait_for(running, patient(60.0))
     return Ended(code, out.decode(), err.decode())
 
 
 def command_of_administrator(server: Server, namespace: str, directory: Path, **variables: str) -> Command:
-    """Runs the command as the administrator in a namespace, with a configuration in a directory."""
+    """Returns a function that runs the command as the administrator, with its configuration in `directory`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PILOTHOUSE_")}
 
     async def run(*words: str, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> Ended:

@@ -1,4 +1,4 @@
-"""A fake server for each test, and clients and a command that lead to it."""
+"""A fake server for each test, and clients and a command that connect to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pilothouse_client import AsyncClient, RetryPolicy, cli
 from tests.client.command import Command, Ended
 from tests.client.fake_server import FakeServer
 
-# Retries as in production, but fast.
+# Retries like those in production, but with short delays.
 QUICK = RetryPolicy(attempts=6, initial_delay=0.001, greatest_delay=0.01, watch_patience=10.0)
 PASSWORD = "correct horse battery"
 
@@ -36,7 +36,7 @@ async def client(fake: FakeServer) -> AsyncIterator[AsyncClient]:
 
 @pytest.fixture
 def pilothouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs the command in a thread, next to the event loop that serves it, with a configuration of its own."""
+    """Runs the command in a thread, next to the event loop that serves it, with its own configuration."""
     for name in [name for name in os.environ if name.startswith("PILOTHOUSE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PILOTHOUSE_CONFIG", str(tmp_path / "config.json"))

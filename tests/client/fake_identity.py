@@ -1,4 +1,4 @@
-"""The identity service of the fake server: sessions behave as the product's, refresh tokens work once."""
+"""The identity service of the fake server: sessions behave as in the product, and a refresh token works once."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A gRPC server that keeps everything in memory and fails when it is told to.
+"""A gRPC server that keeps everything in memory and fails when a test requests it.
 
-It is a real `grpc.aio` server on a free port, so that the client's own channel, deadlines and metadata are tested.
-The test controls the failures: `fail` makes the next calls of a method fail, before or after they took effect;
+It is a real `grpc.aio` server on a free port, so that tests cover the client's own channel, deadlines and metadata.
+The test controls the failures: `fail` makes the next calls of a method fail, before or after they take effect;
 `expire_access_tokens` ends tokens early; `cut_watches` breaks every open watch; `forget_history` moves the watch
 horizon. `calls` records the requests.
 """
@@ -30,8 +30,11 @@ PUBLIC = {"Login", "RefreshSession"}
 
 @dataclass(frozen=True)
 class Failure:
-    """How a call fails. `after_effect` runs the handler first and loses its answer; `after_answers` lets a stream send
-    that many answers first."""
+    """How a call fails.
+
+    `after_effect` runs the handler first and drops its response. `after_answers` lets a stream send that many messages
+    before it fails.
+    """
 
     code: grpc.StatusCode
     reason: str = ""
@@ -63,7 +66,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Call:
-    """One call as it arrived. `time_left` is the client's deadline in seconds, None without one."""
+    """One call as it arrived. `time_left` is the client's deadline in seconds, or None if it set no deadline."""
 
     method: str
     request: Any
@@ -72,7 +75,7 @@ class Call:
 
 
 class FakeServer:
-    """The server and its data. Start it in the event loop of the test; `address` then leads to it."""
+    """The server and its data. Start it in the test's event loop; `address` is then where it listens."""
 
     def __init__(self) -> None:
         self.address = ""
@@ -86,13 +89,13 @@ class FakeServer:
         self.failures: dict[str, deque[Failure]] = defaultdict(deque)
         self.answered: dict[str, tuple[bytes, Message]] = {}
         self.tables: dict[str, dict[Any, Message]] = defaultdict(dict)
-        # Changes by table in commit order; a watch answers from here.
+        # Changes of all tables in commit order. Watches read from this list.
         self.history: list[tuple[int, str, int, Message]] = []
         self.oldest_revision = 1
         self.bookmark_period = 0.2
-        # The server's time, which watches of containers send.
+        # Returns the server's time, which watches of containers send.
         self.server_time: Callable[[], datetime] = lambda: datetime.now(UTC)
-        # The events in answers of GetContainer, and the answers of StreamLogs for every log: pods and lines.
+        # The events that GetContainer returns, and the pods and lines that StreamLogs returns for every log.
         self.events: list[resource_pb2.KubernetesEvent] = []
         self.events_unavailable = ""
         self.log: list[tuple[str, bytes]] = []
@@ -106,7 +109,7 @@ class FakeServer:
     ) -> None:
         from tests.client import fake_identity, fake_services
 
-        # Two servers must not share a port: a client would reach either.
+        # Two servers must not share a port: a client could reach either of them.
         server = grpc.aio.server(interceptors=[_Gate(self)], options=[("grpc.so_reuseport", 0)])
         served = {
             "IdentityService": fake_identity.Identity,
@@ -139,7 +142,7 @@ class FakeServer:
             await self._server.stop(grace=None)
             self._server = None
 
-    # Set by tests.
+    # Called by tests.
 
     def fail(self, method: str, code: grpc.StatusCode, *, times: int = 1, **details: Any) -> None:
         self.failures[method].extend([Failure(code, **details)] * times)
@@ -159,7 +162,7 @@ class FakeServer:
         self.oldest_revision = self.revision + 1
         await self.cut_watches()
 
-    # Used by the services.
+    # Called by the services.
 
     @property
     def revision(self) -> int:
@@ -175,7 +178,7 @@ class FakeServer:
         return user if expire > time.time() else None
 
     def caller(self, context: Any) -> str:
-        """Returns the caller; empty if unknown."""
+        """Returns the caller's user name, or an empty string for an unknown token."""
         return self.user_of(self.token_of(context)) or ""
 
     def token_of(self, context: Any) -> str:
@@ -183,7 +186,7 @@ class FakeServer:
         return str(metadata.get("authorization", "")).removeprefix("Bearer ")
 
     async def commit(self, table: str, key: Any, row: Message | None) -> None:
-        """Stores (None: deletes) a row and tells the watches."""
+        """Stores a row, or deletes it if `row` is None, and notifies the watches."""
         rows = self.tables[table]
         former = rows.get(key)
         if row is None:
@@ -200,7 +203,7 @@ class FakeServer:
             self._changed.notify_all()
 
     async def next_change(self, after: int, timeout: float) -> bool:
-        """Waits until there is a change after a revision, or watches are cut; False after the timeout."""
+        """Waits for a change after a revision, or until watches are cut. Returns False on a timeout."""
         generation = self.generation_of_watches
         async with self._changed:
             try:
@@ -227,7 +230,7 @@ async def abort_with(context: Any, failure: Failure) -> None:
 
 
 class _Gate(grpc.aio.ServerInterceptor):
-    """Records, authenticates and fails calls before the service sees them."""
+    """Records and authenticates calls, and injects failures, before the service receives them."""
 
     def __init__(self, fake: FakeServer) -> None:
         self._fake = fake
@@ -283,7 +286,7 @@ class _Gate(grpc.aio.ServerInterceptor):
 
     async def _enter(self, method: str, request: Any, context: Any) -> Failure | None:
         metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
-        # Without a deadline gRPC answers a time so far away that it is meant as none.
+        # Without a deadline, gRPC returns a very large number instead of None.
         left = context.time_remaining()
         self._fake.calls.append(Call(method, request, metadata, left if left and left < 1e8 else None))
         if method not in PUBLIC and not self._fake.caller(context):
@@ -297,7 +300,7 @@ class _Gate(grpc.aio.ServerInterceptor):
         return queue.popleft() if queue else None
 
     async def _replayed_or_handled(self, handler: Any, request: Any, context: Any) -> Any:
-        """A replay of a `request_id` answers the first response, as the product promises."""
+        """Returns the first response again for a repeated `request_id`, as the product does."""
         request_id = getattr(request, "request_id", "")
         if not request_id:
             return await handler.unary_unary(request, context)

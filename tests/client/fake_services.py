@@ -1,4 +1,4 @@
-"""The servicers of the fake server: the least that lists, changes and watches as the product does."""
+"""The services of the fake server: a minimum of lists, changes and watches that behave as in the product."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 _VERBS = ("Get", "List", "Create", "Update", "Delete", "Watch")
-# The fields that name a resource, in a request and in itself.
+# The fields that identify a resource, both in a request and in the resource itself.
 _NAMED_BY = ("namespace", "name", "username", "operation_id")
 
 
 def _key(message: Any) -> Any:
-    """The key of a resource in its table."""
+    """Returns the key of a resource in its table."""
     fields = message.DESCRIPTOR.fields_by_name
     values = (
         getattr(message, name) for name in _NAMED_BY if name in fields and not fields[name].message_type
@@ -64,20 +64,20 @@ def timestamp(seconds: float) -> Timestamp:
 
 
 class Service:
-    """One service: the methods of its class, and for the others the product's behaviour by their names.
+    """One service: the methods of its class, and default behaviour for the other methods, chosen by their names.
 
     Get, List, Create, Update, Delete and Watch of a resource in `tables` work on the table of the fake server. Other
     methods return an empty response.
     """
 
-    # The types of resources that are kept, in the words of the audit log.
+    # The stored resource types, by their names in the audit log.
     tables: frozenset[str] = frozenset()
 
     def __init__(self, fake: FakeServer) -> None:
         self.fake = fake
 
     def handlers(self, service: ServiceDescriptor) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
-        """The methods that are served, by name. Those that read a stream are served if the class has them."""
+        """Returns the handlers by method name. Methods with a request stream need an implementation in the class."""
         return {
             method.name: _handler(method, getattr(self, method.name, None) or self._default(method))
             for method in service.methods
@@ -148,7 +148,10 @@ class Service:
         return answers
 
     def page(self, request: Any, rows: Iterable[Any], response: Any, field: str) -> Any:
-        """One page: the token is the offset, which is enough while nobody writes. A filter may ask for a name only."""
+        """Returns one page. The page token is the offset, which suffices without concurrent writes.
+
+        The only supported filter is `name = "…"`.
+        """
         everything = list(rows)
         if named := re.fullmatch(r'name = "(.*)"', getattr(request, "filter", "")):
             everything = [each for each in everything if each.name == named[1]]
@@ -170,7 +173,7 @@ class Service:
         return found
 
     async def watch(self, table: str, request: Any, make: Callable[..., Any]) -> AsyncIterator[Any]:
-        """The contract of a watch: state, SYNCED, changes, bookmarks; cut when the test says so."""
+        """Follows the contract of a watch: state, SYNCED, changes, bookmarks. Ends when the test cuts watches."""
         fake = self.fake
         generation = fake.generation_of_watches
         if request.resume_token:
@@ -320,7 +323,7 @@ class Containers(Service):
 
 
 class Resources(Service):
-    """The nouns of which the client is told nothing special."""
+    """Resources that need no behaviour of their own."""
 
     tables = frozenset({"config_map", "secret", "volume", "object", "application"})
 

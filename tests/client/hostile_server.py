@@ -1,4 +1,4 @@
-"""A server that answers every method with control characters for terminals, and with malformed texts."""
+"""A server that fills every response with terminal control characters and malformed texts."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from google.protobuf.message_factory import GetMessageClass
 
 from tests.services import SERVICES
 
-# Sets the title, clears the screen (with the control character of eight bits, too), turns the direction of text.
+# Sets the title, clears the screen (also with the 8-bit control character), and reverses the direction of text.
 WORDS = "a\x1b]0;owned\x07\x1b[2J\x9b2J\u202eb"
 OBEYED = ("\x1b", "\x07", "\x9b", "\u202e")
 _DEPTH = 6
 
 
 def hostile(descriptor: Descriptor, depth: int = 0) -> Message:
-    """Returns a message with every field set, to `WORDS` if it is a text."""
+    """Returns a message with every field set. Each text is `WORDS`."""
     message = GetMessageClass(descriptor)()
     if descriptor.full_name.startswith("google.protobuf."):
         return _known(message, descriptor.full_name)
     for field in descriptor.fields:
         if field.name == "next_page_token":
-            # The list would have no end.
+            # With a page token, the list would never end.
             continue
         if field.message_type is None:
             value = _scalar(field)
@@ -79,7 +79,7 @@ def _scalar(field: FieldDescriptor) -> Any:
 
 @asynccontextmanager
 async def hostile_server(fails: Callable[[str], bool] = lambda _method: False) -> AsyncIterator[str]:
-    """Yields the address of a server that answers each method once. `fails` chooses those that end with an error."""
+    """Yields the address of a server that responds once to each call. `fails` selects the methods that fail."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     for service in SERVICES:
         handlers = {method.name: _handler(method, fails) for method in service.methods}

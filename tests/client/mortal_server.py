@@ -1,9 +1,9 @@
-"""A server process that takes a call, commits it and dies before it answers.
+"""A server process that commits a call and dies before it responds.
 
-`python -m tests.client.mortal_server PORT LEDGER` serves `CreateContainer` on 127.0.0.1:PORT (0: a free one) and prints
-the port once it does. Committing means a line in the file LEDGER: the request's `request_id`. A request that stands
-there already is a replay, and is answered. Any other is committed, and then the process kills itself, so that the
-client sees a broken connection and, from then on, nobody who listens.
+`python -m tests.client.mortal_server PORT LEDGER` serves `CreateContainer` on 127.0.0.1:PORT (0 selects a free port)
+and prints the port when it is ready. To commit, it appends the request's `request_id` to the file LEDGER. A request
+whose id is already in the file is a replay, and receives a response. After any other request the process kills itself:
+the client sees a broken connection, and later connections are refused.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Containers(container_pb2_grpc.ContainerServiceServicer):
 async def serve(port: int, ledger: Path) -> None:
     ledger.touch()
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    # It serves one RPC, not all that the servicer declares.
+    # It implements one RPC of the servicer, hence the cast.
     container_pb2_grpc.add_ContainerServiceServicer_to_server(cast("Any", Containers)(ledger), server)
     port = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()

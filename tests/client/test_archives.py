@@ -1,4 +1,4 @@
-"""Archives of copies: entries of a hostile pod stay in the target, and a packed folder comes back."""
+"""Archives for copies: entries from a hostile pod stay inside the target, and a packed folder is restored."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def tree(folder: Path) -> dict[str, object]:
     }
 
 
-def test_whatever_an_archive_holds_nothing_is_written_or_leads_out_of_the_target(tmp_path: Path) -> None:
+def test_no_archive_writes_or_links_outside_the_target(tmp_path: Path) -> None:
     for seed in range(400):
         random = Random(seed)
         home = tmp_path / str(seed)
@@ -80,7 +80,7 @@ def test_whatever_an_archive_holds_nothing_is_written_or_leads_out_of_the_target
         (home / "outside" / "kept").write_text("kept")
         (home / "work" / "neighbour").write_text("kept")
         if random.random() < 0.3:
-            # From a copy before, or by the user.
+            # Left by an earlier copy, or created by the user.
             target.mkdir()
             (target / "link").symlink_to("../../outside")
         before = tree(home / "outside")
@@ -101,7 +101,7 @@ def test_whatever_an_archive_holds_nothing_is_written_or_leads_out_of_the_target
 @pytest.mark.parametrize(
     "entries",
     [
-        # A link out of the target, and a file written through it.
+        # A link that leads out of the target, and a file written through it.
         pytest.param(
             [
                 entry("base/link", tarfile.SYMTYPE, leads_to="../../outside"),
@@ -109,9 +109,9 @@ def test_whatever_an_archive_holds_nothing_is_written_or_leads_out_of_the_target
             ],
             id="CVE-2019-1002101",
         ),
-        # A name that leaves the target.
+        # A name that leads out of the target.
         pytest.param([entry("base/../../../outside/evil", content=b"evil")], id="CVE-2019-11246"),
-        # Two links, of which the second leads out only through the first.
+        # Two links: the second leads out of the target only through the first.
         pytest.param(
             [
                 entry("base/one", tarfile.SYMTYPE, leads_to="."),
@@ -143,14 +143,12 @@ def test_known_attacks_on_kubectl_cp_write_nothing_outside(tmp_path: Path, entri
         (entry("base/a", content=b"x" * 3000) + bytes(1024), "more than 2000 bytes"),
     ],
 )
-def test_an_archive_that_is_none_or_breaks_a_bound_is_refused(
-    tmp_path: Path, data: bytes, words: str
-) -> None:
+def test_an_invalid_or_too_large_archive_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
     with pytest.raises(ArchiveError, match=words):
         unpack([data], tmp_path / "target", most_entries=10, most_bytes=2000)
 
 
-def test_headers_and_an_endless_stream_are_bounded(tmp_path: Path) -> None:
+def test_the_size_limit_covers_headers_and_endless_streams(tmp_path: Path) -> None:
     def endless(head: bytes) -> Iterator[bytes]:
         yield head
         while True:
@@ -165,7 +163,7 @@ def test_headers_and_an_endless_stream_are_bounded(tmp_path: Path) -> None:
             unpack(endless(head.tobuf(tarfile.GNU_FORMAT)), tmp_path / "target", most_bytes=10_000)
 
 
-def test_a_folder_that_is_packed_comes_back_with_its_links(tmp_path: Path) -> None:
+def test_a_packed_folder_is_restored_with_its_links(tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "empty").mkdir(parents=True)
     (source / "deep" / "er").mkdir(parents=True)
@@ -183,12 +181,12 @@ def test_a_folder_that_is_packed_comes_back_with_its_links(tmp_path: Path) -> No
     one = unpack(pack(source / "program", "program"), tmp_path / "one")
     assert ((tmp_path / "one").read_text(), one.files) == ("#!/bin/sh\n", 1)
     assert sum(map(len, pack(source, "name"))) % tarfile.RECORDSIZE == 0
-    # tar of others reads it, too.
+    # The standard `tarfile` module reads it, too.
     with tarfile.open(fileobj=io.BytesIO(b"".join(pack(source, "name")))) as made:
         assert sorted(made.getnames())[:3] == ["name", "name/away", "name/deep"]
 
 
-def test_ports_are_read_as_kubectl_reads_them() -> None:
+def test_ports_are_parsed_as_in_kubectl() -> None:
     assert port_pair("8080:80") == PortPair(8080, 80)
     assert port_pair("80") == PortPair(80, 80)
     assert port_pair(":80") == PortPair(0, 80)

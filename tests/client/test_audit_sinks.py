@@ -1,4 +1,4 @@
-"""`pilothouse audit sinks`: credentials come from files, and are shown nowhere."""
+"""`pilothouse audit sinks`: credentials are read from files and never printed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.client.command import Command
 
 
-async def test_sinks_are_made_listed_and_deleted(logged_in: Command, tmp_path: Path) -> None:
+async def test_sinks_are_created_listed_and_deleted(logged_in: Command, tmp_path: Path) -> None:
     key, headers = tmp_path / "key", tmp_path / "headers"
     key.write_text("canary\n")
     headers.write_text("authorization: Bearer canary\n")

@@ -1,4 +1,4 @@
-"""Calls: deadlines, retries, request ids, pages, errors; the blocking client answers the same."""
+"""Calls: deadlines, retries, request ids, pages and errors. The blocking client behaves the same."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ async def _fill(client: AsyncClient, count: int) -> None:
         await client.containers.create(namespace="shop", container=_container(f"web-{number:02}"))
 
 
-async def test_a_list_goes_over_all_pages(fake: FakeServer, client: AsyncClient) -> None:
+async def test_a_list_reads_all_pages(fake: FakeServer, client: AsyncClient) -> None:
     await _fill(client, 7)
     names = [container.name async for container in client.containers.list(namespace="shop", page_size=3)]
     assert names == [f"web-{number:02}" for number in range(7)]
     assert [call.request.page_token for call in fake.calls_of("ListContainers")] == ["", "3", "6"]
 
 
-async def test_pages_are_fetched_when_they_are_needed(fake: FakeServer, client: AsyncClient) -> None:
+async def test_pages_are_fetched_on_demand(fake: FakeServer, client: AsyncClient) -> None:
     await _fill(client, 7)
     async for _ in client.containers.list(namespace="shop", page_size=3):
         break
@@ -53,7 +53,7 @@ async def test_pages_are_fetched_when_they_are_needed(fake: FakeServer, client: 
     assert sizes == [3, 3, 1]
 
 
-async def test_a_mutation_that_lost_its_answer_happens_once(fake: FakeServer, client: AsyncClient) -> None:
+async def test_a_mutation_whose_response_is_lost_happens_once(fake: FakeServer, client: AsyncClient) -> None:
     fake.fail("CreateContainer", grpc.StatusCode.UNAVAILABLE, times=2, after_effect=True)
     made = await client.containers.create(namespace="shop", container=_container("web"))
     assert made.name == "web"
@@ -64,7 +64,7 @@ async def test_a_mutation_that_lost_its_answer_happens_once(fake: FakeServer, cl
     assert len(fake.history) == 1
 
 
-async def test_a_call_that_a_stopping_server_cancels_is_repeated(
+async def test_a_call_cancelled_by_a_stopping_server_is_retried(
     fake: FakeServer, client: AsyncClient
 ) -> None:
     fake.tables["namespace"]["shop"] = Namespace(name="shop")
@@ -79,7 +79,7 @@ async def test_a_call_that_a_stopping_server_cancels_is_repeated(
     assert len(fake.calls_of("ChangePassword")) == 1
 
 
-async def test_a_given_request_id_is_kept(fake: FakeServer, client: AsyncClient) -> None:
+async def test_the_callers_request_id_is_sent_unchanged(fake: FakeServer, client: AsyncClient) -> None:
     identifier = str(uuid.uuid4())
     await client.containers.create(namespace="shop", container=_container("web"), request_id=identifier)
     again = await client.containers.create(
@@ -89,15 +89,15 @@ async def test_a_given_request_id_is_kept(fake: FakeServer, client: AsyncClient)
     assert len(fake.history) == 1
 
 
-async def test_what_cannot_be_repeated_is_not(fake: FakeServer, client: AsyncClient) -> None:
-    # ChangePassword has no request_id: a second one would fail on the password that the first has changed.
+async def test_a_call_without_a_request_id_is_not_retried(fake: FakeServer, client: AsyncClient) -> None:
+    # ChangePassword has no request_id: a second call would fail, because the first has changed the password.
     fake.fail("ChangePassword", grpc.StatusCode.UNAVAILABLE, after_effect=True)
     with pytest.raises(UnavailableError):
         await client.identity.change_password(current_password=PASSWORD, new_password="another password")
     assert len(fake.calls_of("ChangePassword")) == 1
 
 
-async def test_retries_end(fake: FakeServer, client: AsyncClient) -> None:
+async def test_the_number_of_retries_is_limited(fake: FakeServer, client: AsyncClient) -> None:
     fake.fail("GetContainer", grpc.StatusCode.UNAVAILABLE, times=50, reason="DATABASE_AWAY")
     with pytest.raises(UnavailableError) as caught:
         await client.containers.get(namespace="shop", name="web")
@@ -105,8 +105,8 @@ async def test_retries_end(fake: FakeServer, client: AsyncClient) -> None:
     assert len(fake.calls_of("GetContainer")) == QUICK.attempts
 
 
-async def test_that_a_cluster_is_away_is_told_after_a_few_attempts(fake: FakeServer) -> None:
-    """It may be away for days; the call's time is not waited for."""
+async def test_an_unavailable_cluster_is_reported_after_a_few_attempts(fake: FakeServer) -> None:
+    """A cluster may be unavailable for days, so the client does not retry until its deadline."""
     fake.fail("CreateContainer", grpc.StatusCode.UNAVAILABLE, times=50, reason="CLUSTER_UNAVAILABLE")
     endless = RetryPolicy(initial_delay=0.001, greatest_delay=0.01)
     async with AsyncClient(
@@ -120,7 +120,7 @@ async def test_that_a_cluster_is_away_is_told_after_a_few_attempts(fake: FakeSer
     assert len(fake.calls_of("CreateContainer")) == 3
 
 
-async def test_retry_info_is_obeyed_where_time_allows(fake: FakeServer, client: AsyncClient) -> None:
+async def test_retry_info_is_obeyed_if_the_deadline_allows(fake: FakeServer, client: AsyncClient) -> None:
     fake.tables["namespace"]["shop"] = Namespace(name="shop")
     fake.fail("GetNamespace", grpc.StatusCode.RESOURCE_EXHAUSTED, reason="RATE", retry_delay=0.2)
     waited = Stopwatch()
@@ -132,7 +132,7 @@ async def test_retry_info_is_obeyed_where_time_allows(fake: FakeServer, client: 
     assert caught.value.retry_delay == 3600.0
 
 
-async def test_a_quota_is_not_retried(fake: FakeServer, client: AsyncClient) -> None:
+async def test_an_exceeded_quota_is_not_retried(fake: FakeServer, client: AsyncClient) -> None:
     fake.fail(
         "CreateContainer",
         grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -171,13 +171,13 @@ async def test_every_kind_of_call_has_its_deadline(fake: FakeServer) -> None:
         await client.containers.create(namespace="shop", container=_container("a"))
         await client.with_options(timeout=runs_out(500.0)).containers.get(namespace="shop", name="a")
     left = [call.time_left for call in fake.calls]
-    # The log-in has the time of the call that needs it.
+    # The login shares the deadline of the call that needs it.
     for seconds, upper in zip(left, [1000.0, 1000.0, 4000.0, 2000.0, 500.0], strict=True):
         assert seconds is not None
-        assert upper / 2 < seconds < upper + 10.0  # gRPC sends it rounded
+        assert upper / 2 < seconds < upper + 10.0  # gRPC rounds the deadline
 
 
-async def test_nobody_listening_says_so_and_is_found_when_back(fake: FakeServer) -> None:
+async def test_a_stopped_server_is_reported_and_found_again_after_its_restart(fake: FakeServer) -> None:
     address = fake.address
     stubborn = RetryPolicy(attempts=1000, initial_delay=0.01, greatest_delay=0.05)
     async with AsyncClient(
@@ -193,7 +193,7 @@ async def test_nobody_listening_says_so_and_is_found_when_back(fake: FakeServer)
         assert (await waiting).user.username == "admin"
 
 
-async def test_the_blocking_client_does_the_same(fake: FakeServer) -> None:
+async def test_the_blocking_client_behaves_the_same(fake: FakeServer) -> None:
     def use() -> None:
         with Client(fake.address, username="admin", password=PASSWORD, retry=QUICK) as client:
             fake.fail("CreateContainer", grpc.StatusCode.UNAVAILABLE, after_effect=True)
@@ -212,7 +212,7 @@ async def test_the_blocking_client_does_the_same(fake: FakeServer) -> None:
     assert len(fake.history) == 1
 
 
-async def test_an_upload_is_sent_once(fake: FakeServer, client: AsyncClient) -> None:
+async def test_a_failed_upload_is_not_retried(fake: FakeServer, client: AsyncClient) -> None:
     sample = UsageSample(namespace="shop", container="web")
     requests = [RecordUsageRequest(samples=[sample] * count) for count in (1, 2, 3)]
     assert (await client.metrics.record_usage(requests)).accepted_count == 6

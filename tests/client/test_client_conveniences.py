@@ -1,4 +1,4 @@
-"""Conveniences of the client: waits, local copies, contexts, names of enums, and requests without repetition."""
+"""Conveniences of the client: waits, local copies, contexts, enum labels, and requests without repeated fields."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_both_clients_wait_for_a_container(fake: FakeServer) -> None:
         assert (await client_.wait_for(_container("web"), "stopped", timeout=patient(30))).name == "web"
 
 
-async def test_a_wait_that_fails_is_of_the_one_family_of_errors(fake: FakeServer) -> None:
+async def test_a_failed_wait_raises_a_pilothouse_error(fake: FakeServer) -> None:
     await fake.commit("container", ("shop", "web"), running(condition("Stable", FALSE, "Restarted")))
     async with AsyncClient(fake.address, token="key") as client:
         with pytest.raises(PilothouseError, match="web: a newest pod restarts") as failed:
@@ -61,8 +61,8 @@ async def test_a_wait_that_fails_is_of_the_one_family_of_errors(fake: FakeServer
     assert failed.value.container is not None
 
 
-async def test_an_informer_keeps_a_copy(fake: FakeServer) -> None:
-    """Over cuts of its watch; resources that went away during a cut are removed."""
+async def test_an_informer_maintains_a_local_copy(fake: FakeServer) -> None:
+    """The copy survives cuts of its watch; resources deleted during a cut are removed from it."""
     for name in ("a", "b"):
         await fake.commit("container", ("shop", name), _container(name))
     async with (
@@ -82,7 +82,7 @@ async def test_an_informer_keeps_a_copy(fake: FakeServer) -> None:
             await copy.wait_for(lambda _each: False, timeout=runs_out(0.01))
 
 
-async def test_an_informer_of_the_blocking_client(fake: FakeServer) -> None:
+async def test_the_blocking_client_has_an_informer(fake: FakeServer) -> None:
     await fake.commit("container", ("shop", "a"), _container("a"))
 
     def read() -> list[str]:
@@ -98,7 +98,7 @@ async def test_an_informer_of_the_blocking_client(fake: FakeServer) -> None:
     assert await reading == ["a", "b"]
 
 
-async def test_an_update_names_its_resource_once(fake: FakeServer) -> None:
+async def test_an_update_takes_the_name_from_its_resource(fake: FakeServer) -> None:
     await fake.commit("container", ("shop", "web"), _container("web"))
     async with AsyncClient(fake.address, token="key") as client:
         await client.containers.update(
@@ -109,10 +109,10 @@ async def test_an_update_names_its_resource_once(fake: FakeServer) -> None:
     assert (call.request.namespace, call.request.name) == ("shop", "web")
 
 
-async def test_a_client_of_a_context(
+async def test_a_client_is_created_from_a_context(
     fake: FakeServer, logged_in: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The session of `pilothouse login` is used, and renewed in the file."""
+    """The client uses the session of `pilothouse login`, and writes renewed tokens to the file."""
     before = (tmp_path / "config.json").read_text()
     fake.expire_access_tokens()
     async with AsyncClient.from_context() as client:

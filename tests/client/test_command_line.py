@@ -38,11 +38,11 @@ async def test_log_in_show_and_log_out(fake: FakeServer, logged_in: Command, tmp
     assert len(fake.calls_of("Logout")) == 1
 
 
-async def test_a_device_stays_known_to_its_server_for_its_user(
+async def test_the_device_token_is_stored_per_user_and_server(
     fake: FakeServer, logged_in: Command, tmp_path: Path
 ) -> None:
     async def log_in(user: str, server: FakeServer = fake) -> str:
-        """The device token that was sent."""
+        """Logs in and returns the device token that the command sent."""
         before = len(server.calls_of("Login"))
         ended = await logged_in(
             "login", "--server", server.address, "--user", user, "--password-stdin", stdin=f"{PASSWORD}\n"
@@ -64,7 +64,7 @@ async def test_a_device_stays_known_to_its_server_for_its_user(
     fake.passwords["ann"] = PASSWORD
     assert await log_in("ann") == ""
     assert (tmp_path / "config.json").stat().st_mode & 0o777 == 0o600
-    # The newest counts, whichever context is in use.
+    # The newest device token of the user is sent, regardless of the current context.
     newest = kept()["admin"]
     assert newest != device
     assert await log_in("admin") == newest
@@ -76,7 +76,7 @@ async def test_a_device_stays_known_to_its_server_for_its_user(
         await other.stop()
 
 
-async def test_a_wrong_password_is_not_remembered(
+async def test_a_failed_login_writes_no_configuration(
     fake: FakeServer, pilothouse: Command, tmp_path: Path
 ) -> None:
     ended = await pilothouse(
@@ -87,7 +87,7 @@ async def test_a_wrong_password_is_not_remembered(
     assert not (tmp_path / "config.json").exists()
 
 
-async def test_the_environment_needs_no_file(
+async def test_environment_variables_suffice_without_a_file(
     fake: FakeServer, pilothouse: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.api_keys["key-1"] = "robot"
@@ -99,14 +99,16 @@ async def test_the_environment_needs_no_file(
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:99999", "127.0.0.1:x", "http://127.0.0.1:50051", ":50051"])
-async def test_an_address_that_is_none_is_told_before_who_calls(pilothouse: Command, address: str) -> None:
+async def test_an_invalid_server_address_is_reported_before_missing_credentials(
+    pilothouse: Command, address: str
+) -> None:
     login = await pilothouse("login", "--server", address, "--user", "admin", "--password-stdin", stdin="x\n")
     ended = await pilothouse("--server", address, "whoami")
     assert login.err.startswith(("error: not a port", "error: not an address"))
     assert (ended.code, ended.err) == (2, login.err)
 
 
-async def test_tokens_go_to_no_other_server(fake: FakeServer, logged_in: Command) -> None:
+async def test_tokens_are_not_sent_to_another_server(fake: FakeServer, logged_in: Command) -> None:
     other = FakeServer()
     await other.start()
     try:
@@ -118,23 +120,23 @@ async def test_tokens_go_to_no_other_server(fake: FakeServer, logged_in: Command
         await other.stop()
 
 
-async def test_an_expired_session_is_renewed_and_kept(fake: FakeServer, logged_in: Command) -> None:
+async def test_an_expired_session_is_renewed_and_stored(fake: FakeServer, logged_in: Command) -> None:
     fake.expire_access_tokens()
     assert (await logged_in("whoami")).code == 0
     assert (await logged_in("whoami")).code == 0
     assert len(fake.calls_of("RefreshSession")) == 1
 
 
-async def test_two_commands_at_once_renew_once(fake: FakeServer, logged_in: Command) -> None:
+async def test_parallel_commands_renew_the_session_once(fake: FakeServer, logged_in: Command) -> None:
     fake.expire_access_tokens()
-    # Not in this process: the runner replaces standard output for all threads.
+    # Separate processes: the runner replaces standard output for all threads of this one.
     command = [sys.executable, "-m", "pilothouse_client", "whoami"]
     ended = await asyncio.gather(*(finished(*command) for _ in range(3)))
     assert [code for code, _, _ in ended] == [0, 0, 0]
     assert len(fake.calls_of("RefreshSession")) == 1
 
 
-async def test_a_container_is_made_as_the_options_say(fake: FakeServer, logged_in: Command) -> None:
+async def test_a_container_is_created_from_the_options(fake: FakeServer, logged_in: Command) -> None:
     ended = await logged_in(
         *("containers", "create", "web", "--image", "nginx:1.27", "-p", "http=80:8080", "-p", "53/udp"),
         *(
@@ -172,7 +174,9 @@ async def test_a_container_is_made_as_the_options_say(fake: FakeServer, logged_i
     assert (container.replicas, dict(container.labels)) == (2, {"app": "web"})
 
 
-async def test_what_is_shown_can_be_made_again(fake: FakeServer, logged_in: Command, tmp_path: Path) -> None:
+async def test_printed_yaml_can_be_used_to_create_a_container(
+    fake: FakeServer, logged_in: Command, tmp_path: Path
+) -> None:
     await logged_in("containers", "create", "web", "--image", "nginx:1.27", "-e", "A=1", "--label", "app=web")
     shown = await logged_in("containers", "get", "web", "-o", "yaml")
     assert list(yaml.safe_load(shown.out))[:3] == ["@type", "name", "namespace"]
@@ -193,7 +197,7 @@ async def test_what_is_shown_can_be_made_again(fake: FakeServer, logged_in: Comm
     assert "pilothouse apply" in refused.err
 
 
-async def test_an_update_merges_and_names_what_changed(fake: FakeServer, logged_in: Command) -> None:
+async def test_an_update_merges_and_masks_the_changed_fields(fake: FakeServer, logged_in: Command) -> None:
     await logged_in("containers", "create", "web", "--image", "a", "-e", "A=1", "-e", "B=1", "--label", "x=1")
     changed = await logged_in(
         "containers", "update", "web", "-e", "B=2", "--remove-env", "A", "--label", "y=2"
@@ -209,7 +213,7 @@ async def test_an_update_merges_and_names_what_changed(fake: FakeServer, logged_
     assert (await logged_in("containers", "update", "web")).code == 2
 
 
-async def test_lists_are_stable_and_go_over_all_pages(fake: FakeServer, logged_in: Command) -> None:
+async def test_lists_are_stable_and_read_all_pages(fake: FakeServer, logged_in: Command) -> None:
     for number in range(60):
         row = container_pb2.Container(
             name=f"c{number:02}", namespace="shop", status=container_pb2.CONTAINER_STATUS_RUNNING
@@ -235,7 +239,7 @@ async def test_lists_are_stable_and_go_over_all_pages(fake: FakeServer, logged_i
     assert (request.namespace, request.filter) == ("", '(name = "a" OR name = "b") AND status = RUNNING')
 
 
-async def test_waiting(fake: FakeServer, logged_in: Command) -> None:
+async def test_commands_wait_for_their_goal(fake: FakeServer, logged_in: Command) -> None:
     await logged_in("containers", "create", "web", "--image", "a")
     stopped = await logged_in("containers", "stop", "web", "--wait")
     assert stopped.code == 0
@@ -248,7 +252,9 @@ async def test_waiting(fake: FakeServer, logged_in: Command) -> None:
     assert "slow is not running after 0.3 s" in late.err
     gone = await logged_in("containers", "delete", "web", "--yes", "--wait")
     assert gone.code == 0
-    assert (await logged_in("containers", "delete", "slow")).code == 2  # nobody to ask
+    assert (
+        await logged_in("containers", "delete", "slow")
+    ).code == 2  # there is no terminal for a confirmation
 
 
 @pytest.mark.parametrize(
@@ -283,7 +289,7 @@ async def test_field_errors_are_shown_with_field_and_rule(fake: FakeServer, logg
     assert ended.err.splitlines()[1:] == [f"  {field}: {rule}" for field, rule in violations]
 
 
-async def test_every_noun_answers(fake: FakeServer, logged_in: Command) -> None:
+async def test_every_noun_works(fake: FakeServer, logged_in: Command) -> None:
     steps: list[tuple[str, ...]] = [
         ("namespaces", "create", "shop", "--quota-cpu", "4", "--label", "team=a"),
         ("namespaces", "update", "shop", "--quota-memory", "8Gi", "--status", "inactive"),
@@ -372,7 +378,7 @@ async def test_every_noun_answers(fake: FakeServer, logged_in: Command) -> None:
         (),
     ],
 )
-async def test_a_wrong_command_line_is_two(
+async def test_a_wrong_command_line_exits_with_two(
     fake: FakeServer, logged_in: Command, arguments: tuple[str, ...]
 ) -> None:
     before = len(fake.calls)

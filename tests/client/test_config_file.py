@@ -1,4 +1,4 @@
-"""The configuration file: private, whole, and changed by one at a time."""
+"""The configuration file: private, never half-written, and locked during a change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pilothouse_client.config_file import (
 )
 
 
-def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_path_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_path({"PILOTHOUSE_CONFIG": "/x/y.json", "XDG_CONFIG_HOME": "/z"}) == Path("/x/y.json")
     assert default_path({"XDG_CONFIG_HOME": "/z"}) == Path("/z/pilothouse/config.json")
@@ -32,7 +32,7 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert default_path({}) == tmp_path / ".config/pilothouse/config.json"
 
 
-def test_it_is_private_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_the_file_is_private_and_leaves_no_temporary_files(tmp_path: Path) -> None:
     file = ConfigFile(tmp_path / "folder" / "config.json")
     assert file.read() == Configuration()
     file.change(
@@ -41,14 +41,14 @@ def test_it_is_private_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert file.path.stat().st_mode & 0o777 == 0o600
     assert file.path.parent.stat().st_mode & 0o777 == 0o700
     assert sorted(each.name for each in file.path.parent.iterdir()) == ["config.json", "config.json.lock"]
-    # A file that somebody has opened up is private again after the next change.
+    # A file whose mode was widened is private again after the next change.
     file.path.chmod(0o644)
     file.change(lambda configuration: configuration)
     assert file.path.stat().st_mode & 0o777 == 0o600
     assert "access_token" not in repr(file.read())
 
 
-def test_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:
+def test_a_failed_change_leaves_the_file_unchanged(tmp_path: Path) -> None:
     file = ConfigFile(tmp_path / "config.json")
     file.change(lambda configuration: configuration.with_context("a", Context("h:1")))
     before = file.path.read_bytes()
@@ -58,7 +58,7 @@ def test_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(CommandError):
         file.change(fail)
-    with pytest.raises(TypeError):  # what cannot be written
+    with pytest.raises(TypeError):  # a value that JSON cannot represent
         file.change(
             lambda configuration: configuration.with_context("b", Context("h:1", tokens={"a": object()}))
         )
@@ -66,7 +66,7 @@ def test_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:
     assert sorted(each.name for each in tmp_path.iterdir()) == ["config.json", "config.json.lock"]
 
 
-def test_changes_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
+def test_no_concurrent_change_is_lost(tmp_path: Path) -> None:
     file = ConfigFile(tmp_path / "config.json")
     ready = threading.Barrier(8)
 
@@ -84,18 +84,18 @@ def test_changes_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["", "[]", "{", '{"contexts": {"a": {}}}', '{"contexts": {"a": {"other": 1}}}', "\xff"]
 )
-def test_what_cannot_be_read_is_said(tmp_path: Path, content: str) -> None:
+def test_an_unreadable_file_is_reported_by_name(tmp_path: Path, content: str) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(ConfigError, match=r"config\.json"):
         ConfigFile(path).read()
 
 
-def test_a_store_keeps_the_tokens_of_its_context(tmp_path: Path) -> None:
+def test_a_token_store_saves_the_tokens_of_its_context(tmp_path: Path) -> None:
     file = ConfigFile(tmp_path / "config.json")
     store = FileTokenStore(file, "a")
     tokens = Tokens("access", 2.0, "refresh", 3.0, 1.0)
-    store.save(tokens)  # no such context: nothing is made
+    store.save(tokens)  # there is no such context, so nothing is created
     assert store.load() is None
     file.change(lambda configuration: configuration.with_context("a", Context("h:1", username="ann")))
     with store.exclusive():
@@ -111,7 +111,7 @@ def test_a_store_keeps_the_tokens_of_its_context(tmp_path: Path) -> None:
         store.load()
 
 
-def test_which_context_is_meant() -> None:
+def test_a_context_is_selected_by_name_server_or_default() -> None:
     first, second = Context("a:1"), Context("b:1")
     both = Configuration().with_context("one", first).with_context("two", second)
     assert selected(both, Invocation()) == ("one", first)
@@ -128,12 +128,12 @@ def test_which_context_is_meant() -> None:
 @pytest.mark.parametrize(
     "known_by", [{"tokens": {"access_token": "t"}}, {"client_certificate_file": "/me.pem"}]
 )
-def test_of_several_contexts_one_that_is_logged_in_is_meant(known_by: dict[str, Any]) -> None:
+def test_a_logged_in_context_of_the_server_is_preferred(known_by: dict[str, Any]) -> None:
     out, logged_in = Context("b:1", "ann"), Context("b:1", "joe", **known_by)
     several = Configuration().with_context("one", Context("a:1", tokens={"access_token": "t"}))
     several = several.with_context("two", out)
     assert selected(several, Invocation(server="b:1")) == ("two", out)
     several = several.with_context("three", logged_in)
     assert selected(several, Invocation(server="b:1")) == ("three", logged_in)
-    # A user who has chosen one is not led to another.
+    # A context that the user has chosen is kept.
     assert selected(replace(several, current="two"), Invocation(server="b:1")) == ("two", out)

@@ -1,4 +1,4 @@
-"""Changes of containers: parts by `set`, all by a file or an editor, and the diffs that show them."""
+"""Changes of containers: single parts by `set`, whole containers by a file or an editor, and their diffs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def _made(fake: FakeServer) -> pb.Container:
     return made
 
 
-async def test_set_image_of_any_program(fake: FakeServer, logged_in: Command) -> None:
+async def test_set_image_changes_any_program(fake: FakeServer, logged_in: Command) -> None:
     await _made(fake)
     assert (await logged_in("containers", "set", "image", "web", "nginx:1.28", "proxy=envoy:2")).code == 0
     [call] = fake.calls_of("UpdateContainer")
@@ -41,7 +41,7 @@ async def test_set_image_of_any_program(fake: FakeServer, logged_in: Command) ->
     assert (unknown.code, "no program 'nobody'; known: main, proxy" in unknown.err) == (2, True)
 
 
-async def test_set_env_keeps_the_others(fake: FakeServer, logged_in: Command) -> None:
+async def test_set_env_keeps_other_variables(fake: FakeServer, logged_in: Command) -> None:
     await _made(fake)
     await logged_in("containers", "set", "env", "web", "B=2=3")
     await logged_in("containers", "set", "env", "web", "A-", "B=4")
@@ -50,7 +50,7 @@ async def test_set_env_keeps_the_others(fake: FakeServer, logged_in: Command) ->
     ] == [("B", "4")]
 
 
-async def test_set_resources(fake: FakeServer, logged_in: Command) -> None:
+async def test_set_resources_masks_the_changed_resources(fake: FakeServer, logged_in: Command) -> None:
     await _made(fake)
     line = ("--requests", "cpu=100m,nvidia.com/gpu=1", "--limits", "memory=1Gi")
     assert (await logged_in("containers", "set", "resources", "web", *line)).code == 0
@@ -64,10 +64,10 @@ async def test_set_resources(fake: FakeServer, logged_in: Command) -> None:
     assert (await logged_in("containers", "set", "resources", "web")).code == 2
 
 
-async def test_a_file_has_all_that_it_shall_have(
+async def test_an_update_from_a_file_clears_missing_fields(
     fake: FakeServer, logged_in: Command, tmp_path: Path
 ) -> None:
-    """A file that `get -o yaml` wrote: fields that are gone from it are cleared; its etag guards."""
+    """The file comes from `get -o yaml`: fields removed from it are cleared, and its etag is sent."""
     await _made(fake)
     file = tmp_path / "web.yaml"
     file.write_text((await logged_in("containers", "get", "web", "-o", "yaml")).out)
@@ -90,7 +90,10 @@ async def test_validate_only_prints_a_diff(fake: FakeServer, logged_in: Command)
 
 
 def _editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Path:
-    """An editor that runs Python over `text` and `number` (of the call), and keeps each text that it got."""
+    """Sets an editor that runs a Python script over `text` and stores each text that it received.
+
+    In the script, `number` is the number of earlier calls.
+    """
     program = tmp_path / "editor.py"
     program.write_text(
         "import pathlib, sys\n"
@@ -106,7 +109,7 @@ def _editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Pat
     return tmp_path
 
 
-async def test_edit_comes_back_with_the_reason(
+async def test_edit_reopens_the_editor_with_the_error(
     fake: FakeServer, logged_in: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await _made(fake)
@@ -127,7 +130,7 @@ async def test_edit_comes_back_with_the_reason(
     assert list(tmp_path.glob("pilothouse-*")) == []
 
 
-async def test_edit_sends_only_fields_of_ones_own_after_a_change_of_others(
+async def test_edit_sends_only_its_own_fields_after_a_concurrent_change(
     fake: FakeServer, logged_in: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await _made(fake)
@@ -144,7 +147,7 @@ async def test_edit_sends_only_fields_of_ones_own_after_a_change_of_others(
 @pytest.mark.parametrize(
     ("script", "code"), [("", 0), ("text = ''", 0), ("sys.exit(3)", 1), ("text = '['", 1)]
 )
-async def test_edit_without_a_change(
+async def test_edit_without_a_change_sends_nothing(
     fake: FakeServer,
     logged_in: Command,
     tmp_path: Path,
@@ -159,7 +162,7 @@ async def test_edit_without_a_change(
     assert (ended.code, fake.calls_of("UpdateContainer")) == (code, [])
 
 
-def test_fields_that_differ() -> None:
+def test_changed_fields_are_listed() -> None:
     before = pb.Container(image="r/a:1")
     after = pb.Container(image="r/a:2", replicas=3, status=pb.CONTAINER_STATUS_PENDING)
     after.ports.add(name="http", container_port=81)
@@ -182,8 +185,10 @@ metadata: {name: nobody}
 """
 
 
-async def test_delete_by_file(fake: FakeServer, logged_in: Command, tmp_path: Path) -> None:
-    """Workloads go first; missing objects are passed over; a failure stops none of the others."""
+async def test_delete_by_file_continues_after_failures(
+    fake: FakeServer, logged_in: Command, tmp_path: Path
+) -> None:
+    """Workloads are deleted first; missing objects are skipped; a failure does not stop the other deletions."""
     await _made(fake)
     file = tmp_path / "all.yaml"
     file.write_text(_FILE)

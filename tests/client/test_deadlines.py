@@ -1,6 +1,4 @@
-"""How long a call is tried, on a clock that only waits advance; and the error's report about attempts before the
-last.
-"""
+"""How long the client retries a call, and how its error reports earlier attempts. Only waits advance the clock."""
 
 from __future__ import annotations
 
@@ -29,8 +27,10 @@ CUT = UnavailableError(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 
 @dataclass
 class SlowServer:
-    """A transport to a server that is away until `back`, in seconds of its own clock; the first attempts meet
-    `outcomes` instead, each in no time."""
+    """A transport to a server that is unavailable until `back`, in seconds of its own clock.
+
+    The first attempts fail immediately with `outcomes` instead.
+    """
 
     back: float = 0.0
     outcomes: list[PilothouseError] = field(default_factory=list)
@@ -86,11 +86,11 @@ def test_a_call_ends_with_its_deadline(server: SlowServer, method: Method[Any, A
         _call(server, method)
     assert caught.value.never_sent
     assert seconds - 1.5 < server.now < seconds
-    # The waits grow, so that a server that is away is not called all the time.
+    # The waits grow, so that an unavailable server is not called constantly.
     assert server.attempts < 60
 
 
-def test_a_wait_that_the_server_asks_for_is_not_shortened(server: SlowServer) -> None:
+def test_a_retry_delay_from_the_server_is_not_shortened(server: SlowServer) -> None:
     server.outcomes = [error_of(grpc.StatusCode.UNAVAILABLE, "away", reason="AWAY", retry_delay=20.0)]
     with pytest.raises(UnavailableError) as caught:
         _call(server, GET)
@@ -98,7 +98,7 @@ def test_a_wait_that_the_server_asks_for_is_not_shortened(server: SlowServer) ->
     assert server.attempts == 1
 
 
-def test_one_attempt_that_may_have_been_sent_counts_for_the_whole_call(server: SlowServer) -> None:
+def test_never_sent_is_false_if_one_attempt_may_have_been_sent(server: SlowServer) -> None:
     server.outcomes, server.back = [REFUSED, CUT], 3600.0
     with pytest.raises(UnavailableError, match="no server responds") as caught:
         _call(server, CREATE)
@@ -106,9 +106,9 @@ def test_one_attempt_that_may_have_been_sent_counts_for_the_whole_call(server: S
     assert caught.value.request_id
 
 
-def test_a_renewal_that_was_never_sent_says_nothing_of_the_call(server: SlowServer) -> None:
+def test_an_unsent_token_renewal_does_not_make_the_call_unsent(server: SlowServer) -> None:
     class Renewals:
-        """Has a token for the first attempt, and cannot renew it for the second."""
+        """Has a token for the first attempt and cannot renew it for the second."""
 
         async def current(self, _deadline: Deadline) -> Tokens | None:
             if server.attempts:
@@ -122,14 +122,14 @@ def test_a_renewal_that_was_never_sent_says_nothing_of_the_call(server: SlowServ
     assert not caught.value.never_sent
 
 
-def test_an_end_by_time_says_what_went_before(server: SlowServer) -> None:
+def test_a_passed_deadline_reports_the_previous_error(server: SlowServer) -> None:
     over = error_of(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed")
     server.outcomes = [REFUSED, over]
     with pytest.raises(DeadlineExceededError, match=r"has passed; .*: no server responds at here"):
         _call(server, GET)
 
 
-def test_what_had_but_the_rest_of_the_time_hides_no_reason(server: SlowServer) -> None:
+def test_a_last_attempt_cut_short_keeps_the_previous_reason(server: SlowServer) -> None:
     away = error_of(grpc.StatusCode.UNAVAILABLE, "cluster away", reason="CLUSTER_UNAVAILABLE")
     over = error_of(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed")
     server.outcomes = [away, over]
@@ -140,7 +140,7 @@ def test_what_had_but_the_rest_of_the_time_hides_no_reason(server: SlowServer) -
     assert not caught.value.never_sent
 
 
-def test_repetitions_are_reported(server: SlowServer) -> None:
+def test_retries_are_reported(server: SlowServer) -> None:
     heard: list[tuple[str, int]] = []
     server.outcomes = [CUT, REFUSED]
     _call(server, GET, on_retry=lambda error, failures: heard.append((error.message, failures)))

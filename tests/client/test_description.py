@@ -90,7 +90,7 @@ def described(width: int) -> list[str]:
     return list(page.lines(width))
 
 
-def test_a_container_is_described_by_what_is_wanted_and_what_is_there() -> None:
+def test_a_description_shows_desired_and_observed_state() -> None:
     lines = described(0)
     for line in (
         "Status:       CRASH_LOOP_BACK_OFF",
@@ -117,7 +117,7 @@ def test_a_description_fits_the_terminal_and_breaks_no_identifier(width: int) ->
     assert not any("\x1b" in line for line in lines)
 
 
-def test_a_message_is_described_field_by_field_without_what_is_empty() -> None:
+def test_a_message_is_described_by_its_fields_without_empty_ones() -> None:
     page = Description()
     describe_message(
         page,
@@ -151,7 +151,7 @@ def test_a_condition_without_a_message_has_one_line() -> None:
 
 
 def test_each_noun_of_the_command_can_be_described() -> None:
-    # They are no resources, or no more than a line of a list.
+    # These nouns are not resources, or have no more fields than one line of a list.
     without = {"contexts", "audit", "token", "totp", "rollout"}
     groups = {verb for verb, (place, _) in VERBS.items() if place.endswith(":app")}
     assert groups - without - {"objects"} == set(NOUNS) - {"audit-sinks"}
@@ -160,8 +160,8 @@ def test_each_noun_of_the_command_can_be_described() -> None:
         assert "describe" in module.app.commands, noun
 
 
-def test_a_time_to_come_is_ahead_and_not_ago() -> None:
-    """The end of a grant, or of a key. Clocks may differ by seconds."""
+def test_a_future_time_is_printed_as_in_and_not_ago() -> None:
+    """Such a time is the end of a grant or of a key. Clocks may differ by seconds."""
     for ahead, words in (
         (timedelta(days=30, minutes=1), "in 30d ("),
         (timedelta(hours=-2, seconds=-1), "2h ago ("),
@@ -173,7 +173,7 @@ def test_a_time_to_come_is_ahead_and_not_ago() -> None:
     assert when(Timestamp()) == ""
 
 
-def test_a_wish_is_read_in_kubectls_words_too_and_met_once_the_cluster_has_the_generation() -> None:
+def test_a_wait_condition_accepts_kubectl_syntax_and_needs_the_generation() -> None:
     found = container()
     for text, met in (
         ("condition=RolledOut=false", True),

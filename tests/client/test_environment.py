@@ -1,4 +1,4 @@
-"""A client that is told its server by variables, as a job of a pipeline is."""
+"""A client that takes its server from environment variables, as a pipeline job does."""
 
 from __future__ import annotations
 
@@ -20,22 +20,20 @@ async def test_a_client_takes_server_and_key_from_the_environment(
     async with AsyncClient.from_environment() as client:
         assert (await client.identity.who_am_i()).user.username == "robot"
         assert client.namespace == "shop"
-    # The explicit argument wins.
+    # An explicit argument overrides the environment.
     fake.api_keys["key-2"] = "other"
     async with AsyncClient.from_environment(token="key-2") as client:
         assert (await client.identity.who_am_i()).user.username == "other"
 
 
 @pytest.mark.parametrize("server", ["", "  "])
-def test_without_a_server_the_variable_is_named(monkeypatch: pytest.MonkeyPatch, server: str) -> None:
+def test_a_missing_server_variable_is_named(monkeypatch: pytest.MonkeyPatch, server: str) -> None:
     monkeypatch.setenv("PILOTHOUSE_SERVER", server)
     with pytest.raises(ValueError, match="PILOTHOUSE_SERVER names no server"):
         Client.from_environment()
 
 
-def test_authorities_are_read_and_a_file_that_is_not_there_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_missing_ca_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PILOTHOUSE_SERVER", "pilothouse.example.org")
     monkeypatch.setenv("PILOTHOUSE_CA_FILE", str(tmp_path / "none.pem"))
     with pytest.raises(ValueError, match=r"PILOTHOUSE_CA_FILE: .*none\.pem cannot be read"):

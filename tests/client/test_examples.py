@@ -1,7 +1,7 @@
-"""The examples of all public names of the client, against one server.
+"""Runs the docstring examples of all public names of the client against one server.
 
-Each finds `client` of an administrator, `address`, `password` and `token` of the server, a `namespace` of its own, the
-`path` of a file, and the public names.
+Each example can use: `client` of an administrator; `address`, `password` and `token` of the server; its own
+`namespace`; `path` of a file; and the public names.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The status of a call whose server ends it while the client writes a request."""
+"""The status of a call that the server ends while the client writes a request."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _EXEC = method_of(pb.ExecRequest, pb.ExecResponse)
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.OK, grpc.StatusCode.PERMISSION_DENIED])
-async def test_the_servers_status_is_waited_for(code: grpc.StatusCode) -> None:
-    """grpc.aio sets INTERNAL when a write fails, and the server's status later where the call had not got it yet."""
+async def test_the_client_waits_for_the_servers_status(code: grpc.StatusCode) -> None:
+    """When a write fails before the call has a status, grpc.aio sets INTERNAL; the server's status comes later."""
     ends = asyncio.Event()
 
     async def exec_(_requests: AsyncIterator[bytes], context: Any) -> None:
@@ -45,7 +45,7 @@ async def test_the_servers_status_is_waited_for(code: grpc.StatusCode) -> None:
     try:
         stream: Any = await transport.converse(_EXEC, requests(), Envelope((), None))
         await stream._call.wait_for_connection()
-        # As its write does that fails, before the call has its status.
+        # Does what grpc.aio does after a failed write, before the call has its status.
         stream._call._cython_call.set_internal_error("a write has failed")
         reading = asyncio.ensure_future(stream.read())
         with suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""Forms of results: paths, columns of one's own, YAML and manifests for files, tables without headings."""
+"""Output formats: paths, custom columns, YAML and manifests for files, and tables without headings."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ DATA = {
         ("name is {.name}!", "name is web!"),
     ],
 )
-def test_a_path_leads_where_kubectl_says(template: str, text: str) -> None:
+def test_paths_select_the_same_values_as_in_kubectl(template: str, text: str) -> None:
     assert JsonTemplate(template).text(DATA) == text
 
 
 @pytest.mark.parametrize(
     "wrong", ["{.a", "{.a[}", "{.a[x]}", "{end}", "{range .a}", "a}b{", "{.a[?(b)]}", "{ .a b }"]
 )
-def test_a_path_that_is_none_is_refused_with_an_example(wrong: str) -> None:
+def test_an_invalid_path_is_refused_with_an_example(wrong: str) -> None:
     with pytest.raises(CommandError, match="write a path such as") as refused:
         JsonTemplate(wrong)
     assert refused.value.exit_code == 2
@@ -87,7 +87,7 @@ _VALUES = st.recursive(
 
 
 def _leads(data: Any) -> list[tuple[str, Any]]:
-    """Every place in the data, by its path."""
+    """Returns the path and the value of every node of the data."""
     found = [("", data)]
     if isinstance(data, dict):
         for key, value in data.items():
@@ -101,14 +101,14 @@ def _leads(data: Any) -> list[tuple[str, Any]]:
 
 @settings(max_examples=60, deadline=None)
 @given(_VALUES)
-def test_every_place_has_a_path(data: Any) -> None:
+def test_every_node_has_a_path(data: Any) -> None:
     for path, value in _leads(data):
         assert JsonPath(path).values(data) == [value], path
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(alphabet="{}[]().*$@?<>=!'\"\\,: abrnge0-", max_size=16))
-def test_any_text_is_a_path_or_is_refused(text: str) -> None:
+def test_any_text_is_a_valid_path_or_is_refused(text: str) -> None:
     refusal = ""
     try:
         JsonTemplate(text).text(DATA)
@@ -117,7 +117,7 @@ def test_any_text_is_a_path_or_is_refused(text: str) -> None:
     assert refusal == "" or "write a path such as" in refusal
 
 
-def test_columns_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_custom_columns(capsys: pytest.CaptureFixture[str]) -> None:
     row = pb.Container(name="web", image="nginx:1.27")
     row.env.add(name="A", value="1")
     form = Format("custom-columns", "NAME:.name,IMAGE:{.image},VARS:.env[?(@.name=='A')].value,WHO:.nobody")
@@ -128,7 +128,7 @@ def test_columns_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_yaml_is_for_files_and_json_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
-    """YAML has no field without a value, and no events; a label with a zero stays."""
+    """YAML omits fields without a value, and events; it keeps labels that are empty or zero."""
     row = pb.Container(name="web", image="nginx", labels={"zero": "0", "none": ""}, replicas=0)
     output.show(row, COLUMNS, Format.YAML, {"events": [1]})
     assert yaml.safe_load(capsys.readouterr().out) == {
@@ -188,9 +188,7 @@ def test_manifests_of_other_nouns() -> None:
             manifests_of(message)
 
 
-def test_a_long_table_goes_through_the_pager(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_long_table_is_paged(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pretend_terminal(monkeypatch)
     monkeypatch.setenv("LINES", "5")
     monkeypatch.setenv("PAGER", "pages")
@@ -234,14 +232,14 @@ def test_no_color(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
         ({"deployment": {}, "job": {}}, "does not hold the fields of one resource"),
     ],
 )
-def test_data_that_is_no_resource_is_refused_by_its_field(data: dict[str, Any], words: str) -> None:
+def test_invalid_resource_data_is_refused_with_its_field(data: dict[str, Any], words: str) -> None:
     with pytest.raises(FieldError) as refused:
         message_of(data, pb.Container)
     assert str(refused.value).startswith(words)
 
 
 def test_a_list_of_resources_is_a_list_of_documents(tmp_path: Path) -> None:
-    """Each has the place of its resource; Services of containers come with these."""
+    """Each document has the position of its resource; Services of containers are created with the containers."""
     file, problems = tmp_path / "all.yaml", Problems()
     file.write_text(
         "- '@type': pilothouse.config.v1.ConfigMap\n  name: a\n"

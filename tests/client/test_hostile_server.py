@@ -1,4 +1,4 @@
-"""No verb of the command lets a server control the terminal, nor ends in a traceback, for any answer of the server."""
+"""Whatever the server responds, no verb lets it control the terminal or ends in a traceback."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.client.command import Command
 from tests.client.hostile_server import OBEYED, WORDS, hostile_server
 from tests.waiting import patient
 
-# Of the server's own verbs those that call a server.
+# The verbs of the server's own command that call a server.
 _OF_THE_SERVER = ("database stats", "keys rotate")
-# These wait for a browser, a person, a connection, or answers that fit each other; `contexts` calls no server.
+# These wait for a browser, a person or a connection, or need responses that match each other. `contexts` makes no call.
 _NOT_TRIED = (
     "apply",
     "containers port-forward",
@@ -33,7 +33,7 @@ _NOT_TRIED = (
     "token exchange",
     "contexts",
 )
-# Verbs that write what a container's program has written, as it is.
+# These verbs write a container's output unchanged.
 _AS_IT_IS = ("containers logs", "containers exec")
 _FILES = ("file", "folder")
 _GIVEN = {
@@ -54,7 +54,7 @@ _GIVEN = {
 }
 
 
-# Arguments that a verb needs beyond those that its parser requires.
+# Arguments that a verb needs in addition to those that its parser requires.
 _MORE = {
     "applications create": ["--from-containers"],
     "clusters register": ["--in-cluster"],
@@ -81,7 +81,7 @@ _MORE = {
 
 
 def leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Yields every verb below a command, by its words."""
+    """Yields every verb below a command, with its words."""
     if isinstance(command, verbs.UnloadedVerb):
         command = command.load()
     if isinstance(command, verbs.VerbGroup):
@@ -105,7 +105,7 @@ VERBS = _verbs()
 
 
 def command_line(words: str, verb: Any, folder: Path) -> list[str]:
-    """A line that a verb takes: each argument and option that it asks for is given."""
+    """Returns a command line that the verb accepts, with every required argument and option."""
     line = words.split()
     for each in verb.get_params(verbs.Context(verb)):
         name = each.opts[0]
@@ -125,7 +125,7 @@ async def address() -> AsyncIterator[str]:
 
 @pytest.mark.parametrize("words", sorted(VERBS))
 @pytest.mark.asyncio(loop_scope="module")
-async def test_no_verb_writes_what_a_terminal_obeys(
+async def test_no_verb_writes_terminal_control_characters(
     address: str, words: str, pilothouse: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PILOTHOUSE_SERVER", address)
@@ -148,7 +148,7 @@ async def test_no_verb_writes_what_a_terminal_obeys(
 
 
 @pytest.mark.parametrize("form", [(), ("-o", "json"), ("-o", "yaml")])
-async def test_a_name_that_was_stored_is_listed_without_what_a_terminal_obeys(
+async def test_a_stored_name_is_listed_without_terminal_control_characters(
     form: tuple[str, ...], pilothouse: Command, tmp_path: Path
 ) -> None:
     contexts = {WORDS: {"server": "localhost:1", "username": WORDS, "namespace": WORDS}}
@@ -159,8 +159,8 @@ async def test_a_name_that_was_stored_is_listed_without_what_a_terminal_obeys(
     assert not [each for each in OBEYED if each in listed.out + listed.err], repr(listed.out)
 
 
-def test_the_checker_finds_words_that_are_written_as_they_came(capsys: pytest.CaptureFixture[str]) -> None:
-    """Control of the tests above."""
+def test_the_checker_detects_unescaped_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    """Checks the checker of the tests above."""
     sys.stdout.write(WORDS)
     written = capsys.readouterr().out
     assert [each for each in OBEYED if each in written] == list(OBEYED)

@@ -1,4 +1,4 @@
-"""The command with issuers, against a real server and an issuer of the test."""
+"""The command with OIDC issuers, against a real server and a test issuer."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ JOB = {"repository": "example/shop"}
 
 @dataclass
 class World:
-    """A server, and the issuer that it trusts."""
+    """A server and the issuer that it trusts."""
 
     server: IdentityServer
     company: Issuer
 
     def job(self) -> str:
-        """The token of a job."""
+        """Returns the token of a job."""
         return self.company.sign(self.company.claims("repo:example/shop", AUDIENCE, **JOB))
 
 
@@ -91,7 +91,7 @@ async def test_a_token_is_exchanged_and_printed(world: World, pilothouse: Comman
     assert shown.lines[0].startswith("robot ")
 
 
-async def test_a_token_is_exchanged_and_kept(world: World, pilothouse: Command, tmp_path: Path) -> None:
+async def test_a_token_is_exchanged_and_stored(world: World, pilothouse: Command, tmp_path: Path) -> None:
     address = world.server.address
     exchange = ("token", "exchange", "--username", "auditor", "--store")
     kept = await pilothouse("--server", address, *exchange, stdin=world.job())
@@ -105,7 +105,7 @@ async def test_a_token_is_exchanged_and_kept(world: World, pilothouse: Command, 
     assert again.out.startswith("pht_"), "the server is that of the context"
 
 
-async def test_what_is_no_token_is_not_sent(world: World, pilothouse: Command, tmp_path: Path) -> None:
+async def test_an_invalid_subject_token_is_refused(world: World, pilothouse: Command, tmp_path: Path) -> None:
     exchange = ("--server", world.server.address, "token", "exchange")
     assert "it is empty" in (await pilothouse(*exchange, stdin="\n")).err
     assert "too long" in (await pilothouse(*exchange, stdin="x" * 20_000)).err
@@ -120,7 +120,7 @@ async def test_what_is_no_token_is_not_sent(world: World, pilothouse: Command, t
 
 @pytest.fixture
 def browser(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], object]], None]:
-    """Calls a function with the address that the command opens in the browser."""
+    """Sets the function that is called with the URL that the command opens in the browser."""
 
     def opens(function: Callable[[str], object]) -> None:
         def opened(url: str) -> bool:
@@ -134,7 +134,7 @@ def browser(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], object
 
 
 def follow(url: str) -> str:
-    """Returns the page that a browser shows in the end, after all redirects."""
+    """Returns the page that a browser shows after all redirects, or the code of an HTTP error."""
     try:
         with urllib.request.urlopen(url, timeout=patient(10.0)) as page:
             return str(page.read().decode())
@@ -142,7 +142,7 @@ def follow(url: str) -> str:
         return f"{error.code}"
 
 
-async def test_log_in_by_the_browser(
+async def test_login_by_browser(
     world: World, pilothouse: Command, browser: Callable[[Callable[[str], object]], None], tmp_path: Path
 ) -> None:
     world.company.arrive("ada", preferred_username="ada")
@@ -150,7 +150,7 @@ async def test_log_in_by_the_browser(
 
     def open_it(url: str) -> None:
         (callback,) = parse_qs(urlsplit(url).query)["redirect_uri"]
-        # An earlier request, from anywhere, is no answer.
+        # A request with another `state` is not the issuer's callback.
         shown.append(follow(f"{callback}?code=forged&state=forged"))
         shown.append(follow(callback.replace("/callback", "/other")))
         shown.append(follow(url))
@@ -165,7 +165,7 @@ async def test_log_in_by_the_browser(
     assert (await pilothouse("logout")).code == 0
 
 
-async def test_a_recent_proof_by_a_new_log_in(
+async def test_a_new_browser_login_gives_a_recent_proof(
     world: World,
     pilothouse: Command,
     browser: Callable[[Callable[[str], object]], None],
@@ -190,7 +190,7 @@ async def test_a_recent_proof_by_a_new_log_in(
         ["login", "--server", world.server.address, "--browser", "--issuer", "company"],
     )
     monkeypatch.setattr(recent_proof, "can_ask", lambda **_: True)
-    # Somebody else sits before the browser: the context stays whose it is.
+    # Another person logs in at the browser: the context keeps its user.
     world.company.arrive("gail", preferred_username="gail", auth_time=int(time.time()))
     before = remembered(tmp_path)
     other = await pilothouse(*create)
@@ -203,7 +203,7 @@ async def test_a_recent_proof_by_a_new_log_in(
     assert (await pilothouse("api-keys", "create", "another", "--quiet")).code == 0
 
 
-async def test_a_browser_that_brings_nothing(
+async def test_a_browser_login_that_fails_is_reported(
     world: World,
     pilothouse: Command,
     browser: Callable[[Callable[[str], object]], None],
@@ -236,7 +236,7 @@ async def test_a_browser_that_brings_nothing(
 
 
 async def by_device(world: World, pilothouse: Command, *words: str, agrees: bool = True) -> Ended:
-    """Runs a log-in by a code, which dora agrees to or refuses at the issuer."""
+    """Runs a device login. The user dora approves or denies it at the issuer."""
     world.company.device_interval = 1
     world.company._devices.clear()
 
@@ -254,7 +254,7 @@ async def by_device(world: World, pilothouse: Command, *words: str, agrees: bool
     return ended
 
 
-async def test_log_in_by_a_code(world: World, pilothouse: Command) -> None:
+async def test_login_by_device_code(world: World, pilothouse: Command) -> None:
     ended = await by_device(world, pilothouse, "login", "--server", world.server.address, "--device")
     assert ended.code == 0, ended.err
     assert f"open {world.company.url}/device in any browser, and type the code " in ended.err
@@ -262,7 +262,7 @@ async def test_log_in_by_a_code(world: World, pilothouse: Command) -> None:
 
 
 def hinted(ended: Ended) -> list[str]:
-    """The words of the one command that is printed as a hint, behind `pilothouse`."""
+    """Returns the arguments of the one `pilothouse` command that is printed as a hint."""
     (command,) = re.findall(r"(?<=[:;] )pilothouse .*", ended.err)
     return shlex.split(command)[1:]
 
@@ -273,7 +273,7 @@ def remembered(tmp_path: Path) -> dict[str, dict[str, object]]:
 
 
 def change_contexts(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Has the configuration file say something else of each context."""
+    """Applies a change to each context in the configuration file."""
     path = tmp_path / "config.json"
     configuration = json.loads(path.read_text())
     for context in configuration["contexts"].values():
@@ -281,7 +281,7 @@ def change_contexts(tmp_path: Path, change: Callable[[dict[str, Any]], object]) 
     path.write_text(json.dumps(configuration))
 
 
-async def test_a_hint_names_the_way_by_which_one_logged_in(
+async def test_a_hint_repeats_the_options_of_the_last_login(
     world: World, pilothouse: Command, tmp_path: Path
 ) -> None:
     way = ("login", "--server", world.server.address, "--device", "--issuer", "company")
@@ -290,14 +290,14 @@ async def test_a_hint_names_the_way_by_which_one_logged_in(
     ended = await pilothouse("whoami")
     assert ended.code == 4
     assert hinted(ended) == list(way)
-    # As it stands it logs in.
+    # The hint works as printed.
     assert (await by_device(world, pilothouse, *hinted(ended))).code == 0
     # The issuer gives no refresh token to a device here, so the session ends with its first access token.
     change_contexts(tmp_path, lambda context: context["tokens"].update(received=1, access_expire=2))
     ended = await pilothouse("whoami")
     assert "[ISSUER_REFUSED]" in ended.err
     assert hinted(ended) == list(way)
-    # A file of a former release does not know the way.
+    # A configuration file of an earlier release has no login options.
     change_contexts(tmp_path, lambda context: context.pop("login_options"))
     change_contexts(tmp_path, lambda context: context.update(tokens=None))
     assert hinted(await pilothouse("whoami")) == ["login", "--server", world.server.address]
@@ -311,7 +311,7 @@ async def test_a_hint_names_the_browser_and_its_port(
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     login = ("login", "--server", world.server.address, "--browser")
-    # Not every issuer sends browsers back to any port.
+    # Some issuers allow redirects only to one port.
     for way in (login, (*login, "--callback-port", port)):
         ended = await pilothouse(*way)
         assert ended.code == 0, ended.err
@@ -319,7 +319,7 @@ async def test_a_hint_names_the_browser_and_its_port(
         assert hinted(await pilothouse("whoami")) == list(way)
 
 
-async def test_a_hint_meets_a_context_that_has_a_name_of_its_own(
+async def test_a_hint_names_a_context_with_a_custom_name(
     world: World, pilothouse: Command, tmp_path: Path
 ) -> None:
     login = ("login", "--server", world.server.address, "--device")
@@ -333,7 +333,9 @@ async def test_a_hint_meets_a_context_that_has_a_name_of_its_own(
     assert remembered(tmp_path)["its own"]["namespace"] == "demo"
 
 
-async def test_the_token_of_a_program_is_no_log_in(world: World, pilothouse: Command, tmp_path: Path) -> None:
+async def test_an_exchanged_token_clears_the_login_options(
+    world: World, pilothouse: Command, tmp_path: Path
+) -> None:
     login = ("login", "--server", world.server.address, "--device", "--name", "ours")
     assert (await by_device(world, pilothouse, *login)).code == 0
     assert remembered(tmp_path)["ours"]["login_options"] == ["--device"]
@@ -342,7 +344,7 @@ async def test_the_token_of_a_program_is_no_log_in(world: World, pilothouse: Com
     assert remembered(tmp_path)["ours"]["login_options"] == []
 
 
-async def test_a_hint_keeps_what_decides_which_context_is_made(
+async def test_a_hint_keeps_the_options_that_select_the_context(
     world: World, pilothouse: Command, tmp_path: Path
 ) -> None:
     login = ("login", "--server", world.server.address, "--device", "--issuer", "company")
@@ -352,7 +354,7 @@ async def test_a_hint_keeps_what_decides_which_context_is_made(
     ended = await by_device(world, pilothouse, *hinted(refused))
     assert ended.code == 0, ended.err
     assert remembered(tmp_path)["my ctx"]["namespace"] == "demo"
-    # The hint also renews a context that is named before the verb, whether it is the current one or not.
+    # The hint also renews a context named before the verb, whether or not that context is the current one.
     for current in ("my ctx", "other"):
         assert json.loads((tmp_path / "config.json").read_text())["current"] == current
         refused = await by_device(world, pilothouse, "--context", "my ctx", *login, agrees=False)
@@ -362,16 +364,16 @@ async def test_a_hint_keeps_what_decides_which_context_is_made(
 
 @pytest.mark.parametrize("way", [("--device",), ("--browser",), ("--issuer", "company")])
 @pytest.mark.parametrize("option", [("--password-stdin",), ("--code", "123456")])
-async def test_nobody_types_a_password_here_who_logs_in_at_an_issuer(
+async def test_password_options_are_refused_with_a_login_at_an_issuer(
     pilothouse: Command, way: tuple[str, ...], option: tuple[str, ...]
 ) -> None:
-    # Nobody is there to be called.
+    # No server listens on this address.
     login = ("--timeout", "1", "login", "--server", "127.0.0.1:1")
     ended = await pilothouse(*login, *way, *option, stdin="a password\n")
     assert (ended.code, f"{option[0]} is for log-ins by password" in ended.err) == (2, True)
 
 
-async def test_it_can_be_interrupted(world: World, tmp_path: Path) -> None:
+async def test_a_browser_login_can_be_interrupted(world: World, tmp_path: Path) -> None:
     environment = {"PILOTHOUSE_CONFIG": str(tmp_path / "config.json"), "PATH": ""}
     words = ("login", "--server", world.server.address, "--browser", "--no-open")
     pipe = asyncio.subprocess.PIPE

@@ -1,4 +1,4 @@
-"""Options of the command for a container's kind and its settings."""
+"""Command options for a container's kind and the settings of the kind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pilothouse_client.commands.container_spec import Specification
 from pilothouse_client.commands.failures import CommandError
 
 
-def test_settings_of_each_kind_are_written_by_their_names() -> None:
+def test_settings_of_a_kind_are_set_by_name() -> None:
     container = pb.Container(name="db")
     paths = Specification(
         kind="stateful-set",
@@ -27,7 +27,7 @@ def test_settings_of_each_kind_are_written_by_their_names() -> None:
             for name in ("claim_retention", "claim_templates", "service_name", "update_partition")
         ),
     ]
-    # A change finds the kind in the container, and leaves the other settings and claims.
+    # An update reads the kind from the container, and keeps the other settings and claims.
     Specification(settings=["min_ready_seconds=5"], claims=["data=20Gi"]).write_to(container)
     assert (wanted.min_ready_seconds, wanted.update_partition) == (5, 1)
     assert [each.size for each in wanted.claim_templates] == ["20Gi", "1Gi"]
@@ -55,7 +55,7 @@ def test_settings_of_each_kind_are_written_by_their_names() -> None:
         ({"kind": "daemon-set", "claims": ["data=1Gi"]}, "--claim is only for a StatefulSet"),
     ],
 )
-def test_a_wrong_setting_is_refused_with_the_ones_there_are(options: dict[str, object], words: str) -> None:
+def test_a_wrong_setting_is_refused_with_the_valid_ones(options: dict[str, object], words: str) -> None:
     with pytest.raises(CommandError) as refused:
         Specification(**options).write_to(pb.Container())  # type: ignore[arg-type]
     assert words in str(refused.value)

@@ -1,7 +1,7 @@
-"""The client's report about a call whose answer is lost, and how long it tries.
+"""What the client reports about a call whose response is lost, and how long it retries.
 
-The server is a process of its own that commits a call and dies (`mortal_server`); blocking and asynchronous client are
-held to the same.
+The server is a separate process that commits a call and dies (`mortal_server`). The same tests run with the blocking
+and the asynchronous client.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.client.fake_server import FakeServer
 from tests.conventions.sources import ROOT
 from tests.waiting import patient
 
-# Far more attempts than a restart needs, each soon after the last.
+# Far more attempts than a restart needs, with short delays.
 EAGER = RetryPolicy(initial_delay=0.005, greatest_delay=0.05)
 
 Create = Callable[..., Coroutine[Any, Any, Container]]
@@ -60,7 +60,7 @@ both_clients = pytest.mark.parametrize(
 
 @dataclass
 class Mortal:
-    """One life of the server. `ledger` outlives it."""
+    """One process of the server. `ledger` outlives it."""
 
     process: asyncio.subprocess.Process
     port: int
@@ -97,12 +97,12 @@ async def _mortal_server(ledger: Path, port: int = 0) -> AsyncIterator[Mortal]:
 
 
 @both_clients
-async def test_a_committed_call_is_never_said_to_be_unsent(tmp_path: Path, create: Create) -> None:
+async def test_a_committed_call_is_never_reported_as_unsent(tmp_path: Path, create: Create) -> None:
     async with _mortal_server(tmp_path / "ledger") as mortal:
         with pytest.raises(UnavailableError) as caught:
             await create(mortal.address, retry=EAGER, timeout=patient(0.4))
         await mortal.process.wait()
-        # The last attempts found nobody who listens, and each of them alone was surely not sent.
+        # The last attempts were refused connections, and each of them by itself was certainly not sent.
         assert "no server responds" in caught.value.message
         assert not caught.value.never_sent
         assert [caught.value.request_id] == mortal.committed
@@ -119,7 +119,7 @@ async def test_a_call_outlasts_a_restart_and_happens_once(tmp_path: Path, create
 
 
 @both_clients
-async def test_a_call_that_nobody_ever_took_is_said_to_be_unsent(tmp_path: Path, create: Create) -> None:
+async def test_a_call_that_no_server_received_is_reported_as_unsent(tmp_path: Path, create: Create) -> None:
     async with _mortal_server(tmp_path / "ledger") as mortal:
         mortal.process.kill()
         await mortal.process.wait()
@@ -129,7 +129,7 @@ async def test_a_call_that_nobody_ever_took_is_said_to_be_unsent(tmp_path: Path,
         assert uuid.UUID(caught.value.request_id).version == 4
 
 
-async def test_every_error_of_a_mutation_names_its_request(fake: FakeServer) -> None:
+async def test_every_error_of_a_mutation_has_its_request_id(fake: FakeServer) -> None:
     async with AsyncClient(fake.address, username="admin", password=PASSWORD) as client:
         given = str(uuid.uuid4())
         with pytest.raises(NotFoundError) as caught:

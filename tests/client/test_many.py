@@ -1,4 +1,4 @@
-"""One verb for several resources: how they are named, the output, and the exit code."""
+"""One verb for several resources: how to select them, the output, and the exit code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def _made(fake: FakeServer, *names: str) -> None:
         )
 
 
-async def test_names_labels_or_all(fake: FakeServer, logged_in: Command) -> None:
+async def test_containers_are_selected_by_names_labels_or_all(fake: FakeServer, logged_in: Command) -> None:
     await _made(fake, "a", "b", "c")
     await logged_in("containers", "delete", "a", "b", "-y")
     assert [call.request.name for call in fake.calls_of("DeleteContainer")] == ["a", "b"]
@@ -44,8 +44,8 @@ async def test_names_labels_or_all(fake: FakeServer, logged_in: Command) -> None
         assert (ended.code, "one of the three" in ended.err) == (2, True)
 
 
-async def test_a_failure_stops_none_of_the_others(fake: FakeServer, logged_in: Command) -> None:
-    """Each failure has a line with its name; the highest exit code counts, and the rest is done."""
+async def test_a_failure_does_not_stop_the_others(fake: FakeServer, logged_in: Command) -> None:
+    """Each failure has a line with its name, the highest exit code is returned, and the other resources are deleted."""
     await _made(fake, "a", "c")
     ended = await logged_in("containers", "delete", "a", "nobody", "c", "-y")
     assert ended.code == 6
@@ -56,7 +56,7 @@ async def test_a_failure_stops_none_of_the_others(fake: FakeServer, logged_in: C
     assert [json.loads(line)["name"] for line in again.err.splitlines()[:-1]] == ["x", "y"]
 
 
-async def test_one_name_is_no_batch(fake: FakeServer, logged_in: Command) -> None:
+async def test_one_name_is_printed_without_a_list(fake: FakeServer, logged_in: Command) -> None:
     await _made(fake, "a", "b")
     one = await logged_in("containers", "delete", "a", "-y", "-o", "json")
     assert (json.loads(one.out)["name"], one.err) == ("a", "")
@@ -65,7 +65,7 @@ async def test_one_name_is_no_batch(fake: FakeServer, logged_in: Command) -> Non
     )
 
 
-async def test_scale_reads_its_last_argument(fake: FakeServer, logged_in: Command) -> None:
+async def test_scale_takes_the_count_from_its_last_argument(fake: FakeServer, logged_in: Command) -> None:
     await logged_in("containers", "scale", "a", "b", "3")
     assert [(call.request.name, call.request.replicas) for call in fake.calls_of("ScaleContainer")] == [
         ("a", 3),
@@ -76,7 +76,7 @@ async def test_scale_reads_its_last_argument(fake: FakeServer, logged_in: Comman
 
 
 @pytest.mark.parametrize("verb", ["delete", "start", "stop", "pause", "resume", "restart", "scale"])
-async def test_a_dry_run_asks_nobody_and_changes_nothing(
+async def test_a_dry_run_needs_no_confirmation_and_sends_validate_only(
     fake: FakeServer, logged_in: Command, verb: str
 ) -> None:
     await _made(fake, "a", "b")
@@ -86,7 +86,7 @@ async def test_a_dry_run_asks_nobody_and_changes_nothing(
     assert "(dry run)" in ended.err
 
 
-async def test_a_question_names_them(fake: FakeServer, logged_in: Command) -> None:
+async def test_the_confirmation_names_the_resources(fake: FakeServer, logged_in: Command) -> None:
     await _made(fake, *(f"c{number}" for number in range(12)))
     ended = await logged_in("containers", "delete", "--all")
     assert ended.code == 2
@@ -95,13 +95,13 @@ async def test_a_question_names_them(fake: FakeServer, logged_in: Command) -> No
     assert fake.calls_of("DeleteContainer") == []
 
 
-async def test_the_highest_exit_code(fake: FakeServer, logged_in: Command) -> None:
+async def test_the_highest_exit_code_is_returned(fake: FakeServer, logged_in: Command) -> None:
     for code in ("NOT_FOUND", "RESOURCE_EXHAUSTED", "PERMISSION_DENIED"):
         fake.fail("StopContainer", grpc.StatusCode[code])
     assert (await logged_in("containers", "stop", "a", "b", "c")).code == 8
 
 
-# The words before the names, the table of the fake server, and a resource without its name.
+# The words before the names, the table of the fake server, and a resource without a name.
 _DELETED = [
     ("containers", "container", pb.Container(namespace="shop")),
     ("configs", "config_map", config_pb2.ConfigMap(namespace="shop")),
@@ -127,7 +127,7 @@ async def test_each_noun_is_deleted_by_names_labels_or_all(
     assert (dry.code, dry.err.splitlines()[-1]) == (0, "2 deleted (dry run)")
     deletions = [call.request for call in fake.calls if call.method.startswith("Delete")]
     assert [each.validate_only for each in deletions] == [True, True]
-    # The fake server deletes also then.
+    # The fake server deletes even on a dry run.
     ended = await logged_in(*words, "c", "nobody", "-y")
     assert (ended.code, ended.err.splitlines()[-1]) == (6, "1 deleted, 1 failed")
     assert ended.err.startswith("error: nobody: ")
@@ -152,10 +152,10 @@ async def test_each_noun_is_deleted_by_names_labels_or_all(
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
-async def test_several_of_users_keys_clusters_and_former_values(
+async def test_several_users_keys_or_clusters_are_deleted(
     fake: FakeServer, logged_in: Command, words: list[str], method: str, sum_of: str
 ) -> None:
-    """As other nouns: each has a line, a failure stops none, the last line sums up, and `--dry-run` is sent on."""
+    """As for other nouns: one line each, a failure stops no other, a summary as the last line, and `--dry-run`."""
     names = [str(UUID(int=number)) for number in range(1, 6)]
     yes = [] if words[0] == "images" else ["--yes"]
     for name in names:

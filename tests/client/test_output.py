@@ -1,4 +1,4 @@
-"""Output for people: tables that stay lined up, lines that fit, errors that state a fact once, help that is whole."""
+"""Output for people: aligned tables, lines that fit, errors that state a fact once, and complete help."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def change(name: str) -> Change[container_pb2.Container]:
 
 
 def pretend_terminal(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Makes the captured output a terminal of eighty columns; returns the width."""
+    """Makes the captured output look like a terminal of 80 columns. Returns the width."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "dumb")
     return 80
 
 
-def test_a_watched_table_that_begins_empty_is_lined_up(
+def test_a_watched_table_that_starts_empty_is_aligned(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pretend_terminal(monkeypatch)
@@ -79,10 +79,10 @@ def _container(name: str, **fields: object) -> container_pb2.Container:
     return made
 
 
-def test_a_row_is_one_line_of_the_terminal(
+def test_a_row_fits_one_line_of_the_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The widest cells are cut, and names last; no column is empty."""
+    """The widest cells are cut first, and names last; empty columns are left out."""
     terminal = pretend_terminal(monkeypatch)
     rows = [_container("productcatalogservice", reason="ContainersNotReady"), _container("web")]
     show_all(rows, CONTAINER_COLUMNS, Format.TABLE)
@@ -98,7 +98,7 @@ def test_a_row_is_one_line_of_the_terminal(
     assert max(map(len, capsys.readouterr().out.splitlines())) <= terminal
 
 
-def test_a_pipe_gets_whole_cells_between_tabs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pipe_receives_uncut_cells_separated_by_tabs(capsys: pytest.CaptureFixture[str]) -> None:
     row = _container("web")
     show_all([row], CONTAINER_COLUMNS, Format.WIDE)
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
@@ -109,7 +109,7 @@ def test_a_pipe_gets_whole_cells_between_tabs(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
-def test_a_sample_is_one_line_on_every_terminal(width: int) -> None:
+def test_a_usage_sample_takes_one_line_at_any_width(width: int) -> None:
     samples = [
         metrics_pb2.UsageSample(
             namespace="a-namespace-of-a-usual-length",
@@ -133,7 +133,7 @@ def test_a_sample_is_one_line_on_every_terminal(width: int) -> None:
     assert len(console.export_text().splitlines()) == 4
 
 
-def test_live_usage_of_one_namespace_leaves_it_out() -> None:
+def test_live_usage_of_one_namespace_has_no_namespace_column() -> None:
     sample = metrics_pb2.UsageSample(namespace="shop", container="web", timestamp=Timestamp(seconds=1))
     for namespace in ("shop", ""):
         given = one_namespace.set(namespace)
@@ -144,15 +144,15 @@ def test_live_usage_of_one_namespace_leaves_it_out() -> None:
 
 
 def _tables() -> Iterator[tuple[str, Columns]]:
-    """Yields the columns of each table of the command, without those of `-o wide`."""
+    """Yields each table of the command and its columns, without those of `-o wide`."""
     for module in pkgutil.iter_modules(commands.__path__):
         for name, value in vars(importlib.import_module(f"{commands.__name__}.{module.name}")).items():
             if isinstance(value, list) and value and all(isinstance(each, OutputColumn) for each in value):
                 yield f"{module.name}.{name}", [each for each in value if not each.wide]
 
 
-def test_each_table_has_room_on_a_terminal_of_eighty_columns() -> None:
-    """A name of twenty characters and six for each other value, or the heading. `top` leaves columns out itself."""
+def test_each_table_fits_eighty_columns() -> None:
+    """A name takes 20 characters and any other value 6, or the width of its heading. `top` drops columns itself."""
     tables = {name: columns for name, columns in _tables() if not name.startswith("top.")}
     assert len(tables) > 30
     for name, columns in tables.items():
@@ -164,10 +164,10 @@ def test_each_table_has_room_on_a_terminal_of_eighty_columns() -> None:
         assert sum(widths) + 2 * (len(widths) - 1) <= 80, (name, [each.heading for each in columns])
 
 
-def test_events_next_to_a_container_fit_the_terminal(
+def test_events_of_a_container_fit_the_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A message stands below its event, and a count of one is left out."""
+    """The message is printed below its event, and a count of one is left out."""
     width = pretend_terminal(monkeypatch)
     event = resource_pb2.KubernetesEvent(
         type="Warning",
@@ -186,7 +186,7 @@ def test_events_next_to_a_container_fit_the_terminal(
     assert width == 80
 
 
-def test_prose_is_wrapped_between_words_and_indented() -> None:
+def test_long_messages_are_wrapped_and_indented() -> None:
     line = "a.yaml:6: limitrange/lim: LimitRange of v1 cannot be represented"
     assert wrapped(line, 80) == line
     assert wrapped(line, 40) == ("a.yaml:6: limitrange/lim: LimitRange of\n    v1 cannot be represented")
@@ -211,7 +211,7 @@ def test_usage_of_all_containers_is_summed_up() -> None:
     assert usage.summed_up([]).cpu_cores_avg == 0
 
 
-def test_each_rule_is_told_once() -> None:
+def test_each_violation_is_printed_once() -> None:
     first = FieldViolation("container.image", "must be given", "required")
     second = FieldViolation("container.name", "must be given", "required")
     summary = "container.image: must be given"
@@ -227,7 +227,7 @@ def test_each_rule_is_told_once() -> None:
     assert told(words, cluster) == f"INVALID_ARGUMENT (BAD): {words}"
 
 
-async def test_a_field_error_of_a_command_is_one_line(fake: FakeServer, logged_in: Command) -> None:
+async def test_a_field_error_takes_one_line(fake: FakeServer, logged_in: Command) -> None:
     summary = "namespace.name: must be given"
     fake.fail(
         "GetContainer",
@@ -239,7 +239,9 @@ async def test_a_field_error_of_a_command_is_one_line(fake: FakeServer, logged_i
     assert (await logged_in("containers", "get", "web")).err == f"error: {summary} [REQUIRED]\n"
 
 
-async def test_the_words_of_a_cluster_do_not_steer_the_terminal(fake: FakeServer, logged_in: Command) -> None:
+async def test_control_characters_are_removed_from_cluster_messages(
+    fake: FakeServer, logged_in: Command
+) -> None:
     fake.fail(
         "GetContainer",
         grpc.StatusCode.FAILED_PRECONDITION,
@@ -250,7 +252,7 @@ async def test_the_words_of_a_cluster_do_not_steer_the_terminal(fake: FakeServer
     assert ended.err == "error: probe failed:\n ]0;title   2J  .\tend [CLUSTER_REFUSED]\n"
 
 
-def test_json_holds_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_escapes_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     words = "probe failed: \x1b[2J \x9b2J \u202e \x7f für"
     for one in (True, False):
         container = container_pb2.Container(name="web", message=words)
@@ -266,7 +268,7 @@ def test_json_holds_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.full
-async def test_a_server_that_is_away_is_named(fake: FakeServer, logged_in: Command) -> None:
+async def test_an_unavailable_server_is_named(fake: FakeServer, logged_in: Command) -> None:
     await fake.stop()
     ended = await logged_in("--timeout", "4", "whoami")
     words = f"no server responds at {fake.address}"
@@ -274,7 +276,9 @@ async def test_a_server_that_is_away_is_named(fake: FakeServer, logged_in: Comma
     assert ended.code == 9
 
 
-async def test_a_change_that_was_perhaps_done_is_said_to_be_so(fake: FakeServer, logged_in: Command) -> None:
+async def test_a_change_with_unknown_outcome_is_reported_as_such(
+    fake: FakeServer, logged_in: Command
+) -> None:
     fake.fail(
         "DeleteContainer", grpc.StatusCode.UNAVAILABLE, reason="GOING", message="going", retry_delay=99.0
     )
@@ -286,7 +290,7 @@ async def test_a_change_that_was_perhaps_done_is_said_to_be_so(fake: FakeServer,
     assert unsent.err.endswith(f"error: no server responds at {fake.address} [UNAVAILABLE]\n")
 
 
-async def test_what_a_cluster_was_to_be_asked_before_is_not_said_to_be_perhaps_done(
+async def test_an_unreachable_cluster_is_not_reported_as_unknown_outcome(
     fake: FakeServer, logged_in: Command
 ) -> None:
     words = "cluster 'far' at h:443 cannot be reached: its name cannot be resolved"
@@ -298,13 +302,13 @@ async def test_what_a_cluster_was_to_be_asked_before_is_not_said_to_be_perhaps_d
     assert ended.code == 9
 
 
-async def test_usage_is_waited_for_until_what_has_just_begun_to_run_is_measured(
+async def test_top_waits_for_the_first_sample_of_a_new_container(
     fake: FakeServer, logged_in: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = Timestamp()
     begun.GetCurrentTime()
     running = container_pb2.Container(name="web", namespace="shop", uid="another", started_at=begun)
-    # Nothing runs: nothing to wait for.
+    # No container runs, so there is nothing to wait for.
     await logged_in("top", "-n", "shop", "--once")
     assert fake.calls_of("WatchUsage") == []
     await fake.commit("container", ("shop", "web"), running)
@@ -317,7 +321,7 @@ async def test_usage_is_waited_for_until_what_has_just_begun_to_run_is_measured(
 
 
 @pytest.mark.parametrize("verb", [(), ("containers",), ("containers", "logs"), ("migrate",), ("serve",)])
-async def test_help_is_plain_and_whole(
+async def test_help_is_plain_and_complete(
     pilothouse: Command, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -329,8 +333,8 @@ async def test_help_is_plain_and_whole(
     assert ("\n  completion " in told) is (verb == ())
 
 
-async def test_every_setting_is_listed_with_its_default_and_what_it_is(pilothouse: Command) -> None:
-    # A long list goes on after a comma, indented by more than what is said of a setting.
+async def test_every_setting_is_listed_with_default_and_description(pilothouse: Command) -> None:
+    # A long list continues after a comma, indented further than the description of a setting.
     told = re.sub(r",\n {8}(?=\S)", ",", (await pilothouse("serve", "--help")).out).splitlines()
     listed = described()
     assert len(listed) == len(Settings.__struct_fields__)
@@ -341,7 +345,7 @@ async def test_every_setting_is_listed_with_its_default_and_what_it_is(pilothous
     assert "PILOTHOUSE_REFLECTION=true" in "".join(told)
 
 
-async def test_what_was_only_tried_out_is_marked(logged_in: Command) -> None:
+async def test_a_dry_run_is_marked_in_the_output(logged_in: Command) -> None:
     made = ("containers", "create", "web", "--image", "nginx:1.27", "-n", "shop")
     tried = await logged_in(*made, "--validate-only")
     assert tried.code == 0, tried.err
@@ -354,7 +358,7 @@ async def test_what_was_only_tried_out_is_marked(logged_in: Command) -> None:
     assert "(dry run)" not in (await logged_in(*gone)).out
 
 
-async def test_the_log_marks_what_was_only_tried_out(logged_in: Command, fake: FakeServer) -> None:
+async def test_the_audit_log_marks_dry_runs(logged_in: Command, fake: FakeServer) -> None:
     for number, tried_out in (("1", True), ("2", False)):
         fake.tables["operation"][number] = audit_pb2.Operation(
             operation_id=number, action="create", resource_type="container", validate_only=tried_out

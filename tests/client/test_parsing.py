@@ -1,4 +1,4 @@
-"""How a line is read: words that are meant, errors for programs, options of the whole command after the verb."""
+"""How a command line is parsed: suggestions, errors for programs, and global options after the verb."""
 
 from __future__ import annotations
 
@@ -35,21 +35,23 @@ from tests.client.fake_server import FakeServer
         (["containers", "scalle", "web", "2"], "scale"),
     ],
 )
-async def test_a_word_of_another_tool_names_ours(pilothouse: Command, line: list[str], meant: str) -> None:
+async def test_a_word_of_another_tool_suggests_a_pilothouse_command(
+    pilothouse: Command, line: list[str], meant: str
+) -> None:
     ended = await pilothouse(*line)
     assert ended.code == 2
     assert "Did you mean" in ended.err
     assert meant in ended.err
 
 
-async def test_a_word_like_none_is_refused_with_all_that_there_are(pilothouse: Command) -> None:
+async def test_an_unknown_word_is_refused_with_the_known_ones(pilothouse: Command) -> None:
     assert "Known: head, " in (await pilothouse("audit", "xyzzy")).err
 
 
 async def test_errors_for_programs(
     fake: FakeServer, logged_in: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One JSON object a line, wherever the option stands, and with the variable; also for wrong lines."""
+    """One JSON object per line, with the option in any position or with the variable; also for parse errors."""
     for line in (
         ["--json-errors", "containers", "get", "nobody"],
         ["containers", "get", "nobody", "--json-errors"],
@@ -69,8 +71,8 @@ async def test_errors_for_programs(
     ]
 
 
-async def test_one_wrong_field_for_programs(fake: FakeServer, logged_in: Command) -> None:
-    """People read the sentence once; programs find its field in `violations` as well."""
+async def test_a_field_violation_is_reported_to_programs(fake: FakeServer, logged_in: Command) -> None:
+    """The text names the fault once; programs also find its field in `violations`."""
     said = []
     for more in ([], ["--json-errors"]):
         fake.fail(
@@ -99,7 +101,7 @@ async def test_one_wrong_field_for_programs(fake: FakeServer, logged_in: Command
         (("containers", "list", "-n", "shop", "-A"), "-A"),
     ],
 )
-async def test_wrong_lines_name_their_option_for_programs(
+async def test_a_parse_error_names_its_option_for_programs(
     logged_in: Command, line: tuple[str, ...], field: str
 ) -> None:
     error = json.loads((await logged_in(*line, "--json-errors")).err)
@@ -109,7 +111,7 @@ async def test_wrong_lines_name_their_option_for_programs(
     assert error["fix"]
 
 
-async def test_a_required_argument_that_is_missing_is_refused(logged_in: Command) -> None:
+async def test_a_missing_required_argument_is_refused(logged_in: Command) -> None:
     ended = await logged_in("containers", "get")
     assert (ended.code, ended.err.splitlines()) == (
         2,
@@ -121,15 +123,15 @@ async def test_a_required_argument_that_is_missing_is_refused(logged_in: Command
     )
 
 
-async def test_an_option_behind_the_verb_that_belongs_before_it_is_named(logged_in: Command) -> None:
+async def test_a_global_option_after_the_verb_is_reported(logged_in: Command) -> None:
     for option in ("--server", "--token", "--timeout"):
         ended = await logged_in("containers", "list", option, "1")
         assert f"  {option} stands before the verb: pilothouse {option} …" in ended.err.splitlines()
     assert "stands before" not in (await logged_in("containers", "list", "--frob")).err
 
 
-async def test_wrong_lines_are_refused_in_plain_words(logged_in: Command) -> None:
-    """The message has the fault and the rule, in lower case; programs get a word to compare for each."""
+async def test_wrong_command_lines_are_refused_with_fault_and_rule(logged_in: Command) -> None:
+    """The message states the fault and the rule, in lower case; programs get a constant reason."""
     for line, code, reason, begins in (
         (
             "containers list --namspace shop",
@@ -178,7 +180,9 @@ async def test_wrong_lines_are_refused_in_plain_words(logged_in: Command) -> Non
 
 
 @pytest.mark.parametrize("verb", ["diff", "delete"])
-async def test_refused_files_are_errors_for_programs(logged_in: Command, tmp_path: Path, verb: str) -> None:
+async def test_refused_files_are_reported_as_json_errors(
+    logged_in: Command, tmp_path: Path, verb: str
+) -> None:
     (tmp_path / "web.yaml").write_text("a: b: c\n")
     ended = await logged_in(verb, "-f", str(tmp_path / "web.yaml"), "--json-errors")
     error = json.loads(ended.err)
@@ -201,8 +205,8 @@ async def test_completion_scripts(pilothouse: Command, shell: str) -> None:
     assert "_PILOTHOUSE_COMPLETE" in ended.out
 
 
-def test_an_everyday_command_loads_what_it_needs_and_collects_no_garbage(tmp_path: Path) -> None:
-    """A call by a key, to a port where nobody listens. The baseline of row 17 of the measurements imports the same."""
+def test_a_common_command_imports_little_and_collects_no_garbage(tmp_path: Path) -> None:
+    """The call uses a key and a port without a listener. The baseline of benchmark row 17 imports the same."""
     words = ["pilothouse", "--server", "127.0.0.1:1", "--token", "phk_a", "--timeout", "0.001"]
     script = (
         f"import gc, sys; sys.argv = {words!r} + ['containers', 'get', 'web', '-n', 'shop']\n"
@@ -229,7 +233,7 @@ def test_an_everyday_command_loads_what_it_needs_and_collects_no_garbage(tmp_pat
 async def test_completion_of_names_values_and_enums(
     fake: FakeServer, logged_in: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names are of the namespace on the line, from the server of the context."""
+    """Names come from the server of the context, and from the namespace on the line."""
     for namespace, name in (("shop", "web"), ("shop", "worker"), ("test", "probe")):
         await fake.commit(
             "container", (namespace, name), container_pb2.Container(namespace=namespace, name=name)
@@ -267,10 +271,10 @@ async def test_completion_of_names_values_and_enums(
     assert (await completed("pilothouse containers list --context ad"))[0].startswith("admin@")
 
 
-async def test_the_variable_of_the_namespace_is_a_default(
+async def test_the_namespace_variable_is_only_a_default(
     fake: FakeServer, logged_in: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """docs/ci.md tells everybody to set it, so it is no conflict with -A."""
+    """docs/ci.md tells every user to set the variable, so it must not conflict with -A."""
     monkeypatch.setenv("PILOTHOUSE_NAMESPACE", "shop")
     assert (await logged_in("containers", "list", "-A")).code == 0
     assert fake.calls_of("ListContainers")[-1].request.namespace == ""

@@ -1,4 +1,4 @@
-"""Options of `containers create` and `update` for pods and rollouts: the fields and paths that they write."""
+"""Pod and rollout options of `containers create` and `update`: the fields and mask paths that they write."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pilothouse_client.commands.container_spec import Specification
 from pilothouse_client.commands.failures import CommandError
 
 
-def test_options_of_pods_are_written_with_their_paths() -> None:
+def test_pod_options_set_fields_and_mask_paths() -> None:
     container = pb.Container(pod_labels={"a": "1"})
     paths = Specification(
         pod_labels=["b=2"],

@@ -1,6 +1,4 @@
-"""`can-i`, `why`, `who-can` and `grants simulate`: the method for a verb and a noun, the namespace of the question,
-the output.
-"""
+"""`can-i`, `why`, `who-can` and `grants simulate`: the method for a verb and noun, the namespace, and the output."""
 
 from __future__ import annotations
 
@@ -14,8 +12,8 @@ from tests.client.command import Command
 from tests.client.fake_server import FakeServer
 
 
-async def test_can_i_asks_about_the_contexts_namespace(fake: FakeServer, logged_in: Command) -> None:
-    """It asked about every namespace, so a user with the permission only in the own one read "no"."""
+async def test_can_i_uses_the_namespace_of_the_context(fake: FakeServer, logged_in: Command) -> None:
+    """Without a namespace in the request, a user with the permission in only one namespace would read "no"."""
     for arguments, namespace in (
         (("container.get",), "shop"),
         (("container.get", "-n", "other"), "other"),
@@ -58,11 +56,11 @@ async def test_can_i_asks_about_the_contexts_namespace(fake: FakeServer, logged_
         ("list", "usage", "ListTopContainers"),
     ],
 )
-def test_a_verb_and_a_noun_are_a_method(verb: str, noun: str, method: str) -> None:
+def test_a_verb_and_a_noun_select_a_method(verb: str, noun: str, method: str) -> None:
     assert called_methods.find(verb, noun).name == method
 
 
-def test_every_method_is_found_by_the_words_of_its_declaration() -> None:
+def test_every_method_is_found_by_its_action_and_resource_type() -> None:
     methods = called_methods._methods()
     assert len(methods) > 80
     for method in methods:
@@ -78,12 +76,12 @@ def test_every_method_is_found_by_the_words_of_its_declaration() -> None:
         ("fly", "container", "known: copy, create, delete"),
     ],
 )
-def test_what_there_is_not_is_refused_with_what_comes_near(verb: str, noun: str, words: str) -> None:
+def test_an_unknown_verb_or_noun_is_refused_with_suggestions(verb: str, noun: str, words: str) -> None:
     with pytest.raises(CommandError, match=words):
         called_methods.find(verb, noun)
 
 
-async def test_why_says_where_it_ends_and_whom_to_ask(fake: FakeServer, logged_in: Command) -> None:
+async def test_why_prints_considered_grants_and_who_can_grant(fake: FakeServer, logged_in: Command) -> None:
     denied = await logged_in("why", "delete", "container/web")
     assert denied.code == 1
     assert denied.lines == [
@@ -100,7 +98,7 @@ async def test_why_says_where_it_ends_and_whom_to_ask(fake: FakeServer, logged_i
     assert (data.code, json.loads(data.out)["denial"]) == (1, "DENIAL_ELSEWHERE")
 
 
-async def test_a_namespace_is_named_by_itself(fake: FakeServer, logged_in: Command) -> None:
+async def test_a_namespace_resource_is_its_own_namespace(fake: FakeServer, logged_in: Command) -> None:
     for arguments, namespace in (
         (("get", "namespace/other"), "other"),
         (("get", "namespace"), "shop"),
@@ -124,14 +122,14 @@ async def test_a_namespace_is_named_by_itself(fake: FakeServer, logged_in: Comma
         ("can-i", "delete"),
     ],
 )
-async def test_a_wrong_question_is_a_wrong_command_line(
+async def test_an_incomplete_question_is_a_wrong_command_line(
     logged_in: Command, arguments: tuple[str, ...]
 ) -> None:
     ended = await logged_in(*arguments)
     assert (ended.code, ended.out) == (2, "")
 
 
-async def test_who_can_lists_all_pages_and_says_what_is_not_shown(
+async def test_the_who_can_verb_reads_all_pages_and_reports_omissions(
     fake: FakeServer, logged_in: Command
 ) -> None:
     shown = await logged_in("who-can", "delete", "containers")

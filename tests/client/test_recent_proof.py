@@ -1,4 +1,4 @@
-"""The command and recent proofs: it asks on a terminal and continues, and prints the command to run without one."""
+"""Recent proofs in the command: with a terminal it prompts and continues, without one it prints what to run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def server(database: Database) -> AsyncIterator[IdentityServer]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def anna(server: IdentityServer, pilothouse: Command) -> Caller:
-    """Returns a user; the session of the command is older than ten minutes."""
+    """Returns a user whose session in the command is older than ten minutes."""
     caller = await server.user(await server.admin(), "anna")
     login = ("login", "--server", server.address, "--insecure", "--user", "anna", "--password-stdin")
     assert (await pilothouse(*login, stdin=PASSWORD + "\n")).code == 0
@@ -49,7 +49,7 @@ async def _names(caller: Caller) -> list[str]:
     return sorted(key.name for key in await listed(caller))
 
 
-async def test_on_a_terminal_the_command_asks_for_the_password_and_goes_on(
+async def test_on_a_terminal_the_command_prompts_for_the_password_and_continues(
     anna: Caller, terminal: Terminal, tmp_path: Path
 ) -> None:
     environment = os.environ | {"PILOTHOUSE_CONFIG": str(tmp_path / "config.json")}
@@ -66,7 +66,7 @@ async def test_on_a_terminal_the_command_asks_for_the_password_and_goes_on(
     assert await _names(anna) == ["ci"]
 
 
-async def test_on_a_terminal_the_command_asks_for_a_code_of_who_has_an_authenticator(
+async def test_on_a_terminal_the_command_prompts_enrolled_users_for_a_code(
     server: IdentityServer, anna: Caller, terminal: Terminal, pilothouse: Command, tmp_path: Path
 ) -> None:
     anna = await server.log_in("anna")
@@ -85,7 +85,7 @@ async def test_on_a_terminal_the_command_asks_for_a_code_of_who_has_an_authentic
     assert await _names(anna) == ["ci"]
 
 
-async def test_without_a_terminal_the_command_says_what_to_run(
+async def test_without_a_terminal_the_command_prints_what_to_run(
     server: IdentityServer, anna: Caller, pilothouse: Command
 ) -> None:
     said: list[str] = []
@@ -95,13 +95,13 @@ async def test_without_a_terminal_the_command_says_what_to_run(
         assert (ended.out, "recent proof" in ended.err) == ("", True)
         said = shlex.split(ended.err.rstrip().rpartition(": ")[2])
     assert await _names(anna) == []
-    # The command that it suggests helps.
+    # The suggested command works.
     assert said[:2] == ["pilothouse", "login"]
     assert (await pilothouse(*said[1:], "--password-stdin", stdin=f"{PASSWORD}\n")).code == 0
     assert (await pilothouse(*_CREATE)).out.startswith("phk_")
 
 
-async def test_a_new_password_says_which_keys_remain(
+async def test_a_password_change_reports_the_remaining_keys(
     server: IdentityServer, anna: Caller, pilothouse: Command
 ) -> None:
     anna = await server.log_in("anna")

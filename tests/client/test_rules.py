@@ -1,4 +1,4 @@
-"""The rules that need no server: backoff, addresses, times, verdicts, and that every RPC is offered."""
+"""Rules that need no server: backoff, addresses, times, verdicts of waits, and the coverage of all RPCs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tests.services import METHODS
     multiplier=st.floats(1, 10),
     part=st.floats(0, 1),
 )
-def test_backoff_keeps_its_bounds(
+def test_backoff_stays_within_its_bounds(
     failures: int, initial: float, extra: float, multiplier: float, part: float
 ) -> None:
     policy = RetryPolicy(initial_delay=initial, greatest_delay=initial + extra, multiplier=multiplier)
@@ -51,7 +51,7 @@ def test_backoff_keeps_its_bounds(
 
 
 @given(code=st.sampled_from(list(grpc.StatusCode)), repeatable=st.booleans(), failures=st.integers(1, 20))
-def test_only_what_helps_and_does_no_harm_is_repeated(
+def test_only_safe_and_useful_retries_are_made(
     code: grpc.StatusCode, repeatable: bool, failures: int
 ) -> None:
     policy = RetryPolicy(attempts=5)
@@ -67,7 +67,7 @@ def test_only_what_helps_and_does_no_harm_is_repeated(
 @pytest.mark.parametrize(
     "wrong", [{"attempts": 0}, {"initial_delay": -1.0}, {"greatest_delay": 0.0}, {"multiplier": 0.5}]
 )
-def test_a_policy_without_sense_is_refused(wrong: dict[str, float]) -> None:
+def test_an_invalid_retry_policy_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError):
         RetryPolicy(**wrong)  # type: ignore[arg-type]
 
@@ -88,7 +88,7 @@ def test_a_policy_without_sense_is_refused(wrong: dict[str, float]) -> None:
         ("127.0.0.1.example:443", "127.0.0.1.example:443", False),
     ],
 )
-def test_plain_text_only_to_this_machine(address: str, complete: str, local: bool) -> None:
+def test_plain_text_is_used_only_for_loopback_addresses(address: str, complete: str, local: bool) -> None:
     target = target_of(address)
     assert (target.address, target.tls is None) == (complete, local)
     assert is_loopback(complete) is local
@@ -105,7 +105,7 @@ def test_plain_text_only_to_this_machine(address: str, complete: str, local: boo
         ("127.0.0.1,10.0.0.1", "127.0.0.1:50051,10.0.0.1:50051", False),
     ],
 )
-def test_plain_text_only_where_all_of_a_list_are_this_machine(
+def test_plain_text_needs_a_list_of_only_loopback_addresses(
     addresses: str, complete: str, local: bool
 ) -> None:
     assert is_loopback(complete) is local
@@ -117,7 +117,7 @@ def test_plain_text_only_where_all_of_a_list_are_this_machine(
 @pytest.mark.parametrize(
     "address", ["", " ", "http://a", "a b", ":80", "a:b", "a:0", "a:65536", "a:１", "127.0.0.1,"]
 )
-def test_what_is_no_address_is_refused(address: str) -> None:
+def test_an_invalid_address_is_refused(address: str) -> None:
     with pytest.raises(ValueError):
         target_of(address)
     with pytest.raises(ValueError):
@@ -125,12 +125,12 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 
 
 @pytest.mark.parametrize("addresses", ["a:1,b:1", "127.0.0.1,a", "127.0.0.1,::1", "unix:/a,unix:/b"])
-def test_a_list_is_of_addresses_of_one_family(addresses: str) -> None:
+def test_a_list_of_addresses_must_have_one_family(addresses: str) -> None:
     with pytest.raises(ValueError, match="one family"):
         target_of(addresses)
 
 
-def test_a_list_over_tls_names_what_the_certificates_show() -> None:
+def test_a_list_over_tls_needs_a_server_name() -> None:
     for tls in (None, Tls()):
         with pytest.raises(ValueError, match="server_name"):
             target_of("10.0.0.1,10.0.0.2", tls=tls)
@@ -161,7 +161,7 @@ def test_several_servers_are_called_in_turn(address: str, in_turn: bool) -> None
         "DNS resolution failed for nowhere.invalid:1: C-ares status is not ARES_SUCCESS",
     ],
 )
-def test_the_words_of_the_library_for_a_call_that_was_not_sent(words: str) -> None:
+def test_messages_of_grpc_for_unsent_calls_are_recognised(words: str) -> None:
     nobody = grpc.aio.Metadata()
     failed = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nobody, nobody, details=words)
     error = from_failed_call(failed, "there:1")
@@ -169,8 +169,8 @@ def test_the_words_of_the_library_for_a_call_that_was_not_sent(words: str) -> No
     assert error.message.startswith("no server responds at there:1")
 
 
-def test_every_unary_and_streaming_rpc_is_offered() -> None:
-    """An RPC whose requests and answers both are a stream takes more than a line here, and is not counted."""
+def test_the_client_offers_every_unary_and_streaming_rpc() -> None:
+    """Bidirectional streams are not declared in one line each, and are not counted."""
     kinds = (Unary, Pages, Watch, Stream, Upload)
     with Client("127.0.0.1:1") as client:
         nouns = [
@@ -187,7 +187,7 @@ def test_every_unary_and_streaming_rpc_is_offered() -> None:
     assert declared == expected, "add a line for each missing RPC to its noun in pilothouse_client/nouns"
 
 
-def test_a_method_follows_its_declarations() -> None:
+def test_a_method_has_the_options_of_its_declaration() -> None:
     create = method_of(pb.CreateContainerRequest, pb.CreateContainerResponse)
     assert (create.repeatable, create.read_only, create.public, create.has_request_id) == (
         True,
@@ -199,7 +199,7 @@ def test_a_method_follows_its_declarations() -> None:
     assert (refresh.repeatable, refresh.public) == (False, True)
     assert method_of(identity_pb2.LoginRequest, identity_pb2.LoginResponse).repeatable
     assert not method_of(identity_pb2.LogoutRequest, identity_pb2.LogoutResponse).repeatable
-    # Its messages stand in another file than the service.
+    # The messages of this method are in another file than its service.
     key = method_of(api_keys_pb2.CreateApiKeyRequest, api_keys_pb2.CreateApiKeyResponse)
     assert (key.name, key.has_request_id) == ("CreateApiKey", True)
     with pytest.raises(TypeError):
@@ -209,10 +209,10 @@ def test_a_method_follows_its_declarations() -> None:
     request = pb.CreateContainerRequest(namespace="shop")
     prepared = create.prepared(request)
     assert prepared.request_id
-    assert not request.request_id  # the caller's message is left alone
+    assert not request.request_id  # the caller's message is not changed
 
 
-def test_a_coroutine_that_waits_for_something_else_is_a_fault() -> None:
+def test_awaiting_anything_but_the_blocking_transport_is_a_fault() -> None:
     import asyncio
 
     with pytest.raises(RuntimeError, match="other than its blocking transport"):
@@ -234,7 +234,7 @@ class _Failed:
 
 
 @given(status=st.binary(max_size=200))
-def test_details_that_cannot_be_read_do_not_hide_the_error(status: bytes) -> None:
+def test_unreadable_error_details_do_not_hide_the_error(status: bytes) -> None:
     error = from_failed_call(_Failed(status), "127.0.0.1:50051")
     assert isinstance(error, pilothouse_client.NotFoundError)
     assert error.message == "gone"
@@ -244,23 +244,23 @@ def test_details_that_cannot_be_read_do_not_hide_the_error(status: bytes) -> Non
 @given(
     days=st.integers(0, 400), hours=st.integers(0, 23), minutes=st.integers(0, 59), seconds=st.integers(1, 59)
 )
-def test_spans_are_read_as_they_are_written(days: int, hours: int, minutes: int, seconds: int) -> None:
+def test_time_spans_round_trip(days: int, hours: int, minutes: int, seconds: int) -> None:
     total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
     assert parse_span(f"{days}d{hours}h{minutes}m{seconds}s", "--step") == total
-    # Two units are shown: what is lost is less than the smaller of them.
+    # Two units are printed, so the rounding error is less than the smaller unit.
     assert 0 <= total - parse_span(short_span(total), "--step") < max(1, total / 23)
 
 
 @given(text=st.text(max_size=12))
-def test_any_text_is_a_span_or_a_mistake(text: str) -> None:
-    # Anything but CommandError is a fault.
+def test_any_text_is_a_time_span_or_is_refused(text: str) -> None:
+    # Any exception other than CommandError is a fault.
     with suppress(CommandError):
         assert parse_span(text, "--step") > 0
     with suppress(CommandError):
         assert parse_time(text, "--since").tzinfo is not None
 
 
-def test_times() -> None:
+def test_times_spans_and_sizes_are_formatted() -> None:
     assert parse_time("2026-01-31T12:00:00Z", "--since") == datetime(2026, 1, 31, 12, tzinfo=UTC)
     assert [short_span(seconds) for seconds in (0.85, 42, 185, 7800, 356400)] == [
         "850ms",
@@ -278,7 +278,7 @@ def test_times() -> None:
     ]
 
 
-def test_enum_words() -> None:
+def test_enum_words_map_to_values() -> None:
     assert (
         enum_words(pb.ContainerStatus.DESCRIPTOR)["crash_loop_back_off"]
         == pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF
@@ -290,7 +290,7 @@ def _refused(message: str) -> resource_pb2.Condition:
     return resource_pb2.Condition(type="Applied", status=resource_pb2.CONDITION_STATUS_FALSE, message=message)
 
 
-def test_when_a_container_has_arrived() -> None:
+def test_a_wait_ends_when_the_container_reaches_its_goal() -> None:
     asked = pb.Container(name="web", generation=3)
     running, stopped = pb.CONTAINER_STATUS_RUNNING, pb.CONTAINER_STATUS_STOPPED
 
@@ -306,7 +306,7 @@ def test_when_a_container_has_arrived() -> None:
     assert outcome(Goal.RUNNING, **looping) is WaitOutcome.FAILED
     assert outcome(Goal.STOPPED, status=stopped) is WaitOutcome.ARRIVED
     assert outcome(Goal.STOPPED, status=running) is WaitOutcome.WAITING
-    # Its pods are ending.
+    # The pods of the container are still terminating.
     for reason in ("ScalingDown", "Terminating"):
         assert outcome(Goal.STOPPED, status=stopped, reason=reason) is WaitOutcome.WAITING
         paused = pb.CONTAINER_STATUS_PAUSED
@@ -316,7 +316,7 @@ def test_when_a_container_has_arrived() -> None:
     assert outcome(Goal.RUNNING, reconciling=True, conditions=[_refused("quota")]) is WaitOutcome.FAILED
 
 
-def test_a_rollout_is_waited_for_until_it_has_ended_or_was_given_up() -> None:
+def test_a_wait_ends_when_the_rollout_completes_or_fails() -> None:
     asked = pb.Container(name="web", generation=3)
 
     def outcome(rolled_out: str, status: int = pb.CONTAINER_STATUS_RUNNING, **state: object) -> WaitOutcome:
@@ -331,18 +331,18 @@ def test_a_rollout_is_waited_for_until_it_has_ended_or_was_given_up() -> None:
     assert outcome("ImagePullBackOff") is WaitOutcome.FAILED
     assert outcome("ErrImagePull", pb.CONTAINER_STATUS_PENDING) is WaitOutcome.FAILED
     assert outcome("ProgressDeadlineExceeded") is WaitOutcome.FAILED
-    # Of the generation before: that of the call has yet to be dealt with.
+    # The condition describes the earlier generation: the cluster has yet to observe the new one.
     assert outcome("ProgressDeadlineExceeded", observed_generation=2) is WaitOutcome.WAITING
     assert outcome("RolloutHeld") is WaitOutcome.ARRIVED
-    # Pods of before crash; those that take their place are on their way.
+    # The old pods crash, but their replacements are starting.
     looping = pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF
     assert outcome("RollingOut", looping) is WaitOutcome.WAITING
-    # With no replicas nothing runs, and nothing is missing.
+    # Without replicas nothing should run.
     assert outcome("RolledOut", pb.CONTAINER_STATUS_STOPPED, replicas=0) is WaitOutcome.ARRIVED
     assert outcome("RolledOut", pb.CONTAINER_STATUS_STOPPED, replicas=2) is WaitOutcome.WAITING
 
 
-def test_a_refusal_of_an_earlier_state_does_not_count() -> None:
+def test_a_refusal_of_an_earlier_generation_does_not_count() -> None:
     asked = pb.Container(name="web", generation=3, conditions=[_refused("quota")])
     assert judge(asked, asked, Goal.RUNNING).outcome is WaitOutcome.WAITING
     dealt_with = pb.Container(generation=3, observed_generation=3, conditions=[_refused("quota")])
@@ -352,7 +352,7 @@ def test_a_refusal_of_an_earlier_state_does_not_count() -> None:
     assert (verdict.outcome, verdict.why) == (WaitOutcome.FAILED, "the cluster refuses it: image")
 
 
-def test_top_shows_each_program_beneath_its_container() -> None:
+def test_top_lists_each_program_below_its_container() -> None:
     several = metrics_pb2.UsageSample(
         namespace="shop",
         container="web",
@@ -368,7 +368,7 @@ def test_top_shows_each_program_beneath_its_container() -> None:
     ] == [("web", 3.0, 0), ("web/log", 2.0, 9), ("web/main", 1.0, 7), ("db", 1.0, 0)]
 
 
-def test_top_orders_and_forgets() -> None:
+def test_top_orders_samples_and_drops_old_ones() -> None:
     def sample(uid: str, cpu: float, memory: int, seconds: int) -> metrics_pb2.UsageSample:
         made = metrics_pb2.UsageSample(
             container_uid=uid, container=uid, cpu_cores_used=cpu, memory_bytes_used=memory

@@ -1,4 +1,4 @@
-"""The screens of the main verbs, as text, on a terminal of 80 and of 200 columns."""
+"""The output of the main verbs, as text, on terminals of 80 and 200 columns."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ DIGEST = "sha256:c19ebe98f5b89872df05539e5aa728dd08d4c0754fe7fe50f1e93855b8d52e2
 def screen(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., list[str]]]:
-    """Returns the lines that a function shows on a terminal so wide, without blanks at their ends."""
-    # A dumb terminal is 80 columns wide to rich.
+    """Returns a function that returns the printed lines at a given width, without trailing blanks."""
+    # rich assumes that a dumb terminal has 80 columns.
     monkeypatch.setenv("TERM", "xterm")
     given = one_namespace.set("shop")
 
@@ -91,7 +91,7 @@ def listed(rows: Iterable[Any], columns: Columns, form: Format = Format.TABLE) -
 
 
 def test_containers(screen: Callable[..., list[str]]) -> None:
-    """A narrow terminal cuts cells, a name last; a column of `-o wide` goes before a time in it is cut."""
+    """A narrow terminal cuts cells, names last. A `-o wide` column is dropped rather than a time in it cut."""
     rows = [container("front", "nginx:1.27"), broken()]
     narrow = [
         "NAME                    KIND     STATUS   READY  RESTARTS  IMAGE    REASON   AGE",
@@ -140,7 +140,7 @@ def test_kinds_of_objects(screen: Callable[..., list[str]]) -> None:
 
 
 def test_images(screen: Callable[..., list[str]]) -> None:
-    """An image is known by its end, and a digest by its beginning."""
+    """A cut image keeps its end, and a cut digest its beginning."""
     rows = [
         pb.Image(
             image="registry.k8s.io/e2e-test-images/agnhost:2.53",
@@ -182,15 +182,15 @@ def test_applications(screen: Callable[..., list[str]]) -> None:
     )
 
 
-def test_a_long_label_has_a_blank_before_its_value() -> None:
+def test_a_long_label_is_followed_by_a_blank() -> None:
     page = Description()
     page.field("Termination grace seconds", "15")
     page.field("Name", "front")
     assert list(page.lines(80)) == ["Termination grace seconds: 15", "Name:                     front"]
 
 
-def test_a_description(screen: Callable[..., list[str]]) -> None:
-    """A digest stands below its label where it does not fit next to it, and is never cut."""
+def test_a_container_description(screen: Callable[..., list[str]]) -> None:
+    """A digest that does not fit next to its label is printed below it, and never cut."""
     shown = container(
         "front",
         "nginx:1.28",
@@ -225,7 +225,7 @@ FAILED = (
 MOMENT = Timestamp(seconds=1_796_000_000)
 
 
-def test_a_message_that_does_not_fit_stands_below_its_row(screen: Callable[..., list[str]]) -> None:
+def test_a_message_that_does_not_fit_is_printed_below_its_row(screen: Callable[..., list[str]]) -> None:
     history = [
         pb.StatusChange(
             change_time=MOMENT,
@@ -252,7 +252,7 @@ def test_a_message_that_does_not_fit_stands_below_its_row(screen: Callable[..., 
     ]
 
 
-def test_events_that_come_have_their_message_below_too(screen: Callable[..., list[str]]) -> None:
+def test_a_message_of_a_watched_event_is_also_printed_below(screen: Callable[..., list[str]]) -> None:
     event = resource_pb2.KubernetesEvent(
         type="Warning",
         reason="Failed",
@@ -327,7 +327,7 @@ def test_roles(screen: Callable[..., list[str]]) -> None:
 
 
 def test_differences_of_an_application(screen: Callable[..., list[str]]) -> None:
-    """Both values are whole, each in a line of its own with the path, on every terminal."""
+    """Neither value is ever cut; each has its own line with the path, at every width."""
     path = "spec.template.metadata.annotations.simulate.pilothouse.dev/behavior"
     change = application_pb2.ApplicationChange(
         kind="Deployment",
@@ -368,7 +368,7 @@ def test_differences_of_an_application(screen: Callable[..., list[str]]) -> None
         (11, 40, ["[#########...........] 5/11 run; conta…", "4 created"]),
     ],
 )
-def test_many_containers_are_waited_for_behind_a_bar(
+def test_a_wait_for_many_containers_shows_a_progress_bar(
     screen: Callable[..., list[str]], total: int, width: int, shown: list[str]
 ) -> None:
     def apply() -> None:
@@ -380,7 +380,7 @@ def test_many_containers_are_waited_for_behind_a_bar(
     assert sorted(filter(None, screen(width, apply))) == sorted(shown)
 
 
-def test_a_long_state_of_a_wait_is_wrapped(screen: Callable[..., list[str]]) -> None:
+def test_a_long_progress_line_is_wrapped(screen: Callable[..., list[str]]) -> None:
     line = "application/shop degraded: container front: its image cannot be had: failed to resolve it"
     assert screen(80, lambda: apply_report.lines_of(False).show_progress(line)) == [
         "application/shop degraded: container front: its image cannot be had: failed to",
@@ -388,7 +388,7 @@ def test_a_long_state_of_a_wait_is_wrapped(screen: Callable[..., list[str]]) -> 
     ]
 
 
-def test_an_error(screen: Callable[..., list[str]]) -> None:
+def test_an_error_is_wrapped(screen: Callable[..., list[str]]) -> None:
     error = CommandError(
         "name the namespace with -n, or set one with: pilothouse contexts set --namespace NAME", 2
     )
@@ -415,5 +415,5 @@ def test_an_error(screen: Callable[..., list[str]]) -> None:
         ("cut by the ser", "cut by the ser"),
     ],
 )
-def test_a_changed_value_is_in_words(value: str, words: str) -> None:
+def test_a_changed_value_is_readable(value: str, words: str) -> None:
     assert change_value(value) == words

@@ -1,4 +1,4 @@
-"""Tokens: taken, renewed early, renewed once after a rejection, shared, and gone after a log-out."""
+"""Tokens: fetched, renewed early, renewed once after a rejection, shared, and deleted by a logout."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_many_first_calls_log_in_once(fake: FakeServer, client: AsyncClien
     assert _methods(fake).count("Login") == 1
 
 
-async def test_a_client_shows_the_device_token_of_its_last_log_in(fake: FakeServer) -> None:
+async def test_a_client_exposes_the_device_token_of_its_last_login(fake: FakeServer) -> None:
     def sent() -> list[str]:
         return [call.request.device_token for call in fake.calls_of("Login")]
 
@@ -67,7 +67,7 @@ async def test_a_client_shows_the_device_token_of_its_last_log_in(fake: FakeServ
     assert sent()[-1] == device
 
 
-async def test_an_api_key_is_sent_as_it_is(fake: FakeServer) -> None:
+async def test_an_api_key_is_sent_unchanged(fake: FakeServer) -> None:
     fake.api_keys["key-1"] = "robot"
     async with AsyncClient(fake.address, token="key-1") as client:
         assert (await client.identity.who_am_i()).user.username == "robot"
@@ -77,7 +77,7 @@ async def test_an_api_key_is_sent_as_it_is(fake: FakeServer) -> None:
     assert _methods(fake) == ["WhoAmI", "WhoAmI"]
 
 
-async def test_without_credentials_nothing_is_sent(fake: FakeServer) -> None:
+async def test_without_credentials_no_authorization_is_sent(fake: FakeServer) -> None:
     async with AsyncClient(fake.address) as client:
         with pytest.raises(UnauthenticatedError):
             await client.identity.who_am_i()
@@ -97,7 +97,7 @@ async def test_tokens_are_renewed_before_they_expire(fake: FakeServer) -> None:
     assert renewed.access_token != tokens.access_token
 
 
-async def test_early_renewal_that_is_impossible_does_no_harm(fake: FakeServer) -> None:
+async def test_a_failed_early_renewal_does_not_fail_the_call(fake: FakeServer) -> None:
     tokens = await _tokens(fake)
     store = MemoryTokenStore(
         Tokens(tokens.access_token, time.time() + 60, tokens.refresh_token, received=time.time() - 3600)
@@ -105,7 +105,7 @@ async def test_early_renewal_that_is_impossible_does_no_harm(fake: FakeServer) -
     fake.fail("RefreshSession", grpc.StatusCode.UNAVAILABLE, reason="DATABASE_AWAY")
     async with AsyncClient(fake.address, tokens=store, retry=QUICK) as client:
         assert (await client.identity.who_am_i()).user.username == "admin"
-    # A refresh that may have happened must not be sent again: a used refresh token ends the session.
+    # A refresh that may have taken effect must not be retried: reuse of a refresh token ends the session.
     assert _methods(fake).count("RefreshSession") == 1
 
 
@@ -117,9 +117,7 @@ async def test_a_rejected_token_is_renewed_once(fake: FakeServer, client: AsyncC
     assert _methods(fake).count("Login") == 1
 
 
-async def test_a_call_that_stays_rejected_is_not_repeated_for_ever(
-    fake: FakeServer, client: AsyncClient
-) -> None:
+async def test_a_rejected_call_is_not_retried_forever(fake: FakeServer, client: AsyncClient) -> None:
     await client.identity.who_am_i()
     fake.fail("WhoAmI", grpc.StatusCode.UNAUTHENTICATED, times=5, reason="SESSION_REVOKED")
     with pytest.raises(UnauthenticatedError):
@@ -127,7 +125,7 @@ async def test_a_call_that_stays_rejected_is_not_repeated_for_ever(
     assert _methods(fake).count("WhoAmI") == 3
 
 
-async def test_a_dead_session_begins_again_with_the_password_only(
+async def test_an_ended_session_is_replaced_only_with_a_password(
     fake: FakeServer, client: AsyncClient
 ) -> None:
     await client.identity.who_am_i()
@@ -142,7 +140,7 @@ async def test_a_dead_session_begins_again_with_the_password_only(
 
 
 class _SharedStore(MemoryTokenStore):
-    """A store that another process shares: it renews just before this client gets hold of it."""
+    """A store shared with another process, which renews the tokens just before this client gets the lock."""
 
     def __init__(self, tokens: Tokens, renewed_by_other: Tokens) -> None:
         super().__init__(tokens)
@@ -156,7 +154,7 @@ class _SharedStore(MemoryTokenStore):
         yield
 
 
-async def test_what_another_process_has_renewed_is_taken(fake: FakeServer) -> None:
+async def test_tokens_renewed_by_another_process_are_used(fake: FakeServer) -> None:
     old, new = await _tokens(fake), await _tokens(fake)
     fake.access_tokens[old.access_token] = ("admin", 0.0)
     store = _SharedStore(old, new)
@@ -166,7 +164,7 @@ async def test_what_another_process_has_renewed_is_taken(fake: FakeServer) -> No
     assert "RefreshSession" not in _methods(fake)
 
 
-async def test_a_log_out_forgets_everything(fake: FakeServer) -> None:
+async def test_a_logout_deletes_all_tokens(fake: FakeServer) -> None:
     def use() -> None:
         store = MemoryTokenStore()
         with Client(fake.address, tokens=store) as client:
@@ -189,7 +187,7 @@ async def test_a_wrong_password_is_an_error_and_not_retried(fake: FakeServer) ->
     assert _methods(fake) == ["Login"]
 
 
-async def test_a_log_in_finds_a_server_that_was_away(fake: FakeServer) -> None:
+async def test_a_login_is_retried_while_the_server_is_unavailable(fake: FakeServer) -> None:
     fake.fail("Login", grpc.StatusCode.UNAVAILABLE, times=2)
     async with AsyncClient(fake.address, username="admin", password=PASSWORD, retry=QUICK) as client:
         await client.identity.who_am_i()
@@ -205,14 +203,16 @@ async def test_a_log_in_finds_a_server_that_was_away(fake: FakeServer) -> None:
         (100.0, 0.0, 79.0, False),
         (100.0, 0.0, 81.0, True),
         (100.0, 0.0, 200.0, True),
-        (0.0, 0.0, 50.0, False),  # nobody knows when it expires
-        (100.0, 150.0, 160.0, False),  # this machine's clock is ahead: not believed
+        (0.0, 0.0, 50.0, False),  # the expiry time is unknown
+        (100.0, 150.0, 160.0, False),  # this machine's clock is ahead, so its time is not used
     ],
 )
-def test_when_renewal_is_due(access_expire: float, received: float, now: float, due: bool) -> None:
+def test_renewal_is_due_near_the_end_of_the_lifetime(
+    access_expire: float, received: float, now: float, due: bool
+) -> None:
     assert Tokens("access", access_expire, "refresh", received=received).renewal_due(now) is due
     assert not Tokens("access", access_expire, "", received=received).renewal_due(now)
 
 
-def test_tokens_do_not_show_themselves() -> None:
+def test_the_repr_of_tokens_contains_no_secret() -> None:
     assert "secret" not in repr(Tokens("secret-1", 0.0, "secret-2"))

@@ -1,4 +1,4 @@
-"""One client before several servers: calls go to each in turn, and on to the others where one is away."""
+"""A client with several servers: calls go to the servers in turn, and skip unavailable ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ONCE = RetryPolicy(attempts=1)
 
 @pytest_asyncio.fixture
 async def both(fake: FakeServer) -> AsyncIterator[tuple[FakeServer, FakeServer]]:
-    """Two servers that take the same key."""
+    """Yields two servers that accept the same key."""
     second = FakeServer()
     await second.start()
     for server in (fake, second):
@@ -33,7 +33,7 @@ def _address(servers: tuple[FakeServer, FakeServer]) -> str:
 
 
 async def _reaches(client: AsyncClient, server: FakeServer) -> None:
-    """Calls until the server gets one."""
+    """Makes calls until the server receives one."""
     seen = len(server.calls)
 
     async def called() -> bool:
@@ -43,7 +43,9 @@ async def _reaches(client: AsyncClient, server: FakeServer) -> None:
     await poll_until(called, what="a call that reaches the server")
 
 
-async def test_both_get_calls_and_one_that_ends_is_passed_over(both: tuple[FakeServer, FakeServer]) -> None:
+async def test_both_servers_get_calls_and_a_stopped_one_is_skipped(
+    both: tuple[FakeServer, FakeServer],
+) -> None:
     first = both[0]
     again = first.address
     async with AsyncClient(_address(both), token="key", retry=QUICK, timeout=patient(20.0)) as client:
@@ -56,7 +58,7 @@ async def test_both_get_calls_and_one_that_ends_is_passed_over(both: tuple[FakeS
         await _reaches(client, first)
 
 
-async def test_nobody_of_them_listening_says_so(both: tuple[FakeServer, FakeServer]) -> None:
+async def test_the_error_names_all_servers_if_none_listens(both: tuple[FakeServer, FakeServer]) -> None:
     address = _address(both)
     for server in both:
         await server.stop()
@@ -66,7 +68,7 @@ async def test_nobody_of_them_listening_says_so(both: tuple[FakeServer, FakeServ
     assert caught.value.never_sent
 
 
-async def test_no_attempt_is_hidden(both: tuple[FakeServer, FakeServer]) -> None:
+async def test_the_channel_makes_no_hidden_retries(both: tuple[FakeServer, FakeServer]) -> None:
     async with AsyncClient(_address(both), token="key", retry=_ONCE) as client:
         for server in both:
             server.fail("WhoAmI", grpc.StatusCode.UNAVAILABLE)
@@ -75,7 +77,7 @@ async def test_no_attempt_is_hidden(both: tuple[FakeServer, FakeServer]) -> None
     assert sum(len(server.calls_of("WhoAmI")) for server in both) == 1
 
 
-async def test_the_blocking_client_calls_both(both: tuple[FakeServer, FakeServer]) -> None:
+async def test_the_blocking_client_calls_both_servers(both: tuple[FakeServer, FakeServer]) -> None:
     def call() -> None:
         with Client(_address(both), token="key", retry=QUICK) as client:
             client.identity.who_am_i()

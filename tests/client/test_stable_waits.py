@@ -1,4 +1,4 @@
-"""Waiting for a container that shall stay up: by the server's clock, over cuts, and with an end where it will not."""
+"""Waiting for a container to stay up: by the server's clock, over cut watches, and failing if it cannot."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pilothouse_client.waiting import (
 from tests.client.fake_server import FakeServer
 from tests.waiting import patient, poll_until
 
-# By the server's clock, which has nothing to do with ours.
+# The server's time, unrelated to this machine's clock.
 BEGIN = datetime(2031, 5, 1, tzinfo=UTC)
 QUICK = RetryPolicy(initial_delay=0.001, greatest_delay=0.01)
 ASKED = pb.Container(name="web", namespace="shop", uid="u", generation=3)
@@ -56,7 +56,7 @@ def stable(since: float = 0.0) -> resource_pb2.Condition:
 
 
 class Story:
-    """A wait, with the watch's answers second by second of the server's time."""
+    """A wait, and the watch messages that it receives at given seconds of the server's time."""
 
     def __init__(self, scaled_up: Callable[[pb.Container], bool] = lambda _: False) -> None:
         self.time = ServerTime()
@@ -64,7 +64,7 @@ class Story:
         self.seen = pb.Container()
 
     def at(self, seconds: float, seen: pb.Container | None = None, **change: Any) -> WaitOutcome:
-        """An answer of the watch: a change of the container, or a bookmark."""
+        """Delivers one watch message: a change of the container, or a bookmark. Returns the outcome."""
         return self.verdict(BEGIN + timedelta(seconds=seconds), seen, **change).outcome
 
     def verdict(self, time: datetime | None, seen: pb.Container | None = None, **change: Any) -> Verdict:
@@ -75,7 +75,7 @@ class Story:
         return self.wait.judge(self.seen, self.time)
 
 
-def test_it_arrives_once_it_has_been_stable_for_long_enough_without_an_event() -> None:
+def test_a_wait_ends_after_the_stable_time_without_an_event() -> None:
     story = Story()
     assert story.at(0, running()) is WaitOutcome.WAITING
     assert story.at(3, running(stable(3))) is WaitOutcome.WAITING
@@ -85,17 +85,17 @@ def test_it_arrives_once_it_has_been_stable_for_long_enough_without_an_event() -
     assert story.at(13) is WaitOutcome.ARRIVED
 
 
-def test_what_has_run_for_long_arrives_with_the_first_state_that_is_whole() -> None:
+def test_a_long_stable_container_arrives_when_synced() -> None:
     story = Story()
     first = story.verdict(None, running(stable(-60)), kind=ChangeKind.ADDED, resume_token="")
     assert first.outcome is WaitOutcome.WAITING
     assert story.at(0, kind=ChangeKind.SYNCED) is WaitOutcome.ARRIVED
 
 
-def test_a_restart_begins_the_time_anew_or_fails() -> None:
+def test_a_restart_resets_the_stable_time_or_fails_the_wait() -> None:
     story = Story()
     story.at(0, running(stable()))
-    # It came back so fast that nobody saw it away.
+    # The restart was so short that no message showed the container as unstable.
     assert story.at(9, running(stable(9))) is WaitOutcome.WAITING
     assert story.at(12) is WaitOutcome.WAITING
     restarted = story.verdict(BEGIN, running(condition("Stable", FALSE, "Restarted")))
@@ -105,13 +105,13 @@ def test_a_restart_begins_the_time_anew_or_fails() -> None:
     )
 
 
-def test_the_time_before_a_cut_does_not_count() -> None:
+def test_the_stable_time_before_a_cut_does_not_count() -> None:
     story = Story()
     story.at(0, running(stable()))
     assert story.at(60, resumed=True) is WaitOutcome.WAITING
     assert story.at(69) is WaitOutcome.WAITING
     assert story.at(70) is WaitOutcome.ARRIVED
-    # Nor if the watch begins again.
+    # The same holds if the watch starts again with a new state.
     again = Story()
     again.at(0, running(stable()))
     again.verdict(None, kind=ChangeKind.RESTARTED, resume_token="")
@@ -130,32 +130,32 @@ def test_the_time_before_a_cut_does_not_count() -> None:
         {"conditions": (stable(), condition("RolledOut", FALSE, "RollingOut"))},
     ],
 )
-def test_what_was_stable_before_the_change_does_not_count(state: dict[str, Any]) -> None:
+def test_stability_before_the_change_does_not_count(state: dict[str, Any]) -> None:
     conditions = state.pop("conditions", (stable(),))
     assert Story().at(99, running(*conditions, **state)) is WaitOutcome.WAITING
 
 
-def test_nothing_is_known_of_one_whose_cluster_is_away() -> None:
+def test_a_stale_container_is_waited_for() -> None:
     story = Story()
     away = running(stable())
     away.stale_since.FromDatetime(BEGIN)
     assert story.at(99, away) is WaitOutcome.WAITING
 
 
-def test_a_held_rollout_arrives_with_the_pods_that_run() -> None:
+def test_a_held_rollout_arrives_with_its_running_pods() -> None:
     held = condition("RolledOut", FALSE, "RolloutHeld")
     assert Story().at(99, running(held, stable())) is WaitOutcome.ARRIVED
     assert Story().at(99, running(held, condition("Stable", FALSE, "Restarted"))) is WaitOutcome.FAILED
 
 
-def test_old_pods_that_crash_do_not_fail_what_takes_their_place() -> None:
+def test_crashing_old_pods_do_not_fail_the_wait() -> None:
     no_room = condition("RolledOut", FALSE, "Unschedulable")
     waiting = condition("Stable", FALSE, "Waiting")
     looping = running(no_room, waiting, status=pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF)
     assert Story().at(0, looping) is WaitOutcome.WAITING
 
 
-def test_without_room_it_fails_after_a_minute_unless_a_node_is_added() -> None:
+def test_an_unschedulable_pod_fails_after_a_minute_unless_scaling_up() -> None:
     pending = running(condition("RolledOut", FALSE, "Unschedulable"), status=pb.CONTAINER_STATUS_PENDING)
     story = Story()
     assert story.at(0, pending) is WaitOutcome.WAITING
@@ -176,7 +176,7 @@ def test_without_room_it_fails_after_a_minute_unless_a_node_is_added() -> None:
     assert scaling.at(60) is WaitOutcome.WAITING
     assert len(asked) == 1
     assert scaling.at(119) is WaitOutcome.WAITING
-    # A minute that was interrupted by room starts over.
+    # A minute without room that is interrupted by room starts again.
     between = Story()
     between.at(0, pending)
     between.at(30, running(condition("RolledOut", FALSE, "RollingOut")))
@@ -203,10 +203,10 @@ async def fake() -> AsyncIterator[FakeServer]:
         ([], "", False),
     ],
 )
-async def test_whether_a_node_is_added_is_told_by_events(
+async def test_events_show_whether_a_node_is_being_added(
     fake: FakeServer, monkeypatch: pytest.MonkeyPatch, events: list[str], unavailable: str, scales: bool
 ) -> None:
-    """Where nobody can tell, waiting goes on."""
+    """If the events cannot be read, the wait continues."""
     await fake.commit("container", ("shop", "web"), running())
     told = [resource_pb2.KubernetesEvent(reason=reason) for reason in events]
     fake.events, fake.events_unavailable = told, unavailable
@@ -217,7 +217,7 @@ async def test_whether_a_node_is_added_is_told_by_events(
         assert await asyncio.to_thread(scales_up, client, ASKED)
 
 
-async def test_a_wait_goes_on_over_a_cut_and_counts_from_there(fake: FakeServer) -> None:
+async def test_a_wait_continues_after_a_cut_and_counts_from_there(fake: FakeServer) -> None:
     await fake.commit("container", ("shop", "web"), running(stable()))
     times = {1: 5.0, 2: 20.0}
     told: list[float] = []
@@ -237,14 +237,14 @@ async def test_a_wait_goes_on_over_a_cut_and_counts_from_there(fake: FakeServer)
         )
         await poll_until(lambda: was_told(5))
         await fake.cut_watches()
-        # Stable for twenty seconds, but nobody may have looked.
+        # It has been stable for 20 seconds, but the watch was cut during that time.
         await poll_until(lambda: was_told(20))
         assert not waiting.done()
         times[2] = 30.0
         assert (await waiting).name == "web"
 
 
-async def test_a_restart_in_a_stateful_set_fails_with_the_last_lines_of_its_pod(fake: FakeServer) -> None:
+async def test_a_stateful_set_restart_fails_with_the_last_lines_of_its_pod(fake: FakeServer) -> None:
     restarts = condition("Stable", FALSE, "Restarted")
     restarts.message = "program main of pod db-1 ended: Error, exit code 1"
     await fake.commit("container", ("shop", "web"), running(restarts))
@@ -254,7 +254,7 @@ async def test_a_restart_in_a_stateful_set_fails_with_the_last_lines_of_its_pod(
     assert failed.value.last_lines == ("no database",)
 
 
-async def test_a_restart_fails_with_the_last_lines_that_the_caller_may_read(fake: FakeServer) -> None:
+async def test_a_restart_fails_with_the_last_lines_if_they_are_readable(fake: FakeServer) -> None:
     restarted = running(condition("Stable", FALSE, "Restarted"), replica_set_name="web-2")
     await fake.commit("container", ("shop", "web"), restarted)
     fake.log = [("web-1-old", b"of before"), ("web-2-a", b"begins"), ("web-2-a", b"no database")]

@@ -1,4 +1,4 @@
-"""Text of clusters, and of programs in them, does not control the terminal, whichever way it comes."""
+"""Text from clusters and their programs cannot control the terminal, in any part of the output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHOWN = "cut:\n ]0;title   2J  .\tend"
 
 
 class Clusters(fake_services.Containers):
-    """The containers of a cluster that says such words wherever it can."""
+    """The containers of a cluster that puts such text into every field that it can."""
 
     async def GetContainer(self, request: Any, context: Any) -> Any:
         volumes = resource_pb2.Condition(type="VolumesAttachable", reason="Spread", message=WORDS)
@@ -47,7 +47,7 @@ async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeServer]:
     monkeypatch.setattr(fake_services, "Containers", Clusters)
     server = FakeServer()
     await server.start()
-    # Since 1970.
+    # Stable since 1970, because the transition time is not set.
     stable = resource_pb2.Condition(type="Stable", status=resource_pb2.CONDITION_STATUS_TRUE)
     row = pb.Container(namespace="shop", name="web", uid="u", reason=WORDS, conditions=[stable])
     await server.commit("container", ("shop", "web"), row)
@@ -55,25 +55,25 @@ async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeServer]:
     await server.stop()
 
 
-async def test_what_is_shown_of_a_container(logged_in: Command) -> None:
+async def test_control_characters_are_removed_from_a_container(logged_in: Command) -> None:
     ended = await logged_in("containers", "get", "web")
     assert ended.err == f"no events: {SHOWN}\nweb: Spread: {SHOWN}\n"
-    # In a table it takes one line.
+    # In a table the text takes one line.
     assert SHOWN.translate({10: " ", 9: " "}) in ended.out
 
 
-async def test_why_a_log_or_a_program_has_ended(logged_in: Command) -> None:
+async def test_control_characters_are_removed_from_log_and_exec_errors(logged_in: Command) -> None:
     assert (await logged_in("containers", "logs", "web")).err == f"error: web/pod: {SHOWN}\n"
     ended = await logged_in("containers", "exec", "web", "--", "ls")
     assert (ended.code, ended.err) == (126, f"error: {SHOWN}\n")
 
 
-async def test_what_is_waited_for(logged_in: Command) -> None:
+async def test_control_characters_are_removed_from_progress(logged_in: Command) -> None:
     ended = await logged_in("containers", "start", "web", "--wait")
     assert (ended.code, ended.err) == (0, f"web: running 0/1 {SHOWN}\n")
 
 
-async def test_which_fields_are_wrong(fake: FakeServer, logged_in: Command) -> None:
+async def test_control_characters_are_removed_from_field_errors(fake: FakeServer, logged_in: Command) -> None:
     wrong = [(f"container.annotations[{WORDS}]", WORDS), ("container.name", "is wrong")]
     fake.fail("GetContainer", grpc.StatusCode.INVALID_ARGUMENT, violations=wrong)
     ended = await logged_in("containers", "get", "web")
@@ -81,7 +81,7 @@ async def test_which_fields_are_wrong(fake: FakeServer, logged_in: Command) -> N
     assert "\x1b" not in ended.err
 
 
-def test_why_a_call_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_are_removed_from_retry_notices(capsys: pytest.CaptureFixture[str]) -> None:
     error = error_of(grpc.StatusCode.UNAVAILABLE, WORDS)
     invocation._report_interruption(error)
     assert capsys.readouterr().err == f"interrupted, going on as soon as possible: {SHOWN}\n"
@@ -91,10 +91,10 @@ def test_why_a_call_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("many", [False, True])
 @pytest.mark.parametrize("form", [Format.JSON, Format.YAML])
-def test_what_programs_read_holds_the_same_words_escaped(
+def test_json_and_yaml_contain_the_same_text_escaped(
     capsys: pytest.CaptureFixture[str], form: Format, many: bool
 ) -> None:
-    """A person may look at that form, too."""
+    """People also read these formats."""
     texts = [WORDS, "only \u202e", "\x7f", "two\nlines \u2066", "für: all", "\u200e: " + "long " * 40]
     container = pb.Container(name="web", message="\u2028", annotations={text: text for text in texts})
     if many:

@@ -18,7 +18,7 @@ def _certificate(address: str) -> tuple[bytes, bytes]:
     return certificate.encode(), key.encode()
 
 
-async def test_a_trusted_certificate_and_no_other() -> None:
+async def test_only_a_trusted_certificate_is_accepted() -> None:
     fake = FakeServer()
     certificate, key = _certificate("127.0.0.1")
     await fake.start(credentials=grpc.ssl_server_credentials([(key, certificate)]))
@@ -44,7 +44,7 @@ async def test_a_trusted_certificate_and_no_other() -> None:
         await fake.stop()
 
 
-async def test_plain_text_is_not_an_answer_to_tls(fake: FakeServer) -> None:
+async def test_a_plain_text_server_is_refused_when_tls_is_required(fake: FakeServer) -> None:
     async with AsyncClient(fake.address, token="key", insecure=False, retry=_ONCE) as client:
         with pytest.raises(UnavailableError):
             await client.identity.who_am_i()

@@ -1,6 +1,4 @@
-"""A failed handshake between client and server is reported immediately in our own words, and a changed certificate is
-refused.
-"""
+"""A failed TLS handshake is reported immediately in the project's own words; a changed certificate is refused."""
 
 from __future__ import annotations
 
@@ -46,7 +44,7 @@ OWN, OTHER = made("127.0.0.1", "localhost"), made("127.0.0.1", "localhost")
 OF_AUTHORITY = made("127.0.0.1", by=AUTHORITY)
 BY_AUTHORITY = Tls(root_certificates=AUTHORITY.pem)
 PINNED = Tls(root_certificates=OWN.pem, server_name="localhost", pinned=True)
-# The words of a library.
+# Wording of the TLS library or of gRPC.
 FOREIGN = re.compile(r"handshake|SSL|TSI|ipv4:|last error|OpenSSL|certificate verify", re.IGNORECASE)
 
 
@@ -84,7 +82,9 @@ async def serving(credentials: Made | None, address: str = "127.0.0.1:0") -> Asy
     ],
     ids=lambda value: value if isinstance(value, str) and value.isupper() else None,
 )
-async def test_each_has_its_words(served: Made | None, tls: Tls | None, problem: str, words: str) -> None:
+async def test_each_tls_problem_has_its_own_message(
+    served: Made | None, tls: Tls | None, problem: str, words: str
+) -> None:
     attempts: list[int] = []
 
     def count(_error: object, number: int) -> None:
@@ -113,22 +113,22 @@ async def test_each_has_its_words(served: Made | None, tls: Tls | None, problem:
             assert error.never_sent
             assert not error.from_server
         assert fake.calls == []
-    # A certificate does not get better by being looked at again.
+    # A retry would not change the certificate.
     assert attempts == []
 
 
-async def test_a_server_far_away_is_reached_at_the_first_attempt() -> None:
-    """A connection by TLS goes there and back three times; around the world that takes a second."""
+async def test_a_distant_server_is_reached_with_the_first_attempt() -> None:
+    """A TLS connection takes three round trips; with a server on the other side of the world that is a second."""
     async with serving(OF_AUTHORITY) as fake, proxy(delay_seconds=0.15) as far:
         far.target = int(fake.address.rpartition(":")[2])
         once = RetryPolicy(attempts=1)
         async with AsyncClient(far.address, token="key", tls=BY_AUTHORITY, retry=once) as client:
-            # It is the server who says so.
+            # The error comes from the server, so the connection works.
             with pytest.raises(UnauthenticatedError):
                 await client.identity.who_am_i()
 
 
-async def test_nobody_there_is_no_problem_of_tls() -> None:
+async def test_a_refused_connection_is_not_a_tls_problem() -> None:
     for insecure in (True, False):
         once = RetryPolicy(attempts=1)
         async with AsyncClient("127.0.0.1:1", token="key", insecure=insecure, retry=once) as client:
@@ -137,7 +137,7 @@ async def test_nobody_there_is_no_problem_of_tls() -> None:
         assert found.value.connection_problem == ""
 
 
-async def test_another_protocol_behind_tls(tmp_path: Path) -> None:
+async def test_another_protocol_over_tls_is_reported(tmp_path: Path) -> None:
     for name, content in (("c.pem", OF_AUTHORITY.pem), ("k.pem", OF_AUTHORITY.key_pem)):
         (tmp_path / name).write_bytes(content)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -152,7 +152,7 @@ async def test_another_protocol_behind_tls(tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def answering(words: bytes) -> AsyncIterator[str]:
-    """The address of somebody who hears a request's first line and answers in plain text."""
+    """Yields the address of a server that reads the start of a request and responds in plain text."""
     opened: list[asyncio.StreamWriter] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -164,7 +164,7 @@ async def answering(words: bytes) -> AsyncIterator[str]:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    # A connection that the client has given up may not have come so far.
+    # A connection that the client gave up may not have been closed yet.
     for writer in opened:
         writer.close()
 
@@ -176,7 +176,7 @@ HTTP1 = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 4\r\nConnection: close\r\n
     "words", [HTTP1, b"SSH-2.0-OpenSSH_9.2p1\r\n", b"no\n"], ids=["http", "ssh", "short"]
 )
 @pytest.mark.parametrize("tls", [None, BY_AUTHORITY], ids=["plain", "tls"])
-async def test_another_protocol_in_plain_text(words: bytes, tls: Tls | None) -> None:
+async def test_another_protocol_in_plain_text_is_reported(words: bytes, tls: Tls | None) -> None:
     async with answering(words) as address:
         async with AsyncClient(address, token="key", tls=tls, insecure=tls is None) as client:
             with pytest.raises(UnavailableError, match="does not speak gRPC") as found:
@@ -186,7 +186,7 @@ async def test_another_protocol_in_plain_text(words: bytes, tls: Tls | None) -> 
         assert not FOREIGN.search(found.value.message)
 
 
-async def test_who_says_nothing_is_not_said_to_speak_anything() -> None:
+async def test_a_silent_server_is_not_reported_as_another_protocol() -> None:
     once = RetryPolicy(attempts=1)
     async with answering(b"") as address, AsyncClient(address, token="key", retry=once) as client:
         with pytest.raises(UnavailableError) as found:
@@ -195,7 +195,7 @@ async def test_who_says_nothing_is_not_said_to_speak_anything() -> None:
 
 
 class _Late(ssl.SSLContext):
-    """Takes a connection over once its peer has reset it."""
+    """Wraps a socket only after its peer has reset the connection."""
 
     def wrap_socket(self, sock: socket.socket, *given: Any, **options: Any) -> ssl.SSLSocket:
         if sock.getsockname()[1]:
@@ -206,7 +206,7 @@ class _Late(ssl.SSLContext):
 def test_a_reset_before_the_handshake_leaves_no_socket_open(monkeypatch: pytest.MonkeyPatch) -> None:
     def reset() -> None:
         opened, _ = listening.accept()
-        # A close that lingers for no time is a reset.
+        # A close with a linger time of zero sends a reset.
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         opened.close()
 
@@ -226,7 +226,7 @@ def test_a_reset_before_the_handshake_leaves_no_socket_open(monkeypatch: pytest.
     assert [str(warning.message) for warning in warned if "SSLSocket" in str(warning.message)] == []
 
 
-def test_fingerprints_are_compared_however_they_are_written() -> None:
+def test_fingerprints_are_compared_in_any_notation() -> None:
     shown = fingerprint_of(OWN.pem.decode())
     plain = shown.removeprefix("SHA256:").replace(":", "").lower()
     assert same_fingerprint(shown, plain)
@@ -241,7 +241,7 @@ async def log_in(pilothouse: Command, fake: FakeServer, *more: str) -> Ended:
 
 
 def hinted(ended: Ended) -> list[str]:
-    """The words of the one command that is printed as a hint."""
+    """Returns the arguments of the one command that is printed as a hint."""
     commands = re.findall(r"(?<=[:;] )pilothouse .*", ended.err)
     assert len(commands) == 1, ended.err
     words = shlex.split(commands[0])
@@ -250,11 +250,9 @@ def hinted(ended: Ended) -> list[str]:
 
 
 async def typed(pilothouse: Command, ended: Ended) -> Ended:
-    """Types the printed command as it stands, and then the answers to its questions: the user's name if it is not
-    known.
-    """
+    """Runs the printed command as it is, and enters what it would ask for: the password, and the user if missing."""
     words = hinted(ended)
-    # A password is read from a terminal, which there is none of here.
+    # Without a terminal, the password is read from standard input.
     login = words.index("login") + 1
     words[login:login] = ["--password-stdin"]
     if "--user" not in words:
@@ -268,12 +266,12 @@ def remembered(tmp_path: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_hint_shows_the_certificate_that_was_shown() -> None:
+def test_a_hint_repeats_the_client_certificate() -> None:
     called = hints.called.set(hints.Called("h:1", shown=("own cert.pem", "own.key")))
     try:
         shown = "pilothouse --client-cert 'own cert.pem' --client-key own.key login --server h:1 --secure"
         assert hints.log_in(insecure=False) == shown
-        # In plain text nobody shows one.
+        # In plain text no client certificate is sent.
         assert hints.log_in(insecure=True) == "pilothouse login --server h:1 --insecure"
     finally:
         hints.called.reset(called)
@@ -301,7 +299,7 @@ async def test_a_hint_names_the_server_that_was_called(
         assert (await pilothouse("whoami")).code == 0
 
 
-async def test_a_hint_leads_to_the_context_that_was_used(pilothouse: Command, tmp_path: Path) -> None:
+async def test_a_hint_names_the_context_that_was_used(pilothouse: Command, tmp_path: Path) -> None:
     async with serving(OWN) as fake, serving(None) as other:
         assert (await log_in(pilothouse, fake, "--secure", "--name", "its own")).code == 0
         assert (await log_in(pilothouse, other, "--name", "other")).code == 0
@@ -319,9 +317,7 @@ async def test_a_hint_leads_to_the_context_that_was_used(pilothouse: Command, tm
 @pytest.mark.parametrize(
     "said", [("--fingerprint", fingerprint_of(OWN.pem.decode())), ("--trust-new-certificate",)]
 )
-async def test_a_hint_keeps_what_was_said_of_the_certificate(
-    pilothouse: Command, said: tuple[str, ...]
-) -> None:
+async def test_a_hint_keeps_the_certificate_options(pilothouse: Command, said: tuple[str, ...]) -> None:
     async with serving(OWN) as fake:
         login = ("login", "--server", fake.address, "--secure", *said, "--user", "admin")
         refused = await pilothouse(*login, "--password-stdin", stdin="wrong\n")
@@ -330,7 +326,7 @@ async def test_a_hint_keeps_what_was_said_of_the_certificate(
         assert (await typed(pilothouse, refused)).code == 0
 
 
-async def test_another_way_is_hinted_at_with_the_server(pilothouse: Command) -> None:
+async def test_a_hint_suggests_secure_or_insecure_with_the_server(pilothouse: Command) -> None:
     async with serving(OWN) as fake:
         ended = await log_in(pilothouse, fake, "--insecure")
         assert hinted(ended) == ["login", "--server", fake.address, "--secure", "--user", "admin"]
@@ -339,34 +335,37 @@ async def test_another_way_is_hinted_at_with_the_server(pilothouse: Command) -> 
         ended = await log_in(pilothouse, fake)
         assert "--insecure" in hinted(ended)
         assert (await typed(pilothouse, ended)).code == 0
-        # Of another verb these are options before it.
+        # For other verbs these options go before the verb.
         ended = await pilothouse("--secure", "whoami")
         assert "with --insecure before the verb" in ended.err
-        # Before `login`, too, they go before what is remembered.
+        # Before `login`, they also override the stored context.
         ended = await pilothouse("--secure", "login", "--user", "admin", "--password-stdin", stdin=PASSWORD)
         assert "was called by TLS" in ended.err
 
 
-async def test_what_a_log_in_does_not_trust_is_no_hint(pilothouse: Command, tmp_path: Path) -> None:
+async def test_no_login_is_suggested_for_a_certificate_it_would_not_trust(
+    pilothouse: Command, tmp_path: Path
+) -> None:
     (tmp_path / "roots.pem").write_bytes(AUTHORITY.pem)
     async with serving(OWN) as fake:
         of_file = ("--server", fake.address, "--ca-file", str(tmp_path / "roots.pem"), "--token", "x")
         ended = await pilothouse(*of_file, "whoami")
         assert "self-signed certificate" in ended.err
         assert ended.err.endswith("  name a file of authorities with --ca-file\n"), ended.err
-        # Of several, none can be called by TLS together with the others.
+        # Several servers with different certificates cannot be called by TLS together, so the hint suggests one of
+        # them.
         ended = await pilothouse("--server", f"{fake.address},{fake.address}", "--token", "x", "whoami")
         assert "speaks TLS" in ended.err
         assert ended.err.endswith("  call one of them alone by TLS, with --secure\n"), ended.err
 
 
-async def test_a_certificate_is_trusted_on_first_use_and_no_other_after_it(pilothouse: Command) -> None:
+async def test_only_the_certificate_of_the_first_use_is_trusted(pilothouse: Command) -> None:
     async with serving(OWN) as fake:
         ended = await log_in(pilothouse, fake, "--secure")
         assert ended.code == 0, ended.err
         assert fingerprint_of(OWN.pem.decode()) in ended.err
         assert (await pilothouse("whoami")).code == 0
-        # It is not new any more, whoever logs in.
+        # The certificate is already trusted, for other contexts as well.
         again = await log_in(pilothouse, fake, "--secure", "--name", "another")
         assert (again.code, again.err) == (0, "")
         address = fake.address
@@ -377,12 +376,12 @@ async def test_a_certificate_is_trusted_on_first_use_and_no_other_after_it(pilot
             assert hinted(ended)[-1] == "--trust-new-certificate"
         assert fake.calls == []
         assert (await typed(pilothouse, ended)).code == 0
-        # All contexts of a server trust it by the same certificate; its sessions are gone.
+        # All contexts of a server trust the same certificate. Their sessions have ended.
         ended = await pilothouse("--context", "another", "whoami")
         assert (ended.code, "the session has ended" in ended.err) == (4, True)
 
 
-async def test_a_fingerprint_that_is_named_must_be_shown(pilothouse: Command) -> None:
+async def test_the_certificate_must_have_the_given_fingerprint(pilothouse: Command) -> None:
     async with serving(OWN) as fake:
         refused = await log_in(
             pilothouse, fake, "--secure", "--fingerprint", fingerprint_of(OTHER.pem.decode())
@@ -395,12 +394,12 @@ async def test_a_fingerprint_that_is_named_must_be_shown(pilothouse: Command) ->
         assert (without.code, "add --secure" in without.err) == (2, True)
 
 
-async def test_who_was_vouched_for_is_not_trusted_without(
+async def test_a_server_verified_by_an_authority_cannot_become_self_signed(
     pilothouse: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     roots = tmp_path / "roots.pem"
     roots.write_bytes(AUTHORITY.pem)
-    # gRPC reads it once in a process, so the authority is named for the calls, and for the handshake alone here.
+    # gRPC reads GRPC_DEFAULT_SSL_ROOTS_FILE_PATH once per process, so the test passes the authority with --ca-file.
     async with serving(OF_AUTHORITY) as fake:
         assert (await log_in(pilothouse, fake, "--secure", "--ca-file", str(roots))).code == 0
         address = fake.address
@@ -439,7 +438,7 @@ async def test_who_was_vouched_for_is_not_trusted_without(
     ],
     ids=["tls", "plain", "authority", "name", "expired"],
 )
-async def test_the_command_says_what_is_wrong_and_what_helps(
+async def test_the_command_reports_a_tls_problem_with_a_remedy(
     pilothouse: Command, tmp_path: Path, served: Made | None, how: str, words: str, hint: str
 ) -> None:
     (tmp_path / "roots.pem").write_bytes(AUTHORITY.pem)
@@ -460,7 +459,7 @@ async def test_the_command_says_what_is_wrong_and_what_helps(
     ],
     ids=["expired", "too early"],
 )
-async def test_an_own_certificate_that_cannot_be_trusted_is_told(
+async def test_a_self_signed_certificate_outside_its_validity_is_reported(
     pilothouse: Command, served: Made, words: str
 ) -> None:
     async with serving(served) as fake:
@@ -472,7 +471,7 @@ async def test_an_own_certificate_that_cannot_be_trusted_is_told(
     )
 
 
-async def test_the_command_says_that_another_program_answers(pilothouse: Command) -> None:
+async def test_the_command_reports_a_server_without_grpc(pilothouse: Command) -> None:
     async with answering(HTTP1) as address:
         arguments = ("login", "--server", address, "--user", "admin", "--password-stdin")
         ended = await pilothouse(*arguments, stdin=PASSWORD + "\n")
@@ -480,14 +479,14 @@ async def test_the_command_says_that_another_program_answers(pilothouse: Command
     assert f"the server at {address} does not speak gRPC" in ended.err
 
 
-async def test_a_file_of_authorities_that_is_none_is_told(pilothouse: Command, tmp_path: Path) -> None:
+async def test_an_invalid_ca_file_is_reported(pilothouse: Command, tmp_path: Path) -> None:
     (tmp_path / "none.pem").write_text("no certificate")
     async with serving(None) as fake:
         ended = await log_in(pilothouse, fake, "--ca-file", str(tmp_path / "none.pem"))
     assert (ended.code, "contains no PEM certificate" in ended.err) == (2, True)
 
 
-def test_it_takes_a_port_and_no_other_number() -> None:
+def test_a_number_out_of_range_is_not_a_port() -> None:
     for port in ("0", "65536", "99999", "-1", "x"):
         with pytest.raises(ValueError, match="not a port"):
             Client(f"127.0.0.1:{port}")

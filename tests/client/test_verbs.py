@@ -1,4 +1,4 @@
-"""How verbs are found and loaded, and how a command runs as a process of its own."""
+"""How verbs are found and loaded, and how a command runs as its own process."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tests.client.fake_server import FakeServer
 from tests.processes import started
 from tests.waiting import within
 
-# How a shell without job control starts what ends with `&`: what it ignores, the command inherits.
+# As a shell without job control starts a command that ends with `&`: the command inherits the ignored signals.
 BACKGROUND = ("sh", "-c", 'trap "" INT TERM; exec "$@"', "sh", sys.executable, "-m", "pilothouse_client")
 
 
-async def test_a_watch_writes_lines_until_it_is_interrupted(fake: FakeServer, logged_in: Command) -> None:
+async def test_a_watch_writes_lines_until_interrupted(fake: FakeServer, logged_in: Command) -> None:
     await fake.commit("container", ("shop", "a"), container_pb2.Container(namespace="shop", name="a"))
     command = (*BACKGROUND, "containers", "list", "--watch", "-o", "json")
     async with started(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -60,8 +60,8 @@ async def test_a_command_in_the_background_can_be_terminated(fake: FakeServer, l
         assert await process.wait() == -signal.SIGTERM
 
 
-def test_importing_the_client_loads_nothing_of_the_command() -> None:
-    """Half of the command's modules take longer to load than all of the client's."""
+def test_importing_the_client_loads_no_module_of_the_command() -> None:
+    """Half of the command's modules take longer to load than all modules of the client."""
     script = (
         "import sys, pilothouse_client\n"
         "print('grpc' in sys.modules)\n"
@@ -89,7 +89,7 @@ def test_help_loads_neither_grpc_nor_rich_nor_protobuf() -> None:
     assert all(f"\n  {verb} " in ended.stdout for verb in ("containers", "login", "serve"))
 
 
-async def test_a_verb_of_the_server_says_how_to_install_it(
+async def test_a_missing_server_verb_explains_the_installation(
     pilothouse: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = EntryPoint("serve", "a_server_that_is_not_installed.cli:serve", "pilothouse.commands")
@@ -100,7 +100,7 @@ async def test_a_verb_of_the_server_says_how_to_install_it(
     assert "serve" in (await pilothouse("--help")).out
 
 
-async def test_a_verb_of_another_distribution_joins(
+async def test_a_verb_of_another_distribution_is_added(
     pilothouse: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     joined = EntryPoint("joined", f"{__name__}:joined_verb", "pilothouse.commands")
@@ -114,7 +114,7 @@ def joined_verb(word: str = "") -> None:
     print(word)
 
 
-def test_a_watched_table_shows_nothing_twice(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_watched_table_prints_each_change_once(capsys: pytest.CaptureFixture[str]) -> None:
     def change(kind: ChangeKind, name: str = "") -> Change[container_pb2.Container]:
         return Change(kind, container_pb2.Container(name=name))
 
@@ -129,7 +129,7 @@ def test_a_watched_table_shows_nothing_twice(capsys: pytest.CaptureFixture[str])
         yield change(ChangeKind.ADDED, "a-long-name")
         written.append(capsys.readouterr().out)
         yield change(ChangeKind.SYNCED)
-        # The current state is written as soon as it is whole, not with the next change.
+        # The current state is written when it is complete, not with the next change.
         written.append(capsys.readouterr().out)
         yield change(ChangeKind.BOOKMARK)
         yield change(ChangeKind.DELETED, "b\x1b[31m")

@@ -1,4 +1,4 @@
-"""A reader that replays a watch ends with the server's state, after any faults of the connection."""
+"""After any connection faults, a reader that replays a watch has the server's state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STEPS = st.lists(
 async def _apply(fake: FakeServer, step: str, number: int) -> None:
     key = ("shop", f"c{number}")
     if step == "put":
-        # The image tells the versions of a container apart.
+        # The image distinguishes the versions of a container.
         row = Container(namespace=key[0], name=key[1], image=str(fake.revision + 1))
         await fake.commit("container", key, row)
     elif step == "delete" and key in fake.tables["container"]:
@@ -40,7 +40,7 @@ async def _apply(fake: FakeServer, step: str, number: int) -> None:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=_STEPS)
-async def test_who_replays_a_watch_ends_with_what_the_server_has(steps: list[tuple[str, int]]) -> None:
+async def test_a_replayed_watch_ends_with_the_servers_state(steps: list[tuple[str, int]]) -> None:
     fake = FakeServer()
     fake.bookmark_period = 0.02
     await fake.start()
@@ -59,7 +59,7 @@ async def test_who_replays_a_watch_ends_with_what_the_server_has(steps: list[tup
                         elif change.kind is ChangeKind.DELETED:
                             del known[change.resource.name]
                         elif change.kind in (ChangeKind.ADDED, ChangeKind.MODIFIED):
-                            # Each change once: ADDED is of something new, MODIFIED of something known.
+                            # Each change comes once: ADDED for a new container, MODIFIED for a known one.
                             assert (change.resource.name in known) == (change.kind is ChangeKind.MODIFIED)
                             known[change.resource.name] = change.resource.image
                         if change.revision and change.kind is not ChangeKind.BOOKMARK:

@@ -1,4 +1,4 @@
-"""Watches go on after cuts without gap or duplicate, and tell when they cannot."""
+"""Watches resume after cuts without gaps or duplicates, and report when they cannot."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def _put(fake: FakeServer, name: str) -> None:
 
 
 async def _next(watch: AsyncWatch[Change[Container]]) -> tuple[ChangeKind, str]:
-    """The next change that is not a bookmark."""
+    """Returns the next change that is not a bookmark."""
     async with within(10):
         async for change in watch:
             if change.kind is not ChangeKind.BOOKMARK:
@@ -37,7 +37,7 @@ async def _next(watch: AsyncWatch[Change[Container]]) -> tuple[ChangeKind, str]:
     raise AssertionError("the watch has ended")
 
 
-async def test_state_then_synced_then_changes(fake: FakeServer, client: AsyncClient) -> None:
+async def test_a_watch_sends_state_then_synced_then_changes(fake: FakeServer, client: AsyncClient) -> None:
     await _put(fake, "a")
     async with client.containers.watch(namespace="shop") as watch:
         assert await _next(watch) == (ChangeKind.ADDED, "a")
@@ -48,7 +48,7 @@ async def test_state_then_synced_then_changes(fake: FakeServer, client: AsyncCli
         assert await _next(watch) == (ChangeKind.ADDED, "b")
 
 
-async def test_a_cut_is_not_noticed(fake: FakeServer, client: AsyncClient) -> None:
+async def test_a_cut_is_invisible_to_the_reader(fake: FakeServer, client: AsyncClient) -> None:
     await _put(fake, "a")
     async with client.containers.watch() as watch:
         assert [await _next(watch) for _ in range(2)] == [(ChangeKind.ADDED, "a"), (ChangeKind.SYNCED, "")]
@@ -70,7 +70,9 @@ async def test_bookmarks_carry_a_token(fake: FakeServer, client: AsyncClient) ->
         assert change.resume_token == watch.resume_token == "0"
 
 
-async def test_a_token_that_is_too_old_begins_anew_and_says_so(fake: FakeServer, client: AsyncClient) -> None:
+async def test_a_watch_with_an_old_token_restarts_and_reports_it(
+    fake: FakeServer, client: AsyncClient
+) -> None:
     await _put(fake, "a")
     async with client.containers.watch() as watch:
         assert [await _next(watch) for _ in range(2)] == [(ChangeKind.ADDED, "a"), (ChangeKind.SYNCED, "")]
@@ -86,7 +88,9 @@ async def test_a_token_that_is_too_old_begins_anew_and_says_so(fake: FakeServer,
         assert seen[4] == (ChangeKind.SYNCED, "")
 
 
-async def test_a_cut_before_synced_begins_anew_and_says_so(fake: FakeServer, client: AsyncClient) -> None:
+async def test_a_cut_before_synced_restarts_the_watch_and_reports_it(
+    fake: FakeServer, client: AsyncClient
+) -> None:
     await _put(fake, "a")
     await _put(fake, "b")
     fake.fail("WatchContainers", grpc.StatusCode.UNAVAILABLE, after_answers=1)
@@ -96,14 +100,16 @@ async def test_a_cut_before_synced_begins_anew_and_says_so(fake: FakeServer, cli
     assert kinds == [added, restarted, added, added, synced]
 
 
-async def test_a_failure_before_any_answer_needs_no_marker(fake: FakeServer, client: AsyncClient) -> None:
+async def test_a_failure_before_the_first_message_is_not_reported(
+    fake: FakeServer, client: AsyncClient
+) -> None:
     fake.fail("WatchContainers", grpc.StatusCode.UNAVAILABLE, times=3)
     async with client.containers.watch() as watch:
         assert await _next(watch) == (ChangeKind.SYNCED, "")
     assert len(fake.calls_of("WatchContainers")) == 4
 
 
-async def test_a_server_that_ends_as_it_is_asked_again_ends_no_watch(
+async def test_a_server_that_stops_during_a_resume_does_not_end_the_watch(
     fake: FakeServer, client: AsyncClient
 ) -> None:
     fake.fail("WatchContainers", grpc.StatusCode.UNAVAILABLE, after_answers=1)
@@ -124,7 +130,7 @@ async def test_a_slow_reader_resumes(fake: FakeServer, client: AsyncClient) -> N
     assert [call.request.resume_token for call in fake.calls_of("WatchContainers")] == ["", "0"]
 
 
-async def test_an_expired_token_is_renewed_and_the_watch_goes_on(
+async def test_an_expired_token_is_renewed_and_the_watch_continues(
     fake: FakeServer, client: AsyncClient
 ) -> None:
     async with client.containers.watch() as watch:
@@ -144,7 +150,7 @@ async def test_a_fault_of_the_server_is_raised(fake: FakeServer, client: AsyncCl
             await _next(watch)
 
 
-async def test_patience_ends(fake: FakeServer) -> None:
+async def test_a_watch_fails_when_its_patience_is_exhausted(fake: FakeServer) -> None:
     from pilothouse_client import RetryPolicy
 
     hasty = RetryPolicy(initial_delay=0.001, greatest_delay=0.01, watch_patience=0.05)
@@ -157,7 +163,7 @@ async def test_patience_ends(fake: FakeServer) -> None:
             await _next(watch)
 
 
-async def test_what_has_not_begun_is_tried_no_longer_than_a_call(
+async def test_a_watch_that_never_started_is_retried_like_a_call(
     fake: FakeServer, client: AsyncClient
 ) -> None:
     fake.fail(
@@ -172,7 +178,7 @@ async def test_what_has_not_begun_is_tried_no_longer_than_a_call(
     assert len(fake.calls_of("WatchContainers")) == QUICK.attempts
 
 
-async def test_a_wait_is_told_with_its_cause_and_its_end(fake: FakeServer) -> None:
+async def test_an_interruption_is_reported_with_its_cause_and_its_end(fake: FakeServer) -> None:
     heard: list[str] = []
 
     def hear(error: PilothouseError | None) -> None:
@@ -185,7 +191,7 @@ async def test_a_wait_is_told_with_its_cause_and_its_end(fake: FakeServer) -> No
         watch = client.containers.watch()
         assert await _next(watch) == (ChangeKind.SYNCED, "")
         await _put(fake, "a")
-        # Healed by the first attempt: not worth a word.
+        # The first attempt succeeded, so nothing is reported.
         assert await _next(watch) == (ChangeKind.ADDED, "a")
         assert heard == []
         fake.fail("WatchContainers", grpc.StatusCode.UNAVAILABLE, times=4, reason="AWAY", message="away")
@@ -195,7 +201,7 @@ async def test_a_wait_is_told_with_its_cause_and_its_end(fake: FakeServer) -> No
         assert heard == ["away", ""]
 
 
-async def test_usage_is_opened_anew(fake: FakeServer, client: AsyncClient) -> None:
+async def test_a_cut_usage_stream_is_reopened(fake: FakeServer, client: AsyncClient) -> None:
     async with client.metrics.watch_usage(namespace="shop") as stream, within(10):
         assert (await anext(stream)).samples[0].container == "web"
         await fake.cut_watches()
@@ -203,7 +209,7 @@ async def test_usage_is_opened_anew(fake: FakeServer, client: AsyncClient) -> No
     assert len(fake.calls_of("WatchUsage")) == 2
 
 
-async def test_the_blocking_watch_does_the_same_and_closes_from_another_thread(fake: FakeServer) -> None:
+async def test_a_blocking_watch_resumes_and_can_be_closed_by_another_thread(fake: FakeServer) -> None:
     loop = asyncio.get_running_loop()
     synced = threading.Event()
     seen: list[tuple[ChangeKind, str]] = []
@@ -215,7 +221,7 @@ async def test_the_blocking_watch_does_the_same_and_closes_from_another_thread(f
                 synced.set()
             elif change.kind is ChangeKind.ADDED:
                 seen.append((change.kind, change.resource.name))
-                # Closed by the event loop's thread while this one waits for the next change.
+                # Called by the event loop's thread while this thread waits for the next change.
                 loop.call_soon_threadsafe(watch.close)
 
     with Client(fake.address, username="admin", password=PASSWORD, retry=QUICK) as client:

@@ -1,4 +1,4 @@
-"""The certificate that `serve --dev --tls-self-signed` brings along."""
+"""The certificate that `serve --dev --tls-self-signed` creates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pilothouse_server.launch.embedded.certificate import fingerprint, self_sign
 from pilothouse_server.runtime.child_program import EmbeddedProgramError
 
 
-def test_it_is_made_once_and_is_private(tmp_path: Path) -> None:
+def test_the_certificate_is_created_once_and_is_private(tmp_path: Path) -> None:
     pair = self_signed(tmp_path / "tls", "pilot.example")
     assert pair.key.stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "tls").stat().st_mode & 0o777 == 0o700
@@ -26,14 +26,14 @@ def test_it_is_made_once_and_is_private(tmp_path: Path) -> None:
         names.get_values_for_type(x509.IPAddress)
     )
     assert not made.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    # Server and client show the same, and another host is no reason for another one.
+    # Server and client print the same fingerprint, and another host name does not replace the certificate.
     assert fingerprint(pair.certificate) == fingerprint_of(pair.certificate.read_text())
     before = pair.certificate.read_bytes()
     assert self_signed(tmp_path / "tls", "127.0.0.1").certificate.read_bytes() == before
     assert sorted(each.name for each in (tmp_path / "tls").iterdir()) == ["certificate.pem", "key.pem"]
 
 
-def test_one_that_has_expired_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_expired_certificate_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certificate, "_LIFE", timedelta(seconds=-1))
     before = self_signed(tmp_path, "").certificate.read_bytes()
     monkeypatch.undo()
@@ -41,7 +41,7 @@ def test_one_that_has_expired_is_made_anew(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("broken", ["certificate.pem", "key.pem"])
-def test_what_is_no_pair_is_left_alone(tmp_path: Path, broken: str) -> None:
+def test_an_invalid_pair_is_refused_and_left_unchanged(tmp_path: Path, broken: str) -> None:
     pair = self_signed(tmp_path, "")
     (tmp_path / broken).write_text("another program")
     with pytest.raises(EmbeddedProgramError, match="not a certificate and its private key"):

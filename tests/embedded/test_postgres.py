@@ -1,6 +1,7 @@
 """The embedded PostgreSQL: started, stopped, killed, refused.
 
-A process that must not outlive a test is started by a process of its own (`python -c`), which the test can kill.
+PostgreSQL servers that must end with their launcher are started by a separate process (`python -c`), which the test
+can kill.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ async def value(server: EmbeddedPostgres, query: str) -> object:
 
 
 async def all_gone(folder: Path) -> None:
-    """Returns when no process is left of the server whose data is there."""
+    """Returns when no process of the server with this data folder is left."""
 
     async def left() -> list[int]:
         return processes_in(folder)
@@ -72,7 +73,7 @@ async def all_gone(folder: Path) -> None:
 
 
 async def closed(connection: asyncpg.Connection) -> None:
-    """Returns when the connection has heard that it is cut."""
+    """Returns when the connection has noticed that it is closed."""
 
     async def is_closed() -> bool:
         return bool(connection.is_closed())
@@ -81,7 +82,7 @@ async def closed(connection: asyncpg.Connection) -> None:
 
 
 def processes_in(folder: Path) -> list[int]:
-    """Every process whose working directory is `folder`: PostgreSQL's own all are in its data."""
+    """Returns every process whose working directory is `folder`. PostgreSQL's processes work in its data folder."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -93,7 +94,7 @@ def processes_in(folder: Path) -> list[int]:
 
 
 def launch(folder: Path) -> tuple[subprocess.Popen[str], int]:
-    """A process that has started PostgreSQL on `folder`, and the id of that server."""
+    """Starts a process that starts PostgreSQL in `folder`. Returns it, and the process id of the server."""
     launcher = subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, str(folder)], stdout=subprocess.PIPE, text=True
     )
@@ -108,7 +109,7 @@ def end(launcher: subprocess.Popen[str]) -> None:
     launcher.stdout.close()
 
 
-async def test_is_utf8_in_utc_and_keeps_what_it_commits_by_default(tmp_path: Path) -> None:
+async def test_the_default_is_utf8_in_utc_with_durable_commits(tmp_path: Path) -> None:
     server = EmbeddedPostgres(tmp_path / "postgres")
     await server.start()
     try:
@@ -125,7 +126,7 @@ async def test_is_utf8_in_utc_and_keeps_what_it_commits_by_default(tmp_path: Pat
         await server.stop()
 
 
-async def test_settings_reach_the_server_whatever_they_hold(tmp_path: Path) -> None:
+async def test_settings_with_special_characters_reach_the_server(tmp_path: Path) -> None:
     odd = r"it's C:\new # one"
     server = EmbeddedPostgres(tmp_path / "postgres", settings={**FAST, "test.odd": odd})
     await server.start()
@@ -153,7 +154,7 @@ async def test_data_outlives_a_stop(tmp_path: Path) -> None:
         await server.stop()
 
 
-async def test_stop_ends_open_transactions_and_may_be_repeated(postgres: EmbeddedPostgres) -> None:
+async def test_a_stop_ends_open_transactions_and_may_be_repeated(postgres: EmbeddedPostgres) -> None:
     connection = await asyncpg.connect(postgres.dsn())
     await connection.execute("BEGIN")
     await postgres.stop()
@@ -162,13 +163,13 @@ async def test_stop_ends_open_transactions_and_may_be_repeated(postgres: Embedde
     await closed(connection)
 
 
-async def test_kill_of_the_launcher_leaves_nothing_running_and_the_next_start_works(tmp_path: Path) -> None:
+async def test_the_next_start_works_after_a_kill_of_the_launcher(tmp_path: Path) -> None:
     folder = tmp_path / "postgres"
     launcher, server_id = launch(folder)
     assert server_id in processes_in(folder / "data")
     end(launcher)
 
-    # Immediately, while the old server may still be shutting down.
+    # Starts immediately, while the old server may still be shutting down.
     server = EmbeddedPostgres(folder, settings=FAST)
     await server.start()
     try:
@@ -179,7 +180,7 @@ async def test_kill_of_the_launcher_leaves_nothing_running_and_the_next_start_wo
     await all_gone(folder / "data")
 
 
-async def test_kill_of_the_launcher_alone_ends_the_server(tmp_path: Path) -> None:
+async def test_a_kill_of_the_launcher_ends_the_server(tmp_path: Path) -> None:
     launcher, server_id = launch(tmp_path / "postgres")
     assert server_id in processes_in(tmp_path / "postgres" / "data")
     end(launcher)
@@ -204,7 +205,7 @@ async def test_a_killed_server_recovers(tmp_path: Path) -> None:
         await again.stop()
 
 
-async def test_second_start_is_refused_and_says_who_runs_it(tmp_path: Path) -> None:
+async def test_a_second_start_is_refused_with_the_running_process(tmp_path: Path) -> None:
     launcher, _ = launch(tmp_path / "postgres")
     try:
         second = EmbeddedPostgres(tmp_path / "postgres")
@@ -216,17 +217,17 @@ async def test_second_start_is_refused_and_says_who_runs_it(tmp_path: Path) -> N
         end(launcher)
 
 
-async def test_second_start_of_the_same_object_is_refused(postgres: EmbeddedPostgres) -> None:
+async def test_a_second_start_of_the_same_object_is_refused(postgres: EmbeddedPostgres) -> None:
     with pytest.raises(DataDirectoryInUseError):
         await postgres.start()
     assert await value(postgres, "SELECT 1") == 1
 
 
-async def test_a_stale_pid_file_of_a_living_stranger_is_forgotten(tmp_path: Path) -> None:
+async def test_a_stale_pid_file_with_a_reused_process_id_is_ignored(tmp_path: Path) -> None:
     server = EmbeddedPostgres(tmp_path / "postgres", settings=FAST)
     await server.start()
     await server.stop()
-    # The process id was used again: by this very process.
+    # The process id has been reused, by this test's own process.
     (server.data_directory / "postmaster.pid").write_text(
         f"{os.getpid()}\n{server.data_directory}\n1\n5432\n"
     )
@@ -237,7 +238,7 @@ async def test_a_stale_pid_file_of_a_living_stranger_is_forgotten(tmp_path: Path
         await server.stop()
 
 
-async def test_a_refused_setting_is_told_in_postgresqls_words(tmp_path: Path) -> None:
+async def test_a_refused_setting_is_reported_with_postgresqls_message(tmp_path: Path) -> None:
     server = EmbeddedPostgres(tmp_path / "postgres", settings={"shared_buffers": "much"})
     with pytest.raises(EmbeddedPostgresError, match="shared_buffers"):
         await server.start()
@@ -247,7 +248,7 @@ async def test_a_refused_setting_is_told_in_postgresqls_words(tmp_path: Path) ->
     assert processes_in(good.data_directory) == []
 
 
-async def test_an_unfinished_initialisation_is_made_anew(tmp_path: Path) -> None:
+async def test_an_unfinished_initialisation_is_repeated(tmp_path: Path) -> None:
     folder = tmp_path / "postgres"
     (folder / "data.unfinished" / "base").mkdir(parents=True)
     server = EmbeddedPostgres(folder, settings=FAST)
@@ -259,7 +260,7 @@ async def test_an_unfinished_initialisation_is_made_anew(tmp_path: Path) -> None
         await server.stop()
 
 
-async def test_a_long_path_has_its_socket_elsewhere(tmp_path: Path) -> None:
+async def test_the_socket_of_a_long_path_is_in_another_folder(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 30) / "postgres"
     server = EmbeddedPostgres(folder, settings=FAST)
     assert len(str(server.socket_directory)) < 100
@@ -281,7 +282,7 @@ async def test_a_socket_folder_open_to_others_is_refused(tmp_path: Path) -> None
         await server.start()
 
 
-async def test_tcp_wants_a_password(tmp_path: Path) -> None:
+async def test_tcp_requires_a_password(tmp_path: Path) -> None:
     server = EmbeddedPostgres(tmp_path / "postgres", settings=FAST, tcp=True)
     await server.start()
     try:
@@ -308,14 +309,14 @@ async def test_only_the_main_thread_may_start(tmp_path: Path) -> None:
         await asyncio.to_thread(elsewhere)
 
 
-async def test_is_in_a_session_of_its_own(postgres: EmbeddedPostgres) -> None:
+async def test_the_server_runs_in_its_own_session(postgres: EmbeddedPostgres) -> None:
     assert postgres.process_id is not None
     assert os.getsid(postgres.process_id) == postgres.process_id != os.getsid(0)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to change the account")
 def test_programs_below_a_closed_folder_are_found(tmp_path: Path) -> None:
-    """A clone in root's home: PostgreSQL asks by `access` whether it may read and run its own programs."""
+    """A clone in root's home: PostgreSQL checks with `access` whether it may read and run its own programs."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     program = closed / "program"
@@ -327,7 +328,7 @@ def test_programs_below_a_closed_folder_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to change the account")
-async def test_root_keeps_its_folders_closed_and_runs_it_as_another(tmp_path: Path) -> None:
+async def test_root_keeps_folders_closed_and_runs_it_as_another_user(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     server = EmbeddedPostgres(closed / "postgres", settings=FAST)
@@ -344,7 +345,7 @@ async def test_root_keeps_its_folders_closed_and_runs_it_as_another(tmp_path: Pa
         await server.stop()
 
 
-def test_the_programs_for_backups_are_there() -> None:
+def test_the_programs_for_backups_exist() -> None:
     for name in ("pg_dump", "pg_restore", "psql"):
         told = subprocess.run([program(name), "--version"], capture_output=True, text=True, check=True).stdout
         assert told.startswith(f"{name} (PostgreSQL)")

@@ -1,4 +1,4 @@
-"""The simulated cluster as a process of its own: started, stopped, killed, started again, refused."""
+"""The simulated cluster as a separate process: started, stopped, killed, restarted, refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ LAUNCHER = textwrap.dedent(
 
 @asynccontextmanager
 async def running(path: Path) -> AsyncIterator[tuple[EmbeddedSimulator, aiohttp.ClientSession]]:
-    """A simulator, and a session at its cluster."""
+    """Yields a simulator, and an HTTP session with its cluster."""
     simulator = EmbeddedSimulator(path)
     try:
         kubeconfig = await simulator.start()
@@ -61,13 +61,13 @@ def session_at(kubeconfig: Mapping[str, Any]) -> aiohttp.ClientSession:
 
 
 async def write(session: aiohttp.ClientSession, name: str) -> None:
-    """Returns when the cluster has answered the write."""
+    """Writes a config map. Returns when the cluster has responded."""
     async with session.post(CONFIG_MAPS, json={"metadata": {"name": name}}) as response:
         assert response.status == 201
 
 
 async def names(session: aiohttp.ClientSession) -> set[str]:
-    """The config maps of the cluster; none while it does not answer."""
+    """Returns the config maps of the cluster, or none if it does not respond."""
     try:
         async with session.get(CONFIG_MAPS) as response:
             return {item["metadata"]["name"] for item in (await response.json())["items"]}
@@ -81,12 +81,12 @@ def process_of(simulator: EmbeddedSimulator) -> int:
     return process_id
 
 
-async def test_answers_when_started_and_is_gone_when_stopped(tmp_path: Path) -> None:
+async def test_the_simulator_responds_when_started_and_ends_when_stopped(tmp_path: Path) -> None:
     path = tmp_path / "cluster.json"
     async with running(path) as (simulator, session):
         await write(session, "kept")
         process_id = process_of(simulator)
-        # Ctrl-C in the terminal of the server must not reach it: the server drains first.
+        # Ctrl-C in the server's terminal must not reach the simulator, because the server drains first.
         assert os.getsid(process_id) == process_id != os.getsid(0)
     assert simulator.process_id is None
     assert await is_gone(process_id)
@@ -94,7 +94,7 @@ async def test_answers_when_started_and_is_gone_when_stopped(tmp_path: Path) -> 
         assert "kept" in await names(session)
 
 
-async def test_the_command_line_holds_no_token(tmp_path: Path) -> None:
+async def test_the_command_line_contains_no_token(tmp_path: Path) -> None:
     async with running(tmp_path / "cluster.json") as (simulator, session):
         token = session.headers["authorization"].removeprefix("Bearer ")
         folder = Path(f"/proc/{process_of(simulator)}")
@@ -102,7 +102,7 @@ async def test_the_command_line_holds_no_token(tmp_path: Path) -> None:
         assert token.encode() not in (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
 
 
-async def test_one_that_is_killed_comes_back_with_all_that_it_answered(tmp_path: Path) -> None:
+async def test_a_killed_simulator_restarts_with_all_confirmed_writes(tmp_path: Path) -> None:
     path = tmp_path / "cluster.json"
     with capture_logs() as logs:
         async with running(path) as (simulator, session):
@@ -118,7 +118,7 @@ async def test_one_that_is_killed_comes_back_with_all_that_it_answered(tmp_path:
     assert "is back" in told
 
 
-async def test_kill_of_the_launcher_ends_the_simulator(tmp_path: Path) -> None:
+async def test_a_kill_of_the_launcher_ends_the_simulator(tmp_path: Path) -> None:
     launcher = subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, str(tmp_path / "cluster.json")], stdout=subprocess.PIPE, text=True
     )
@@ -130,7 +130,7 @@ async def test_kill_of_the_launcher_ends_the_simulator(tmp_path: Path) -> None:
         await poll_until(lambda: is_gone(process_id), what="the end of the simulator")
 
 
-async def test_one_that_cannot_start_is_an_error_that_says_why(
+async def test_a_failed_start_is_reported_with_the_reason(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "cluster.json"
@@ -141,9 +141,9 @@ async def test_one_that_cannot_start_is_an_error_that_says_why(
 
 
 @pytest.mark.full
-async def test_one_that_never_answers_is_given_up_and_ended(tmp_path: Path) -> None:
+async def test_a_simulator_that_never_responds_is_ended(tmp_path: Path) -> None:
     path = tmp_path / "cluster.json"
-    # It waits for ever to read from this.
+    # The simulator blocks forever when it reads this FIFO.
     os.mkfifo(path)
     simulator = EmbeddedSimulator(path, start_seconds=runs_out(3.0))
     with pytest.raises(EmbeddedSimulatorError, match="does not respond after 3 s"):
@@ -161,7 +161,9 @@ def _open_files(process: Path) -> set[str]:
 
 
 @pytest.mark.full
-async def test_two_on_one_file_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_second_simulator_on_one_file_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "cluster.json"
     async with running(path) as (_, session):
         with pytest.raises(EmbeddedSimulatorError):
@@ -171,7 +173,7 @@ async def test_two_on_one_file_are_refused(tmp_path: Path, capfd: pytest.Capture
     assert "first" in {obj["metadata"]["name"] for obj in parse(path.read_bytes()).objects}
 
 
-async def test_only_the_main_thread_starts_one(tmp_path: Path) -> None:
+async def test_only_the_main_thread_may_start_a_simulator(tmp_path: Path) -> None:
     def elsewhere() -> None:
         asyncio.run(EmbeddedSimulator(tmp_path / "cluster.json").start())
 

@@ -1,4 +1,4 @@
-"""Databases that begin as copies of a template."""
+"""Databases that start as copies of a template."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.embedded.test_postgres import FAST
 
 
 @pytest.mark.full
-async def test_a_new_database_begins_as_a_copy_of_the_first(tmp_path: Path) -> None:
+async def test_a_new_database_starts_as_a_copy_of_the_first(tmp_path: Path) -> None:
     first, second = (EmbeddedPostgres(tmp_path / name, settings=FAST) for name in ("first", "second"))
     template = DatabaseTemplate(tmp_path / "cache/pilothouse")
     assert not await template.copy_to(second)
@@ -26,7 +26,7 @@ async def test_a_new_database_begins_as_a_copy_of_the_first(tmp_path: Path) -> N
     a_month_ago = time.time() - 31 * 86_400
     os.utime(unused, (a_month_ago, a_month_ago))
     await template.take_from(first)
-    # Another server made it at the same time.
+    # Another server has created the same template in the meantime.
     await template.take_from(first)
     assert (unused.exists(), used.exists()) == (False, True)
     assert len(list((tmp_path / "cache/pilothouse").iterdir())) == 2

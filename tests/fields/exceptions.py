@@ -1,6 +1,6 @@
-"""Fields that do not survive the way to a cluster and back, and why: the one list.
+"""The complete list of fields that do not survive the way to a cluster and back, and the reasons.
 
-`test_every_field` fails as well where an entry is no longer true.
+`test_every_field_survives` also fails if an entry is no longer true.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _READINESS = "refused: a readiness probe ends nothing"
 _POLICY = "what the platform does about others' changes; the cluster does not know it"
 _OUR_LABEL = "selects by our label; that of somebody else's Service is refused, with what to give instead"
 
-# Where a program of a container stands.
+# Prefixes of the fields of a container's programs.
 _PROGRAMS = ("", "sidecars.", "init_containers.")
 
 _JOBS = "of a Job, which is no Deployment: tests/main_job/test_jobs.py has each"
@@ -56,7 +56,7 @@ _OF_DAEMON_SETS = (
     "revision_history_limit",
 )
 
-# By resource and field. `everywhere`: it cannot be given at all. `import`: Kubernetes has no place for it.
+# By resource and field. `everywhere`: the field cannot be set at all. `import`: Kubernetes cannot represent it.
 EXCEPTIONS: dict[str, dict[str, dict[str, str]]] = {
     "pilothouse.container.v1.Container": {
         "everywhere": {

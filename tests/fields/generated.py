@@ -1,7 +1,7 @@
-"""Every field that a caller may give, found in the descriptors, and a value for each by its type and its rule.
+"""Finds every field that a caller may set in the descriptors, and generates a value for it by its type and rule.
 
-A field that is added to a proto file is found here without a word written. Values that its neighbours need for it to
-make sense (a value of a config map needs the config map's name) stand in `NEEDS`, which such a field needs seldom.
+A field added to a proto file is found here without any change. A few fields make sense only with other values next to
+them (a value from a config map needs the config map's name): `NEEDS` lists those.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_manifests.fields import Entry, Field, Nested, Repeated, Text
 from pilothouse_manifests.table import CONTAINERS, MAIN_CONTAINER, POD, SIDECAR, fields_of
 
-# Two of each form: the one that is created, the one that it becomes.
+# Two values of each format: one for the create, one for the update.
 FORMS: dict[int, tuple[str, str]] = {
     options.FORMAT_UNSPECIFIED: ("alpha", "beta"),
     options.FORMAT_DNS_LABEL: ("alpha", "beta"),
@@ -39,7 +39,7 @@ FORMS: dict[int, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Leaf:
-    """One field that holds a value, by the fields that lead to it."""
+    """A field with a value, identified by the path of fields that leads to it."""
 
     fields: tuple[FieldDescriptor, ...]
 
@@ -53,7 +53,7 @@ class Leaf:
 
     @property
     def masked(self) -> str:
-        """The path of a mask for it: a list changes as a whole."""
+        """Returns the mask path for the leaf. A list is updated as a whole."""
         whole = next((number for number, field in enumerate(self.fields, 1) if field.is_repeated), None)
         return ".".join(field.name for field in self.fields[:whole])
 
@@ -69,7 +69,7 @@ def rule(field: Any) -> options.FieldRule:
 
 
 def leaves(descriptor: Any, before: tuple[FieldDescriptor, ...] = ()) -> Iterator[Leaf]:
-    """The fields of a message and of its parts that a caller may give."""
+    """Yields the fields of a message and of its parts that a caller may set."""
     for field in descriptor.fields:
         path = (*before, field)
         if rule(field).output_only:
@@ -81,7 +81,7 @@ def leaves(descriptor: Any, before: tuple[FieldDescriptor, ...] = ()) -> Iterato
 
 
 def is_map(field: Any) -> bool:
-    """Whether a field is a map."""
+    """Returns whether a field is a map."""
     return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
@@ -90,7 +90,7 @@ _ALL: tuple[Entry, ...] = (*MAIN_CONTAINER.entries, *POD.entries, _SIDECARS)
 
 
 def choices(entries: tuple[Entry, ...] = _ALL) -> dict[str, Text]:
-    """The texts of the table that must be one of a few, by the names that lead to them."""
+    """Returns the texts of the table that allow only a few values, by the path that leads to them."""
     found: dict[str, Text] = {}
     for field in fields_of(entries):
         match field:
@@ -103,12 +103,14 @@ def choices(entries: tuple[Entry, ...] = _ALL) -> dict[str, Text]:
 
 @dataclass(frozen=True)
 class Needs:
-    """The needs of a leaf whose name ends with `ends`: a value of its own, next to it, or at the top of the resource.
+    """The needs of a leaf whose name ends with `ends`.
 
-    Values at the top stand in the leaf's program, unless that is the main one.
+    A leaf may need special values, or other fields next to it or at the top of the resource. Fields at the top are set
+    in
+    the leaf's program, unless that is the main program.
 
-    `values`: in place of those of its form, for the first time and the second. `without`: fields of a resource's base
-    that exclude it.
+    `values` replaces the values of the leaf's format, for create and update. `without` lists fields of a resource's
+    `base` that exclude the leaf.
     """
 
     ends: str
@@ -118,7 +120,7 @@ class Needs:
     without: tuple[str, ...] = ()
 
     def of(self, leaf: Leaf) -> bool:
-        """Whether a leaf has them."""
+        """Returns whether a leaf has these needs."""
         return leaf.name == self.ends or leaf.name.endswith(f".{self.ends}")
 
 
@@ -147,7 +149,7 @@ NEEDS: tuple[Needs, ...] = (
     Needs("downward_api.items.source_name", beside=_AMOUNT, values=("main", "main")),
     Needs("downward_api.items.divisor", beside={**_AMOUNT, "source_name": "main"}, values=("1m", "1")),
     Needs("service_account_token.expiration_seconds", values=(7200, 600)),
-    # An import puts cpu and memory into fields of their own, and huge pages are requested as they are limited.
+    # An import moves cpu and memory to their own fields, and the request for huge pages must equal the limit.
     Needs("pod_resources.requests", beside={"limits": _PAGES, "cpu_limit": "1"}, values=(_PAGES, _PAGES)),
     Needs("pod_resources.limits", beside={"cpu_limit": "1"}, values=(_PAGES, {"hugepages-2Mi": "4Mi"})),
     Needs("resources.requests", values=({"ephemeral-storage": "2"}, {"ephemeral-storage": "3"})),
@@ -186,7 +188,7 @@ NEEDS: tuple[Needs, ...] = (
     Needs("image_pull_secrets", values=(["registry"], ["mirror"])),
     Needs("priority_class", values=("system-node-critical", "system-cluster-critical")),
 )
-# The required parts of a message, unless one is under test, or excludes it.
+# Required parts of a message, set unless the message under test sets or excludes them.
 COMPANIONS: dict[str, dict[str, Any]] = {
     "Probe": {"tcp_socket": {"port": 70}},
     "HttpGetAction": {"port": 70},
@@ -194,22 +196,22 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "TcpSocketAction": {"port": 70},
     "VolumeMount": {"volume": "alpha", "mount_path": "/alpha"},
     "Toleration": {"operator": "Exists"},
-    # A whole source with the usual mode becomes a volume of the namespace.
+    # A complete source with the default mode becomes a volume of the namespace.
     "PodVolume": {"config_map": {"source_name": "alpha", "default_mode": 0o440}},
     "SourceFiles": {"default_mode": 0o440},
-    # Required where there are several.
+    # Required if there are several ports.
     "ServicePort": {"name": "alpha"},
     # Only a native sidecar may have all fields.
     "InitContainer": {"restart_policy": "Always"},
 }
-# Programs of a container next to the main one.
+# Programs of a container other than the main one.
 PROGRAMS = ("Program", "InitContainer")
 
 
 def filled(
     message: Message, leaf: Leaf, variant: int, needs: Sequence[Needs] = NEEDS, choice: Any = None
 ) -> Any:
-    """Puts a value into the leaf, and its other needs; returns the value as the message holds it."""
+    """Sets a value for the leaf, and its other needs. Returns the value as stored in the message."""
     need = next((each for each in needs if each.of(leaf)), None)
     place = top = message
     for field in leaf.fields[:-1]:
@@ -235,7 +237,7 @@ def filled(
 
 
 def generated(field: Any, variant: int) -> Any:
-    """A value by type and rule, as JSON has it."""
+    """Returns a value for a field's type and rule, in JSON form."""
     if is_map(field):
         value = field.message_type.fields_by_name["value"]
         key = ("alpha", "beta")[variant]
@@ -280,7 +282,7 @@ def _accompany(message: Message) -> None:
 def _merge_missing(message: Message, values: dict[str, Any]) -> None:
     said = {field.name for field, _ in message.ListFields()}
     for name, value in values.items():
-        # A oneof that is decided, and a port that has its name, stay so.
+        # Keeps the chosen field of a oneof, and a port that already has its name.
         decided = {each.name for each in _alternatives(message.DESCRIPTOR.fields_by_name[name])}
         if not said & decided:
             ParseDict({name: value}, message)
@@ -294,20 +296,20 @@ def _alternatives(field: Any) -> list[FieldDescriptor]:
 
 
 def found(message: Message, leaf: Leaf) -> list[Any]:
-    """The values that a message has at a leaf: several, where a list leads to it."""
+    """Returns the values that a message has at a leaf: several, if a list is on its path."""
     here: list[Any] = [message]
     for field in leaf.fields[:-1]:
         if field.is_repeated:
             here = [item for each in here for item in getattr(each, field.name)]
         else:
             here = [getattr(each, field.name) for each in here if each.HasField(field.name)]
-    # A value that is stated differs from one that is left out.
+    # An explicit value differs from an absent one.
     here = [each for each in here if not leaf.field.has_presence or each.HasField(leaf.field.name)]
     return [getattr(each, leaf.field.name) for each in here]
 
 
 def has(message: Message, leaf: Leaf, value: Any) -> bool:
-    """Whether a message says this at a leaf; of a map, this among others."""
+    """Returns whether a message has a value at a leaf; for a map, whether it has these entries among others."""
     if is_map(leaf.field):
         return any(all(each.get(key) == one for key, one in value.items()) for each in found(message, leaf))
     if leaf.field.is_repeated:

@@ -1,9 +1,9 @@
 """Every field of a container survives create, get, the manifest, an import, an apply and an update.
 
-Each field that a caller may give has a value made from the descriptor, in a container of its own, or in one with a
-field of another program of the pod and of the pod itself (see `bundles`). Their Deployments and Services are then
-copied to another namespace of the cluster as somebody else's, and taken over from there by an import
-and by `apply`. A field that is accepted and dropped on the way fails here by its name.
+Each field that a caller may set gets a value generated from its descriptor. It has its own container, or shares one
+with a field of another program of the pod and a field of the pod itself (see `bundles`). Then the Deployments and
+Services are copied to another namespace of the cluster as foreign objects, and taken over from there by an import and
+by `apply`. A field that is accepted and then dropped fails here with its name.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from tests.waiting import poll_until
 OURS = "pilothouse.dev/"
 NODE_PORT = next(each.values[0] for each in NEEDS if each.ends == "ports.node_port" and each.values)
 EXCEPT = EXCEPTIONS[pb.Container.DESCRIPTOR.full_name]
-# The fields of a Service that the cluster chooses.
+# The fields of a Service that the cluster sets.
 CHOSEN = ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy")
 LEAVES = [leaf for leaf in leaves(pb.Container.DESCRIPTOR) if leaf.name not in EXCEPT["everywhere"]]
 CHOICES = choices()
 
 
-# Values that are unique among the programs of a pod, that other parts of it refer to, or that limit them.
+# Fields whose values are unique among the programs of a pod, that other parts refer to, or that limit the programs.
 _ALONE = ("port", "mount", "pod_resources", "selector", "deployment")
 _OF_THE_MAIN_PROGRAM = (
     "command",
@@ -61,20 +61,20 @@ _OF_THE_MAIN_PROGRAM = (
 
 
 def stands_alone(leaf: Leaf) -> bool:
-    """Whether a field may get in the way of another one's in the same container."""
+    """Returns whether a field may conflict with another field in the same container."""
     unlike = leaf.immutable or leaf.name == "name" or leaf.name in EXCEPT["import"]
     return unlike or any(part in leaf.name for part in _ALONE)
 
 
 def bundles(examined: Sequence[Leaf]) -> list[list[Leaf]]:
-    """The fields of each container: one of each program and one of the pod, or one alone."""
+    """Groups the fields by container: one of each program and one of the pod, or one field alone."""
     together: dict[str, list[Leaf]] = defaultdict(list)
     for leaf in examined:
         if not stands_alone(leaf):
             top = leaf.fields[0].name
             part = top if top in ("init_containers", "sidecars") else str(top in _OF_THE_MAIN_PROGRAM)
             together[part].append(leaf)
-    # Both kinds of programs have the same fields in the same order, which may not have the same values in one pod.
+    # Both kinds of programs have the same fields in the same order; equal values in one pod would conflict.
     together["sidecars"].reverse()
     joined = [[leaf for leaf in each if leaf] for each in zip_longest(*together.values())]
     return [*joined, *([leaf] for leaf in examined if stands_alone(leaf))]
@@ -82,7 +82,7 @@ def bundles(examined: Sequence[Leaf]) -> list[list[Leaf]]:
 
 @dataclass
 class Case:
-    """The container of some fields: its first request, and the value of each field there."""
+    """The container for some fields: its create request, and the value of each field in that request."""
 
     values: list[tuple[Leaf, Any]]
     container: pb.Container
@@ -92,12 +92,12 @@ class Case:
         return self.container.name
 
     def lost(self, shown: pb.Container | None) -> list[Leaf]:
-        """The fields that a container does not show."""
+        """Returns the fields that a container does not have."""
         return [leaf for leaf, value in self.values if shown is None or not has(shown, leaf, value)]
 
 
 def case(number: int, bundle: Sequence[Leaf], variant: int = 0) -> Case:
-    # None of them needs a pod.
+    # No case needs a running pod.
     container = pb.Container(name=f"c{number:03}", image="ghcr.io/alpha/base:1", replicas=0)
     values = []
     for leaf in bundle:
@@ -119,7 +119,7 @@ def case(number: int, bundle: Sequence[Leaf], variant: int = 0) -> Case:
 
 
 async def furnish(server: Server, namespace: str) -> None:
-    """Creates the objects that the generated values name."""
+    """Creates the objects that the generated values refer to."""
     config = server.admin.config
     for name in ("alpha", "beta"):
         await config.create_config_map(
@@ -136,8 +136,8 @@ async def furnish(server: Server, namespace: str) -> None:
 
 
 async def lost(server: Server, examined: list[Leaf]) -> dict[str, str]:
-    """The fields that do not survive, with the first step that loses them."""
-    # Its fields are all there are, those that reach the node too.
+    """Returns the fields that do not survive, with the first step that loses each."""
+    # All fields are tested, including those that reach the node.
     labels = {"pod-security.kubernetes.io/enforce": "privileged"}
     await server.admin.namespaces.create(
         namespace=namespace_pb2.Namespace(name="demo", labels=labels, external_sources=["*"])
@@ -155,7 +155,7 @@ async def lost(server: Server, examined: list[Leaf]) -> dict[str, str]:
     for number, bundle in enumerate(together):
         if not bundle[0].immutable:
             found = {**await updated(server, case(number, bundle, 1)), **found}
-    # The holder of a node port has given it back.
+    # The node port of the replaced container has been released.
     await applied(server)
     for step, containers in (
         ("import", await imported(server, kubectl, objects)),
@@ -168,7 +168,7 @@ async def lost(server: Server, examined: list[Leaf]) -> dict[str, str]:
 
 
 async def created(server: Server, asked: Case) -> dict[str, str]:
-    """The fields that cannot be given, or are not shown, with the reason."""
+    """Returns the fields that cannot be set or are not returned, with the reason."""
     try:
         made = await server.admin.containers.create(namespace="demo", container=asked.container)
     except PilothouseError as error:
@@ -181,7 +181,7 @@ async def created(server: Server, asked: Case) -> dict[str, str]:
 
 
 async def applied(server: Server) -> None:
-    """Wait until the cluster has all that is wanted."""
+    """Waits until the cluster has the desired state of all containers."""
 
     async def done() -> bool:
         containers = [each async for each in server.admin.containers.list(namespace="demo")]
@@ -191,7 +191,7 @@ async def applied(server: Server) -> None:
 
 
 async def updated(server: Server, after: Case) -> dict[str, str]:
-    """The fields that cannot be changed by a mask that names them, with the reason."""
+    """Returns the fields that an update with a mask cannot change, with the reason."""
     given = [field.name for field, _ in after.container.ListFields() if field.name not in ("name", "image")]
     mask = sorted({*given, *(leaf.fields[0].name for leaf, _ in after.values)})
     try:
@@ -209,21 +209,21 @@ async def updated(server: Server, after: Case) -> dict[str, str]:
 async def imported(
     server: Server, kubectl: Kubectl, objects: list[tuple[str, dict[str, Any]]]
 ) -> dict[str, pb.Container]:
-    """The containers that an import makes of them, by the names of their Deployments."""
+    """Returns the containers that an import creates from the objects, by the names of their Deployments."""
     for path, each in objects:
         await kubectl.ask("POST", path, each)
     names = [each["metadata"]["name"] for path, each in objects if path == DEPLOYMENTS]
     results: list[pb.ImportedContainer] = []
-    # A call takes at most a hundred.
+    # A call accepts at most 100 names.
     for first in range(0, len(names), 50):
         answer = await server.admin.containers.import_(namespace="legacy", names=names[first : first + 50])
         results += answer.results
-    # A Deployment with a problem is left alone, so its field counts as lost.
+    # A Deployment with a problem is not imported, so its field counts as lost.
     return {each.deployment: each.container for each in results if not each.problems}
 
 
 def converted(objects: list[tuple[str, dict[str, Any]]]) -> dict[str, pb.Container]:
-    """The containers that `apply` makes of them."""
+    """Returns the containers that `apply` creates from the objects."""
     kinds = {DEPLOYMENTS: ("apps/v1", "Deployment"), SERVICES: ("v1", "Service")}
     problems = Problems()
     documents = [
@@ -239,9 +239,7 @@ def converted(objects: list[tuple[str, dict[str, Any]]]) -> dict[str, pb.Contain
 
 
 async def copies(kubectl: Kubectl) -> list[tuple[str, dict[str, Any]]]:
-    """Returns copies of the platform's objects, as if others had made them in the namespace `legacy`; with the paths
-    to post them to.
-    """
+    """Returns copies of the platform's objects, as foreign objects in the namespace `legacy`, with their POST paths."""
     made: list[tuple[str, dict[str, Any]]] = []
     owners: dict[str, str] = {}
     for item in (await kubectl.ask("GET", DEPLOYMENTS.replace("legacy", "demo")))["items"]:
@@ -264,7 +262,7 @@ async def copies(kubectl: Kubectl) -> list[tuple[str, dict[str, Any]]]:
             spec["clusterIP"] = "None"
         for port in spec["ports"]:
             if port.get("nodePort") != NODE_PORT:
-                # Chosen by the cluster, which chooses another.
+                # The cluster chose it, and chooses another for the copy.
                 port.pop("nodePort", None)
         made.append((SERVICES, {**item, "metadata": theirs(item), "spec": spec, "status": {}}))
     return made
@@ -288,13 +286,13 @@ async def test_every_field_survives(server: Server) -> None:
     assert found == dict.fromkeys(EXCEPT["import"], "import")
 
 
-def test_the_exceptions_are_fields() -> None:
+def test_every_exception_is_a_field() -> None:
     known = {leaf.name for leaf in leaves(pb.Container.DESCRIPTOR)}
     assert known >= {name for names in EXCEPT.values() for name in names}
 
 
 @pytest.mark.full
-async def test_a_field_that_is_not_in_the_table_is_missed(
+async def test_a_field_missing_from_the_table_is_detected(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entries = tuple(

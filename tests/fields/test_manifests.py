@@ -1,4 +1,4 @@
-"""Every field of a container survives `-o manifest` and `apply`: no server, the translator alone."""
+"""Every field of a container survives `-o manifest` and `apply`; only the translator runs, without a server."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.fields.test_containers import EXCEPT, LEAVES, bundles, case
 
 
 def read_again(container: pb.Container) -> tuple[pb.Container | None, list[str]]:
-    """The container that `apply` makes of its manifest, and the problems."""
+    """Returns the container that `apply` creates from the container's manifest, and the problems."""
     problems = Problems()
     documents = [
         document
         for manifest in manifests_of(container)
         for document in parse(json.dumps(manifest), "there.json", problems)
     ]
-    # The server has the container, and with it the Services that its ports make.
+    # The server already has the container, and with it the Services of its ports.
     wanted = attach(convert(documents, "demo", problems), [values(container)])
     found = [message(pb.Container, each.values) for each in wanted if each.name == container.name]
     return (found[0] if found else None), [str(each) for each in problems.all]
@@ -62,7 +62,7 @@ def test_settings_of_a_kind_survive_its_manifest(kind: str) -> None:
     assert getattr(shown, kind) == KINDS[kind]
 
 
-def test_the_ports_of_a_container_become_a_service_that_selects_its_pods() -> None:
+def test_container_ports_become_a_service_that_selects_its_pods() -> None:
     asked = pb.Container(name="web", image="nginx:1.27")
     asked.ports.add(name="http", container_port=8080, service_port=80)
     workload, service = manifests_of(asked)

@@ -1,4 +1,4 @@
-"""Every field of the other resources survives create, get and update; of those on a cluster, an import too."""
+"""Every field of the other resources survives create, get and update, and, for those on a cluster, an import."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ Update = Callable[[Server, Any, FieldMask], Awaitable[Any]]
 
 @dataclass(frozen=True)
 class Resource:
-    """How one is made, shown and changed. `base`: its required fields. `key`: its field that names it.
+    """How to create, get and update a resource. `base` has its required fields; `key` is the field with its name.
 
-    `path`: where the cluster has it. `pod`: one that takes it along on an import; None if it is imported by itself.
+    `path` is its path on the cluster. `pod` returns a pod whose import includes the resource; None if it is imported by
+    itself.
     """
 
     kind: type[Message]
@@ -74,7 +75,7 @@ _SERVICE_NEEDS = (
 
 @pytest.fixture
 def server(shared_server: Server) -> Server:
-    """The server of this file, with namespaces of the test's own."""
+    """Returns the shared server, with namespaces of the test's own."""
     return shared_server.for_one_test()
 
 
@@ -89,7 +90,7 @@ def reading(kind: str) -> Callable[[str], dict[str, Any]]:
 
 
 async def secret_with_values(server: Server, name: str, namespace: str = "") -> config_pb2.Secret:
-    """Returns the shown form of a secret, with its values, which only RevealSecret returns."""
+    """Returns a secret with its values, which only RevealSecret returns."""
     namespace = namespace or server.namespace
     shown = await server.admin.config.get_secret(namespace=namespace, name=name)
     revealed = await server.admin.config.reveal_secret(namespace=namespace, name=name)
@@ -237,11 +238,11 @@ RESOURCES = (
 )
 EXAMINED_ELSEWHERE = {
     container_pb2.Container.DESCRIPTOR.full_name,
-    # Made, listed and deleted, never updated: tests/audit/test_sinks.py.
+    # Created, listed and deleted, but never updated: tests/audit/test_sinks.py.
     audit_pb2.AuditSink.DESCRIPTOR.full_name,
-    # Its fields are those of its document: tests/objects/.
+    # Its fields are in its document: tests/objects/.
     "pilothouse.object.v1.Object",
-    # The same: tests/identity/test_service_accounts.py.
+    # As for audit sinks: tests/identity/test_service_accounts.py.
     api_keys_pb2.ServiceAccount.DESCRIPTOR.full_name,
 }
 NO_RESOURCES = {
@@ -291,7 +292,7 @@ async def test_every_field_survives(server: Server, resource: Resource) -> None:
     await check_survival(server, resource)
 
 
-async def test_every_field_of_what_is_not_in_a_namespace_survives(server: Server) -> None:
+async def test_every_field_of_resources_outside_namespaces_survives(server: Server) -> None:
     for resource in RESOURCES:
         if not resource.path:
             await check_survival(server, resource)
@@ -336,7 +337,7 @@ async def updated(server: Server, resource: Resource, leaf: Leaf, number: int) -
 
 
 async def applied(server: Server, resource: Resource, examined: list[Leaf]) -> dict[str, Any]:
-    """Waits until the cluster has the objects, and returns them by name."""
+    """Waits until the cluster has the objects. Returns them by name."""
     kubectl = await legacy(server)
     wanted = [message(resource, leaf, number, 0)[0] for number, leaf in enumerate(examined)]
     names = {each.name for each in wanted if resource.pod is None or is_object(each)}
@@ -352,12 +353,12 @@ async def applied(server: Server, resource: Resource, examined: list[Leaf]) -> d
 
 
 def is_object(asked: Any) -> bool:
-    """Whether a volume, a config map or a secret is an object of its own on the cluster."""
+    """Returns whether a volume, a config map or a secret has its own object on the cluster."""
     return getattr(asked, "type", 1) in (1, "", "example.org/alpha")
 
 
 async def gone(server: Server, resource: Resource) -> None:
-    """Deletes the originals: no copy may have their addresses and node ports."""
+    """Deletes the original Services, because no copy may have their addresses and node ports."""
     kubectl = Kubectl(server)
     async for each in server.admin.network.list_services(namespace=server.namespace):
         await server.admin.network.delete_service(namespace=server.namespace, name=each.name)
@@ -371,7 +372,7 @@ async def gone(server: Server, resource: Resource) -> None:
 async def imported(
     server: Server, resource: Resource, examined: list[Leaf], there: dict[str, Any]
 ) -> dict[str, str]:
-    """Returns the fields that an import does not take along, from copies of the platform's objects."""
+    """Imports copies of the platform's objects. Returns the fields that the import loses."""
     kubectl = Kubectl(server)
     if resource.pod is None:
         await gone(server, resource)
@@ -399,7 +400,7 @@ async def imported(
     lost = {leaf.name: "import" for leaf in examined if leaf.name not in names}
     for leaf, name, value in names.values():
         if name in problems:
-            # It is left alone, so its field counts as lost.
+            # It was not imported, so its field counts as lost.
             lost[leaf.name] = f"import: {problems[name]}"
         elif not has(await shown(server, resource, name), leaf, value):
             lost[leaf.name] = "import"
@@ -407,7 +408,7 @@ async def imported(
 
 
 def using(name: str, pod: dict[str, Any]) -> dict[str, Any]:
-    """Returns a Deployment whose import takes an object along."""
+    """Returns a Deployment whose import includes an object."""
     made = deployment(name, replicas=0)
     (main,) = made["spec"]["template"]["spec"]["containers"]
     main["env"] = pod.get("env", [])
@@ -418,7 +419,7 @@ def using(name: str, pod: dict[str, Any]) -> dict[str, Any]:
 
 
 async def taken_over(server: Server, resource: Resource, names: list[str]) -> dict[str, list[str]]:
-    """Imports the copies, and returns the problems by name."""
+    """Imports the copies. Returns the problems by name."""
     if resource.pod is None:
         services = await server.admin.network.import_services(namespace=server.legacy, names=names)
         return {each.name: list(each.problems) for each in services.results if each.problems}
@@ -427,7 +428,7 @@ async def taken_over(server: Server, resource: Resource, names: list[str]) -> di
 
 
 async def shown(server: Server, resource: Resource, name: str) -> Any:
-    """Returns the resource that an import has made of a copy."""
+    """Returns the resource that an import created from a copy."""
     if resource.kind is storage_pb2.Volume:
         return await server.admin.storage.get_volume(namespace=server.legacy, name=name)
     if resource.kind is config_pb2.ConfigMap:

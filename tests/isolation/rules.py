@@ -1,6 +1,6 @@
-"""Rules for every existing table, view and function, found in PostgreSQL's catalogue.
+"""Rules for every existing table, view and function, read from PostgreSQL's catalogue.
 
-Each rule is a query that finds violations, so a table that is added later is checked without a new line here.
+Each rule is a query that finds violations, so that tables added later are checked without a change here.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ RULES: dict[str, str] = {
 
 
 async def findings(connection: asyncpg.Connection) -> list[str]:
-    """One line for each thing that breaks a rule; empty if tenants are apart as far as the catalogue shows."""
+    """Returns one line for each violation of a rule. An empty list means that the catalogue isolates tenants."""
     found: list[str] = []
     for rule, query in RULES.items():
         found.extend(f"{row[0]}: {rule}" for row in await connection.fetch(query))

@@ -1,4 +1,4 @@
-"""Callers of the functions that admit creates and changes, one after another on one connection, see their own rows."""
+"""The functions that admit creates and changes: consecutive callers on one connection each see only their own rows."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _USERS = (*(user_of(tenant) for tenant in TENANTS), ADMINISTRATOR, 999)
 
 
 @pytest.mark.parametrize("plans", ["auto", "force_generic_plan", "force_custom_plan"])
-async def test_calls_of_many_users_on_one_connection_see_what_is_theirs(apart: Database, plans: str) -> None:
-    """Function and statement are prepared once; their result depends on the caller of each call."""
+async def test_users_on_one_connection_each_see_their_own_rows(apart: Database, plans: str) -> None:
+    """The function and the statement are prepared once, but their result depends on the caller of each call."""
     assert await wrongly_admitted(apart, plans) == []
 
 
 async def wrongly_admitted(database: Database, plans: str) -> list[tuple[int, int]]:
-    """User and namespace of each call that was told of a namespace wrongly, or not told of one."""
+    """Returns user and namespace of each call that returned a foreign namespace, or missed the user's own."""
     source = random.Random(11)
     wrong = []
     async with connection(database.admin_dsn) as sql:
@@ -43,8 +43,8 @@ async def wrongly_admitted(database: Database, plans: str) -> list[tuple[int, in
 
 
 @pytest.mark.full
-async def test_a_reach_that_stays_with_the_connection_would_be_found(apart: Database) -> None:
-    """The positive control: the reach is set for the session, once, and not compared with the user."""
+async def test_a_reach_kept_by_the_connection_is_detected(apart: Database) -> None:
+    """The positive control: the reach is set once for the database session, and not compared with the user."""
     async with connection(apart.admin_dsn) as sql:
         admit = await sql.fetchval("SELECT pg_get_functiondef('begin_request'::regproc)")
         known = await sql.fetchval("SELECT pg_get_functiondef('app_known_reach'::regproc)")

@@ -1,4 +1,4 @@
-"""The one test over everything there is: no table, view or function lets a tenant see another's rows."""
+"""The test over the whole catalogue: no table, view or function lets a tenant see another tenant's rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.isolation.rules import RULES, findings
 
 
 @pytest.mark.usefixtures("promised_partitions")
-async def test_every_table_view_and_function_keeps_tenants_apart(database: Database) -> None:
+async def test_every_table_view_and_function_isolates_tenants(database: Database) -> None:
     async with connection(database.admin_dsn) as admin:
         assert await findings(admin) == []
         assert (
@@ -74,7 +74,7 @@ _BREAKS = {
 @pytest.mark.parametrize(
     ("rule", "change"), [(rule, change) for rule, changes in _BREAKS.items() for change in changes]
 )
-async def test_the_rules_find_what_breaks_them(apart: Database, rule: str, change: str) -> None:
+async def test_the_rules_find_violations(apart: Database, rule: str, change: str) -> None:
     async with connection(apart.admin_dsn) as admin:
         transaction = admin.transaction()
         await transaction.start()

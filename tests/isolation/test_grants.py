@@ -1,4 +1,4 @@
-"""Which grants give reach: living ones, of living users, of roles that permit something."""
+"""A grant gives reach if it has not expired, its user is active, and its role permits something."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.migrations.filling import user_of
 
 
 async def _reach(database: Database, user_id: int) -> tuple[bool, list[int]]:
-    """Returns the reach as computed on demand, and as computed once and kept: the same."""
+    """Returns the reach. Checks that the reach computed on demand equals the reach computed once and stored."""
     once = await _seen(database, user_id, "SELECT set_config('app.reach', app_reach(), true)")
     assert await _seen(database, user_id, "SELECT") == once
     return once
@@ -22,12 +22,12 @@ async def _seen(database: Database, user_id: int, first: str) -> tuple[bool, lis
         row = await app.fetchrow("SELECT app_sees_all(), app_namespace_ids()")
         seen = sorted(row[0] for row in await app.fetch("SELECT namespace_id FROM containers"))
         assert row is not None
-        # The policies and the functions they call must never differ.
+        # The policies must always agree with the functions that they call.
         assert seen == ([1, 2] if row[0] else sorted(row[1]))
         return row[0], sorted(row[1])
 
 
-async def test_a_grant_without_an_end_lives(tenants: Database) -> None:
+async def test_a_grant_without_expiry_gives_reach(tenants: Database) -> None:
     assert await _reach(tenants, user_of(1)) == (False, [1])
 
 
@@ -51,7 +51,7 @@ async def test_reach_follows_the_grant(tenants: Database, change: str, reach: li
     assert await _reach(tenants, user_of(1)) == (False, reach)
 
 
-async def test_an_expired_grant_over_all_namespaces_leaves_the_others(tenants: Database) -> None:
+async def test_an_expired_grant_over_all_namespaces_leaves_other_grants(tenants: Database) -> None:
     async with tenants.owner() as owner:
         await owner.execute(
             "INSERT INTO user_roles (user_id, role_id, expires_at) VALUES (11, 2, now() + interval '1 hour')"
@@ -63,7 +63,7 @@ async def test_an_expired_grant_over_all_namespaces_leaves_the_others(tenants: D
     assert await _reach(tenants, user_of(1)) == (False, [1])
 
 
-async def test_a_grant_taken_away_works_within_the_same_transaction(tenants: Database) -> None:
+async def test_a_revoked_grant_takes_effect_within_a_transaction(tenants: Database) -> None:
     async with tenants.app(user_of(1)) as app:
         assert await app.fetchval("SELECT count(*) FROM containers") == 1
         async with tenants.owner() as owner:
@@ -72,8 +72,8 @@ async def test_a_grant_taken_away_works_within_the_same_transaction(tenants: Dat
 
 
 @pytest.mark.parametrize("namespace_id", ["1", "NULL"])
-async def test_one_grant_for_user_role_and_namespace(tenants: Database, namespace_id: str) -> None:
-    """NULL, which is every namespace, counts as a value of its own."""
+async def test_a_grant_is_unique_by_user_role_and_namespace(tenants: Database, namespace_id: str) -> None:
+    """NULL, which means every namespace, counts as a value for the unique constraint."""
     statement = f"INSERT INTO user_roles (user_id, role_id, namespace_id) VALUES (12, 2, {namespace_id})"
     async with tenants.owner() as owner:
         await owner.execute(statement)
@@ -81,7 +81,7 @@ async def test_one_grant_for_user_role_and_namespace(tenants: Database, namespac
             await owner.execute(statement)
 
 
-async def test_a_namespace_made_again_under_the_same_name_has_none_of_the_old_grants(
+async def test_a_recreated_namespace_has_none_of_the_old_grants(
     tenants: Database,
 ) -> None:
     async with tenants.owner() as owner:
@@ -93,7 +93,7 @@ async def test_a_namespace_made_again_under_the_same_name_has_none_of_the_old_gr
         assert [row[0] for row in await app.fetch("SELECT id FROM namespaces WHERE deleted_at IS NULL")] == []
 
 
-async def test_names_are_unique_among_the_living(tenants: Database) -> None:
+async def test_names_are_unique_except_for_deleted_rows(tenants: Database) -> None:
     async with tenants.owner() as owner:
         again = (
             "INSERT INTO namespaces (name, kubernetes_name, cluster_name) VALUES ($1, $2, 'alpha-cluster')"

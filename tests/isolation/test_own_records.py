@@ -1,4 +1,4 @@
-"""A record names its caller, and no namespace or one that the caller reaches, whichever role writes it."""
+"""A record names its caller, and either no namespace or one within the caller's reach, whichever role writes it."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ _FORGED = {
 
 
 @pytest.mark.parametrize("forged", _FORGED.values(), ids=_FORGED)
-async def test_requests_cannot_write_a_record_of(tenants: Database, forged: dict[str, Any]) -> None:
+async def test_requests_cannot_write_a_forged_record_of(tenants: Database, forged: dict[str, Any]) -> None:
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         async with tenants.app(user_of(1)) as app:
             await app.execute(_PUT, _record(**forged))
 
 
-async def test_requests_in_nobodys_name_write_nothing(tenants: Database) -> None:
+async def test_requests_without_a_user_write_nothing(tenants: Database) -> None:
     for forged in ({}, {"user_id": None, "username": "system"}, {"user_id": None, "username": None}):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             async with tenants.app() as app:
@@ -71,7 +71,7 @@ async def test_requests_in_nobodys_name_write_nothing(tenants: Database) -> None
 
 
 @pytest.mark.parametrize("namespace_id", [None, 1])
-async def test_requests_write_records_of_their_own(tenants: Database, namespace_id: int | None) -> None:
+async def test_requests_write_their_own_records(tenants: Database, namespace_id: int | None) -> None:
     async with tenants.app(user_of(1)) as app:
         assert await app.fetchval(_PUT, _record(namespace_id=namespace_id)) > 0
 
@@ -86,7 +86,7 @@ async def test_an_administrator_writes_own_records_of_any_namespace(tenants: Dat
             await app.execute(_PUT, _record(user_id=ADMINISTRATOR, username="alpha"))
 
 
-async def test_an_operation_is_of_a_namespace_that_the_caller_reaches(tenants: Database) -> None:
+async def test_an_operation_needs_a_namespace_within_the_callers_reach(tenants: Database) -> None:
     for namespace_id in (None, 1):
         async with tenants.app(user_of(1)) as app:
             await app.execute(_OPERATION, namespace_id)
@@ -95,7 +95,7 @@ async def test_an_operation_is_of_a_namespace_that_the_caller_reaches(tenants: D
             await app.execute(_OPERATION, 2)
 
 
-async def test_a_grant_that_is_given_up_opens_its_own_namespace_alone(tenants: Database) -> None:
+async def test_a_self_revoked_grant_allows_a_record_of_its_namespace_only(tenants: Database) -> None:
     for namespace_id, written in ((1, True), (2, False)):
         outcome = None
         try:
@@ -108,11 +108,11 @@ async def test_a_grant_that_is_given_up_opens_its_own_namespace_alone(tenants: D
         except (_TakenBackError, asyncpg.InsufficientPrivilegeError) as error:
             outcome = error
         assert isinstance(outcome, _TakenBackError) is written
-    # Without any grant there are records of no namespace still.
+    # Without any grant, the user can still write records without a namespace.
     async with tenants.app(user_of(1)) as app:
         await app.execute("DELETE FROM user_roles WHERE user_id = 11")
         await app.execute(_PUT, _record())
-    # Changes by others are not recorded.
+    # A grant that another user revoked does not allow the record.
     async with tenants.owner() as owner:
         await owner.execute("INSERT INTO user_roles (user_id, role_id, namespace_id) VALUES (11, 2, 1)")
     async with tenants.app(user_of(1)) as app, tenants.owner() as owner:
@@ -122,12 +122,12 @@ async def test_a_grant_that_is_given_up_opens_its_own_namespace_alone(tenants: D
 
 
 class _TakenBackError(Exception):
-    """Ends a transaction without a trace."""
+    """Ends a transaction and rolls it back."""
 
 
 @asynccontextmanager
 async def _member(database: Database, role: str) -> AsyncIterator[asyncpg.Connection]:
-    """A login that is a member of a role, in the transaction of a tenant's user."""
+    """Yields a login that is a member of a role, in a transaction of a tenant's user."""
     async with connection(database.admin_dsn) as admin:
         await admin.execute(f"CREATE ROLE {_LOGIN} IN ROLE {role}")
         try:
@@ -147,14 +147,14 @@ async def test_a_login_that_is_a_member_of_a_role_is_checked(tenants: Database, 
             await login.execute(_PUT, _record(username="root", namespace_id=2))
 
 
-async def test_a_login_that_takes_the_system_role_on_writes_in_others_names(tenants: Database) -> None:
+async def test_a_login_with_the_system_role_writes_records_of_others(tenants: Database) -> None:
     async with _member(tenants, "pilothouse_system") as login:
         await login.execute("SET LOCAL ROLE pilothouse_system")
         assert await login.fetchval(_PUT, _record(user_id=None, username="root", namespace_id=2)) > 0
 
 
 async def _written(server: Server, username: str) -> list[tuple[str, str, str | None, bool]]:
-    """Action, resource type, error code and whether there is a namespace, of a user's mutations in order."""
+    """Returns action, resource type, error code and whether there is a namespace, for each mutation of a user."""
     async with connection(server.database.admin_dsn) as sql:
         await number_changes(sql)
         rows = await sql.fetch(
@@ -166,8 +166,8 @@ async def _written(server: Server, username: str) -> list[tuple[str, str, str | 
     return [(row["action"], row["resource_type"], row["error_code"], row["placed"]) for row in rows]
 
 
-async def test_a_servers_callers_leave_each_of_their_records(database: Database, tmp_path: Path) -> None:
-    """A namespace that is made and deleted, an own grant given up, a call that is denied, a record of no namespace."""
+async def test_every_call_to_a_server_leaves_its_record(database: Database, tmp_path: Path) -> None:
+    """Covers namespace creation and deletion, self-revoked grants, a denied call and records without a namespace."""
     async with running_server(database, tmp_path, with_cluster=False) as server:
         namespaces = server.admin.namespaces
         await namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
@@ -190,7 +190,7 @@ async def test_a_servers_callers_leave_each_of_their_records(database: Database,
         ]
 
 
-async def test_a_server_takes_its_roles_on_with_logins_that_are_members(tenants: Database) -> None:
+async def test_a_server_sets_its_roles_when_logins_are_members(tenants: Database) -> None:
     members = {role: f"own_records_{role}" for role in ("app", "system")}
     async with connection(tenants.admin_dsn) as admin:
         for role, login in members.items():
@@ -210,7 +210,7 @@ async def test_a_server_takes_its_roles_on_with_logins_that_are_members(tenants:
                 async with pool.connect() as opened:
                     found = (await opened.execute(text("SELECT session_user, current_user"))).one()
                     assert tuple(found) == (members[role], f"pilothouse_{role}")
-            # The audit writer writes records of others so.
+            # The audit writer uses this role to write records of other users.
             unit = Store(pools).system_unit()
             await unit.begin()
             await unit.commit(audit=[a_record(1, namespace_id=2)])

@@ -1,4 +1,4 @@
-"""Reads in one message: whichever caller used the connection before, the caller sees their own rows."""
+"""Reads in one message: each caller sees only their own rows, whoever used the connection before."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.waiting import poll_until
 _NOBODY = 999
 _FORMAT = 1
 _CALLS = 1000
-# The reads: a function, its key, and the owner of the row.
+# Each read: a function with its key, and the tenant that owns the row.
 _READS = [
     *((f"read_container($1, '{NAMES[tenant]}', 'web', {_FORMAT})", tenant) for tenant in TENANTS),
     *((f"read_volume($1, '{NAMES[tenant]}', 'data', {_FORMAT})", tenant) for tenant in TENANTS),
@@ -34,10 +34,10 @@ def _reaches(caller: int, tenant: int) -> bool:
 
 
 async def _wrong(app: asyncpg.Connection, calls: int = _CALLS) -> list[str]:
-    """Calls every function as every caller in turn, so that each follows on each, and returns the wrong results."""
+    """Calls every function as every caller, and every caller after every other one. Returns the wrong results."""
     statements = {read: await app.prepare(f"SELECT namespace_id FROM {read}") for read, _ in _READS}
     found = []
-    # Of lengths without a common divisor, every caller comes after every other one.
+    # The two cycles have lengths without a common divisor, so every caller follows every other one.
     for caller, (read, tenant) in islice(
         zip(cycle(_CALLERS), cycle([*_READS, _READS[0]]), strict=False), calls
     ):
@@ -48,13 +48,13 @@ async def _wrong(app: asyncpg.Connection, calls: int = _CALLS) -> list[str]:
 
 
 @pytest.mark.parametrize("plans", ["auto", "force_generic_plan", "force_custom_plan"])
-async def test_a_caller_sees_their_own_rows_whoever_asked_before(apart: Database, plans: str) -> None:
+async def test_a_caller_sees_only_their_own_rows_on_a_shared_connection(apart: Database, plans: str) -> None:
     async with connection(apart.app_dsn) as app:
         await app.execute(f"SET plan_cache_mode = {plans}")
         assert await _wrong(app) == []
 
 
-async def test_no_identity_and_no_reach_are_left(apart: Database) -> None:
+async def test_no_identity_and_no_reach_stay_after_a_read(apart: Database) -> None:
     async with connection(apart.app_dsn) as app:
         for read, _ in _READS:
             await app.fetch(f"SELECT * FROM {read}", ADMINISTRATOR)
@@ -67,8 +67,8 @@ async def test_no_identity_and_no_reach_are_left(apart: Database) -> None:
             assert await app.fetchval("SELECT count(*) FROM containers") == 0
 
 
-async def test_a_read_that_is_cancelled_leaves_nothing_to_the_next(tenants: Database) -> None:
-    """It waits for a lock in the name of the administrator, and is given up."""
+async def test_a_cancelled_read_leaves_no_identity_for_the_next_read(tenants: Database) -> None:
+    """The cancelled read waited for a lock on behalf of the administrator."""
     read = f"SELECT * FROM read_container($1, 'alpha', 'web', {_FORMAT})"
     async with connection(tenants.app_dsn) as app, connection(tenants.admin_dsn) as admin:
         for _ in range(3):
@@ -89,7 +89,7 @@ async def test_a_read_that_is_cancelled_leaves_nothing_to_the_next(tenants: Data
         assert await _wrong(app, 200) == []
 
 
-async def test_a_reach_counts_for_the_user_it_was_computed_for_alone(apart: Database) -> None:
+async def test_a_stored_reach_counts_only_for_its_own_user(apart: Database) -> None:
     async with apart.app(ADMINISTRATOR) as app:
         await app.execute("SELECT set_config('app.reach', app_reach(), true)")
         assert await app.fetchval("SELECT count(*) FROM containers") == 2
@@ -116,13 +116,13 @@ async def _body(owner: asyncpg.Connection) -> str:
 
 @pytest.mark.full
 @pytest.mark.parametrize("fault", ["no identity", "reach before identity"])
-async def test_reads_that_mix_up_their_callers_are_found(tenants: Database, fault: str) -> None:
+async def test_reads_that_mix_up_their_callers_are_detected(tenants: Database, fault: str) -> None:
     async with tenants.owner() as owner:
         body = await _body(owner)
         assert _IDENTITY in body
         assert _REACH in body
         if fault == "no identity":
-            # The one that was there first is never replaced.
+            # The identity that was set first is never replaced.
             kept = _IDENTITY.replace("p_user_id::text, true", f"'{user_of(1)}', false")
             await owner.execute(body.replace(_IDENTITY, kept))
         else:
@@ -132,7 +132,7 @@ async def test_reads_that_mix_up_their_callers_are_found(tenants: Database, faul
         assert await _wrong(app, 200)
 
 
-async def test_only_the_app_role_reads_so(apart: Database) -> None:
+async def test_only_the_app_role_may_use_the_read_functions(apart: Database) -> None:
     async with apart.system() as system:
         for read, _ in _READS:
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -160,6 +160,6 @@ async def test_a_message_of_another_version_or_format_is_not_returned(tenants: D
         assert await message() == b"\x01"
 
 
-def test_each_caller_follows_on_each() -> None:
+def test_every_caller_calls_every_read() -> None:
     turns = list(islice(zip(cycle(_CALLERS), cycle([*_READS, _READS[0]]), strict=False), _CALLS))
     assert {(caller, read) for caller, (read, _) in turns} == set(product(_CALLERS, dict(_READS)))

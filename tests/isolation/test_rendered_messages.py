@@ -1,4 +1,4 @@
-"""Nobody can store bytes for a row that they do not reach, or of another version than the row has."""
+"""No caller can store bytes for a row outside their reach, or for a version other than the row's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TYPES = ("container", "volume", "namespace")
 
 
 async def _put(database: Database, user_id: int, **fields: Any) -> None:
-    """Puts an event as a server would, with the bytes `new` to be kept of its message."""
+    """Writes an event as a server would, with the bytes `new` of its message marked to be stored."""
     event = {
         "resource_name": "web",
         "kind": "modified",
@@ -32,7 +32,7 @@ async def _put(database: Database, user_id: int, **fields: Any) -> None:
 
 
 @pytest.mark.parametrize("resource_type", _TYPES)
-async def test_the_part_of_the_message_that_is_named_is_kept(tenants: Database, resource_type: str) -> None:
+async def test_the_marked_part_of_the_message_is_stored(tenants: Database, resource_type: str) -> None:
     await _put(tenants, user_of(1), resource_type=resource_type, resource_id=1, namespace_id=1)
     async with tenants.owner() as owner:
         assert await owner.fetchval(_KEPT, resource_type, 1) == b"new"
@@ -41,7 +41,7 @@ async def test_the_part_of_the_message_that_is_named_is_kept(tenants: Database, 
 @pytest.mark.parametrize("resource_type", _TYPES)
 @pytest.mark.parametrize("user_id", [user_of(1), ADMINISTRATOR])
 async def test_a_foreign_row_keeps_its_bytes(tenants: Database, resource_type: str, user_id: int) -> None:
-    """The event names the caller's own namespace, and the resource of another tenant."""
+    """The event names the caller's own namespace, but another tenant's resource."""
     async with tenants.owner() as owner:
         before = await owner.fetchval(_KEPT, resource_type, 2)
         await _put(tenants, user_id, resource_type=resource_type, resource_id=2, namespace_id=1)
@@ -52,7 +52,7 @@ async def test_a_foreign_row_keeps_its_bytes(tenants: Database, resource_type: s
     "fields",
     [{"row_version": 2}, {"row_version": 0}, {"format": 0}, {"kind": "deleted"}, {"kept_bytes": 0}],
 )
-async def test_bytes_of_another_version_or_an_older_format_are_not_kept(
+async def test_bytes_of_another_version_or_older_format_are_not_stored(
     tenants: Database, fields: dict[str, Any]
 ) -> None:
     await _put(tenants, user_of(1), resource_type="container", resource_id=1, namespace_id=1, **fields)
@@ -60,7 +60,7 @@ async def test_bytes_of_another_version_or_an_older_format_are_not_kept(
         assert await owner.fetchval(_KEPT, "container", 1) == b"\x01"
 
 
-async def test_an_event_without_a_message_to_keep_leaves_all_as_it_is(tenants: Database) -> None:
+async def test_an_event_without_bytes_to_store_changes_no_message(tenants: Database) -> None:
     event = {
         "resource_type": "container",
         "resource_id": 1,

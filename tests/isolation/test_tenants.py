@@ -1,4 +1,4 @@
-"""Isolation by behaviour: the app role's reach in the name of one tenant's user, with no WHERE clause at all."""
+"""Isolation by behaviour: what the app role reaches on behalf of a tenant's user, without any WHERE clause."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.conftest import Database, connection
 from tests.migrations.catalogue import tables
 from tests.migrations.filling import ADMINISTRATOR, TENANTS, user_of
 
-# Tables that belong neither to one namespace nor to one user; each has a test of its own below.
+# Tables that belong neither to a namespace nor to a user. Each has its own test below.
 _SHARED = {
     "audit_seals",
     "audit_sinks",
@@ -49,7 +49,7 @@ async def _columns(opened: asyncpg.Connection, table: str) -> set[str]:
 
 
 async def _belonging(database: Database) -> dict[str, str]:
-    """Returns table -> the column that names the owner of a row, for every table that is not shared."""
+    """Returns, for every table that is not shared, the column with the owner of a row."""
     found = {}
     async with database.owner() as owner:
         for table in set(await tables(owner)) - _SHARED:
@@ -108,7 +108,7 @@ async def test_foreign_rows_can_be_neither_changed_nor_deleted(tenants: Database
                     assert await app.execute(statement) == f"{privilege} 0", table
 
 
-async def test_rows_can_be_neither_inserted_for_nor_moved_to_another_tenant(tenants: Database) -> None:
+async def test_rows_cannot_be_inserted_for_or_moved_to_another_tenant(tenants: Database) -> None:
     for table, column in (await _belonging(tenants)).items():
         foreign = _belongs_to(2, column)
         async with tenants.owner() as owner:
@@ -144,14 +144,14 @@ async def test_rows_can_be_neither_inserted_for_nor_moved_to_another_tenant(tena
         "UPDATE port_mappings SET container_id = 2, service_port = 81",
     ],
 )
-async def test_no_child_can_be_hung_on_a_foreign_parent(tenants: Database, statement: str) -> None:
-    """Foreign-key checks bypass row-level security, so the key itself has to hold the namespace."""
+async def test_a_child_row_cannot_reference_a_foreign_parent(tenants: Database, statement: str) -> None:
+    """Foreign-key checks bypass row-level security, so the key itself must include the namespace."""
     with pytest.raises(asyncpg.ForeignKeyViolationError):
         async with tenants.app(user_of(1)) as app:
             await app.execute(statement)
 
 
-async def test_namespaces_and_clusters_of_others_are_not_seen(apart: Database) -> None:
+async def test_foreign_namespaces_and_clusters_are_invisible(apart: Database) -> None:
     async with apart.app(user_of(1)) as app:
         assert [row[0] for row in await app.fetch("SELECT name FROM namespaces")] == ["alpha"]
         assert [row[0] for row in await app.fetch("SELECT name FROM clusters")] == ["alpha-cluster"]
@@ -160,7 +160,7 @@ async def test_namespaces_and_clusters_of_others_are_not_seen(apart: Database) -
         assert await app.fetch("SELECT FROM clusters") == []
 
 
-async def test_orphans_are_seen_and_decided_by_a_grant_over_all_namespaces_only(tenants: Database) -> None:
+async def test_orphans_need_a_grant_over_all_namespaces(tenants: Database) -> None:
     decision = "UPDATE orphans SET state = 'deleting'"
     for user_id in (user_of(1), None):
         async with tenants.app(user_id) as app:
@@ -170,7 +170,7 @@ async def test_orphans_are_seen_and_decided_by_a_grant_over_all_namespaces_only(
         assert await app.execute(decision) == f"UPDATE {len(TENANTS)}"
 
 
-async def test_names_that_tell_of_foreign_ones_need_a_grant_over_all_namespaces(tenants: Database) -> None:
+async def test_globally_unique_names_need_a_grant_over_all_namespaces(tenants: Database) -> None:
     statements = [
         "INSERT INTO namespaces (name, kubernetes_name, cluster_name) VALUES ('new', 'new', 'alpha-cluster')",
         "INSERT INTO clusters (name, api_server) VALUES ('new', 'https://new')",
@@ -186,7 +186,7 @@ async def test_names_that_tell_of_foreign_ones_need_a_grant_over_all_namespaces(
             assert await app.execute(statement) == "INSERT 0 1"
 
 
-async def test_users_are_seen_by_those_who_share_a_namespace(tenants: Database) -> None:
+async def test_users_are_visible_to_users_who_share_a_namespace(tenants: Database) -> None:
     async with tenants.app(user_of(1)) as app:
         assert {row[0] for row in await app.fetch("SELECT username FROM users")} == {"root", "alpha"}
     async with tenants.owner() as owner:
@@ -213,7 +213,7 @@ async def test_service_accounts_and_their_keys_belong_to_their_namespace(tenants
         for statement in ("UPDATE users SET deleted_at = now()", "UPDATE api_keys SET revoked_at = now()"):
             column = "id" if "users" in statement else "user_id"
             assert await app.execute(f"{statement} WHERE {column} = 22") == "UPDATE 0"
-        # One of its own it makes, with a key.
+        # The tenant can create its own account, with a key.
         await app.execute(account.format(user=31, namespace=1))
         await app.execute(key.format(user=31, namespace=1))
     for error, statement in (
@@ -221,7 +221,7 @@ async def test_service_accounts_and_their_keys_belong_to_their_namespace(tenants
         (asyncpg.InsufficientPrivilegeError, account.format(user=32, namespace="NULL")),
         (asyncpg.InsufficientPrivilegeError, key.format(user=22, namespace=2)),
         (asyncpg.InsufficientPrivilegeError, key.format(user=22, namespace="NULL")),
-        # A key says whose it is by the namespace of its user, and cannot say another.
+        # A key's namespace is that of its user; the foreign key excludes any other.
         (asyncpg.ForeignKeyViolationError, key.format(user=22, namespace=1)),
         (asyncpg.ForeignKeyViolationError, key.format(user=user_of(2), namespace=1)),
     ):
@@ -238,7 +238,7 @@ async def test_service_accounts_and_their_keys_belong_to_their_namespace(tenants
                 await owner.execute(statement)
 
 
-async def test_no_password_hash_but_the_own_one_can_be_read(tenants: Database) -> None:
+async def test_a_user_can_read_only_their_own_password_hash(tenants: Database) -> None:
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         async with tenants.app(ADMINISTRATOR) as app:
             await app.fetch("SELECT password_hash FROM users")
@@ -250,7 +250,7 @@ async def test_no_password_hash_but_the_own_one_can_be_read(tenants: Database) -
         assert await app.fetchval("SELECT app_password_hash()") is None
 
 
-async def test_grants_can_be_made_where_one_has_reach_and_nowhere_else(tenants: Database) -> None:
+async def test_grants_can_be_made_only_within_ones_reach(tenants: Database) -> None:
     async with tenants.app(user_of(1)) as app:
         await app.execute("INSERT INTO user_roles (user_id, role_id, namespace_id) VALUES (12, 2, 1)")
         assert await app.execute("DELETE FROM user_roles WHERE user_id = 12") == "DELETE 1"
@@ -272,14 +272,14 @@ async def test_roles_are_readable_and_changed_only_with_reach_over_all(tenants: 
         assert await app.execute("DELETE FROM roles") == "DELETE 0"
 
 
-async def test_images_are_seen_by_those_whose_containers_use_them(tenants: Database) -> None:
+async def test_images_are_visible_to_tenants_that_use_them(tenants: Database) -> None:
     async with tenants.app(user_of(1)) as app:
         assert [row[0] for row in await app.fetch("SELECT id FROM container_images")] == [1]
-        # Another tenant's registered image is found, not refused, and still not shown.
+        # Registering another tenant's image returns its id without an error, but the image stays hidden.
         again = await app.fetchval("SELECT register_image('registry.example/beta', 'web', '1', NULL)")
         assert again == 2
         assert [row[0] for row in await app.fetch("SELECT id FROM container_images")] == [1]
-        # A sidecar uses it, too.
+        # A sidecar that uses the image makes it visible.
         await app.execute(
             """UPDATE containers SET spec = '{"sidecars": [{"name": "p", "image": "registry.example/beta/web:1"}]}'"""
         )
@@ -317,7 +317,7 @@ async def test_the_servers_own_tables_are_closed_to_requests(apart: Database, ta
                 await app.fetch(f"SELECT * FROM {table}")
 
 
-async def test_nobody_but_the_owner_reads_or_changes_what_is_pending(apart: Database) -> None:
+async def test_only_the_owner_reads_or_changes_pending_rows(apart: Database) -> None:
     async with apart.system() as system:
         assert await system.fetchval("SELECT count(id) FROM pending_changes") > 0
         for statement in (
@@ -334,7 +334,7 @@ async def test_nobody_but_the_owner_reads_or_changes_what_is_pending(apart: Data
 @pytest.mark.parametrize(
     "table", ["encryption_keys", "stream_head", "audit_seals", "audit_tiles", "audit_tree"]
 )
-async def test_what_everybody_reads_nobody_changes(apart: Database, table: str) -> None:
+async def test_tables_readable_by_all_users_cannot_be_changed(apart: Database, table: str) -> None:
     async with apart.app(user_of(1)) as app:
         assert await app.fetchval(f"SELECT count(*) FROM {table}") == 1
     for statement in (f"DELETE FROM {table}", f"INSERT INTO {table} SELECT * FROM {table}"):
@@ -343,8 +343,8 @@ async def test_what_everybody_reads_nobody_changes(apart: Database, table: str) 
                 await app.execute(statement)
 
 
-async def test_sinks_are_for_who_sees_everything(tenants: Database) -> None:
-    """Also to change and to make: a tenant finds none, and cannot add one."""
+async def test_audit_sinks_need_a_grant_over_all_namespaces(tenants: Database) -> None:
+    """The same holds for changes: a tenant sees no sinks, and cannot add one."""
     made = (
         "INSERT INTO audit_sinks (name, kind, format, address) VALUES ('siem', 'file', 'ocsf', 'file:///x')"
     )
@@ -356,7 +356,7 @@ async def test_sinks_are_for_who_sees_everything(tenants: Database) -> None:
             await app.execute(made)
 
 
-async def test_partitions_are_closed_by_their_own_names(apart: Database) -> None:
+async def test_partitions_cannot_be_read_directly(apart: Database) -> None:
     async with apart.owner() as owner:
         names = [
             row[0]
@@ -375,7 +375,7 @@ async def test_partitions_are_closed_by_their_own_names(apart: Database) -> None
             await app.fetch(f"SELECT * FROM {names[0]}")
 
 
-async def test_views_show_a_tenant_its_own(apart: Database) -> None:
+async def test_views_show_a_tenant_only_its_own_rows(apart: Database) -> None:
     async with apart.app(user_of(1)) as app:
         details = await app.fetch("SELECT * FROM container_details")
         assert [(row["id"], row["namespace_name"], row["created_by_username"]) for row in details] == [
@@ -396,7 +396,7 @@ async def test_views_show_a_tenant_its_own(apart: Database) -> None:
         assert await app.fetch("SELECT * FROM reachable_container_summary()") == []
 
 
-async def test_statistics_are_for_maintenance(apart: Database) -> None:
+async def test_statistics_are_only_for_maintenance(apart: Database) -> None:
     for view in ("database_stats", "table_sizes"):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             async with apart.app(ADMINISTRATOR) as app:
@@ -419,7 +419,7 @@ async def test_an_identity_ends_with_its_transaction(apart: Database) -> None:
         assert await app.fetchval("SELECT count(*) FROM containers") == 0
 
 
-async def test_an_image_registered_by_many_at_once_is_one_row(tenants: Database) -> None:
+async def test_an_image_registered_in_parallel_is_one_row(tenants: Database) -> None:
     async def register() -> int:
         async with tenants.app(user_of(1)) as app:
             return int(await app.fetchval("SELECT register_image(NULL, 'nginx', NULL, 'sha256:00')"))

@@ -1,1 +1,1 @@
-"""Manifests written for these tests, one for each shape of real applications, applied to the simulated cluster."""
+"""Manifests for these tests, one for each shape of real applications, applied to the simulated cluster."""

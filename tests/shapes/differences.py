@@ -1,6 +1,6 @@
-"""The one list of differences that `apply` may make between a manifest and the object on the cluster.
+"""The complete list of differences that `apply` may make between a manifest and the object on the cluster.
 
-The manifest is also posted to the cluster as it stands, so that the cluster's own defaults are in both objects. Every
+The manifest is also posted to the cluster directly, so that the cluster's own defaults are in both objects. Every
 other difference has an entry in `ALLOWED`.
 """
 
@@ -17,7 +17,7 @@ OURS = re.compile(r"pilothouse\.dev/.+|app\.kubernetes\.io/(name|managed-by)")
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """The value of a key that is not there."""
+    """The value of a missing key."""
 
     def __str__(self) -> str:
         return "nothing"
@@ -28,7 +28,7 @@ ABSENT = Absent()
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A path with its value in the object that was posted, and in the platform's."""
+    """A path, and its values in the posted object and in the platform's object."""
 
     path: str
     theirs: Any
@@ -40,7 +40,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class AllowedDifference:
-    """A path, as a regular expression of the whole, and the rule for the two values there."""
+    """A regular expression that matches a whole path, and the rule for the two values there."""
 
     reason: str
     path: str
@@ -99,14 +99,15 @@ ALLOWED = (
 
 
 def differences(theirs: Any, ours: Any) -> list[str]:
-    """Every difference of two objects of the cluster that is not allowed."""
+    """Returns the differences between two objects of the cluster that are not allowed."""
     found = _differences(_normalised(theirs), _normalised(ours), "")
     return [str(each) for each in found if not any(allowed(each) for allowed in ALLOWED)]
 
 
 def _normalised(found: Any) -> Any:
-    """An object whose pod's volumes are called by their sources, and sorted: a volume of the platform has one name for
-    all pods, and the order of volumes means nothing.
+    """Returns an object with the pod's volumes named by their sources, and sorted.
+
+    A volume of the platform has one name for all pods, and the order of volumes has no meaning.
     """
     copy = json.loads(json.dumps(found))
     spec = copy.get("spec", {})
@@ -118,7 +119,7 @@ def _normalised(found: Any) -> Any:
     pod.get("volumes", []).sort(key=lambda volume: str(volume["name"]))
     for program in (*pod.get("containers", ()), *pod.get("initContainers", ())):
         for mount in program.get("volumeMounts", ()):
-            # A claim of a template is no volume here.
+            # A claim from a claim template is not in the list of volumes.
             mount["name"] = names.get(mount["name"], mount["name"])
     return copy
 
@@ -139,7 +140,7 @@ def _differences(theirs: Any, ours: Any, path: str) -> Iterator[Difference]:
 
 
 def _sorted(items: list[Any]) -> list[Any]:
-    """Lists by a key in the order of that key: their order means nothing."""
+    """Sorts lists whose order has no meaning by their keys."""
     for keys in (("mountPath",), ("containerPort", "protocol"), ("port", "protocol")):
         if all(isinstance(item, dict) and item.keys() >= {*keys} for item in items):
             return sorted(items, key=lambda item: [str(item[key]) for key in keys])

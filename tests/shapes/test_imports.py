@@ -1,4 +1,4 @@
-"""Imports take over the Deployments that `apply` takes, and one that is deleted afterwards comes back whole."""
+"""Imports accept the same Deployments as `apply`, and an imported Deployment is recreated completely when deleted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.waiting import poll_until
 
 
 @pytest.mark.full(minutes=3)
-async def test_imports_take_the_shapes_and_a_deleted_deployment_comes_back_whole(
+async def test_shapes_are_imported_and_a_deleted_deployment_is_recreated(
     shared_server: Server,
 ) -> None:
     assert shared_server.cluster is not None
@@ -61,7 +61,7 @@ async def test_imports_take_the_shapes_and_a_deleted_deployment_comes_back_whole
 async def _made_again(store: Any, before: dict[str, Any]) -> bool:
     metadata, spec = before["metadata"], before["spec"]
     found = store.get(DEPLOYMENTS, metadata["namespace"], metadata["name"])
-    # It is made without pods, and scaled then.
+    # The platform creates it without pods first, and scales it later.
     made = found is not None and found["metadata"]["uid"] != metadata["uid"]
     return made and not found["spec"].get("paused") and found["spec"]["replicas"] == spec["replicas"]
 
@@ -69,7 +69,7 @@ async def _made_again(store: Any, before: dict[str, Any]) -> bool:
 def _there(store: Any, namespace: str, name: str) -> dict[str, Any]:
     found: dict[str, Any] | None = deepcopy(store.get(DEPLOYMENTS, namespace, name))
     assert found is not None
-    # The number of its replica set.
+    # The cluster's number of the current ReplicaSet.
     found["metadata"].get("annotations", {}).pop("deployment.kubernetes.io/revision", None)
     return found
 

@@ -1,4 +1,4 @@
-"""Each shape of real applications comes up by `apply`, and the cluster then has every value of its manifest."""
+"""`apply` brings up each shape of real applications, and the cluster then has every value of its manifest."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ PATHS: dict[str, tuple[str, ResourceType]] = {
     "Service": ("/api/v1/namespaces/{}/services", resources.SERVICES),
     "ServiceAccount": ("/api/v1/namespaces/{}/serviceaccounts", resources.SERVICE_ACCOUNTS),
 }
-# Shapes whose pods Pod Security refuses at the level of a new namespace.
+# Shapes whose pods Pod Security refuses at the default level of a new namespace.
 ON_THE_NODE = frozenset({"node-agent"})
 
 
 @pytest.mark.full(minutes=3)
 @pytest.mark.parametrize("path", MANIFESTS, ids=[path.stem for path in MANIFESTS])
-async def test_a_shape_comes_up_whole(shared_server: Server, tmp_path: Path, path: Path) -> None:
+async def test_a_shape_is_brought_up_completely(shared_server: Server, tmp_path: Path, path: Path) -> None:
     documents = [each for each in yaml.safe_load_all(path.read_text()) if each]
     shell, kubectl = await logged_in(shared_server, tmp_path), Kubectl(shared_server)
     ours, theirs = path.stem, f"{path.stem}-as-written"
@@ -57,12 +57,12 @@ async def test_a_shape_comes_up_whole(shared_server: Server, tmp_path: Path, pat
         assert found == [], "\n".join([f"{kind} {name}", *found])
     again = await shell.run("apply", "-f", str(path), "--namespace", ours, "-o", "json")
     changes = json.loads(again.output)["changes"]
-    # With the fields that differ.
+    # The list contains the changes, with the fields that differ.
     assert [each for each in changes if each["action"] != "CHANGE_ACTION_UNCHANGED"] == []
 
 
 async def lost(server: Server, resource: ResourceType, namespaces: tuple[str, str], name: str) -> list[str]:
-    """The differences of an object as it was written and as the platform made it, once it is there."""
+    """Returns the differences between an object as posted and as created by the platform, when both exist."""
     assert server.cluster is not None
     store = server.cluster.store
 
@@ -73,11 +73,11 @@ async def lost(server: Server, resource: ResourceType, namespaces: tuple[str, st
     return differences(theirs, ours)
 
 
-def test_each_allowed_difference_has_a_reason_of_its_own() -> None:
+def test_each_allowed_difference_has_its_own_reason() -> None:
     assert len({each.reason for each in ALLOWED}) == len(ALLOWED)
 
 
-def test_a_lost_value_and_an_added_one_are_differences() -> None:
+def test_lost_and_added_values_are_differences() -> None:
     theirs = {"spec": {"replicas": 2, "template": {"spec": {"containers": [{"name": "a", "tty": True}]}}}}
     ours = {"spec": {"replicas": 2, "template": {"spec": {"containers": [{"name": "a", "stdin": True}]}}}}
     assert differences(theirs, ours) == [

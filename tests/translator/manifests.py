@@ -1,4 +1,4 @@
-"""Manifests for the tests of `apply`, and the way from their text to containers."""
+"""Manifests for the tests of `apply`, and helpers that translate their text into containers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pilothouse_manifests.translator.problems import InputProblem, Problems
 NAMESPACE = "cafe"
 CHECKOUT = Path(__file__).parents[2]
 EXAMPLE = CHECKOUT / "deploy" / "examples" / "harbor-cafe.yaml"
-# A real application that is not ours to commit; it lies next to the checkout where the project is developed.
+# A real application that must not be committed here; it is next to the checkout where the project is developed.
 SAMPLE = CHECKOUT.parent / "shared" / "samples" / "online-boutique.yaml"
 
 WEB = """\
@@ -53,8 +53,10 @@ spec:
 
 
 def web(extra: str = "", *, pod: str = "", container: str = "", name: str = "web") -> str:
-    """The Deployment `web` with further lines: of `spec` (from line 7), of the pod (from 13) or its container
-    (from line 16)."""
+    """Returns the Deployment `web` with more lines, and `web` replaced with `name`.
+
+    The lines are added to `spec` (from line 7), to the pod (from line 13) or to its container (from line 16).
+    """
     text = WEB.replace("  selector:\n", textwrap.indent(_lines(extra), "  ") + "  selector:\n", 1)
     text = text.replace("      containers:\n", textwrap.indent(_lines(pod), " " * 6) + "      containers:\n")
     text = text.replace("        ports:\n", textwrap.indent(_lines(container), " " * 8) + "        ports:\n")
@@ -66,7 +68,7 @@ def _lines(text: str) -> str:
 
 
 def documents(*texts: str) -> list[Document]:
-    """The documents of texts that can be read."""
+    """Returns the documents of texts, which must be valid YAML."""
     problems = Problems()
     read = parse("---\n".join(texts), "web.yaml", problems)
     assert not problems.all, problems.all
@@ -74,7 +76,7 @@ def documents(*texts: str) -> list[Document]:
 
 
 def found(text: str, existing: Sequence[pb.Container] = ()) -> list[str]:
-    """The problems of a text, as they are shown."""
+    """Returns the problems of a text, as they are printed."""
     return [str(problem) for problem in problems_of(text, existing)]
 
 
@@ -87,7 +89,7 @@ def problems_of(text: str, existing: Sequence[pb.Container] = ()) -> tuple[Input
 
 
 def wanted(*texts: str, existing: Sequence[pb.Container] = ()) -> list[WantedContainer]:
-    """Returns the wanted containers of texts without a problem."""
+    """Returns the desired containers of texts, which must have no problem."""
     problems = Problems()
     manifest = convert(documents(*texts), NAMESPACE, problems)
     result = attach(manifest, [values(each) for each in existing])
@@ -96,16 +98,16 @@ def wanted(*texts: str, existing: Sequence[pb.Container] = ()) -> list[WantedCon
 
 
 def container(*texts: str, existing: Sequence[pb.Container] = ()) -> pb.Container:
-    """The only container that texts want."""
+    """Returns the only container that the texts describe."""
     (only,) = wanted(*texts, existing=existing)
     return in_message(only)
 
 
 def in_message(said: WantedContainer | ManifestWorkload) -> pb.Container:
-    """A container as it is sent."""
+    """Returns a container as the message that is sent."""
     return message(pb.Container, said.values)
 
 
 def volumes_of(manifest: Manifest) -> dict[str, storage_pb2.Volume]:
-    """The volumes of a manifest as they are sent, by name."""
+    """Returns the volumes of a manifest, by name, as the messages that are sent."""
     return {each.name: message(storage_pb2.Volume, each.values) for each in manifest.volumes}

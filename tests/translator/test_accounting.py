@@ -1,8 +1,8 @@
-"""Nothing of the input is dropped silently.
+"""Nothing in the input is dropped silently.
 
-Two exhaustive searches over real applications: a key that no one knows, put into any mapping, is reported at its
-line; and any value, changed, changes the desired state or becomes a problem. A third over generated manifests: the
-result of one can be written out as the same manifest again.
+Two exhaustive searches over real applications check that an unknown key, put into any mapping, is reported at its line,
+and that a change of any value changes the desired state or causes a problem. A third test generates manifests and
+checks that the result of each can be written out as the same manifest again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pilothouse_manifests.translator.nodes import (
 )
 from pilothouse_manifests.translator.problems import Problems
 
-# Mappings whose keys are the user's own.
+# Mappings whose keys are chosen by the user.
 FREE = ("labels", "annotations", "matchLabels", "selector", "nodeSelector")
 STRANGE = InputPosition("strange.yaml", 7, 3)
 
@@ -53,7 +53,7 @@ applications = pytest.mark.parametrize(
 
 
 def groups(file: Path) -> list[list[Document]]:
-    """The documents that belong together: a Deployment with its Services and its account, by their labels or name."""
+    """Returns the documents in groups: a Deployment with its Services and account, matched by label or name."""
     problems = Problems()
     together: dict[str, list[Document]] = {}
     for document in load([str(file)], problems):
@@ -74,7 +74,7 @@ def plain(node: Node) -> Any:
 
 
 def outcome(documents: list[Document]) -> tuple[list[str], list[str]]:
-    """The wanted containers and carried objects, and the problems."""
+    """Returns the desired containers and carried objects, and the problems."""
     problems = Problems()
     manifest = convert(documents, NAMESPACE, problems)
     wanted = [str(each.values) for each in attach(manifest, [])]
@@ -83,7 +83,7 @@ def outcome(documents: list[Document]) -> tuple[list[str], list[str]]:
 
 
 def variants(node: Node, change: Callable[[Node], Node | None], key: str = "") -> Iterator[tuple[str, Node]]:
-    """The tree with one node changed, for every node that `change` changes, with the node's path."""
+    """Yields the tree with one node changed, for each node that `change` changes, and the path of that node."""
     changed = change(node) if key not in FREE or isinstance(node, ScalarNode) else None
     if changed is not None:
         yield "", changed
@@ -129,11 +129,11 @@ def test_an_unknown_key_anywhere_is_reported_at_its_line(file: Path) -> None:
                 wanted, problems = outcome(changed)
                 tried += 1
                 if any("strangeThing" in each for each in wanted):
-                    # The field of a workload that the API does not name is carried.
+                    # A workload field that the API does not name is carried.
                     assert problems == []
                     continue
                 expected = f"{path.removeprefix('.')}.strangeThing".removeprefix(".")
-                # A volume that cannot be represented is told of once more by each of its mounts.
+                # An unrepresentable volume causes another problem for each of its mounts.
                 told = [problem.split(": ")[::2] for problem in problems if "volumeMounts[" not in problem]
                 told += [problem.split(": ")[::2] for problem in problems if "volumeMounts[" in expected]
                 assert told == [["strange.yaml:7", expected]]
@@ -141,7 +141,7 @@ def test_an_unknown_key_anywhere_is_reported_at_its_line(file: Path) -> None:
 
 
 @applications
-def test_every_value_matters(file: Path) -> None:
+def test_every_changed_value_changes_the_outcome(file: Path) -> None:
     tried = 0
     for documents in groups(file):
         before = outcome(documents)
@@ -164,7 +164,7 @@ quantities = st.sampled_from(["1", "250m", "64Mi", "1.5Gi", "2e3", "0.5"])
 
 
 def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """A mapping that may lack any of the fields, but not all."""
+    """Returns a strategy for mappings that may lack any of the fields, but not all."""
     return st.fixed_dictionaries({}, optional=fields).filter(bool)
 
 
@@ -369,7 +369,7 @@ def deployments(draw: st.DrawFn) -> dict[str, Any]:
     max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
 @given(deployments())
-def test_what_was_made_of_a_manifest_says_the_same_as_the_manifest(manifest: dict[str, Any]) -> None:
+def test_a_translated_manifest_can_be_written_out_unchanged(manifest: dict[str, Any]) -> None:
     made = container(json.dumps(manifest, ensure_ascii=False))
     expected = manifest
     expected["spec"]["template"]["metadata"] = dict(manifest["metadata"])

@@ -1,4 +1,4 @@
-"""Fields of a workload that the API does not name are carried as the JSON that they are, by their paths."""
+"""Fields of a workload that the API does not name are carried as JSON, by their paths."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ lifecycle: {preStop: {sleep: {seconds: 5}}, stopSignal: SIGUSR1}
     }
 
 
-def test_expressions_of_a_selector_are_carried_unless_a_container_was_made_without() -> None:
+def test_selector_expressions_are_carried_unless_the_container_lacks_them() -> None:
     path, expressions = "spec.selector.matchExpressions", [{"key": "app", "operator": "Exists"}]
     text = WEB.replace(
         "  selector:\n", "  selector:\n    matchExpressions: [{key: app, operator: Exists}]\n", 1
@@ -52,17 +52,17 @@ def test_expressions_of_a_selector_are_carried_unless_a_container_was_made_witho
     made = container(text)
     assert dict(made.extra_fields) == {path: json.dumps(expressions)}
     assert dict(container(text, existing=[made]).extra_fields) == dict(made.extra_fields)
-    # A selector cannot change.
+    # A selector is immutable.
     assert dict(container(text, existing=[container(WEB)]).extra_fields) == {}
 
 
-def test_defaults_are_carried_that_the_api_does_not_fill_in_for_templates() -> None:
+def test_defaults_that_the_api_does_not_set_in_templates_are_carried() -> None:
     stated = {"enableServiceLinks": True, "setHostnameAsFQDN": False, "shareProcessNamespace": False}
     text = web(pod="\n".join(f"{key}: {json.dumps(value)}" for key, value in stated.items()))
     assert carried(text) == {f"{POD}.{key}": value for key, value in stated.items()}
 
 
-def test_a_volume_with_a_source_that_the_api_does_not_name_is_carried_and_mounted() -> None:
+def test_a_volume_with_an_unnamed_source_is_carried_and_mounted() -> None:
     text = web(
         pod="""\
 volumes:
@@ -90,7 +90,7 @@ def test_defaults_are_not_carried_and_a_faulty_volume_is_refused() -> None:
     assert told.endswith('spec.template.spec.volumes[0].nfs: must have the field "server"')
 
 
-def test_a_misspelt_field_is_refused_and_not_carried() -> None:
+def test_a_misspelt_field_is_refused_instead_of_carried() -> None:
     (told,) = found(web(container="terminationMessagePolcy: File"))
     assert "did you mean" in told
 

@@ -1,4 +1,4 @@
-"""The output of `kubectl get -o yaml` can be applied: fields that the cluster had filled in are left out."""
+"""The output of `kubectl get -o yaml` can be applied: fields that the cluster has set are left out."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ RESOURCES: list[tuple[Resource[Any], str]] = [
     (CONFIG_MAPS, CONFIG_MAP),
     (SECRETS, SECRET),
     (SERVICE_ACCOUNTS, ACCOUNT),
-    # The cluster writes quantities in a form of its own.
+    # The cluster normalises quantities.
     (PERSISTENT_VOLUME_CLAIMS, CLAIM.replace("1024Mi", "1Gi")),
 ]
 
@@ -68,7 +68,7 @@ def converted(*texts: str) -> Manifest:
 
 
 async def exported(client: ClusterClient) -> list[str]:
-    """Returns every object as the cluster shows it once its controllers are done, with kubectl's annotations."""
+    """Returns every object as the cluster returns it when its controllers are done, with kubectl's annotations."""
     await client.apply(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     provider = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": PROVISIONER}
     await client.apply(STORAGE_CLASSES, {**provider, "metadata": {"name": "fast"}})
@@ -91,7 +91,7 @@ async def exported(client: ClusterClient) -> list[str]:
     ]
 
 
-async def test_an_export_is_what_was_applied() -> None:
+async def test_an_export_translates_like_the_applied_manifest() -> None:
     async with SimulatedCluster(speed=50.0) as cluster:
         client = await ClusterClient.from_kubeconfig(cluster.kubeconfig(), name="test")
         try:
@@ -103,7 +103,7 @@ async def test_an_export_is_what_was_applied() -> None:
     assert "clusterIPs:" in texts[1]
     assert "volumeName:" in texts[5]
     found, plain = converted(*texts), converted(*(text for _, text in RESOURCES))
-    # The defaults of a pod are said now, and mean what they did.
+    # The export states the defaults of a pod explicitly; their meaning is the same.
     (web,), (same,) = found.workloads, plain.workloads
     assert (web.name, web.values["image"]) == (same.name, same.values["image"])
     assert web.values["labels"] == same.values["labels"]
@@ -119,7 +119,7 @@ async def test_an_export_is_what_was_applied() -> None:
 
 
 def recorded_deployment() -> dict[str, Any]:
-    """A Deployment as a real cluster returned it."""
+    """Returns a Deployment as a real cluster returned it."""
     path = Path(__file__).parents[1] / "recordings" / "03a-deployment-server-side-apply.json"
     text = path.read_text()
     found = next(
@@ -143,7 +143,7 @@ def _objects(node: Any) -> Iterator[dict[str, Any]]:
             yield from _objects(json.loads(node))
 
 
-def test_what_the_server_sets_is_dropped_with_one_note_for_each_document() -> None:
+def test_cluster_set_fields_are_dropped_with_one_note_per_document() -> None:
     recorded = recorded_deployment()
     recorded["spec"]["template"]["metadata"]["creationTimestamp"] = None
     problems = Problems()
@@ -167,7 +167,7 @@ def test_what_the_server_sets_is_dropped_with_one_note_for_each_document() -> No
         ("namespace", "kube-system"),
     ],
 )
-def test_metadata_that_would_change_more_are_refused_by_their_path(field: str, value: Any) -> None:
+def test_metadata_with_further_effects_is_refused_by_its_path(field: str, value: Any) -> None:
     document = yaml.safe_load(WEB)
     document["metadata"][field] = value
     problems = Problems()
@@ -177,7 +177,7 @@ def test_metadata_that_would_change_more_are_refused_by_their_path(field: str, v
     assert not problems.notes
 
 
-def test_an_address_is_asked_for_unless_a_cluster_gave_it() -> None:
+def test_a_cluster_ip_is_requested_unless_a_cluster_assigned_it() -> None:
     (asked,) = converted(SERVICE + "  clusterIP: 10.96.0.7\n").services
     assert asked.values["cluster_ip"] == "10.96.0.7"
     given = SERVICE.replace("{name: web}", "{name: web, uid: u}") + "  clusterIP: 10.96.0.7\n"

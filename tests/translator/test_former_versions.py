@@ -1,7 +1,7 @@
-"""Former versions of kinds, against Kubernetes' own life cycles and its schemas of 1.25 to 1.37.
+"""Former API versions of kinds, checked against Kubernetes' own life cycles and its schemas of 1.25 to 1.37.
 
-The numbers are those of the functions `APILifecycleDeprecated` and `APILifecycleRemoved` of `k8s.io/api`, read from its
-branches 1.20 to 1.37. The schemas show which release served a version last.
+The numbers come from the functions `APILifecycleDeprecated` and `APILifecycleRemoved` of `k8s.io/api`, branches 1.20 to
+1.37. The schemas show which release was the last to serve a version.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ storage.k8s.io/v1beta1 CSIStorageCapacity: 24 27
 resource.k8s.io/v1beta1 ResourceClaim ResourceClaimTemplate: 35 38
 resource.k8s.io/v1beta2 ResourceClaim ResourceClaimTemplate: 36 39
 """
-# Alpha versions without a life cycle: the release that dropped them.
+# Alpha versions without a life cycle, and the release that dropped them.
 DROPPED = {
     ("batch/v2alpha1", "CronJob"): 21,
     ("resource.k8s.io/v1alpha2", "ResourceClaim"): 31,
@@ -49,7 +49,7 @@ DROPPED = {
     ("scheduling.k8s.io/v1alpha2", "Workload"): 37,
     ("scheduling.k8s.io/v1alpha2", "PodGroup"): 37,
 }
-# They belong to the cluster, or no person writes them.
+# These kinds belong to the cluster, or are not written by people.
 NOT_TAKEN = frozenset({
     "IPAddress", "ServiceCIDR", "DeviceClass", "DeviceTaintRule", "ResourceSlice", "ResourceClass",
     "StorageVersionMigration", "VolumeAttributesClass", "PodSchedulingContext", "ResourceClaimParameters",
@@ -60,7 +60,7 @@ _FIRST_SCHEMA = 25
 
 @cache
 def _served(minor: int) -> frozenset[tuple[str, str]]:
-    """The versions and kinds in the schemas of a release; those before the tables are in kubernetes-validate alone."""
+    """Returns the versions and kinds of a release's schemas. kubernetes-validate has those older than the tables."""
     if minor >= tables.OLDEST:
         whole = json.loads(gzip.decompress((Path(tables.__file__).parent / tables.FILE).read_bytes()))
         numbers = whole["versions"][f"1.{minor}"]
@@ -76,7 +76,7 @@ def _served(minor: int) -> frozenset[tuple[str, str]]:
     return frozenset((version, kind) for version, _, kind in (each.partition(" ") for each in kinds))
 
 
-def test_the_numbers_are_those_of_the_life_cycles() -> None:
+def test_the_table_matches_the_life_cycles() -> None:
     expected = {key: (minor, minor) for key, minor in DROPPED.items()}
     for line in LIFE_CYCLES.strip().splitlines():
         words, _, numbers = line.partition(": ")
@@ -101,13 +101,13 @@ def test_each_release_serves_a_version_until_it_is_removed() -> None:
 
 
 @pytest.mark.parametrize("minor", range(tables.OLDEST, tables.NEWEST))
-def test_a_version_that_a_release_dropped_is_in_the_table(minor: int) -> None:
+def test_a_version_dropped_by_a_release_is_in_the_table(minor: int) -> None:
     gone = _served(minor) - _served(minor + 1)
     missing = [key for key in gone if key not in FORMER and _is_taken(*key)]
     assert missing == []
 
 
-def test_a_beta_version_beside_a_stable_one_is_in_the_table() -> None:
+def test_a_beta_version_with_a_stable_successor_is_in_the_table() -> None:
     newest = _served(tables.NEWEST)
     stable = {(group_of(version), kind) for version, kind in newest if re.fullmatch(r".*\bv\d+", version)}
     found = {

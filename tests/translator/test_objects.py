@@ -1,4 +1,4 @@
-"""Documents of carried kinds: whole as they are written, without the fields that a cluster sets."""
+"""Documents of carried kinds are kept as written, without the fields that a cluster sets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _converted(text: str, *opened: tuple[str, str]) -> Manifest:
     return manifest
 
 
-def test_a_document_of_a_carried_kind_goes_as_it_is() -> None:
+def test_a_document_of_a_carried_kind_is_kept_as_written() -> None:
     (found,) = _converted(POLICY).objects
     assert found.document == {
         "apiVersion": "networking.k8s.io/v1",
@@ -40,7 +40,7 @@ def test_a_document_of_a_carried_kind_goes_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("account", "workload"),
     [
-        # Its pods mount a token as on any cluster, so it is not that which the platform makes by itself.
+        # Its pods mount a token as on any cluster, so it differs from the account that the platform creates.
         (ACCOUNT, web(pod="serviceAccountName: robot")),
         (ACCOUNT, web()),
         (ACCOUNT + "automountServiceAccountToken: true\n", web(pod="serviceAccountName: robot")),
@@ -52,7 +52,7 @@ def test_the_document_of_a_service_account_is_an_object(account: str, workload: 
     assert [(each.kind, each.name) for each in manifest.objects] == [("ServiceAccount", "robot")]
 
 
-def test_a_custom_resource_is_taken_only_if_the_cluster_opens_its_kind() -> None:
+def test_a_custom_resource_needs_a_cluster_that_opens_its_kind() -> None:
     kind = ("postgresql.cnpg.io/v1", "Cluster")
     assert unknown_kinds(documents(CLUSTER + "---\n" + POLICY + "---\n" + web())) == {kind}
     assert [each.name for each in _converted(CLUSTER, kind).objects] == ["db"]
@@ -60,7 +60,7 @@ def test_a_custom_resource_is_taken_only_if_the_cluster_opens_its_kind() -> None
     assert "is not yet supported" in problem.message
 
 
-def test_a_helm_test_is_left_out_with_a_line() -> None:
+def test_a_helm_test_is_left_out_with_a_note() -> None:
     problems = Problems()
     pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: t, annotations: {helm.sh/hook: test}}\nspec: {}\n"
     manifest = convert(documents(pod), "cafe", problems)
@@ -71,6 +71,6 @@ def test_a_helm_test_is_left_out_with_a_line() -> None:
     ]
 
 
-def test_a_pod_is_refused_with_the_way_out() -> None:
+def test_a_pod_is_refused_with_an_alternative() -> None:
     (problem,) = problems_of("apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {}\n")
     assert "Pod of v1 cannot be represented: write a Deployment" in str(problem)

@@ -1,4 +1,4 @@
-"""The place of a document in an application, by the annotations of Argo CD and Helm."""
+"""The order of a document in an application, from the annotations of Argo CD and Helm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DELETED: frozenset[DeletionMoment] = frozenset({"succeeded", "failed"})
 
 
 def read(annotations: str) -> tuple[DocumentOrder | None, Problems]:
-    """The place of a ConfigMap with these annotations; None where it is left out."""
+    """Returns the order of a ConfigMap with these annotations, or None if it is left out, and the problems."""
     text = f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a, annotations: {{{annotations}}}}}\n"
     problems = Problems()
     manifest = convert(parse(text, "web.yaml", problems), "cafe", problems, ordered=True)
@@ -29,7 +29,7 @@ def read(annotations: str) -> tuple[DocumentOrder | None, Problems]:
     [
         ("team: blue", DocumentOrder()),
         ("argocd.argoproj.io/sync-wave: '-5'", DocumentOrder(wave=-5)),
-        # Without a hook a weight says nothing.
+        # Without a hook, a weight has no effect.
         ("helm.sh/hook-weight: '3'", DocumentOrder()),
         ("argocd.argoproj.io/hook: PreSync", PRE),
         ("argocd.argoproj.io/hook: Sync", DocumentOrder(hook=True)),
@@ -61,7 +61,7 @@ def read(annotations: str) -> tuple[DocumentOrder | None, Problems]:
         ),
     ],
 )
-def test_the_place_of_a_document(annotations: str, order: DocumentOrder) -> None:
+def test_annotations_set_the_order_of_a_document(annotations: str, order: DocumentOrder) -> None:
     found, problems = read(annotations)
     assert found == order
     assert not problems.all
@@ -81,7 +81,7 @@ def test_the_place_of_a_document(annotations: str, order: DocumentOrder) -> None
         ("argocd.argoproj.io/hook: PostDelete", "nothing runs when an application is deleted"),
     ],
 )
-def test_hooks_of_other_moments_are_left_out_with_a_line(annotations: str, why: str) -> None:
+def test_hooks_of_unsupported_moments_are_left_out_with_a_note(annotations: str, why: str) -> None:
     found, problems = read(annotations)
     assert found is None
     assert not problems.all
@@ -123,7 +123,7 @@ def test_an_annotation_that_would_keep_an_object_is_noted(annotation: str) -> No
         ),
     ],
 )
-def test_what_is_no_place_is_a_problem(annotations: str, path: str, why: str) -> None:
+def test_an_invalid_ordering_annotation_is_a_problem(annotations: str, path: str, why: str) -> None:
     _, problems = read(annotations)
     [problem] = problems.all
     assert problem.path == f"metadata.annotations[{path}]"

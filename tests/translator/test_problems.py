@@ -1,4 +1,4 @@
-"""The weight of a problem, equal problems in one line, and problems that follow from another beneath it."""
+"""The weight of a problem, equal problems in one line, and consequential problems below their cause."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def document(version: str, kind: str, annotations: str = "") -> str:
         (document("v1", "ConfigMap", "helm.sh/hook: test"), ProblemWeight.HARMLESS),
     ],
 )
-def test_the_weight_follows_from_what_is_left_out(text: str, weight: ProblemWeight) -> None:
+def test_the_weight_of_a_problem_depends_on_what_is_left_out(text: str, weight: ProblemWeight) -> None:
     (problem,) = problems_of(text)
     assert problem.weight == weight
 
 
-def test_a_helm_hook_is_no_object_like_others_and_may_go_elsewhere() -> None:
+def test_a_helm_hook_is_refused_with_an_alternative() -> None:
     (line,) = listed(problems_of(document("v1", "ConfigMap", "helm.sh/hook: post-install")))
     assert line == (
         "web.yaml:1: configmap/a: metadata.annotations[helm.sh/hook]: a Helm hook (post-install) cannot be "
@@ -43,7 +43,7 @@ def test_a_helm_hook_is_no_object_like_others_and_may_go_elsewhere() -> None:
     )
 
 
-def test_equal_problems_are_one_line_with_their_places() -> None:
+def test_equal_problems_share_one_line_with_their_positions() -> None:
     texts = [web("paused: true", name=f"web-{number}") for number in range(8)]
     (line,) = listed(problems_of("---\n".join(texts)))
     assert line == (
@@ -51,13 +51,13 @@ def test_equal_problems_are_one_line_with_their_places() -> None:
         "deployment/web-1 (line 26), deployment/web-2 (line 45), deployment/web-3 (line 64), "
         "deployment/web-4 (line 83), deployment/web-5 (line 102), 2 more"
     )
-    # Other fields, and other words of one field, are other lines.
+    # Problems of other fields, or with other messages for one field, get their own lines.
     assert (
         len(listed(problems_of(web("paused: true", pod="volumes: [{name: a, emptyDir: {}, nfs: {}}]")))) == 2
     )
 
 
-def test_a_problem_that_follows_from_another_stands_beneath_it() -> None:
+def test_a_consequential_problem_is_listed_below_its_cause() -> None:
     problems = problems_of("---\n".join([SERVICE, web("replicas: many")]))
     assert listed(problems) == [
         "web.yaml:15: deployment/web: spec.replicas: expected a whole number, found the string 'many'",
@@ -67,7 +67,7 @@ def test_a_problem_that_follows_from_another_stands_beneath_it() -> None:
     assert counts(problems) == "1 behaviour, 1 invalid"
 
 
-def test_a_mount_stands_beneath_the_volume_that_cannot_be_represented() -> None:
+def test_a_mount_is_listed_below_its_unrepresentable_volume() -> None:
     mounts = "volumeMounts: [{name: data, mountPath: /data}]"
     lines = listed(problems_of(web(pod="volumes: [{name: data, emptyDir: {}, nfs: {}}]", container=mounts)))
     assert [line.partition(": ")[2] for line in lines] == [
@@ -79,7 +79,7 @@ def test_a_mount_stands_beneath_the_volume_that_cannot_be_represented() -> None:
     assert [line.startswith("  ") for line in lines] == [False, True]
 
 
-def test_the_older_name_of_the_service_account_gives_way_as_on_the_cluster() -> None:
+def test_the_newer_service_account_field_wins_as_on_the_cluster() -> None:
     problems = Problems()
     text = web(pod="serviceAccount: shop\nserviceAccountName: default")
     (found,) = convert(documents(text), "cafe", problems).workloads

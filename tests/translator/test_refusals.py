@@ -1,4 +1,4 @@
-"""Fields that the platform has no place for are refused by name, with their line, and with nothing more."""
+"""Fields that the platform cannot represent are refused by name, with their line, without further problems."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ OWNED = "a container owns service/web by its ports, which do not have it"
         ),
     ],
 )
-def test_what_has_no_place_is_refused_by_name(text: str, expected: str) -> None:
+def test_an_unrepresentable_field_is_refused_by_name(text: str, expected: str) -> None:
     assert found(text) == [expected]
     assert all(problem.reach is not ProblemReach.INVALID for problem in problems_of(text))
 
@@ -239,12 +239,12 @@ def test_what_has_no_place_is_refused_by_name(text: str, expected: str) -> None:
         ),
     ],
 )
-def test_what_is_wrong_in_itself_is_told_and_never_skipped(text: str, expected: str) -> None:
+def test_an_invalid_field_is_reported_and_never_skipped(text: str, expected: str) -> None:
     assert found(text) == [expected]
     assert all(problem.reach is ProblemReach.INVALID for problem in problems_of(text))
 
 
-def test_every_problem_is_told_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     text = web(
         "replicas: many",
         pod="volumes: [{name: a, emptyDir: {}, nfs: {}}]",
@@ -253,7 +253,7 @@ def test_every_problem_is_told_at_once() -> None:
     assert [line.split(": ")[0] for line in found(text)] == ["web.yaml:7", "web.yaml:14", "web.yaml:18"]
 
 
-def test_defaults_and_emptiness_say_nothing() -> None:
+def test_defaults_and_empty_fields_change_nothing() -> None:
     noisy = web(
         """
         minReadySeconds: 0
@@ -284,7 +284,7 @@ def test_defaults_and_emptiness_say_nothing() -> None:
     assert wanted(WEB, service)[0].values == wanted(WEB, SERVICE)[0].values
 
 
-def test_a_label_of_another_tool_is_the_containers_own_and_ours_goes_without_saying() -> None:
+def test_a_managed_by_label_is_kept_unless_it_names_pilothouse() -> None:
     def labels(value: str) -> dict[str, str]:
         text = WEB.replace(
             "labels: {app: web}", f"labels: {{app: web, app.kubernetes.io/managed-by: {value}}}", 1
@@ -295,7 +295,7 @@ def test_a_label_of_another_tool_is_the_containers_own_and_ours_goes_without_say
     assert labels("pilothouse") == {"app": "web"}
 
 
-def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:
+def test_skipping_leaves_out_the_field_or_document_and_reports_it() -> None:
     problems = Problems()
     text = "---\n".join(
         [
@@ -321,13 +321,13 @@ def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:
     assert len(problems.refused(None)) == 4
 
 
-def test_annotations_of_a_service_stand_with_its_ports() -> None:
+def test_annotations_of_a_service_are_stored_with_its_ports() -> None:
     annotations = "metadata: {name: web, annotations: {prometheus.io/scrape: 'true'}}"
     (made,) = wanted(WEB, SERVICE.replace("metadata: {name: web}", annotations))
     assert made.values["ports"][0]["service_annotations"] == {"prometheus.io/scrape": "true"}
 
 
-def test_the_namespace_that_is_applied_to_is_taken_as_there() -> None:
+def test_a_document_of_the_target_namespace_is_accepted() -> None:
     text = "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {}, labels: {{team: a}}}}\nspec: {{finalizers: [a]}}\n"
     (made,) = wanted(text.format(NAMESPACE) + "---\n" + WEB)
     assert made.name == "web"
@@ -337,7 +337,7 @@ def test_the_namespace_that_is_applied_to_is_taken_as_there() -> None:
     ]
 
 
-def test_another_namespace_everywhere_is_one_problem() -> None:
+def test_another_namespace_in_all_documents_is_one_problem() -> None:
     text = WEB.replace("name: web\n", "name: web\n  namespace: other\n", 1)
     more = [text.replace("name: web\n", f"name: web-{number}\n", 1) for number in range(2)]
     assert listed(problems_of("---\n".join([text, *more]))) == [

@@ -1,4 +1,4 @@
-"""Kubernetes' schemas in the wheel: complete, small, and no way to open a field."""
+"""Kubernetes' schemas in the wheel: they are complete and small, and never make a field allowed."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ DEPLOYMENT = ("apps/v1", "Deployment")
     [
         ("spec.replica", "replicas"),
         ("spec.template.spec.containers[web].imagePulPolicy", "imagePullPolicy"),
-        # It may be one of a newer Kubernetes.
+        # This field may belong to a newer Kubernetes.
         ("spec.template.spec.containers[0].zzz", None),
         ("spec.template.spec.containers[a.b].image", None),
         ("spec.template.spec.affinity.podAffinity", None),
-        # Keys of a mapping are the caller's own, and nothing is known below a field that is not known.
+        # The user chooses the keys of a mapping, and nothing is known below an unknown field.
         ("spec.template.metadata.labels.app", None),
         ("spec.template.spec.unknown.deeper", None),
         ("metadata.annotations[a.b/c]", None),
     ],
 )
-def test_a_misspelt_field_is_found_with_the_nearest_right_name(path: str, meant: str | None) -> None:
+def test_a_misspelt_field_is_found_with_the_nearest_valid_name(path: str, meant: str | None) -> None:
     assert schemas().meant(*DEPLOYMENT, path) == meant
 
 
@@ -91,11 +91,11 @@ def test_misspelt_fields_of_a_value_are_found_at_any_depth() -> None:
         ("spec.overhead", {"cpu": "1", "memory": 1}, {}),
         ("spec.overhead", {"cpu": []}, {"[cpu]": "must be a number or a text, not a list"}),
         ("spec.affinity", None, {}),
-        # Nothing is known of it: it may be one of a newer Kubernetes.
+        # The schemas do not contain this field: it may belong to a newer Kubernetes.
         ("spec.fieldOfLater", [1], {}),
     ],
 )
-def test_another_type_and_a_missing_field_are_found_by_their_path(
+def test_wrong_types_and_missing_fields_are_found_by_their_path(
     path: str, value: Any, faults: dict[str, str]
 ) -> None:
     whole = f"spec.template.{path}"
@@ -104,7 +104,7 @@ def test_another_type_and_a_missing_field_are_found_by_their_path(
     }
 
 
-def test_a_circle_of_references_has_no_faults_and_ends() -> None:
+def test_circular_references_end_without_a_fault() -> None:
     known = Schemas(
         {
             "a": {"kind": "v1 A", "fields": {"mode": "#b", "list": "#d"}},
@@ -120,14 +120,14 @@ def test_a_circle_of_references_has_no_faults_and_ends() -> None:
     ]
 
 
-def test_another_word_than_those_of_an_enum_is_found() -> None:
+def test_a_value_outside_an_enum_is_found() -> None:
     known = Schemas({"a": {"kind": "v1 A", "fields": {"mode": ["enum", "x", "y"]}}})
     for value in ("z", ["x"], {"x": 1}, 1):
         assert list(known.problems("v1", "A", "mode", value)) == [("mode", "must be one of x, y")]
     assert list(known.problems("v1", "A", "mode", "x")) == []
 
 
-def test_versions_differ_and_others_take_the_nearest() -> None:
+def test_an_unknown_release_uses_the_nearest_known_one() -> None:
     stop_signal = (*DEPLOYMENT, "spec.template.spec.containers[0].lifecycle.stopSignal")
     assert [minor for minor in range(OLDEST, NEWEST + 1) if schemas(minor).has(*stop_signal)] == [
         33,
@@ -141,7 +141,7 @@ def test_versions_differ_and_others_take_the_nearest() -> None:
     assert schemas().meant("example.com/v1", "Thing", "spec.any") is None
 
 
-def test_a_cluster_s_own_document_is_read_alike_and_leads_nowhere_else() -> None:
+def test_a_clusters_schema_document_is_read_without_foreign_references() -> None:
     document = {
         "components": {
             "schemas": {
@@ -187,7 +187,7 @@ def test_a_cluster_s_own_document_is_read_alike_and_leads_nowhere_else() -> None
 
 
 def _listed(node: Any, path: str) -> Iterator[str]:
-    """The paths that an allow-list of the guard names."""
+    """Yields the paths that an allow-list of the guard names."""
     while isinstance(node, list | tuple):
         node = node[-1]
     for key, inner in node.items() if isinstance(node, dict) else ():
@@ -195,7 +195,7 @@ def _listed(node: Any, path: str) -> Iterator[str]:
         yield from _listed(inner, name)
 
 
-def test_each_field_that_the_guard_lists_is_one_of_kubernetes() -> None:
+def test_each_field_listed_by_the_guard_exists_in_kubernetes() -> None:
     unknown = [
         (kind, path)
         for kind, listed in KINDS.items()
@@ -207,13 +207,13 @@ def test_each_field_that_the_guard_lists_is_one_of_kubernetes() -> None:
     assert not schemas().has(*DEPLOYMENT, "spec.made")
 
 
-def test_the_file_is_small_and_its_licence_stands_beside_it() -> None:
+def test_the_file_is_small_and_accompanied_by_its_licence() -> None:
     folder = resources.files("pilothouse_manifests.schemas")
     assert len((folder / tables.FILE).read_bytes()) < 2 * 1024 * 1024
     assert "Apache License, Version 2.0" in (folder / "LICENSE").read_text()
 
 
 @pytest.mark.full
-async def test_the_file_is_made_from_kubernetes_validate() -> None:
+async def test_the_file_is_generated_from_kubernetes_validate() -> None:
     code, output, errors = await finished(sys.executable, ".ci/schemas.py", "check", cwd=ROOT)
     assert (code, output, errors) == (0, b"", b"")

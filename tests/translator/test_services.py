@@ -1,4 +1,4 @@
-"""Services that a container owns are ports of it: of the one whose pods they select."""
+"""A Service becomes ports of the container that owns it: the container whose pods it selects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def port(**fields: object) -> pb.Port:
 
 
 def alone(name: str = "http", number: int = 8080, **fields: object) -> pb.Port:
-    """A port without a service."""
+    """Returns a port without a service."""
     made = pb.Port(
         name=name, container_port=number, protocol=pb.PROTOCOL_TCP, service_type=pb.SERVICE_TYPE_NONE
     )
@@ -55,7 +55,7 @@ def test_a_target_may_be_a_name_a_number_or_left_out() -> None:
 
 
 @pytest.mark.parametrize("target", ["0", '""'])
-def test_a_target_of_nothing_is_the_ports_own_number(target: str) -> None:
+def test_an_empty_target_port_means_the_service_port(target: str) -> None:
     made = container(WEB, service(ports=f"{{name: http, port: 8080, targetPort: {target}}}"))
     assert list(made.ports) == [port(service_port=8080)]
 
@@ -65,8 +65,8 @@ def test_a_probe_of_port_zero_is_refused() -> None:
     assert "1 to 65535" in told or "at least 1" in told
 
 
-def test_a_service_port_may_have_a_name_that_no_pods_port_may_have() -> None:
-    """The pod keeps the name that it declares, which stands first, also when only the Service is applied again."""
+def test_a_service_port_may_have_a_name_too_long_for_a_pod_port() -> None:
+    """The pod keeps the port name that it declares, also when only the Service is applied again."""
     name = "a-name-of-more-than-fifteen-characters"
     text = service(ports=f"{{name: {name}, port: 80, targetPort: http}}")
     made = container(WEB, text)
@@ -79,7 +79,7 @@ def test_a_service_port_may_have_a_name_that_no_pods_port_may_have() -> None:
     assert "expected the name of a port of container/web, found 'http'" in told
 
 
-def test_a_target_that_the_pod_does_not_declare_is_declared_by_its_service() -> None:
+def test_an_undeclared_target_port_is_added_by_its_service() -> None:
     made = container(WEB, service(ports="{name: metrics, port: 9090}"))
     assert list(made.ports) == [
         alone(),
@@ -87,7 +87,7 @@ def test_a_target_that_the_pod_does_not_declare_is_declared_by_its_service() -> 
     ]
 
 
-def test_several_services_before_one_container() -> None:
+def test_several_services_select_one_container() -> None:
     made = container(WEB, service(), service("web-public", spec="  type: LoadBalancer\n"))
     assert list(made.ports) == [
         port(),
@@ -106,7 +106,7 @@ def test_several_services_before_one_container() -> None:
         ("  clusterIP: ''\n", pb.SERVICE_TYPE_CLUSTER_IP),
     ],
 )
-def test_every_type_of_service(spec: str, expected: pb.ServiceType.ValueType) -> None:
+def test_every_service_type_is_translated(spec: str, expected: pb.ServiceType.ValueType) -> None:
     assert list(container(WEB, service(spec=spec)).ports) == [port(service_type=expected)]
 
 
@@ -130,13 +130,13 @@ def test_node_ports_protocols_and_hints_are_kept() -> None:
     ]
 
 
-def test_a_service_port_named_otherwise_leaves_the_pods_port_its_name() -> None:
-    # Probes and other services may refer to the pod's name; the first name given counts there.
+def test_a_service_port_with_another_name_keeps_the_pods_port_name() -> None:
+    # Probes and other Services may refer to the pod's port name, so the pod keeps the name that it declares.
     made = container(WEB, service(ports="{name: web, port: 80, targetPort: http}"))
     assert list(made.ports) == [alone(), port(name="web")]
 
 
-def test_a_selector_takes_part_of_the_labels() -> None:
+def test_a_selector_may_match_a_subset_of_the_labels() -> None:
     both = WEB.replace("      labels: {app: web}", "      labels: {app: web, track: stable}")
     other = both.replace("web", "canary", 1).replace("stable", "canary").replace("name: web", "name: canary")
     selecting = service().replace("{app: web}", "{app: web, track: stable}")
@@ -145,7 +145,7 @@ def test_a_selector_takes_part_of_the_labels() -> None:
     assert [each.service_name for each in in_message(canary).ports] == [""]
 
 
-def test_a_service_alone_joins_the_container_on_the_server() -> None:
+def test_a_service_without_a_workload_joins_the_container_on_the_server() -> None:
     (joined,) = wanted(service(), existing=[on_server()])
     assert joined.fields == frozenset({"ports"})
     assert in_message(joined) == pb.Container(name="web", ports=[port()])
@@ -157,7 +157,7 @@ def test_a_service_that_also_selects_a_container_on_the_server_is_refused() -> N
     assert problem.endswith("it selects several containers (web, canary on the server)")
 
 
-def test_services_of_other_files_stay() -> None:
+def test_services_of_other_files_are_kept() -> None:
     existing = on_server(WEB, service(), service("web-public", spec="  type: LoadBalancer\n"))
     again = container(WEB, existing=[existing])
     assert again.ports == existing.ports
@@ -167,7 +167,7 @@ def test_services_of_other_files_stay() -> None:
     assert list(narrowed.ports) == [port(service_port=8000), existing.ports[1]]
 
 
-def test_a_service_whose_selector_changes_moves() -> None:
+def test_a_service_moves_when_its_selector_changes() -> None:
     first, second = (
         on_server(web(name="first"), service("shop").replace("{app: web}", "{app: first}")),
         on_server(web(name="second")),
@@ -179,7 +179,7 @@ def test_a_service_whose_selector_changes_moves() -> None:
     assert [each.service_name for each in in_message(takes).ports] == ["shop"]
 
 
-def test_a_node_port_that_the_cluster_chose_is_not_given_back() -> None:
+def test_a_node_port_chosen_by_the_cluster_is_kept() -> None:
     node_port = service(spec="  type: NodePort\n")
     existing = on_server(WEB, node_port)
     existing.ports[0].node_port = 31234
@@ -190,7 +190,7 @@ def test_a_node_port_that_the_cluster_chose_is_not_given_back() -> None:
     assert container(WEB, explicit, existing=[existing]).ports[0].node_port == 30000
 
 
-def test_a_list_stands_for_its_items() -> None:
+def test_a_list_is_equivalent_to_its_items() -> None:
     import textwrap
 
     def item(text: str) -> str:

@@ -1,7 +1,7 @@
-"""A container written out as the Deployment that it was made of: the inverse of `apply`'s conversion, for tests only.
+"""Writes a container as the Deployment that it was made from: the inverse of `apply`'s conversion, for tests only.
 
-Written apart from the conversion, so that a field lost there is missed here. Labels and annotations appear on
-both the Deployment and its pods, as the platform sets them; ports are those that the pod declares.
+It shares no code with the conversion, so a field that the conversion loses is missing here. Labels and annotations
+appear on both the Deployment and its pods, as the platform sets them; ports are the ones that the pod declares.
 """
 
 from __future__ import annotations

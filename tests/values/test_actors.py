@@ -1,4 +1,4 @@
-"""Names of the server itself: all that it bears in records are reserved."""
+"""Names of the server itself: every name that it uses in records is reserved."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pilothouse_server
 from pilothouse_server.values.actors import PARTS, RESERVED_USERNAMES, is_reserved_username
 
 
-def test_every_part_that_writes_for_nobody_is_reserved() -> None:
+def test_every_part_that_writes_without_a_user_is_reserved() -> None:
     folder = Path(pilothouse_server.__file__).parent
     found = {
         name
@@ -21,7 +21,7 @@ def test_every_part_that_writes_for_nobody_is_reserved() -> None:
     assert found == set(PARTS)
 
 
-def test_what_triggers_a_status_is_reserved() -> None:
+def test_names_of_status_triggers_are_reserved() -> None:
     assert {"system", "kubernetes", "user", "pilothouse", "root", "anonymous"} <= RESERVED_USERNAMES
 
 
@@ -36,5 +36,5 @@ def test_what_triggers_a_status_is_reserved() -> None:
         ("admin", False),
     ],
 )
-def test_a_name_is_reserved_in_whatever_form(name: str, is_one: bool) -> None:
+def test_a_name_is_reserved_in_every_spelling(name: str, is_one: bool) -> None:
     assert is_reserved_username(name) is is_one

@@ -1,4 +1,4 @@
-"""Schedules are read as the simulated cluster reads them by a module of its own."""
+"""Schedules are parsed as in the simulated cluster, which has its own parser."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def parsed(text: str) -> RunSchedule | None:
         return None
 
 
-def test_the_same_schedules_are_taken_and_have_the_same_times() -> None:
+def test_both_parsers_accept_the_same_schedules_with_the_same_times() -> None:
     random, taken = Random(4), 0
     texts = [
         " ".join(random.choice(GOOD if random.random() < 0.8 else PARTS) for _ in range(5))
@@ -80,7 +80,7 @@ def test_the_same_schedules_are_taken_and_have_the_same_times() -> None:
     assert taken > 400
 
 
-def test_a_pause_is_counted_from_the_run_before() -> None:
+def test_an_interval_is_counted_from_the_previous_run() -> None:
     since = datetime(2026, 1, 1, 10, 0, 7, tzinfo=UTC)
     schedule = RunSchedule.parse("@every 10m")
     found = schedule.next_after(since + timedelta(minutes=25), ZoneInfo("UTC"), since=since)
@@ -88,13 +88,13 @@ def test_a_pause_is_counted_from_the_run_before() -> None:
 
 
 @pytest.mark.parametrize("name", ["Mars/Olympus", "../etc/passwd", "local", "Local"])
-def test_a_time_zone_is_one_of_the_database(name: str) -> None:
+def test_a_time_zone_must_be_in_the_database(name: str) -> None:
     with pytest.raises(InvalidValueError):
         time_zone(name)
     assert time_zone("Europe/Paris").key == "Europe/Paris"
 
 
-def test_a_schedule_that_never_comes_has_no_time() -> None:
+def test_a_schedule_that_never_matches_has_no_next_time() -> None:
     for hour, minute in product(("0", "*"), ("0", "*")):
         schedule = RunSchedule.parse(f"{minute} {hour} 30 2 *")
         assert (

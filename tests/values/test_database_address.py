@@ -1,4 +1,4 @@
-"""How far a database has to show who it is, by its URL alone."""
+"""How strictly the identity of a database is verified, given only its URL."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NOBODY = {"HOME": "/nowhere"}
         "postgresql://",
     ],
 )
-def test_of_this_machine_nothing_is_asked(place: str) -> None:
+def test_a_database_on_this_machine_needs_no_verification(place: str) -> None:
     assert secured(place, "ca.pem", _NOBODY) == place
     assert weakness(place, _NOBODY) == ""
 
@@ -45,7 +45,7 @@ def test_of_this_machine_nothing_is_asked(place: str) -> None:
         "postgresql+asyncpg://db/db",
     ],
 )
-def test_another_machine_shows_who_it_is(place: str) -> None:
+def test_a_database_on_another_machine_is_verified(place: str) -> None:
     found = secured(place, "/etc/db ca.pem", _NOBODY)
     assert found.startswith(place)
     assert found.removeprefix(place)[1:] == "sslmode=verify-full&sslrootcert=/etc/db%20ca.pem"
@@ -55,7 +55,7 @@ def test_another_machine_shows_who_it_is(place: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["disable", "allow", "prefer", "require", "verify-ca"])
-def test_who_says_otherwise_is_taken_at_his_word(mode: str) -> None:
+def test_an_explicit_sslmode_is_kept(mode: str) -> None:
     place = f"postgresql://u@db.example/db?sslmode={mode}"
     added = "&sslrootcert=ca.pem" if mode == "verify-ca" else ""
     assert secured(place, "ca.pem", _NOBODY) == place + added
@@ -65,7 +65,9 @@ def test_who_says_otherwise_is_taken_at_his_word(mode: str) -> None:
     assert weakness("postgresql://u@db.example/db", environment) == mode
 
 
-def test_which_authorities_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_authorities_are_taken_from_url_environment_or_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = "postgresql://u@db.example/db?sslmode=verify-full"
     own = f"{place}&sslrootcert=mine.pem"
     assert secured(own, "ca.pem", _NOBODY) == own
@@ -74,7 +76,7 @@ def test_which_authorities_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / ".postgresql").mkdir()
     (tmp_path / ".postgresql" / "root.crt").touch()
     assert secured(place, "", {"HOME": str(tmp_path)}) == place
-    # libpq's word, which the driver does not know.
+    # `system` is valid for libpq, but the driver does not support it.
     bundle = secured("postgresql://u@db.example/db?sslrootcert=system&port=1", "", _NOBODY)
     assert bundle.startswith("postgresql://u@db.example/db?port=1&sslmode=verify-full&sslrootcert=/")
     monkeypatch.setattr(database_address, "_BUNDLES", ())
@@ -85,7 +87,7 @@ def test_which_authorities_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         load({"PILOTHOUSE_REPLICA_DATABASE_URL": place, **_NOBODY})
 
 
-def test_all_urls_of_the_settings_are_taken_so() -> None:
+def test_all_database_urls_of_the_settings_are_secured() -> None:
     names = (
         "DATABASE_URL",
         "SYSTEM_DATABASE_URL",

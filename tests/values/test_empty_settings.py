@@ -1,4 +1,4 @@
-"""An empty setting counts as not set, because Helm and compose pass unset ones so."""
+"""An empty setting counts as unset, because Helm and Compose pass unset settings as empty variables."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def test_all_settings_empty_are_the_defaults() -> None:
 
 
 @pytest.mark.parametrize("name", [*_LISTS, "namespace_pod_security"])
-def test_what_is_something_by_default_is_taken_away_by_none(name: str) -> None:
+def test_none_empties_a_setting_that_has_a_default(name: str) -> None:
     assert getattr(load(_NOBODY), name) != ""
     assert getattr(load({f"PILOTHOUSE_{name.upper()}": "none", **_NOBODY}), name) == ""
 
 
-def test_an_empty_variable_that_is_no_setting_is_refused() -> None:
+def test_an_empty_unknown_variable_is_refused() -> None:
     with pytest.raises(SettingsError, match="PILOTHOUSE_KUBECONFG is not a setting"):
         load({"PILOTHOUSE_KUBECONFG": ""})
 
@@ -42,6 +42,6 @@ def test_an_empty_variable_that_is_no_setting_is_refused() -> None:
         ("REFLECTION", "perhaps", "true or false"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_the_rule(name: str, text: str, rule: str) -> None:
+def test_an_invalid_value_is_refused_with_the_rule(name: str, text: str, rule: str) -> None:
     with pytest.raises(SettingsError, match=f"PILOTHOUSE_{name}='{text}': must be {rule}"):
         load({f"PILOTHOUSE_{name}": text})

@@ -1,4 +1,4 @@
-"""Image references: the examples of the reference grammar's own authors, and round trips of parsed ones."""
+"""Image references: examples from the authors of the reference grammar, and round trips of parsed references."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ SHA = "sha256:" + "0123456789abcdef" * 4
         ("xn--n3h.com/myimage:x", "xn--n3h.com", "myimage", "x", "", "xn--n3h.com"),
     ],
 )
-def test_parts(text: str, repository: str, name: str, tag: str, digest: str, registry: str) -> None:
+def test_a_reference_is_split_into_its_parts(
+    text: str, repository: str, name: str, tag: str, digest: str, registry: str
+) -> None:
     image = ImageReference.parse(text)
     assert (image.repository, image.name, image.tag, image.digest) == (repository, name, tag, digest)
     assert image.registry == registry
@@ -66,14 +68,14 @@ def test_parts(text: str, repository: str, name: str, tag: str, digest: str, reg
         ("nginx\x00:x", "must be an image"),
     ],
 )
-def test_refusals_name_the_part(text: str, part: str) -> None:
+def test_a_refusal_names_the_wrong_part(text: str, part: str) -> None:
     problem = image_problem(text)
     assert problem is not None
     assert part in problem
 
 
 @pytest.mark.parametrize("registry", ["docker.io/library/", "index.docker.io/library/", "library/", ""])
-def test_one_image_has_one_shortest_form(registry: str) -> None:
+def test_an_image_has_one_shortest_form(registry: str) -> None:
     assert str(ImageReference.parse(f"{registry}nginx:1").normalised()) == "nginx:1"
 
 
@@ -89,10 +91,8 @@ digests = st.sampled_from(["", f"@{SHA}"])
 
 
 @given(registries, st.lists(components, min_size=1, max_size=4), tags, digests)
-def test_what_is_taken_apart_goes_back_together(
-    registry: str, parts: list[str], tag: str, digest: str
-) -> None:
-    # A part that looks like a host must be one, and a host holds no underscore: `a_b.c/d` is refused.
+def test_a_parsed_reference_round_trips(registry: str, parts: list[str], tag: str, digest: str) -> None:
+    # A first part that looks like a host must be a valid host, without underscores: `a_b.c/d` is refused.
     assume(registry or len(parts) == 1 or not {".", "_"} <= set(parts[0]))
     text = f"{registry}{'/'.join(parts)}{tag}{digest}"
     image = ImageReference.parse(text)

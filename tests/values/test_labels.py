@@ -1,4 +1,4 @@
-"""Label selectors: the grammar and meaning of Kubernetes, and a canonical text that is a fixed point."""
+"""Label selectors: grammar and meaning as in Kubernetes, and a canonical text that parses to itself."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def test_canonical_text(text: str, canonical: str) -> None:
         ("x>99999999999999999999", 3),
     ],
 )
-def test_refusals_name_the_position(text: str, position: int) -> None:
+def test_a_refusal_names_the_position(text: str, position: int) -> None:
     with pytest.raises(InvalidValueError, match=f"^position {position}: "):
         LabelSelector.parse(text)
 
 
-def test_size_is_bounded() -> None:
+def test_the_size_of_a_selector_is_limited() -> None:
     assert label_selector_problem(",".join(f"k{i}" for i in range(65))) is not None
     assert label_selector_problem(f"x in ({','.join(f'v{i}' for i in range(300))})") is not None
 
@@ -85,7 +85,7 @@ def test_size_is_bounded() -> None:
         ("", {}, True),
     ],
 )
-def test_meaning(text: str, labels: dict[str, str], expected: bool) -> None:
+def test_selectors_match_labels_as_in_kubernetes(text: str, labels: dict[str, str], expected: bool) -> None:
     assert LabelSelector.parse(text).matches(labels) is expected
 
 
@@ -111,7 +111,7 @@ label_sets = st.dictionaries(keys, values)
 
 
 @given(selectors, label_sets)
-def test_text_is_read_back_as_the_same_selector(selector: LabelSelector, labels: dict[str, str]) -> None:
+def test_the_text_of_a_selector_round_trips(selector: LabelSelector, labels: dict[str, str]) -> None:
     again = LabelSelector.parse(selector.text)
     assert again.matches(labels) == selector.matches(labels)
     assert LabelSelector.parse(again.text) == again
@@ -119,11 +119,11 @@ def test_text_is_read_back_as_the_same_selector(selector: LabelSelector, labels:
 
 
 @given(label_sets, label_sets)
-def test_selector_of_labels(wanted: dict[str, str], labels: dict[str, str]) -> None:
+def test_a_selector_from_labels_matches_supersets(wanted: dict[str, str], labels: dict[str, str]) -> None:
     assert LabelSelector.from_labels(wanted).matches(labels) == (wanted.items() <= labels.items())
 
 
-def test_json_form() -> None:
+def test_the_json_form_of_a_selector() -> None:
     assert LabelSelector.parse("a in (x,y),!b,c>3").to_json() == [
         {"key": "a", "operator": "In", "values": ["x", "y"]},
         {"key": "b", "operator": "DoesNotExist", "values": []},

@@ -1,4 +1,4 @@
-"""Addresses to listen on: their forms, their reach, and their names."""
+"""Listen addresses: their syntax, whether other machines reach them, and their names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pilothouse_server.values import listening
         ("unix:/run/a.sock", "unix:/run/a.sock", 0),
     ],
 )
-def test_what_is_an_address(address: str, host: str, port: int) -> None:
+def test_an_address_is_split_into_host_and_port(address: str, host: str, port: int) -> None:
     assert listening.split(address) == (host, port)
 
 
@@ -47,7 +47,7 @@ def test_what_is_an_address(address: str, host: str, port: int) -> None:
         "256.0.0.1:80",
     ],
 )
-def test_what_is_none_is_refused_by_name(address: str) -> None:
+def test_an_invalid_address_is_refused_with_its_setting(address: str) -> None:
     with pytest.raises(ValueError):
         listening.split(address)
     for variable in ("PILOTHOUSE_LISTEN", "PILOTHOUSE_METRICS_LISTEN"):
@@ -67,10 +67,11 @@ def test_what_is_none_is_refused_by_name(address: str) -> None:
         ("[::]:0", True, "localhost:7", True),
         ("192.0.2.1:0", True, "192.0.2.1:7", False),
         ("[2001:db8::1]:0", True, "[2001:db8::1]:7", False),
-        # As a C library reads it: everywhere.
     ],
 )
-def test_who_reaches_it(tmp_path: Path, address: str, others: bool, called: str, plain: bool) -> None:
+def test_an_address_reached_by_others_needs_tls_or_insecure(
+    tmp_path: Path, address: str, others: bool, called: str, plain: bool
+) -> None:
     assert listening.is_reached_by_others(address) is others
     assert listening.called_by(address, 7) == called
     assert listening.is_called_in_plain_text(address) is plain
@@ -86,7 +87,7 @@ def test_who_reaches_it(tmp_path: Path, address: str, others: bool, called: str,
         check_transport(load(settings))
 
 
-def test_a_name_is_what_it_leads_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_name_counts_as_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     def led(*addresses: str) -> None:
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: found)
@@ -107,8 +108,8 @@ def test_a_name_is_what_it_leads_to(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TLS_CLIENT_LISTEN", {"PILOTHOUSE_PROCESSES": "2"}, "cannot be shared by processes"),
     ],
 )
-def test_what_is_not_served_on_a_unix_socket_is_told(name: str, more: dict[str, str], words: str) -> None:
-    """Before anything is made for it."""
+def test_a_unix_socket_is_refused_where_unsupported(name: str, more: dict[str, str], words: str) -> None:
+    """The settings are refused before anything is created."""
     address = "unix:/run/a.sock"
     with pytest.raises(SettingsError, match=f"PILOTHOUSE_{name}: {address} {words}"):
         load({f"PILOTHOUSE_{name}": address, **more})
@@ -131,25 +132,23 @@ def _cannot_be_had(folder: Path) -> dict[str, str]:
     }
 
 
-def test_a_unix_socket_that_cannot_be_had_is_told(tmp_path: Path) -> None:
+def test_an_unusable_unix_socket_is_reported(tmp_path: Path) -> None:
     for address, words in _cannot_be_had(tmp_path).items():
         assert words in listening.unix_problem(address), address
     assert (tmp_path / "file").read_text() == "kept"
 
 
 @pytest.mark.parametrize("kind", ["unix:", "unix://", "unix-abstract:"])
-async def test_a_socket_is_taken_over_when_its_server_is_gone_and_not_before(
-    tmp_path: Path, kind: str
-) -> None:
+async def test_a_unix_socket_is_taken_over_only_after_its_server_ended(tmp_path: Path, kind: str) -> None:
     place = str(tmp_path / "a.sock")
     address, path = f"{kind}{place}", f"\0{place}" if kind == "unix-abstract:" else place
     assert listening.unix_problem(address) == ""
     with socket.socket(socket.AF_UNIX) as serves:
         serves.bind(path)
-        # Bound and not listened on: as of a server that is gone, or is not there yet.
+        # Bound without listening, as left by a server that has ended or is about to start.
         assert listening.unix_problem(address) == ""
         serves.listen(0)
-        # By the second time one waits already, and no other is let wait: the server still serves.
+        # The second connection finds a full backlog: it must still count as a running server.
         for _ in range(2):
             assert "another program listens" in listening.unix_problem(address)
     assert os.path.lexists(place) == (kind != "unix-abstract:")

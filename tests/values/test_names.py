@@ -1,4 +1,4 @@
-"""Names: accepted and refused ones of every form, and that dangerous ones are refused by all forms."""
+"""Names: accepted and refused examples of every form, and dangerous names, which all forms refuse."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ REFUSED: list[tuple[Problem, list[str]]] = [
 @pytest.mark.parametrize(
     ("problem", "text"), [(problem, text) for problem, texts in ALLOWED for text in texts]
 )
-def test_allowed(problem: Problem, text: str) -> None:
+def test_a_valid_name_is_accepted(problem: Problem, text: str) -> None:
     assert problem(text) is None
 
 
 @pytest.mark.parametrize(
     ("problem", "text"), [(problem, text) for problem, texts in REFUSED for text in texts]
 )
-def test_refused(problem: Problem, text: str) -> None:
+def test_an_invalid_name_is_refused(problem: Problem, text: str) -> None:
     assert problem(text) is not None
 
 
@@ -86,7 +86,7 @@ NAMES = [
 DANGEROUS = ["..", "\x00", "%2f", "%2F", "\n", "\x1b", "а", "ａ", "\u202e", "\u200b", "\ud800", "\\"]
 
 
-# Two dots within a part are no way up, and the grammar of Kubernetes allows them in these.
+# Two dots inside a name do not lead to a parent folder, and Kubernetes' grammar allows them in these forms.
 DOTS_ALLOWED = (
     names.environment_name_problem,
     names.label_key_problem,
@@ -98,7 +98,7 @@ DOTS_ALLOWED = (
 @given(
     st.sampled_from(NAMES), st.sampled_from(DANGEROUS), st.text("ab1", min_size=1, max_size=5), st.text("ab1")
 )
-def test_every_name_refuses_what_is_dangerous(
+def test_every_form_refuses_dangerous_characters(
     problem: Problem, dangerous: str, before: str, after: str
 ) -> None:
     assume(dangerous != ".." or problem not in DOTS_ALLOWED)
@@ -115,7 +115,7 @@ def test_every_name_refuses_what_is_dangerous(
         ("a%2Fb", "must not hold percent-encoded characters such as %2f"),
     ],
 )
-def test_the_rule_says_what_is_dangerous(text: str, rule: str) -> None:
+def test_the_rule_names_the_dangerous_character(text: str, rule: str) -> None:
     assert names.dns_label_problem(text) == rule
 
 
@@ -128,20 +128,20 @@ def test_a_rule_never_repeats_a_long_value(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["Admin", "ADMIN", "ａｄｍｉｎ", "ＡＤＭＩＮ", "admin"])
-def test_one_account_whatever_the_form(text: str) -> None:
+def test_all_spellings_of_a_username_are_one_account(text: str) -> None:
     assert names.normalise_username(text) == "admin"
 
 
 @given(st.text())
-def test_normalising_is_stable(text: str) -> None:
+def test_normalising_a_username_is_idempotent(text: str) -> None:
     assert names.normalise_username(names.normalise_username(text)) == names.normalise_username(text)
 
 
 @given(st.from_regex(r"[A-Za-z0-9._@-]{1,50}", fullmatch=True))
-def test_case_never_tells_accounts_apart(text: str) -> None:
+def test_case_never_distinguishes_accounts(text: str) -> None:
     assert names.normalise_username(text.upper()) == names.normalise_username(text.lower())
 
 
-def test_annotations_are_bounded_together() -> None:
+def test_the_total_size_of_annotations_is_limited() -> None:
     assert names.annotations_size_problem({"a": "x" * (256 * 1024 - 1)}) is None
     assert names.annotations_size_problem({"a": "x" * (256 * 1024)}) is not None

@@ -1,4 +1,4 @@
-"""Managers and paths that a setting lets others add."""
+"""Field managers and paths that a setting allows others to add."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TEXT = f'mesh*:{_POD}.containers[name="proxy"], vpa-*:*.resources.*,*:{_POD}.vo
         ("another", f'{_POD}.containers[name="proxy"]', False),
         ("vpa-updater", f'{_POD}.containers[name="main"].resources.limits.cpu', True),
         ("anybody", f'{_POD}.volumes[name="mesh-token"]', True),
-        # A field that nobody owns.
+        # A field without a manager.
         ("", f'{_POD}.volumes[name="mesh-token"]', False),
     ],
 )
@@ -38,6 +38,6 @@ def test_a_program_is_permitted_by_its_name() -> None:
 
 
 @pytest.mark.parametrize("text", ["mesh", ":.spec.x", "mesh:spec", "mesh:"])
-def test_a_setting_that_is_no_manager_with_a_path_is_refused(text: str) -> None:
+def test_an_entry_without_manager_or_path_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match=r"PILOTHOUSE_DRIFT_ADDITIONS.* is not FIELD-MANAGER:PATH"):
         load({"PILOTHOUSE_DRIFT_ADDITIONS": f"vpa-*:*.resources.*,{text}"})

@@ -1,4 +1,4 @@
-"""Quantities against the API server's own canonical forms, and against exact decimal arithmetic."""
+"""Quantities are compared with the API server's own canonical forms, and with exact decimal arithmetic."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ CANONICAL = [
 
 
 @pytest.mark.parametrize(("given_text", "canonical"), CANONICAL)
-def test_canonical_form_is_the_api_servers(given_text: str, canonical: str) -> None:
+def test_the_canonical_form_matches_the_api_server(given_text: str, canonical: str) -> None:
     assert Quantity.parse(given_text).text == canonical
     assert normalise(given_text) == canonical
 
@@ -83,18 +83,18 @@ def test_canonical_form_is_the_api_servers(given_text: str, canonical: str) -> N
         *("--1", "1e99999", "1" * 65),
     ],
 )
-def test_what_is_no_quantity_is_refused_with_the_rule(text: str) -> None:
+def test_an_invalid_quantity_is_refused_with_the_rule(text: str) -> None:
     problem = quantity_problem(text)
     assert problem is not None
     assert problem.startswith("must be a Kubernetes quantity")
 
 
 @pytest.mark.parametrize("text", ["9223372036854775808", "8Ei", "9.3E", "1e19", "1e9999", "9" * 60])
-def test_what_is_above_64_bits_is_refused_and_not_capped(text: str) -> None:
+def test_a_quantity_above_64_bits_is_refused_instead_of_capped(text: str) -> None:
     assert quantity_problem(text) == "must not be above 2^63-1"
 
 
-def test_negative_only_where_allowed() -> None:
+def test_negative_quantities_are_refused_unless_allowed() -> None:
     with pytest.raises(InvalidValueError, match="negative"):
         Quantity.parse("-1m")
     assert Quantity.parse("-1.5Gi", allow_negative=True).text == "-1536Mi"
@@ -106,14 +106,14 @@ numbers = st.decimals(min_value=0, max_value=10**6, places=3, allow_nan=False, a
 
 
 def exact(number: Decimal, suffix: str) -> Decimal:
-    """The amount as Kubernetes understands it: to the billionth, rounded away from zero."""
+    """Returns the amount as Kubernetes reads it: rounded away from zero to a billionth."""
     with localcontext() as context:
         context.prec = 100
         return (number * FACTORS[suffix]).quantize(Decimal("1e-9"), rounding=ROUND_UP)
 
 
 @given(numbers, suffixes)
-def test_value_is_exact(number: Decimal, suffix: str) -> None:
+def test_the_value_is_exact(number: Decimal, suffix: str) -> None:
     expected = exact(number, suffix)
     text = f"{number}{suffix}"
     if expected > 2**63 - 1:
@@ -123,7 +123,7 @@ def test_value_is_exact(number: Decimal, suffix: str) -> None:
 
 
 @given(numbers, suffixes)
-def test_canonical_form_keeps_value_and_is_stable(number: Decimal, suffix: str) -> None:
+def test_the_canonical_form_keeps_the_value_and_is_stable(number: Decimal, suffix: str) -> None:
     text = f"{number}{suffix}"
     if quantity_problem(text) is None:
         quantity = Quantity.parse(text)
@@ -133,7 +133,7 @@ def test_canonical_form_keeps_value_and_is_stable(number: Decimal, suffix: str) 
 
 
 @given(numbers, suffixes, numbers, suffixes)
-def test_order_and_sum_are_those_of_the_values(a: Decimal, a_suffix: str, b: Decimal, b_suffix: str) -> None:
+def test_order_and_sum_match_the_exact_values(a: Decimal, a_suffix: str, b: Decimal, b_suffix: str) -> None:
     first, second = f"{a}{a_suffix}", f"{b}{b_suffix}"
     if quantity_problem(first) or quantity_problem(second):
         return
@@ -145,7 +145,7 @@ def test_order_and_sum_are_those_of_the_values(a: Decimal, a_suffix: str, b: Dec
 
 
 @given(st.integers(0, 10**12), st.integers(0, 2**60))
-def test_units(millicores: int, count: int) -> None:
+def test_units_round_trip(millicores: int, count: int) -> None:
     assert Quantity.from_millicores(millicores).millicores == millicores
     assert Quantity.parse(f"{millicores}m").millicores == millicores
     assert Quantity.from_bytes(count).whole == count
@@ -158,7 +158,7 @@ def test_units_round_towards_more() -> None:
 
 
 @given(st.text(max_size=12))
-def test_no_text_does_anything_else_than_parse_or_be_refused(text: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     problem = quantity_problem(text)
     if problem is None:
         assert Quantity.parse(text) == Quantity.parse(Quantity.parse(text).text)
