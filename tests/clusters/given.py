@@ -1,4 +1,4 @@
-"""Inputs for the tests of clusters: credentials as a caller sends them, kubeconfigs, tokens with a date."""
+"""Inputs for the tests of clusters: credentials, kubeconfigs, expiring tokens."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ QUICK = ReconcilerSettings(
 
 
 def kubeconfig(cluster: SimulatedCluster, **user: str) -> dict[str, Any]:
-    """The cluster's kubeconfig, with another user if one is given."""
+    """Returns the cluster's kubeconfig, with another user if one is given."""
     document = cluster.kubeconfig()
     if user:
         document["users"][0]["user"] = user
@@ -42,32 +42,32 @@ def kubeconfig(cluster: SimulatedCluster, **user: str) -> dict[str, Any]:
 
 
 def by_kubeconfig(document: Any, context: str = "") -> pb.ClusterCredentials:
-    """Credentials from a kubeconfig; text is sent as it is."""
+    """Returns credentials from a kubeconfig; text is sent unchanged."""
     text = document if isinstance(document, str) else yaml.safe_dump(document)
     return pb.ClusterCredentials(kubeconfig=pb.Kubeconfig(text=text, context=context))
 
 
 def by_token(cluster: SimulatedCluster, token: str = "") -> pb.ClusterCredentials:
-    """Credentials from an address and a token."""
+    """Returns credentials from an address and a token."""
     return pb.ClusterCredentials(
         address=pb.ClusterAddress(api_server=cluster.url, token=token or cluster.token)
     )
 
 
 def jwt(expires: datetime) -> str:
-    """A token of the form of a service account's; its signature is none."""
+    """Returns a token in a service account's form, with an invalid signature."""
     parts = ({"alg": "none"}, {"exp": int(expires.timestamp())})
     encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
     return ".".join([*encoded, "c2lnbmF0dXJl"])
 
 
 def encoded(pem: bytes) -> str:
-    """PEM as a kubeconfig holds it."""
+    """Returns PEM in the encoding of a kubeconfig."""
     return base64.b64encode(pem).decode()
 
 
 def role(*without: str, rights: Iterable[Right] = RIGHTS) -> list[dict[str, Any]]:
-    """Rules of the ClusterRole that is to be granted, less some rights in their own words."""
+    """Returns the rules of the required ClusterRole, without the rights in `without`."""
     kept = [right for right in rights if str(right) not in without]
     documents = list(yaml.safe_load_all(manifest(kept)))
     (found,) = [document for document in documents if document["kind"] == "ClusterRole"]
@@ -76,7 +76,7 @@ def role(*without: str, rights: Iterable[Right] = RIGHTS) -> list[dict[str, Any]
 
 
 async def register(server: Server, name: str, cluster: SimulatedCluster) -> pb.Cluster:
-    """Registers a cluster by its own kubeconfig."""
+    """Registers a cluster with its own kubeconfig."""
     answer = await server.admin.namespaces.register_cluster(
         cluster=pb.Cluster(name=name), credentials=by_kubeconfig(kubeconfig(cluster))
     )
@@ -84,7 +84,7 @@ async def register(server: Server, name: str, cluster: SimulatedCluster) -> pb.C
 
 
 async def place(server: Server, cluster: str, namespace: str, *, wait: bool = True) -> None:
-    """A namespace on a cluster with a container `web` in it."""
+    """Creates a namespace on a cluster, and in it a container `web`."""
     await server.admin.namespaces.create(namespace=pb.Namespace(name=namespace, cluster_name=cluster))
     await server.admin.containers.create(
         namespace=namespace, container=containers.Container(name="web", image="nginx:1.27")
@@ -94,7 +94,7 @@ async def place(server: Server, cluster: str, namespace: str, *, wait: bool = Tr
 
 
 async def runs(server: Server, namespace: str, *, seconds: float = 60.0) -> containers.Container:
-    """The container `web` of a namespace once it runs."""
+    """Returns the container `web` of a namespace once it runs."""
 
     async def running() -> containers.Container | None:
         found = await server.admin.containers.get(namespace=namespace, name="web")
@@ -106,7 +106,7 @@ async def runs(server: Server, namespace: str, *, seconds: float = 60.0) -> cont
 
 
 async def has_status(server: Server, name: str, status: pb.ClusterStatus.ValueType) -> pb.Cluster:
-    """A cluster once it has this status."""
+    """Returns a cluster once it has this status."""
 
     async def reached() -> pb.Cluster | None:
         found = await server.admin.namespaces.get_cluster(name=name)
@@ -119,6 +119,6 @@ async def has_status(server: Server, name: str, status: pb.ClusterStatus.ValueTy
 
 @asynccontextmanager
 async def another_cluster(**options: Any) -> AsyncIterator[SimulatedCluster]:
-    """Runs a simulated cluster in addition to the server's own, at ten times the speed."""
+    """Runs a simulated cluster next to the server's own, at ten times the speed."""
     async with SimulatedCluster(speed=10.0, nodes=1, **options) as cluster:
         yield cluster

@@ -1,6 +1,7 @@
-"""A server that answers as no cluster should: too much, too slowly, or something else altogether.
+"""A server that misbehaves as a cluster.
 
-It speaks HTTP by hand, because a library would not let it misbehave.
+It sends too much, too slowly, or something else altogether. It writes HTTP by hand, because an HTTP library
+prevents such responses.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Answer = Callable[["Asked"], Awaitable[None]]
 
 
 class Asked:
-    """One request, and the way back."""
+    """One request, and the connection for its response."""
 
     def __init__(self, method: str, target: str, head: str, writer: asyncio.StreamWriter) -> None:
         self.method, self.target, self.head, self.writer = method, target, head, writer
@@ -36,19 +37,19 @@ class Asked:
         await self.writer.drain()
 
     async def begin(self, status: int = 200, **headers: str) -> None:
-        """Sends the head of an answer; `Content_Length` stands for Content-Length."""
+        """Sends the head of a response; `Content_Length` stands for Content-Length."""
         lines = [f"HTTP/1.1 {status} Something"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         await self.send(("\r\n".join(lines) + "\r\n\r\n").encode())
 
     async def whole(self, body: bytes, status: int = 200, **headers: str) -> None:
-        """Sends an answer as it should be."""
+        """Sends a well-formed response."""
         await self.begin(status, Content_Type="application/json", Content_Length=str(len(body)), **headers)
         await self.send(body)
 
 
 class HostileServer:
-    """`answer` may be replaced while it runs; `requests` counts the requests."""
+    """A server with a replaceable `answer`; `requests` counts the requests."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
@@ -56,7 +57,7 @@ class HostileServer:
         self.url = ""
 
     def kubeconfig(self, **cluster: Any) -> dict[str, Any]:
-        """Its kubeconfig."""
+        """Returns a kubeconfig for this server."""
         return {
             "current-context": "h",
             "contexts": [{"name": "h", "context": {"cluster": "h", "user": "h"}}],
@@ -65,7 +66,7 @@ class HostileServer:
         }
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answers one connection."""
+        """Serves one connection."""
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             try:
                 while not writer.is_closing():
@@ -80,7 +81,7 @@ class HostileServer:
 
 @asynccontextmanager
 async def hostile_server(answer: Answer) -> AsyncIterator[HostileServer]:
-    """A server on this machine that answers so."""
+    """Runs a server on this machine that responds with `answer`."""
     hostile = HostileServer(answer)
     tasks: set[asyncio.Task[None]] = set()
 
@@ -100,13 +101,13 @@ async def hostile_server(answer: Answer) -> AsyncIterator[HostileServer]:
 
 @functools.cache
 def bomb(megabytes: int) -> bytes:
-    """Gzip of so many megabytes of blanks, a thousandth of their size."""
+    """Returns gzip data of this many megabytes of spaces, a thousandth of their size."""
     packing = zlib.compressobj(1, zlib.DEFLATED, 31)
     return b"".join(packing.compress(b" " * MEGABYTE) for _ in range(megabytes)) + packing.flush()
 
 
 def exploding(packed: bytes, status: int = 200) -> Answer:
-    """An answer that is small on the way."""
+    """Returns a response that is small before decompression."""
 
     async def answer(asked: Asked) -> None:
         await asked.whole(packed, status, Content_Encoding="gzip")
@@ -115,7 +116,7 @@ def exploding(packed: bytes, status: int = 200) -> Answer:
 
 
 def endless(part: bytes, status: int = 200) -> Answer:
-    """An answer that begins well, and goes on."""
+    """Returns a response that begins correctly and never ends."""
 
     async def answer(asked: Asked) -> None:
         await asked.begin(status, Content_Type="application/json", Transfer_Encoding="chunked")
@@ -127,34 +128,34 @@ def endless(part: bytes, status: int = 200) -> Answer:
 
 
 async def in_pieces(asked: Asked) -> None:
-    """An answer without end, in chunks of a byte."""
+    """Sends a response without end, in chunks of one byte."""
     await asked.begin(Content_Type="application/json", Transfer_Encoding="chunked")
     while True:
         await asked.send(b"1\r\n \r\n" * 10_000)
 
 
 async def endless_headers(asked: Asked) -> None:
-    """A head that does not end."""
+    """Sends a head with more and more headers."""
     await asked.send(b"HTTP/1.1 200 OK\r\n")
     while True:
         await asked.send(b"X-More: " + b"h" * 1000 + b"\r\n")
 
 
 async def endless_header(asked: Asked) -> None:
-    """One header that does not end."""
+    """Sends one header that never ends."""
     await asked.send(b"HTTP/1.1 200 OK\r\nX-More: ")
     while True:
         await asked.send(b"h" * 65536)
 
 
 async def endless_interim_answers(asked: Asked) -> None:
-    """Interim answers, and never the one that they announce."""
+    """Sends interim responses, and never the final one."""
     while True:
         await asked.send(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000)
 
 
 async def dripping(asked: Asked) -> None:
-    """An answer of a large size that comes a byte at a time."""
+    """Sends a large response one byte at a time."""
     await asked.begin(Content_Type="application/json", Content_Length="1000000")
     while True:
         await asked.send(b" ")
@@ -164,18 +165,18 @@ async def dripping(asked: Asked) -> None:
 
 
 async def silent(_asked: Asked) -> None:
-    """Nothing, for ever."""
+    """Sends nothing."""
     await asyncio.Event().wait()
 
 
 async def rubbish(asked: Asked) -> None:
-    """No HTTP."""
+    """Sends bytes that are not HTTP."""
     await asked.send(b"\x00\xff\x15 rubbish \r\n\r\n" * 10)
     await asyncio.Event().wait()
 
 
 async def cut_off(asked: Asked) -> None:
-    """Less than was announced."""
+    """Sends less than the announced length."""
     await asked.begin(Content_Type="application/json", Content_Length="1000")
     await asked.send(b'{"gitVersion"')
     asked.writer.close()
@@ -183,12 +184,12 @@ async def cut_off(asked: Asked) -> None:
 
 
 async def reset(asked: Asked) -> None:
-    """An end without an answer."""
+    """Closes the connection without a response."""
     asked.writer.transport.abort()
 
 
 def leading_to(url: str) -> Answer:
-    """A redirect."""
+    """Returns a redirect."""
 
     async def answer(asked: Asked) -> None:
         await asked.whole(b"", 302, Location=url)
@@ -197,7 +198,7 @@ def leading_to(url: str) -> Answer:
 
 
 def saying(body: bytes, status: int = 200) -> Answer:
-    """Returns the same answer to every request."""
+    """Returns the same response to every request."""
 
     async def answer(asked: Asked) -> None:
         await asked.whole(body, status)
@@ -206,7 +207,10 @@ def saying(body: bytes, status: int = 200) -> Answer:
 
 
 def alive_but(lists: Answer) -> Answer:
-    """A cluster that tells its version and lets itself be looked at, and answers all else in another way."""
+    """Returns a healthy cluster that sends `lists` for other requests.
+
+    The cluster reports its version and passes the health check.
+    """
 
     async def answer(asked: Asked) -> None:
         if asked.path == "/version":

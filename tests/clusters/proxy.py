@@ -1,4 +1,4 @@
-"""A proxy on the way to a cluster."""
+"""A proxy between the server and a cluster."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 @asynccontextmanager
 async def proxy() -> AsyncIterator[tuple[str, list[str]]]:
-    """A proxy that opens tunnels; its address, and the hosts that it was asked for."""
+    """Runs a proxy that opens tunnels; yields its address and the requested hosts."""
     asked: list[str] = []
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""`pilothouse clusters` as an administrator runs it."""
+"""`pilothouse clusters`, run by an administrator."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from tests.waiting import poll_until
 pytestmark = pytest.mark.full
 
 
-async def test_a_cluster_from_its_registration_to_its_end(database: Database, tmp_path: Path) -> None:
+async def test_a_cluster_is_registered_updated_and_deregistered_by_commands(
+    database: Database, tmp_path: Path
+) -> None:
     shell = Shell(tmp_path)
     async with (
         another_cluster(tls=True) as cluster,
@@ -29,7 +31,7 @@ async def test_a_cluster_from_its_registration_to_its_end(database: Database, tm
         )
         assert logged_in.code == 0, logged_in.errors
 
-        # Files that the kubeconfig names are sent as content: the server reads none.
+        # The command sends the content of files that the kubeconfig names: the server reads no files.
         document = kubeconfig(cluster)
         entry = document["clusters"][0]["cluster"]
         del entry["certificate-authority-data"]
@@ -48,7 +50,8 @@ async def test_a_cluster_from_its_registration_to_its_end(database: Database, tm
         assert (shown["version"], shown["labels"]) == ("v1.36.2", {"a": "b"})
         assert cluster.token not in made.output
 
-        # The token comes by standard input; the rights that the cluster denies are printed apart from the result.
+        # The token arrives on standard input; the rights that the cluster denies are printed separately from
+        # the result.
         cluster.users.add("narrow", "narrow", role("get pods/log"))
         given = ("--api-server", cluster.url, "--token-stdin", "--ca-file", str(tmp_path / "ca.pem"))
         changed = await shell.run("clusters", "update", "second", *given, given="narrow\n")
@@ -69,7 +72,8 @@ async def test_a_cluster_from_its_registration_to_its_end(database: Database, tm
 
         unsure = await shell.run("clusters", "deregister", "second")
         assert unsure.code == 2
-        # The command comes back when the cluster is forgotten, which its namespaces hold up, and what holds those.
+        # With `--wait` the command returns when the cluster is deregistered; its namespaces, and objects in
+        # them, delay that.
         await shell.succeed("namespaces", "create", "shop", "--cluster", "second", "--wait")
         held = {"metadata": {"name": "stays", "namespace": "shop", "finalizers": ["example.com/hold"]}}
         cluster.store.create(CONFIG_MAPS, held)
@@ -79,7 +83,7 @@ async def test_a_cluster_from_its_registration_to_its_end(database: Database, tm
         kept = cluster.store.get(CONFIG_MAPS, "shop", "stays")
         assert kept is not None
         cluster.store.update(CONFIG_MAPS, {**kept, "metadata": {**kept["metadata"], "finalizers": []}})
-        # The end comes by itself.
+        # The deregistration completes without another command.
         clusters = server.admin.namespaces.list_clusters
 
         async def names() -> list[str]:

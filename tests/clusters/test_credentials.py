@@ -1,4 +1,7 @@
-"""The stored parts of a kubeconfig, and the parts that are refused by name before anything is connected to."""
+"""The stored parts of a kubeconfig, and the parts that are refused by name.
+
+The server refuses before it connects to anything.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +81,7 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_refused_by_name_without_telling_the_secret(case: str) -> None:
+def test_a_refusal_names_the_field_and_not_the_secret(case: str) -> None:
     change, words = CASES[case]
     config = copy.deepcopy(KUBECONFIG)
     change(config)
@@ -92,7 +95,7 @@ def test_refused_by_name_without_telling_the_secret(case: str) -> None:
     "text",
     [f"users: [{SECRET}", f"a: {SECRET}\n b: [", "", "just text", "- a\n- b", "!!python/object:os.x {}"],
 )
-def test_what_is_no_kubeconfig_is_said_so(text: str) -> None:
+def test_text_that_is_not_a_kubeconfig_is_refused(text: str) -> None:
     with pytest.raises(CredentialsRefused) as refused:
         credentials.from_kubeconfig(text)
     assert SECRET not in refused.value.message
@@ -100,7 +103,7 @@ def test_what_is_no_kubeconfig_is_said_so(text: str) -> None:
 
 @pytest.mark.parametrize("payload", [b"[" * 12_000, b'{"x": ' + b"[" * 11_000, b'{"exp": 1e300}', b"\xff"])
 @pytest.mark.usefixtures("no_finalizers")
-def test_a_token_that_only_looks_like_one_with_an_end_has_none(payload: bytes) -> None:
+def test_a_token_with_an_invalid_payload_has_no_expiry(payload: bytes) -> None:
     config = copy.deepcopy(KUBECONFIG)
     token = f"a.{base64.urlsafe_b64encode(payload).decode().rstrip('=')}.c"
     user(config).update(token=token)
@@ -108,7 +111,7 @@ def test_a_token_that_only_looks_like_one_with_an_end_has_none(payload: bytes) -
     assert (kept.user, kept.expires_at) == ({"token": token}, None)
 
 
-def test_only_what_the_context_names_is_kept() -> None:
+def test_only_the_parts_that_the_context_names_are_stored() -> None:
     config = copy.deepcopy(KUBECONFIG)
     config["users"].append({"name": "other", "user": {"token": "anothers-token"}})
     cluster(config).update(
@@ -134,7 +137,7 @@ def test_another_context_is_chosen_by_name() -> None:
     assert credentials.from_kubeconfig(yaml.safe_dump(config), "there").server == "https://there.example"
 
 
-def test_the_first_end_is_known() -> None:
+def test_the_earliest_expiry_is_stored() -> None:
     soon, later = NOW + timedelta(days=3), NOW + YEAR
     config = copy.deepcopy(KUBECONFIG)
     with_certificate(config, NOW - YEAR, later)
@@ -144,18 +147,18 @@ def test_the_first_end_is_known() -> None:
 
 
 @pytest.mark.parametrize("token", ["opaque", "a.b.c", "..", "e30.e30.e30", "e30.bm90anNvbg.e30"])
-def test_a_token_without_a_date_is_taken(token: str) -> None:
+def test_a_token_without_an_expiry_is_accepted(token: str) -> None:
     kept = credentials.from_address("https://cluster.example", token)
     assert kept.expires_at is None
 
 
-def test_an_authority_that_is_no_certificate_is_refused() -> None:
+def test_an_authority_that_is_not_a_certificate_is_refused() -> None:
     with pytest.raises(CredentialsRefused, match="certificate authority"):
         credentials.from_address("https://cluster.example", "token", authority="not PEM")
 
 
 def _laughs(levels: int) -> str:
-    """A kilobyte that becomes more than a machine holds."""
+    """Returns a kilobyte of YAML that would expand to more than a machine's memory."""
     lines = [f"a0: &a0 [{SECRET}]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, levels)]
     return "\n".join(lines) + f"\ncurrent-context: *a{levels - 1}\n"
@@ -183,7 +186,7 @@ TEXTS = {
 
 @pytest.mark.parametrize("case", TEXTS)
 @pytest.mark.usefixtures("no_finalizers")
-def test_a_text_that_is_more_than_a_kubeconfig_is_refused(case: str) -> None:
+def test_text_beyond_the_limits_of_a_kubeconfig_is_refused(case: str) -> None:
     text, words = TEXTS[case]
     with pytest.raises(CredentialsRefused) as refused:
         credentials.from_kubeconfig(text)
@@ -192,7 +195,7 @@ def test_a_text_that_is_more_than_a_kubeconfig_is_refused(case: str) -> None:
     assert len(refused.value.message) < 500
 
 
-def test_what_looks_like_a_number_is_the_text_that_it_is() -> None:
+def test_values_that_look_like_numbers_stay_text() -> None:
     config = copy.deepcopy(KUBECONFIG)
     text = (
         yaml.safe_dump(config).replace("name: c\n", "name: 1e3\n").replace("cluster: c\n", "cluster: 1e3\n")
@@ -210,7 +213,7 @@ def test_what_looks_like_a_number_is_the_text_that_it_is() -> None:
         (f"https://host:{SECRET}", "port"),
     ],
 )
-def test_an_address_is_scheme_host_and_port(server: str, words: str) -> None:
+def test_an_address_contains_only_scheme_host_and_port(server: str, words: str) -> None:
     with pytest.raises(CredentialsRefused) as refused:
         credentials.from_address(server, "token")
     assert words in refused.value.message

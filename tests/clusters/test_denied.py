@@ -1,4 +1,7 @@
-"""A cluster that denies a right: shown on the container in its own words, and gone by itself with the right granted."""
+"""A denied right is shown on the container in the cluster's words.
+
+The container recovers once the right is granted.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def _applied(container: containers.Container) -> resource.Condition | None:
 async def test_a_denial_is_shown_in_the_clusters_words_and_recovers(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A refusal waits for somebody to change something, here not as long.
+    # After a refusal the retry waits long for a change of the rights; the test shortens this.
     monkeypatch.setattr(backoff, "TRANSIENT_FIRST_SECONDS", 0.05)
     monkeypatch.setattr(backoff, "MENDED_ELSEWHERE_MOST_SECONDS", 0.5)
     async with (

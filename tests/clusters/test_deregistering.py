@@ -1,4 +1,4 @@
-"""How a cluster ends: refused, with its objects left there, with its objects deleted."""
+"""Deregistering a cluster: refused while it is in use, orphaning or deleting."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def is_gone(server: Server, name: str) -> bool:
     return name not in [each.name async for each in server.admin.namespaces.list_clusters()]
 
 
-async def test_a_cluster_in_use_is_refused_with_the_counts(
+async def test_deregistering_a_cluster_in_use_is_refused_with_counts(
     serving: Server, cluster: SimulatedCluster
 ) -> None:
     await register(serving, "second", cluster)
@@ -60,7 +60,7 @@ async def test_a_cluster_in_use_is_refused_with_the_counts(
     assert refused.value.reason == "CLUSTER_CONFIGURED"
     with pytest.raises(errors.NotFoundError):
         await serving.admin.namespaces.deregister_cluster(name="nowhere")
-    # A trial run forgets nothing.
+    # A call with `validate_only` deregisters nothing.
     answer = await serving.admin.namespaces.deregister_cluster(
         name="second", objects=ORPHAN, validate_only=True
     )
@@ -68,7 +68,7 @@ async def test_a_cluster_in_use_is_refused_with_the_counts(
     assert (await serving.admin.containers.get(namespace="shop", name="web")).name == "web"
 
 
-async def test_what_is_orphaned_stays_on_the_cluster_for_good(
+async def test_orphaned_objects_stay_on_the_cluster_permanently(
     serving: Server, cluster: SimulatedCluster
 ) -> None:
     registered = await register(serving, "second", cluster)
@@ -99,7 +99,7 @@ async def test_what_is_orphaned_stays_on_the_cluster_for_good(
         assert await sql.fetchval("SELECT count(*) FROM reconcile_work") == 0
         row = await sql.fetchrow("SELECT * FROM clusters WHERE name = 'second'")
         assert (row["credentials"], row["data_key"], row["key_id"]) == (None, None, None)
-    # The name is free again, for another cluster; and so are the namespaces' names.
+    # The cluster's name and the namespaces' names can be used again.
     again = await register(serving, "second", cluster)
     assert again.uid != registered.uid
     await serving.admin.namespaces.create(
@@ -110,7 +110,8 @@ async def test_what_is_orphaned_stays_on_the_cluster_for_good(
         return (await serving.admin.namespaces.get(name="shop")).phase == "Active"
 
     await poll_until(adopted)
-    # The sweep goes over it: what is nobody's and was made for this namespace goes, what was left there does not.
+    # The sweep runs: it deletes an unowned object that was created for this namespace, but not the orphaned
+    # ones.
     (left,) = cluster.store.list(DEPLOYMENTS, "shop")
     (home,) = (each for each in cluster.store.list(NAMESPACES, None) if each["metadata"]["name"] == "shop")
     labels = left["metadata"]["labels"] | {NAMESPACE_UID: home["metadata"]["labels"][NAMESPACE_UID]}
@@ -125,7 +126,7 @@ async def test_what_is_orphaned_stays_on_the_cluster_for_good(
     assert names(cluster, PODS, "shop") >= pods
 
 
-async def test_what_is_deleted_goes_from_the_cluster_first(
+async def test_objects_are_deleted_before_the_cluster_is_deregistered(
     serving: Server, cluster: SimulatedCluster
 ) -> None:
     await register(serving, "second", cluster)
@@ -140,7 +141,7 @@ async def test_what_is_deleted_goes_from_the_cluster_first(
     assert not [each async for each in serving.admin.namespaces.list()]
 
 
-async def test_a_cluster_that_is_lost_can_still_be_let_go(serving: Server, cluster: SimulatedCluster) -> None:
+async def test_an_unreachable_cluster_can_be_deregistered(serving: Server, cluster: SimulatedCluster) -> None:
     await register(serving, "second", cluster)
     await place(serving, "second", "shop")
     cluster.faults.refuse_connections = True

@@ -1,7 +1,7 @@
-"""All bytes from a cluster are bounded, after decompression: bodies, pages, lines, messages, heads, texts of
-refusals.
+"""Everything that a cluster sends is limited, after decompression.
 
-Memory is that of Python's allocations at their most; the control reads an answer as it comes.
+This covers bodies, pages, lines, messages, heads and the texts of refusals. The tests measure the peak of
+Python's allocations. The control reads a response without a limit.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _at_most(most: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("what", ASKED)
-async def test_a_small_answer_that_becomes_large_is_not_taken(what: str) -> None:
+async def test_a_small_response_that_decompresses_to_a_large_one_is_refused(what: str) -> None:
     async with _client(hostile.exploding(hostile.bomb(PACKED_MEGABYTES))) as client:
         with _at_most(MOST), pytest.raises(AnswerTooLarge, match="sends too much") as refused:
             async with within(30.0):
@@ -103,7 +103,7 @@ async def test_a_small_answer_that_becomes_large_is_not_taken(what: str) -> None
     assert "127.0.0.1" in refused.value.message
 
 
-async def test_the_control_takes_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unlimited_read_exceeds_the_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     async def unbounded(response: aiohttp.ClientResponse, *_bounds: Any) -> bytes:
         return await response.read()
 
@@ -114,14 +114,14 @@ async def test_the_control_takes_all_of_it(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("what", ASKED)
-async def test_an_answer_without_end_is_not_waited_for(what: str) -> None:
+async def test_an_endless_response_is_refused(what: str) -> None:
     async with _client(hostile.endless(b" " * 65536)) as client:
         with _at_most(MOST), pytest.raises(AnswerTooLarge):
             async with within(30.0):
                 await ASKED[what](client)
 
 
-async def test_words_of_a_refusal_without_end_are_left_out() -> None:
+async def test_the_endless_text_of_a_refusal_is_left_out() -> None:
     for answer in (
         hostile.endless(b"w" * 65536, 500),
         hostile.exploding(hostile.bomb(PACKED_MEGABYTES), 503),
@@ -132,7 +132,7 @@ async def test_words_of_a_refusal_without_end_are_left_out() -> None:
             assert "the cluster responded with 50" in refused.value.message
 
 
-async def test_a_log_that_has_no_lines_is_cut() -> None:
+async def test_a_log_without_line_breaks_is_truncated() -> None:
     limits = TransportLimits(request_seconds=2.0)
     long = b"l" * 65536
 
@@ -165,7 +165,7 @@ async def test_a_log_that_has_no_lines_is_cut() -> None:
     ],
     ids=lambda answer: getattr(answer, "__qualname__", "").partition(".")[0],
 )
-async def test_what_is_no_answer_is_over_in_time(answer: Answer) -> None:
+async def test_an_invalid_response_ends_within_the_time_limit(answer: Answer) -> None:
     async with _client(answer, TransportLimits(request_seconds=0.5, list_seconds=0.5)) as client:
         for ask in (ASKED["version"], ASKED["list"]):
             with _at_most(MOST), pytest.raises(Unreachable):
@@ -174,7 +174,7 @@ async def test_what_is_no_answer_is_over_in_time(answer: Answer) -> None:
 
 
 @pytest.mark.parametrize("answer", [hostile.endless_headers, hostile.silent, hostile.rubbish])
-async def test_a_stream_that_does_not_begin_is_over_in_time(answer: Answer) -> None:
+async def test_a_stream_that_does_not_begin_ends_within_the_time_limit(answer: Answer) -> None:
     async with _client(answer, TransportLimits(request_seconds=0.5)) as client:
         for open_stream in (_watch, _log, _run):
             with _at_most(MOST), pytest.raises(Unreachable):
@@ -192,7 +192,7 @@ async def test_a_redirect_is_not_followed() -> None:
         assert elsewhere.requests == 0
 
 
-async def test_pages_of_large_objects_have_fewer_of_them() -> None:
+async def test_pages_of_large_objects_contain_fewer_objects() -> None:
     asked: list[int] = []
 
     async def answer(request: Asked) -> None:
@@ -213,7 +213,7 @@ async def test_pages_of_large_objects_have_fewer_of_them() -> None:
     assert set(asked) == {64, 2}
 
 
-async def test_pages_without_end_are_not_taken() -> None:
+async def test_an_endless_sequence_of_pages_is_refused() -> None:
     items = [{"metadata": {"name": f"p{n}"}} for n in range(100)]
     body = json.dumps({"metadata": {"continue": "more"}, "items": items}).encode()
     async with _client(hostile.saying(body), TransportLimits(objects=1000)) as client:
@@ -221,7 +221,7 @@ async def test_pages_without_end_are_not_taken() -> None:
             await client.list(PODS)
 
 
-async def test_what_a_refusal_says_is_bounded() -> None:
+async def test_the_text_of_a_refusal_is_limited() -> None:
     causes = [{"field": f"f{n}", "message": "m"} for n in range(5000)]
     status = {"status": "Failure", "message": "a\0b" + "w" * 9000, "code": 422, "details": {"causes": causes}}
     async with _client(hostile.saying(json.dumps(status).encode(), 422)) as client:
@@ -232,7 +232,7 @@ async def test_what_a_refusal_says_is_bounded() -> None:
     assert len(refused.value.causes) == 100
 
 
-async def test_a_cluster_that_sends_too_much_is_unhealthy_and_says_why(
+async def test_a_cluster_that_sends_too_much_is_unreachable_with_a_reason(
     database: Database, tmp_path: Path
 ) -> None:
     answer = hostile.alive_but(hostile.exploding(hostile.bomb(PACKED_MEGABYTES)))

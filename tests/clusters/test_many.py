@@ -1,4 +1,4 @@
-"""Several clusters: each fails, waits and comes back by itself."""
+"""Several clusters: each one fails, waits and recovers independently."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from tests.harness import running_server
 from tests.waiting import poll_until
 
 SLOW_SECONDS = 5.0
-# More than the workers of one cluster, so that the slow one is busy with all it has.
+# More than the workers of one cluster, so that the slow cluster occupies all its workers.
 MANY = 12
 
 
 @pytest.mark.full
-async def test_one_that_is_away_and_one_that_is_slow_hold_up_no_other(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_an_unreachable_and_a_slow_cluster_delay_no_other(database: Database, tmp_path: Path) -> None:
     async with (
         another_cluster() as quick,
         another_cluster() as slow,
@@ -51,7 +49,7 @@ async def test_one_that_is_away_and_one_that_is_slow_hold_up_no_other(
             return container.HasField("stale_since") and namespace.HasField("stale_since")
 
         await poll_until(stale)
-        # The quick one has finished while the slow one has not had time for what a container takes.
+        # The quick cluster finishes before the slow one can create one container.
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(place(server, "slow", "slow-shop"))
             await place(server, "quick", "quick-shop")

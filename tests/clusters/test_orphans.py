@@ -1,5 +1,6 @@
-"""After a rewind an administrator decides about the objects that the database does not know: by the API and by the
-command.
+"""After a rewind, an administrator decides about objects that the database lacks.
+
+The decisions are made by the API and by the command.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ RESOURCES: dict[str, Resource[Any]] = {
     "Service": SERVICES,
     "ServiceAccount": SERVICE_ACCOUNTS,
 }
-# As docs/backup.md has them.
+# The commands of docs/backup.md.
 LIST = "pilothouse clusters orphans local"
 TRY = "pilothouse clusters orphans local --import --all --validate-only"
 IMPORT = "pilothouse clusters orphans local --import --all"
@@ -66,7 +67,10 @@ UNDECIDED = set(RESOURCES) - {"PersistentVolumeClaim"}
 
 
 class Restored:
-    """A server whose database went back to before anything was made in the namespace `shop`."""
+    """A server whose database was restored to a point before the test's objects.
+
+    At that point the namespace `shop` existed, and nothing in it.
+    """
 
     def __init__(self, server: Server, database: Database, client: ClusterClient) -> None:
         self.server = server
@@ -76,7 +80,7 @@ class Restored:
         self.uid = ""
 
     async def make(self) -> None:
-        """Makes a container with all that may come along, and waits until it runs."""
+        """Creates a container with all kinds of related objects, and waits until it runs."""
         admin = self.server.admin
         await self.namespaces.create(namespace=pb.Namespace(name="shop"))
         await admin.config.create_config_map(
@@ -107,7 +111,7 @@ class Restored:
         await self.runs()
 
     async def runs(self) -> container_pb2.Container:
-        """Waits until the container runs as it is wanted."""
+        """Waits until the container runs in its desired state."""
 
         async def seen() -> Any:
             return await self.server.admin.containers.get(namespace="shop", name="web")
@@ -119,7 +123,7 @@ class Restored:
         )
 
     async def go_back(self) -> None:
-        """Takes the rows away, as in an older dump, and begins a new history."""
+        """Deletes the rows, as in an older dump, and begins a new history."""
         async with connection(self.database.admin_dsn) as admin:
             for table in TABLES:
                 await admin.execute(f"DELETE FROM {table}")
@@ -128,7 +132,7 @@ class Restored:
             await admin.execute("SELECT begin_new_history('an older dump was restored')")
 
     async def orphans(self, filter_: str = "") -> dict[str, pb.Orphan]:
-        """The orphans by kind, once the sweep has found them all."""
+        """Returns the orphans by kind, once the sweep has found all of them."""
 
         async def listed() -> dict[str, pb.Orphan]:
             found = self.namespaces.list_orphans(cluster_name="local", page_size=2)
@@ -143,7 +147,7 @@ class Restored:
         }
 
     async def there(self) -> set[str]:
-        """Returns the kinds of our objects on the cluster."""
+        """Returns the kinds of Pilothouse's objects that exist on the cluster."""
         names = {"ConfigMap": "settings", "Secret": "password", "PersistentVolumeClaim": "data"}
         return {
             kind
@@ -163,7 +167,7 @@ class Restored:
 
 
 def sample(name: str, **labels: str) -> float | None:
-    """A figure about the cluster as Prometheus reads it."""
+    """Returns a metric of the cluster as Prometheus reads it."""
     return REGISTRY.get_sample_value(f"pilothouse_cluster_{name}", {"cluster": "local", **labels})
 
 
@@ -185,7 +189,7 @@ async def restored(database: Database, tmp_path: Path) -> AsyncIterator[Restored
             await client.close()
 
 
-async def test_an_import_takes_orphans_back_with_their_uids_and_restarts_no_pod(restored: Restored) -> None:
+async def test_an_import_restores_orphans_with_their_uids_and_restarts_no_pod(restored: Restored) -> None:
     pods = await restored.pods()
     found = await restored.orphans()
     assert {kind for kind, orphan in found.items() if orphan.state == pb.ORPHAN_STATE_UNDECIDED} == UNDECIDED
@@ -223,7 +227,7 @@ async def test_an_import_takes_orphans_back_with_their_uids_and_restarts_no_pod(
     assert await restored.pods() == pods
 
 
-async def test_what_is_kept_stays_and_what_is_to_be_deleted_goes(restored: Restored) -> None:
+async def test_kept_orphans_stay_and_others_are_deleted(restored: Restored) -> None:
     found = await restored.orphans()
     answer = await restored.resolve(pb.ORPHAN_ACTION_DELETE, uids=[found["Service"].uid])
     assert (answer.resolved, answer.undecided, answer.deletion_held) == (1, len(UNDECIDED) - 1, True)
@@ -235,7 +239,7 @@ async def test_what_is_kept_stays_and_what_is_to_be_deleted_goes(restored: Resto
     answer = await restored.resolve(pb.ORPHAN_ACTION_KEEP, uids=[found["Deployment"].uid])
     assert answer.deletion_held
     assert await restored.there() == set(RESOURCES) - {"Service"}
-    # The claim holds data; the rest goes, and nothing waits any more.
+    # The claim contains data and is refused; the other objects are deleted, and no decision is pending.
     answer = await restored.resolve(
         pb.ORPHAN_ACTION_DELETE, uids=[orphan.uid for kind, orphan in found.items() if kind != "Service"]
     )
@@ -250,7 +254,7 @@ async def test_what_is_kept_stays_and_what_is_to_be_deleted_goes(restored: Resto
     await poll_until(only_the_claim, what="all but the claim is gone")
 
 
-async def test_a_decision_about_none_ends_the_hold(restored: Restored) -> None:
+async def test_a_decision_about_no_orphans_ends_the_hold(restored: Restored) -> None:
     found = await restored.orphans()
     await restored.resolve(pb.ORPHAN_ACTION_KEEP, all=True)
     assert await restored.conditions() == []
@@ -260,8 +264,9 @@ async def test_a_decision_about_none_ends_the_hold(restored: Restored) -> None:
     assert await restored.conditions() == HELD
 
     async def decided() -> str:
-        """It is refused until the cluster was swept in this history: the listed objects may be those that an older
-        history knew.
+        """Keeps all orphans, which is refused until the cluster was swept in this history.
+
+        Until then the listed objects may be those of an older history.
         """
         try:
             answer = await restored.resolve(pb.ORPHAN_ACTION_KEEP, all=True)
@@ -279,7 +284,7 @@ async def test_a_decision_about_none_ends_the_hold(restored: Restored) -> None:
     assert kept["Secret"].uid == found["Secret"].uid
 
 
-async def test_a_service_of_its_own_is_imported_kept_or_deleted(restored: Restored) -> None:
+async def test_a_standalone_service_is_imported_kept_or_deleted(restored: Restored) -> None:
     assert restored.server.cluster is not None
     store, uids = restored.server.cluster.store, {name: str(uuid4()) for name in ("front", "kept", "gone")}
     home = (await restored.namespaces.get(name="shop")).uid
@@ -365,7 +370,7 @@ async def test_jobs_and_cron_jobs_are_imported_with_their_runs(restored: Restore
     assert await listed() == set()
 
 
-async def test_a_service_that_selects_by_our_label_names_its_container_again(restored: Restored) -> None:
+async def test_an_imported_service_that_selects_by_uid_names_its_container(restored: Restored) -> None:
     assert restored.server.cluster is not None
     store, uids = restored.server.cluster.store, {name: str(uuid4()) for name in ("named", "lost")}
     home = (await restored.namespaces.get(name="shop")).uid
@@ -398,7 +403,7 @@ async def test_a_service_that_selects_by_our_label_names_its_container_again(res
     assert named.drift_policy == resource_pb2.DRIFT_POLICY_REPAIR
 
 
-async def test_what_is_not_listed_cannot_be_decided_about(restored: Restored) -> None:
+async def test_a_decision_about_unlisted_orphans_is_refused(restored: Restored) -> None:
     await restored.orphans()
     for fields, reason in (
         ({"uids": ["none"]}, "ORPHAN_NOT_FOUND"),
@@ -415,7 +420,7 @@ async def test_what_is_not_listed_cannot_be_decided_about(restored: Restored) ->
     assert refused.value.reason == "CLUSTER_NOT_FOUND"
 
 
-async def test_the_command_lists_and_decides(restored: Restored, tmp_path: Path) -> None:
+async def test_the_command_lists_and_resolves_orphans(restored: Restored, tmp_path: Path) -> None:
     await restored.orphans()
     shell = await logged_in(restored.server, tmp_path)
     listed = await shell.succeed(*LIST.split()[1:])

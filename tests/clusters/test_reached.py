@@ -1,5 +1,6 @@
-"""Clusters that are reached by a client certificate, under an authority of their own, through a proxy: by the API,
-until a container runs there, and is spoken with.
+"""Clusters with a client certificate, their own authority or a proxy.
+
+They are registered by the API and used.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ async def cluster() -> AsyncIterator[SimulatedCluster]:
 
 
 async def is_used(server: Server, name: str) -> None:
-    """A container comes up there, its log is read and a program run in it."""
+    """Creates a container on the cluster, reads its log and executes a program in it."""
     await place(server, name, "shop")
     assert (await has_status(server, name, pb.CLUSTER_STATUS_HEALTHY)).api_server.startswith("https://")
     logs = server.admin.containers.stream_logs(namespace="shop", name="web", follow=False)
@@ -62,7 +63,7 @@ async def is_used(server: Server, name: str) -> None:
     assert out == b"here\n"
 
 
-async def test_by_client_certificate_under_its_own_authority(
+async def test_a_cluster_with_client_certificate_and_own_authority_is_used(
     serving: Server, cluster: SimulatedCluster
 ) -> None:
     certificate, key = cluster.authority.client_certificate("pilothouse")
@@ -71,14 +72,14 @@ async def test_by_client_certificate_under_its_own_authority(
     answer = await serving.admin.namespaces.register_cluster(
         cluster=pb.Cluster(name="certified"), credentials=by_kubeconfig(kubeconfig(cluster, **user))
     )
-    # The end of the certificate is known, and its key is nowhere in the answer.
+    # The certificate's expiry is known, and its key does not appear in the response.
     ends = answer.cluster.credentials_expire_time.ToDatetime(UTC)
     assert ends > datetime.now(UTC) + timedelta(hours=1)
     assert b"PRIVATE KEY" not in answer.SerializeToString()
     await is_used(serving, "certified")
 
 
-async def test_an_authority_that_did_not_sign_for_it_is_told(
+async def test_a_certificate_of_another_authority_is_reported(
     serving: Server, cluster: SimulatedCluster
 ) -> None:
     document = kubeconfig(cluster)
@@ -93,7 +94,7 @@ async def test_an_authority_that_did_not_sign_for_it_is_told(
     assert "strange" not in listed
 
 
-async def test_through_a_proxy(serving: Server, cluster: SimulatedCluster) -> None:
+async def test_a_cluster_behind_a_proxy_is_used(serving: Server, cluster: SimulatedCluster) -> None:
     async with proxy() as (address, asked):
         document = kubeconfig(cluster)
         document["clusters"][0]["cluster"]["proxy-url"] = address

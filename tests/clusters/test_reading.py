@@ -1,5 +1,7 @@
-"""Long answers of a cluster are read while other work goes on: in pieces, one at a time, and with a pause before the
-next.
+"""Long responses of a cluster do not block other work.
+
+They are read in pieces, one response at a time. After each long response the reader pauses before the next
+one.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from tests.waiting import poll_until
 BOUND = 8 * MEGABYTE
 LIMITS = TransportLimits(request_seconds=30.0, body_bytes=BOUND, page_bytes=BOUND)
 PACKED_MEGABYTES = 32
-# The one piece of each that is there before anybody can be stopped.
+# The piece of each response that arrives before its reading can be stopped.
 _PIECE = MEGABYTE // 2
 
 
@@ -46,7 +48,7 @@ async def _client(
 
 @pytest.fixture
 def read_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How much of each answer that had several parts was read before its last one."""
+    """Returns how many bytes of each response were read before its last piece."""
     taken: list[int] = []
     read = destinations.read
 
@@ -65,7 +67,7 @@ def read_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("gives_way", [True, False])
-async def test_others_have_their_turn_while_it_is_decompressed(
+async def test_other_tasks_run_while_a_response_is_decompressed(
     monkeypatch: pytest.MonkeyPatch, gives_way: bool
 ) -> None:
     turns = 0
@@ -86,12 +88,12 @@ async def test_others_have_their_turn_while_it_is_decompressed(
         return await read(response, most, noted)
 
     async def keeps(_share: event_loop.Share) -> None:
-        """The control: pieces are taken as they come."""
+        """Does not pause: the control reads pieces as they arrive."""
 
     monkeypatch.setattr(destinations, "read", noting)
-    # A share is used up by one piece, however fast the machine is.
+    # One piece uses up a share, even on a fast machine.
     monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
-    # Shares are what this is about: without the pauses of what is long.
+    # The test is about shares, so the pauses after long responses are switched off.
     monkeypatch.setattr(transport, "_LONG_BYTES", BOUND * 2)
     if not gives_way:
         monkeypatch.setattr(event_loop.Share, "used", keeps)
@@ -105,7 +107,7 @@ async def test_others_have_their_turn_while_it_is_decompressed(
     assert (after_each_piece[-1] - after_each_piece[0] >= pieces - 1) is gives_way
 
 
-async def test_one_is_found_too_long_for_all(read_bytes: list[int]) -> None:
+async def test_one_oversized_response_stops_all_concurrent_requests(read_bytes: list[int]) -> None:
     kinds: tuple[Any, ...] = (PODS, SERVICES, DEPLOYMENTS) * 3
     async with _client(hostile.exploding(hostile.bomb(PACKED_MEGABYTES))) as (client, _):
         outcomes = await asyncio.gather(
@@ -113,20 +115,20 @@ async def test_one_is_found_too_long_for_all(read_bytes: list[int]) -> None:
         )
     assert all(isinstance(each, AnswerTooLarge) for each in outcomes), outcomes
     assert len(read_bytes) == len(kinds)
-    # All of them to their bounds would be 72 MB.
+    # Reading all nine up to the limit would be 72 MB.
     assert sum(read_bytes) <= BOUND + len(kinds) * _PIECE
 
 
-async def test_lists_that_are_too_long_together_are_found_so_by_one(read_bytes: list[int]) -> None:
+async def test_concurrent_oversized_lists_are_detected_by_reading_one(read_bytes: list[int]) -> None:
     kinds: tuple[Any, ...] = (PODS, SERVICES, DEPLOYMENTS)
     async with _client(hostile.exploding(hostile.bomb(PACKED_MEGABYTES))) as (client, _):
         outcomes = await asyncio.gather(*(client.list(each) for each in kinds), return_exceptions=True)
     assert all(isinstance(each, AnswerTooLarge) for each in outcomes), outcomes
-    # Pages of 500, 15 and 1, of one of the lists, the last two half as long.
+    # One of the lists is read in pages of 500, 15 and 1 objects; the last two have half the limit.
     assert sum(read_bytes) <= 2 * BOUND + len(read_bytes) * _PIECE
 
 
-async def test_a_list_beside_one_of_large_objects_is_read_to_its_end() -> None:
+async def test_a_list_next_to_one_of_large_objects_is_read_completely() -> None:
     async def answer(request: Asked) -> None:
         query = dict(each.split("=") for each in request.target.partition("?")[2].split("&"))
         limit, first = int(query["limit"]), int(query.get("continue", 0))
@@ -148,7 +150,7 @@ async def test_a_list_beside_one_of_large_objects_is_read_to_its_end() -> None:
         assert [each.metadata.name for each in found.items] == [f"p{n}" for n in range(30)]
 
 
-async def test_a_cluster_that_sent_too_much_is_not_asked_for_a_while() -> None:
+async def test_a_cluster_that_sent_too_much_gets_no_requests_for_a_while() -> None:
     async with _client(hostile.exploding(hostile.bomb(PACKED_MEGABYTES))) as (client, server):
         with pytest.raises(AnswerTooLarge):
             await client.version()
@@ -159,11 +161,11 @@ async def test_a_cluster_that_sent_too_much_is_not_asked_for_a_while() -> None:
         assert server.requests == 1
 
 
-async def test_it_is_asked_again_after_a_longer_while_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pauses_after_oversized_responses_double_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     asked_at: list[float] = []
     monkeypatch.setattr(transport, "_now", lambda: now)
-    # The longest that chance makes of a pause.
+    # The longest pause that the jitter produces.
     monkeypatch.setattr(transport, "uniform", lambda _low, high: high)
     async with _client(hostile.exploding(hostile.bomb(PACKED_MEGABYTES))) as (client, server):
         while len(asked_at) < 7:
@@ -181,16 +183,17 @@ _BOOKMARK = b'{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "1
 
 @pytest.mark.parametrize("line", [b"\n", _BOOKMARK], ids=["empty", "bookmarks"])
 @pytest.mark.parametrize("paced", [True, False])
-async def test_lines_of_watches_are_taken_at_a_pace(
+async def test_lines_of_watches_are_read_at_a_limited_rate(
     monkeypatch: pytest.MonkeyPatch, line: bytes, paced: bool
 ) -> None:
-    # The lines of one piece are many more, so what takes them as they come is far beyond on a busy machine, too.
+    # One piece has many more lines than the burst, so the control exceeds the rate by far even on a busy
+    # machine.
     burst, per_second = 100, 200.0
     lines, beyond, began = 0, 0.0, 0.0
     clock = asyncio.get_running_loop().time
 
     async def control() -> None:
-        """Takes each as it comes, and the event loop for as long as there are some."""
+        """Applies no limit: the control occupies the event loop while lines are available."""
 
     pace = transport.ClusterTransport.pace
 
@@ -222,5 +225,5 @@ async def test_lines_of_watches_are_taken_at_a_pace(
 
         await poll_until(so_far, lambda count: count > 2 * burst)
         await cancel_and_wait(*watches)
-    # A few may be: those of a moment in which each watch has set its timer.
+    # A few lines may exceed the rate: those that arrive while each watch sets its timer.
     assert (beyond < burst / 2) is paced

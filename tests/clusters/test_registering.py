@@ -1,4 +1,4 @@
-"""Registering and changing clusters, through the public interface."""
+"""Registering and updating clusters through the public API."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ONCE = RetryPolicy(attempts=1)
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def serving(database: Database, tmp_path: Path) -> AsyncIterator[Server]:
-    """A server whose own cluster does not matter."""
+    """Yields a server whose own cluster does not matter."""
     async with running_server(
         database, tmp_path, with_cluster=False, reconciler=QUICK, cluster_timeout_seconds=3.0
     ) as running:
@@ -59,7 +59,7 @@ async def cluster() -> AsyncIterator[SimulatedCluster]:
 
 
 async def stored(server: Server, name: str) -> Any:
-    """A cluster's row as the database has it."""
+    """Returns a cluster's row in the database."""
     async with server.database.system() as sql:
         return await sql.fetchrow("SELECT * FROM clusters WHERE name = $1", name)
 
@@ -81,7 +81,7 @@ async def test_a_registered_cluster_is_used_and_its_credentials_are_not_shown(
         (each.name, each.leader)
         async for each in serving.admin.namespaces.list_clusters(filter='labels.region = "north"')
     ]
-    # This process is the server.
+    # The leader is this process, which runs the server.
     assert listed == [("second", found.leader)] == [("second", f"{socket.gethostname()}:{os.getpid()}")]
     async with serving.database.owner() as sql:
         for table in ("clusters", "operation_logs", "idempotency_keys", "operations"):
@@ -92,7 +92,7 @@ async def test_a_registered_cluster_is_used_and_its_credentials_are_not_shown(
     assert [(each.resource_type, each.resource_name) for each in records] == [("cluster", "second")]
 
 
-async def test_what_cannot_be_used_is_refused_and_says_why(
+async def test_unusable_credentials_are_refused_with_a_reason(
     serving: Server, cluster: SimulatedCluster
 ) -> None:
     cluster.users.add("narrow", "narrow", role("patch deployments.apps", "create namespaces"))
@@ -137,7 +137,7 @@ async def test_what_cannot_be_used_is_refused_and_says_why(
 
 
 @pytest.mark.full
-async def test_a_cluster_that_does_not_answer_is_waited_for_only_so_long(
+async def test_a_registration_waits_a_limited_time_for_a_response(
     serving: Server, cluster: SimulatedCluster
 ) -> None:
     cluster.faults.latency_seconds = 60.0
@@ -148,7 +148,7 @@ async def test_a_cluster_that_does_not_answer_is_waited_for_only_so_long(
     assert "did not respond within 3 s" in str(refused.value)
 
 
-async def test_optional_rights_may_be_missing_and_are_told(
+async def test_missing_optional_rights_are_allowed_and_reported(
     serving: Server, cluster: SimulatedCluster
 ) -> None:
     cluster.users.add("narrow", "narrow", role("get pods/log", "get nodes/proxy"))
@@ -156,7 +156,7 @@ async def test_optional_rights_may_be_missing_and_are_told(
         cluster=pb.Cluster(name="second"), credentials=by_token(cluster, "narrow")
     )
     assert sorted(right.resource for right in answer.missing_rights) == ["nodes/proxy", "pods/log"]
-    # The rights of the role are enough for a container's whole life.
+    # The rights of the role are sufficient for a container's whole lifetime.
     await place(serving, "second", "shop")
     await serving.admin.namespaces.delete(name="shop", cascade=True)
 
@@ -182,7 +182,7 @@ async def test_names_are_unique_and_validation_stores_nothing(
             await register(serving, taken, cluster)
 
 
-async def test_only_administrators_register(serving: Server, cluster: SimulatedCluster) -> None:
+async def test_only_administrators_change_clusters(serving: Server, cluster: SimulatedCluster) -> None:
     operator = await serving.user("olga", {"": "operator"})
     with pytest.raises(errors.PermissionDeniedError):
         await operator.namespaces.register_cluster(
@@ -275,7 +275,7 @@ async def test_credentials_survive_rotation_and_belong_to_their_row(
     assert "was moved from another row" in lost.message
 
 
-async def test_a_denial_in_the_first_moments_of_a_server_is_not_shown(
+async def test_a_denial_before_a_cluster_has_loaded_its_roles_is_not_shown(
     serving: Server, cluster: SimulatedCluster
 ) -> None:
     cluster.users.add("narrow", "narrow", role())
@@ -298,7 +298,7 @@ async def test_a_denial_in_the_first_moments_of_a_server_is_not_shown(
 
 
 @pytest.mark.full
-async def test_a_denial_that_stays_names_the_permission(serving: Server, cluster: SimulatedCluster) -> None:
+async def test_a_persistent_denial_names_the_permission(serving: Server, cluster: SimulatedCluster) -> None:
     cluster.users.add("narrow", "narrow", role())
     await serving.admin.namespaces.register_cluster(
         cluster=pb.Cluster(name="second"), credentials=by_token(cluster, "narrow")
@@ -340,7 +340,7 @@ async def test_addresses_of_this_machine_are_refused_unless_they_are_allowed(
         assert [each.field for each in refused.value.violations] == ["credentials.address.proxy_url"]
 
 
-async def test_an_address_with_a_password_is_refused_by_its_field(serving: Server) -> None:
+async def test_an_address_with_a_password_is_refused_with_its_field(serving: Server) -> None:
     credentials = pb.ClusterCredentials(
         address=pb.ClusterAddress(api_server="https://user:canary-pw@host", token="t")
     )
@@ -353,7 +353,9 @@ async def test_an_address_with_a_password_is_refused_by_its_field(serving: Serve
     assert "canary-pw" not in str(refused.value)
 
 
-async def test_a_kubeconfig_is_read_beside_the_loop(serving: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_kubeconfig_is_parsed_outside_the_event_loop(
+    serving: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     threads: list[str] = []
 
     def reading(_text: str, _context: str) -> Any:
@@ -369,7 +371,7 @@ async def test_a_kubeconfig_is_read_beside_the_loop(serving: Server, monkeypatch
     assert threads[0].startswith("kubeconfig")
 
 
-async def test_what_a_stranger_answers_is_not_told(serving: Server) -> None:
+async def test_the_response_of_a_foreign_server_is_not_shown(serving: Server) -> None:
     words = "internal-words-of-a-stranger"
     body = f'{{"kind": "Status", "status": "Failure", "message": "{words}", "gitVersion": "{words}"}}'
     for status in (200, 403, 404, 500):

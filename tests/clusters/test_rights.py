@@ -1,4 +1,4 @@
-"""The required rights: the printed role equals the checked and the used ones."""
+"""The required rights: the printed role equals the checked and the used rights."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def test_the_role_grants_the_table_and_nothing_else() -> None:
     assert kinds == ["Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding"]
 
 
-async def test_a_cluster_is_asked_what_it_denies() -> None:
+async def test_denied_rights_are_found_by_requests_to_the_cluster() -> None:
     async with another_cluster() as cluster:
         cluster.users.add("narrow", "narrow", role("patch deployments.apps", "get pods/log"))
         client = await ClusterClient.from_kubeconfig(kubeconfig(cluster, token="narrow"), name="x")
         try:
             denied = await rights.denied(client)
             assert sorted(map(str, denied)) == ["get pods/log", "patch deployments.apps"]
-            # The role's rights are the ones that count.
+            # The simulated cluster enforces the rights of the role.
             await client.list(PODS)
             manifest = {
                 "apiVersion": "apps/v1",
@@ -59,13 +59,13 @@ async def shared_cluster() -> AsyncIterator[SimulatedCluster]:
 
 
 async def _narrowed(cluster: SimulatedCluster, *without: str) -> ClusterClient:
-    """A client whose credentials lack some rights."""
+    """Returns a client whose credentials lack some rights."""
     cluster.users.add("narrow", "narrow", role(*without))
     return await ClusterClient.from_kubeconfig(kubeconfig(cluster, token="narrow"), name="x")
 
 
 @pytest.mark.parametrize("right", sorted({(each.api_group, each.resource) for each in rights.RIGHTS}))
-async def test_a_row_of_the_table_that_is_not_granted_is_found_verb_by_verb(
+async def test_a_missing_row_of_the_table_is_found_verb_by_verb(
     shared_cluster: SimulatedCluster, right: tuple[str, str]
 ) -> None:
     row = [each for each in rights.RIGHTS if (each.api_group, each.resource) == right]
@@ -77,7 +77,7 @@ async def test_a_row_of_the_table_that_is_not_granted_is_found_verb_by_verb(
         await client.close()
 
 
-# Each kind that the guard lets through. The plural of all of them is regular.
+# Each kind that the guard accepts. All of these kinds have a regular plural.
 _WRITTEN = [
     Resource(
         f"/apis/{version}" if "/" in version else f"/api/{version}",
@@ -91,7 +91,7 @@ _WRITTEN = [
 
 
 @pytest.mark.parametrize("resource", _WRITTEN, ids=lambda each: each.kind)
-async def test_each_kind_is_refused_by_the_rule_that_is_missing(
+async def test_each_kind_is_refused_with_the_missing_right(
     shared_cluster: SimulatedCluster, resource: Resource[KubernetesObject]
 ) -> None:
     group = resource.api_version.rpartition("/")[0]
@@ -110,7 +110,7 @@ async def test_each_kind_is_refused_by_the_rule_that_is_missing(
         await client.close()
 
 
-async def test_an_administrator_is_denied_nothing_and_asked_once() -> None:
+async def test_an_administrator_is_denied_nothing() -> None:
     async with another_cluster() as cluster:
         client = await ClusterClient.from_kubeconfig(kubeconfig(cluster), name="x")
         try:
@@ -119,7 +119,7 @@ async def test_an_administrator_is_denied_nothing_and_asked_once() -> None:
             await client.close()
 
 
-async def test_a_cluster_that_cannot_be_asked_is_not_taken_for_one_that_grants() -> None:
+async def test_an_unreachable_cluster_is_not_reported_as_granting_all_rights() -> None:
     async with another_cluster() as cluster:
         cluster.users.add("narrow", "narrow", role())
         client = await ClusterClient.from_kubeconfig(kubeconfig(cluster, token="narrow"), name="x")

@@ -1,4 +1,4 @@
-"""A cluster registered by the service account of the pod that the server runs in."""
+"""A cluster registered with the service account of the server's own pod."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.harness import running_server
 IN_CLUSTER = pb.ClusterCredentials(in_cluster=pb.InCluster())
 
 
-async def test_it_is_registered_used_and_its_token_renewed(
+async def test_the_servers_own_cluster_is_registered_and_its_token_renewed(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account = tmp_path / "serviceaccount"
@@ -42,7 +42,7 @@ async def test_it_is_registered_used_and_its_token_renewed(
         assert (answer.cluster.api_server, list(answer.missing_rights)) == (cluster.url, [])
         await place(server, "home", "shop")
 
-        # The node replaces the token, and the old one runs out.
+        # The node replaces the token, and the old one expires.
         cluster.users.add("second", "pilothouse")
         (account / "token").write_text("second\n")
         cluster.users.remove("first")

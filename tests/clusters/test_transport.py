@@ -1,4 +1,4 @@
-"""How a cluster is reached: authorities, client certificates, proxies, the token of a pod that is renewed."""
+"""Connections to a cluster: authorities, client certificates, proxies, tokens."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def cluster() -> AsyncIterator[SimulatedCluster]:
 
 @asynccontextmanager
 async def connected(document: dict[str, Any]) -> AsyncIterator[ClusterClient]:
-    """A client by a kubeconfig that came from a caller, as it would be stored."""
+    """Yields a client of a caller's kubeconfig, encoded and decoded as in storage."""
     kept = credentials.decode(credentials.encode(credentials.from_kubeconfig(yaml.safe_dump(document))))
     client = await ClusterClient.from_kubeconfig(kept.kubeconfig(), name="x")
     try:
@@ -49,7 +49,7 @@ async def test_the_authority_of_the_kubeconfig_is_trusted(cluster: SimulatedClus
         assert (await client.list(NAMESPACES)).items
 
 
-async def test_an_address_with_its_authority_is_enough(cluster: SimulatedCluster) -> None:
+async def test_an_address_with_its_authority_is_sufficient(cluster: SimulatedCluster) -> None:
     authority = cluster.authority.certificate.decode()
     kept = credentials.from_address(cluster.url, cluster.token, authority=authority)
     client = await ClusterClient.from_kubeconfig(kept.kubeconfig(), name="x")
@@ -60,9 +60,7 @@ async def test_an_address_with_its_authority_is_enough(cluster: SimulatedCluster
 
 
 @pytest.mark.parametrize("authority", [Authority("127.0.0.1").certificate, None])
-async def test_a_server_that_nobody_vouches_for_gets_no_token(
-    cluster: SimulatedCluster, authority: bytes | None
-) -> None:
+async def test_an_untrusted_server_gets_no_token(cluster: SimulatedCluster, authority: bytes | None) -> None:
     document = kubeconfig(cluster)
     entry = document["clusters"][0]["cluster"]
     del entry["certificate-authority-data"]
@@ -75,7 +73,7 @@ async def test_a_server_that_nobody_vouches_for_gets_no_token(
     assert cluster.token not in refused.value.message
 
 
-async def test_a_server_that_need_not_be_vouched_for_is_asked(cluster: SimulatedCluster) -> None:
+async def test_a_server_is_used_without_verification_if_configured(cluster: SimulatedCluster) -> None:
     document = kubeconfig(cluster)
     entry = document["clusters"][0]["cluster"]
     del entry["certificate-authority-data"]
@@ -84,7 +82,7 @@ async def test_a_server_that_need_not_be_vouched_for_is_asked(cluster: Simulated
         assert (await client.list(NAMESPACES)).items
 
 
-async def test_a_name_that_the_server_must_prove_counts_for_programs_too(cluster: SimulatedCluster) -> None:
+async def test_the_tls_server_name_also_applies_to_exec(cluster: SimulatedCluster) -> None:
     document = kubeconfig(cluster)
     document["clusters"][0]["cluster"]["tls-server-name"] = "another.example"
     async with connected(document) as client:
@@ -97,7 +95,7 @@ async def test_a_name_that_the_server_must_prove_counts_for_programs_too(cluster
                 pass
 
 
-async def test_a_client_certificate_is_let_in(cluster: SimulatedCluster) -> None:
+async def test_a_client_certificate_authenticates(cluster: SimulatedCluster) -> None:
     certificate, key = cluster.authority.client_certificate("pilothouse")
     user = {"client-certificate-data": encoded(certificate), "client-key-data": encoded(key)}
     async with connected(kubeconfig(cluster, **user)) as client:
@@ -108,9 +106,7 @@ async def test_a_client_certificate_is_let_in(cluster: SimulatedCluster) -> None
         assert (await client.list(NAMESPACES)).items
 
 
-async def test_files_of_the_operators_own_are_shown_and_trusted(
-    cluster: SimulatedCluster, tmp_path: Path
-) -> None:
+async def test_files_of_the_operators_kubeconfig_are_used(cluster: SimulatedCluster, tmp_path: Path) -> None:
     document = kubeconfig(cluster)
     certificate, key = cluster.authority.client_certificate("pilothouse")
     cluster.users.add_certificate("pilothouse")
@@ -133,7 +129,7 @@ async def test_files_of_the_operators_own_are_shown_and_trusted(
         await client.close()
 
 
-async def test_a_proxy_is_gone_through(cluster: SimulatedCluster) -> None:
+async def test_a_proxy_is_used(cluster: SimulatedCluster) -> None:
     async with proxy() as (address, asked):
         document = kubeconfig(cluster)
         document["clusters"][0]["cluster"]["proxy-url"] = address
@@ -155,7 +151,7 @@ async def test_a_proxy_is_gone_through(cluster: SimulatedCluster) -> None:
         ("https://127.0.0.1:1", "", "the connection is refused"),
     ],
 )
-async def test_a_proxy_that_is_not_reached_is_named_as_one(
+async def test_an_unreachable_proxy_is_named_in_the_message(
     cluster: SimulatedCluster, bare_environment: pytest.MonkeyPatch, server: str, proxy_url: str, why: str
 ) -> None:
     document = kubeconfig(cluster)
@@ -164,13 +160,13 @@ async def test_a_proxy_that_is_not_reached_is_named_as_one(
         with pytest.raises(Unreachable) as unreachable:
             await client.list(NAMESPACES)
     assert unreachable.value.message.endswith(f"cannot be reached: {why}")
-    # However its address is written.
+    # The proxy is recognised in any spelling of its address.
     assert destinations._leads_to("https://[0:0::1]:1", "::1")
 
 
 @pytest.fixture
 def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """No proxies, no .netrc, even if this machine has them."""
+    """Removes the proxies and the .netrc file of this machine from the environment."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -181,7 +177,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.
 @pytest.mark.parametrize(
     ("exempt", "through"), [("", True), ("127.0.0.1", False), ("*", False), ("elsewhere.example", True)]
 )
-async def test_a_proxy_of_the_environment_is_gone_through_unless_it_exempts_the_cluster(
+async def test_a_proxy_of_the_environment_is_used_unless_the_cluster_is_exempt(
     cluster: SimulatedCluster, bare_environment: pytest.MonkeyPatch, exempt: str, through: bool
 ) -> None:
     async with proxy() as (address, asked):
@@ -192,7 +188,7 @@ async def test_a_proxy_of_the_environment_is_gone_through_unless_it_exempts_the_
     assert asked == ([f"CONNECT {cluster.url.removeprefix('https://')}"] if through else [])
 
 
-async def test_the_kubeconfigs_proxy_goes_before_the_environments(
+async def test_the_proxy_of_the_kubeconfig_has_precedence(
     cluster: SimulatedCluster, bare_environment: pytest.MonkeyPatch
 ) -> None:
     async with proxy() as (address, asked), proxy() as (other, asked_other):
@@ -205,10 +201,13 @@ async def test_the_kubeconfigs_proxy_goes_before_the_environments(
 
 
 @pytest.mark.parametrize("target", ["https", "http"])
-async def test_what_a_proxy_wants_travels_as_a_header(
+async def test_proxy_credentials_are_sent_as_a_header(
     cluster: SimulatedCluster, bare_environment: pytest.MonkeyPatch, target: str
 ) -> None:
-    """By the kubeconfig's address or the environment's: in no address that the library is given."""
+    """The library receives the proxy's address without the credentials.
+
+    The address comes from the kubeconfig or from the environment.
+    """
     for of_the_environment in (False, True):
         async with proxy() as (address, asked):
             document = kubeconfig(cluster)
@@ -239,7 +238,7 @@ async def test_the_environment_is_read_once_for_each_client(
         assert (await client.list(NAMESPACES)).items
 
 
-async def test_a_token_goes_before_the_password_in_netrc(
+async def test_a_token_has_precedence_over_the_password_in_netrc(
     cluster: SimulatedCluster, bare_environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     netrc = tmp_path / "netrc"
@@ -249,7 +248,7 @@ async def test_a_token_goes_before_the_password_in_netrc(
         assert (await client.list(NAMESPACES)).items
 
 
-def test_a_client_without_a_token_takes_the_password_in_netrc(
+def test_a_client_without_a_token_uses_the_password_in_netrc(
     bare_environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     netrc = tmp_path / "netrc"
@@ -265,7 +264,10 @@ def test_a_client_without_a_token_takes_the_password_in_netrc(
 
 @asynccontextmanager
 async def hearing() -> AsyncIterator[tuple[str, list[str | None]]]:
-    """Runs a cluster that tells its version to everybody; yields its address, and the credential of each request."""
+    """Runs a cluster that returns its version without authentication.
+
+    Yields its address, and the credential of each request.
+    """
     heard: list[str | None] = []
 
     async def hear(request: web.Request) -> web.Response:
@@ -285,7 +287,7 @@ async def hearing() -> AsyncIterator[tuple[str, list[str | None]]]:
 
 
 @pytest.mark.parametrize(("reach", "shown"), [(ANYWHERE, True), (Reach([ip_network("127.0.0.0/8")]), False)])
-async def test_the_operators_passwords_are_shown_to_nobody_whom_a_caller_names(
+async def test_passwords_in_netrc_are_not_sent_to_addresses_of_callers(
     bare_environment: pytest.MonkeyPatch, tmp_path: Path, reach: Reach, shown: bool
 ) -> None:
     netrc = tmp_path / "netrc"
@@ -310,7 +312,7 @@ async def test_the_operators_passwords_are_shown_to_nobody_whom_a_caller_names(
         ({}, None),
     ],
 )
-async def test_what_the_operators_own_shows(
+async def test_credentials_of_the_operators_kubeconfig_are_sent(
     bare_environment: pytest.MonkeyPatch, user: dict[str, str], shown: str | None
 ) -> None:
     async with hearing() as (address, heard):

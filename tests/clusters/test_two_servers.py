@@ -1,4 +1,7 @@
-"""Two servers, one of which has no way to a cluster: the other one leads it and does its work."""
+"""Two servers, one without credentials for a cluster.
+
+The other one leads the cluster and does its work.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ async def test_a_replica_without_a_kubeconfig_leaves_the_cluster_to_the_other(
                     await poll_until(
                         local, lambda found: found.status == pb.CLUSTER_STATUS_HEALTHY and found.leader
                     )
-                    # Asked for here, done there.
+                    # The request arrives at this server, and the other one executes it.
                     late = containers.Container(name="late", image="nginx:1.27")
                     await admin.containers.create(namespace="shop", container=late)
                     await poll_until(

@@ -1,6 +1,7 @@
-"""Messages about a cluster are true: the words before the colon, and those after, do not contradict each other.
+"""Messages about a cluster are accurate.
 
-Each failure is a real one, of a server on this machine that answers so.
+The text before the colon does not contradict the text after it. Each failure is a real one, caused by a
+server on this machine.
 """
 
 from __future__ import annotations
@@ -88,19 +89,19 @@ async def _said(document: dict[str, object], place: str) -> str:
 
 
 @pytest.mark.parametrize("what", SAID)
-async def test_what_is_said_of_an_answer_is_true(what: str) -> None:
+async def test_the_message_about_a_response_is_accurate(what: str) -> None:
     answer, words = SAID[what]
     async with hostile_server(answer) as server:
         assert await _said(server.kubeconfig(), server.url.removeprefix("http://")) == words
 
 
-async def test_who_is_not_there_is_not_reached() -> None:
+async def test_a_missing_server_is_reported_as_unreachable() -> None:
     async with hostile_server(hostile.silent) as server:
         document, place = server.kubeconfig(), server.url.removeprefix("http://")
     assert await _said(document, place) == NOT_AVAILABLE + "cannot be reached: the connection is refused"
 
 
-async def test_who_cannot_be_trusted_is_there() -> None:
+async def test_an_untrusted_server_is_not_reported_as_unreachable() -> None:
     async with another_cluster(tls=True) as cluster:
         place = cluster.url.removeprefix("https://")
         document = kubeconfig(cluster)
@@ -116,7 +117,7 @@ async def test_who_cannot_be_trusted_is_there() -> None:
     assert said[1].startswith(beginning)
 
 
-async def test_who_speaks_no_tls_is_there() -> None:
+async def test_a_server_without_tls_is_not_reported_as_unreachable() -> None:
     async def plain(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await writer.drain()
@@ -131,7 +132,7 @@ async def test_who_speaks_no_tls_is_there() -> None:
         assert await _said(document, place) == NOT_AVAILABLE + "cannot be used: TLS cannot be agreed on"
 
 
-def test_one_that_was_not_asked_did_not_refuse() -> None:
+def test_invalid_credentials_are_not_reported_as_refused_by_the_cluster() -> None:
     error = refusal(CredentialsRefused("the token expired"), "far")
     assert isinstance(error, FailedPrecondition)
     assert error.message == 'cluster "far" cannot be asked: the token expired'
@@ -140,12 +141,12 @@ def test_one_that_was_not_asked_did_not_refuse() -> None:
     assert away.message == 'cluster "far" is not available: the cluster responded with 503'
 
 
-def test_an_object_that_is_not_read_is_not_the_clusters_end() -> None:
+def test_an_unreadable_object_is_not_reported_as_an_unavailable_cluster() -> None:
     error = refusal(TooManyValues("an answer has more than 9 values"), "far")
     assert error.message == 'cluster "far" sends what is not read: an answer has more than 9 values'
 
 
-async def test_a_namespace_of_somebody_is_left_alone_by_us() -> None:
+async def test_a_namespace_of_another_owner_cannot_be_used() -> None:
     async with another_cluster() as cluster, _client(kubeconfig(cluster)) as client:
         home = NamespaceRef(name="kube-system", uid="u", cluster_name="far", kubernetes_name="kube-system")
         with pytest.raises(ClusterError) as failed:

@@ -1,1 +1,1 @@
-"""Calls about several nouns."""
+"""Tests of calls that cover several nouns."""

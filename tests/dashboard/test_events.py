@@ -1,4 +1,4 @@
-"""WatchEvents: the events that the cluster has, those that come, and by which permission each is shown."""
+"""WatchEvents: existing and new events, and the permission of each kind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WATCH_EVENTS = RULES["WatchEvents"]
 
 
 async def furnish(server: Server, *names: str) -> str:
-    """A namespace with containers whose image cannot be had."""
+    """Creates the test's namespace with containers whose image cannot be pulled."""
     own = server.namespace
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=own))
     for name in names:
@@ -26,18 +26,18 @@ async def furnish(server: Server, *names: str) -> str:
 
 
 async def make(server: Server, name: str) -> None:
-    """A container of the test's namespace."""
+    """Creates a container in the test's namespace."""
     wanted = container_pb2.Container(name=name, image="registry.invalid/nothing:1")
     await server.admin.containers.create(namespace=server.namespace, container=wanted)
 
 
 async def once(caller: Caller, namespace: str) -> Outcome:
-    """The events that are there."""
+    """Returns the events that exist now."""
     request = pb.WatchEventsRequest(namespace=namespace, once=True)
     return await caller.invoke(WATCH_EVENTS, request, most=2)
 
 
-async def test_events_that_are_there_and_that_come(shared_server: Server) -> None:
+async def test_existing_and_new_events_are_sent(shared_server: Server) -> None:
     server = shared_server.for_one_test()
     own, caller = await furnish(server, "web"), await caller_of(server)
     seen: list[tuple[str, str]] = []

@@ -1,4 +1,7 @@
-"""The overview and the search: right numbers, of the caller's namespaces only, and pages without gaps."""
+"""The overview and the search: correct counts, and pages without gaps.
+
+Both cover only the caller's namespaces.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,13 @@ WHERE name = $2 AND namespace_id = (SELECT id FROM namespaces WHERE name = $1)
 
 
 async def ask(caller: Caller, method: str, **fields: Any) -> Outcome:
-    """The outcome of a call."""
+    """Returns the outcome of a call."""
     rule = RULES[method]
     return await caller.invoke(rule, rule.request_class(**fields))
 
 
 async def furnish(server: Server, name: str, containers: Collection[str]) -> None:
-    """A namespace with stopped containers, and the status that each is given in the database."""
+    """Creates a namespace with stopped containers, a quota and a config map."""
     await server.admin.namespaces.create(
         namespace=namespace_pb2.Namespace(
             name=name, resource_quota=namespace_pb2.ResourceQuota(containers=50, cpu="8")
@@ -48,12 +51,12 @@ async def furnish(server: Server, name: str, containers: Collection[str]) -> Non
 
 
 def counted(answer: pb.GetOverviewResponse, noun: str) -> dict[str, int]:
-    """The numbers by status of a noun."""
+    """Returns the counts of a noun by status."""
     number = pb.Noun.Value(f"NOUN_{noun}")
     return {each.status: each.count for each in answer.counts if each.noun == number}
 
 
-async def test_the_overview_counts_what_its_caller_sees(server: Server) -> None:
+async def test_the_overview_counts_only_the_namespaces_of_its_caller(server: Server) -> None:
     wrong = {
         "web": ("crash_loop_back_off", "Error"),
         "api": ("pending", "ImagePullBackOff"),
@@ -65,7 +68,7 @@ async def test_the_overview_counts_what_its_caller_sees(server: Server) -> None:
     caller, admin = await caller_of(server, "tenant"), await caller_of(server)
 
     async def look(asking: Caller, **fields: int) -> pb.GetOverviewResponse:
-        # The observer writes the true statuses back, sooner or later.
+        # The observer restores the true statuses at some point, so they are set before each call.
         async with server.database.owner() as owner:
             for name, (status, reason) in wrong.items():
                 await owner.execute(STATUS, "ours", name, status, reason)
@@ -102,20 +105,20 @@ async def test_usage_is_summed_and_downsampled(server: Server) -> None:
         )
     answer = (await ask(await caller_of(server), "GetOverview", namespace="used", usage_points=6)).answer
     (used,) = answer.namespaces
-    # Steps begin at multiples of four hours, so the first and the last one may be in part before and after the day.
+    # Buckets begin at multiples of four hours, so the first and the last one may extend beyond the day.
     assert 6 <= len(used.usage) <= 7
     assert {each.cpu_cores for each in used.usage[1:-1]} == {1.0}
     assert {each.memory_bytes for each in used.usage[1:-1]} == {200.0}
     assert answer.clusters[0].usage == used.usage
 
 
-async def test_a_search_finds_all_words_and_pages(shared_server: Server) -> None:
+async def test_a_search_matches_all_words_and_returns_pages(shared_server: Server) -> None:
     server = shared_server.for_one_test()
     own = server.namespace
     await furnish(server, own, {"shop-web": ("", ""), "shop-api": ("", ""), "blog": ("", "")})
     caller = await caller_of(server)
     found = (await ask(caller, "Search", query="SHOP frontend", namespace=own)).answer.results
-    # The image has both words.
+    # The containers' image contains both words.
     assert [each.name for each in found] == ["blog", "shop-api", "shop-web"]
     found = (await ask(caller, "Search", query="app=shop-web", namespace=own)).answer.results
     assert [(each.name, each.image) for each in found] == [("shop-web", "ghcr.io/shop/frontend:1.27")]
@@ -139,7 +142,7 @@ async def test_a_search_finds_all_words_and_pages(shared_server: Server) -> None
 
 
 @pytest.mark.parametrize("method", ["Search", "GetOverview"])
-async def test_a_foreign_namespace_is_missing(shared_server: Server, method: str) -> None:
+async def test_a_foreign_namespace_is_reported_as_missing(shared_server: Server, method: str) -> None:
     server = shared_server.for_one_test()
     own, foreign = server.namespace, f"{server.namespace}-foreign"
     await furnish(server, own, {})
@@ -159,7 +162,7 @@ async def test_a_foreign_namespace_is_missing(shared_server: Server, method: str
     assert not (nothing.results if method == "Search" else [*nothing.counts, *nothing.namespaces])
 
 
-async def test_wrong_fields_are_named(shared_server: Server) -> None:
+async def test_errors_name_the_wrong_fields(shared_server: Server) -> None:
     caller = await caller_of(shared_server)
     for method, fields, path in (
         ("Search", {}, "query"),

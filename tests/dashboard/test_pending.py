@@ -1,4 +1,4 @@
-"""A watch that resumes, with a new scope, while changes are committed and not numbered yet."""
+"""A watch resumes while some changes are committed but not yet numbered."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 from tests.dashboard.watching import caller_of, following, scope
 from tests.harness import Server
 
-# As if the event had no number when the snapshot was taken.
+# Makes the event look as if it had no number when the snapshot was taken.
 _IDS = text(
     "SELECT DISTINCT e.pending_id FROM events AS e JOIN namespaces AS n ON n.id = e.namespace_id "
     "WHERE n.name = :own AND e.resource_name = 'late'"
 )
 
 
-async def test_a_state_and_changes_that_are_not_numbered_yet(
+async def test_unnumbered_changes_arrive_once_in_new_and_resumed_scopes(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The scope that begins has them in its state and not again; the one that resumes has them as events."""
+    """The change arrives once in each scope.
+
+    The new scope has it in its state; the resumed scope has it as an event.
+    """
     own = "waiting"
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=own))
     caller = await caller_of(server)

@@ -1,4 +1,7 @@
-"""A watch of several nouns: one stream and one token, the contract of each noun's own watch for each scope."""
+"""A watch of several nouns: one stream and one token.
+
+For each scope it has the contract of the noun's own watch.
+"""
 
 from __future__ import annotations
 
@@ -21,26 +24,26 @@ NAMESPACED = ("application", "container", "service", "object", "volume", "config
 
 
 async def namespace(server: Server, name: str = "") -> str:
-    """A namespace of the test."""
+    """Creates a namespace for the test."""
     own = name or server.namespace
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=own))
     return own
 
 
 async def container(server: Server, name: str, **labels: str) -> None:
-    """A container in the test's namespace."""
+    """Creates a container in the test's namespace."""
     wanted = container_pb2.Container(name=name, image="nginx:1.27", labels=labels, replicas=0)
     await server.admin.containers.create(namespace=server.namespace, container=wanted)
 
 
 async def config(server: Server, name: str) -> None:
-    """A config map in the test's namespace."""
+    """Creates a config map in the test's namespace."""
     await server.admin.config.create_config_map(
         namespace=server.namespace, config_map=config_pb2.ConfigMap(name=name, data={"a": "b"})
     )
 
 
-async def test_one_stream_has_the_states_and_changes_of_all_nouns(shared_server: Server) -> None:
+async def test_one_stream_sends_the_states_and_changes_of_all_nouns(shared_server: Server) -> None:
     server = shared_server.for_one_test()
     own, caller = await namespace(server), await caller_of(server)
     await container(server, "web")
@@ -62,7 +65,7 @@ async def test_one_stream_has_the_states_and_changes_of_all_nouns(shared_server:
         await follower.until("ADDED", NAMESPACED.index("service"), "front")
 
 
-async def test_a_change_of_two_scopes_has_its_token_on_the_last_answer(shared_server: Server) -> None:
+async def test_a_change_in_two_scopes_has_its_token_on_the_last_response(shared_server: Server) -> None:
     server = shared_server.for_one_test()
     own, caller = await namespace(server), await caller_of(server)
     scopes = (scope("config", own), scope("container", own), scope("config", own, name="both"))
@@ -71,14 +74,14 @@ async def test_a_change_of_two_scopes_has_its_token_on_the_last_answer(shared_se
         before = follower.token
         await config(server, "both")
         await follower.until("ADDED", 0, "both")
-        # To resume here repeats the change for both.
+        # A watch that resumes from this token repeats the change for both scopes.
         assert follower.token == before
         assert (await follower.until("ADDED", 2, "both")) == [("ADDED", 2, "both")]
         assert follower.token != before
 
 
-async def test_a_resumed_watch_goes_on_and_new_scopes_begin_with_their_state(shared_server: Server) -> None:
-    """Nothing is lost and nothing comes twice, neither to the old scope nor to the new one."""
+async def test_a_resumed_watch_continues_and_new_scopes_begin_with_their_state(shared_server: Server) -> None:
+    """No change is lost and none arrives twice, in the old and the new scopes."""
     server = shared_server.for_one_test()
     own, caller = await namespace(server), await caller_of(server)
     await config(server, "first")
@@ -94,7 +97,7 @@ async def test_a_resumed_watch_goes_on_and_new_scopes_begin_with_their_state(sha
     )
     async with following(caller, *scopes, token=token) as follower:
         state = await follower.synced()
-        # Changes after the token come once, and so does the state of the new scope.
+        # Changes after the token arrive once, and so does the state of a new scope.
         assert Counter(state)["ADDED", 1, "second"] == 1
         assert Counter(state)["ADDED", 0, "old"] == 1
         assert ("ADDED", 1, "first") not in state
@@ -102,14 +105,14 @@ async def test_a_resumed_watch_goes_on_and_new_scopes_begin_with_their_state(sha
         await container(server, "new")
         await follower.until("ADDED", 0, "new")
         token = follower.token
-    # All three continue from the new token, and some of them too.
+    # All three scopes can continue from the new token, and so can a part of them.
     await container(server, "newer")
     async with following(caller, scope("container", own), token=token) as follower:
         await follower.until("ADDED", 0, "newer")
         assert not [name for kind, _, name in follower.answers if kind == "ADDED" and name == "new"]
 
 
-async def test_a_scope_that_is_lost_ends_the_stream_with_its_name(shared_server: Server) -> None:
+async def test_a_lost_scope_ends_the_stream_with_an_error_that_names_it(shared_server: Server) -> None:
     server = shared_server.for_one_test()
     own = await namespace(server)
     other = await namespace(server, f"{own}-other")
@@ -134,7 +137,7 @@ async def test_a_scope_that_is_lost_ends_the_stream_with_its_name(shared_server:
     assert (ended.code, fields_of(ended)) == ("NOT_FOUND", ["scopes[3]"])
 
 
-async def test_each_noun_asks_for_its_permission_and_a_foreign_namespace_is_missing(
+async def test_each_noun_needs_its_permission_and_foreign_namespaces_are_missing(
     shared_server: Server,
 ) -> None:
     server = shared_server.for_one_test()
@@ -159,7 +162,7 @@ async def test_each_noun_asks_for_its_permission_and_a_foreign_namespace_is_miss
     assert (await refused(nobody, scope("namespace"))).code == "PERMISSION_DENIED"
 
 
-async def test_a_tenant_is_shown_nothing_of_others(shared_server: Server) -> None:
+async def test_a_tenant_sees_no_other_namespace(shared_server: Server) -> None:
     server = shared_server.for_one_test()
     own = await namespace(server)
     other = await namespace(server, f"{own}-other")
@@ -175,7 +178,7 @@ async def test_a_tenant_is_shown_nothing_of_others(shared_server: Server) -> Non
         assert follower.names == {0: {"ours"}, 1: {own}}
 
 
-async def test_a_token_is_of_its_caller_and_scopes(shared_server: Server) -> None:
+async def test_a_resume_token_is_valid_only_for_its_caller_and_scopes(shared_server: Server) -> None:
     server = shared_server.for_one_test()
     own, admin = await namespace(server), await caller_of(server)
     await server.user("granted", {own: "viewer"})
@@ -189,7 +192,7 @@ async def test_a_token_is_of_its_caller_and_scopes(shared_server: Server) -> Non
         other = await refused(caller, scope("config"), wrong, token=token)
         assert (other.code, other.reason) == ("INVALID_ARGUMENT", "RESUME_TOKEN")
         assert fields_of(other) == ["scopes[1].resume_token"]
-    # The caller sees another namespace now: the first scope has changed, and the second one has not.
+    # The caller now sees another namespace: this changes the first scope but not the second.
     more = await namespace(server, f"{own}-more")
     await server.admin.identity.grant_role(username=server.own("granted"), role="viewer", namespace=more)
     changed = await refused(caller, scope("container", own), scope("config"), token=token)
@@ -212,12 +215,12 @@ async def test_a_token_is_of_its_caller_and_scopes(shared_server: Server) -> Non
         (scope("container", namespace="No Name"), "scopes[1].namespace"),
     ],
 )
-async def test_a_scope_that_is_wrong_is_named(shared_server: Server, wrong: object, field: str) -> None:
+async def test_an_error_names_the_wrong_scope(shared_server: Server, wrong: object, field: str) -> None:
     refusal = await refused(await caller_of(shared_server), scope("namespace"), wrong)  # type: ignore[arg-type]
     assert (refusal.code, fields_of(refusal)) == ("INVALID_ARGUMENT", [field])
 
 
-async def test_scopes_are_bounded(shared_server: Server) -> None:
+async def test_the_number_of_scopes_is_limited(shared_server: Server) -> None:
     caller = await caller_of(shared_server)
     async with following(caller, *[scope("config")] * 32) as follower:
         await follower.synced()
@@ -227,8 +230,10 @@ async def test_scopes_are_bounded(shared_server: Server) -> None:
     assert RULES["Watch"].answers_stream
 
 
-async def test_a_filter_shows_what_the_list_shows_and_what_leaves(shared_server: Server) -> None:
-    """By a scope and by the noun's own watch, which continues the list by its token."""
+async def test_a_filtered_watch_equals_the_list_and_reports_resources_that_leave(
+    shared_server: Server,
+) -> None:
+    """Checks a scope, and the noun's own watch, which continues the list."""
     server = shared_server.for_one_test()
     own, caller = await namespace(server), await caller_of(server)
     for name in ("web", "api"):

@@ -1,4 +1,7 @@
-"""Tenants apart in a watch of all nouns: it shows nothing of other namespaces; a server that leaks is found."""
+"""A watch of all nouns shows a tenant nothing of other namespaces.
+
+The positive control leaks, and the test detects it.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ _OWN, _OTHER = "ours", "theirs"
 
 
 async def _write(server: Server, namespace: str) -> None:
-    """A resource of several nouns, each with the name of its namespace in its own."""
+    """Creates resources of several nouns, with the namespace's name in their names."""
     name, admin = f"{namespace}-one", server.admin
     wanted = container_pb2.Container(name=name, image=f"registry.example/{namespace}:1", replicas=0)
     await admin.containers.create(namespace=namespace, container=wanted)
@@ -48,7 +51,10 @@ async def _write(server: Server, namespace: str) -> None:
 
 
 async def _leaked(database: Database, directory: Path) -> list[str]:
-    """The resources of the other namespace that a tenant's watch of all nouns shows, while both change."""
+    """Returns the resources of the other namespace that a tenant's watch shows.
+
+    The watch covers all nouns, and both namespaces change.
+    """
     async with running_server(database, directory) as server:
         for name in (_OWN, _OTHER):
             await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name))
@@ -72,12 +78,12 @@ async def _leaked(database: Database, directory: Path) -> list[str]:
 
 
 @pytest.mark.full
-async def test_a_tenant_is_shown_no_noun_of_another_namespace(database: Database, tmp_path: Path) -> None:
+async def test_a_tenant_sees_no_noun_of_another_namespace(database: Database, tmp_path: Path) -> None:
     assert await _leaked(database, tmp_path) == []
 
 
 @pytest.mark.full
-async def test_a_server_that_shows_all_namespaces_is_found(
+async def test_a_server_that_shows_all_namespaces_is_detected(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "_is_seen", lambda *_: True)

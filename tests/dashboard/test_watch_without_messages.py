@@ -1,4 +1,8 @@
-"""Watches of nouns whose events hold no message: users, grants, clusters and images, read as the caller who watches."""
+"""Watches of nouns whose events contain no message.
+
+The nouns are users, grants, clusters and images. The server reads these resources with the permissions of the
+caller that watches.
+"""
 
 from __future__ import annotations
 
@@ -44,12 +48,12 @@ async def _rename_image(server: Server, namespace: str, name: str, image: str) -
 
 
 async def _last(follower: Follower, *wanted: Any) -> Any:
-    """Reads up to the answer that is wanted, and returns its resource."""
+    """Reads up to the expected response, and returns its resource."""
     await follower.until(*wanted)
     return follower.resource
 
 
-async def test_users_and_grants_are_watched_whoever_changes_them(shared_server: Server) -> None:
+async def test_watches_show_changes_of_users_and_grants_by_any_actor(shared_server: Server) -> None:
     server = shared_server.for_one_test()
     own, caller, identity = await _namespace(server), await caller_of(server), server.admin.identity
     name = server.own("watched")
@@ -65,7 +69,7 @@ async def test_users_and_grants_are_watched_whoever_changes_them(shared_server: 
         granted = await _last(follower, "ADDED", 1, grant)
         assert granted.grant.assigned_by == "admin"
         await follower.until("ADDED", 2, grant)
-        # A log-in, which no caller makes, and a change by the user.
+        # Changes without an authenticated caller (a login) and changes by the user.
         client = server.client(name)
         await client.identity.who_am_i()
         logged_in = await _last(follower, "MODIFIED", 0, name)
@@ -80,8 +84,8 @@ async def test_users_and_grants_are_watched_whoever_changes_them(shared_server: 
         assert {("DELETED", 1, grant), ("DELETED", 2, grant)} <= set(follower.answers)
 
 
-async def test_a_holder_gives_up_a_grant_and_the_own_account_in_a_watch(shared_server: Server) -> None:
-    """Neither change is refused although its caller no longer reaches the place of its event."""
+async def test_watches_show_a_user_that_revokes_its_own_grants(shared_server: Server) -> None:
+    """Both changes succeed although their caller can no longer read the result."""
     server = shared_server.for_one_test()
     own, admin = await _namespace(server), await caller_of(server)
     client = await server.user("leaver", {own: "admin", "": "admin"})
@@ -95,7 +99,7 @@ async def test_a_holder_gives_up_a_grant_and_the_own_account_in_a_watch(shared_s
     assert {each[2] for each in follower.answers if each[1] == 1} == {name}
 
 
-async def test_clusters_are_watched(shared_server: Server) -> None:
+async def test_watches_show_changes_of_clusters(shared_server: Server) -> None:
     server, caller = shared_server.for_one_test(), await caller_of(shared_server)
     (cluster,) = [each async for each in server.admin.namespaces.list_clusters()]
     before = dict(cluster.labels)
@@ -119,8 +123,11 @@ async def test_clusters_are_watched(shared_server: Server) -> None:
         await follower.until("DELETED", 1, cluster.name)
 
 
-async def test_images_are_watched_by_the_containers_that_use_them(shared_server: Server) -> None:
-    """Each tenant sees the number of its own containers, and that an image is no longer used there."""
+async def test_image_watches_follow_the_containers_that_use_them(shared_server: Server) -> None:
+    """Each tenant sees only its own containers' use of an image.
+
+    The watch shows their number, and when they no longer use the image.
+    """
     server = shared_server.for_one_test()
     own, caller = await _namespace(server), await caller_of(server)
     other = await _namespace(server, f"{own}-other")
@@ -144,7 +151,7 @@ async def test_images_are_watched_by_the_containers_that_use_them(shared_server:
         both = await _last(seen, "MODIFIED", 0, image)
         while both.image.container_count != 2:
             both = await _last(seen, "MODIFIED", 0, image)
-        # A container of another tenant was never counted.
+        # The container in the other namespace is never counted.
         assert both.image.container_count == 2
         for name in ("web", "api"):
             await _rename_image(server, own, name, second)
@@ -160,7 +167,7 @@ async def test_images_are_watched_by_the_containers_that_use_them(shared_server:
     assert all(answer[2] in ("", image) for answer in seen.answers if answer[1] == 1)
 
 
-async def test_each_asks_for_the_permission_of_its_list(shared_server: Server) -> None:
+async def test_each_noun_needs_the_permission_of_its_list(shared_server: Server) -> None:
     server = shared_server.for_one_test()
     own = await _namespace(server)
     other = await _namespace(server, f"{own}-other")
@@ -176,7 +183,7 @@ async def test_each_asks_for_the_permission_of_its_list(shared_server: Server) -
         assert (denied.code, fields_of(denied)) == ("PERMISSION_DENIED", ["scopes[0]"])
     foreign = await refused(tenant, scope("grant", other))
     assert (foreign.code, fields_of(foreign)) == ("NOT_FOUND", ["scopes[0]"])
-    # Grants of other namespaces, and those over all, are none of a tenant's.
+    # A tenant sees neither grants in other namespaces nor grants in all namespaces.
     async with following(tenant, scope("grant")) as follower:
         await follower.synced()
         await server.user("theirs", {other: "viewer", "": "viewer"})
@@ -197,7 +204,7 @@ async def test_each_asks_for_the_permission_of_its_list(shared_server: Server) -
         (scope("user", resume_token="x"), "resume_token"),
     ],
 )
-async def test_a_selection_that_the_noun_has_not_is_named(
+async def test_an_error_names_a_selection_that_the_noun_lacks(
     shared_server: Server, wrong: Any, field: str
 ) -> None:
     refusal = await refused(await caller_of(shared_server), scope("namespace"), wrong)
@@ -205,7 +212,10 @@ async def test_a_selection_that_the_noun_has_not_is_named(
 
 
 async def test_a_watch_continues_lists_that_were_read_at_different_times(shared_server: Server) -> None:
-    """Each scope has the changes after its own list, and none before; scopes with their state join in."""
+    """Each scope has the changes after its own list and none before.
+
+    Scopes without a list begin with their state.
+    """
     server = shared_server.for_one_test()
     own, caller = await _namespace(server), await caller_of(server)
 
@@ -219,7 +229,7 @@ async def test_a_watch_continues_lists_that_were_read_at_different_times(shared_
     ]
     await _container(server, own, "first", "nginx:1.27")
     await server.user("one", {own: "viewer"})
-    # A watch repeats what a list has and the feed has not numbered yet.
+    # Waits for the feed: a watch repeats changes that a list contains but the feed has not numbered.
     await server.application.feed.settled()
     scopes += [
         scope("user", resume_token=await listed("ListUsers")),
@@ -255,7 +265,9 @@ async def test_a_watch_continues_lists_that_were_read_at_different_times(shared_
 
 
 @pytest.mark.parametrize(("verb", "name"), [("users", "admin"), ("clusters", "local")])
-async def test_a_command_lists_and_goes_on(shared_server: Server, verb: str, name: str) -> None:
+async def test_a_list_command_with_watch_sends_the_list_first(
+    shared_server: Server, verb: str, name: str
+) -> None:
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("PILOTHOUSE_")},
         "PILOTHOUSE_SERVER": shared_server.address,

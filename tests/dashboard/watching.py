@@ -1,4 +1,4 @@
-"""Watches of several nouns, as tests make and read them."""
+"""Helpers that open and read watches of several nouns."""
 
 from __future__ import annotations
 
@@ -20,23 +20,26 @@ from tests.waiting import within
 
 RULES = {rule.name: rule for rule in method_rules.load(SERVICES).values()}
 WATCH = RULES["Watch"]
-# The fields that name resources, where that is not `name`.
+# The fields that name a resource, for nouns where it is not `name`.
 _NAMES = {"user": "username", "image": "image"}
 
 
 async def caller_of(server: Server, username: str = "admin") -> Caller:
-    """A caller with a token of a user."""
+    """Returns a caller with a token of a user."""
     return Caller(server.channel(), await server.token(username))
 
 
 def scope(noun: str, namespace: str = "", **fields: Any) -> pb.Scope:
-    """A scope of a noun by its word."""
+    """Returns a scope of a noun, given by its word."""
     return pb.Scope(noun=pb.Noun.Value(f"NOUN_{noun.upper()}"), namespace=namespace, **fields)
 
 
 @dataclass
 class Follower:
-    """A client of a watch, with the answers in order, the last token, and the names of each scope."""
+    """A client of a watch, which stores the responses that it has read.
+
+    It has the responses in order, the last token, and the names of each scope.
+    """
 
     stream: AsyncIterator[Any]
     token: str = ""
@@ -46,7 +49,7 @@ class Follower:
     resource: pb.Resource = field(default_factory=pb.Resource)
 
     async def take(self) -> tuple[str, int, str]:
-        """Reads one answer: kind, scope and name."""
+        """Reads one response, and returns its kind, scope and name."""
         answer = await anext(self.stream)
         kind = resource_pb2.ChangeType.Name(answer.change_type).removeprefix("CHANGE_TYPE_")
         self.resource = answer.resource
@@ -62,7 +65,7 @@ class Follower:
         return self.answers[-1]
 
     async def until(self, *wanted: Any) -> list[tuple[str, int, str]]:
-        """Reads up to the answer that is wanted, all of them."""
+        """Reads up to the expected response, and returns all responses that were read."""
         taken: list[tuple[str, int, str]] = []
         async with within(20.0):
             while not taken or taken[-1] != wanted:
@@ -74,7 +77,7 @@ class Follower:
         return await self.until("SYNCED", 0, "")
 
     async def end(self) -> Outcome:
-        """Reads to the end of a stream that fails."""
+        """Reads to the end of a stream that must fail, and returns its outcome."""
         try:
             async with within(20.0):
                 while True:
@@ -84,7 +87,7 @@ class Follower:
 
 
 def name_of(resource: pb.Resource) -> str:
-    """The name of a resource; '' where none is."""
+    """Returns the name of a resource, or '' if there is none."""
     kind = resource.WhichOneof("kind")
     if kind is None:
         return ""
@@ -98,19 +101,19 @@ def name_of(resource: pb.Resource) -> str:
 
 @asynccontextmanager
 async def following(caller: Caller, *scopes: pb.Scope, token: str = "") -> AsyncIterator[Follower]:
-    """A watch of these scopes."""
+    """Opens a watch of these scopes."""
     request = pb.WatchRequest(scopes=scopes, resume_token=token, bookmark_period_seconds=1)
     async with caller.watching(WATCH, request) as stream:
         yield Follower(stream)
 
 
 async def refused(caller: Caller, *scopes: pb.Scope, token: str = "") -> Outcome:
-    """The end of a watch that fails."""
+    """Returns the outcome of a watch that must fail."""
     async with following(caller, *scopes, token=token) as follower:
         return await follower.end()
 
 
 def fields_of(outcome: Outcome) -> list[str]:
-    """The fields that an error is about."""
+    """Returns the fields that an error names."""
     detail = outcome.detail(error_details_pb2.BadRequest)
     return [] if detail is None else [each.field for each in detail.field_violations]

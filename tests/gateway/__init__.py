@@ -1,1 +1,1 @@
-"""Tests of the HTTP port: calls and streams on a real server, the rules for browsers, hostile connections."""
+"""Tests of the HTTP port: calls, streams, browsers and hostile connections."""

@@ -1,4 +1,7 @@
-"""A client of the HTTP port, as a browser or a program is one: by gRPC-Web, JSON and WebSockets."""
+"""A client of the HTTP port that acts as a browser or as a program.
+
+It uses gRPC-Web, JSON and WebSockets.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ _PREFIX = struct.Struct(">BI")
 
 @dataclass
 class Ended:
-    """How a call ended, with its answers."""
+    """The result of a call: its status and its responses."""
 
     code: int
     message: str = ""
@@ -41,7 +44,7 @@ class Ended:
 
     @property
     def reason(self) -> str:
-        """The reason of the error."""
+        """Returns the reason of the error."""
         info = error_details_pb2.ErrorInfo()
         for each in status_pb2.Status.FromString(self.details).details:
             if each.Unpack(info):
@@ -50,14 +53,14 @@ class Ended:
 
 
 def framed(message: bytes, flags: int = 0) -> bytes:
-    """A message, or metadata, behind its prefix."""
+    """Returns a message, or metadata, behind its prefix."""
     return _PREFIX.pack(flags, len(message)) + message
 
 
 class Browser:
-    """Calls the port at `url` from a page of `origin` ('' is a program), by `token` if it has one.
+    """Calls the HTTP port from a page of `origin`; '' stands for a program.
 
-    Cookies are kept as a browser keeps them, without regard to the scheme.
+    Cookies are stored as in a browser, but without regard to the scheme.
     """
 
     def __init__(self, port: int, *, name: str = "127.0.0.1", origin: str = "own", token: str = "") -> None:
@@ -83,7 +86,7 @@ class Browser:
     async def call(
         self, method: str, fields: Message | Mapping[str, Any] | None = None, **headers: str
     ) -> Ended:
-        """A call by gRPC-Web; the answers of a stream are those until its end."""
+        """Calls a method by gRPC-Web; collects the responses of a stream until its end."""
         rule = RULES[method]
         request = fields if isinstance(fields, Message) else rule.request_class(**(fields or {}))
         sent = {**self.headers, "content-type": "application/grpc-web+proto", "x-grpc-web": "1"}
@@ -101,7 +104,7 @@ class Browser:
     async def json(
         self, method: str, fields: Mapping[str, Any] | None = None, **headers: str
     ) -> tuple[int, Any]:
-        """A call by JSON: the HTTP status and the body."""
+        """Calls a method by JSON, and returns the HTTP status and the body."""
         sent = {**self.headers, "connect-protocol-version": "1"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         async with self.session.post(
@@ -112,21 +115,21 @@ class Browser:
     async def get(
         self, path: str, headers: Mapping[str, str] | None = None
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """A file of the page: the HTTP status, the headers and the body."""
+        """Requests a file of the page; returns the HTTP status, headers and body."""
         url = yarl.URL(self.url + path, encoded=True)
         async with self.session.get(url, headers=headers) as response:
             return response.status, response.headers, await response.read()
 
     @asynccontextmanager
     async def stream(self, method: str, **metadata: str) -> AsyncIterator[Conversation]:
-        """A call by a WebSocket, which has sent its metadata."""
+        """Opens a call over a WebSocket, and sends the metadata."""
         own = {name: value for name, value in self.headers.items() if name == "authorization"}
         async with self.talk(RULES[method], {**own, **metadata}) as talk:
             yield talk
 
     @asynccontextmanager
     async def talk(self, rule: Rule, metadata: Mapping[str, str]) -> AsyncIterator[Conversation]:
-        """The same of any rule, with all its metadata."""
+        """Opens a call of any rule over a WebSocket with exactly this metadata."""
         headers = {name: value for name, value in self.headers.items() if name == "origin"}
         async with self.session.ws_connect(f"{self.url}/ws{rule.method}", headers=headers) as socket:
             lines = "".join(f"{name}: {value}\r\n" for name, value in metadata.items())
@@ -150,7 +153,7 @@ class Conversation:
         await self.socket.send_bytes(framed(b"", 0x80))
 
     async def read(self) -> Any:
-        """The next answer, or how the call ended."""
+        """Returns the next response, or the result when the call has ended."""
         frame: bytes = await self.socket.receive_bytes(timeout=patient(20.0))
         flags, length = _PREFIX.unpack_from(frame)
         body = frame[5:]
@@ -159,14 +162,14 @@ class Conversation:
         return _ended(body) if flags else self._kind.FromString(body)
 
     async def end(self) -> Ended:
-        """How the call ended, after answers that are left out."""
+        """Returns the result of the call, and skips the responses before it."""
         while not isinstance(found := await self.read(), Ended):
             pass
         return found
 
 
 def read_all(body: bytes, kind: type[Message]) -> Ended:
-    """The answers and the end in the body of a call by gRPC-Web."""
+    """Returns the responses and the result in the body of a gRPC-Web call."""
     answers: list[Any] = []
     while body:
         flags, length = _PREFIX.unpack_from(body)
@@ -180,7 +183,7 @@ def read_all(body: bytes, kind: type[Message]) -> Ended:
 
 
 def _ended(text: bytes) -> Ended:
-    # Envoy leaves the space after the colon out.
+    # Envoy omits the space after the colon.
     lines = (line.partition(":") for line in text.decode().split("\r\n") if line)
     trailers = {name: value.removeprefix(" ") for name, _, value in lines}
     details = trailers.get("grpc-status-details-bin", "")
@@ -193,6 +196,6 @@ def _ended(text: bytes) -> Ended:
 
 
 def port_of(server: Server) -> int:
-    """The HTTP port."""
+    """Returns the HTTP port of a server."""
     assert server.application.gateway is not None
     return server.application.gateway.port

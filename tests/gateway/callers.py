@@ -1,4 +1,7 @@
-"""Callers of a world of promises by HTTP: by gRPC-Web, and by a WebSocket where they send a stream."""
+"""Callers over HTTP in an environment of the promise tests.
+
+They use gRPC-Web, or a WebSocket for streamed requests.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class HttpCaller(Caller):
-    """Somebody with the token of another caller."""
+    """A caller over HTTP with the token of another caller."""
 
     def __init__(self, browser: Browser, like: Caller) -> None:
         super().__init__(like.channel, token_of(like) if like.metadata else "")
@@ -30,7 +33,7 @@ class HttpCaller(Caller):
     async def invoke(
         self, rule: Rule, request: Message | bytes, *, most: int = 1, timeout: float = 30.0
     ) -> Outcome:
-        """Calls a method once, as by gRPC."""
+        """Calls a method once, as the gRPC caller does."""
         body = request if isinstance(request, bytes) else request.SerializeToString()
         try:
             async with asyncio.timeout(timeout):
@@ -54,7 +57,10 @@ class HttpCaller(Caller):
 
 @asynccontextmanager
 async def by_http(world: World, without: Collection[str] = ()) -> AsyncIterator[World]:
-    """The world, with callers by HTTP who have the tokens of its callers, except some."""
+    """Yields the environment with HTTP callers, except those in `without`.
+
+    They use the tokens of the environment's callers.
+    """
     async with Browser(port_of(world.server), origin="") as browser:
         callers: dict[str, Any] = {
             name: HttpCaller(browser, each) for name, each in world.callers.items() if name not in without

@@ -1,4 +1,7 @@
-"""A server with an HTTP port for all tests of a module, which use names of their own."""
+"""One server with an HTTP port for all tests of a module.
+
+Each test uses its own names.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,6 @@ async def server(
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def program(server: Server) -> AsyncIterator[Browser]:
-    """A program that calls by a token."""
+    """Yields a program that calls with a token."""
     async with Browser(port_of(server), origin="", token=await server.token()) as made:
         yield made

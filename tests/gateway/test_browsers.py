@@ -1,4 +1,4 @@
-"""Pages in a browser: log-in by a cookie, pages of other origins, and calls that a foreign page could make."""
+"""Pages in a browser: login by cookie, other origins, and foreign pages."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ FOREIGN = "https://evil.example.org"
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def page(server: Server) -> AsyncIterator[Browser]:
-    """A page of the server's own, after a log-in."""
+    """Yields a page of the server's own origin after a login."""
     async with Browser(port_of(server)) as made:
         assert (await made.call("Login", ADMIN)).code == 0
         yield made
 
 
 def cookie_of(page: Browser) -> Morsel[str]:
-    """The cookie that the server has set."""
+    """Returns the cookie that the server has set."""
     (cookie,) = page.session.cookie_jar
     return cookie
 
 
-async def test_a_log_in_sets_a_cookie_and_returns_no_token(server: Server) -> None:
+async def test_a_login_sets_a_cookie_and_returns_no_token(server: Server) -> None:
     async with Browser(port_of(server)) as page:
         ended = await page.call("Login", ADMIN)
         answer = ended.answers[0]
@@ -48,7 +48,7 @@ async def test_a_log_in_sets_a_cookie_and_returns_no_token(server: Server) -> No
         assert (cookie["httponly"], cookie["samesite"], cookie["path"]) == (True, "Strict", "/")
         (session,) = [each for each in (await page.call("ListSessions")).answers[0].sessions if each.current]
         assert session.kind == identity_pb2.SESSION_KIND_CONSOLE
-        # The cookie of the page is the credential of its streams, too.
+        # The cookie of the page also authenticates its streams.
         async with page.stream("WatchNamespaces") as watch:
             await watch.send(namespace_pb2.WatchNamespacesRequest())
             while (await watch.read()).change_type != resource_pb2.CHANGE_TYPE_SYNCED:
@@ -59,7 +59,7 @@ async def test_a_log_in_sets_a_cookie_and_returns_no_token(server: Server) -> No
         assert not list(page.session.cookie_jar)
 
 
-async def test_the_port_listens_on_a_name_and_is_opened_by_it(database: Database, tmp_path: Path) -> None:
+async def test_the_port_listens_on_a_host_name_and_accepts_it(database: Database, tmp_path: Path) -> None:
     async with (
         running_server(database, tmp_path, with_cluster=False, http_listen="localhost:0") as named,
         Browser(port_of(named), name="localhost") as page,
@@ -69,7 +69,7 @@ async def test_the_port_listens_on_a_name_and_is_opened_by_it(database: Database
         assert (await page.call("WhoAmI")).answers[0].user.username == "admin"
 
 
-async def test_beyond_this_machine_the_cookie_is_bound_to_host_and_tls(server: Server) -> None:
+async def test_the_cookie_of_a_remote_host_is_bound_to_host_and_tls(server: Server) -> None:
     async with Browser(port_of(server), origin="") as program:
         host = {"host": "console.example.com", "origin": "https://console.example.com"}
         ended = await program.call("Login", ADMIN, **host)
@@ -82,7 +82,7 @@ async def test_beyond_this_machine_the_cookie_is_bound_to_host_and_tls(server: S
         assert "PLAIN_HTTP" in ended.message
 
 
-async def test_a_program_gets_tokens(server: Server) -> None:
+async def test_a_login_of_a_program_returns_tokens(server: Server) -> None:
     async with Browser(port_of(server), origin="") as program:
         status, answer = await program.json("Login", ADMIN)
         assert (status, answer["accessToken"][:4], answer["refreshToken"][:4]) == (200, "pht_", "phr_")
@@ -101,7 +101,7 @@ async def test_a_program_gets_tokens(server: Server) -> None:
         ({"authorization": "Bearer other"}, "TWO_CREDENTIALS"),
     ],
 )
-async def test_a_cookie_serves_pages_of_this_origin_alone(
+async def test_a_cookie_works_only_for_pages_of_this_origin(
     page: Browser, changed: dict[str, str], reason: str
 ) -> None:
     assert (await page.call("WhoAmI")).code == 0
@@ -156,7 +156,7 @@ async def test_a_websocket_of_a_foreign_page_is_refused_before_the_upgrade(
     assert refused.value.status == 403
 
 
-async def test_listed_origins_call_by_tokens_alone(server: Server) -> None:
+async def test_listed_origins_call_only_with_tokens(server: Server) -> None:
     token = await server.token()
     async with Browser(port_of(server), origin=ALLOWED, token=token) as listed:
         ended = await listed.call("WhoAmI")
@@ -169,13 +169,13 @@ async def test_listed_origins_call_by_tokens_alone(server: Server) -> None:
             assert "access-control-allow-credentials" not in response.headers
         async with listed.session.options(url, headers=asked | {"origin": FOREIGN}) as response:
             assert "access-control-allow-origin" not in response.headers
-        # Its log-in returns tokens: a cookie would not be sent from there.
+        # A login from a listed origin returns tokens, because a browser would not send a cookie from there.
         assert (await listed.call("Login", ADMIN)).answers[0].access_token.startswith("pht_")
     async with Browser(port_of(server), origin=FOREIGN, token=token) as foreign:
         assert (await foreign.call("WhoAmI")).http == 403
 
 
-async def test_a_port_is_not_forwarded_by_a_browser(page: Browser) -> None:
+async def test_a_browser_cannot_forward_a_port(page: Browser) -> None:
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
         await page.session.ws_connect(
             f"{page.url}/ws/pilothouse.container.v1.ContainerService/PortForward",

@@ -1,4 +1,4 @@
-"""Calls by HTTP return, fail and are recorded as calls by gRPC are."""
+"""Calls by HTTP return, fail and are recorded in the same way as calls by gRPC."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_the_client_sets_the_deadline(program: Browser) -> None:
     assert ended.answers[-1].change_type == resource_pb2.CHANGE_TYPE_SYNCED
 
 
-async def test_what_is_no_call_is_refused(program: Browser) -> None:
+async def test_invalid_calls_are_refused(program: Browser) -> None:
     for path, status in (("/", 404), ("/no.such.Service/Method", 501), ("/a/b/c", 404)):
         async with program.session.post(
             program.url + path, data=framed(b""), headers={"content-type": "application/json"}
@@ -68,7 +68,7 @@ async def test_what_is_no_call_is_refused(program: Browser) -> None:
         assert (ended.code, ended.reason) == (grpc.StatusCode.UNAUTHENTICATED.value[0], "NO_TOKEN")
 
 
-async def test_a_watch_by_a_websocket_ends_with_its_session(server: Server) -> None:
+async def test_a_watch_over_a_websocket_ends_with_its_session(server: Server) -> None:
     async with (
         Browser(port_of(server), origin="", token=await server.token()) as program,
         program.stream("WatchNamespaces") as watch,
@@ -85,7 +85,7 @@ async def test_a_watch_by_a_websocket_ends_with_its_session(server: Server) -> N
         assert (ended.code, ended.reason) == (grpc.StatusCode.UNAUTHENTICATED.value[0], "INVALID_TOKEN")
 
 
-async def test_a_long_answer_comes_in_frames_of_64_kib(server: Server, program: Browser) -> None:
+async def test_a_long_response_is_compressed_or_sent_in_frames(server: Server, program: Browser) -> None:
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="long"))
     await server.admin.config.create_config_map(
         namespace="long",
@@ -100,14 +100,14 @@ async def test_a_long_answer_comes_in_frames_of_64_kib(server: Server, program: 
         assert (await reading.end()).code == 0
 
 
-# Parts of a record that differ from call to call, or by the program that calls.
+# Fields of a record that differ from call to call, or by the calling program.
 _OF_ONE_CALL = (
     *("operation_id", "sequence", "duration", "duration_ms", "start_time", "end_time", "record_hash"),
     *("user_agent", "request_headers", "request_headers_json", "stream_id"),
 )
 
 
-async def test_records_are_those_of_grpc(server: Server, program: Browser) -> None:
+async def test_audit_records_equal_those_of_grpc(server: Server, program: Browser) -> None:
     stub: Any = container_pb2_grpc.ContainerServiceStub(server.channel())
     metadata = (("authorization", program.headers["authorization"]),)
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="recorded"))

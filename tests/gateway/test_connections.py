@@ -1,4 +1,7 @@
-"""Connections that a client leaves half open: each is really closed, and its bounds keep places for others."""
+"""Connections that a client leaves half open are closed.
+
+Limits reserve connections for other clients.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ async def _much(request: web.BaseRequest) -> web.StreamResponse:
 async def serving(
     limits: ConnectionLimits, handler: Handler = _answer, trusted: str = ""
 ) -> AsyncIterator[tuple[HttpConnections, int]]:
-    """A port of aiohttp behind connections with these limits."""
+    """Runs an aiohttp port behind connections with these limits."""
     connections = HttpConnections(trusted_peers(trusted), limits)
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
@@ -63,7 +66,7 @@ async def serving(
 
 
 async def ended(reader: asyncio.StreamReader) -> None:
-    """Returns once the server has ended the connection; answers before are left out."""
+    """Returns once the server has closed the connection; discards responses."""
     async with within(5.0):
         try:
             while await reader.read(65536):
@@ -73,7 +76,7 @@ async def ended(reader: asyncio.StreamReader) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"POST / HTTP/1.1\r\nhost: x\r\ncontent-le"])
-async def test_a_header_that_does_not_end_ends_its_connection(sent: bytes) -> None:
+async def test_an_incomplete_header_closes_its_connection(sent: bytes) -> None:
     async with serving(QUICK) as (_, port):
         began = Stopwatch()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -83,7 +86,7 @@ async def test_a_header_that_does_not_end_ends_its_connection(sent: bytes) -> No
         writer.close()
 
 
-async def test_half_a_header_on_a_kept_connection_ends_it() -> None:
+async def test_half_a_header_on_a_reused_connection_closes_it() -> None:
     async with serving(QUICK) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(2):
@@ -98,7 +101,7 @@ async def test_half_a_header_on_a_kept_connection_ends_it() -> None:
         writer.close()
 
 
-async def test_a_reader_that_takes_nothing_is_cut_off() -> None:
+async def test_a_stalled_reader_is_disconnected() -> None:
     async with serving(QUICK, _much) as (connections, port):
         stalled = socket.create_connection(("127.0.0.1", port))
         with stalled:
@@ -111,7 +114,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off() -> None:
             await poll_until(left, lambda count: count == 0, seconds=5.0)
 
 
-async def test_an_address_has_only_so_many_connections() -> None:
+async def test_the_connections_of_one_address_are_limited() -> None:
     async with serving(SLOW) as (connections, port):
         held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -127,7 +130,7 @@ async def test_an_address_has_only_so_many_connections() -> None:
             other.close()
 
 
-async def test_the_longest_idle_makes_room_where_all_places_are_taken() -> None:
+async def test_the_longest_idle_connection_is_closed_when_all_are_in_use() -> None:
     async with serving(SLOW, trusted="127.0.0.0/8") as (connections, port):
         held = []
         for count in range(1, 5):
@@ -157,7 +160,7 @@ async def test_a_browser_keeps_one_idle_connection_and_a_program_all() -> None:
         for reader, _ in (held[0], held[1], held[3], held[4]):
             await ended(reader)
         await poll_until(_count(connections), lambda count: count == 4)
-        # The latest of each browser is still used, and those of programs.
+        # The latest connection of each browser still works, and so do all connections of programs.
         for reader, writer in (held[2], held[5], held[6], held[7]):
             writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
             async with within(5.0):

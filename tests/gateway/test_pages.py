@@ -11,7 +11,7 @@ from pilothouse_server.gateway.pages import ConsoleFiles
 from tests.gateway.browser import Browser
 
 
-async def test_the_page_names_files_that_are_there_and_allows_nothing_else(program: Browser) -> None:
+async def test_the_page_loads_existing_files_and_its_policy_allows_no_others(program: Browser) -> None:
     status, headers, body = await program.get("/")
     assert (status, headers["content-type"], headers["cache-control"]) == (
         200,
@@ -30,7 +30,7 @@ async def test_the_page_names_files_that_are_there_and_allows_nothing_else(progr
         assert ("immutable" in headers["cache-control"]) == name.startswith("assets/")
 
 
-async def test_a_browser_that_has_the_page_gets_no_body(program: Browser) -> None:
+async def test_a_browser_with_a_cached_page_gets_no_body(program: Browser) -> None:
     _, headers, _ = await program.get("/")
     status, again, body = await program.get("/", {"if-none-match": headers["etag"]})
     assert (status, body, again["etag"]) == (304, b"", headers["etag"])
@@ -39,11 +39,11 @@ async def test_a_browser_that_has_the_page_gets_no_body(program: Browser) -> Non
     assert body
 
 
-async def test_an_issuer_leads_back_to_the_page(program: Browser) -> None:
+async def test_the_callback_path_of_an_issuer_returns_the_page(program: Browser) -> None:
     _, headers, page = await program.get("/")
     status, again, body = await program.get("/callback?code=a&state=b")
     assert (status, body, again["content-security-policy"]) == (200, page, headers["content-security-policy"])
-    # Nobody logs in at an issuer here.
+    # This server has no issuers for logins.
     status, headers, body = await program.get("/issuers.json")
     assert (status, headers["content-type"], body) == (200, "application/json", b"[]")
 
@@ -55,7 +55,7 @@ async def test_other_paths_are_not_found(program: Browser, path: str) -> None:
     assert (await program.get(path))[0] == 404
 
 
-def test_compressed_files_hold_the_same_contents() -> None:
+def test_compressed_files_have_the_same_contents() -> None:
     pages = ConsoleFiles()
     packed = pages.find("/", {"accept-encoding": "gzip"})
     assert packed is not None
@@ -70,7 +70,10 @@ def test_compressed_files_hold_the_same_contents() -> None:
 
 
 def test_the_first_page_loads_at_most_100_kb() -> None:
-    """As a browser loads it: the page, its script, the overview, its watch, and all that these import."""
+    """Counts the files that a browser loads.
+
+    They are the page, its script, the overview, its watch, and all their imports.
+    """
     pages = ConsoleFiles()
 
     def packed(path: str) -> bytes:

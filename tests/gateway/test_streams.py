@@ -1,4 +1,4 @@
-"""Streams over WebSockets: programs with a terminal, permissions that go, and clients that do not behave."""
+"""Streams over WebSockets: exec, revoked permissions, and clients that misbehave."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.main_job.executing import make_web, start
 from tests.waiting import Stopwatch, poll_until, runs_out, within
 
 
-async def test_a_program_runs_in_a_browser(server: Server) -> None:
+async def test_a_browser_executes_a_program(server: Server) -> None:
     await make_web(server)
     async with (
         Browser(port_of(server), token=await server.token()) as page,
@@ -41,7 +41,7 @@ async def test_a_program_runs_in_a_browser(server: Server) -> None:
         assert (answer.code, out) == (0, b"hello\n")
 
 
-async def test_a_stream_ends_when_its_permission_goes(server: Server) -> None:
+async def test_a_stream_ends_when_its_permission_is_revoked(server: Server) -> None:
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="taken"))
     await server.user("taken-away", {"taken": "viewer"})
     async with (
@@ -56,7 +56,7 @@ async def test_a_stream_ends_when_its_permission_goes(server: Server) -> None:
             assert (await watch.end()).reason == "PERMISSION_REVOKED"
 
 
-async def test_frames_that_are_none_end_the_call(server: Server) -> None:
+async def test_invalid_frames_and_tokens_end_the_call(server: Server) -> None:
     async with Browser(port_of(server), token=await server.token()) as page:
         async with page.stream("WatchNamespaces") as watch:
             await watch.socket.send_bytes(b"\x07\x00")
@@ -73,7 +73,7 @@ async def test_frames_that_are_none_end_the_call(server: Server) -> None:
             assert (await watch.end()).reason == "INVALID_TOKEN"
 
 
-async def test_a_client_that_goes_ends_its_call(server: Server) -> None:
+async def test_a_client_that_disconnects_ends_its_call(server: Server) -> None:
     admission = server.application.gateway._pipeline.admission  # type: ignore[union-attr]
 
     async def streams() -> int:
@@ -89,7 +89,9 @@ async def test_a_client_that_goes_ends_its_call(server: Server) -> None:
 
 
 @pytest.mark.full
-async def test_slow_clients_and_a_drain(database: Database, tmp_path: Path) -> None:
+async def test_slow_clients_are_disconnected_and_a_drain_ends_streams(
+    database: Database, tmp_path: Path
+) -> None:
     async with running_server(
         database,
         tmp_path,
@@ -116,7 +118,7 @@ async def test_slow_clients_and_a_drain(database: Database, tmp_path: Path) -> N
 
 
 async def _half_a_body(port: int, token: str) -> None:
-    """The pipeline ends a request whose body does not come, and answers."""
+    """Checks that a request whose body does not arrive ends with a response."""
     head = (
         f"POST {RULES['WhoAmI'].method} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {token}\r\n"
         "content-type: application/json\r\ncontent-length: 100\r\n\r\n{"
@@ -130,7 +132,7 @@ async def _half_a_body(port: int, token: str) -> None:
 
 
 async def _stalled_reader(server: Server, port: int, token: str) -> None:
-    """A client that takes nothing of a long answer is gone within the bound, with its socket."""
+    """Checks that a client that reads nothing is disconnected within the limit."""
     gateway = server.application.gateway
     assert gateway is not None
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="long"))

@@ -1,4 +1,7 @@
-"""Carried objects as charts write them, and each guarded path of each kind with the permission that it needs."""
+"""Ordinary carried objects as charts write them, and their guarded paths.
+
+Each guarded path of each kind has the permission that it needs.
+"""
 
 from __future__ import annotations
 
@@ -165,13 +168,19 @@ FACTS = CarriedFacts(
 
 
 def place(**facts: Any) -> CarriedPlace:
-    """The namespace `shop`, of the same name on its cluster, with other facts."""
+    """Returns the namespace `shop`, with the same name on its cluster.
+
+    `facts` replace the default facts.
+    """
     fields = {name: getattr(FACTS, name) for name in FACTS.__struct_fields__} | {"opened": OPENED}
     return CarriedPlace("shop", "shop", KEYS, CarriedFacts(**fields | facts))
 
 
 class Carried(NamedTuple):
-    """A path of a kind, a value that not everybody may give it, and the permission it needs, or the reason."""
+    """A path of a kind, a guarded value for it, and the permission that it needs.
+
+    `needs` may also be the reason of the refusal.
+    """
 
     kind: str
     path: str
@@ -319,7 +328,7 @@ GUARDED: list[Carried] = [
 
 
 def document(guarded: Carried) -> JsonObject:
-    """An ordinary object of the kind, with this path changed."""
+    """Returns an ordinary object of the kind with this path changed."""
     found = deepcopy(ORDINARY[guarded.kind])
     at: Any = found
     *way, last = guarded.path.split(".")

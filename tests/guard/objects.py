@@ -1,4 +1,4 @@
-"""Objects with one guarded field each, for the guard itself and for a cluster from which they are imported."""
+"""Objects with one guarded field each, for the guard and for imports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ METADATA_SERVICE = "169.254.169.254"
 
 
 class Guarded(NamedTuple):
-    """A field by its path in a pod template, a value that not everybody may give it, and the rule that finds it."""
+    """A guarded field: its path in a pod template, a value, and the rule for it."""
 
     path: str
     value: Any
@@ -136,7 +136,7 @@ GUARDED: list[Guarded] = [
 
 
 def template(guarded: Guarded | None = None) -> JsonObject:
-    """A template of ordinary pods, with one field more."""
+    """Returns a template of ordinary pods, with one additional field if given."""
     main: JsonObject = {"name": "main", "image": "nginx:1.27"}
     found: JsonObject = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [main]}}
     if guarded is None:
@@ -154,7 +154,7 @@ def template(guarded: Guarded | None = None) -> JsonObject:
 
 
 def deployment(guarded: Guarded | None = None, name: str = "web", namespace: str = "shop") -> JsonObject:
-    """A Deployment with such a template."""
+    """Returns a Deployment with such a template."""
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

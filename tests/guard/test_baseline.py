@@ -1,6 +1,7 @@
-"""Fields that `baseline` forbids need a permission, one by one, against Kubernetes' checks and recordings.
+"""Each field that the `baseline` standard forbids needs a permission.
 
-Each field that one of Kubernetes' own controls restricts is set in a Deployment, and the guard finds it.
+Each field that one of Kubernetes' own controls restricts is set in a Deployment, and the guard finds it. The
+table is compared with Kubernetes' checks and with recordings.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ JsonObject = dict[str, Any]
 _RECORDING = Path(__file__).parents[1] / "recordings" / "07c-pod-security.json"
 _METADATA = "169.254.169.254"
 _HOLDERS = ("spec", "spec.containers[*]")
-# https://kubernetes.io/docs/concepts/security/pod-security-standards/#baseline, by the names and in the order of the
-# checks of Kubernetes 1.36 (staging/src/k8s.io/pod-security-admission/policy). Its lists of fields name `containers`;
-# each holds of `initContainers` too.
+# https://kubernetes.io/docs/concepts/security/pod-security-standards/#baseline, by the names and in the order
+# of the checks of Kubernetes 1.36 (staging/src/k8s.io/pod-security-admission/policy). Its lists of fields
+# name `containers`; each also applies to `initContainers`.
 BASELINE: dict[str, tuple[str, ...]] = {
     "appArmorProfile": (
         "metadata.annotations[container.apparmor.security.beta.kubernetes.io/*]",
@@ -68,7 +69,7 @@ BASELINE: dict[str, tuple[str, ...]] = {
         f"{holder}.securityContext.windowsOptions.hostProcess" for holder in _HOLDERS
     ),
 }
-# Fields that the standards leave open.
+# Guarded fields that the standards do not restrict.
 BEYOND: dict[str, tuple[str, ...]] = {
     "seccompAnnotations": (
         "metadata.annotations[seccomp.security.alpha.kubernetes.io/*]",
@@ -77,7 +78,8 @@ BEYOND: dict[str, tuple[str, ...]] = {
     "tolerations": ("spec.tolerations[*].key",),
     "priorityClassName": ("spec.priorityClassName",),
 }
-# A value that the control of this name forbids, by the last key of the field where it has several.
+# A value that each control forbids; where fields of one control need different values, by the field's last
+# key.
 _FORBIDDEN: dict[str, Any] = {
     "appArmorProfile": {"type": "Unconfined", "": "unconfined"},
     "capabilities_baseline": ["NET_ADMIN"],
@@ -95,7 +97,7 @@ _FORBIDDEN: dict[str, Any] = {
     "tolerations": "node-role.kubernetes.io/control-plane",
     "priorityClassName": "system-node-critical",
 }
-# The other fields that an object with such a field needs.
+# The other fields that an object with a forbidden field needs.
 _BESIDE: dict[str, JsonObject] = {
     "ports": {"containerPort": 80},
     "volumes": {"name": "v"},
@@ -125,7 +127,7 @@ def _deployment(template: JsonObject) -> JsonObject:
 
 
 def _with(control: str, field: str, *, init: bool) -> JsonObject:
-    """A template of pods that is ordinary but for one field."""
+    """Returns a template of pods that are ordinary except for one field."""
     main = {"name": "main", "image": "nginx:1.27"}
     spec: JsonObject = {"containers": [main]}
     template: JsonObject = {"metadata": {"annotations": {}}, "spec": spec}
@@ -162,17 +164,17 @@ def _found(template: JsonObject) -> list[str]:
 
 
 def _escaping() -> list[str]:
-    """The fields that would be sent without anybody being asked."""
+    """Returns the fields that the guard would send without requiring a permission."""
     return [field for field, template in _templates({**BASELINE, **BEYOND}) if not _found(template)]
 
 
-def test_each_field_is_asked_for() -> None:
+def test_each_field_needs_a_permission() -> None:
     assert _escaping() == []
     assert _found({"spec": {"containers": [{"name": "main", "image": "nginx:1.27"}]}}) == []
 
 
-def test_without_a_check_its_field_would_escape(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The positive control: a list that names a field as free lets it pass."""
+def test_a_field_without_its_check_would_escape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The positive control: the guard passes a field that a list marks as free."""
     pod = objects.KINDS["apps/v1", "Deployment"].fields["spec"]["template"]["spec"]
     monkeypatch.setitem(pod, "hostPID", FREE)
     monkeypatch.setitem(pod["containers"][0]["securityContext"], "privileged", FREE)
@@ -183,15 +185,15 @@ def test_without_a_check_its_field_would_escape(monkeypatch: pytest.MonkeyPatch)
     ]
 
 
-def test_the_table_is_kubernetes_own() -> None:
-    """Every field is one that the checks of Kubernetes forbid, and each of their checks is there."""
+def test_the_table_equals_the_checks_of_kubernetes() -> None:
+    """The table contains every check, and the checks forbid each of its fields."""
     unchecked = [
         field
         for field, template in _templates(BASELINE)
         if not violations("baseline", template["metadata"], template["spec"])
     ]
     assert unchecked == []
-    # Named by the check that forbids it: we find as many as they do.
+    # Each reason names its check: there are as many reasons as checks.
     reasons = {
         violations("baseline", template["metadata"], template["spec"])[0].reason.rstrip("s")
         for _, template in _templates(BASELINE)
@@ -199,7 +201,7 @@ def test_the_table_is_kubernetes_own() -> None:
     assert len(reasons) == len(BASELINE) == 12
 
 
-def test_what_a_real_cluster_refused_at_baseline_is_asked_for() -> None:
+def test_pods_that_a_real_cluster_refused_at_baseline_need_a_permission() -> None:
     exchanges = json.loads(_RECORDING.read_text())["exchanges"]
     refused = [
         exchange["request"]["body"]
@@ -234,7 +236,7 @@ _ALLOWED: list[JsonObject] = [
 
 
 @pytest.mark.parametrize("main", _ALLOWED)
-def test_what_baseline_allows_is_nobodys_privilege(main: JsonObject) -> None:
+def test_pods_that_baseline_allows_need_no_permission(main: JsonObject) -> None:
     spec = {"containers": [{"name": "main", "image": "nginx:1.27", **main}], "hostNetwork": False}
     annotations = {
         "container.apparmor.security.beta.kubernetes.io/main": "runtime/default",
@@ -258,7 +260,7 @@ def test_what_baseline_allows_is_nobodys_privilege(main: JsonObject) -> None:
         ),
     ],
 )
-def test_tolerations(toleration: Toleration, is_one: bool) -> None:
+def test_tolerations_of_control_plane_nodes_need_a_permission(toleration: Toleration, is_one: bool) -> None:
     assert _needs_permission(_with_spec(tolerations=(toleration,))) is is_one
 
 
@@ -313,10 +315,11 @@ def _needs_permission(wanted: Container, stored: Container | None = None) -> boo
         ("team", False),
     ],
 )
-def test_keys_of_pods_that_others_obey(key: str, guarded: bool) -> None:
+def test_pod_keys_that_other_controllers_obey_need_a_permission(key: str, guarded: bool) -> None:
     plain = container()
     for field in ("annotations", "labels"):
-        # Operators obey those of Deployments, and meshes those of Services; they give a program there no power.
+        # Operators obey annotations on Deployments and meshes those on Services, but they grant a program no
+        # power there.
         labelled = msgspec.structs.replace(plain, **{field: {key: "any"}})
         assert _needs_permission(labelled) is guarded
         assert not _needs_permission(msgspec.structs.replace(labelled, image="nginx:1.28"), labelled)
@@ -324,11 +327,12 @@ def test_keys_of_pods_that_others_obey(key: str, guarded: bool) -> None:
         wanted = _with_spec(**{f"pod_{field}": {key: "any"}})
         assert _needs_permission(wanted) is guarded
         assert _needs_permission(wanted, plain) is guarded
-        # Present values stay, also under another number of pods, and need it if another program would run.
+        # Existing values may stay when the number of pods changes, but need the permission if another program
+        # would run.
         assert not _needs_permission(msgspec.structs.replace(wanted, replicas=7), wanted)
         assert _needs_permission(msgspec.structs.replace(wanted, image="evil:1"), wanted) is guarded
-        # Nor is it taken away.
+        # Removing the value also needs the permission.
         assert _needs_permission(plain, wanted) is guarded
-    # The same of pods that were taken over.
+    # The same applies to pods that were taken over.
     brought = _with_spec(taken_over=TakenOver("uid"), pod_annotations={key: "any"})
     assert _needs_permission(brought) is guarded

@@ -1,5 +1,7 @@
-"""Every carried kind × every guarded path × operator and administrator of a namespace, administrator of the platform,
-holder of `object.privileged` × create and update.
+"""Every carried kind × guarded path × caller × create and update.
+
+The callers are a namespace's operator and administrator, the platform administrator, and a holder of
+`object.privileged`.
 """
 
 from __future__ import annotations
@@ -59,7 +61,10 @@ def asks(caller: str) -> Callable[[str], bool]:
 
 
 def refused(changed: Carried, caller: str, *, stored: bool) -> str | None:
-    """The missing permission, a reason, "" for parts that are never sent; None: it was allowed."""
+    """Returns the missing permission, the reason of a refusal, '' or None.
+
+    The result is '' for parts that are never sent, and None if the object was allowed.
+    """
     before = ORDINARY[changed.kind] if stored else None
     try:
         admitted_rights(document(changed), before, place(**dict(changed.facts)), asks(caller))
@@ -82,12 +87,12 @@ def test_a_guarded_path_needs_its_permission(caller: str, stored: bool) -> None:
         assert refused(guarded, caller, stored=stored) == needed, guarded
 
 
-def test_each_kind_has_guarded_paths_and_is_free_without_them() -> None:
+def test_each_kind_has_guarded_paths_and_is_allowed_without_them() -> None:
     for kind, ordinary in ORDINARY.items():
         assert any(each.kind == kind for each in GUARDED)
         for caller in CALLERS:
             rights = admitted_rights(ordinary, None, place(), asks(caller))
-            # Rights of Roles and the container that an HPA scales are the caller's own.
+            # Rights of Roles, and the right to scale an HPA's container, are always those of the caller.
             assert bool(rights) == (kind in ("Role", "RoleBinding", "HorizontalPodAutoscaler"))
 
 
@@ -95,7 +100,7 @@ def test_the_carried_kinds_are_those_with_an_allow_list() -> None:
     assert CARRIED_KINDS.keys() == CARRIED
 
 
-def test_a_guarded_path_is_found_at_its_place() -> None:
+def test_a_guarded_path_is_found_by_its_path() -> None:
     for guarded in GUARDED:
         found = violations(
             document(guarded), namespace="shop", keys=place().keys, facts=place(**dict(guarded.facts)).facts
@@ -127,7 +132,10 @@ def test_a_present_annotation_stays_when_the_object_changes() -> None:
 
 
 def test_an_object_that_was_admitted_is_written_without_facts() -> None:
-    """The control of `UNCOMPARED`: a part that is found at the write was found at the admission."""
+    """The control of `UNCOMPARED`.
+
+    A part that is found at the write was already found at the admission.
+    """
     for guarded in GUARDED:
         if guarded.needs not in (PRIVILEGED, RBAC) or guarded.facts:
             continue
@@ -137,7 +145,7 @@ def test_an_object_that_was_admitted_is_written_without_facts() -> None:
         assert {each.right for each in violations(wanted, namespace="shop", facts=facts)} <= rights, guarded
 
 
-def test_kinds_that_are_never_taken_have_a_reason() -> None:
+def test_kinds_that_are_never_accepted_have_a_reason() -> None:
     for api_version, kinds in {
         "v1": "Secret ConfigMap PersistentVolumeClaim Service Pod ReplicationController Endpoints LimitRange Event"
         " ResourceQuota PodTemplate Namespace Node PersistentVolume Binding",
@@ -186,7 +194,7 @@ def test_a_custom_resource_that_is_not_open_to_tenants_needs_a_permission() -> N
         ("certificates.k8s.io/v1", "CertificateSigningRequest"),
     ],
 )
-def test_no_cluster_opens_a_kind_with_a_list_or_one_that_is_never_taken(api_version: str, kind: str) -> None:
+def test_no_cluster_opens_a_kind_with_an_allow_list_or_a_refused_kind(api_version: str, kind: str) -> None:
     facts = CarriedFacts(opened=OpenedKind(api_version, kind, to_tenants=True))
     found = violations({"apiVersion": api_version, "kind": kind}, namespace="shop", facts=facts)
     assert [each.permission for each in found] == [NEVER]
@@ -215,7 +223,7 @@ def test_an_autoscaler_needs_the_permission_to_scale() -> None:
         ({}, None, None),
     ],
 )
-def test_a_budget_that_blocks_every_drain_is_warned_about(
+def test_a_budget_that_blocks_every_drain_causes_a_warning(
     spec: dict[str, Any], pods: int | None, field: str | None
 ) -> None:
     budget = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "spec": spec}
@@ -226,7 +234,7 @@ def test_a_budget_that_blocks_every_drain_is_warned_about(
     assert warnings_of(ORDINARY["Ingress"], UNCOMPARED) == []
 
 
-def test_a_host_that_is_not_allowed_is_named_with_its_field() -> None:
+def test_a_refused_host_is_named_with_its_field() -> None:
     with pytest.raises(FailedPrecondition, match=r'spec\.rules\[0\]\.host is "other\.example"') as denied:
         admitted_rights(
             document(Carried("Ingress", "spec.rules.0.host", "other.example")),

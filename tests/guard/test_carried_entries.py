@@ -1,4 +1,4 @@
-"""The ways by which a guarded path of a carried object comes in without a caller's document: import and ADOPT."""
+"""Guarded paths of carried objects that arrive through import and ADOPT."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ SHOP = Namespace(NamespaceId(1), "uid", "shop", "shop", "local")
 
 
 def _carried(found: dict[str, Any]) -> CarriedObject:
-    """An object as its row holds it."""
+    """Returns an object in the form in which its row stores it."""
     text = json.dumps({key: value for key, value in found.items() if key != "status"})
     carried = documents.completed(CarriedObject(document=text), ("shop",))
     return msgspec.structs.replace(carried, namespace_ref=SHOP.ref)
 
 
 def _import_refused(guarded: Carried, caller: str) -> str | None:
-    """The missing permission or the reason, as `test_carried.refused` returns them."""
+    """Returns the missing permission or the reason, as `test_carried.refused` does."""
     rights = ObjectRights(Labelling(KeyPatterns(""), asks(caller)), KEYS)
     facts = KindFacts(place(**dict(guarded.facts)).facts)
     try:
@@ -53,14 +53,17 @@ def _import_refused(guarded: Carried, caller: str) -> str | None:
 def test_an_import_needs_the_permission_of_each_guarded_path(caller: str) -> None:
     for guarded in GUARDED:
         if guarded.path == "status":
-            # The cluster's: it is left out.
+            # An import leaves out the status, which belongs to the cluster.
             continue
         needed = None if guarded.needs in HOLDS[caller] else guarded.needs
         assert _import_refused(guarded, caller) == needed, guarded
 
 
 def _adopted(guarded: Carried, may: May) -> bool:
-    """Whether ADOPT gives the object a right that it did not have, for somebody with these permissions."""
+    """Returns whether ADOPT gives the object a right that it lacked.
+
+    `may` contains the caller's permissions.
+    """
     stored, home = _carried(ORDINARY[guarded.kind]), place(**dict(guarded.facts))
 
     def allowed(before: CarriedObject, wanted: CarriedObject) -> None:
@@ -72,15 +75,15 @@ def _adopted(guarded: Carried, may: May) -> bool:
     return not {each.right for each in found_in(documents.manifest(adopted), home)} <= had
 
 
-def test_adopt_takes_no_guarded_path_of_a_carried_object_over() -> None:
+def test_adopt_takes_over_no_guarded_path_of_a_carried_object() -> None:
     for guarded in GUARDED:
         assert not _adopted(guarded, lambda _: False), guarded
-    # The control: of somebody who holds everything it would take many.
+    # The control: with all permissions, ADOPT takes over many paths.
     assert sum(_adopted(guarded, lambda _: True) for guarded in GUARDED) > 10
 
 
 @pytest.mark.parametrize("where", PLACES)
-def test_adopt_takes_no_spelling_of_a_host_of_another_tenant(where: str) -> None:
+def test_adopt_takes_over_no_spelling_of_a_host_of_another_tenant(where: str) -> None:
     home = place(allowed_hosts=(*MINE, "*.shop.example"))
     stored = _carried(with_host(where, "www.mine.example"))
 
@@ -93,5 +96,5 @@ def test_adopt_takes_no_spelling_of_a_host_of_another_tenant(where: str) -> None
 
     for host in REFUSED:
         assert adopted(host) == stored, host
-    # The control: another host of its own is taken over.
+    # The control: another host of the tenant itself is taken over.
     assert adopted("shop.mine.example") != stored

@@ -1,4 +1,4 @@
-"""The guard by itself: each guarded field is found by its path, and ordinary objects hold nothing."""
+"""The guard alone: it finds each guarded field, and nothing in ordinary objects."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def test_each_guarded_field_is_found_in_the_pods_of_every_kind(version: str, kin
         assert (found.rule, found.permission) == (guarded.rule, guarded.permission), guarded
 
 
-def test_a_field_that_a_list_does_not_name_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control: without its entry each field that is free today would need the permission."""
+def test_a_field_missing_from_the_list_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: a free field needs the permission once its entry is deleted."""
     ordinary = deployment()
     assert found_in(ordinary) == []
     pod = objects.KINDS["apps/v1", "Deployment"].fields["spec"]["template"]["spec"]
@@ -145,7 +145,7 @@ ORDINARY_POD: JsonObject = {
 }
 
 
-def test_an_ordinary_pod_has_nothing() -> None:
+def test_an_ordinary_pod_has_no_violations() -> None:
     whole = deployment()
     whole["spec"]["template"]["spec"] = deepcopy(ORDINARY_POD)
     assert found_in(whole) == []
@@ -163,21 +163,23 @@ def test_an_ordinary_pod_has_nothing() -> None:
         ({"annotations": {"x.pilothouse.dev/y": "z"}}, "metadata.annotations[x.pilothouse.dev/y]"),
     ],
 )
-def test_metadata_beyond_name_labels_and_annotations_are_never_sent(metadata: JsonObject, path: str) -> None:
+def test_metadata_other_than_name_labels_and_annotations_is_never_sent(
+    metadata: JsonObject, path: str
+) -> None:
     refused = deployment()
     refused["metadata"] |= metadata
     assert [(each.path, each.permission) for each in found_in(refused)] == [(path, "")]
 
 
 @pytest.mark.parametrize("field", ["finalizers", "ownerReferences", "generateName", "namespace"])
-def test_metadata_of_pods_beyond_labels_and_annotations_are_never_sent(field: str) -> None:
+def test_pod_metadata_other_than_labels_and_annotations_is_never_sent(field: str) -> None:
     refused = deployment()
     refused["spec"]["template"]["metadata"][field] = ["x"]
     path = f"spec.template.metadata.{field}"
     assert [(each.path, each.permission) for each in found_in(refused)] == [(path, "")]
 
 
-def test_keys_of_the_platform_below_a_field_that_no_list_names_are_never_sent() -> None:
+def test_keys_of_the_platform_below_an_unlisted_field_are_never_sent() -> None:
     refused = deployment()
     template = {"metadata": {"labels": {"pilothouse.dev/claim-uid": "u"}}}
     refused["spec"]["template"]["spec"]["volumes"] = [
@@ -186,7 +188,7 @@ def test_keys_of_the_platform_below_a_field_that_no_list_names_are_never_sent() 
     assert [each.permission for each in found_in(refused)] == ["container.privileged", ""]
 
 
-def test_keys_of_the_platform_are_never_a_callers_at_any_depth() -> None:
+def test_callers_cannot_use_keys_of_the_platform_at_any_depth() -> None:
     key = "pilothouse.dev/namespace-uid"
     refused = deployment()
     template = refused["spec"]["template"]
@@ -242,13 +244,13 @@ def service(**spec: Any) -> JsonObject:
         ({"fieldOfLater": True}, "spec.fieldOfLater"),
     ],
 )
-def test_a_service_beyond_its_pods_needs_a_permission(spec: JsonObject, path: str) -> None:
+def test_a_service_that_reaches_beyond_its_pods_needs_a_permission(spec: JsonObject, path: str) -> None:
     assert [(each.path, each.permission) for each in found_in(service(**spec))] == [
         (path, "object.privileged")
     ]
 
 
-def test_ordinary_services_have_nothing() -> None:
+def test_ordinary_services_have_no_violations() -> None:
     for spec in (
         {
             "type": "LoadBalancer",
@@ -265,7 +267,7 @@ def test_ordinary_services_have_nothing() -> None:
     assert [each.path for each in found_in(annotated)] == ["metadata.annotations[cloud.example/public]"]
 
 
-def test_shapes_that_no_list_expects_are_found() -> None:
+def test_values_of_an_unexpected_shape_are_found() -> None:
     for path, value in (("containers", {"name": "main"}), ("volumes", "v"), ("nodeSelector", ["a"])):
         odd = deployment()
         odd["spec"]["template"]["spec"][path] = value

@@ -1,4 +1,7 @@
-"""Hosts of two tenants in many spellings: none reaches a host of the other; patterns, and how they overlap."""
+"""Hosts of two tenants in many spellings, and patterns of hosts.
+
+No spelling reaches a host of the other tenant.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +90,7 @@ PLACES = (
 
 
 def with_host(where: str, host: str) -> JsonObject:
-    """An ordinary object with this host at a place."""
+    """Returns an ordinary object with this host at the given path."""
     kind, path = where.split()
     lists = path.endswith(("hosts", "hostnames"))
     annotated = {"external-dns.alpha.kubernetes.io/hostname": host}
@@ -97,7 +100,7 @@ def with_host(where: str, host: str) -> JsonObject:
 
 def _refusal(where: str, host: str) -> PilothouseError | None:
     wanted = with_host(where, host)
-    # The other hosts of the documents are those of the namespace shop.
+    # The other hosts in the documents are those of the namespace `shop`.
     facts = place(allowed_hosts=(*MINE, "*.shop.example"))
     try:
         admitted_rights(wanted, None, facts, asks("platform"))
@@ -112,13 +115,13 @@ def test_no_spelling_reaches_a_host_of_another_tenant(where: str) -> None:
     for host in ALLOWED:
         assert _refusal(where, host) is None, host
     for host in REFUSED:
-        # An annotation holds several hosts, and blanks around each.
+        # An annotation may contain several hosts with spaces around each.
         refused = _refusal(where, host)
         assert refused is not None, host
         assert refused.reason == "HOST_NOT_ALLOWED", host
 
 
-def test_a_pattern_of_one_tenant_covers_no_host_of_the_other() -> None:
+def test_no_host_is_covered_by_the_patterns_of_both_tenants() -> None:
     for host in (*ALLOWED, *REFUSED):
         try:
             name = normalised(host)
@@ -139,7 +142,7 @@ def _hosts() -> list[str]:
     return [*labels, *two, *three, *(f"{first}.{rest}" for first in labels for rest in three)]
 
 
-def test_two_patterns_overlap_exactly_if_some_host_is_covered_by_both() -> None:
+def test_two_patterns_overlap_exactly_if_both_cover_some_host() -> None:
     chosen, hosts = random.Random(7), _hosts()
     seen = set()
     for _ in range(400):
@@ -168,7 +171,7 @@ def test_a_wildcard_covers_any_number_of_labels(pattern: str, host: str, covered
     assert covers(pattern, host) is covered
 
 
-def test_normal_forms() -> None:
+def test_hosts_are_normalised() -> None:
     for written, normal in (
         ("Shop.Example.", "shop.example"),
         ("*.Bücher.example", "*.xn--bcher-kva.example"),

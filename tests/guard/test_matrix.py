@@ -1,8 +1,9 @@
-"""Every guarded path × operator of a namespace, its administrator, administrator of the platform × create, update,
-import, ADOPT.
+"""Every guarded path of pods × caller × action.
 
-A field that a container cannot have is refused by its path for all of them; any other, as a field or as an extra field,
-needs its permission, which only the administrator of the platform holds. ADOPT has no caller, and takes nothing over.
+The callers are a namespace's operator and administrator, and the platform administrator. The actions are
+create, update, import and ADOPT. A path that a container cannot represent is refused for every caller. Any
+other path, as a field or as an extra field, needs its permission, which only the platform administrator
+holds. ADOPT has no caller and takes over no guarded path.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ CALLERS = {
     "administrator": Principal(2, "anna", (Grant("admin", "shop", 1, frozenset({"*"})),)),
     "platform": Principal(3, "root", (Grant("admin", None, None, frozenset({"*"})),)),
 }
-# Paths that a container cannot have, neither as a field nor as an extra field: an import refuses them for everybody.
+# Paths that a container cannot represent as a field or as an extra field: an import refuses them for every
+# caller.
 _PROGRAMS = ("containers", "initContainers")
 UNREPRESENTED = {
     "spec.volumes",
@@ -51,7 +53,7 @@ UNREPRESENTED = {
 
 
 def _container(guarded: Guarded | None, *, imported: bool) -> tuple[Container, tuple[str, ...]]:
-    """Returns the container of a Deployment, and the fields that a container cannot hold."""
+    """Returns the container of a Deployment, and the fields it cannot represent."""
     document = deployment(guarded)
     document["metadata"]["uid"] = "u"
     found = convert(document)
@@ -88,7 +90,7 @@ ACTIONS = {"create": _create, "update": _update, "import": _import}
 
 
 def _refused(action: Callable[[Guarded, Principal], None], guarded: Guarded, caller: Principal) -> str:
-    """The permission that was missing; empty if it was allowed."""
+    """Returns the missing permission, or '' if the action was allowed."""
     try:
         action(guarded, caller)
     except PermissionDenied as denied:
@@ -97,7 +99,10 @@ def _refused(action: Callable[[Guarded, Principal], None], guarded: Guarded, cal
 
 
 def _said() -> Iterator[Guarded]:
-    """Yields the guarded paths that a container can hold. `hostUsers` is not among them: true is the default, too."""
+    """Yields the guarded paths that a container can represent, except `hostUsers`.
+
+    The guarded value of `hostUsers`, true, is also the default.
+    """
     plain, _ = _container(None, imported=True)
     for guarded in GUARDED:
         subject, problems = _container(guarded, imported=True)
@@ -105,14 +110,14 @@ def _said() -> Iterator[Guarded]:
             yield guarded
 
 
-def test_the_paths_without_a_field_are_refused_by_an_import_for_everybody() -> None:
+def test_paths_without_a_field_are_refused_by_an_import_for_all_callers() -> None:
     said = {guarded.path for guarded in _said()}
-    # Of volumes a token for another audience has a field.
+    # One guarded volume, a token for another audience, has a field.
     unsaid = {*UNREPRESENTED, "spec.hostUsers"} - {"spec.volumes"}
     assert said == {guarded.path for guarded in GUARDED} - unsaid
     for guarded in GUARDED:
         _, problems = _container(guarded, imported=True)
-        # Of volumes only folders of the node and bundles of certificates have no field.
+        # Only `hostPath` and `clusterTrustBundle` volumes have no field.
         of_volumes = guarded.path == "spec.volumes"
         if of_volumes and guarded.rule != "hostPath" and "clusterTrustBundle" not in str(guarded.value):
             continue
@@ -132,7 +137,7 @@ def test_a_guarded_path_needs_its_permission(action: str, caller: str) -> None:
     assert tried >= 50
 
 
-def test_without_the_guard_everybody_would_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_guard_every_caller_would_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The positive control."""
 
     def nothing(_document: Any, **_options: Any) -> list[GuardViolation]:
@@ -144,7 +149,7 @@ def test_without_the_guard_everybody_would_be_allowed(monkeypatch: pytest.Monkey
 
 
 def _written(guarded: Guarded) -> str:
-    """The path as server-side apply writes it."""
+    """Returns the path as server-side apply writes it."""
     path = guarded.path.replace("containers[0]", 'containers[name="main"]')
     path = path.replace("initContainers[0]", 'initContainers[name="init"]')
     if guarded.path.startswith("metadata."):
@@ -154,7 +159,7 @@ def _written(guarded: Guarded) -> str:
 
 
 @pytest.mark.parametrize("imported", [False, True])
-def test_adopt_takes_no_guarded_path_over(imported: bool) -> None:
+def test_adopt_takes_over_no_guarded_path(imported: bool) -> None:
     stored, _ = _container(None, imported=imported)
     for guarded in GUARDED:
         live = deployment(guarded)
@@ -162,7 +167,7 @@ def test_adopt_takes_no_guarded_path_over(imported: bool) -> None:
         adopted = drift_adoption.adopt_allowed(stored, live, [_written(guarded)], KEYS.guarded)
         assert adopted == stored, guarded
         assert not drift_adoption.is_adopted(adopted, live, _written(guarded)), guarded
-    # The control: a field that everybody may set is taken over.
+    # The control: a field that every caller may set is taken over.
     live = deployment(Guarded("spec.terminationGracePeriodSeconds", 5, ""))
     live["metadata"]["uid"] = "u"
     path = ".spec.template.spec.terminationGracePeriodSeconds"
@@ -181,7 +186,7 @@ def test_an_extra_field_needs_the_permission_of_its_path(caller: str) -> None:
         try:
             wanted = rules.checked(msgspec.structs.replace(plain, spec=spec))
         except InvalidArgument:
-            # A field of the API writes it, or the pods have no such item.
+            # An API field sets this path, or the pods have no such item.
             continue
         needed = "" if caller == "platform" else guarded.permission
         for stored in (None, plain):

@@ -1,4 +1,7 @@
-"""Roles and RoleBindings: sixty ways to gain rights, each refused to a caller without `object.rbac`."""
+"""Roles and RoleBindings: sixty ways to gain rights.
+
+Each is refused for a caller without `object.rbac`.
+"""
 
 from __future__ import annotations
 
@@ -81,18 +84,18 @@ def _missing(document: JsonObject, caller: str, **facts: Any) -> str | None:
     return None if refused is None else str(refused.metadata["permission"])
 
 
-def test_no_rule_gives_more_than_its_caller_holds() -> None:
+def test_no_rule_grants_more_rights_than_its_caller_has() -> None:
     assert len(WAYS) >= 60
     for rule in WAYS:
         wanted = _role(ORDINARY["Role"]["rules"][0], rule)
         of_secrets = rule.get("resources") == ["secrets"] and rule["verbs"][0] in ("get", "list", "watch")
-        # Only an administrator of the namespace may reveal its secrets.
+        # Only an administrator of the namespace may read its secrets.
         assert _missing(wanted, "operator") == ("config.reveal" if of_secrets else RBAC), rule
         assert _missing(wanted, "administrator") == (None if of_secrets else RBAC), rule
         assert _missing(wanted, "platform") is None, rule
 
 
-def test_a_binding_needs_what_its_role_gives() -> None:
+def test_a_binding_needs_the_permissions_of_its_role() -> None:
     binding = ORDINARY["RoleBinding"]
     for rule in WAYS:
         needed = _missing(_role(rule), "operator")
@@ -100,7 +103,7 @@ def test_a_binding_needs_what_its_role_gives() -> None:
     assert _missing(binding, "operator", roles={"web": _role()}) is None
 
 
-def test_a_rule_without_verbs_groups_or_resources_gives_nothing() -> None:
+def test_a_rule_without_verbs_groups_or_resources_grants_nothing() -> None:
     assert _missing(_role({}, _rule("", "get"), _rule("pods", "")), "operator") is None
 
 
@@ -113,7 +116,7 @@ def test_each_row_of_the_table_needs_its_permission() -> None:
         assert admitted_rights(document, None, place(), {permission}.__contains__)
 
 
-def test_no_row_lets_programs_make_pods_or_rights() -> None:
+def test_no_row_lets_programs_create_pods_or_rights() -> None:
     written = {(group, resource) for group, resource, verb in TABLE if verb not in ("get", "list", "watch")}
     assert written == {
         ("", "pods"),
@@ -126,14 +129,14 @@ def test_no_row_lets_programs_make_pods_or_rights() -> None:
     assert not {"*", "escalate", "bind", "impersonate"} & {part for row in TABLE for part in row}
 
 
-def test_the_platform_has_each_right_of_the_table_and_none_over_roles_beyond_it() -> None:
+def test_the_platform_has_every_right_of_the_table_and_no_wildcard_right() -> None:
     """A cluster refuses Roles with rights that their writer lacks."""
     granted = {(each.api_group, each.resource, each.verb) for each in (*RIGHTS, *OF_ROLES)}
     assert TABLE.keys() <= granted, sorted(TABLE.keys() - granted)
     assert not {"*", "escalate", "bind", "impersonate"} & {part for each in granted for part in each}
 
 
-def test_a_subject_more_needs_the_rights_of_the_role_again() -> None:
+def test_an_added_subject_needs_the_rights_of_the_role_again() -> None:
     stored = {**deepcopy(ORDINARY["RoleBinding"]), "roleRef": {"kind": "Role", "name": "powerful"}}
     labelled = deepcopy(stored)
     labelled["metadata"]["labels"] = {"tier": "front"}
@@ -144,7 +147,7 @@ def test_a_subject_more_needs_the_rights_of_the_role_again() -> None:
         admitted_rights(wider, stored, place(), asks("operator"))
 
 
-def test_a_role_keeps_no_rule_of_an_administrator_when_its_rules_change() -> None:
+def test_a_role_with_changed_rules_needs_the_permission_for_all_its_rules() -> None:
     stored = _role(_rule("secrets", "get"))
     with pytest.raises(PermissionDenied, match=r"config\.reveal"):
         admitted_rights(

@@ -1,4 +1,7 @@
-"""Values of shapes that Kubernetes does not have at a field: the guard finds each, and fails on none."""
+"""Values of shapes that Kubernetes does not allow at a field.
+
+The guard finds each one and raises no other error.
+"""
 
 from __future__ import annotations
 
@@ -43,18 +46,18 @@ def test_a_value_of_another_shape_is_found(path: str, value: Any) -> None:
     }
 
 
-def test_a_type_of_a_service_that_is_no_text_is_found() -> None:
+def test_a_service_type_that_is_not_text_is_found() -> None:
     assert [each.path for each in found_in(service(type=["ExternalName"]))] == ["spec.type"]
 
 
 @pytest.mark.parametrize("kind", ["labels", "annotations"])
-def test_keys_that_operators_and_meshes_obey_are_found_on_the_object_itself(kind: str) -> None:
+def test_keys_of_operators_and_meshes_are_found_on_the_object_itself(kind: str) -> None:
     whole = deployment()
     whole["metadata"][kind] = {"sidecar.jaegertracing.io/inject": "true"}
     assert [(each.rule, each.steps[1]) for each in found_in(whole)] == [("podKeys", kind)]
 
 
-def test_a_label_by_which_a_mesh_passes_a_service_by_is_found() -> None:
+def test_a_label_that_makes_a_mesh_bypass_a_service_is_found() -> None:
     document = service()
     document["metadata"]["labels"] = {"istio.io/use-waypoint": "none", "tier": "front"}
     assert [each.path for each in found_in(document)] == ["metadata.labels[istio.io/use-waypoint]"]

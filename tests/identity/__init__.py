@@ -1,1 +1,1 @@
-"""Tests of the noun identity, most of them through a real server."""
+"""Tests of the noun identity, most of them with a real server."""

@@ -1,4 +1,4 @@
-"""Follows links for a person: asks the issuer as a browser does, and goes nowhere else."""
+"""Opens links for a user, as a browser does, and follows no redirects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.waiting import patient
 
 @dataclass(frozen=True)
 class Landing:
-    """The result of a link: the answer's status, and its target, in parts."""
+    """The result of a link: the response's status, and its target split into parts."""
 
     status: int
     location: str = ""
@@ -28,7 +28,7 @@ class Landing:
 
     @property
     def issuer(self) -> str:
-        """The parameter that RFC 9207 calls `iss`."""
+        """Returns the parameter that RFC 9207 calls `iss`."""
         return self.parameters.get("iss", "")
 
     @property
@@ -37,7 +37,7 @@ class Landing:
 
 
 async def browse(url: str) -> Landing:
-    """Opens a link of an issuer; the person at the browser logs in. Does not follow the answer's redirect."""
+    """Opens an issuer's link, where the user logs in; returns the redirect."""
     timeout = aiohttp.ClientTimeout(total=patient(10.0))
     async with (
         aiohttp.ClientSession(timeout=timeout) as session,

@@ -1,7 +1,7 @@
-"""A verifier of tokens with each check by itself, so that each can be switched off.
+"""A reference verifier of tokens: its checks can be switched off one by one.
 
-It shows of every forgery that it is well made: refused by one check, and let through where that one is missing. It
-shares no code with the product.
+It shows that every forgery is well made: the named checks refuse it, and without them it is accepted. The
+verifier shares no code with the product.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Expected:
-    """The requirements on a token. `nonce` None: the token is not of a log-in."""
+    """The requirements on a token; `nonce` is None if it belongs to no login."""
 
     forge: Forge
     audience: str
@@ -59,14 +59,17 @@ class Expected:
 
 
 def verify(token: str, expected: Expected, without: Collection[str] = ()) -> None:
-    """Takes a token, or raises Refused. `without`: the checks that are left out."""
+    """Accepts a token or raises Refused; the checks in `without` are skipped."""
     for check in _failing(token, expected, without):
         if check not in without:
             raise Refused(check)
 
 
 def _failing(token: str, expected: Expected, without: Collection[str]) -> Iterator[str]:
-    """Yields the checks that a token does not pass. One that cannot even be read passes none that come after."""
+    """Yields the checks that a token fails.
+
+    A token that cannot be read fails `form`, and no other check runs.
+    """
     try:
         header, claims, signed, signature = _read(token)
     except (ValueError, RecursionError):
@@ -89,7 +92,7 @@ def _read(token: str) -> tuple[dict[str, Any], Any, bytes, bytes]:
         own = document.get("signatures", [document])[-1]
         token = f"{own['protected']}.{document['payload']}.{own['signature']}"
     pieces = [piece.strip().rstrip("=") for piece in token.split(".")]
-    # A second signature, or none, is what `form` is about: the first three are read.
+    # `form` refuses extra or missing parts. The other checks read the first three.
     header, payload, signature = (*pieces, "", "")[:3] if len(pieces) < 5 else (pieces[0], pieces[3], "")
     read = json.loads(unb64(header) or b"{}")
     body = unb64(payload)
@@ -118,7 +121,7 @@ def _wrong_signature(
 
 
 def _careless(alg: object, kid: object, signed: bytes, signature: bytes, forge: Forge) -> bool:
-    """Accepts a token by the algorithm that the token itself names."""
+    """Returns whether a verifier that trusts the token's algorithm would accept it."""
     if not isinstance(alg, str) or alg.lower() in ("", "none"):
         return True
     key = forge.published
@@ -133,7 +136,7 @@ def _careless(alg: object, kid: object, signed: bytes, signature: bytes, forge: 
 
 
 def _by_the_header(alg: object, signed: bytes, signature: bytes, forge: Forge) -> bool:
-    """Accepts a token by the key that the token itself names."""
+    """Returns whether a verifier that trusts the key named in the token accepts it."""
     known = [forge.own, SigningKey.of("key-0", "RS256", 1000), *forge.issuer.keys]
     return any(_signed_by(key, str(alg), signed, signature) for key in known)
 

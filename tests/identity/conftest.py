@@ -1,4 +1,7 @@
-"""Servers of identity: one for each test that counts rows, one shared by the others of a module."""
+"""Identity servers: one for each test, and one shared by a module.
+
+Tests that count rows need their own server.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +16,28 @@ from tests.identity.server import Caller, IdentityServer, running
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def server(database: Database) -> AsyncIterator[IdentityServer]:
-    """A server on an empty database, with the shipped roles and the bootstrap administrator."""
+    """Yields a server on a new database.
+
+    It has the shipped roles and the bootstrap administrator.
+    """
     async with running(database) as started:
         yield started
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def admin(server: IdentityServer) -> Caller:
-    """The bootstrap administrator of `server`, logged in."""
+    """Returns the bootstrap administrator of `server`, logged in."""
     return await server.admin()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def shared(postgres: EmbeddedPostgres, template_database: Database) -> AsyncIterator[IdentityServer]:
-    """A server for the tests of a module, which use names of their own."""
+    """Yields a server for all tests of a module; each test uses its own names."""
     async with new_database(postgres, template_database.name) as database, running(database) as started:
         yield started
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def root(shared: IdentityServer) -> Caller:
-    """The bootstrap administrator of `shared`, logged in."""
+    """Returns the bootstrap administrator of `shared`, logged in."""
     return await shared.admin()

@@ -1,4 +1,4 @@
-"""Begins console sessions without a gateway, as a log-in through one does."""
+"""Begins console sessions without a gateway, as a login through one does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ORIGIN = LoginOrigin("10.1.2.3", "10.1.2.3", "a browser", console=True)
 
 
 async def begin(server: IdentityServer, username: str, method: SessionMethod = "password") -> Caller:
-    """A caller with a new console session of a user."""
+    """Returns a caller with a new console session of a user."""
     issuer = SessionTokens(settings_of(server.database))
     async with server.database.system() as connection:
         user_id = await connection.fetchval("SELECT id FROM users WHERE username = $1", username)

@@ -1,4 +1,4 @@
-"""An authenticator as people have it, implemented again, and log-ins that need its codes."""
+"""A second implementation of an authenticator, and logins that need its codes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.identity.server import PASSWORD, Caller, IdentityServer, Refused
 
 
 def authenticator_code(seed: bytes, moment: float, digits: int = 6) -> str:
-    """RFC 6238 by the words of the RFC."""
+    """Returns a code, computed as RFC 6238 describes."""
     mac = hmac.new(seed, int(moment // 30).to_bytes(8, "big"), hashlib.sha1).digest()
     offset = mac[-1] & 15
     number = int.from_bytes(mac[offset : offset + 4], "big") & 0x7FFFFFFF
@@ -23,14 +23,17 @@ def authenticator_code(seed: bytes, moment: float, digits: int = 6) -> str:
 
 @dataclass
 class Authenticator:
-    """Holds a seed as it was shown; its clock is the database's."""
+    """An authenticator with a seed as it was shown. It uses the database's clock."""
 
     server: IdentityServer
     secret: str
     recovery_codes: list[str]
 
     async def code(self, steps: int = 0, *, fresh: bool = True) -> str:
-        """The present code, or that of some steps later. `fresh`: as if nothing had been used yet."""
+        """Returns the current code, or that of some steps later.
+
+        With `fresh`, all codes count as unused.
+        """
         async with self.server.database.system() as connection:
             if fresh:
                 await connection.execute("UPDATE users SET totp_last_step = 0")
@@ -38,17 +41,17 @@ class Authenticator:
         return self.code_at(now + 30 * steps)
 
     def code_at(self, moment: float) -> str:
-        """The code of a moment."""
+        """Returns the code of a moment."""
         return authenticator_code(base64.b32decode(self.secret), moment)
 
     async def wrong_code(self) -> str:
-        """A code of none of the steps around."""
+        """Returns a code that differs from those of the nearby steps."""
         near = {await self.code(steps, fresh=False) for steps in range(-3, 4)}
         return next(code for code in (f"{number:06}" for number in range(10)) if code not in near)
 
 
 async def enrolled(server: IdentityServer, caller: Caller) -> Authenticator:
-    """A caller's new authenticator, confirmed."""
+    """Enrols and confirms a new authenticator for a caller."""
     made = await caller.EnrolTotp(factor_pb.EnrolTotpRequest())
     authenticator = Authenticator(server, made.secret, [])
     answer = await caller.ConfirmTotp(factor_pb.ConfirmTotpRequest(code=await authenticator.code()))
@@ -59,7 +62,7 @@ async def enrolled(server: IdentityServer, caller: Caller) -> Authenticator:
 async def challenged(
     caller: Caller, username: str, password: str = PASSWORD, **more: str
 ) -> pb.LoginResponse:
-    """The answer to a right password that has to be followed by something."""
+    """Returns the response to a correct password that requires a second step."""
     answer: pb.LoginResponse = await caller.Login(
         pb.LoginRequest(username=username, password=password, **more)
     )
@@ -69,7 +72,7 @@ async def challenged(
 
 
 async def complete(caller: Caller, challenge: str, **shown: str) -> Any:
-    """The answer to a challenge, or the refusal."""
+    """Returns the response to a completed challenge, or the refusal."""
     try:
         return await caller.CompleteLogin(factor_pb.CompleteLoginRequest(challenge=challenge, **shown))
     except Refused as refusal:
@@ -77,6 +80,6 @@ async def complete(caller: Caller, challenge: str, **shown: str) -> Any:
 
 
 async def reason(caller: Caller, challenge: str, **shown: str) -> str:
-    """Why a challenge is refused; '' where it is not."""
+    """Returns why a challenge is refused, or '' if it is not."""
     answer = await complete(caller, challenge, **shown)
     return answer.reason if isinstance(answer, Refused) else ""

@@ -1,4 +1,4 @@
-"""How answers of an HTTP server go wrong, each as a real answer on a real socket."""
+"""Faulty responses of an HTTP server, each a real response on a real socket."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ import zlib
 
 from aiohttp import web
 
-# The target of redirects: a client that follows is seen there.
+# The target of redirects: a client that follows a redirect requests this path.
 TRAP = "/trap"
 _MEBIBYTE = bytes(1024 * 1024)
 
 
 class Fault(enum.Enum):
-    """The fault that comes in place of the answer."""
+    """The fault that replaces the response."""
 
-    # The connection is closed without an answer.
+    # The connection is closed without a response.
     CUT = "cut"
-    # No answer until `released`; then the honest one.
+    # No response until `released`; then the correct one.
     SLOW = "slow"
-    # The body begins, and no more of it comes until `released`.
+    # The body begins, and stops until `released`.
     STALLED = "stalled"
-    # The body has no end.
+    # The body never ends.
     ENDLESS = "endless"
     # Some KB that decompress to 64 MiB.
     BOMB = "bomb"
-    # The body ends before its length.
+    # The body ends before its announced length.
     TORN = "torn"
     HTML = "html"
     NOT_JSON = "not JSON"
     NOT_UTF8 = "not UTF-8"
-    # JSON, of another form than asked for.
+    # JSON of another form than requested.
     LIST = "list"
-    # An object of the form, whose entries are of other types.
+    # An object of the requested form whose entries have other types.
     WRONG_TYPES = "wrong types"
-    # JSON in ten thousand levels.
+    # JSON that is nested ten thousand levels deep.
     DEEP = "deep"
     EMPTY = "empty"
     REDIRECT = "redirect"
@@ -43,7 +43,7 @@ class Fault(enum.Enum):
     THROTTLED = "throttled"
 
     async def answer(self, request: web.Request, released: asyncio.Event) -> web.StreamResponse | None:
-        """Returns the faulty answer; None where the honest one follows."""
+        """Returns the faulty response, or None if the correct one follows."""
         if self is Fault.CUT:
             if request.transport is not None:
                 request.transport.abort()
@@ -91,7 +91,7 @@ class Fault(enum.Enum):
             while self is Fault.ENDLESS and not released.is_set():
                 await response.write(b"x" * 65536)
         except ConnectionError:
-            # The caller has received enough.
+            # The caller has closed the connection.
             return response
         if request.transport is not None:
             request.transport.abort()

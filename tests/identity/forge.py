@@ -1,14 +1,14 @@
-"""Every forged token that a relying party must refuse, made of an honest one.
+"""Forged tokens that a relying party must refuse, each made from an honest token.
 
     for forgery in FORGERIES:
         token = forgery.make(Forge(company), company.claims("ada", "pilothouse"))
 
-A forger knows all public data: the issuer's public keys and their names, and other people's tokens. It has keys of
-its own and serves files at its own address. Some tokens here bear the issuer's own signature: those that it made for
-others, for another time, or for another use.
+A forger has all public data: the issuer's public keys and their names, and other people's tokens. It has its
+own keys and serves files at its own address. Some tokens here have the issuer's own signature: the issuer
+made them for other clients, for another time, or for another use.
 
-Each forgery names the checks that refuse it and nothing else does (`tests.identity.careful` has each check by itself,
-and a test switches it off): so none is refused for a reason that a forger could mend.
+Each forgery names the only checks that refuse it. `tests.identity.careful` implements each check separately,
+and a test switches it off. So no forgery is refused for a reason that a forger could correct.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from tests.identity.jose import SigningKey, b64, parts_of, segment
 
 PEM, DER = serialization.Encoding.PEM, serialization.Encoding.DER
 HOUR = 3600
-# Where the forger serves keys. A server that asks there has believed a header.
+# The path where the forger serves keys. A server that requests it has trusted a header.
 FORGERS_KEYS = "/forgers/keys"
 
 
 class Forge:
-    """The forger's means. `address` is where it serves its own keys."""
+    """A forger's resources. `address` is where the forger serves its own keys."""
 
     def __init__(self, issuer: Issuer, address: str = "") -> None:
         self.issuer = issuer
@@ -42,7 +42,7 @@ class Forge:
         self.address = address or issuer.url
 
     def secret(self, claims: Claims, key: bytes, *, alg: str = "HS256", kid: object = None) -> str:
-        """Returns a token with a signature by a shared secret, which is something that is public."""
+        """Returns a token signed with a shared secret that is public data."""
         header = {"alg": alg, "typ": "JWT", "kid": self.published.kid if kid is None else kid}
         signed = f"{segment(header)}.{segment(claims)}"
         digest = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}[alg]
@@ -66,8 +66,10 @@ Make = Callable[[Forge, Claims], str]
 
 @dataclass(frozen=True)
 class Forgery:
-    """A forged token. `checks`: a verifier that leaves out all of these, with `+` between, takes it. `of_log_ins`: it
-    is a forgery when a log-in is completed, but not when a token is exchanged.
+    """A forged token.
+
+    A verifier that skips all of `checks`, which are joined by `+`, accepts the token. With `of_log_ins`, it
+    is a forgery when a login is completed, but not when a token is exchanged.
     """
 
     name: str
@@ -94,7 +96,7 @@ def _self_made(**header: object) -> Make:
 
 
 def _changed(**changes: object) -> Make:
-    """The issuer's signature over other claims; None takes one away."""
+    """Returns a forgery with the issuer's signature; None removes a claim."""
 
     def make(forge: Forge, claims: Claims) -> str:
         made = {name: value for name, value in (claims | changes).items() if value is not None}
@@ -104,7 +106,7 @@ def _changed(**changes: object) -> Make:
 
 
 def _shifted(**seconds: int) -> Make:
-    """The issuer's signature over times that are apart from now."""
+    """Returns a forgery with the issuer's signature over shifted times."""
 
     def make(forge: Forge, claims: Claims) -> str:
         now = claims["iat"]
@@ -114,12 +116,15 @@ def _shifted(**seconds: int) -> Make:
 
 
 def _derived(change: Callable[[Any], object], claim: str) -> Make:
-    """The issuer's signature over one claim that is made of the honest one."""
+    """Returns a forgery with the issuer's signature over one changed claim."""
     return lambda forge, claims: forge.honest(claims | {claim: change(claims[claim])})
 
 
 def _several_for(party: object) -> Make:
-    """The issuer's signature over two audiences, the honest one among them, and an `azp`."""
+    """Returns a forgery with the issuer's signature over two audiences.
+
+    One audience is the honest one. The token also has an `azp`.
+    """
     return lambda forge, claims: forge.honest(
         claims | {"aud": [claims["aud"], "another-client"], "azp": party}
     )
@@ -130,7 +135,7 @@ def _headed(**header: object) -> Make:
 
 
 def _cut(change: Callable[[str], str]) -> Make:
-    """An honest token whose text is changed."""
+    """Returns a forgery that changes the text of an honest token."""
     return lambda forge, claims: change(forge.honest(claims))
 
 
@@ -176,7 +181,10 @@ def _zeros(forge: Forge, claims: Claims) -> str:
 
 
 def _two_signatures(forge: Forge, claims: Claims) -> str:
-    """The forger's signature next to the issuer's: no rule says which signature counts and which header is read."""
+    """Puts the forger's signature next to the issuer's.
+
+    No rule says which signature counts and which header is read.
+    """
     both = []
     for token in (forge.self_made(claims), forge.honest(claims)):
         header, _, signature = token.split(".")
@@ -203,7 +211,7 @@ def _nested(forge: Forge, claims: Claims) -> str:
 
 
 def _encryption_key(forge: Forge, claims: Claims) -> str:
-    """Signed by a key that the issuer publishes for encryption; `Issuer.keys` must hold one."""
+    """Signs with an encryption key of the issuer; `Issuer.keys` must contain one."""
     key = next(key for key in forge.issuer.keys if key.use == "enc")
     return key.sign(claims)
 
@@ -213,7 +221,7 @@ def _retired_key(forge: Forge, claims: Claims) -> str:
 
 
 def _other_algorithm(forge: Forge, claims: Claims) -> str:
-    """By the issuer's RSA key, by another algorithm than that key is published for."""
+    """Signs with the issuer's RSA key, but with an algorithm it is not published for."""
     alg = "PS256" if forge.published.alg == "RS256" else "RS256"
     return SigningKey(forge.published.kid, alg, forge.published.private).sign(claims)
 
@@ -223,7 +231,7 @@ def _text(payload: str) -> Make:
 
 
 def _spliced(name: str, literal: str) -> Make:
-    """The issuer's signature over a claim that JSON libraries read in ways of their own."""
+    """Returns a forgery with a claim that JSON libraries parse differently."""
 
     def make(forge: Forge, claims: Claims) -> str:
         kept = {key: value for key, value in claims.items() if key != name}

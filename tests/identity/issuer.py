@@ -1,16 +1,17 @@
-"""An OpenID Connect issuer that tests run: real HTTP on a port of its own, real keys, and nobody at the browser.
+"""An OpenID Connect issuer for tests: real HTTP on its own port, with real keys.
 
     async with issuer() as company:
         company.register("pilothouse", secret="s3cret")
         company.arrive("ada", groups=["ops"])           # the person at the browser
         code = parse_qs(urlsplit((await browse(url)).location).query)["code"]
 
-It holds to the standards where a relying party could notice: discovery and keys (OpenID Connect Discovery 1.0), the
-authorization code with PKCE by S256 (RFC 6749, 7636), the answer's `iss` (RFC 9207), refresh tokens that rotate, and
-the device authorization grant (RFC 8628). Codes work once; the second use ends the session of the first one.
+It follows the standards where a relying party could notice: discovery and keys (OpenID Connect Discovery
+1.0), the authorization code with PKCE by S256 (RFC 6749, 7636), the response's `iss` (RFC 9207), refresh
+tokens that rotate, and the device authorization grant (RFC 8628). Codes work once; a second use ends the
+session of the first one.
 
-The faults of an issuer, or of an attacker in its place, are set separately: `faults` for how an answer comes,
-`forged` for the ID token that it holds (`tests.identity.forge`).
+The faults of an issuer, or of an attacker in its place, are set separately: `faults` for the HTTP response,
+`forged` for the ID token in it (`tests.identity.forge`).
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ Claims = dict[str, Any]
 
 @dataclass
 class Registered:
-    """A client that the issuer knows. Without a secret it is a public one, which shows PKCE alone."""
+    """A registered client; without a secret it is public and uses PKCE only."""
 
     client_id: str
     secret: str = ""
@@ -55,7 +56,10 @@ class Registered:
 
 @dataclass
 class Person:
-    """A person who logs in. `claims` go into each ID token, as they are then; one who has left has no new ones."""
+    """A user of the issuer.
+
+    Each ID token contains the current `claims`. A user with `left` set gets no new tokens.
+    """
 
     sub: str
     claims: Claims = field(default_factory=dict)
@@ -85,36 +89,36 @@ class _Device:
 
 
 class _Refused(Exception):
-    """An answer of RFC 6749, section 5.2."""
+    """An error response of RFC 6749, section 5.2."""
 
 
 @dataclass
 class Seen:
-    """A request as it came: path, and the parameters of query and form."""
+    """A received request: its path, and the parameters of its query and form."""
 
     path: str
     parameters: dict[str, str]
 
 
 class Issuer:
-    """One issuer. Changes to it take effect from the next request on."""
+    """One issuer. Changes to it take effect with the next request."""
 
     def __init__(self, keys: list[SigningKey] | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.url = ""
         self.keys = [SigningKey.of("key-1")] if keys is None else keys
         self.clients: dict[str, Registered] = {}
-        # The person at the browser; None: somebody who refuses.
+        # The user at the browser; None stands for a user who refuses.
         self.person: Person | None = None
         self.faults: dict[str, Fault] = {}
-        # Of the claims of an honest ID token makes the one that is answered.
+        # Makes the ID token of the response from the claims of an honest one.
         self.forged: Callable[[Claims], str] | None = None
         self.seen: list[Seen] = []
-        # How devices are asked to wait, in seconds, and for how long their code lives.
+        # The interval that devices are told to wait, and the lifetime of their codes, in seconds.
         self.device_interval: int | None = 5
         self.device_seconds = 600.0
-        # So many polls of each device are answered `slow_down`.
+        # The number of polls of each device that return `slow_down`.
         self.slow_downs = 0
-        # Entries of the discovery document that are otherwise; None takes one away.
+        # Changed entries of the discovery document; None removes an entry.
         self.announced: dict[str, Any] = {}
         self.released = asyncio.Event()
         self._codes: dict[str, _Code] = {}
@@ -124,33 +128,36 @@ class Issuer:
         self._runner: web.AppRunner | None = None
         self._port = 0
 
-    # Set by tests.
+    # Methods that tests call.
 
     def register(self, client_id: str, secret: str = "", *redirect_uris: str) -> Registered:
-        """Makes a client known. Loopback addresses match with any port (RFC 8252)."""
+        """Registers a client. Loopback addresses match with any port (RFC 8252)."""
         client = Registered(client_id, secret, redirect_uris or ("http://127.0.0.1/callback",))
         self.clients[client_id] = client
         return client
 
     def arrive(self, sub: str, **claims: object) -> Person:
-        """Sits somebody before the browser."""
+        """Sets the user at the browser."""
         self.person = Person(sub, dict(claims))
         return self.person
 
     @property
     def key(self) -> SigningKey:
-        """The key that signs: the newest one for signatures."""
+        """Returns the key that signs: the newest signature key."""
         return [key for key in self.keys if key.use == "sig"][-1]
 
     def rotate(self, *, keep: bool = False, alg: str = "") -> SigningKey:
-        """Signs with a new key from now on, and publishes the former ones only where it keeps them. Returns it."""
+        """Signs with a new key from now on, and returns it.
+
+        The former keys stay published only with `keep`.
+        """
         number = 1 + max((int(key.kid.rpartition("-")[2]) for key in self.keys), default=0)
         made = SigningKey.of(f"key-{number}", alg or self.key.alg, number)
         self.keys = [*(self.keys if keep else ()), made]
         return made
 
     def claims(self, sub: str, audience: str, **more: object) -> Claims:
-        """Returns the claims of an honest token, which lives from now on; None takes one away."""
+        """Returns the claims of an honest token; None removes a claim."""
         now = int(time.time())
         claims = {"iss": self.url, "sub": sub, "aud": audience, "iat": now, "exp": now + TOKEN_SECONDS} | more
         return {name: value for name, value in claims.items() if value is not None}
@@ -160,28 +167,28 @@ class Issuer:
         return self.key.sign(claims)
 
     def approve(self, user_code: str, sub: str, **claims: object) -> Person:
-        """Somebody types the code that a device shows, and agrees."""
+        """Enters the code that a device shows, as a user who agrees."""
         person = Person(sub, dict(claims))
         self._device_of(user_code).person = person
         return person
 
     def deny(self, user_code: str) -> None:
-        """Somebody types the code that a device shows, and refuses."""
+        """Enters the code that a device shows, as a user who refuses."""
         self._device_of(user_code).denied = True
 
     def asked(self, path: str) -> int:
-        """Returns how often a path was asked for."""
+        """Returns how often a path was requested."""
         return sum(1 for seen in self.seen if seen.path == path)
 
     async def go_away(self) -> None:
-        """Stops listening; `come_back` listens at the same port."""
+        """Stops listening; `come_back` listens on the same port."""
         if self._runner is not None:
             self.released.set()
             await self._runner.cleanup()
             self._runner = None
 
     async def come_back(self) -> None:
-        """Listens, the first time at any free port."""
+        """Listens, the first time on any free port."""
         app = web.Application(middlewares=[self._noting])
         app.router.add_get(DISCOVERY, self._discovery)
         app.router.add_get(KEYS, self._keys)
@@ -197,7 +204,7 @@ class Issuer:
         self._port = self._runner.addresses[0][1]
         self.url = f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self._port}"
 
-    # Seen by the relying party.
+    # Endpoints that the relying party calls.
 
     @web.middleware
     async def _noting(
@@ -243,7 +250,7 @@ class Issuer:
         client = self.clients.get(query.get("client_id", ""))
         redirect_uri = query.get("redirect_uri", "")
         if client is None or not _may_lead_to(client, redirect_uri):
-            # A wrong request is not redirected (RFC 6749, section 4.1.2.1).
+            # An invalid request is not redirected (RFC 6749, section 4.1.2.1).
             return web.Response(status=400, text="no such client, or not with this redirect_uri")
         answer = {"state": query.get("state", ""), "iss": self.url}
         wrong = _wrong_with(query)
@@ -292,14 +299,14 @@ class Issuer:
             answer["interval"] = self.device_interval
         return web.json_response(answer)
 
-    # Grants: each returns the answer of the token endpoint.
+    # Grants: each method returns the response of the token endpoint.
 
     def _by_code(self, client: Registered, form: dict[str, str]) -> Claims:
         code = self._codes.get(form.get("code", ""))
         if code is None or code.client_id != client.client_id:
             raise _Refused("invalid_grant")
         if code.used:
-            # A second use ends what the first one began (RFC 6749, section 4.1.2).
+            # A second use ends the session that the first use began (RFC 6749, section 4.1.2).
             self._refresh_tokens.pop(code.refresh_token, None)
             raise _Refused("invalid_grant")
         code.used = True
@@ -372,7 +379,7 @@ class Issuer:
 async def issuer(
     keys: list[SigningKey] | None = None, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Issuer]:
-    """An issuer that listens until the end of the block. Without `keys` it signs with one RSA key."""
+    """Runs an issuer. Without `keys` it signs with one RSA key."""
     made = Issuer(keys, tls)
     await made.come_back()
     try:
@@ -394,7 +401,10 @@ def _may_lead_to(client: Registered, redirect_uri: str) -> bool:
 
 
 def _wrong_with(query: Mapping[str, str]) -> str:
-    """The error of an authorization request, '' where it has none. PKCE is required of every client."""
+    """Returns the error of an authorization request, or '' if there is none.
+
+    PKCE is required of every client.
+    """
     if query.get("response_type") != "code":
         return "unsupported_response_type"
     if "openid" not in query.get("scope", "").split():

@@ -1,6 +1,7 @@
-"""Keys and signatures by hand (RFC 7515, 7517, 7518, 8037), so that tokens can be made that no library would make.
+"""Keys and signatures by hand (RFC 7515, 7517, 7518, 8037).
 
-A token is header, payload and signature, each in base64url. Here each of the three is given freely.
+They make tokens that no library would make. A token is header, payload and signature, each in base64url. Here
+tests can set each of the three freely.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def unb64(text: str) -> bytes:
 
 
 def segment(value: object) -> str:
-    """Returns a JSON value as a segment of a token; bytes and text as they are."""
+    """Returns a JSON value as a segment of a token; bytes and text are used unchanged."""
     if isinstance(value, bytes):
         return b64(value)
     return b64((value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))).encode())
@@ -55,7 +56,10 @@ def parts_of(token: str) -> tuple[dict[str, Any], dict[str, Any], bytes]:
 
 @functools.cache
 def private_key(alg: str, number: int) -> PrivateKey:
-    """Returns the key of this number for an algorithm, the same in a whole process: RSA keys take long to make."""
+    """Returns the key of this number for an algorithm.
+
+    Keys are cached in the process, because RSA keys take long to make.
+    """
     if alg in _CURVES:
         return ec.generate_private_key(_CURVES[alg][0]())
     if alg == "EdDSA":
@@ -65,7 +69,7 @@ def private_key(alg: str, number: int) -> PrivateKey:
 
 @dataclass(frozen=True)
 class SigningKey:
-    """A private key with its name and the algorithm that it is for."""
+    """A private key with its name and its algorithm."""
 
     kid: str
     alg: str
@@ -74,7 +78,7 @@ class SigningKey:
 
     @classmethod
     def of(cls, kid: str, alg: str = "RS256", number: int = 0, use: str = "sig") -> SigningKey:
-        """Returns the key of this number for the algorithm, called `kid`."""
+        """Returns the key of this number for the algorithm, with the name `kid`."""
         return cls(kid, alg, private_key("RS256" if alg[:2] in ("RS", "PS") else alg, number), use)
 
     def jwk(self) -> dict[str, Any]:
@@ -92,13 +96,13 @@ class SigningKey:
         return {"kty": "OKP", "crv": "Ed25519", "x": b64(raw), **named}
 
     def public(self, encoding: serialization.Encoding) -> bytes:
-        """Returns the public key as PEM or DER, which anybody can make from the published one."""
+        """Returns the public key as PEM or DER; anyone can derive it from the JWK."""
         return self.private.public_key().public_bytes(
             encoding, serialization.PublicFormat.SubjectPublicKeyInfo
         )
 
     def signature(self, data: bytes) -> bytes:
-        """Returns the signature over `data`, in the form of a token."""
+        """Returns the signature over `data`, in the form that tokens use."""
         if isinstance(self.private, ed25519.Ed25519PrivateKey):
             return self.private.sign(data)
         digest = _HASHES[self.alg[2:]]
@@ -112,12 +116,15 @@ class SigningKey:
         return self.private.sign(data, padding.PKCS1v15(), digest)
 
     def header(self, **more: object) -> dict[str, Any]:
-        """Returns the header of an honest token; None takes an entry away."""
+        """Returns the header of an honest token; None removes an entry."""
         entries = {"alg": self.alg, "typ": "JWT", "kid": self.kid} | more
         return {name: value for name, value in entries.items() if value is not None}
 
     def sign(self, payload: object, header: object = None) -> str:
-        """Returns a token. Header and payload are JSON values, or text or bytes as they are."""
+        """Returns a token.
+
+        Header and payload are JSON values, or text or bytes that are used unchanged.
+        """
         signed = f"{segment(self.header() if header is None else header)}.{segment(payload)}"
         return f"{signed}.{b64(self.signature(signed.encode()))}"
 

@@ -1,4 +1,4 @@
-"""A server that trusts two issuers, people who log in at them, and the results."""
+"""An environment with a server that trusts two issuers, and with their users."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECRET = "secret of the client"
 
 
 def rule(group: str, role: str, *namespaces: str) -> ClaimRule:
-    """Returns the rule for a group; over all namespaces if none is named."""
+    """Returns the rule for a group; it covers all namespaces if none is given."""
     condition = ClaimCondition(("groups",), "contains", group)
     return ClaimRule("issuers[0].rules[0]", (condition,), role, namespaces or ("*",))
 
@@ -32,13 +32,13 @@ RULES = (rule("admins", "admin"), rule("devs", "developer", "shop", "bakery"), r
 
 @dataclass
 class Begun:
-    """A begun log-in, and the browser's answer."""
+    """A login that has begun, and the redirect that the browser received."""
 
     answer: federation_pb2.BeginOidcLoginResponse
     landing: Landing
 
     def request(self, **changes: str) -> federation_pb2.CompleteOidcLoginRequest:
-        """Returns the request that completes it."""
+        """Returns the request that completes the login."""
         values = {
             "login_token": self.answer.login_token,
             "state": self.landing.state,
@@ -49,7 +49,7 @@ class Begun:
 
 
 class OidcWorld:
-    """The server, its issuers, and a clock that the issuers' documents are kept by."""
+    """The server, its issuers, and the clock of the cache of their documents."""
 
     def __init__(self, server: IdentityServer, company: Issuer, other: Issuer, clock: Clock) -> None:
         self.server = server
@@ -58,7 +58,7 @@ class OidcWorld:
         self.clock = clock
 
     def at_rest(self) -> None:
-        """Resets the issuers, so that they are asked again when they are needed."""
+        """Resets the issuers, and moves the clock so that the cache expires."""
         for each in (self.company, self.other):
             each.faults.clear()
             each.announced = {}
@@ -66,7 +66,7 @@ class OidcWorld:
         self.clock.now += PAUSE_SECONDS + 300
 
     async def begin(self, name: str = "company", redirect_uri: str = HOME) -> Begun:
-        """Somebody begins, and the browser comes back."""
+        """Begins a login, and lets the browser follow it to the redirect."""
         request = federation_pb2.BeginOidcLoginRequest(issuer=name, redirect_uri=redirect_uri)
         answer = await self.server.stranger.BeginOidcLogin(request)
         return Begun(answer, await browse(answer.authorization_url))
@@ -74,7 +74,7 @@ class OidcWorld:
     async def log_in(
         self, sub: str, groups: Sequence[str] = (), name: str = "company", **claims: Any
     ) -> Caller:
-        """Somebody of the issuer's users logs in; a claim that is None is left out."""
+        """Logs in a user of the issuer; a claim that is None is omitted."""
         at = self.company if name == "company" else self.other
         claimed: dict[str, Any] = {
             "preferred_username": sub,
@@ -87,13 +87,13 @@ class OidcWorld:
         return Caller(self.server.stub, answer.access_token, answer.refresh_token)
 
     async def refresh(self, caller: Caller) -> Caller:
-        """The caller with new tokens."""
+        """Returns the caller with new tokens."""
         request = identity_pb2.RefreshSessionRequest(refresh_token=caller.refresh_token)
         answer = await self.server.stranger.RefreshSession(request)
         return Caller(self.server.stub, answer.access_token, answer.refresh_token)
 
     async def held(self, caller: Caller) -> set[tuple[str, str, str]]:
-        """The caller's grants: role, namespace, and the issuer whose rules give it."""
+        """Returns the caller's grants: role, namespace, and the issuer that gives it."""
         answer = await caller.WhoAmI(identity_pb2.WhoAmIRequest())
         return {(grant.role, grant.namespace, grant.source) for grant in answer.grants}
 
@@ -106,9 +106,9 @@ class OidcWorld:
 
 @asynccontextmanager
 async def oidc_world(database: Database, **changes: Any) -> AsyncIterator[OidcWorld]:
-    """The world, until the end of the block; `changes` are of the company's entry."""
+    """Yields the environment; `changes` apply to the entry of `company`."""
     clock = Clock()
-    # Keys that are called alike, and are not.
+    # The keys of the two issuers have the same name but differ.
     async with issuer() as company, issuer([SigningKey.of("key-1", "RS256", 50)]) as other:
         company.register(CLIENT, SECRET)
         other.register(CLIENT, SECRET)

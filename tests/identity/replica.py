@@ -1,4 +1,7 @@
-"""A second server on the database of a world, for callers that exchange their platform's tokens."""
+"""A second server on the database of an environment.
+
+Its callers exchange their platform's tokens.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ from tests.tls.replica import USERS
 
 @asynccontextmanager
 async def by_exchanged_token(world: World, folder: Path) -> AsyncIterator[World]:
-    """The same world: same users, same rows, and each caller with a short session that no log-in began."""
+    """Yields the environment with the same users and rows.
+
+    Each caller has a short session without a login.
+    """
     async with issuer() as platform:
         given = accounts(*((each, {"job": each}) for each in (*USERS.values(), "admin")))
         path = folder / "issuers.json"

@@ -1,4 +1,7 @@
-"""The service of identity alone, behind the whole pipeline, on a real port and a database of its own."""
+"""The identity service alone, behind the complete pipeline.
+
+It runs on a real port with its own database.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,7 @@ from tests.waiting import patient, within
 ADMIN_PASSWORD = "correct horse battery staple"
 PASSWORD = "a long enough password"
 SERVICE = pb.DESCRIPTOR.services_by_name["IdentityService"]
-# The declarations of the whole product, so that permissions have the same meaning here.
+# The declarations of the whole product, so that permissions have the same meaning as there.
 RULES = method_rules.load(SERVICES)
 KNOWN = frozenset(
     {rule.permission for rule in RULES.values() if rule.permission} | OVER_ALL_NAMESPACES | {"config.use"}
@@ -94,7 +97,10 @@ class Refused(Exception):
 
 @dataclass
 class Caller:
-    """One who calls: `await caller.GetUser(pb.GetUserRequest(...))` answers, or raises `Refused`."""
+    """A client of the identity service.
+
+    `await caller.GetUser(pb.GetUserRequest(...))` returns the response, or raises `Refused`.
+    """
 
     stub: Any
     access_token: str = ""
@@ -141,26 +147,29 @@ class IdentityServer:
 
     @property
     def stranger(self) -> Caller:
-        """Somebody without a token."""
+        """Returns a caller without a token."""
         return Caller(self.stub)
 
     def at(self, address: str) -> Caller:
-        """Somebody without a token at an address; only where this machine is a trusted proxy."""
+        """Returns a caller without a token at an address.
+
+        This works only where this machine is a trusted proxy.
+        """
         return Caller(self.stub, forwarded_for=address)
 
     async def log_in(self, username: str, password: str = PASSWORD) -> Caller:
-        """A caller with a new session."""
+        """Returns a caller with a new session."""
         answer = await self.stranger.Login(pb.LoginRequest(username=username, password=password))
         return Caller(self.stub, answer.access_token, answer.refresh_token, answer.device_token)
 
     async def admin(self) -> Caller:
-        """The bootstrap administrator."""
+        """Returns the bootstrap administrator, logged in."""
         return await self.log_in("admin", ADMIN_PASSWORD)
 
     async def user(
         self, admin: Caller, username: str, *grants: tuple[str, str], log_in: bool = True
     ) -> Caller:
-        """A new user with grants of (role, namespace), logged in."""
+        """Creates a user with grants of (role, namespace), and returns it logged in."""
         await admin.CreateUser(
             pb.CreateUserRequest(
                 user=pb.User(username=username, email=f"{username}@example.org"), password=PASSWORD
@@ -171,7 +180,7 @@ class IdentityServer:
         return await self.log_in(username) if log_in else self.stranger
 
     async def role(self, admin: Caller, name: str, *permissions: str) -> pb.Role:
-        """A new role."""
+        """Creates a role."""
         answer = await admin.CreateRole(
             pb.CreateRoleRequest(role=pb.Role(name=name, permissions=permissions))
         )
@@ -179,7 +188,7 @@ class IdentityServer:
         return role
 
     async def namespace(self, name: str) -> int:
-        """A row of a namespace, and of the cluster that it needs; its id."""
+        """Inserts the row of a namespace, and of its cluster; returns the former's id."""
         async with self.database.system() as connection:
             await connection.execute(
                 "INSERT INTO clusters (name, api_server) VALUES ('local', 'https://127.0.0.1') "
@@ -194,7 +203,7 @@ class IdentityServer:
 
 
 def settings_of(database: Database, **changes: Any) -> Settings:
-    """Settings of a server on this database, with pools as small as a test needs."""
+    """Returns settings of a server on this database, with small pools."""
     values: dict[str, Any] = {
         "listen": "127.0.0.1:0",
         "reflection": False,
@@ -204,7 +213,7 @@ def settings_of(database: Database, **changes: Any) -> Settings:
         "direct_database_url": database.system_dsn,
         "pool_idle_connections": 4,
         "pool_open_connections": 12,
-        # As of `tests.harness`.
+        # The value of `tests.harness`.
         "pool_working_connections": 2,
     }
     return Settings(**(values | changes))
@@ -212,7 +221,7 @@ def settings_of(database: Database, **changes: Any) -> Settings:
 
 @asynccontextmanager
 async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityServer]:
-    """A server from its first start on this database to its end; `issuers` in place of those of its settings' file."""
+    """Runs a server on this database; `issuers` replaces those of the settings' file."""
     issuers: TrustedIssuers | None = changes.pop("issuers", None)
     limits, changes = limits_of(changes)
     settings = settings_of(database, **changes)
@@ -281,16 +290,17 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
 
 
 async def refused(caller: Caller, rpc: str, request: object) -> Refused:
-    """How a call is refused; fails where it is not."""
+    """Returns how a call is refused, and fails if it is not."""
     with pytest.raises(Refused) as caught:
         await getattr(caller, rpc)(request)
     return caught.value
 
 
 async def heard_until_limited(attempt: Callable[[], Awaitable[str]]) -> set[str]:
-    """The outcomes of an attempt that is repeated until it has used up its budget.
+    """Returns the outcomes of an attempt, repeated until its budget is used up.
 
-    A budget gets two a second back. A slow machine takes longer for one attempt, so there are many at the same time.
+    A budget regains two attempts a second. One attempt takes longer on a slow machine, so many run at the
+    same time.
     """
     heard: set[str] = set()
     async with within(20.0):
@@ -300,7 +310,7 @@ async def heard_until_limited(attempt: Callable[[], Awaitable[str]]) -> set[str]
 
 
 async def valid(caller: Caller) -> bool:
-    """Whether the caller's token is taken."""
+    """Returns whether the caller's token is accepted."""
     try:
         await caller.WhoAmI(pb.WhoAmIRequest())
     except Refused as refusal:
@@ -311,5 +321,5 @@ async def valid(caller: Caller) -> bool:
 
 
 async def ended(caller: Caller) -> bool:
-    """Whether the caller's token is refused."""
+    """Returns whether the caller's token is refused."""
     return not await valid(caller)

@@ -1,4 +1,4 @@
-"""API keys: their permissions, their ends, and that nobody gets more by one than they hold."""
+"""API keys: permissions and expiry; no key gives more than its user has."""
 
 from __future__ import annotations
 
@@ -34,30 +34,32 @@ from tests.waiting import poll_until
 
 
 async def make(caller: Caller, name: str = "ci", **fields: Any) -> tuple[keys_pb.ApiKey, Caller]:
-    """Makes a new key of the caller; returns it and a caller that uses it."""
+    """Creates a key of the caller; returns it and a caller that uses it."""
     answer = await caller.CreateApiKey(keys_pb.CreateApiKeyRequest(name=name, **fields))
     return answer.api_key, Caller(caller.stub, answer.key)
 
 
 async def listed(caller: Caller, username: str = "") -> list[keys_pb.ApiKey]:
-    """The living keys of somebody."""
+    """Returns the current keys of a user."""
     answer = await caller.ListApiKeys(keys_pb.ListApiKeysRequest(username=username))
     return list(answer.api_keys)
 
 
 def stamp(moment: datetime) -> Timestamp:
-    """A time as protobuf has it."""
+    """Returns a time as a protobuf timestamp."""
     found = Timestamp()
     found.FromDatetime(moment)
     return found
 
 
 def in_days(days: float) -> Timestamp:
-    """A time so many days from now."""
+    """Returns the time `days` from now."""
     return stamp(datetime.now(UTC) + timedelta(days=days))
 
 
-async def test_a_key_is_told_once_and_gives_what_its_user_holds(shared: IdentityServer, root: Caller) -> None:
+async def test_a_key_is_shown_once_and_has_the_permissions_of_its_user(
+    shared: IdentityServer, root: Caller
+) -> None:
     owner = await shared.user(root, "once", ("viewer", ""))
     made, caller = await make(owner, "deploy")
     assert tokens.is_well_formed(caller.access_token, tokens.KEY_PREFIX)
@@ -88,7 +90,7 @@ async def test_a_key_is_told_once_and_gives_what_its_user_holds(shared: Identity
     assert bytes(stored["key_hash"]) == tokens.token_hash(caller.access_token)
     assert caller.access_token not in str(dict(stored)) + str(recorded)
 
-    # The record of its actions names the key.
+    # The record of the key's calls names the key.
     async def by_key() -> Any:
         async with shared.database.system() as connection:
             return await connection.fetchval(
@@ -98,12 +100,14 @@ async def test_a_key_is_told_once_and_gives_what_its_user_holds(shared: Identity
 
     said = json.loads(await poll_until(by_key))
     assert said == {"kind": "api_key", "id": made.api_key_id, "name": "deploy"}
-    # The owner's grants count at every call.
+    # The owner's grants are checked on every call.
     await root.RevokeRole(pb.RevokeRoleRequest(username="once", role="viewer"))
     assert list((await caller.WhoAmI(pb.WhoAmIRequest())).grants) == []
 
 
-async def test_a_key_gives_the_permissions_that_it_was_made_for(shared: IdentityServer, root: Caller) -> None:
+async def test_a_key_has_only_the_permissions_it_was_created_with(
+    shared: IdentityServer, root: Caller
+) -> None:
     _, caller = await make(root, "roles alone", permissions=["role.list", "role.get"])
     await caller.ListRoles(pb.ListRolesRequest())
     assert list((await caller.WhoAmI(pb.WhoAmIRequest())).permissions) == ["role.get", "role.list"]
@@ -111,12 +115,12 @@ async def test_a_key_gives_the_permissions_that_it_was_made_for(shared: Identity
     assert (refusal.code, refusal.reason) == ("PERMISSION_DENIED", "PERMISSION_DENIED")
     answer = await caller.CheckPermission(pb.CheckPermissionRequest(permission="user.list"))
     assert not answer.allowed
-    # Asking about its own user does not go around it.
+    # Naming its own user does not bypass the limit.
     own = pb.CheckPermissionRequest(permission="user.list", username="ADMIN")
     assert not (await caller.CheckPermission(own)).allowed
 
 
-async def test_a_read_only_key_reads(shared: IdentityServer, root: Caller) -> None:
+async def test_a_read_only_key_cannot_change_anything(shared: IdentityServer, root: Caller) -> None:
     made, caller = await make(root, "reader", read_only=True)
     assert made.read_only
     await caller.ListUsers(pb.ListUsersRequest())
@@ -124,7 +128,7 @@ async def test_a_read_only_key_reads(shared: IdentityServer, root: Caller) -> No
     assert (refusal.code, refusal.reason) == ("PERMISSION_DENIED", "KEY_READ_ONLY")
 
 
-async def test_a_key_works_in_its_namespaces(shared: IdentityServer, root: Caller) -> None:
+async def test_a_key_works_only_in_its_namespaces(shared: IdentityServer, root: Caller) -> None:
     for name in ("mine-a", "mine-b"):
         await shared.namespace(name)
     made, caller = await make(root, "kept", namespaces=["mine-a"])
@@ -137,7 +141,7 @@ async def test_a_key_works_in_its_namespaces(shared: IdentityServer, root: Calle
     who = await caller.WhoAmI(pb.WhoAmIRequest())
     assert [(grant.role, grant.namespace) for grant in who.grants] == [("admin", "mine-a")]
     assert list(who.permissions) == []
-    # It grants what it gives, where it gives it.
+    # The key grants roles that it has itself, and only in its namespaces.
     await shared.user(root, "granted", log_in=False)
     request = pb.GrantRoleRequest(username="granted", role="viewer", namespace="mine-a")
     await caller.GrantRole(request)
@@ -145,7 +149,9 @@ async def test_a_key_works_in_its_namespaces(shared: IdentityServer, root: Calle
     assert (await refused(caller, "GrantRole", request)).reason == "PERMISSION_DENIED"
 
 
-async def test_a_namespace_of_the_same_name_is_another(shared: IdentityServer, root: Caller) -> None:
+async def test_a_key_does_not_work_in_a_new_namespace_of_the_same_name(
+    shared: IdentityServer, root: Caller
+) -> None:
     await shared.namespace("again")
     made, caller = await make(root, "old one", namespaces=["again"])
     async with shared.database.system() as connection:
@@ -164,7 +170,7 @@ async def test_a_namespace_of_the_same_name_is_another(shared: IdentityServer, r
     assert (list(shown.namespaces), shown.hidden_namespaces) == ([], 1)
 
 
-async def test_a_key_is_taken_from_its_networks_whatever_was_seen_before(database: Database) -> None:
+async def test_a_key_is_accepted_only_from_its_networks_despite_the_cache(database: Database) -> None:
     async with running(database, trusted_proxies="127.0.0.1") as server:
         admin = await server.admin()
         made, caller = await make(admin, "office", allowed_networks=["10.0.0.0/8", "2001:db8::7"])
@@ -195,13 +201,15 @@ async def test_a_key_is_taken_from_its_networks_whatever_was_seen_before(databas
 
 
 @pytest.mark.parametrize(("days", "reason"), [(-1, "EXPIRED"), (367, "TOO_FAR")])
-async def test_a_life_has_bounds(shared: IdentityServer, root: Caller, days: int, reason: str) -> None:
+async def test_the_lifetime_of_a_key_is_limited(
+    shared: IdentityServer, root: Caller, days: int, reason: str
+) -> None:
     request = keys_pb.CreateApiKeyRequest(name="bounds", expire_time=in_days(days))
     refusal = await refused(root, "CreateApiKey", request)
     assert (refusal.reason, refusal.fields) == (reason, ["expire_time"])
 
 
-async def test_a_key_ends_by_itself_and_frees_its_name(shared: IdentityServer, root: Caller) -> None:
+async def test_an_expired_key_is_refused_and_frees_its_name(shared: IdentityServer, root: Caller) -> None:
     owner = await shared.user(root, "brief")
     soon = stamp(datetime.now(UTC) + timedelta(seconds=2))
     _, caller = await make(owner, "same", expire_time=soon)
@@ -211,7 +219,7 @@ async def test_a_key_ends_by_itself_and_frees_its_name(shared: IdentityServer, r
     await make(owner, "same")
 
 
-async def test_users_have_so_many_keys_however_many_are_made_at_once(
+async def test_the_number_of_a_users_keys_is_limited_under_concurrent_calls(
     shared: IdentityServer, root: Caller
 ) -> None:
     owner = await shared.user(root, "many")
@@ -228,7 +236,9 @@ async def test_users_have_so_many_keys_however_many_are_made_at_once(
     assert len(await listed(owner)) == MOST_KEYS
 
 
-async def test_nobody_names_what_they_do_not_hold(shared: IdentityServer, root: Caller) -> None:
+async def test_a_key_cannot_name_permissions_that_its_user_lacks(
+    shared: IdentityServer, root: Caller
+) -> None:
     await shared.namespace("narrow")
     await shared.role(root, "giver", "grant.list")
     owner = await shared.user(root, "narrow", ("giver", "narrow"))
@@ -245,10 +255,10 @@ async def test_nobody_names_what_they_do_not_hold(shared: IdentityServer, root: 
 
 
 @pytest.mark.parametrize("form", ["*", "grant.*", "config.*", "user.*", "user.get", "namespace.quota"])
-async def test_nobody_names_a_form_that_they_hold_only_in_part(
+async def test_a_permission_pattern_that_the_user_lacks_in_part_is_refused(
     shared: IdentityServer, root: Caller, form: str
 ) -> None:
-    """A key that names `grant.*` would give `grant.create` once its user holds that."""
+    """A key with `grant.*` would gain `grant.create` once its user has it."""
     place = f"part-{form.replace('.', '-').replace('*', 'all')}"
     await shared.namespace(place)
     await shared.role(root, place, "grant.list", "config.get")
@@ -260,7 +270,7 @@ async def test_nobody_names_a_form_that_they_hold_only_in_part(
         assert refusal.metadata["permission"] == form
 
 
-async def test_an_administrator_of_a_namespace_names_forms_that_work_there(
+async def test_a_namespace_administrator_may_name_patterns_that_work_there(
     shared: IdentityServer, root: Caller
 ) -> None:
     await shared.namespace("forms")
@@ -274,8 +284,8 @@ async def test_an_administrator_of_a_namespace_names_forms_that_work_there(
         assert (await refused(owner, "CreateApiKey", request)).reason == "ESCALATION", form
 
 
-async def test_rotation_keeps_the_life_of_the_key(shared: IdentityServer, root: Caller) -> None:
-    """A key of a week was followed by one of ninety days."""
+async def test_rotation_keeps_the_lifetime_of_the_key(shared: IdentityServer, root: Caller) -> None:
+    """Regression: the successor of a seven-day key was valid for ninety days."""
     owner = await shared.user(root, "weekly")
     made, _ = await make(owner, "weekly", expire_time=in_days(7))
     rotated = await owner.RotateApiKey(keys_pb.RotateApiKeyRequest(api_key_id=made.api_key_id))
@@ -286,8 +296,13 @@ async def test_rotation_keeps_the_life_of_the_key(shared: IdentityServer, root: 
     assert longer.api_key.expire_time == request.expire_time
 
 
-async def test_a_key_grants_as_far_as_it_reaches_and_no_further(shared: IdentityServer, root: Caller) -> None:
-    """Against the model: the key's share of its user's grants covers a role, or the role is not given."""
+async def test_a_key_grants_only_roles_that_its_own_grants_cover(
+    shared: IdentityServer, root: Caller
+) -> None:
+    """Compares the granted roles with the model.
+
+    A role is granted only if the key's share of its user's grants covers it.
+    """
     spaces = {name: await shared.namespace(name) for name in ("far-a", "far-b")}
     everything = Grant("admin", None, None, frozenset({"*"}))
     await shared.user(root, "taker", log_in=False)
@@ -329,7 +344,7 @@ async def test_a_key_grants_as_far_as_it_reaches_and_no_further(shared: Identity
                 assert outcome in ("", "PERMISSION_DENIED", "NOT_FOUND")
 
 
-async def test_a_key_looks_after_no_keys_passwords_or_sessions(shared: IdentityServer, root: Caller) -> None:
+async def test_a_key_cannot_manage_keys_passwords_or_sessions(shared: IdentityServer, root: Caller) -> None:
     owner = await shared.user(root, "keeper", ("admin", ""))
     made, caller = await make(owner)
     other, _ = await make(owner, "other")
@@ -344,12 +359,12 @@ async def test_a_key_looks_after_no_keys_passwords_or_sessions(shared: IdentityS
     ):
         assert (await refused(caller, rpc, request)).reason == "SESSION_NEEDED", rpc
     assert (await refused(caller, "Logout", pb.LogoutRequest())).reason == "NO_SESSION"
-    # Itself it may end: whoever finds a key can.
+    # A key may revoke itself: anyone who finds a leaked key can end it.
     await caller.RevokeApiKey(keys_pb.RevokeApiKeyRequest(api_key_id=made.api_key_id))
     await poll_until(lambda: ended(caller))
 
 
-async def test_a_rotated_key_lives_on_for_the_time_given(shared: IdentityServer, root: Caller) -> None:
+async def test_a_rotated_key_stays_valid_for_the_overlap(shared: IdentityServer, root: Caller) -> None:
     owner = await shared.user(root, "turning", ("viewer", ""))
     made, old = await make(owner, "turn", read_only=True, permissions=["config.get"])
     request = keys_pb.RotateApiKeyRequest(api_key_id=made.api_key_id, overlap=Duration(seconds=3600))
@@ -367,7 +382,7 @@ async def test_a_rotated_key_lives_on_for_the_time_given(shared: IdentityServer,
     assert timedelta(minutes=50) < left <= timedelta(hours=1)
     assert before.rotate_time.seconds
     assert (await refused(owner, "RotateApiKey", request)).reason == "KEY_ROTATED"
-    # Without an overlap the old one ends immediately.
+    # Without an overlap the old key ends immediately.
     last = await owner.RotateApiKey(keys_pb.RotateApiKeyRequest(api_key_id=answer.api_key.api_key_id))
     await poll_until(lambda: ended(new))
     assert await valid(Caller(owner.stub, last.key))
@@ -378,7 +393,7 @@ async def test_a_rotated_key_lives_on_for_the_time_given(shared: IdentityServer,
         assert (await refused(owner, "RotateApiKey", wrong)).fields == ["overlap"]
 
 
-async def test_keys_are_ended_by_their_user_and_by_administrators(
+async def test_keys_are_revoked_by_their_user_and_by_administrators(
     shared: IdentityServer, root: Caller
 ) -> None:
     owner = await shared.user(root, "owner", ("viewer", ""))
@@ -403,7 +418,7 @@ async def test_keys_are_ended_by_their_user_and_by_administrators(
     assert (await refused(stranger, "ListApiKeys", found)).metadata["permission"] == "user.get"
     found.username = "owner"
     assert (await refused(root, "ListApiKeys", found)).fields == ["username"]
-    # An administrator sees and ends a key, and does not get another in its place.
+    # An administrator sees and revokes a key, but cannot rotate it.
     assert [key.name for key in await listed(root, "owner")] == ["first"]
     rotate = keys_pb.RotateApiKeyRequest(api_key_id=made.api_key_id)
     assert (await refused(root, "RotateApiKey", rotate)).code == "NOT_FOUND"
@@ -433,7 +448,9 @@ async def test_keys_end_with_their_user(shared: IdentityServer, root: Caller) ->
     await poll_until(lambda: ended(caller))
 
 
-async def test_trying_makes_no_key_and_a_replay_tells_none(shared: IdentityServer, root: Caller) -> None:
+async def test_validation_creates_no_key_and_a_replay_shows_none(
+    shared: IdentityServer, root: Caller
+) -> None:
     owner = await shared.user(root, "trying")
     tried = await owner.CreateApiKey(keys_pb.CreateApiKeyRequest(name="tried", validate_only=True))
     assert tried.key == ""

@@ -1,4 +1,4 @@
-"""The cache of callers: its duration and size, shared queries, and the effect of a hint."""
+"""The cache of callers: duration, size, shared queries, the effect of a hint."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.waiting import poll_until
 
 
 class Clock:
-    """Time that passes when told."""
+    """A clock that tests set."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -53,7 +53,7 @@ class Harness:
         self.queries += looks and logged.query.startswith("SELECT")
 
     async def token(self, *, lives: str = "1 hour") -> str:
-        """An access token of a new session of a user of its own."""
+        """Returns an access token of a new session of a new user."""
         token = tokens.new_token(tokens.ACCESS_PREFIX)
         async with self.database.system() as connection:
             user_id = await connection.fetchval(
@@ -73,7 +73,7 @@ class Harness:
         return token
 
     async def key(self, *, lives: str = "1 hour") -> str:
-        """A new API key of a user of its own."""
+        """Returns a new API key of a new user."""
         key = tokens.new_token(tokens.KEY_PREFIX)
         async with self.database.system() as connection:
             await connection.execute(
@@ -88,7 +88,7 @@ class Harness:
         return key
 
     async def revoke_all(self) -> None:
-        """Ends all sessions and keys without a hint."""
+        """Revokes all sessions and keys without a hint."""
         async with self.database.system() as connection:
             await connection.execute("UPDATE sessions SET revoked_at = now()")
             await connection.execute("UPDATE api_keys SET revoked_at = now()")
@@ -105,13 +105,13 @@ async def harness(database: Database) -> AsyncIterator[Harness]:
         await engines.close()
 
 
-async def test_a_token_is_not_known_by_itself_for_long(harness: Harness) -> None:
+async def test_a_cached_token_is_forgotten_after_a_second_or_a_hint(harness: Harness) -> None:
     authenticator = harness.authenticator
     token = await harness.token()
     principal = await authenticator.authenticate(token)
     assert authenticator.known(token) is principal
     assert token in authenticator._calling
-    # Nor for longer than the caller.
+    # The token is cached no longer than its caller.
     harness.clock.now += 1.0
     assert authenticator.known(token) is None
     harness.clock.now -= 0.5
@@ -127,7 +127,7 @@ async def test_a_token_is_not_known_by_itself_for_long(harness: Harness) -> None
     await poll_until(forgotten)
 
 
-async def test_a_token_seen_a_moment_ago_costs_no_query(harness: Harness) -> None:
+async def test_a_recently_seen_token_causes_no_query(harness: Harness) -> None:
     token = await harness.token()
     first = await harness.authenticator.authenticate(token)
     harness.clock.now += 0.99
@@ -139,7 +139,7 @@ async def test_a_token_seen_a_moment_ago_costs_no_query(harness: Harness) -> Non
 
 
 @pytest.mark.parametrize("kind", ["token", "key"])
-async def test_what_is_revoked_without_a_hint_is_taken_for_a_second_at_most(
+async def test_a_credential_revoked_without_a_hint_is_refused_after_a_second(
     harness: Harness, kind: str
 ) -> None:
     token = await getattr(harness, kind)()
@@ -153,7 +153,7 @@ async def test_what_is_revoked_without_a_hint_is_taken_for_a_second_at_most(
 
 
 @pytest.mark.parametrize("kind", ["token", "key"])
-async def test_a_hint_drops_everything_at_once(harness: Harness, kind: str) -> None:
+async def test_a_hint_empties_the_cache_immediately(harness: Harness, kind: str) -> None:
     token = await getattr(harness, kind)()
     await harness.authenticator.authenticate(token)
     await harness.revoke_all()
@@ -162,7 +162,7 @@ async def test_a_hint_drops_everything_at_once(harness: Harness, kind: str) -> N
         await harness.authenticator.authenticate(token)
 
 
-async def test_what_was_being_loaded_when_a_hint_came_is_not_kept(harness: Harness) -> None:
+async def test_a_caller_being_loaded_during_a_hint_is_not_cached(harness: Harness) -> None:
     token = await harness.token()
     asking = asyncio.create_task(harness.authenticator.authenticate(token))
     await asyncio.sleep(0)
@@ -173,14 +173,14 @@ async def test_what_was_being_loaded_when_a_hint_came_is_not_kept(harness: Harne
         await harness.authenticator.authenticate(token)
 
 
-async def test_calls_that_come_together_share_one_query(harness: Harness) -> None:
+async def test_concurrent_calls_share_one_query(harness: Harness) -> None:
     token = await harness.token()
     principals = await asyncio.gather(*(harness.authenticator.authenticate(token) for _ in range(20)))
     assert len({id(principal) for principal in principals}) == 1
     assert harness.queries == 1
 
 
-async def test_a_caller_that_goes_away_takes_no_other_along(harness: Harness) -> None:
+async def test_a_cancelled_call_does_not_cancel_others(harness: Harness) -> None:
     token = await harness.token()
     calls = [asyncio.create_task(harness.authenticator.authenticate(token)) for _ in range(3)]
     await asyncio.sleep(0)
@@ -191,7 +191,7 @@ async def test_a_caller_that_goes_away_takes_no_other_along(harness: Harness) ->
     assert harness.queries == 1
 
 
-async def test_the_cache_has_a_bound(harness: Harness) -> None:
+async def test_the_size_of_the_cache_is_limited(harness: Harness) -> None:
     made = [await harness.token() for _ in range(12)]
     for token in made:
         await harness.authenticator.authenticate(token)
@@ -202,11 +202,14 @@ async def test_the_cache_has_a_bound(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("kind", ["token", "key"])
-async def test_a_token_is_not_kept_beyond_its_end(harness: Harness, kind: str) -> None:
+async def test_a_token_is_not_cached_beyond_its_expiry(harness: Harness, kind: str) -> None:
     token = ""
 
     async def is_taken() -> bool:
-        """Whether it still lives when it is shown: a slow machine takes longer."""
+        """Returns whether the token was still valid at its first use.
+
+        A slow machine may need longer.
+        """
         nonlocal token
         token = await getattr(harness, kind)(lives="300 milliseconds")
         try:
@@ -223,13 +226,14 @@ async def test_a_token_is_not_kept_beyond_its_end(harness: Harness, kind: str) -
     except Unauthenticated as error:
         reason = error.reason
     else:
-        # The database's clock has not come so far yet: it was asked again, which is what counts.
+        # The database's clock has not reached the expiry yet. The server queried it again, which is what
+        # counts.
         reason = "INVALID_TOKEN"
     assert reason == "INVALID_TOKEN"
     assert harness.queries == queries + 1
 
 
-async def test_the_use_of_a_key_is_noted_once_a_minute_with_its_address(harness: Harness) -> None:
+async def test_the_use_of_a_key_is_recorded_once_a_minute_with_its_address(harness: Harness) -> None:
     key = await harness.key()
 
     async def noted() -> tuple[Any, Any]:
@@ -237,7 +241,7 @@ async def test_the_use_of_a_key_is_noted_once_a_minute_with_its_address(harness:
             row = await connection.fetchrow("SELECT last_used_at, last_used_ip FROM api_keys")
             return row["last_used_at"], row["last_used_ip"]
 
-    # A look at open streams is no use of it.
+    # A check of open streams does not count as a use.
     await harness.authenticator.authenticate(key)
     harness.clock.now += 2
     await harness.authenticator.authenticate(key, "10.0.0.1")
@@ -254,8 +258,12 @@ async def test_the_use_of_a_key_is_noted_once_a_minute_with_its_address(harness:
     await poll_until(noted, lambda found: found[1] == "10.0.0.3")
 
 
-async def test_the_note_of_a_use_waits_for_no_other_change_of_the_key(harness: Harness) -> None:
-    """Two servers that note the uses of the same keys would each wait for a key that the other one has locked."""
+async def test_recording_a_use_does_not_wait_for_other_changes_of_the_key(harness: Harness) -> None:
+    """The recording of uses skips keys that another transaction has locked.
+
+    Otherwise two servers that record uses of the same keys would each wait for a key that the other has
+    locked.
+    """
     keys = [await harness.key() for _ in range(2)]
     used = "SELECT count(*) FROM api_keys WHERE last_used_at IS NOT NULL"
     async with harness.database.system() as connection, connection.transaction():
@@ -269,7 +277,7 @@ async def test_the_note_of_a_use_waits_for_no_other_change_of_the_key(harness: H
     "token",
     ["", "x", "phk_" + "0" * 49, "pht_" + "0" * 49, "phr_" + "0" * 49, "pht_" + "é" * 49, "x" * 10_000],
 )
-async def test_what_is_no_token_of_ours_costs_no_query(harness: Harness, token: str) -> None:
+async def test_a_malformed_token_causes_no_query(harness: Harness, token: str) -> None:
     with pytest.raises(Unauthenticated) as caught:
         await harness.authenticator.authenticate(token)
     assert caught.value.reason == ("INVALID_TOKEN" if token else "NO_TOKEN")

@@ -1,4 +1,4 @@
-"""The start: shipped roles as they should be, and an administrator that is made once."""
+"""The start of a server: updated shipped roles, and one administrator."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def passwords(database: Database) -> NewPasswords:
     return NewPasswords(Passwords(), settings_of(database))
 
 
-async def test_replicas_that_start_together_make_one_administrator(
+async def test_replicas_that_start_together_create_one_administrator(
     store: Store, passwords: NewPasswords
 ) -> None:
     starts = await asyncio.gather(*(bootstrap(store, passwords, "") for _ in range(4)))
@@ -44,7 +44,7 @@ async def test_replicas_that_start_together_make_one_administrator(
     assert all(start.random_password is None for start in starts if start is not made[0])
 
 
-async def test_a_given_password_is_not_shown_and_is_the_first_ones(
+async def test_a_given_password_is_not_shown_and_only_the_first_applies(
     database: Database, store: Store, passwords: NewPasswords
 ) -> None:
     first = await bootstrap(store, passwords, ADMIN_PASSWORD)
@@ -63,7 +63,7 @@ async def test_a_given_password_is_not_shown_and_is_the_first_ones(
         (ADMIN_PASSWORD, ""),
     ],
 )
-async def test_a_weak_password_is_taken_and_its_rule_logged(
+async def test_a_weak_password_is_accepted_and_its_rule_is_logged(
     store: Store, passwords: NewPasswords, given: str, rule: str
 ) -> None:
     with capture_logs() as lines:
@@ -85,9 +85,7 @@ async def test_a_deleted_administrator_stays_deleted(database: Database) -> None
         await server.log_in("second")
 
 
-async def test_shipped_roles_are_brought_up_to_date(
-    database: Database, store: Store, passwords: NewPasswords
-) -> None:
+async def test_shipped_roles_are_updated(database: Database, store: Store, passwords: NewPasswords) -> None:
     await bootstrap(store, passwords, ADMIN_PASSWORD)
     async with database.system() as connection:
         query = "SELECT name, permissions, resource_version FROM roles ORDER BY name"

@@ -1,4 +1,7 @@
-"""Console sessions have one credential that does not rotate, and end some time after the last use."""
+"""Console sessions: one credential, which does not rotate.
+
+They end some time after the last use.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
 
 async def lasts(server: IdentityServer, caller: Caller, column: str = "access_expires_at") -> float:
-    """Seconds until the session ends."""
+    """Returns the seconds until the session ends."""
     async with server.database.system() as connection:
         found: float = await connection.fetchval(
             f"SELECT extract(epoch FROM {column} - now())::float8 FROM sessions "
@@ -24,7 +27,7 @@ async def lasts(server: IdentityServer, caller: Caller, column: str = "access_ex
 
 
 async def change(server: IdentityServer, caller: Caller, **ages: float) -> None:
-    """Sets times of the session's row to so many seconds from now."""
+    """Sets times of the session's row to this many seconds from now."""
     async with server.database.system() as connection:
         for column, seconds in ages.items():
             await connection.execute(
@@ -36,7 +39,10 @@ async def change(server: IdentityServer, caller: Caller, **ages: float) -> None:
 
 
 async def moved_on(server: IdentityServer, caller: Caller, seconds: float) -> None:
-    """Uses the session, and waits until its ends are so many seconds from now, to a minute."""
+    """Uses the session, and waits until its expiry times are `seconds` from now.
+
+    The times may differ by a minute.
+    """
     await caller.WhoAmI(pb.WhoAmIRequest())
 
     async def ends() -> list[float]:
@@ -66,9 +72,7 @@ async def test_a_console_session_is_listed_and_ended_like_others(
     await poll_until(lambda: ended(caller), seconds=1.0)
 
 
-async def test_the_end_moves_on_with_each_use_to_the_greatest_age(
-    shared: IdentityServer, root: Caller
-) -> None:
+async def test_each_use_extends_a_session_up_to_its_maximum_age(shared: IdentityServer, root: Caller) -> None:
     await shared.user(root, "using", log_in=False)
     caller = await begin(shared, "using")
     assert abs(await lasts(shared, caller) - 12 * HOUR) < MINUTE
@@ -82,13 +86,13 @@ async def test_the_end_moves_on_with_each_use_to_the_greatest_age(
     assert (await refused(third, "WhoAmI", pb.WhoAmIRequest())).reason == "INVALID_TOKEN"
 
 
-async def test_the_end_of_one_by_an_issuer_does_not_move(shared: IdentityServer, root: Caller) -> None:
+async def test_use_does_not_extend_a_session_of_an_issuer(shared: IdentityServer, root: Caller) -> None:
     await shared.user(root, "federated", log_in=False)
     used, unused = [await begin(shared, "federated", method) for method in ("oidc", "password")]
     for caller in (used, unused):
         await change(shared, caller, last_used_at=-5 * MINUTE, access_expires_at=10 * MINUTE)
     await used.WhoAmI(pb.WhoAmIRequest())
-    # Uses are written in the order of the calls.
+    # Uses are recorded in the order of the calls.
     await moved_on(shared, unused, 12 * HOUR)
 
     async def noted() -> float:

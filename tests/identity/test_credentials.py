@@ -1,4 +1,4 @@
-"""Tokens and password hashes: their form, and the times that an anonymous caller can measure."""
+"""Tokens and password hashes: their form, and the durations callers can measure."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from pilothouse_server.identity.model import NO_PASSWORD
 from tests.conftest import Database
 from tests.identity.server import IdentityServer, Refused, running
 
-# As OWASP has it: 19 MiB, two passes, one lane.
+# OWASP's parameters: 19 MiB, two passes, one lane.
 PROMISED = "$argon2id$v=19$m=19456,t=2,p=1$"
 
 
 @given(st.sampled_from([tokens.ACCESS_PREFIX, tokens.REFRESH_PREFIX]), st.integers(0, 52), st.data())
-def test_a_token_with_any_other_character_is_not_one(prefix: str, place: int, data: st.DataObject) -> None:
+def test_a_token_with_a_changed_character_is_malformed(prefix: str, place: int, data: st.DataObject) -> None:
     token = tokens.new_token(prefix)
     assert re.fullmatch(r"ph[tr]_[0-9A-Za-z]{49}", token)
     assert tokens.is_well_formed(token, prefix)
@@ -51,31 +51,31 @@ async def test_passwords_are_hashed_as_promised() -> None:
 
 
 @pytest.mark.usefixtures("promised_hashes")
-async def test_a_server_keeps_such_hashes_alone(database: Database) -> None:
+async def test_a_server_stores_only_such_hashes(database: Database) -> None:
     async with running(database) as server:
         await server.user(await server.admin(), "anna")
         assert all(each.startswith(PROMISED) for each in await _kept(server))
 
 
-async def test_cheaper_hashes_are_found(database: Database) -> None:
-    """The control, and the hashes of the other tests: as good, at less cost."""
+async def test_cheaper_hashes_are_detected(database: Database) -> None:
+    """The control: the hashes of the other tests are valid but cheaper."""
     async with running(database) as server:
         await server.user(await server.admin(), "anna")
         assert not any(each.startswith(PROMISED) for each in await _kept(server))
 
 
 async def _kept(server: IdentityServer) -> list[str]:
-    """The hashes of the administrator's password and of another one's."""
+    """Returns the password hashes of the administrator and of the other user."""
     async with server.database.system() as connection:
         kept = [each["password_hash"] for each in await connection.fetch("SELECT password_hash FROM users")]
     assert len(kept) == 2
     return kept
 
 
-async def test_a_full_queue_refuses_at_once() -> None:
+async def test_a_full_queue_refuses_immediately() -> None:
     passwords = Passwords(threads=1, longest_queue=2)
     async with passwords.turn():
-        # Two wait for the next thread, and one in the queue.
+        # Two hashes wait for the next free thread, and one waits in the queue.
         waiting = [asyncio.create_task(passwords.hash("x")) for _ in range(3)]
         await asyncio.sleep(0)
         with pytest.raises(ResourceExhausted) as caught:
@@ -86,19 +86,22 @@ async def test_a_full_queue_refuses_at_once() -> None:
 
 
 def _auc(one: list[float], other: list[float]) -> float:
-    """How often a value of `one` is greater than one of `other`: 0.5 where they cannot be told apart."""
+    """Returns how often a value of `one` is greater than one of `other`.
+
+    0.5 means that the two cannot be distinguished.
+    """
     wins = sum((left > right) + (left == right) / 2 for left in one for right in other)
     return wins / (len(one) * len(other))
 
 
-def test_the_measure_tells_apart_what_differs() -> None:
+def test_the_measure_distinguishes_different_samples() -> None:
     assert _auc([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == 0.5
     assert _auc([2.0, 3.0], [0.0, 1.0]) == 1.0
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def unlimited(database: Database, promised_hashes: None) -> AsyncIterator[IdentityServer]:
-    """A server that does not mind how often an address fails."""
+    """Yields a server with practically no limit on the failures of an address."""
     async with running(database, login_failures_per_address=100_000) as started:
         yield started
 
@@ -108,7 +111,7 @@ async def unlimited(database: Database, promised_hashes: None) -> AsyncIterator[
 async def test_unknown_and_known_users_take_the_same_time(
     unlimited: IdentityServer, monkeypatch: pytest.MonkeyPatch, sabotaged: bool
 ) -> None:
-    """Interleaved, so that the machine's other work affects both alike."""
+    """The attempts are interleaved, so that other work affects all kinds alike."""
     server, admin = unlimited, await unlimited.admin()
     if sabotaged:
         verify = server.passwords.verify
@@ -117,7 +120,7 @@ async def test_unknown_and_known_users_take_the_same_time(
             return password_hash is not None and await verify(password_hash, password)
 
         monkeypatch.setattr(server.passwords, "verify", verify_known)
-    # Of two that take the same time chance makes 0.6 of so many once in five thousand times.
+    # With this many rounds, chance alone reaches 0.6 for equal durations once in five thousand runs.
     rounds = 60 if sabotaged else 240
     for number in range(rounds // 3):
         await server.user(admin, f"known{number}", log_in=False)
@@ -129,7 +132,7 @@ async def test_unknown_and_known_users_take_the_same_time(
         )
     spent: dict[str, list[float]] = {"known": [], "enrolled": [], "unknown": []}
     for number in range(rounds):
-        # At most three tries an account, below the lock.
+        # At most three attempts for each account, which is below the lock.
         for kind in spent if number % 2 else reversed(spent):
             began = time.perf_counter()
             with pytest.raises(Refused):

@@ -1,5 +1,7 @@
-"""The cost of a million sessions and keys for an authentication: nothing. How many pages its query touches says so,
-on any machine; `benchmarks` has the seconds.
+"""A hundred times as many credentials do not make authentication more expensive.
+
+The test counts the pages that the query reads, which does not depend on the machine; `benchmarks` measures
+seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ SELECT i, 'user-' || i, 'user-' || i, 'user-' || i, 'user-' || i, '!' FROM gener
 INSERT INTO user_roles (user_id, role_id, namespace_id)
 SELECT i, (SELECT min(id) FROM roles), NULL FROM generate_series(1, 100) AS i;
 """
-# Of all sessions one in ten lives; the others were renewed, as after a storm of log-ins.
+# One session in ten is valid; the others were renewed, as after many logins in a short time.
 _ROWS = """
 INSERT INTO sessions (user_id, family_id, access_token_hash, refresh_token_hash, access_expires_at, refresh_expires_at,
     rotated_at)
@@ -43,7 +45,7 @@ QUERIES = {"session": (sessions._OF_TOKEN, "a10"), "key": (api_keys._PRINCIPAL, 
 
 
 def _text(query: Select[Any]) -> str:
-    """The statement with `$1` for the hash; its other values stand in it."""
+    """Returns the statement with `$1` for the hash and literals for other values."""
     compiled = query.compile(dialect=dialect())  # type: ignore[no-untyped-call]
     values = {name: f"'{value}'" for name, value in compiled.params.items()}
     return str(compiled) % {**values, "key": "$1::bytea", "token_hash": "$1::bytea"}
@@ -56,7 +58,7 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 async def cost(sql: asyncpg.Connection, kind: str) -> tuple[int, set[str]]:
-    """How many pages the look-up of a token touches, and the tables that it reads whole."""
+    """Returns how many pages the query for a token reads, and its full scans."""
     query, token = QUERIES[kind]
     name = f"look_{kind}"
     await sql.execute(f"PREPARE {name} (bytea) AS {_text(query)}")
@@ -78,7 +80,7 @@ async def cost(sql: asyncpg.Connection, kind: str) -> tuple[int, set[str]]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def crowded(postgres: EmbeddedPostgres, template_database: Database) -> AsyncIterator[Database]:
-    """A database for this module, with users, and neither sessions nor keys yet."""
+    """Yields a database for this module, with users but without sessions and keys."""
     async with new_database(postgres, template_database.name) as database:
         async with connection(database.admin_dsn) as sql:
             await sql.execute(
@@ -88,7 +90,7 @@ async def crowded(postgres: EmbeddedPostgres, template_database: Database) -> As
         yield database
 
 
-async def test_a_hundred_times_as_many_cost_an_authentication_no_more(crowded: Database) -> None:
+async def test_a_hundred_times_as_many_credentials_cost_no_more(crowded: Database) -> None:
     async with connection(crowded.admin_dsn) as sql:
         costs: dict[int, dict[str, int]] = {}
         before = 0
@@ -101,10 +103,10 @@ async def test_a_hundred_times_as_many_cost_an_authentication_no_more(crowded: D
             for kind in QUERIES:
                 costs[count][kind], whole = await cost(sql, kind)
                 assert not whole & {"sessions", "api_keys"}
-        # An index of a hundred times as many entries is one page higher, or two.
+        # An index with a hundred times as many entries is one or two levels higher.
         for kind in QUERIES:
             assert costs[MANY][kind] <= costs[FEW][kind] + 3, costs
-        # The check notices a look-up that reads the table.
+        # The check detects a query that scans the table.
         async with sql.transaction():
             await sql.execute("ALTER TABLE sessions DROP CONSTRAINT uq_sessions_access_token_hash")
             touched, whole = await cost(sql, "session")

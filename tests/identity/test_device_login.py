@@ -1,4 +1,4 @@
-"""Logging in where there is no browser: begun, agreed to elsewhere, refused, too late, too often."""
+"""Device logins: begun, approved elsewhere, refused, too late, too frequent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RULES = [{"when": [{"claim": "groups", "contains": "shop"}], "role": "viewer", "
 
 @dataclass
 class World:
-    """A server that trusts a company, where devices may be logged in, and another where they may not."""
+    """A server that trusts two issuers; only `company` allows device logins."""
 
     server: IdentityServer
     company: Issuer
@@ -54,7 +54,7 @@ class World:
         return refusal.code, refusal.reason
 
     async def let_pass(self) -> None:
-        """The intervals of all that wait are over."""
+        """Ends the polling intervals of all pending logins."""
         async with self.server.database.system() as connection:
             await connection.execute("UPDATE device_logins SET next_poll_at = now() - interval '1 s'")
 
@@ -92,7 +92,7 @@ async def shared_world(
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def world(shared_world: World) -> AsyncIterator[World]:
-    """The same, with nothing that waits and no faults."""
+    """Yields the shared environment without pending logins and faults."""
     async with shared_world.server.database.system() as connection:
         await connection.execute("DELETE FROM device_logins")
     yield shared_world
@@ -106,7 +106,7 @@ PENDING = ("FAILED_PRECONDITION", "AUTHORIZATION_PENDING")
 OVER = ("UNAUTHENTICATED", "INVALID_LOGIN")
 
 
-async def test_a_person_agrees_elsewhere(world: World) -> None:
+async def test_a_login_completes_after_approval_on_another_device(world: World) -> None:
     begun = await world.begin()
     assert begun.verification_uri == f"{world.company.url}/device"
     assert begun.user_code in begun.verification_uri_complete
@@ -126,7 +126,7 @@ async def test_a_person_agrees_elsewhere(world: World) -> None:
     assert await world.refused(begun) == OVER
 
 
-async def test_it_works_once_however_many_ask_together(world: World) -> None:
+async def test_concurrent_calls_complete_a_login_once(world: World) -> None:
     begun = await world.begin()
     world.company.approve(begun.user_code, "ed", groups=["shop"])
     await world.let_pass()
@@ -135,7 +135,7 @@ async def test_it_works_once_however_many_ask_together(world: World) -> None:
     assert world.company.asked(TOKEN) >= 1
 
 
-async def test_who_asks_too_early_is_told_and_the_issuer_is_not_asked(world: World) -> None:
+async def test_an_early_poll_is_refused_without_a_request_to_the_issuer(world: World) -> None:
     begun = await world.begin()
     before = world.company.asked(TOKEN)
     refusal = await refused(
@@ -149,7 +149,7 @@ async def test_who_asks_too_early_is_told_and_the_issuer_is_not_asked(world: Wor
     assert world.company.asked(TOKEN) == before
 
 
-async def test_the_issuer_may_ask_for_longer_pauses(world: World) -> None:
+async def test_the_issuer_may_request_longer_intervals(world: World) -> None:
     world.company.slow_downs = 1
     begun = await world.begin()
     await world.let_pass()
@@ -158,7 +158,7 @@ async def test_the_issuer_may_ask_for_longer_pauses(world: World) -> None:
     assert row["interval_seconds"] == 10
 
 
-async def test_who_refuses_or_comes_too_late_ends_it(world: World) -> None:
+async def test_a_denied_or_expired_login_is_refused(world: World) -> None:
     begun = await world.begin()
     world.company.deny(begun.user_code)
     await world.let_pass()
@@ -169,7 +169,7 @@ async def test_who_refuses_or_comes_too_late_ends_it(world: World) -> None:
         await connection.execute("UPDATE device_logins SET expires_at = now() - interval '1 s'")
     world.company.approve(begun.user_code, "fred", groups=["shop"])
     assert await world.refused(begun) == OVER
-    # The issuer's own end counts, too.
+    # The issuer's own expiry applies as well.
     world.company.device_seconds = 1.0
     begun = await world.begin()
     world.company.device_seconds = 600.0
@@ -178,7 +178,7 @@ async def test_who_refuses_or_comes_too_late_ends_it(world: World) -> None:
     assert await world.refused(begun) == OVER
 
 
-async def test_what_the_database_has_opens_no_login(world: World) -> None:
+async def test_the_stored_data_cannot_complete_a_login(world: World) -> None:
     begun = await world.begin()
     (row,) = await world.rows()
     assert row["token_hash"] == hashlib.sha256(begun.login_token.encode()).digest()
@@ -193,7 +193,7 @@ async def test_what_the_database_has_opens_no_login(world: World) -> None:
         assert (refusal.code, refusal.reason) == OVER
 
 
-async def test_an_address_has_so_many_open(world: World) -> None:
+async def test_the_pending_logins_of_an_address_are_limited(world: World) -> None:
     for _ in range(MOST_OF_AN_ADDRESS):
         await world.begin()
     request = BeginDeviceLoginRequest(issuer="company")
@@ -202,7 +202,7 @@ async def test_an_address_has_so_many_open(world: World) -> None:
     assert (await world.begin(world.server.at("198.51.100.7"))).user_code
 
 
-async def test_an_address_that_guesses_waits(world: World) -> None:
+async def test_an_address_that_guesses_is_limited(world: World) -> None:
     invented = CompleteDeviceLoginRequest(login_token=new_token(LOGIN_PREFIX))
 
     async def reason(address: str) -> str:
@@ -210,7 +210,7 @@ async def test_an_address_that_guesses_waits(world: World) -> None:
 
     await heard_until_limited(lambda: reason("198.51.100.8"))
     assert await reason("198.51.100.12") == "INVALID_LOGIN"
-    # Log-ins that are known still begin and complete there.
+    # Logins with a known token still begin and complete there.
     begun = await world.begin(world.server.at("198.51.100.8"))
     world.company.approve(begun.user_code, "ida", groups=["shop"], preferred_username="ida")
     await world.let_pass()
@@ -220,7 +220,7 @@ async def test_an_address_that_guesses_waits(world: World) -> None:
     assert answer.user.username == "ida"
 
 
-async def test_polls_that_come_too_early_keep_out_no_other_log_in_of_their_address(world: World) -> None:
+async def test_early_polls_do_not_block_other_logins_of_their_address(world: World) -> None:
     there = world.server.at("198.51.100.13")
     hasty, begun = await world.begin(there), await world.begin(there)
     early = CompleteDeviceLoginRequest(login_token=hasty.login_token)
@@ -245,7 +245,7 @@ async def test_polls_that_come_too_early_keep_out_no_other_log_in_of_their_addre
         {"interval": -5},
     ],
 )
-def test_what_an_issuer_gives_a_device_is_checked(changes: dict[str, Any]) -> None:
+def test_the_response_of_an_issuer_to_a_device_is_checked(changes: dict[str, Any]) -> None:
     from pilothouse_server.identity.credentials.operations.device_login import _read_offer
 
     honest = {
@@ -261,7 +261,7 @@ def test_what_an_issuer_gives_a_device_is_checked(changes: dict[str, Any]) -> No
     assert _read_offer(honest | {"verification_uri": "http://sso.example.com/device"}, "https") is None
 
 
-async def test_an_issuer_without_it_and_one_that_is_away(world: World) -> None:
+async def test_issuers_without_device_logins_and_unavailable_ones_are_reported(world: World) -> None:
     stranger = world.server.stranger
     refusal = await refused(stranger, "BeginDeviceLogin", BeginDeviceLoginRequest(issuer="plain"))
     assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "NO_DEVICE_LOGIN")
@@ -275,7 +275,7 @@ async def test_an_issuer_without_it_and_one_that_is_away(world: World) -> None:
         assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "ISSUER_UNAVAILABLE"), fault
         assert "secret words" not in refusal.message
     world.company.faults.clear()
-    # A waiting log-in keeps waiting while the issuer is away, and is completed once it is back.
+    # A pending login stays pending while the issuer is away, and can be completed once it is back.
     begun = await world.begin()
     await world.company.go_away()
     await world.let_pass()
@@ -286,11 +286,11 @@ async def test_an_issuer_without_it_and_one_that_is_away(world: World) -> None:
     assert (await world.complete(begun)).user.username == "greta"
 
 
-async def test_nobody_waits_for_the_issuer_with_a_connection(world: World) -> None:
+async def test_no_call_holds_a_connection_while_it_waits_for_the_issuer(world: World) -> None:
     admin = await world.server.admin()
 
     async def held() -> int:
-        """Connections in a transaction in which nothing is done."""
+        """Returns the number of connections that are idle in a transaction."""
         query = (
             "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND datname = $1"
         )
@@ -312,7 +312,8 @@ async def test_nobody_waits_for_the_issuer_with_a_connection(world: World) -> No
         return world.company.asked(DEVICE) - before
 
     await poll_until(asked, lambda count: count >= 4, what="calls that wait for the issuer")
-    # Others work in that time; a connection of a waiting call would be held until the issuer is given up.
+    # Other tasks use connections for short times; a waiting call would hold one until the request to the
+    # issuer fails.
     await poll_until(held, lambda count: count == 0, seconds=2.0, what="no connection that is held")
     assert not any(task.done() for task in waiting)
     assert (await admin.WhoAmI(pb.WhoAmIRequest())).user.username == "admin"
@@ -325,7 +326,7 @@ async def test_nobody_waits_for_the_issuer_with_a_connection(world: World) -> No
     }
 
 
-async def test_somebody_without_an_account_is_not_let_in(world: World) -> None:
+async def test_a_user_without_an_account_is_refused(world: World) -> None:
     begun = await world.begin()
     world.company.approve(begun.user_code, "mallory", groups=["other"])
     await world.let_pass()
@@ -334,7 +335,7 @@ async def test_somebody_without_an_account_is_not_let_in(world: World) -> None:
     assert await world.refused(begun) == OVER
 
 
-async def test_the_client_asks_until_somebody_has_agreed(world: World) -> None:
+async def test_the_client_polls_until_the_login_is_approved(world: World) -> None:
     world.company.device_interval = 1
     shown = []
 

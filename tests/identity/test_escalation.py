@@ -1,4 +1,7 @@
-"""The comparison of permissions, against a model that tries every word of a small language."""
+"""The comparison of permissions, against a model that tries every word.
+
+The words are those of a small language.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,9 @@ from pilothouse_server.identity.access.shipped_roles import SHIPPED_ROLES
 
 _NOUNS = ("pod", "disk")
 _VERBS = ("get", "put")
-# Two more of each than any role below names stand for all the words that nobody has thought of.
+# One noun and one verb that no role below names stand for all other words.
 _WORDS = [f"{noun}.{verb}" for noun in (*_NOUNS, "door") for verb in (*_VERBS, "see")]
-# No grant in one namespace gives these, whatever forms its role has.
+# No grant in one namespace gives these permissions, whatever patterns its role has.
 _WORDS += sorted(OVER_ALL_NAMESPACES)
 _FORMS = ["*", *(f"{noun}.*" for noun in _NOUNS), *(f"{noun}.{verb}" for noun in _NOUNS for verb in _VERBS)]
 _NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -63,7 +66,10 @@ def _gives(grant: Grant, word: str) -> bool:
 
 
 def _words_where_and_when(grants: Iterable[Grant]) -> set[tuple[str, int, int]]:
-    """All that grants give: each word in each namespace (0 is one nobody names) on each day (2 is for good)."""
+    """Returns the permissions that grants give: words by namespace and day.
+
+    Namespace 0 is named by no grant; day 2 stands for grants without an expiry.
+    """
     given: set[tuple[str, int, int]] = set()
     for grant in grants:
         namespaces = (0, 1, 2) if grant.namespace_id is None else (grant.namespace_id,)
@@ -79,7 +85,7 @@ def _words_where_and_when(grants: Iterable[Grant]) -> set[tuple[str, int, int]]:
 
 
 @given(wanted=_grants, held=st.lists(_grants, max_size=3))
-def test_covered_gives_nothing_that_is_not_held(wanted: Grant, held: list[Grant]) -> None:
+def test_a_covered_grant_gives_nothing_that_is_not_held(wanted: Grant, held: list[Grant]) -> None:
     missing = uncovered(wanted, held)
     if missing is None:
         assert _words_where_and_when([wanted]) <= _words_where_and_when(held)
@@ -88,9 +94,9 @@ def test_covered_gives_nothing_that_is_not_held(wanted: Grant, held: list[Grant]
 
 
 @given(wanted=_grants, held=st.lists(_grants, max_size=3))
-def test_what_one_scope_and_time_covers_is_covered(wanted: Grant, held: list[Grant]) -> None:
-    # Grants in single namespaces never add up to one over all, and short ones never to a long one, so only grants
-    # that reach as far and last as long are counted here.
+def test_a_grant_is_covered_by_grants_of_its_scope_and_duration(wanted: Grant, held: list[Grant]) -> None:
+    # Grants in single namespaces never add up to one in all namespaces, and short grants never to a long one.
+    # So only grants with at least the same scope and duration count here.
     as_far = [
         grant
         for grant in held
@@ -106,7 +112,7 @@ def test_what_one_scope_and_time_covers_is_covered(wanted: Grant, held: list[Gra
 
 
 @given(form=st.sampled_from(_FORMS), held=st.lists(_grants, max_size=3), namespace=st.sampled_from([None, 1]))
-def test_a_form_is_held_where_each_of_its_words_is(
+def test_a_pattern_is_held_exactly_where_all_its_words_are(
     form: str, held: list[Grant], namespace: int | None
 ) -> None:
     words = [word for word in _WORDS if permission_matches(form, word)]
@@ -128,7 +134,10 @@ def test_the_permissions_shown_are_exactly_those_held_everywhere(held: list[Gran
 
 
 def _asked_of_key_and_owner(held: list[Grant], limits: KeyLimits) -> set[tuple[str, int, int]]:
-    """Returns a key's permissions by the model: of all that its owner holds, each word and namespace of the key."""
+    """Returns a key's permissions by the model.
+
+    They are those of its owner that match the key's words and namespaces.
+    """
     ids = None if limits.namespaces is None else {each.id for each in limits.namespaces}
     return {
         (word, namespace, day)
@@ -139,10 +148,10 @@ def _asked_of_key_and_owner(held: list[Grant], limits: KeyLimits) -> set[tuple[s
 
 
 @given(held=st.lists(_grants, max_size=3), limits=_limits)
-def test_a_key_gives_just_what_it_and_its_owner_both_give(held: list[Grant], limits: KeyLimits) -> None:
+def test_a_key_gives_exactly_what_it_and_its_owner_both_give(held: list[Grant], limits: KeyLimits) -> None:
     given_by_key = within(held, limits)
     assert _words_where_and_when(given_by_key) == _asked_of_key_and_owner(held, limits)
-    # Nor does it let its holder give, or know of, more than that.
+    # The key's holder can also not grant or see more than that.
     for grant in given_by_key:
         assert uncovered(grant, held) is None
         assert grant.permissions
@@ -151,7 +160,7 @@ def test_a_key_gives_just_what_it_and_its_owner_both_give(held: list[Grant], lim
         )
 
 
-def test_the_model_of_keys_notices_what_one_would_give_too_much() -> None:
+def test_the_model_of_keys_detects_excess_permissions() -> None:
     owner = Grant("r", None, None, frozenset({"*"}), frozenset({"pod.put"}))
     limits = KeyLimits(frozenset({"pod.*", "container.privileged"}), (KeyNamespace(1, "n1"),))
     expected = _asked_of_key_and_owner([owner], limits)
@@ -169,12 +178,12 @@ def test_the_model_of_keys_notices_what_one_would_give_too_much() -> None:
 
 @pytest.mark.parametrize("giver", SHIPPED_ROLES)
 @pytest.mark.parametrize("given_role", SHIPPED_ROLES)
-def test_who_of_the_shipped_roles_holds_whom(giver: str, given_role: str) -> None:
+def test_each_shipped_role_covers_the_roles_after_it(giver: str, given_role: str) -> None:
     grants = {
         name: Grant(name, None, None, frozenset(role.permissions), role.excluded)
         for name, role in SHIPPED_ROLES.items()
     }
-    # Each holds those after it, but only `admin` holds `auditor`, which verifies and exports.
+    # Each role covers the roles after it, but only `admin` covers `auditor`, which verifies and exports.
     order = [name for name in SHIPPED_ROLES if name != "auditor"]
     holds = giver in ("admin", given_role) or (
         "auditor" not in (giver, given_role) and order.index(giver) <= order.index(given_role)
@@ -191,7 +200,7 @@ def test_the_error_names_the_permission_and_the_namespace() -> None:
 
 
 @pytest.mark.parametrize("permission", sorted(OVER_ALL_NAMESPACES))
-def test_what_works_over_all_namespaces_alone_is_neither_held_nor_given_in_one(permission: str) -> None:
+def test_platform_permissions_are_neither_held_nor_given_in_one_namespace(permission: str) -> None:
     here, everywhere = (
         Grant("r", "shop", 7, frozenset({permission, "*"})),
         Grant("r", None, None, frozenset({"*"})),
@@ -204,8 +213,8 @@ def test_what_works_over_all_namespaces_alone_is_neither_held_nor_given_in_one(p
     assert all_.allows(permission, "shop")
     assert all_.allows(permission)
     assert holds_form([everywhere], permission, 7)
-    # An administrator of one namespace makes others administrators of it, and nobody one of all.
+    # An administrator of one namespace can make other users administrators of it, but not of all namespaces.
     assert uncovered(here, [here]) is None
     assert uncovered(everywhere, [here]) is not None
-    # A role of its own that is granted over all is a matter of who holds it there.
+    # A role with this permission in all namespaces is covered by a grant of the permission there.
     assert uncovered(Grant("r", None, None, frozenset({permission})), [everywhere]) is None

@@ -1,4 +1,4 @@
-"""Second factors and codes of resets as people meet them: by the command, and by the Python client."""
+"""Second factors and one-time reset codes, in the command and the Python client."""
 
 from __future__ import annotations
 
@@ -26,21 +26,23 @@ NEW = "a password of her own"
 
 
 async def code_of(server: Server, secret: str) -> str:
-    """The present code, as if none had been used yet."""
+    """Returns the current code, as if no code had been used yet."""
     async with connection(server.database.admin_dsn) as sql:
         await sql.execute("UPDATE users SET totp_last_step = 0")
     return authenticator_code(base64.b32decode(secret), time.time())
 
 
 def secret_in(printed: str) -> str:
-    """The key that a command has shown."""
+    """Returns the secret that a command has printed."""
     found = re.search(r"otpauth://totp/Pilothouse:\w+\?\S*secret=([A-Z2-7]+)", printed)
     assert found is not None, printed
     assert printed.count(found[1]) == 2
     return found[1]
 
 
-async def test_an_authenticator_from_its_enrolment_to_its_loss(database: Database, tmp_path: Path) -> None:
+async def test_commands_manage_an_authenticator_from_enrolment_to_reset(
+    database: Database, tmp_path: Path
+) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
         (tmp_path / "anna").mkdir()
         admin, anna = await logged_in(server, tmp_path), Shell(tmp_path / "anna")
@@ -85,7 +87,7 @@ async def test_an_authenticator_from_its_enrolment_to_its_loss(database: Databas
         await anna.succeed(*login, given=f"{NEW}\n")
 
 
-async def test_who_must_have_an_authenticator_enrols_it_while_logging_in(
+async def test_a_user_who_needs_an_authenticator_enrols_it_at_login(
     database: Database, tmp_path: Path
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False, second_factor_roles="admin") as server:
@@ -108,7 +110,7 @@ async def test_who_must_have_an_authenticator_enrols_it_while_logging_in(
         assert "admin" in await shell.succeed("whoami")
 
 
-async def test_the_client_answers_challenges(database: Database, tmp_path: Path) -> None:
+async def test_the_client_completes_challenges(database: Database, tmp_path: Path) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
         await server.admin.identity.create_user(
             user=pb.User(username="anna", email="anna@example.org"), password=PASSWORD
@@ -116,7 +118,7 @@ async def test_the_client_answers_challenges(database: Database, tmp_path: Path)
         async with AsyncClient(server.address, username="anna", password=PASSWORD) as anna:
             secret = (await anna.identity.enrol_totp()).secret
             await anna.identity.confirm_totp(code=await code_of(server, secret))
-            # The begun session continues.
+            # The existing session continues.
             assert (await anna.identity.who_am_i()).user.second_factor
         async with AsyncClient(server.address) as anna:
             answer = await anna.login("anna", PASSWORD)
@@ -125,7 +127,7 @@ async def test_the_client_answers_challenges(database: Database, tmp_path: Path)
             done = await anna.complete_login("anna", answer.challenge, code=code)
             assert anna.device_token == done.device_token
             assert (await anna.identity.who_am_i()).user.username == "anna"
-            # The device is known again, and the challenge is bound to it.
+            # The device is recognised, and the challenge is bound to it.
             answer = await anna.login("anna", PASSWORD)
             await anna.complete_login("anna", answer.challenge, code=await code_of(server, secret))
 

@@ -1,7 +1,8 @@
-"""No forged token is taken (promise 6): every one of the forge's, wherever the server takes a token of an issuer.
+"""No forged token is accepted (promise 6), on any route.
 
-Each is refused by the rule that it breaks. The same holds while the issuer changes its keys, and while it is away. A
-verifier without one of the product's checks takes the tokens that this check refuses, and no others.
+A route is a way in which the server accepts an issuer's token. Each forgery is refused by the rule that it
+violates. The same holds while the issuer changes its keys, and while it is unavailable. A verifier without
+one of the product's checks accepts tokens that this check refuses, and no others.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from tests.identity.trusting import CLIENT, trusted
 from tests.identity.trusting_server import AUDIENCE, SECRET, accounts, entry, trusting
 from tests.waiting import poll_until
 
-# The product's names for the forge's checks; the product makes some checks earlier than the forge's own verifier
-# does.
+# The product's names for the forge's checks. The product makes some checks earlier than the reference
+# verifier does.
 RULES = {
     "algorithm": {"algorithm", "form"},
     "critical": {"header"},
@@ -53,9 +54,10 @@ NONCE = "the nonce of this log-in"
 
 @dataclass
 class Routes:
-    """The ways on which the server takes a token of an issuer: one that somebody shows, or one that the issuer answers.
+    """The routes by which the server accepts an issuer's token.
 
-    Each returns `taken`, or by which rule the token is refused.
+    A caller shows the token, or the issuer returns it. Each route returns `taken`, or the rule that refuses
+    the token.
     """
 
     server: IdentityServer
@@ -64,11 +66,11 @@ class Routes:
     jobs: Iterator[int] = field(default_factory=count)
 
     def made(self, forgery: Forgery | None, claims: Claims) -> str:
-        """The forged token; an honest one without a forgery."""
+        """Returns the forged token, or an honest one if there is no forgery."""
         return self.forge.honest(claims) if forgery is None else forgery.make(self.forge, claims)
 
     async def exchange(self, forgery: Forgery | None) -> str:
-        # Each of another job: what is refused of one job is bounded.
+        # Each token belongs to another job, because the refusals of one job are limited.
         subject = f"repo:example/shop:{next(self.jobs)}"
         claims = self.issuer.claims(subject, AUDIENCE, repository="example/shop")
         request = ExchangeTokenRequest(subject_token=self.made(forgery, claims))
@@ -80,7 +82,7 @@ class Routes:
         return await self._outcome(self.server.stranger.CompleteOidcLogin(request))
 
     async def _begun(self) -> CompleteOidcLoginRequest:
-        """Returns the browser's answer after a log-in at the issuer."""
+        """Returns the request that completes a login, after the login at the issuer."""
         begun = await self.server.stranger.BeginOidcLogin(
             BeginOidcLoginRequest(issuer="company", redirect_uri="http://127.0.0.1:9/callback")
         )
@@ -91,9 +93,7 @@ class Routes:
         )
 
     async def roles_after_a_refresh(self, forgery: Forgery | None) -> list[str]:
-        """Returns the roles of a person once the issuer is asked again, and a token in its name says that they are in
-        `ops`.
-        """
+        """Returns a user's roles after a refresh whose token names the group `ops`."""
         request = await self._begun()
         person = self.issuer.person
         answer = await self.server.stranger.CompleteOidcLogin(request)
@@ -178,12 +178,15 @@ async def routes(
 
 
 def rules_of(forgery: Forgery) -> Collection[str]:
-    """By which rules the product may refuse it."""
+    """Returns the rules by which the product may refuse a forgery."""
     return {rule for check in forgery.checks.split("+") for rule in RULES.get(check, {check})}
 
 
 def of(route: Route) -> Sequence[Forgery]:
-    """The forgeries that are some on this way: a device's log-in has no nonce, an exchange no other party either."""
+    """Returns the forgeries that apply to a route.
+
+    Device logins have no nonce, and `of_log_ins` does not apply to exchanges.
+    """
     if route is Routes.log_in:
         return FORGERIES
     if route is Routes.log_in_by_device:
@@ -192,7 +195,7 @@ def of(route: Route) -> Sequence[Forgery]:
 
 
 def one_of_each(forgeries: Sequence[Forgery]) -> Sequence[Forgery]:
-    """One for each check."""
+    """Returns one forgery for each check."""
     return list({forgery.checks: forgery for forgery in forgeries}.values())
 
 
@@ -215,20 +218,20 @@ async def taken_or_refused_wrongly(
         *(pytest.param(route, marks=pytest.mark.full) for route in LOG_INS),
     ],
 )
-async def test_no_forged_token_is_taken(routes: Routes, route: Route) -> None:
+async def test_no_forged_token_is_accepted(routes: Routes, route: Route) -> None:
     assert await taken_or_refused_wrongly(routes, route, of(route)) == {}
     assert routes.issuer.asked(FORGERS_KEYS) == 0
     assert await route(routes, None) == "taken"
 
 
 @pytest.mark.parametrize("route", LOG_INS)
-async def test_log_ins_refuse_a_forged_token_of_each_kind(routes: Routes, route: Route) -> None:
+async def test_logins_refuse_a_forged_token_of_each_kind(routes: Routes, route: Route) -> None:
     assert await taken_or_refused_wrongly(routes, route, one_of_each(of(route))) == {}
     assert await route(routes, None) == "taken"
 
 
-async def test_a_forged_token_at_a_refresh_gives_nothing(routes: Routes) -> None:
-    # Without a nonce, as nobody has begun a log-in.
+async def test_a_forged_token_at_a_refresh_gives_no_roles(routes: Routes) -> None:
+    # A refresh has no nonce, because it begins no login.
     forgeries = one_of_each([forgery for forgery in FORGERIES if forgery.checks != "nonce"])
     gained = {forgery.name: await routes.roles_after_a_refresh(forgery) for forgery in forgeries}
     assert [name for name, roles in gained.items() if roles] == []
@@ -245,13 +248,13 @@ async def test_a_log_in_without_one_check_takes_what_it_refuses(
     assert [await route(routes, forgery) for route in ways] == ["taken"] * 3
 
 
-async def test_nor_while_the_issuer_changes_its_keys_or_is_away(routes: Routes) -> None:
+async def test_forgeries_are_refused_while_keys_change_or_the_issuer_is_away(routes: Routes) -> None:
     company = routes.issuer
     former = company.keys
     for keep in (True, False):
         company.rotate(keep=keep)
         company.keys = [*former[:1], *(key for key in company.keys if key.use == "sig")]
-        # Both what bears the former key's name and what bears the new one's.
+        # Tokens with the former key's name, and tokens with the new key's name.
         for published in (former[-1], company.key):
             routes.forge.published = published
             assert "taken" not in [await routes.exchange(forgery) for forgery in of(Routes.exchange)]
@@ -262,15 +265,15 @@ async def test_nor_while_the_issuer_changes_its_keys_or_is_away(routes: Routes) 
         assert "taken" not in [await routes.exchange(forgery) for forgery in of(Routes.exchange)]
     finally:
         await company.come_back()
-        # Its keys are not fetched again immediately, and the next test needs them.
+        # The server does not request the keys again immediately, and the next test needs them.
         await poll_until(partial(routes.exchange, None), lambda outcome: outcome == "taken", seconds=60.0)
 
 
-async def test_a_token_for_one_use_is_none_for_another(routes: Routes) -> None:
+async def test_a_token_for_one_use_is_refused_for_another(routes: Routes) -> None:
     company, stranger = routes.issuer, routes.server.stranger
     id_token = company.sign(company.claims("ada", CLIENT, repository="example/shop"))
     subject_token = company.sign(company.claims("repo:example/shop", AUDIENCE, repository="example/shop"))
-    # An ID token is no subject token, a subject token no ID token, and none of them is one of our tokens.
+    # An ID token is not a subject token, a subject token is not an ID token, and neither is an access token.
     assert await routes._outcome(stranger.ExchangeToken(ExchangeTokenRequest(subject_token=id_token))) == (
         "audience"
     )
@@ -297,7 +300,7 @@ async def test_who_leaves_out_a_check_takes_what_it_refuses(
         for forgery in FORGERIES:
             try:
                 await at.verify(forgery.make(Forge(company), dict(claims)), at.of_log_ins(NONCE))
-            except Exception:  # noqa: BLE001 - whatever a verifier without a check stumbles over, it takes nothing
+            except Exception:  # noqa: BLE001 - with any error, a verifier without a check accepts nothing
                 continue
             taken.append(forgery)
         assert taken, f"nothing is taken without {check}: the check refuses nothing by itself"
@@ -305,7 +308,7 @@ async def test_who_leaves_out_a_check_takes_what_it_refuses(
 
 
 def _leave_out(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has the product's verifier go on where a check refuses."""
+    """Makes the product's verifier continue where a check would refuse."""
     left_out = "header" if check == "critical" else check
     refuse, key_of, verifies = verify._refuse, TrustedIssuer.key, PublicKey.verifies
     checked = TrustedIssuer.verify

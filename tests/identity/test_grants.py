@@ -1,4 +1,7 @@
-"""Roles and grants: their permissions, namespaces and ends, and that nobody gives more than they hold."""
+"""Roles and grants: their permissions, namespaces and expiry.
+
+No caller grants more than it has.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +95,7 @@ async def test_shipped_roles_are_as_documented(root: Caller) -> None:
         ),
     ],
 )
-async def test_what_a_shipped_role_gives(
+async def test_a_shipped_role_gives_its_permissions(
     shared: IdentityServer, root: Caller, role: str, may: str, may_not: str
 ) -> None:
     caller = await shared.user(root, _name("holder"), (role, ""))
@@ -106,7 +109,7 @@ async def test_what_a_shipped_role_gives(
     assert "config.get" in mine
 
 
-async def test_roles_are_made_changed_and_deleted(root: Caller) -> None:
+async def test_roles_are_created_changed_and_deleted(root: Caller) -> None:
     name = _name("role")
     request = pb.CreateRoleRequest(role=pb.Role(name=name, permissions=["audit.get", "audit.get", "user.*"]))
     created = (await root.CreateRole(request)).role
@@ -125,7 +128,7 @@ async def test_roles_are_made_changed_and_deleted(root: Caller) -> None:
     assert (await refused(root, "GetRole", pb.GetRoleRequest(name=name))).reason == "ROLE_NOT_FOUND"
 
 
-async def test_a_role_holds_permissions_that_there_are(shared: IdentityServer, root: Caller) -> None:
+async def test_a_role_accepts_only_existing_permissions(shared: IdentityServer, root: Caller) -> None:
     name = _name("role")
     for wrong in ("container.gett", "kontainer.get", "kontainer.*"):
         role = pb.Role(name=name, permissions=["container.get", wrong])
@@ -137,7 +140,7 @@ async def test_a_role_holds_permissions_that_there_are(shared: IdentityServer, r
     refusal = await refused(root, "UpdateRole", _update_role(name, "container.gett"))
     assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "UNKNOWN_PERMISSION")
     assert list((await root.GetRole(pb.GetRoleRequest(name=name))).role.permissions) == forms
-    # A form that is unknown and was stored anyway stays, and hinders no other change.
+    # An unknown permission that is already stored may stay, and does not block other changes.
     async with connection(shared.database.admin_dsn) as sql:
         await sql.execute("""UPDATE roles SET permissions = '["container.gett"]' WHERE name = $1""", name)
     changed = await root.UpdateRole(_update_role(name, "container.gett", "container.get"))
@@ -146,7 +149,7 @@ async def test_a_role_holds_permissions_that_there_are(shared: IdentityServer, r
     await root.UpdateRole(_update_role(name, "container.get"))
 
 
-async def test_a_role_that_is_held_is_not_deleted(shared: IdentityServer, root: Caller) -> None:
+async def test_a_role_in_use_cannot_be_deleted(shared: IdentityServer, root: Caller) -> None:
     role, username = _name("role"), _name("user")
     await shared.role(root, role, "audit.get")
     await shared.user(root, username, (role, ""), log_in=False)
@@ -187,10 +190,10 @@ async def test_a_grant_works_in_its_namespace_until_it_is_revoked(
         assert (await refused(root, "RevokeRole", again)).reason == "ROLE_GRANT_NOT_FOUND"
 
 
-async def test_a_grant_ends_by_itself_and_may_be_renewed(shared: IdentityServer, root: Caller) -> None:
+async def test_a_grant_expires_and_may_be_renewed(shared: IdentityServer, root: Caller) -> None:
     username = _name("user")
     caller = await shared.user(root, username)
-    # Long enough that it is seen in force before it ends.
+    # Long enough for the test to see the grant in effect before it expires.
     await root.GrantRole(_grant(username, "viewer", expires=_in(patient(0.5))))
 
     async def may() -> bool:
@@ -206,7 +209,7 @@ async def test_a_grant_ends_by_itself_and_may_be_renewed(shared: IdentityServer,
     longer = (await root.GrantRole(_grant(username, "viewer"))).grant
     assert not longer.HasField("expire_time")
     assert await poll_until(may, seconds=1.0)
-    # No database holds the last microsecond that a Timestamp has.
+    # The last microsecond of a Timestamp cannot be stored.
     for never in (_in(-1), Timestamp(seconds=253_402_300_799, nanos=999_999_000)):
         assert (await refused(root, "GrantRole", _grant(username, "viewer", expires=never))).fields == [
             "expire_time"
@@ -219,7 +222,7 @@ async def test_a_grant_ends_by_itself_and_may_be_renewed(shared: IdentityServer,
     assert last.expire_time.nanos == 999_998_000
 
 
-async def test_what_does_not_exist_is_told_by_name(shared: IdentityServer, root: Caller) -> None:
+async def test_a_missing_user_role_or_namespace_is_reported(shared: IdentityServer, root: Caller) -> None:
     username = _name("user")
     await shared.user(root, username, log_in=False)
     for request, reason in (
@@ -231,7 +234,7 @@ async def test_what_does_not_exist_is_told_by_name(shared: IdentityServer, root:
         assert (refusal.code, refusal.reason) == ("NOT_FOUND", reason)
 
 
-async def test_a_namespaced_administrator_grants_there_and_nowhere_else(
+async def test_a_namespace_administrator_grants_only_in_its_namespace(
     shared: IdentityServer, root: Caller
 ) -> None:
     here, there = _name("ns"), _name("ns")
@@ -265,7 +268,7 @@ async def test_a_namespaced_administrator_grants_there_and_nowhere_else(
     await chief.RevokeRole(pb.RevokeRoleRequest(username=peer, role="developer", namespace=here))
 
 
-async def test_nobody_gives_what_they_do_not_hold(shared: IdentityServer, root: Caller) -> None:
+async def test_no_caller_gives_permissions_that_it_lacks(shared: IdentityServer, root: Caller) -> None:
     clerk_role, narrow = _name("clerk"), _name("narrow")
     held = ("user.*", "role.*", "grant.*", "audit.get")
     await shared.role(root, clerk_role, *held)
@@ -292,7 +295,7 @@ async def test_nobody_gives_what_they_do_not_hold(shared: IdentityServer, root: 
         refusal = await refused(clerk, rpc, request)
         assert (refusal.code, refusal.reason) == ("PERMISSION_DENIED", "ESCALATION"), rpc
         assert permission in ("", refusal.metadata["permission"])
-    # A user who is switched off is still worth what can be switched on again.
+    # The grants of a locked user still count, because the user can be unlocked.
     await root.UpdateUser(
         pb.UpdateUserRequest(
             username=chief,
@@ -306,7 +309,9 @@ async def test_nobody_gives_what_they_do_not_hold(shared: IdentityServer, root: 
     await clerk.ResetPassword(pb.ResetPasswordRequest(username=other, new_password="quite another one"))
 
 
-async def test_a_grant_for_a_while_cannot_be_made_to_last(shared: IdentityServer, root: Caller) -> None:
+async def test_a_temporary_grant_cannot_be_extended_by_its_holder(
+    shared: IdentityServer, root: Caller
+) -> None:
     name, other = _name("brief"), _name("user")
     brief = await shared.user(root, name)
     await shared.user(root, other, log_in=False)
@@ -328,7 +333,7 @@ async def test_a_grant_for_a_while_cannot_be_made_to_last(shared: IdentityServer
     assert (await refused(brief, "ResetPassword", reset)).reason == "ESCALATION"
 
 
-async def test_an_operator_gives_a_developers_role_despite_what_both_leave_out(
+async def test_an_operator_may_grant_the_developer_role_with_equal_exclusions(
     shared: IdentityServer, root: Caller
 ) -> None:
     granting, revealing = _name("granting"), _name("revealing")
@@ -341,7 +346,9 @@ async def test_an_operator_gives_a_developers_role_despite_what_both_leave_out(
     assert (await refused(operator, "GrantRole", _grant(other, revealing))).reason == "ESCALATION"
 
 
-async def test_a_changed_role_changes_its_holders_at_once(shared: IdentityServer, root: Caller) -> None:
+async def test_a_changed_role_applies_to_its_holders_within_a_second(
+    shared: IdentityServer, root: Caller
+) -> None:
     role = _name("role")
     await shared.role(root, role, "audit.get")
     caller = await shared.user(root, _name("user"), (role, ""))
@@ -354,7 +361,7 @@ async def test_a_changed_role_changes_its_holders_at_once(shared: IdentityServer
     assert await poll_until(changed, seconds=1.0)
 
 
-async def test_the_role_through_which_everything_is_held_keeps_it(
+async def test_the_last_role_with_all_permissions_cannot_lose_them(
     server: IdentityServer, admin: Caller
 ) -> None:
     await server.role(admin, "everything", "*")
@@ -365,11 +372,13 @@ async def test_the_role_through_which_everything_is_held_keeps_it(
     assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "LAST_ADMINISTRATOR")
 
 
-async def test_asking_about_others_needs_user_get_everywhere(shared: IdentityServer, root: Caller) -> None:
+async def test_checking_other_users_needs_user_get_in_all_namespaces(
+    shared: IdentityServer, root: Caller
+) -> None:
     name, here = _name("user"), _name("ns")
     await shared.namespace(here)
     caller = await shared.user(root, name, ("admin", here))
-    # Users are the platform's: what the grant names, no method takes there.
+    # Users belong to the platform: the grant includes `user.get`, but no method accepts it in one namespace.
     assert not await _can(caller, "user.get", here)
     about = pb.CheckPermissionRequest(permission="audit.get", username="admin")
     refusal = await refused(caller, "CheckPermission", about)
@@ -383,7 +392,7 @@ async def test_asking_about_others_needs_user_get_everywhere(shared: IdentitySer
     assert (await refused(root, "CheckPermission", missing)).reason == "USER_NOT_FOUND"
 
 
-async def test_a_role_without_permissions_gives_no_reach(shared: IdentityServer, root: Caller) -> None:
+async def test_a_role_without_permissions_gives_no_access(shared: IdentityServer, root: Caller) -> None:
     role, here = _name("role"), _name("ns")
     await shared.namespace(here)
     await shared.role(root, role)

@@ -1,4 +1,7 @@
-"""The holders of a permission, against a model that asks every grant of everybody: random roles, users and grants."""
+"""The holders of a permission, compared with a model that checks every grant.
+
+Roles, users and grants are random.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ _Row = tuple[str, str, str]
 
 @dataclass
 class Placed:
-    """A grant as it was put there."""
+    """A grant as it was inserted."""
 
     username: str
     grant: Grant
@@ -38,15 +41,16 @@ class Placed:
 
 @dataclass
 class Holders:
-    """The server, and all that was put into its database."""
+    """The server, and the grants in its database."""
 
     server: IdentityServer
     placed: list[Placed] = field(default_factory=list)
     namespace_ids: dict[str, int] = field(default_factory=dict)
 
     def model(self, permission: str, namespace: str, readable: set[str] | None) -> set[_Row]:
-        """Returns the holders of a permission in a namespace ('' is anywhere), if grants in `readable` are shown
-        (None: all).
+        """Returns the holders of a permission in a namespace; '' means any namespace.
+
+        Only grants in the namespaces of `readable` are shown; None means all grants.
         """
         found = set()
         for placed in self.placed:
@@ -63,7 +67,7 @@ class Holders:
         return found
 
     async def told(self, caller: Principal, permission: str, namespace: str) -> tuple[set[_Row], bool]:
-        """The same as the server finds it."""
+        """Returns the holders as the server finds them, and whether the list is partial."""
         question = WORDS.question(permission, namespace)
         page = PageRequest(key=bytes(32), page_size=1000)
         async with self.server.store.read(caller.user_id) as transaction:
@@ -87,13 +91,16 @@ def _forms(chance: random.Random) -> list[str]:
 
 
 async def _fill(made: Holders, sql: asyncpg.Connection, chance: random.Random) -> None:
-    """Random roles, users of every status, and grants that live, have ended, or are in a namespace that has ended."""
+    """Inserts random roles, users of every status, and grants.
+
+    Grants are valid, expired, or in a deleted namespace.
+    """
     for name in _NAMESPACES:
         made.namespace_ids[name] = await made.server.namespace(name)
     await sql.execute("UPDATE namespaces SET deleted_at = now() WHERE name = 'ended'")
     roles = {name: (list(role.permissions), role.excluded) for name, role in SHIPPED_ROLES.items()}
     for number in range(25):
-        # One has the name and form of a shipped role's permissions, and leaves nothing out.
+        # One role has the permissions of a shipped role but not its exclusions.
         forms = list(SHIPPED_ROLES["developer"].permissions) if number == 0 else _forms(chance)
         roles[f"role{number}"] = (forms, frozenset())
         await sql.execute(
@@ -151,7 +158,7 @@ async def _principal(made: Holders, username: str) -> Principal:
     return Principal(own[0].user_id, username, held_grants(own))
 
 
-async def test_who_may_read_all_grants_is_told_everybody_who_may(holders: Holders) -> None:
+async def test_a_reader_of_all_grants_sees_every_holder(holders: Holders) -> None:
     admin = await _principal(holders, "admin")
     several = 0
     for permission in sorted(KNOWN):
@@ -160,11 +167,11 @@ async def test_who_may_read_all_grants_is_told_everybody_who_may(holders: Holder
             assert told == holders.model(permission, namespace, None), (permission, namespace)
             assert not partial
             several += len(told) > 1
-    # The world is not empty.
+    # The environment contains grants.
     assert several > 50
 
 
-async def test_others_are_told_of_where_they_may_read_grants_and_of_nothing_else(holders: Holders) -> None:
+async def test_other_readers_see_holders_only_where_they_may_read_grants(holders: Holders) -> None:
     async with connection(holders.server.database.admin_dsn) as sql:
         user_id = await sql.fetchval(
             "INSERT INTO users (username, username_normalized, email, email_normalized, password_hash) "
@@ -187,6 +194,7 @@ async def test_others_are_told_of_where_they_may_read_grants_and_of_nothing_else
     for permission in sorted(KNOWN):
         for namespace in ("", "alpha"):
             told, partial = await holders.told(reader, permission, namespace)
-            # In beta the reader has a grant, so that row-level security shows the others; and may not read them.
+            # The reader has a grant in `beta`, so row-level security shows the others' grants, but it may not
+            # list them.
             assert told == holders.model(permission, namespace, {"alpha"}), (permission, namespace)
             assert partial

@@ -1,4 +1,7 @@
-"""The examples of docs/identity.md are entries that a server takes, and its table lists every key there is."""
+"""A server accepts the examples of docs/identity.md.
+
+The page's table lists every key.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ EXAMPLES = [each for each in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) i
 def _load(folder: Path, text: str) -> dict[str, object]:
     for name in re.findall(r"client_secret_file: (\S+)", text):
         (folder / name).write_text("a secret\n")
-    # Of an authority the page has the name alone.
+    # The page contains only the name of an authority's file.
     text = re.sub(r" *certificate_authority_file: .*\n", "", text)
     (folder / "issuers.yaml").write_text(text)
     return {issuer.name: issuer for issuer in load_issuers(folder / "issuers.yaml", Reach())}
 
 
-def test_every_example_is_taken(tmp_path: Path) -> None:
+def test_every_example_is_accepted(tmp_path: Path) -> None:
     names = {name for example in EXAMPLES for name in _load(tmp_path, example)}
     assert names >= {"company", "keycloak", "entra", "google", "dex"}
 
@@ -43,7 +46,7 @@ def test_every_example_is_taken(tmp_path: Path) -> None:
         ("keycloak", {"groups": ["shop-developers"]}, {("developer", "shop")}),
         ("keycloak", {"groups": ["/shop-developers"]}, set()),
         ("entra", {"roles": ["Shop.Developer"]}, {("developer", "shop")}),
-        # The token of somebody in too many groups, as Entra has it.
+        # The token of a user in too many groups, in Entra's form.
         (
             "entra",
             {"_claim_names": {"groups": "src1"}, "_claim_sources": {"src1": {"endpoint": "https://x"}}},
@@ -54,7 +57,7 @@ def test_every_example_is_taken(tmp_path: Path) -> None:
         ("dex", {"groups": ["example:platform"]}, {("operator", "")}),
     ],
 )
-def test_the_examples_give_what_the_page_says(
+def test_the_examples_grant_the_documented_roles(
     tmp_path: Path, name: str, claims: dict[str, object], given: set[tuple[str, str]]
 ) -> None:
     (example,) = (each for each in EXAMPLES if f"name: {name}\n" in each)

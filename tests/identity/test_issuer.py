@@ -1,6 +1,7 @@
-"""The issuer of the tests is one: others' libraries take its tokens, and it holds to the flows' rules.
+"""The tests' issuer is a real one: libraries accept its tokens.
 
-The forgeries are well made: a verifier refuses each by the checks that it names, and takes it without them.
+It follows the rules of the flows. The forgeries are well made: the reference verifier refuses each by the
+checks that it names, and accepts it without them.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ async def company() -> AsyncIterator[Issuer]:
 
 
 async def fetch(url: str, form: dict[str, str] | None = None) -> tuple[int, Any]:
-    """Status and JSON of an answer."""
+    """Returns the status and JSON of a response."""
     timeout = aiohttp.ClientTimeout(total=patient(10.0))
     async with aiohttp.ClientSession(timeout=timeout) as session:
         method = "GET" if form is None else "POST"
@@ -49,7 +50,7 @@ async def fetch(url: str, form: dict[str, str] | None = None) -> tuple[int, Any]
 
 
 async def authorize(company: Issuer, **changes: str) -> Landing:
-    """A log-in by the browser."""
+    """Logs in with the browser, and returns the redirect."""
     query = {
         "response_type": "code",
         "client_id": CLIENT,
@@ -64,7 +65,7 @@ async def authorize(company: Issuer, **changes: str) -> Landing:
 
 
 async def token(company: Issuer, grant_type: str, **form: str) -> Any:
-    """The answer of the token endpoint."""
+    """Returns the response of the token endpoint."""
     sent = {"grant_type": grant_type, "client_id": CLIENT, "client_secret": SECRET, **form}
     return (await fetch(company.url + TOKEN, sent))[1]
 
@@ -75,7 +76,7 @@ async def by_code(company: Issuer, code: str, **changes: str) -> Any:
 
 
 async def taken_by_a_library(company: Issuer, made: str) -> Any:
-    """The claims, as PyJWT reads them by the keys that the issuer publishes."""
+    """Returns the claims as PyJWT reads them with the keys that the issuer publishes."""
     _, document = await fetch(company.url + DISCOVERY)
     _, published = await fetch(document["jwks_uri"])
     key = jwt.PyJWKSet.from_dict(published)[jwt.get_unverified_header(made)["kid"]]
@@ -83,7 +84,7 @@ async def taken_by_a_library(company: Issuer, made: str) -> Any:
 
 
 @pytest.mark.parametrize("alg", ALGORITHMS)
-async def test_honest_tokens_are_taken_by_a_library(company: Issuer, alg: str) -> None:
+async def test_a_library_accepts_honest_tokens(company: Issuer, alg: str) -> None:
     company.keys = [SigningKey.of("key-1", alg)]
     claims = company.claims("ada", CLIENT, groups=["ops"])
     assert await taken_by_a_library(company, company.sign(claims)) == claims
@@ -96,7 +97,7 @@ async def test_honest_tokens_are_taken_by_a_library(company: Issuer, alg: str) -
         await taken_by_a_library(company, former)
 
 
-async def test_a_code_works_once_and_for_who_asked(company: Issuer) -> None:
+async def test_a_code_works_once_and_only_for_its_client(company: Issuer) -> None:
     person = company.arrive("ada", groups=["ops"])
     landing = await authorize(company)
     assert (landing.status, landing.state, landing.issuer) == (302, "s", company.url)
@@ -126,7 +127,7 @@ async def test_a_code_works_once_and_for_who_asked(company: Issuer) -> None:
     assert await by_code(company, landing.code, client_secret="guessed") == {"error": "invalid_client"}
 
 
-async def test_who_asks_wrongly_gets_no_code(company: Issuer) -> None:
+async def test_an_invalid_request_gets_no_code(company: Issuer) -> None:
     company.arrive("ada")
     assert (await authorize(company, redirect_uri="https://forger.example/callback")).status == 400
     assert (await authorize(company, client_id="nobody")).status == 400
@@ -137,7 +138,7 @@ async def test_who_asks_wrongly_gets_no_code(company: Issuer) -> None:
     assert (await authorize(company)).error == "access_denied"
 
 
-async def test_a_device_is_approved_elsewhere(company: Issuer) -> None:
+async def test_a_device_login_is_approved_on_another_device(company: Issuer) -> None:
     async def begin() -> Any:
         form = {"client_id": CLIENT, "client_secret": SECRET, "scope": "openid"}
         return (await fetch(company.url + DEVICE, form))[1]
@@ -162,7 +163,7 @@ async def test_a_device_is_approved_elsewhere(company: Issuer) -> None:
     assert await poll(await begin()) == {"error": "expired_token"}
 
 
-async def test_it_goes_away_and_comes_back(company: Issuer) -> None:
+async def test_the_issuer_stops_and_starts_on_the_same_port(company: Issuer) -> None:
     url = company.url
     await company.go_away()
     with pytest.raises(aiohttp.ClientConnectorError):
@@ -173,7 +174,7 @@ async def test_it_goes_away_and_comes_back(company: Issuer) -> None:
 
 
 @pytest.mark.parametrize("fault", Fault, ids=lambda fault: fault.name.lower())
-async def test_faults_are_faults(company: Issuer, fault: Fault) -> None:
+async def test_each_fault_breaks_the_response(company: Issuer, fault: Fault) -> None:
     company.faults[KEYS] = fault
     timeout = aiohttp.ClientTimeout(total=runs_out(0.3))
 
@@ -216,7 +217,7 @@ async def test_faults_are_faults(company: Issuer, fault: Fault) -> None:
     assert (await fetch(company.url + KEYS))[0] == 200
 
 
-async def test_each_forgery_is_refused_by_its_checks_alone() -> None:
+async def test_each_forgery_is_refused_only_by_its_checks() -> None:
     async with issuer([SigningKey.of("key-2", number=2, use="enc"), SigningKey.of("key-1")]) as company:
         forge = Forge(company)
         expected = Expected(forge, CLIENT, "n")

@@ -1,4 +1,4 @@
-"""The file of issuers: its permitted content, and its refusal at the start."""
+"""The file of issuers: its permitted content, and the errors at start."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _load(folder: Path, text: str) -> object:
     return load_issuers(path, Reach())
 
 
-def test_a_whole_entry_is_read(tmp_path: Path) -> None:
+def test_a_complete_entry_is_read(tmp_path: Path) -> None:
     (tmp_path / "company.secret").write_text("s3cret\n")
     (tmp_path / "issuers.yaml").write_text(
         ENTRY
@@ -70,7 +70,7 @@ def test_a_whole_entry_is_read(tmp_path: Path) -> None:
     assert not given_by(company.rules, claims | {"email_verified": 1})
 
 
-def test_json_is_read_alike(tmp_path: Path) -> None:
+def test_json_is_read_in_the_same_way(tmp_path: Path) -> None:
     (tmp_path / "issuers.json").write_text(
         '{"issuers": [{"name": "company", "issuer": "https://sso.example.com", "client_id": "pilothouse"}]}'
     )
@@ -147,7 +147,7 @@ def test_json_is_read_alike(tmp_path: Path) -> None:
         (ENTRY + RULE.replace("claim: groups, ", ""), "rules[0].when[0].claim: must be a list"),
     ],
 )
-def test_what_is_wrong_is_told_by_setting_entry_and_rule(tmp_path: Path, text: str, words: str) -> None:
+def test_an_error_names_the_setting_entry_and_rule(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(SettingsError) as refused:
         _load(tmp_path, text)
     assert str(refused.value).startswith("PILOTHOUSE_OIDC_ISSUERS_FILE")
@@ -165,7 +165,7 @@ def test_what_is_wrong_is_told_by_setting_entry_and_rule(tmp_path: Path, text: s
         ("claim: sub, contains: ops", [["dev", "ops"]], ["ops", ["opsx"], [["ops"]], {"ops": 1}]),
     ],
 )
-def test_a_condition_holds_for_what_it_says_and_nothing_else(
+def test_a_condition_matches_only_the_values_it_describes(
     tmp_path: Path, condition: str, fitting: list[object], unfit: list[object]
 ) -> None:
     (tmp_path / "issuers.yaml").write_text(ENTRY + RULE.replace("claim: groups, contains: ops", condition))

@@ -1,4 +1,7 @@
-"""Keys that are made, rotated and ended at the same time: none lives that should not, and none has two successors."""
+"""Keys that are created, rotated and revoked concurrently.
+
+No key survives wrongly or has two successors.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ from tests.waiting import poll_until
 
 
 async def _tried(call: Any) -> Any:
-    """The answer of a call, or how it was refused."""
+    """Returns the response of a call, or its refusal."""
     try:
         return await call
     except Refused as refusal:
         return refusal
 
 
-async def test_of_rotations_at_once_one_takes_the_place(shared: IdentityServer, root: Caller) -> None:
+async def test_one_of_several_concurrent_rotations_succeeds(shared: IdentityServer, root: Caller) -> None:
     owner = await shared.user(root, "race-rotates", ("viewer", ""))
     made, before = await make(owner, "ci")
     request = keys_pb.RotateApiKeyRequest(api_key_id=made.api_key_id, overlap=Duration(seconds=0))
@@ -39,7 +42,7 @@ async def test_of_rotations_at_once_one_takes_the_place(shared: IdentityServer, 
     assert [key.name for key in await listed(owner)] == ["ci"]
 
 
-async def test_rotated_or_revoked_at_once_leaves_no_key_that_nobody_knows(
+async def test_concurrent_rotation_and_revocation_leave_no_unknown_key(
     shared: IdentityServer, root: Caller
 ) -> None:
     owner = await shared.user(root, "race-revokes", ("viewer", ""))
@@ -50,7 +53,7 @@ async def test_rotated_or_revoked_at_once_leaves_no_key_that_nobody_knows(
         rotated, revoked = await asyncio.gather(
             _tried(owner.RotateApiKey(rotate)), _tried(owner.RevokeApiKey(revoke))
         )
-        # The old key is dead whichever came first: who asked for its end got it.
+        # The old key is revoked in either order: the caller that revoked it succeeded.
         assert not isinstance(revoked, Refused)
         assert await poll_until(partial(ended, before), seconds=1.0)
         living = {key.api_key_id for key in await listed(owner) if key.name == f"ci-{number}"}
@@ -59,7 +62,7 @@ async def test_rotated_or_revoked_at_once_leaves_no_key_that_nobody_knows(
 
 
 @pytest.mark.parametrize("ends", ["DeleteUser", "DeleteServiceAccount"])
-async def test_no_key_is_made_of_who_is_deleted_meanwhile(
+async def test_no_key_survives_the_concurrent_deletion_of_its_owner(
     shared: IdentityServer, root: Caller, ends: str
 ) -> None:
     made: list[Caller] = []
@@ -89,9 +92,7 @@ async def test_no_key_is_made_of_who_is_deleted_meanwhile(
     assert left == 0
 
 
-async def test_a_name_is_had_by_one_key_though_many_are_made_at_once(
-    shared: IdentityServer, root: Caller
-) -> None:
+async def test_concurrent_creations_give_a_name_to_one_key(shared: IdentityServer, root: Caller) -> None:
     owner = await shared.user(root, "race-names", ("viewer", ""))
     request = keys_pb.CreateApiKeyRequest(name="same")
     outcomes = await asyncio.gather(*(_tried(owner.CreateApiKey(request)) for _ in range(6)))
@@ -116,10 +117,13 @@ async def test_service_accounts_are_made_once_and_keep_to_their_bound(
     assert all(isinstance(each, Refused) for each in again)
 
 
-async def test_no_account_is_made_in_a_namespace_that_ends_meanwhile(
+async def test_no_account_is_created_in_a_namespace_during_its_deletion(
     shared: IdentityServer, root: Caller
 ) -> None:
-    """It would have kept its name, and its keys, for the next namespace that is called so."""
+    """Otherwise the account would remain for the next namespace with this name.
+
+    That namespace would have the account's name and keys.
+    """
     namespace_id = await shared.namespace("race-ending")
     async with shared.database.system() as sql:
         ending = sql.transaction()

@@ -1,7 +1,8 @@
-"""Headers beyond the bound: refused immediately, for every method, also by a connection that has agreed to no bound.
+"""Headers beyond the limit are refused immediately for every method.
 
-Clients of gRPC acknowledge a server's settings, and only then does gRPC bound their headers: it refuses by the same
-code, without a text if that would be as large as the headers.
+This applies even before a client knows the limit. gRPC clients acknowledge a server's settings, and only then
+does gRPC limit their headers. It refuses with the same code, and without a message if that would be as large
+as the headers.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ _REFUSED = b"grpc-status\x018"
 
 
 async def answered(server: IdentityServer, method: str, kibibytes: int, *, request: bool) -> bytes:
-    """Returns the heads of the answer to a call with so many headers of a kibibyte."""
+    """Returns the response headers of a call with `kibibytes` headers of 1 KiB."""
     block = wire.header_block(method, extra=[(f"x-{number}", "y" * 990) for number in range(kibibytes)])
     connection = Connection(server.address)
     try:
         async with within(60.0):
             await connection.connect()
-            # The settings of the server are not waited for, and so not acknowledged before.
+            # The call does not wait for the server's settings, so it does not acknowledge them first.
             connection.write(wire.PREFACE + wire.settings())
             stream = connection.stream()
             connection.write(wire.head(stream, block))
@@ -42,15 +43,15 @@ async def answered(server: IdentityServer, method: str, kibibytes: int, *, reque
 
 @pytest.mark.parametrize("method", [LOGIN, WHO_AM_I, wire.HEALTH, HEALTH_WATCH])
 @pytest.mark.parametrize("kibibytes", [24, 100, 1000])
-async def test_headers_beyond_the_bound_are_refused(
+async def test_headers_beyond_the_limit_are_refused(
     shared: IdentityServer, method: str, kibibytes: int
 ) -> None:
-    # No request follows: it is not waited for.
+    # No request follows, and the server does not wait for one.
     assert _REFUSED in await answered(shared, method, kibibytes, request=False)
 
 
 @pytest.mark.parametrize("method", [WHO_AM_I, wire.HEALTH])
-async def test_headers_within_the_bound_are_taken(shared: IdentityServer, method: str) -> None:
+async def test_headers_within_the_limit_are_accepted(shared: IdentityServer, method: str) -> None:
     heads = await answered(shared, method, headers.SOFT_BYTES // 1024 - 1, request=True)
     assert heads
     assert _REFUSED not in heads

@@ -1,4 +1,7 @@
-"""A password that is set on the server's machine: for which users, with which record, and the sessions that it ends."""
+"""A password that is set on the server's machine.
+
+Covers the affected users, the record, and the sessions that the reset ends.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from tests.identity.server import Caller, IdentityServer, Refused
 NEW = "quite another password"
 
 
-async def test_a_user_who_is_locked_out_gets_in_again(server: IdentityServer, admin: Caller) -> None:
+async def test_a_locked_out_user_can_log_in_again(server: IdentityServer, admin: Caller) -> None:
     ada = await server.user(admin, "ada")
     for _ in range(6):
         with pytest.raises(Refused):
@@ -29,7 +32,7 @@ async def test_a_user_who_is_locked_out_gets_in_again(server: IdentityServer, ad
     with pytest.raises(Refused) as ended:
         await ada.RefreshSession(pb.RefreshSessionRequest(refresh_token=ada.refresh_token))
     assert ended.value.code == "UNAUTHENTICATED"
-    # Others go on.
+    # Sessions of other users continue.
     await admin.WhoAmI(pb.WhoAmIRequest())
     async with connection(server.database.admin_dsn) as sql:
         await number_changes(sql)
@@ -47,7 +50,7 @@ async def test_a_user_who_is_locked_out_gets_in_again(server: IdentityServer, ad
         ("long-user-name", "Long-User-Name", InvalidArgument),
     ],
 )
-async def test_what_is_refused_changes_nothing(
+async def test_a_refused_reset_changes_nothing(
     server: IdentityServer, admin: Caller, username: str, password: str, error: type[Exception]
 ) -> None:
     await server.user(admin, "long-user-name")
@@ -59,12 +62,12 @@ async def test_what_is_refused_changes_nothing(
         assert await sql.fetchval("SELECT count(*) FROM operation_logs WHERE action = 'reset'") == 0
 
 
-async def test_an_authenticator_that_is_lost_with_the_last_administrator_is_taken_away(
+async def test_the_lost_authenticator_of_the_last_administrator_is_removed(
     server: IdentityServer, admin: Caller
 ) -> None:
     await enrolled(server, admin)
     await reset_locally(server.store, server.new_passwords, "admin", NEW, {})
-    # The password alone leaves it.
+    # A reset of the password alone keeps the authenticator.
     given = await challenged(server.stranger, "admin", NEW)
     await reset_locally(server.store, server.new_passwords, "admin", NEW, {}, without_factor=True)
     assert await reason(server.stranger, given.challenge, recovery_code="0" * 16) == "INVALID_CHALLENGE"

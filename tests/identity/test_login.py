@@ -1,4 +1,4 @@
-"""Log-in, renewal, revocation: the attempts of an anonymous caller, and the uses of a token."""
+"""Login, renewal and revocation: attempts of callers, and uses of a token."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.identity.server import (
 from tests.waiting import poll_until
 
 
-async def test_login_answers_tokens_that_work(server: IdentityServer) -> None:
+async def test_login_returns_working_tokens(server: IdentityServer) -> None:
     answer = await server.stranger.Login(pb.LoginRequest(username="ADMIN", password=ADMIN_PASSWORD))
     assert answer.access_token.startswith("pht_")
     assert answer.refresh_token.startswith("phr_")
@@ -41,7 +41,9 @@ async def test_login_answers_tokens_that_work(server: IdentityServer) -> None:
     assert [(grant.role, grant.namespace) for grant in me.grants] == [("admin", "")]
 
 
-async def test_unknown_user_and_wrong_password_are_told_alike(server: IdentityServer, admin: Caller) -> None:
+async def test_unknown_users_and_wrong_passwords_get_the_same_error(
+    server: IdentityServer, admin: Caller
+) -> None:
     await server.user(admin, "idle", log_in=False)
     await admin.UpdateUser(
         pb.UpdateUserRequest(
@@ -60,7 +62,9 @@ async def test_unknown_user_and_wrong_password_are_told_alike(server: IdentitySe
 
 
 @pytest.mark.parametrize("name", ["admin", "nobody"])
-async def test_an_account_is_locked_after_failures_known_or_not(server: IdentityServer, name: str) -> None:
+async def test_known_and_unknown_accounts_are_locked_after_failures(
+    server: IdentityServer, name: str
+) -> None:
     wrong = pb.LoginRequest(username=name, password="wrong")
     for _ in range(FREE_FAILURES):
         assert (await refused(server.stranger, "Login", wrong)).code == "UNAUTHENTICATED"
@@ -71,14 +75,14 @@ async def test_an_account_is_locked_after_failures_known_or_not(server: Identity
     assert 20 < refusal.retry_seconds <= 30
 
 
-async def test_guesses_at_once_are_counted_one_by_one(server: IdentityServer) -> None:
+async def test_concurrent_guesses_are_counted_individually(server: IdentityServer) -> None:
     wrong = pb.LoginRequest(username="admin", password="wrong")
     refusals = await asyncio.gather(*(refused(server.stranger, "Login", wrong) for _ in range(12)))
     verified = [refusal for refusal in refusals if refusal.code == "UNAUTHENTICATED"]
     assert len(verified) == FREE_FAILURES
 
 
-async def test_right_passwords_at_once_are_all_taken(server: IdentityServer) -> None:
+async def test_concurrent_correct_passwords_are_all_accepted(server: IdentityServer) -> None:
     callers = await asyncio.gather(*(server.admin() for _ in range(12)))
     assert len({caller.access_token for caller in callers}) == 12
 
@@ -127,7 +131,7 @@ _FULL_WIDTH = {chr(code): chr(code + 0xFEE0) for code in range(0x21, 0x7F)}
 
 @st.composite
 def _forms(draw: st.DrawFn) -> Sequence[str]:
-    """Ways to type one name: in either case, letter by letter, and in full-width characters."""
+    """Returns spellings of one name: either case, and full-width characters."""
     name = draw(st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=3, max_size=12))
     return [
         "".join(draw(st.sampled_from([letter, letter.upper(), _FULL_WIDTH[letter]])) for letter in name)
@@ -138,7 +142,9 @@ def _forms(draw: st.DrawFn) -> Sequence[str]:
 @pytest.mark.full
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(forms=_forms())
-async def test_all_forms_of_a_name_share_one_counter(server: IdentityServer, forms: Sequence[str]) -> None:
+async def test_all_spellings_of_a_name_share_one_counter(
+    server: IdentityServer, forms: Sequence[str]
+) -> None:
     before = await _failures(server.database, forms[0]) or 0
     if before + len(forms) >= FREE_FAILURES:
         async with server.database.system() as connection:
@@ -194,7 +200,9 @@ async def test_a_replay_ends_the_family_and_no_other(server: IdentityServer, adm
     assert await valid(bystander)
 
 
-async def test_of_many_renewals_with_one_token_one_wins(server: IdentityServer, admin: Caller) -> None:
+async def test_one_of_many_renewals_with_the_same_token_succeeds(
+    server: IdentityServer, admin: Caller
+) -> None:
     request = pb.RefreshSessionRequest(refresh_token=admin.refresh_token)
     outcomes = await asyncio.gather(
         *(server.stranger.RefreshSession(request) for _ in range(8)), return_exceptions=True
@@ -207,12 +215,14 @@ async def test_of_many_renewals_with_one_token_one_wins(server: IdentityServer, 
 
 
 @pytest.mark.parametrize("token", ["phr_wrong", "x" * 512])
-async def test_what_is_no_refresh_token_isrefused(server: IdentityServer, token: str) -> None:
+async def test_an_invalid_refresh_token_is_refused(server: IdentityServer, token: str) -> None:
     refusal = await refused(server.stranger, "RefreshSession", pb.RefreshSessionRequest(refresh_token=token))
     assert (refusal.code, refusal.reason) == ("UNAUTHENTICATED", "INVALID_REFRESH_TOKEN")
 
 
-async def test_tokens_do_not_pass_for_each_other(server: IdentityServer, admin: Caller) -> None:
+async def test_access_and_refresh_tokens_are_not_interchangeable(
+    server: IdentityServer, admin: Caller
+) -> None:
     assert await ended(Caller(server.stub, admin.refresh_token))
     refusal = await refused(
         server.stranger, "RefreshSession", pb.RefreshSessionRequest(refresh_token=admin.access_token)
@@ -220,7 +230,7 @@ async def test_tokens_do_not_pass_for_each_other(server: IdentityServer, admin: 
     assert refusal.reason == "INVALID_REFRESH_TOKEN"
 
 
-async def test_a_session_does_not_outlive_its_greatest_age(database: Database) -> None:
+async def test_a_session_does_not_outlive_its_maximum_age(database: Database) -> None:
     async with running(database, session_max_age_seconds=60, session_refresh_seconds=3600) as server:
         answer = await server.stranger.Login(pb.LoginRequest(username="admin", password=ADMIN_PASSWORD))
         renewed = await server.stranger.RefreshSession(
@@ -236,7 +246,9 @@ async def test_a_session_does_not_outlive_its_greatest_age(database: Database) -
         assert await poll_until(lambda: ended(Caller(server.stub, renewed.access_token)), seconds=1.0)
 
 
-async def test_log_out_ends_the_session_at_once_and_no_other(server: IdentityServer, admin: Caller) -> None:
+async def test_logout_ends_only_its_own_session_within_a_second(
+    server: IdentityServer, admin: Caller
+) -> None:
     other = await server.admin()
     await admin.Logout(pb.LogoutRequest())
     assert await poll_until(lambda: ended(admin), seconds=1.0)
@@ -258,7 +270,7 @@ async def test_a_revoked_session_stops_within_a_second_on_every_replica(database
         assert await poll_until(lambda: ended(admin), seconds=1.0)
 
 
-async def test_revocation_is_seen_within_a_second_without_any_hint(
+async def test_revocation_takes_effect_within_a_second_without_a_hint(
     server: IdentityServer, admin: Caller
 ) -> None:
     assert await valid(admin)
@@ -267,7 +279,7 @@ async def test_revocation_is_seen_within_a_second_without_any_hint(
     assert await poll_until(lambda: ended(admin), seconds=1.5)
 
 
-async def test_only_own_sessions_are_seen_andended(server: IdentityServer, admin: Caller) -> None:
+async def test_only_own_sessions_are_seen_and_ended(server: IdentityServer, admin: Caller) -> None:
     anna = await server.user(admin, "anna")
     mine = (await admin.ListSessions(pb.ListSessionsRequest())).sessions
     assert [each.current for each in mine] == [True]
@@ -277,7 +289,7 @@ async def test_only_own_sessions_are_seen_andended(server: IdentityServer, admin
         anna, "RevokeSession", pb.RevokeSessionRequest(session_id="00000000-0000-4000-8000-000000000000")
     )
     assert foreign.code == missing.code == "NOT_FOUND"
-    # That it is somebody else's is said in the request, so nobody ends one by mistake.
+    # Another user's session must be named with that user, so no caller ends one by mistake.
     assert (
         await refused(admin, "RevokeSession", pb.RevokeSessionRequest(session_id=hers[0].session_id))
     ).code == "NOT_FOUND"
@@ -293,7 +305,7 @@ async def test_administrators_see_and_end_sessions_of_others(server: IdentitySer
     assert {each.method for each in hers} == {pb.SESSION_METHOD_PASSWORD}
     assert all(each.client_ip and each.user_agent for each in hers)
     first = hers[-1].session_id
-    # Without the permission nobody learns who there is.
+    # Without the permission a caller does not learn which users exist.
     for caller, name in ((anna, "helper"), (anna, "nobody")):
         for rpc, request in (
             ("ListSessions", pb.ListSessionsRequest(username=name)),
@@ -313,14 +325,14 @@ async def test_administrators_see_and_end_sessions_of_others(server: IdentitySer
     assert await poll_until(lambda: ended(anna), seconds=1.0)
     assert len((await helper.ListSessions(pb.ListSessionsRequest(username="anna"))).sessions) == 1
     assert await valid(admin)
-    # A page of one's is no page of another's.
+    # A page token of one user's sessions is invalid for another user's.
     await server.log_in("helper")
     page = await helper.ListSessions(pb.ListSessionsRequest(username="helper", page_size=1))
     other = pb.ListSessionsRequest(username="anna", page_size=1, page_token=page.next_page_token)
     assert (await refused(helper, "ListSessions", other)).code == "INVALID_ARGUMENT"
 
 
-async def test_sessions_come_in_pages_newest_first(server: IdentityServer, admin: Caller) -> None:
+async def test_sessions_are_listed_in_pages_newest_first(server: IdentityServer, admin: Caller) -> None:
     for _ in range(4):
         await server.admin()
     seen: list[pb.Session] = []
@@ -363,7 +375,7 @@ async def test_password_change_ends_the_other_sessions(server: IdentityServer, a
         ("short", "INVALID_FIELD"),
     ],
 )
-async def test_poor_new_passwords_arerefused(
+async def test_poor_new_passwords_are_refused(
     server: IdentityServer, admin: Caller, new: str, reason: str
 ) -> None:
     anna = await server.user(admin, "anna-with-a-long-name")
@@ -373,7 +385,7 @@ async def test_poor_new_passwords_arerefused(
     assert (refusal.code, refusal.reason, refusal.fields) == ("INVALID_ARGUMENT", reason, ["new_password"])
 
 
-async def test_use_of_a_session_is_noted(server: IdentityServer, admin: Caller) -> None:
+async def test_use_of_a_session_is_recorded(server: IdentityServer, admin: Caller) -> None:
     async with server.database.system() as connection:
         await connection.execute("UPDATE sessions SET last_used_at = now() - interval '2 minutes'")
 

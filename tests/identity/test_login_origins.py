@@ -1,4 +1,7 @@
-"""Nobody locks others out: devices and addresses that logged in pass the lock that others' guesses cause."""
+"""No caller locks other users out.
+
+Devices and addresses of earlier logins bypass a lock that guesses cause.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ PROXY = {"trusted_proxies": "127.0.0.1"}
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def server(database: Database) -> AsyncIterator[IdentityServer]:
-    """A server behind a proxy that says where its callers are."""
+    """Yields a server behind a proxy that reports the addresses of callers."""
     async with running(database, **PROXY) as started:
         yield started
 
@@ -46,7 +49,7 @@ async def server(database: Database) -> AsyncIterator[IdentityServer]:
 async def log_in(
     caller: Caller, device_token: str = "", password: str = ADMIN_PASSWORD, user: str = "admin"
 ) -> str:
-    """Logs in; the new device token, or the reason of the refusal."""
+    """Logs in, and returns the new device token or the reason of the refusal."""
     try:
         answer = await caller.Login(
             pb.LoginRequest(username=user, password=password, device_token=device_token)
@@ -58,47 +61,47 @@ async def log_in(
 
 
 async def lock(server: IdentityServer, user: str = "admin") -> None:
-    """Guesses from elsewhere until the account is locked."""
+    """Guesses from another address until the account is locked."""
     for _ in range(FREE_FAILURES):
         assert await log_in(server.at(ATTACKER), password="wrong", user=user) == "INVALID_CREDENTIALS"
     assert await log_in(server.at(ATTACKER), password="wrong", user=user) == "LOGIN_THROTTLED"
 
 
-async def test_a_known_device_passes_the_lock_from_anywhere_and_others_wait(server: IdentityServer) -> None:
+async def test_a_known_device_bypasses_the_lock_from_any_address(server: IdentityServer) -> None:
     device = await log_in(server.at(HOME))
     await lock(server)
     assert await log_in(server.at(AWAY)) == "LOGIN_THROTTLED"
     again = await log_in(server.at(AWAY), device)
     assert again.startswith("phd_")
-    # The lock is not taken from those it is meant for.
+    # The lock still applies to the attacker.
     assert await log_in(server.at(ATTACKER)) == "LOGIN_THROTTLED"
 
 
-async def test_a_known_address_passes_the_lock(server: IdentityServer) -> None:
+async def test_a_known_address_bypasses_the_lock(server: IdentityServer) -> None:
     await log_in(server.at("2001:db8::1"))
     await lock(server)
     assert (await log_in(server.at("2001:db8::2"))).startswith("phd_")
     assert await log_in(server.at("2001:db8:0:1::1")) == "LOGIN_THROTTLED"
 
 
-async def test_five_wrong_guesses_end_what_a_device_may(server: IdentityServer) -> None:
+async def test_five_wrong_guesses_end_the_exemption_of_a_device(server: IdentityServer) -> None:
     device = await log_in(server.at(HOME))
     await lock(server)
     for _ in range(FREE_FAILURES):
         assert await log_in(server.at(AWAY), device, "wrong") == "INVALID_CREDENTIALS"
     assert await log_in(server.at(AWAY), device) == "LOGIN_THROTTLED"
-    # The address has a counter of its own.
+    # The address has its own counter.
     assert (await log_in(server.at(HOME))).startswith("phd_")
     async with server.database.system() as connection:
         await connection.execute("UPDATE login_throttles SET locked_until = NULL")
     fresh = await log_in(server.at("203.0.113.9"), device)
     await lock(server)
-    # The token that was guessed with stays worthless; the new one is another device.
+    # The token used for the guesses stays worthless; the new token counts as another device.
     assert await log_in(server.at("203.0.113.10"), device) == "LOGIN_THROTTLED"
     assert (await log_in(server.at("203.0.113.10"), fresh)).startswith("phd_")
 
 
-async def test_guesses_at_once_by_one_device_are_counted_one_by_one(server: IdentityServer) -> None:
+async def test_concurrent_guesses_of_one_device_are_counted_individually(server: IdentityServer) -> None:
     device = await log_in(server.at(HOME))
     await lock(server)
     outcomes = await asyncio.gather(*(log_in(server.at(AWAY), device, "wrong") for _ in range(12)))
@@ -106,7 +109,9 @@ async def test_guesses_at_once_by_one_device_are_counted_one_by_one(server: Iden
 
 
 @pytest.mark.parametrize("how", ["change", "reset"])
-async def test_a_new_password_ends_what_devices_and_addresses_may(server: IdentityServer, how: str) -> None:
+async def test_a_new_password_ends_the_exemptions_of_devices_and_addresses(
+    server: IdentityServer, how: str
+) -> None:
     admin = await server.admin()
     await server.user(admin, "anna", log_in=False)
     device = await log_in(server.at(HOME), password=PASSWORD, user="anna")
@@ -121,13 +126,13 @@ async def test_a_new_password_ends_what_devices_and_addresses_may(server: Identi
         assert await log_in(caller, device, new, "anna") == "LOGIN_THROTTLED"
 
 
-async def test_a_device_token_is_of_one_account(server: IdentityServer) -> None:
+async def test_a_device_token_is_valid_for_one_account(server: IdentityServer) -> None:
     admin = await server.admin()
     await server.user(admin, "eve", log_in=False)
     device = await log_in(server.at(HOME), password=PASSWORD, user="eve")
     await lock(server)
     assert await log_in(server.at(AWAY), device) == "LOGIN_THROTTLED"
-    # It lets nobody in by itself, and is no token of any other kind.
+    # The token alone does not log in, and is not valid as a token of another kind.
     assert await log_in(server.at(AWAY), device, "wrong", "eve") == "INVALID_CREDENTIALS"
     assert (
         await refused(Caller(server.stub, device), "WhoAmI", pb.WhoAmIRequest())
@@ -137,12 +142,12 @@ async def test_a_device_token_is_of_one_account(server: IdentityServer) -> None:
     ).reason == "INVALID_REFRESH_TOKEN"
 
 
-async def test_who_has_taken_a_device_token_uses_up_nothing_of_its_owners(database: Database) -> None:
+async def test_guesses_with_a_stolen_device_token_do_not_limit_its_owner(database: Database) -> None:
     async with running(database, **PROXY, login_failures_per_address=8) as server:
         taken = await log_in(server.at(HOME))
         device = await log_in(server.at(HOME))
         heard = await heard_until_limited(lambda: log_in(server.at(ATTACKER), taken, "wrong"))
-        # The token is worth nothing after five, and is limited as an address is.
+        # After five guesses the token is worthless, and its holder is limited like any address.
         assert heard == {"INVALID_CREDENTIALS", "LOGIN_THROTTLED", "LOGIN_LIMITED"}
         assert (await log_in(server.at(AWAY), device)).startswith("phd_")
 
@@ -161,7 +166,7 @@ async def test_devices_are_known_to_every_replica_and_after_restarts(database: D
 
 
 @pytest.mark.full
-async def test_what_is_remembered_is_bounded_in_time_and_number(server: IdentityServer) -> None:
+async def test_remembered_devices_are_limited_in_time_and_number(server: IdentityServer) -> None:
     device = await log_in(server.at(HOME))
     assert await log_in(server.at(HOME), device)
     for number in range(30):
@@ -169,7 +174,7 @@ async def test_what_is_remembered_is_bounded_in_time_and_number(server: Identity
     async with server.database.system() as connection:
         assert await connection.fetchval("SELECT count(*) FROM login_origins") == 50
     await lock(server)
-    # It was used twice, so it outlives those that were used once.
+    # The device was used twice, so it is remembered longer than devices that were used once.
     assert (await log_in(server.at(AWAY), device)).startswith("phd_")
     async with server.database.system() as connection:
         await connection.execute("UPDATE login_origins SET updated_at = now() - interval '91 days'")
@@ -177,10 +182,10 @@ async def test_what_is_remembered_is_bounded_in_time_and_number(server: Identity
 
 
 @pytest.mark.full
-async def test_a_device_token_that_is_ignored_is_found(
+async def test_an_ignored_device_token_is_detected(
     server: IdentityServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control of those above: without the exemption the right password is locked out."""
+    """The control: without the exemption the correct password is locked out."""
 
     async def nothing(*_arguments: object, **_more: object) -> list[object]:
         return []
@@ -191,7 +196,7 @@ async def test_a_device_token_that_is_ignored_is_found(
     assert await log_in(server.at(HOME), device) == "LOGIN_THROTTLED"
 
 
-def test_device_tokens_are_not_forged() -> None:
+def test_device_tokens_cannot_be_forged() -> None:
     account, other = b"a" * 32, b"b" * 32
     made = DeviceTokens(b"k" * 32)
     token, device = made.issue(account)
@@ -212,7 +217,10 @@ def test_device_tokens_are_not_forged() -> None:
 
 
 class Flood:
-    """Invented log-ins from one address over a connection of its own. Nothing is verified before `go_on`."""
+    """Logins with invented names from one address over its own connection.
+
+    No password is verified before `go_on`.
+    """
 
     def __init__(self, server: IdentityServer, monkeypatch: pytest.MonkeyPatch) -> None:
         self.tasks: list[asyncio.Task[str]] = []
@@ -228,7 +236,7 @@ class Flood:
 
     @asynccontextmanager
     async def of(self, number: int) -> AsyncIterator[None]:
-        """From the moment in which the queue has taken as many of them as it takes."""
+        """Runs this many logins; the block begins when the queue is full."""
         own = (("grpc.use_local_subchannel_pool", 1),)
         async with grpc.aio.insecure_channel(self._server.address, options=own) as channel:
             attacker = Caller(identity_pb2_grpc.IdentityServiceStub(channel), forwarded_for=ATTACKER)
@@ -247,17 +255,17 @@ class Flood:
         return bool(self.outcomes)
 
     def go_on(self) -> None:
-        """From now on passwords are verified."""
+        """Lets the server verify passwords from now on."""
         self._held.set()
 
     @property
     def outcomes(self) -> list[str]:
-        """Of those that have been answered."""
+        """Returns the outcomes of the logins that have ended."""
         return [task.result() for task in self.tasks if task.done()]
 
 
 @pytest.mark.full
-async def test_a_flood_from_one_address_leaves_the_others_their_log_ins(
+async def test_a_flood_from_one_address_does_not_block_logins_of_others(
     server: IdentityServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flood = Flood(server, monkeypatch)
@@ -273,7 +281,7 @@ async def test_a_flood_from_one_address_leaves_the_others_their_log_ins(
 
 @asynccontextmanager
 async def going_on(server: IdentityServer, address: str, at_once: int) -> AsyncIterator[Counter[str]]:
-    """Runs invented log-ins from an address, each followed by another; yields the outcomes so far."""
+    """Runs logins with invented names from an address; yields the outcomes so far."""
     outcomes: Counter[str] = Counter()
     numbers = count()
     own = (("grpc.use_local_subchannel_pool", 1),)
@@ -292,12 +300,12 @@ async def going_on(server: IdentityServer, address: str, at_once: int) -> AsyncI
 
 
 @pytest.mark.full
-async def test_a_flood_from_the_own_address_leaves_known_names_their_log_ins(database: Database) -> None:
+async def test_a_flood_from_the_same_address_does_not_block_known_names(database: Database) -> None:
     async with running(database, **PROXY, login_failures_per_address=8) as server:
         admin = await server.admin()
         for name in ("anna", "ben"):
             await server.user(admin, name, log_in=False)
-            # No device token is kept of it.
+            # The test does not keep the device token of this login.
             assert (await log_in(server.at(HOME), password=PASSWORD, user=name)).startswith("phd_")
         async with going_on(server, HOME, 90) as outcomes:
             await poll_until(lambda: _has(outcomes, "LOGIN_LIMITED"), what="the end of the budget")
@@ -305,7 +313,7 @@ async def test_a_flood_from_the_own_address_leaves_known_names_their_log_ins(dat
                 assert (await log_in(server.at(HOME), password=PASSWORD, user=name)).startswith("phd_")
 
 
-async def test_a_name_is_known_where_it_logged_in_for_a_month(
+async def test_a_name_is_known_at_an_address_for_a_month_after_its_login(
     server: IdentityServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known: list[bool] = []
@@ -319,7 +327,7 @@ async def test_a_name_is_known_where_it_logged_in_for_a_month(
     await log_in(server.at(HOME))
     await log_in(server.at(HOME), user="invented")
     await log_in(server.at(AWAY), password="wrong")
-    # A wrong password changes nothing, and neither does another form of the name.
+    # A wrong password changes nothing, and neither does another spelling of the name.
     await log_in(server.at(HOME), password="wrong", user="ADMIN")
     for days in (29, 31):
         async with server.database.system() as connection:
@@ -334,7 +342,7 @@ async def _has(outcomes: Counter[str], reason: str) -> bool:
     return outcomes[reason] > 0
 
 
-async def test_guesses_at_one_name_leave_new_names_of_their_address_their_turns(database: Database) -> None:
+async def test_guesses_at_one_name_do_not_block_new_names_of_the_address(database: Database) -> None:
     async with running(database, **PROXY, login_failures_per_address=4) as server:
         await server.user(await server.admin(), "anna", log_in=False)
         guesses = [
@@ -350,16 +358,16 @@ async def _some(tasks: list[asyncio.Task[str]]) -> bool:
     return any(task.done() for task in tasks)
 
 
-async def test_an_address_that_fails_too_often_waits_whichever_accounts_it_tries(database: Database) -> None:
+async def test_an_address_with_many_failures_is_limited_for_all_accounts(database: Database) -> None:
     changes = PROXY | {"login_failures_per_address": 8, "wait_seconds": 1.0}
     async with running(database, **changes) as server:
         for _ in range(10):
-            # Right ones use nothing up.
+            # Correct passwords use up no budget.
             assert (await log_in(server.at(HOME))).startswith("phd_")
         guesses = await asyncio.gather(
             *(log_in(server.at(ATTACKER), password="x", user=f"user{number}") for number in range(40))
         )
-        # On a slow machine some wait too long for their turn.
+        # On a slow machine some logins wait too long for their turn.
         assert set(guesses) - {"LOGIN_BUSY"} == {"INVALID_CREDENTIALS", "LOGIN_LIMITED"}
         refusals = await asyncio.gather(
             *(
@@ -374,8 +382,8 @@ async def test_an_address_that_fails_too_often_waits_whichever_accounts_it_tries
 
 
 @pytest.mark.full
-async def test_an_unfair_queue_is_found(server: IdentityServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control: where all stand in one line, the flood keeps the honest one out."""
+async def test_an_unfair_queue_is_detected(server: IdentityServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: with a single queue the flood keeps the honest user out."""
     turn = LoginTurns.turn
 
     def all_alike(self: LoginTurns, _whose: Whose) -> object:
@@ -386,11 +394,11 @@ async def test_an_unfair_queue_is_found(server: IdentityServer, monkeypatch: pyt
         assert await log_in(server.at(HOME)) == "LOGIN_BUSY"
 
 
-async def test_a_password_typed_as_user_name_is_not_kept(server: IdentityServer, admin: Caller) -> None:
+async def test_a_password_typed_as_user_name_is_not_stored(server: IdentityServer, admin: Caller) -> None:
     canary = "Tr0ub4dor-canary"
     for attempt in (
         {"username": canary, "password": "x"},
-        # Refused before it is looked up.
+        # Refused before the user is looked up.
         {"username": canary},
         {"username": canary * 20, "password": "x"},
         {"username": "ADMIN", "password": "wrong"},

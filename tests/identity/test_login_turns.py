@@ -1,4 +1,4 @@
-"""Turns within an address: by name, bounded, and nothing is left of them."""
+"""Turns within one address: by name, limited in number, and removed when they end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAIT_SECONDS = 5.0
 
 
 class Hashes:
-    """In place of `Passwords`: a hash takes a tenth of a second, or for ever."""
+    """Replaces `Passwords`: a hash takes a tenth of a second, or never ends."""
 
     def __init__(self, *, hang: bool = False) -> None:
         self.hang = hang
@@ -39,7 +39,7 @@ class Hashes:
 
 
 class Line:
-    """Attempts at one address, and their outcomes in the order of their ends."""
+    """Login attempts at one address, and their outcomes in the order of completion."""
 
     def __init__(self, *, failures: int = 1000, hang: bool = False) -> None:
         self.hashes = Hashes(hang=hang)
@@ -68,7 +68,7 @@ class Line:
 
 
 @virtual_time
-async def test_names_take_turns_whoever_is_tried_most() -> None:
+async def test_names_take_turns_regardless_of_their_attempts() -> None:
     line = Line()
     await line.come(*["victim"] * 20, "anna", "ben")
     assert set((await line.all())[:4]) == {"victim", "anna", "ben"}
@@ -77,17 +77,17 @@ async def test_names_take_turns_whoever_is_tried_most() -> None:
 
 
 @virtual_time
-async def test_where_the_budget_is_empty_names_take_turns_at_what_comes_back() -> None:
+async def test_names_take_turns_when_an_empty_budget_refills() -> None:
     line = Line(failures=2)
     await line.come(*["victim"] * 30, "anna")
     ended = await line.all()
     assert "anna" in ended[:5]
-    # The others wait in vain, and get the reason.
+    # The other attempts wait in vain, and get the reason.
     assert ended.count("victim LOGIN_LIMITED") >= 15
 
 
 @virtual_time
-async def test_known_names_wait_for_nobody_of_their_address() -> None:
+async def test_known_names_do_not_wait_for_others_of_their_address() -> None:
     line = Line(failures=1, hang=True)
     await line.come(*(f"invented{number}" for number in range(100)))
     await line.come("anna", "ben", known=True)
@@ -98,7 +98,7 @@ async def test_known_names_wait_for_nobody_of_their_address() -> None:
 
 
 @virtual_time
-async def test_names_that_wait_are_bounded_and_the_most_frequent_gives_way() -> None:
+async def test_waiting_names_are_limited_and_the_most_frequent_is_refused() -> None:
     line = Line(hang=True)
     await line.come(*["victim"] * 80)
     assert line.ended == ["victim LOGIN_BUSY"] * 15
@@ -107,7 +107,7 @@ async def test_names_that_wait_are_bounded_and_the_most_frequent_gives_way() -> 
     assert line.ended == ["victim LOGIN_BUSY"] * 15
     await line.come(*(f"invented{number}" for number in range(100)))
     await asyncio.sleep(0)
-    # Two are verified, 64 wait.
+    # Two attempts are verified, and 64 wait.
     assert len(line.ended) == 80 + 1 + 100 - 2 - 64
     assert "anna LOGIN_BUSY" not in line.ended
     await cancel_and_wait(*line.tasks)
@@ -115,7 +115,7 @@ async def test_names_that_wait_are_bounded_and_the_most_frequent_gives_way() -> 
 
 @pytest.mark.parametrize("known", [True, False])
 @virtual_time
-async def test_looks_are_bounded_and_refused_with_when_to_come_back(known: bool) -> None:
+async def test_concurrent_lookups_of_an_address_are_limited(known: bool) -> None:
     line = Line()
     hung = asyncio.Event()
 
@@ -128,7 +128,7 @@ async def test_looks_are_bounded_and_refused_with_when_to_come_back(known: bool)
     refused = [task.exception() for task in looks if task.done()]
     assert len(refused) == 600 - 2 - 500
     assert {cast("ResourceExhausted", each).reason for each in refused} == {"LOGIN_BUSY"}
-    # Another address has its own.
+    # Another address has its own limit.
     other = asyncio.create_task(line.turns.look("192.0.2.2", look))
     await pass_time(0.1)
     hung.set()

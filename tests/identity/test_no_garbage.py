@@ -1,7 +1,8 @@
-"""In every case the end of a call frees its memory immediately, without the garbage collector.
+"""The memory of a call is freed when it ends, without the garbage collector.
 
-A server rarely looks for cycles (`process_tuning`). An error refers to the frames that it passed, and these to the
-call. When the call also referred to the error, each refused call left 12 KB, as often as an anonymous caller liked.
+A server rarely collects cycles (`process_tuning`). An error refers to the frames that it passed through, and
+these frames refer to the call. When the call also referred to the error, each refused call left 12 KB, as
+often as an anonymous caller liked.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tests.identity.server import SERVICE, Caller, IdentityServer, refused
 from tests.waiting import poll_until
 
 _CALLS = 10
-# A task of the server may still hold the last that it was told of.
+# The number of calls that tasks of the server may still refer to.
 _HELD = 2
 
 
@@ -35,13 +36,13 @@ def _without_looks() -> Iterator[None]:
 
 
 def _kept() -> int:
-    """How many errors hold the frames of a call that has ended."""
+    """Returns how many frames of ended calls are still in memory."""
     serving = Pipeline._serve.__code__
     return sum(isinstance(each, FrameType) and each.f_code is serving for each in gc.get_objects())
 
 
 def _waiting(server: IdentityServer) -> Callable[[], Awaitable[int]]:
-    """How many calls wait for their requests."""
+    """Returns a function that counts the calls that wait for their requests."""
 
     async def look() -> int:
         return server.admission.pending_requests.waiting
@@ -54,7 +55,7 @@ def _waiting(server: IdentityServer) -> Callable[[], Awaitable[int]]:
     "ends",
     ["refused", "refused unheard", "not permitted", "not found", "malformed", "given up", "cut off"],
 )
-async def test_a_call_that_ends_leaves_nothing(shared: IdentityServer, root: Caller, ends: str) -> None:
+async def test_an_ended_call_leaves_no_garbage(shared: IdentityServer, root: Caller, ends: str) -> None:
     for _ in range(_CALLS):
         await _ending(shared, root, ends)
 
@@ -66,7 +67,7 @@ async def test_a_call_that_ends_leaves_nothing(shared: IdentityServer, root: Cal
 
 @pytest.mark.usefixtures("_without_looks")
 @pytest.mark.parametrize("who", ["layer", "handler"])
-async def test_a_refusal_with_its_reason_leaves_nothing(
+async def test_a_refusal_with_its_reason_leaves_no_garbage(
     shared: IdentityServer, root: Caller, who: str
 ) -> None:
     caller = await shared.user(root, f"garbage-{who}")
@@ -100,7 +101,7 @@ async def _ending(server: IdentityServer, root: Caller, ends: str) -> None:
 
 
 class _Refusals(KeyedRate):
-    """Counts those that have come."""
+    """Counts the refusals that arrive."""
 
     came = 0
 
@@ -113,14 +114,14 @@ class _Refusals(KeyedRate):
 
 
 async def _unheard(server: IdentityServer) -> None:
-    """A refusal whose caller does not wait for its turn."""
+    """Cancels a call whose refusal waits for its turn."""
     refusals = _Refusals(0.001, 1, 1e9)
     refusing, server.admission.refusals = server.admission.refusals, refusals
     try:
         async with grpc.aio.insecure_channel(server.address) as channel:
             method: Any = channel.unary_unary(f"/{SERVICE.full_name}/WhoAmI")
             metadata = (("authorization", "Bearer no token"),)
-            # The first is reported immediately.
+            # The first refusal is sent immediately.
             with pytest.raises(grpc.aio.AioRpcError):
                 await method(b"", metadata=metadata)
             call = method(b"", metadata=metadata)
@@ -136,7 +137,10 @@ async def _in_flight(server: IdentityServer) -> int:
 
 
 async def _left(server: IdentityServer, *, gives_up: bool) -> None:
-    """A log-in whose request never comes: its caller takes it back, or closes the connection."""
+    """Makes a login whose request never arrives.
+
+    The caller cancels the login, or closes the connection.
+    """
 
     async def silence() -> AsyncIterator[bytes]:
         await asyncio.Event().wait()

@@ -1,4 +1,7 @@
-"""Log-in at an issuer by a browser: the accepted answers, and the refusal of others', used or forged ones."""
+"""Login at an issuer with a browser.
+
+Covers accepted responses, and the refusal of foreign, used or forged ones.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ async def shared_world(postgres: EmbeddedPostgres, template_database: Database) 
 
 @pytest.fixture
 def world(shared_world: OidcWorld) -> OidcWorld:
-    """A world for the tests of this module, which use names of their own."""
+    """Returns the environment, reset; each test uses its own names."""
     shared_world.at_rest()
     return shared_world
 
@@ -41,7 +44,7 @@ async def _not_completed(world: OidcWorld, request: federation_pb2.CompleteOidcL
     return await refused(world.server.stranger, "CompleteOidcLogin", request)
 
 
-async def test_somebody_logs_in_and_is_what_the_rules_say(world: OidcWorld) -> None:
+async def test_a_user_logs_in_and_gets_the_grants_of_the_rules(world: OidcWorld) -> None:
     ada = await world.log_in("ada", ["devs", "no rule's"], name="company")
     answer = await ada.WhoAmI(identity_pb2.WhoAmIRequest())
     assert (answer.user.username, answer.user.email) == ("ada", "ada@example.com")
@@ -52,12 +55,12 @@ async def test_somebody_logs_in_and_is_what_the_rules_say(world: OidcWorld) -> N
     }
     (session,) = (await ada.ListSessions(identity_pb2.ListSessionsRequest())).sessions
     assert session.method == identity_pb2.SESSION_METHOD_OIDC
-    # Again: the same user, whatever the issuer calls them by now.
+    # The second login gives the same user, even if the issuer has changed the user's name.
     again = await world.log_in("ada", ["devs"], preferred_username="ada.lovelace")
     assert (await again.WhoAmI(identity_pb2.WhoAmIRequest())).user.uid == answer.user.uid
 
 
-async def test_what_a_log_in_needs_is_written_nowhere(
+async def test_the_secrets_of_a_login_are_neither_stored_nor_logged(
     world: OidcWorld, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
@@ -74,7 +77,7 @@ async def test_what_a_log_in_needs_is_written_nowhere(
     answer = await world.server.stranger.CompleteOidcLogin(begun.request())
     renewed = await world.refresh(Caller(world.server.stub, answer.access_token, answer.refresh_token))
     asked, again = (seen.parameters for seen in world.company.seen[exchanged:] if seen.path == TOKEN)
-    # Refused ones, too: they are recorded with their request.
+    # Refused logins are recorded with their request, too.
     await _not_completed(world, begun.request())
     issuers = [*tokens, again["refresh_token"], SECRET]
     secrets = [
@@ -87,7 +90,7 @@ async def test_what_a_log_in_needs_is_written_nowhere(
         renewed.access_token,
         *issuers,
     ]
-    # Bytes of a row are shown in hexadecimal.
+    # Bytes in a row are shown in hexadecimal.
     shapes = [shape for secret in secrets for shape in (secret, secret.encode().hex())]
     tables = await world.rows(
         "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE 'operation_logs_%'"
@@ -95,20 +98,20 @@ async def test_what_a_log_in_needs_is_written_nowhere(
     for table in tables:
         for row in await world.rows(f"SELECT t::text AS row FROM {table['tablename']} AS t"):
             assert not [shape for shape in shapes if shape in row["row"]], table["tablename"]
-    # The issuer's own log is in this process, too; it shows what the browser asked for.
+    # The issuer's own log is in this process as well; it contains the browser's requests.
     ours = [record.getMessage() for record in caplog.records if record.name != "aiohttp.access"]
     said = "\n".join([*capfd.readouterr(), *ours])
     assert begun.answer.state in caplog.text
     assert not [shape for shape in shapes if shape in said]
-    # The search can find it: the issuer's next refresh token is there, sealed.
+    # The search covers the row of the issuer's next refresh token, where the token is encrypted.
     assert await world.rows(
         "SELECT 1 FROM user_secrets s JOIN users u ON u.id = s.user_id WHERE u.username = 'nina'"
     )
-    # PKCE holds: the challenge in the address is the verifier's, and nothing else of it is.
+    # The address contains the PKCE challenge of the verifier, but not the verifier.
     assert asked["code_verifier"] not in begun.answer.authorization_url
 
 
-async def test_the_record_says_who_and_what_the_rules_gave(world: OidcWorld) -> None:
+async def test_the_record_names_the_user_and_the_grants_of_the_rules(world: OidcWorld) -> None:
     await world.log_in("rita", ["viewers"])
     found = await poll_until(
         lambda: world.rows(
@@ -122,17 +125,17 @@ async def test_the_record_says_who_and_what_the_rules_gave(world: OidcWorld) -> 
     assert "viewer in all namespaces" in found[0]["metadata"]
 
 
-async def test_a_log_in_works_once(world: OidcWorld) -> None:
+async def test_a_login_works_once(world: OidcWorld) -> None:
     world.company.arrive("once", preferred_username="once", groups=["devs"])
     begun = await world.begin()
     await world.server.stranger.CompleteOidcLogin(begun.request())
     assert (await _not_completed(world, begun.request())).reason == "INVALID_LOGIN"
-    # Also with a code that is good still.
+    # A code that is still valid does not help.
     fresh = await browse(begun.answer.authorization_url)
     assert (await _not_completed(world, begun.request(code=fresh.code))).reason == "INVALID_LOGIN"
 
 
-async def test_of_two_who_complete_one_log_in_one_is_let_in(world: OidcWorld) -> None:
+async def test_concurrent_calls_complete_a_login_once(world: OidcWorld) -> None:
     world.company.arrive("twice", preferred_username="twice", groups=["devs"])
     begun = await world.begin()
     fresh = await browse(begun.answer.authorization_url)
@@ -152,7 +155,7 @@ async def test_of_two_who_complete_one_log_in_one_is_let_in(world: OidcWorld) ->
     )
 
 
-async def test_a_log_in_is_completed_at_another_server_and_works_once_at_both(world: OidcWorld) -> None:
+async def test_a_login_may_complete_on_another_server_but_only_once(world: OidcWorld) -> None:
     world.company.arrive("wanderer", preferred_username="wanderer", groups=["devs"])
     begun = await world.begin()
     fresh = await browse(begun.answer.authorization_url)
@@ -169,7 +172,7 @@ async def test_a_log_in_is_completed_at_another_server_and_works_once_at_both(wo
         await issuers.close()
 
 
-async def test_a_code_that_was_used_is_refused_in_another_log_in(world: OidcWorld) -> None:
+async def test_a_used_code_is_refused_in_another_login(world: OidcWorld) -> None:
     world.company.arrive("coder", preferred_username="coder", groups=["devs"])
     first, second = await world.begin(), await world.begin()
     await world.server.stranger.CompleteOidcLogin(first.request())
@@ -177,17 +180,17 @@ async def test_a_code_that_was_used_is_refused_in_another_log_in(world: OidcWorl
     assert (refusal.code, refusal.reason) == ("UNAUTHENTICATED", "CODE_REFUSED")
 
 
-async def test_what_another_browser_brings_is_refused(world: OidcWorld) -> None:
+async def test_the_code_of_another_browser_is_refused(world: OidcWorld) -> None:
     world.company.arrive("mallory", preferred_username="mallory", groups=["devs"])
     mallorys, victims = await world.begin(), await world.begin()
-    # Her code and state slipped into the victim's browser, and her code together with the victim's own state.
+    # Mallory's code and state in the victim's browser, and Mallory's code with the victim's own state.
     slipped = victims.request(state=mallorys.landing.state, code=mallorys.landing.code)
     assert (await _not_completed(world, slipped)).reason == "INVALID_LOGIN"
     assert (await _not_completed(world, victims.request(code=mallorys.landing.code))).reason == "CODE_REFUSED"
     assert not await world.rows("SELECT 1 FROM users WHERE username = 'mallory'")
 
 
-async def test_a_log_in_token_that_is_not_ours_is_refused(world: OidcWorld) -> None:
+async def test_a_forged_login_token_or_state_is_refused(world: OidcWorld) -> None:
     begun = await world.begin()
     token = begun.answer.login_token
     body, _, mac = token.partition(".")
@@ -219,22 +222,22 @@ async def test_issuers_are_not_mixed_up(world: OidcWorld) -> None:
     world.company.arrive("mixed", preferred_username="mixed", groups=["devs"])
     world.other.arrive("mixed", preferred_username="mixed", groups=["devs"])
     at_company, at_other = await world.begin(), await world.begin("other")
-    # The answer of one issuer, in the log-in that was begun at the other: it names its issuer.
+    # The response of one issuer, in the login that began at the other: the response names its issuer.
     crossed = at_company.request(code=at_other.landing.code, iss=at_other.landing.issuer)
     assert (await _not_completed(world, crossed)).reason == "INVALID_LOGIN"
     assert (await _not_completed(world, at_company.request(iss=""))).reason == "INVALID_LOGIN"
-    # One that names nobody gives its codes to nobody but the issuer of the log-in.
+    # The code of a response that names no issuer is sent only to the issuer of the login.
     asked = world.other.asked(TOKEN)
     crossed = at_company.request(code=at_other.landing.code)
     assert (await _not_completed(world, crossed)).reason == "CODE_REFUSED"
     assert world.other.asked(TOKEN) == asked
-    # And an ID token of the one is none of the other.
+    # An ID token of one issuer is not valid as one of the other.
     world.company.forged = lambda claims: world.other.sign(claims | {"iss": world.other.url})
     refusal = await _not_completed(world, at_company.request())
     assert refusal.reason == "ISSUER_TOKEN_REFUSED"
 
 
-async def test_an_id_token_of_another_log_in_or_party_is_refused(world: OidcWorld) -> None:
+async def test_an_id_token_of_another_login_or_party_is_refused(world: OidcWorld) -> None:
     tried = 0
     for forgery in (each for each in FORGERIES if each.of_log_ins or each.checks == "azp"):
         world.company.arrive("forged", preferred_username="forged", groups=["admins"])
@@ -244,7 +247,7 @@ async def test_an_id_token_of_another_log_in_or_party_is_refused(world: OidcWorl
         assert (refusal.reason, refusal.metadata["rule"]) == ("ISSUER_TOKEN_REFUSED", forgery.checks), forgery
         tried += 1
     assert tried >= 4
-    # The nonce of a log-in that was there, with its own valid signature.
+    # The nonce of an earlier login, with a valid signature.
     first = await world.begin()
     kept: list[str] = []
 
@@ -262,7 +265,7 @@ async def test_an_id_token_of_another_log_in_or_party_is_refused(world: OidcWorl
     "fault", [each for each in Fault if each not in (Fault.SLOW, Fault.STALLED)], ids=str
 )
 @pytest.mark.usefixtures("no_finalizers")
-async def test_an_issuer_that_answers_wrongly_lets_nobody_in_and_harms_nobody(
+async def test_a_faulty_response_of_an_issuer_is_refused_and_harms_nothing(
     world: OidcWorld, fault: Fault
 ) -> None:
     name = f"faulty-{fault.name.lower().replace('_', '-')}"
@@ -278,7 +281,7 @@ async def test_an_issuer_that_answers_wrongly_lets_nobody_in_and_harms_nobody(
     await world.server.stranger.CompleteOidcLogin(begun.request())
 
 
-async def test_an_issuer_that_is_away_is_told(world: OidcWorld) -> None:
+async def test_an_unavailable_issuer_is_reported(world: OidcWorld) -> None:
     begun = await world.begin()
     await world.company.go_away()
     world.at_rest()
@@ -303,14 +306,14 @@ async def test_an_issuer_that_is_away_is_told(world: OidcWorld) -> None:
         "127.0.0.1:80",
     ],
 )
-async def test_a_browser_is_led_back_to_this_machine_only(world: OidcWorld, address: str) -> None:
+async def test_a_browser_is_redirected_only_to_this_machine(world: OidcWorld, address: str) -> None:
     request = federation_pb2.BeginOidcLoginRequest(issuer="company", redirect_uri=address)
     refusal = await refused(world.server.stranger, "BeginOidcLogin", request)
     assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "REDIRECT_REFUSED")
     assert refusal.fields == ["redirect_uri"]
 
 
-async def test_an_issuer_is_named_where_there_are_several(world: OidcWorld) -> None:
+async def test_the_issuer_must_be_named_if_there_are_several(world: OidcWorld) -> None:
     request = federation_pb2.BeginOidcLoginRequest(redirect_uri=HOME)
     refusal = await refused(world.server.stranger, "BeginOidcLogin", request)
     assert (refusal.code, refusal.fields) == ("INVALID_ARGUMENT", ["issuer"])
@@ -318,7 +321,7 @@ async def test_an_issuer_is_named_where_there_are_several(world: OidcWorld) -> N
     assert (await refused(world.server.stranger, "BeginOidcLogin", request)).reason == "ISSUER_NOT_FOUND"
 
 
-async def test_a_server_without_issuers_says_so(database: Database) -> None:
+async def test_a_server_without_issuers_reports_that(database: Database) -> None:
     async with running(database) as server:
         browser = federation_pb2.BeginOidcLoginRequest(redirect_uri=HOME)
         device = device_login_pb2.BeginDeviceLoginRequest()
@@ -330,7 +333,7 @@ async def test_a_server_without_issuers_says_so(database: Database) -> None:
             )
 
 
-async def test_issuers_of_programs_alone_are_none_to_log_in_at() -> None:
+async def test_issuers_without_a_client_id_are_not_for_logins() -> None:
     async with issuer() as company, trusted(company, client_id="") as at:
         with pytest.raises(
             NotFound, match="PILOTHOUSE_OIDC_ISSUERS_FILE names none with a client_id"
@@ -349,7 +352,7 @@ async def test_no_account_is_taken_over_by_name_or_address(world: OidcWorld) -> 
     assert len(user.username) == len("BOSS-") + 8
     assert user.email.endswith("@company.invalid")
     assert {role for role, _, _ in await world.held(caller)} == {"developer"}
-    # The same subject at another issuer is somebody else.
+    # The same subject at another issuer is another user.
     another = await world.log_in("not-the-boss", ["devs"], name="other", **claims)
     assert (await another.WhoAmI(identity_pb2.WhoAmIRequest())).user.uid != user.uid
 
@@ -380,14 +383,16 @@ async def test_an_address_is_stored_only_if_its_issuer_has_verified_it(
         ({"preferred_username": "anonymous"}, "anonymous-"),
     ],
 )
-async def test_a_name_that_is_none_is_made_one(world: OidcWorld, claims: Claims, username: str) -> None:
+async def test_an_invalid_name_is_converted_to_a_valid_one(
+    world: OidcWorld, claims: Claims, username: str
+) -> None:
     caller = await world.log_in(f"named-{abs(hash(username))}", ["devs"], **claims)
     made = (await caller.WhoAmI(identity_pb2.WhoAmIRequest())).user.username
     assert made.startswith(username)
     assert len(made) <= 50
 
 
-async def test_a_name_that_somebody_takes_at_this_moment_gets_a_suffix(world: OidcWorld) -> None:
+async def test_a_name_that_is_taken_concurrently_gets_a_suffix(world: OidcWorld) -> None:
     world.company.arrive("racer", preferred_username="racer", email="racer@example.com", groups=["devs"])
     begun = await world.begin()
     async with world.server.database.owner() as connection:
@@ -408,7 +413,7 @@ async def test_a_name_that_somebody_takes_at_this_moment_gets_a_suffix(world: Oi
     assert answer.user.email.endswith("@company.invalid")
 
 
-async def test_a_user_who_was_deleted_comes_back_as_another(world: OidcWorld) -> None:
+async def test_a_deleted_user_returns_as_another_user(world: OidcWorld) -> None:
     caller = await world.log_in("phoenix", ["devs"])
     former = (await caller.WhoAmI(identity_pb2.WhoAmIRequest())).user
     admin = await world.server.admin()
@@ -421,7 +426,7 @@ async def test_a_user_who_was_deleted_comes_back_as_another(world: OidcWorld) ->
     assert await world.held(again) == {("viewer", "", "company")}
 
 
-async def test_a_slow_issuer_takes_nobodys_connection(database: Database) -> None:
+async def test_calls_that_wait_for_a_slow_issuer_hold_no_connections(database: Database) -> None:
     async with oidc_world(database) as world:
         caller = await world.log_in("bystander", ["devs"])
         world.company.arrive("waiting", preferred_username="waiting", groups=["devs"])
@@ -435,14 +440,17 @@ async def test_a_slow_issuer_takes_nobodys_connection(database: Database) -> Non
         async def waiting() -> int:
             return world.company.asked(TOKEN) - asked
 
-        # As many as anonymous callers have connections to the issuer; more wait than the pool has to the database.
+        # Anonymous callers have this many connections to the issuer. More calls wait than the database pool
+        # has connections.
         await poll_until(waiting, lambda count: count == 8, what="those who wait")
         held = (
             "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in tr%'"
         )
-        # The server's own work holds one for a moment now and then; those who wait would hold theirs all the time.
+        # The server's own work holds a connection for a moment now and then; waiting calls would hold theirs
+        # all the time.
         await poll_until(lambda: world.rows(held), lambda rows: not rows, what="no connection that is held")
-        # Somebody who is known has a connection of their own to the issuer, and everybody else to the database.
+        # Known users have separate connections to the issuer, and all other calls have connections to the
+        # database.
         assert (await caller.WhoAmI(identity_pb2.WhoAmIRequest())).user.username == "bystander"
         world.company.faults.clear()
         renewed = await world.refresh(caller)
@@ -452,14 +460,14 @@ async def test_a_slow_issuer_takes_nobodys_connection(database: Database) -> Non
         assert {getattr(each, "reason", "") for each in outcomes} <= {"", "ISSUER_UNAVAILABLE"}
 
 
-async def test_who_gets_nothing_by_a_rule_gets_no_account(world: OidcWorld) -> None:
+async def test_a_user_without_a_matching_rule_gets_no_account(world: OidcWorld) -> None:
     world.company.arrive("guest", preferred_username="guest", groups=["guests"])
     refusal = await _not_completed(world, (await world.begin()).request())
     assert (refusal.code, refusal.reason) == ("UNAUTHENTICATED", "NO_ACCOUNT")
     assert not await world.rows("SELECT 1 FROM users WHERE username = 'guest'")
 
 
-async def test_a_user_who_was_switched_off_stays_out(world: OidcWorld) -> None:
+async def test_a_deactivated_user_cannot_log_in(world: OidcWorld) -> None:
     caller = await world.log_in("leaver", ["devs"])
     admin = await world.server.admin()
     change = identity_pb2.UpdateUserRequest(
@@ -473,7 +481,7 @@ async def test_a_user_who_was_switched_off_stays_out(world: OidcWorld) -> None:
     assert (await refused(world.server.stranger, "RefreshSession", request)).code == "UNAUTHENTICATED"
 
 
-async def test_who_begins_too_often_waits(database: Database) -> None:
+async def test_an_address_with_many_failed_logins_is_limited(database: Database) -> None:
     async with running(database, login_failures_per_address=5) as server:
         request = federation_pb2.CompleteOidcLoginRequest(login_token="none", state="none", code="none")
 
@@ -484,7 +492,7 @@ async def test_who_begins_too_often_waits(database: Database) -> None:
         assert await heard_until_limited(completed) <= {"INVALID_LOGIN", "LOGIN_LIMITED"}
 
 
-async def test_the_client_is_one_that_the_issuer_knows(world: OidcWorld) -> None:
+async def test_a_client_that_the_issuer_does_not_know_is_reported(world: OidcWorld) -> None:
     world.company.arrive("secretive", preferred_username="secretive", groups=["devs"])
     begun = await world.begin()
     kept = world.company.clients.pop(CLIENT)

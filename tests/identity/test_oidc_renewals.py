@@ -1,4 +1,7 @@
-"""Sessions that were begun at an issuer: grants by a group end with it, and the effects of an issuer that is away."""
+"""Sessions of an issuer: grants end with the group that gave them.
+
+Also covers the effects of an unavailable issuer.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ async def shared_world(postgres: EmbeddedPostgres, template_database: Database) 
 
 @pytest.fixture
 def world(shared_world: OidcWorld) -> OidcWorld:
-    """A world for the tests of this module, which use names of their own."""
+    """Returns the environment, reset; each test uses its own names."""
     shared_world.at_rest()
     return shared_world
 
@@ -50,7 +53,7 @@ async def _asked(world: OidcWorld) -> int:
 
 
 async def _why_it_was_taken(world: OidcWorld, username: str) -> str:
-    """Returns the record's reason why a user lost the grants by rules."""
+    """Returns the recorded reason why a user lost the grants of rules."""
 
     async def records() -> list[str]:
         found = await world.rows(
@@ -65,7 +68,7 @@ async def _why_it_was_taken(world: OidcWorld, username: str) -> str:
 
 
 async def _confirmed_ago(world: OidcWorld, username: str, seconds: int) -> None:
-    """As if the issuer had last been asked about somebody's sessions so long ago."""
+    """Sets the issuer's last confirmation of a user's sessions to `seconds` ago."""
     await world.rows(
         "UPDATE oidc_sessions SET confirmed_at = now() - make_interval(secs => $2) WHERE identity_id IN ("
         "SELECT i.id FROM federated_identities i JOIN users u ON u.id = i.user_id WHERE u.username = $1)",
@@ -74,7 +77,7 @@ async def _confirmed_ago(world: OidcWorld, username: str, seconds: int) -> None:
     )
 
 
-async def test_what_a_group_gave_ends_with_it_at_the_next_refresh(world: OidcWorld) -> None:
+async def test_grants_of_a_group_end_at_the_next_refresh_without_it(world: OidcWorld) -> None:
     caller = await world.log_in("mover", ["devs", "viewers"])
     assert world.company.person is not None
     world.company.person.claims["groups"] = ["viewers"]
@@ -83,12 +86,12 @@ async def test_what_a_group_gave_ends_with_it_at_the_next_refresh(world: OidcWor
     world.company.person.claims["groups"] = ["devs"]
     caller = await world.refresh(caller)
     assert await world.held(caller) == {("developer", "shop", "company"), ("developer", "bakery", "company")}
-    # A token without its groups gives nothing.
+    # A token without groups gives no grants.
     del world.company.person.claims["groups"]
     assert await world.held(await world.refresh(caller)) == set()
 
 
-async def test_what_rules_give_and_take_is_recorded(world: OidcWorld) -> None:
+async def test_grants_and_revocations_by_rules_are_recorded(world: OidcWorld) -> None:
     caller = await world.log_in("recorded", ["devs"])
     assert world.company.person is not None
     world.company.person.claims["groups"] = ["viewers"]
@@ -118,11 +121,11 @@ async def test_what_rules_give_and_take_is_recorded(world: OidcWorld) -> None:
     ]
 
 
-async def test_what_somebody_granted_is_left_alone(world: OidcWorld) -> None:
+async def test_rules_do_not_change_manual_grants(world: OidcWorld) -> None:
     caller = await world.log_in("granted", ["devs"])
     admin = await world.server.admin()
     await admin.GrantRole(pb.GrantRoleRequest(username="granted", role="operator", namespace="shop"))
-    # Of what a rule gives it becomes somebody's own.
+    # This turns a rule's grant into a manual one.
     await admin.GrantRole(pb.GrantRoleRequest(username="granted", role="developer", namespace="shop"))
     assert world.company.person is not None
     world.company.person.claims["groups"] = []
@@ -135,7 +138,7 @@ async def test_what_somebody_granted_is_left_alone(world: OidcWorld) -> None:
         ("developer", "shop", ""),
         ("developer", "bakery", "company"),
     }
-    # A grant by a rule cannot be taken back by hand, because it would come again.
+    # A grant by a rule cannot be revoked manually, because the rule would give it again.
     request = pb.RevokeRoleRequest(username="granted", role="developer", namespace="bakery")
     refusal = await refused(admin, "RevokeRole", request)
     assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "GIVEN_BY_RULE")
@@ -144,19 +147,19 @@ async def test_what_somebody_granted_is_left_alone(world: OidcWorld) -> None:
     assert {(grant.username, grant.namespace) for grant in listed.role_grants} >= {("granted", "bakery")}
 
 
-async def test_an_administrator_by_a_rule_is_never_the_last(world: OidcWorld) -> None:
+async def test_an_administrator_by_rule_does_not_count_as_the_last_one(world: OidcWorld) -> None:
     caller = await world.log_in("chief", ["admins"])
     assert await world.held(caller) == {("admin", "", "company")}
     request = pb.DeleteUserRequest(username="admin")
     refusal = await refused(caller, "DeleteUser", request)
     assert refusal.reason == "LAST_ADMINISTRATOR"
-    # It is one in every other way.
+    # The user is an administrator in every other respect.
     await caller.CreateRole(
         pb.CreateRoleRequest(role=pb.Role(name="by-chief", permissions=["container.get"]))
     )
 
 
-async def test_the_session_ends_where_the_issuer_refuses(world: OidcWorld) -> None:
+async def test_a_session_ends_when_the_issuer_refuses(world: OidcWorld) -> None:
     caller = await world.log_in("gone", ["devs"])
     admin = await world.server.admin()
     await admin.GrantRole(pb.GrantRoleRequest(username="gone", role="viewer", namespace="shop"))
@@ -165,7 +168,7 @@ async def test_the_session_ends_where_the_issuer_refuses(world: OidcWorld) -> No
     refusal = await _not_renewed(world, caller)
     assert (refusal.code, refusal.reason) == ("UNAUTHENTICATED", "ISSUER_REFUSED")
     await poll_until(partial(ended, caller), seconds=1.0, what="the end of the session")
-    # With what the rules gave, and nothing else.
+    # Only the grants of the rules end with the session.
     listed = await admin.ListRoleGrants(pb.ListRoleGrantsRequest(filter='username = "gone"'))
     assert [(grant.role, grant.source) for grant in listed.role_grants] == [("viewer", "")]
     assert not await world.rows(
@@ -174,7 +177,7 @@ async def test_the_session_ends_where_the_issuer_refuses(world: OidcWorld) -> No
     assert (await _not_renewed(world, caller)).reason == "INVALID_REFRESH_TOKEN"
 
 
-async def test_a_key_loses_what_the_issuer_takes_from_its_user(world: OidcWorld) -> None:
+async def test_a_key_loses_the_permissions_that_its_user_loses(world: OidcWorld) -> None:
     caller = await world.log_in("keeper", ["devs"])
     made = await caller.CreateApiKey(api_keys_pb2.CreateApiKeyRequest(name="ci"))
     key = Caller(world.server.stub, made.key)
@@ -190,14 +193,14 @@ async def test_a_key_loses_what_the_issuer_takes_from_its_user(world: OidcWorld)
     await poll_until(allowed, lambda answer: not answer, seconds=1.0, what="the end of the key's rights")
 
 
-async def test_an_issuer_that_speaks_of_somebody_else_refuses(world: OidcWorld) -> None:
+async def test_an_id_token_of_another_subject_ends_the_session(world: OidcWorld) -> None:
     caller = await world.log_in("myself", ["devs"])
     world.company.forged = lambda claims: world.company.sign(claims | {"sub": "chief", "groups": ["admins"]})
     assert (await _not_renewed(world, caller)).reason == "ISSUER_REFUSED"
     await poll_until(partial(ended, caller), seconds=1.0, what="the end of the session")
 
 
-async def test_sessions_go_on_while_the_issuer_is_away_for_as_long_as_its_entry_says(
+async def test_sessions_continue_for_a_limited_time_without_the_issuer(
     world: OidcWorld,
 ) -> None:
     caller = await world.log_in("patient", ["devs"])
@@ -212,14 +215,14 @@ async def test_sessions_go_on_while_the_issuer_is_away_for_as_long_as_its_entry_
     for _ in range(2):
         refusal = await _not_renewed(world, caller)
         assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "ISSUER_UNAVAILABLE")
-    # The token is not used up: it works once the issuer is back, and the issuer decides.
+    # The refresh token is not used up: it works once the issuer is back, and then the issuer decides.
     world.company.faults.clear()
     assert world.company.person is not None
     world.company.person.claims["groups"] = ["viewers"]
     assert await world.held(await world.refresh(caller)) == {("viewer", "", "company")}
 
 
-async def test_a_token_that_is_no_good_is_no_answer(world: OidcWorld) -> None:
+async def test_an_invalid_token_counts_as_no_response(world: OidcWorld) -> None:
     caller = await world.log_in("doubtful", ["devs"])
     world.company.forged = lambda claims: world.other.sign(claims | {"groups": ["admins"]})
     caller = await world.refresh(caller)
@@ -228,7 +231,7 @@ async def test_a_token_that_is_no_good_is_no_answer(world: OidcWorld) -> None:
     assert (await _not_renewed(world, caller)).reason == "ISSUER_UNAVAILABLE"
 
 
-async def test_an_issuer_whose_refresh_token_stays_is_asked_with_it_again(
+async def test_an_issuer_that_keeps_its_refresh_token_receives_it_again(
     world: OidcWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caller = await world.log_in("steady", ["devs"])
@@ -246,7 +249,7 @@ async def test_an_issuer_whose_refresh_token_stays_is_asked_with_it_again(
         assert {held for held, _, _ in await world.held(caller)} == {role}
 
 
-async def test_an_issuer_that_answers_a_refresh_without_an_id_token_has_said_nothing(
+async def test_a_refresh_without_an_id_token_counts_as_no_response(
     world: OidcWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caller = await world.log_in("speechless", ["devs"])
@@ -261,7 +264,7 @@ async def test_an_issuer_that_answers_a_refresh_without_an_id_token_has_said_not
     assert (await _not_renewed(world, caller)).reason == "ISSUER_UNAVAILABLE"
 
 
-async def test_an_issuer_that_does_not_know_us_ends_nobodys_session(world: OidcWorld) -> None:
+async def test_a_wrong_client_secret_ends_no_session(world: OidcWorld) -> None:
     caller = await world.log_in("unaware", ["devs"])
     world.company.register(CLIENT, "another secret")
     caller = await world.refresh(caller)
@@ -269,7 +272,7 @@ async def test_an_issuer_that_does_not_know_us_ends_nobodys_session(world: OidcW
     world.company.register(CLIENT, SECRET)
 
 
-async def test_two_who_refresh_one_session_ask_the_issuer_once(world: OidcWorld) -> None:
+async def test_concurrent_refreshes_send_one_request_to_the_issuer(world: OidcWorld) -> None:
     caller = await world.log_in("hasty", ["devs"])
     asked = world.company.asked(TOKEN)
     world.company.faults[TOKEN] = Fault.SLOW
@@ -284,7 +287,7 @@ async def test_two_who_refresh_one_session_ask_the_issuer_once(world: OidcWorld)
     assert await valid(renewed)
 
 
-async def test_a_refresh_whose_caller_goes_away_loses_no_token(world: OidcWorld) -> None:
+async def test_a_cancelled_refresh_loses_no_token(world: OidcWorld) -> None:
     caller = await world.log_in("impatient", ["devs"])
     asked = world.company.asked(TOKEN)
     world.company.faults[TOKEN] = Fault.SLOW
@@ -293,7 +296,8 @@ async def test_a_refresh_whose_caller_goes_away_loses_no_token(world: OidcWorld)
     await cancel_and_wait(first)
     world.company.faults.clear()
     world.company.released.set()
-    # The issuer's next refresh token was kept although nobody waited, or the issuer would refuse now.
+    # The issuer's next refresh token was stored although no caller waited; otherwise the issuer would refuse
+    # now.
     outcomes = await poll_until(
         lambda: asyncio.gather(world.refresh(caller), return_exceptions=True),
         lambda outcomes: getattr(outcomes[0], "reason", "") != "REFRESH_UNDER_WAY",
@@ -305,7 +309,7 @@ async def test_a_refresh_whose_caller_goes_away_loses_no_token(world: OidcWorld)
     assert await valid(renewed)
 
 
-async def test_a_replayed_refresh_token_asks_the_issuer_nothing(world: OidcWorld) -> None:
+async def test_a_replayed_refresh_token_causes_no_request_to_the_issuer(world: OidcWorld) -> None:
     caller = await world.log_in("replayed", ["devs"])
     renewed = await world.refresh(caller)
     asked = world.company.asked(TOKEN)
@@ -314,7 +318,7 @@ async def test_a_replayed_refresh_token_asks_the_issuer_nothing(world: OidcWorld
     await poll_until(partial(ended, renewed), seconds=1.0, what="the end of the session")
 
 
-async def test_without_a_refresh_token_of_the_issuer_a_session_is_not_renewed(database: Database) -> None:
+async def test_a_session_without_the_issuers_refresh_token_is_not_renewed(database: Database) -> None:
     async with oidc_world(database, scopes=("openid",), away_seconds=0) as world:
         caller = await world.log_in("brief", ["devs"])
         assert await valid(caller)
@@ -326,11 +330,11 @@ async def test_without_a_refresh_token_of_the_issuer_a_session_is_not_renewed(da
         )
         assert await _asked(world) == asked
         await poll_until(partial(ended, caller), seconds=1.0, what="the end of the session")
-        # The record says so, too.
+        # The record contains the reason, too.
         assert await _why_it_was_taken(world, "brief") == "the issuer gave no refresh token"
 
 
-async def test_what_a_session_is_not_asked_about_is_said_as_it_is(world: OidcWorld) -> None:
+async def test_the_reason_of_a_refused_renewal_is_accurate(world: OidcWorld) -> None:
     caller = await world.log_in("forgotten", ["devs"])
     await world.rows(
         "DELETE FROM user_secrets WHERE user_id = (SELECT id FROM users WHERE username = $1)", "forgotten"
@@ -357,7 +361,7 @@ async def test_what_a_session_is_not_asked_about_is_said_as_it_is(world: OidcWor
     assert await _why_it_was_taken(world, "left") == "the issuer does not vouch any more"
 
 
-async def test_what_has_ended_is_removed_and_what_nobody_confirms_ends(world: OidcWorld) -> None:
+async def test_expired_logins_are_removed_and_unconfirmed_grants_end(world: OidcWorld) -> None:
     stays, leaves = await world.log_in("stays", ["devs"]), await world.log_in("leaves", ["devs"])
     await leaves.Logout(pb.LogoutRequest())
     silent = await world.log_in("silent", ["devs"])
@@ -368,7 +372,7 @@ async def test_what_has_ended_is_removed_and_what_nobody_confirms_ends(world: Oi
     await world.rows(
         "UPDATE federated_identities SET confirmed_until = now() WHERE subject = 'silent' RETURNING id"
     )
-    # A database whose clock is ahead takes nothing away: the clock of the server counts, which is behind.
+    # A database clock that is ahead removes nothing: the server's clock, which is behind, counts.
     await federated_users.tidy(world.server.store, datetime.now(UTC) - timedelta(days=1))
     assert await world.rows("SELECT 1 FROM oidc_logins")
     assert await world.held(silent) != set()
@@ -381,12 +385,12 @@ async def test_what_has_ended_is_removed_and_what_nobody_confirms_ends(world: Oi
     assert {row["username"] for row in await world.rows(left, names)} == {"stays", "silent"}
     assert await world.held(silent) == set()
     assert {role for role, _, _ in await world.held(stays)} == {"developer"}
-    # A person who is vouched for again holds it again.
+    # A user whom the issuer confirms again gets the grants back.
     assert world.company.person is not None
     assert {role for role, _, _ in await world.held(await world.refresh(silent))} == {"developer"}
 
 
-async def test_a_role_that_rules_give_is_not_deleted(database: Database) -> None:
+async def test_a_role_that_rules_give_cannot_be_deleted(database: Database) -> None:
     async with oidc_world(database, rules=(rule("devs", "deployer"),)) as world:
         admin = await world.server.admin()
         for name in ("deployer", "unruled"):
@@ -399,7 +403,7 @@ async def test_a_role_that_rules_give_is_not_deleted(database: Database) -> None
         await admin.DeleteRole(pb.DeleteRoleRequest(name="unruled"))
 
 
-async def test_rules_give_roles_that_there_are(world: OidcWorld) -> None:
+async def test_rules_may_give_only_existing_roles(world: OidcWorld) -> None:
     good = config_of(world.company, rules=(rule("devs", "developer"),))
     await federated_users.check_roles(world.server.store, [good])
     wrong = config_of(world.company, rules=(rule("devs", "developper"),))

@@ -1,4 +1,7 @@
-"""A whole server with a file of issuers: it starts while they are away, and refuses a faulty file."""
+"""A complete server with a file of issuers.
+
+It starts while the issuers are away, and refuses a faulty file.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def _file(folder: Path, company: Issuer, role: str) -> Path:
     return path
 
 
-async def test_people_log_in_at_a_whole_server_that_started_without_their_issuer(
+async def test_users_log_in_at_a_server_that_started_without_their_issuer(
     database: Database, tmp_path: Path
 ) -> None:
     async with issuer() as company:
@@ -48,7 +51,7 @@ async def test_people_log_in_at_a_whole_server_that_started_without_their_issuer
                 assert (seen.user.username, [grant.role for grant in seen.grants]) == ("ada", ["developer"])
 
 
-async def test_a_server_does_not_start_with_a_rule_for_a_role_that_is_not_there(
+async def test_a_server_does_not_start_with_a_rule_for_a_missing_role(
     database: Database, tmp_path: Path
 ) -> None:
     async with issuer() as company:

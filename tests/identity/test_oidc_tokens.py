@@ -1,4 +1,7 @@
-"""Tokens of an issuer: the honest ones are accepted, the forged ones refused, during any faults of the issuer."""
+"""Honest tokens of an issuer are accepted, and forged ones refused.
+
+This holds during any fault of the issuer.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,8 @@ from tests.identity.trusting import CLIENT, Clock, trusted
 from tests.waiting import within
 
 NONCE = "the nonce of this log-in"
-# Our other, earlier rule reports the failure of one of those checks: a missing signature by the form, a header that
-# brings a key along by the header.
+# Another rule of the product may refuse earlier than the named check: `form` refuses a missing signature, and
+# `header` refuses a header that contains a key.
 RULES = {
     "algorithm": {"algorithm", "form"},
     "critical": {"header"},
@@ -43,7 +46,7 @@ RULES = {
 
 
 async def _refused(at: TrustedIssuer, token: str, nonce: str | None = NONCE) -> str:
-    """The rule by which a token is refused."""
+    """Returns the rule by which a token is refused."""
     with pytest.raises(Unauthenticated) as caught:
         await at.verify(token, at.of_log_ins(nonce))
     assert caught.value.reason == "ISSUER_TOKEN_REFUSED"
@@ -51,7 +54,7 @@ async def _refused(at: TrustedIssuer, token: str, nonce: str | None = NONCE) -> 
 
 
 @pytest.mark.parametrize("alg", ["RS256", "PS256", "ES256", "ES384", "EdDSA"])
-async def test_an_honest_token_is_taken(alg: str) -> None:
+async def test_an_honest_token_is_accepted(alg: str) -> None:
     async with issuer([SigningKey.of("key-1", alg)]) as company, trusted(company) as at:
         token = company.sign(company.claims("ada", CLIENT, nonce=NONCE, azp=CLIENT, groups=["ops"]))
         verified = await at.verify(token, at.of_log_ins(NONCE))
@@ -63,12 +66,12 @@ async def test_an_honest_token_is_taken(alg: str) -> None:
 
 
 @pytest.mark.usefixtures("no_finalizers")
-async def test_forged_tokens_are_refused_each_by_its_rule() -> None:
+async def test_each_forged_token_is_refused_by_its_rule() -> None:
     keys = [SigningKey.of("key-enc", "RS256", 7, use="enc"), SigningKey.of("key-1")]
     clock, wrong = Clock(), []
     async with issuer(keys) as company, trusted(company, clock) as at:
         for forgery in FORGERIES:
-            # So that every name of a key is asked for that no rule refuses before.
+            # Ends the pause, so that each key name that no earlier rule refuses causes a request.
             clock.now += PAUSE_SECONDS
             token = forgery.make(Forge(company), company.claims("ada", CLIENT, nonce=NONCE))
             expected = set().union(*(RULES.get(each, {each}) for each in forgery.checks.split("+")))
@@ -80,12 +83,12 @@ async def test_forged_tokens_are_refused_each_by_its_rule() -> None:
                     wrong.append(f"{forgery} is refused by {refusal.metadata['rule']}")
         assert not wrong, wrong
         assert company.asked(TRAP) == 0
-        # The issuer itself is unharmed by it, and so is the next honest token.
+        # The issuer is unharmed, and the next honest token is accepted.
         honest = company.sign(company.claims("ada", CLIENT, nonce=NONCE))
         assert (await at.verify(honest, at.of_log_ins(NONCE))).subject == "ada"
 
 
-async def test_times_may_be_apart_by_the_skew_and_no_more() -> None:
+async def test_times_may_differ_only_by_the_clock_skew() -> None:
     async with issuer() as company, trusted(company, clock_skew_seconds=100) as at:
         now = int(time.time())
         for shifted in ({"exp": now - 60}, {"nbf": now + 60}, {"iat": now + 60}):
@@ -100,7 +103,7 @@ async def test_times_may_be_apart_by_the_skew_and_no_more() -> None:
             assert await _refused(at, token) == rule
 
 
-async def test_a_token_that_is_too_long_is_not_looked_at() -> None:
+async def test_a_token_that_is_too_long_is_not_parsed() -> None:
     async with issuer() as company, trusted(company) as at:
         token = company.sign(company.claims("ada", CLIENT, nonce=NONCE, groups=["g" * MOST_TOKEN_LENGTH]))
         assert await _refused(at, token) == "form"
@@ -108,7 +111,7 @@ async def test_a_token_that_is_too_long_is_not_looked_at() -> None:
         assert issuer_named_by(token) == ""
 
 
-async def test_a_claim_that_stands_twice_is_refused() -> None:
+async def test_a_duplicate_claim_is_refused() -> None:
     async with issuer() as company, trusted(company) as at:
         payload = f'{{"iss": "{company.url}", "sub": "ada", "sub": "admin"}}'
         assert await _refused(at, company.key.sign(payload)) == "form"
@@ -139,12 +142,12 @@ async def test_a_weak_key_verifies_nothing() -> None:
         {"kid": None},
     ],
 )
-def test_a_published_key_that_serves_no_signature_is_passed_over(changes: dict[str, object]) -> None:
+def test_a_published_key_that_is_unfit_for_signatures_is_ignored(changes: dict[str, object]) -> None:
     honest = SigningKey.of("key-2", "ES256").jwk()
     assert set(read_keys({"keys": [SigningKey.of("key-1").jwk() | changes, 7, honest]})) == {"key-2"}
 
 
-def test_a_document_with_two_keys_of_a_name_is_refused() -> None:
+def test_an_invalid_document_of_keys_is_refused() -> None:
     twice = [SigningKey.of("key-1").jwk(), SigningKey.of("key-1", "ES256").jwk()]
     documents: list[Claims] = [{"keys": twice}, {"keys": {}}, {}, {"keys": [SigningKey.of("k").jwk()] * 101}]
     for document in documents:
@@ -153,7 +156,7 @@ def test_a_document_with_two_keys_of_a_name_is_refused() -> None:
 
 
 async def _takes(at: TrustedIssuer, company: Issuer) -> bool:
-    """Whether a token that the issuer makes now is taken."""
+    """Returns whether a new token of the issuer is accepted."""
     try:
         await at.verify(company.sign(company.claims("ada", CLIENT)), at.of_log_ins(None))
     except Unauthenticated:
@@ -161,21 +164,21 @@ async def _takes(at: TrustedIssuer, company: Issuer) -> bool:
     return True
 
 
-async def test_keys_rotate() -> None:
+async def test_a_rotated_key_is_accepted_and_the_former_one_refused() -> None:
     clock = Clock()
     async with issuer() as company, trusted(company, clock) as at:
         assert await _takes(at, company)
         former = company.key
         company.rotate()
-        # Immediately, by a single request.
+        # The new key works immediately, after a single request.
         assert await _takes(at, company)
         assert company.asked(KEYS) == 2
-        # And what the issuer has taken back is not believed any more.
+        # The withdrawn key is no longer accepted.
         old = former.sign(company.claims("ada", CLIENT))
         assert await _refused(at, old, None) == "key"
 
 
-async def test_a_key_that_is_taken_back_ends_although_nobody_uses_another() -> None:
+async def test_a_withdrawn_key_expires_even_if_no_new_key_is_used() -> None:
     clock = Clock()
     async with issuer() as company, trusted(company, clock) as at:
         assert await _takes(at, company)
@@ -187,7 +190,7 @@ async def test_a_key_that_is_taken_back_ends_although_nobody_uses_another() -> N
         assert await _refused(at, old, None) == "key"
 
 
-async def test_many_unknown_keys_are_asked_for_once() -> None:
+async def test_many_unknown_keys_cause_one_request() -> None:
     clock = Clock()
     async with issuer() as company, trusted(company, clock) as at:
         assert await _takes(at, company)
@@ -196,7 +199,7 @@ async def test_many_unknown_keys_are_asked_for_once() -> None:
         rules = await asyncio.gather(*(_refused(at, token) for token in tokens))
         assert set(rules) == {"key"}
         assert company.asked(KEYS) == 2
-        # A rotation in that time is seen, once the pause is over.
+        # A rotation in that time is noticed once the pause is over.
         company.rotate()
         assert not await _takes(at, company)
         clock.now += PAUSE_SECONDS
@@ -204,7 +207,7 @@ async def test_many_unknown_keys_are_asked_for_once() -> None:
         assert company.asked(KEYS) == 3
 
 
-async def test_keys_serve_on_while_the_issuer_is_away_for_a_day_and_no_longer() -> None:
+async def test_keys_stay_valid_for_a_day_while_the_issuer_is_away() -> None:
     clock = Clock()
     async with issuer() as company, trusted(company, clock) as at:
         assert await _takes(at, company)
@@ -225,7 +228,7 @@ async def test_keys_serve_on_while_the_issuer_is_away_for_a_day_and_no_longer() 
 
 @pytest.mark.parametrize("path", [DISCOVERY, KEYS])
 @pytest.mark.usefixtures("no_finalizers")
-async def test_an_issuer_that_answers_wrongly_is_away(path: str) -> None:
+async def test_an_issuer_with_faulty_responses_is_unavailable(path: str) -> None:
     clock = Clock()
     for fault in (each for each in Fault if each not in (Fault.SLOW, Fault.STALLED)):
         async with issuer() as company, trusted(company, clock) as at:
@@ -235,10 +238,10 @@ async def test_an_issuer_that_answers_wrongly_is_away(path: str) -> None:
                     await _takes(at, company)
             assert caught.value.reason == "ISSUER_UNAVAILABLE"
             assert "secret words" not in caught.value.message
-            # Not that it cannot be asked: it was, and has answered.
+            # The message does not claim that the issuer cannot be reached: it was reached, and has responded.
             assert caught.value.message.startswith('the issuer "company" cannot be used: ')
             assert company.asked(TRAP) == 0
-            # It is asked again after a pause, and not before.
+            # The server sends the next request only after a pause.
             asked = len(company.seen)
             with pytest.raises(Unavailable):
                 await _takes(at, company)
@@ -249,7 +252,7 @@ async def test_an_issuer_that_answers_wrongly_is_away(path: str) -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault.SLOW, Fault.STALLED], ids=str)
-async def test_an_issuer_that_does_not_answer_in_time_is_away(
+async def test_an_issuer_that_does_not_respond_in_time_is_unavailable(
     fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetching, "SECONDS", 0.2)
@@ -272,7 +275,7 @@ async def test_an_issuer_that_does_not_answer_in_time_is_away(
         ({"jwks_uri": "http://user:secret@127.0.0.1/keys"}, "no user or password"),
     ],
 )
-async def test_a_discovery_document_leads_nowhere_it_should_not(
+async def test_a_discovery_document_with_forbidden_addresses_is_refused(
     announced: dict[str, object], words: str
 ) -> None:
     async with issuer() as company, trusted(company) as at:
@@ -283,9 +286,9 @@ async def test_a_discovery_document_leads_nowhere_it_should_not(
         assert "secret@" not in caught.value.message
 
 
-async def test_an_issuer_at_a_forbidden_address_is_not_connected_to() -> None:
+async def test_no_connection_is_made_to_an_issuer_at_a_forbidden_address() -> None:
     async with issuer() as company:
-        # By name, so that it is found when it is connected to.
+        # The address is given by name, so that the server detects it only when it connects.
         company.url = company.url.replace("127.0.0.1", "localhost")
         async with trusted(company, reach=Reach()) as at:
             with pytest.raises(Unavailable):
@@ -293,7 +296,7 @@ async def test_an_issuer_at_a_forbidden_address_is_not_connected_to() -> None:
         assert not company.seen
 
 
-async def test_an_issuer_is_trusted_by_the_authority_of_its_entry_alone(tmp_path: Path) -> None:
+async def test_an_issuer_is_trusted_only_by_the_authority_of_its_entry(tmp_path: Path) -> None:
     authority = made(authority=True)
     own = made("127.0.0.1", by=authority)
     (tmp_path / "own.pem").write_bytes(own.key_pem + own.pem)
@@ -302,7 +305,7 @@ async def test_an_issuer_is_trusted_by_the_authority_of_its_entry_alone(tmp_path
     async with issuer(tls=served) as company:
         async with trusted(company, authority=authority.pem.decode()) as at:
             assert await _takes(at, company)
-            # By HTTPS it does not lead to where there is none.
+            # With HTTPS, the discovery document must not lead to plain HTTP.
             company.announced = {"token_endpoint": company.url.replace("https", "http") + "/token"}
         for stranger in ("", made(authority=True).pem.decode()):
             async with trusted(company, authority=stranger) as at:
@@ -315,7 +318,7 @@ async def test_an_issuer_is_trusted_by_the_authority_of_its_entry_alone(tmp_path
             assert "token_endpoint of its discovery document must begin with https://" in caught.value.message
 
 
-async def test_those_who_ask_together_share_one_request() -> None:
+async def test_concurrent_verifications_share_one_request() -> None:
     async with issuer() as company, trusted(company) as at:
         await asyncio.gather(*(_takes(at, company) for _ in range(20)))
         assert (company.asked(DISCOVERY), company.asked(KEYS)) == (1, 1)

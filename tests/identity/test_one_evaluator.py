@@ -1,7 +1,7 @@
-"""CheckPermission, ExplainPermission, ListPrincipals and SimulateGrant, against a model that is written here.
+"""The calls about permissions, compared with a model in this file.
 
-The model reads the protos' declarations, the forms of the roles and the rows of the grants, and no code of the
-server.
+The calls are CheckPermission, ExplainPermission, ListPrincipals and SimulateGrant. The model reads the
+protos' declarations, the roles' permission patterns and the grants' rows, and no code of the server.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.conftest import connection
 from tests.identity.server import KNOWN, Caller, IdentityServer
 from tests.services import METHODS
 
-# As docs/security.md lists them.
+# The permissions that docs/security.md lists.
 _GUARDS = {
     "audit.hold",
     "container.privileged",
@@ -69,7 +69,7 @@ _numbers = count(1)
 
 @dataclass(frozen=True)
 class _Role:
-    """A role: of the product, where it has a name, else one that is made for the example."""
+    """A shipped role if it has a name, otherwise a role made for the example."""
 
     shipped: str = ""
     forms: tuple[str, ...] = ()
@@ -111,14 +111,17 @@ _worlds = st.builds(
 
 
 class _Model:
-    """The permissions from the grants of one user."""
+    """Computes permissions from the grants of one user."""
 
     def __init__(self, forms: dict[int, tuple[str, ...]], excluded: dict[int, set[str]]) -> None:
         self._forms = forms
         self._excluded = excluded
 
     def holding(self, grants: tuple[_Given, ...], permission: str, place: str) -> list[_Given]:
-        """The grants by which a permission is held in a place, or over all where that is empty."""
+        """Returns the grants that give a permission in a namespace.
+
+        '' as `place` stands for all namespaces.
+        """
         noun = permission.partition(".")[0]
         return [
             each
@@ -129,13 +132,13 @@ class _Model:
         ]
 
     def ends(self, grants: tuple[_Given, ...], permission: str, place: str) -> datetime | None:
-        """When a permission ends in a place; None where it is not held."""
+        """Returns when a permission ends in a namespace, or None if it is not held."""
         return max((each.ends for each in self.holding(grants, permission, place)), default=None)
 
     def change(
         self, before: tuple[_Given, ...], after: tuple[_Given, ...], place: str
     ) -> tuple[list[str], list[str], list[str]]:
-        """Returns the gained, extended and shortened permissions in a place."""
+        """Returns the gained, extended and shortened permissions in a namespace."""
         gained, extended, shortened = [], [], []
         for permission in sorted(KNOWN):
             was, becomes = self.ends(before, permission, place), self.ends(after, permission, place)
@@ -149,7 +152,7 @@ class _Model:
 
 
 def _covered(form: str) -> list[str]:
-    """The permissions of a form."""
+    """Returns the permissions that a pattern covers."""
     if form in KNOWN:
         return [form]
     return sorted(each for each in KNOWN if form == "*" or each.startswith(form.removesuffix("*")))
@@ -158,7 +161,7 @@ def _covered(form: str) -> list[str]:
 async def _put(
     sql: asyncpg.Connection, world: _World, username: str, namespaces: dict[str, int | None]
 ) -> dict[int, str]:
-    """Writes the roles, the user and the grants of an example; returns the names of the roles."""
+    """Writes an example's roles, user and grants; returns the names of the roles."""
     names = {}
     for place, role in enumerate(world.roles):
         names[place] = role.shipped or f"{username}-{place}"
@@ -186,7 +189,10 @@ async def _put(
 
 
 def _distinct(world: _World) -> tuple[_Given, ...]:
-    """The grants, one for each role and place: two of the roles may be the same shipped one."""
+    """Returns one grant for each role and namespace.
+
+    Two of the roles may be the same shipped role.
+    """
     found = {}
     for grant in world.grants:
         shipped = world.roles[grant.role].shipped
@@ -223,7 +229,7 @@ async def _namespaces(shared: IdentityServer) -> dict[str, int | None]:
 
 
 @pytest.mark.full
-# Shrinking a failure takes minutes, because each example asks the server dozens of times.
+# Shrinking a failure takes minutes, because each example sends dozens of calls to the server.
 @settings(
     max_examples=25,
     deadline=None,
@@ -234,7 +240,10 @@ async def _namespaces(shared: IdentityServer) -> dict[str, int | None]:
 async def test_the_four_calls_agree_with_the_model(
     shared: IdentityServer, root: Caller, world: _World
 ) -> None:
-    """SimulateGrant named `user.create` and `cluster.get` as gained by a grant in one namespace."""
+    """Regression: a grant in one namespace seemed to give platform permissions.
+
+    SimulateGrant reported `user.create` and `cluster.get` as gained.
+    """
     await _read_shipped(root)
     namespaces = await _namespaces(shared)
     username = f"model{next(_numbers)}"
@@ -273,7 +282,7 @@ async def _asked_one(
             permission=permission, namespace=place, filter=f'username = "{username}"'
         )
     )
-    # Without a namespace it lists who holds it anywhere.
+    # Without a namespace, ListPrincipals lists the holders in any namespace.
     anywhere = {
         (names[each.role], each.place) for at in _PLACES for each in model.holding(grants, permission, at)
     }
@@ -309,7 +318,7 @@ def _stamp(moment: datetime) -> Timestamp:
     return stamp
 
 
-async def test_a_grant_in_one_namespace_gains_nothing_that_works_over_all(
+async def test_a_grant_in_one_namespace_gains_no_platform_permission(
     shared: IdentityServer, root: Caller
 ) -> None:
     await shared.namespace("cafe")

@@ -1,4 +1,4 @@
-"""Resets by a one-time code: the user sets the new password, nobody else ever knows it."""
+"""Resets by a one-time code: only the user ever knows the new password."""
 
 from __future__ import annotations
 
@@ -16,16 +16,14 @@ NEW = "a password of her own"
 
 
 async def reset(admin: Caller, username: str = "anna") -> pb.ResetPasswordResponse:
-    """The answer to an administrator who asks for a code."""
+    """Returns the response to an administrator who requests a code."""
     answer: pb.ResetPasswordResponse = await admin.ResetPassword(
         pb.ResetPasswordRequest(username=username, one_time_code=True)
     )
     return answer
 
 
-async def test_the_code_lets_its_user_set_a_new_password_and_nothing_else(
-    server: IdentityServer, admin: Caller
-) -> None:
+async def test_a_code_only_lets_its_user_set_a_new_password(server: IdentityServer, admin: Caller) -> None:
     anna = await server.user(admin, "anna")
     answer = await reset(admin)
     left = answer.expire_time.ToDatetime(UTC) - datetime.now(UTC)
@@ -50,7 +48,7 @@ async def test_the_code_lets_its_user_set_a_new_password_and_nothing_else(
     await server.log_in("anna", NEW)
 
 
-async def test_of_two_who_have_the_code_one_sets_the_password(server: IdentityServer, admin: Caller) -> None:
+async def test_concurrent_uses_of_a_code_set_one_password(server: IdentityServer, admin: Caller) -> None:
     await server.user(admin, "anna", log_in=False)
     answer = await reset(admin)
     given = [(await challenged(server.stranger, "anna", answer.one_time_code)).challenge for _ in range(3)]
@@ -85,7 +83,7 @@ async def test_a_code_expires_and_a_wrong_one_counts_as_a_wrong_password(
         assert await connection.fetchval("SELECT sum(failures) FROM login_throttles") == 2
 
 
-async def test_a_second_factor_stays_and_is_asked_for_with_the_new_password(
+async def test_a_second_factor_stays_and_is_required_for_the_new_password(
     server: IdentityServer, admin: Caller
 ) -> None:
     phone = await enrolled(server, await server.user(admin, "anna"))
@@ -94,12 +92,12 @@ async def test_a_second_factor_stays_and_is_asked_for_with_the_new_password(
     assert list(given.steps) == [factor_pb.LOGIN_STEP_CODE, factor_pb.LOGIN_STEP_NEW_PASSWORD]
     wrong = {"code": await phone.wrong_code(), "new_password": NEW}
     assert await reason(server.stranger, given.challenge, **wrong) == "WRONG_CODE"
-    # A user who has only the code of the reset has set nothing.
+    # A caller that has only the reset code has changed nothing.
     assert (await challenged(server.stranger, "anna", answer.one_time_code)).challenge
     assert await reason(server.stranger, given.challenge, code=await phone.code(), new_password=NEW) == ""
 
 
-async def test_what_is_asked_for_is_a_password_or_a_code(server: IdentityServer, admin: Caller) -> None:
+async def test_a_reset_requires_either_a_password_or_a_code(server: IdentityServer, admin: Caller) -> None:
     await server.user(admin, "anna", log_in=False)
     nothing = await refused(admin, "ResetPassword", pb.ResetPasswordRequest(username="anna"))
     assert (nothing.reason, nothing.fields) == ("REQUIRED", ["new_password"])
@@ -107,7 +105,9 @@ async def test_what_is_asked_for_is_a_password_or_a_code(server: IdentityServer,
     assert (await refused(admin, "ResetPassword", both)).reason == "TWO_PASSWORDS"
 
 
-async def test_a_replay_answers_no_code_and_records_have_none(server: IdentityServer, admin: Caller) -> None:
+async def test_a_replay_returns_no_code_and_records_contain_none(
+    server: IdentityServer, admin: Caller
+) -> None:
     await server.user(admin, "anna", log_in=False)
     request = pb.ResetPasswordRequest(
         username="anna", one_time_code=True, request_id="6f1c7f0e-5c1c-4b5b-9f77-0d3cf6f0f111"

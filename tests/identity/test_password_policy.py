@@ -1,4 +1,7 @@
-"""New passwords: length, the user's name, a list of stolen ones; wherever a password is set."""
+"""New passwords: length, the user's name, and a list of stolen passwords.
+
+The rules apply to every call that sets a password.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,13 @@ STOLEN = "correct horse battery staple again"
 
 
 def hashed(passwords: Sequence[str], count: str = ":17", end: str = "\n") -> bytes:
-    """The list as Have I Been Pwned has it."""
+    """Returns a list in the format of Have I Been Pwned."""
     digests = sorted(hashlib.sha1(each.encode()).hexdigest().upper() for each in passwords)
     return "".join(f"{digest}{count}{end}" for digest in digests).encode()
 
 
 def plain(passwords: Sequence[str]) -> bytes:
-    """The list as `LC_ALL=C sort -u` makes it."""
+    """Returns a list as `LC_ALL=C sort -u` writes it."""
     return b"".join(each + b"\n" for each in sorted({each.encode() for each in passwords}))
 
 
@@ -42,7 +45,7 @@ _WORDS = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["C
 @given(
     st.sets(_WORDS, min_size=1, max_size=60), st.sets(_WORDS, max_size=10), st.sampled_from(["sha1", "plain"])
 )
-def test_the_search_finds_what_is_there_and_nothing_else(
+def test_the_search_finds_exactly_the_listed_passwords(
     tmp_path_factory: pytest.TempPathFactory, there: set[str], others: set[str], form: str
 ) -> None:
     file = tmp_path_factory.getbasetemp() / f"breached-{os.getpid()}"
@@ -53,17 +56,17 @@ def test_the_search_finds_what_is_there_and_nothing_else(
 
 
 @pytest.mark.parametrize(("count", "end"), [("", "\n"), (":3", "\r\n"), (":3", "\n")])
-def test_lists_are_read_as_they_come(tmp_path: Path, count: str, end: str) -> None:
+def test_lists_are_read_in_all_formats(tmp_path: Path, count: str, end: str) -> None:
     file = tmp_path / "list"
     words = [f"word {number}" for number in range(500)]
-    # The last line may lack its end.
+    # The last line may lack its line end.
     file.write_bytes(hashed(words, count, end).removesuffix(end.encode()))
     breached = BreachedPasswords(file)
     assert all(breached.holds(each) for each in words)
     assert not any(breached.holds(f"other {number}") for number in range(500))
 
 
-def test_a_great_list_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_list_is_not_read_completely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "list"
     with file.open("wb") as written:
         written.writelines(b"%012d\n" % number for number in range(200_000))
@@ -92,7 +95,7 @@ def test_a_great_list_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.Monk
         (b"\n".join(reversed(hashed(["a", "b", "c"]).splitlines())), "order"),
     ],
 )
-def test_a_file_that_is_no_list_is_told_at_the_start(tmp_path: Path, content: bytes, word: str) -> None:
+def test_an_invalid_list_is_reported_at_start(tmp_path: Path, content: bytes, word: str) -> None:
     file = tmp_path / "list"
     file.write_bytes(content)
     with pytest.raises(SettingsError, match=f"PASSWORD_BREACHED_FILE.*{word}"):
@@ -101,7 +104,7 @@ def test_a_file_that_is_no_list_is_told_at_the_start(tmp_path: Path, content: by
         PasswordPolicy(Settings(password_breached_file=tmp_path / "nowhere"))
 
 
-async def test_a_list_that_is_gone_lets_nothing_pass(tmp_path: Path) -> None:
+async def test_a_deleted_list_causes_all_passwords_to_be_refused(tmp_path: Path) -> None:
     file = tmp_path / "list"
     file.write_bytes(hashed([STOLEN]))
     policy = PasswordPolicy(Settings(password_breached_file=file))
@@ -112,7 +115,7 @@ async def test_a_list_that_is_gone_lets_nothing_pass(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [11, 129])
-def test_the_shortest_length_has_bounds(length: int) -> None:
+def test_the_minimum_length_has_limits(length: int) -> None:
     with pytest.raises(SettingsError, match="PASSWORD_MIN_LENGTH must be from 12 to 128"):
         load({"PILOTHOUSE_PASSWORD_MIN_LENGTH": str(length)})
 
@@ -130,7 +133,9 @@ def test_the_shortest_length_has_bounds(length: int) -> None:
         ("anna", "sixteen letters.", None),
     ],
 )
-async def test_rules_are_named(tmp_path: Path, username: str, password: str, rule: str | None) -> None:
+async def test_a_refusal_names_the_violated_rule(
+    tmp_path: Path, username: str, password: str, rule: str | None
+) -> None:
     file = tmp_path / "list"
     file.write_bytes(hashed([STOLEN]))
     policy = PasswordPolicy(Settings(password_breached_file=file, password_min_length=16))
@@ -156,7 +161,7 @@ async def test_rules_are_named(tmp_path: Path, username: str, password: str, rul
         "123456789012",
     ],
 )
-async def test_common_passwords_are_refused_in_whatever_form(password: str) -> None:
+async def test_common_passwords_are_refused_in_any_variation(password: str) -> None:
     with pytest.raises(InvalidArgument, match="must not be a common password"):
         await PasswordPolicy(Settings()).check("password", password, "anna")
 
@@ -168,7 +173,7 @@ async def test_other_passwords_are_not_common(password: str) -> None:
     await PasswordPolicy(Settings()).check("password", password, "anna")
 
 
-def test_the_licence_of_the_list_is_beside_it() -> None:
+def test_the_list_is_shipped_with_its_licence() -> None:
     folder = Path(password_policy.__file__).parent
     assert "MIT License" in (folder / "common_passwords.LICENSE").read_text()
     common = (folder / "common_passwords.txt").read_bytes()
@@ -184,7 +189,7 @@ def test_the_licence_of_the_list_is_beside_it() -> None:
         ("password1234", "WEAK_PASSWORD"),
     ],
 )
-async def test_the_rules_hold_wherever_a_password_is_set(
+async def test_the_rules_apply_wherever_a_password_is_set(
     database: Database, tmp_path: Path, password: str, reason: str
 ) -> None:
     file = tmp_path / "list"

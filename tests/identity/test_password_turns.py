@@ -1,4 +1,7 @@
-"""The turns of password hashes: an address with many attempts does not delay one with a single attempt."""
+"""The turns of password hashes.
+
+An address with many attempts does not delay one with a single attempt.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from tests.waiting import within
 
 
 class Line:
-    """Attempts that wait for one thread that somebody holds, in the order in which they have had it."""
+    """Attempts that wait for an occupied thread, in the order in which they get it."""
 
     def __init__(self, *, threads: int = 1, longest_queue: int = 100) -> None:
         self.passwords = Passwords(threads=threads, longest_queue=longest_queue)
@@ -24,17 +27,17 @@ class Line:
         self._ends = asyncio.Event()
 
     async def come(self, *who: str, known: bool = False) -> None:
-        """One after the other begins to wait."""
+        """Starts attempts one after the other, so that each begins to wait."""
         for each in who:
             self.tasks.append(asyncio.create_task(self._one(each, known)))
             await asyncio.sleep(0)
 
     def refused(self) -> list[int]:
-        """The numbers of those that are refused so far."""
+        """Returns the numbers of the attempts that were refused so far."""
         return [number for number, task in enumerate(self.tasks) if task.done() and task.exception()]
 
     async def all_served(self) -> list[str]:
-        """The holder goes; the order of the others, without those that are refused."""
+        """Releases the thread; returns the order of the attempts that were not refused."""
         self._ends.set()
         outcomes = await asyncio.gather(*self.tasks, return_exceptions=True)
         refused = [outcome for outcome in outcomes if outcome is not None]
@@ -46,18 +49,18 @@ class Line:
             self.served.append(who)
             if len(self.served) == 1:
                 await self._ends.wait()
-            # As a hash does, it takes longer than the others need to move up.
+            # Like a hash, this takes longer than the other attempts need to move up.
             for _ in range(5):
                 await asyncio.sleep(0)
 
 
-async def test_turns_go_round_those_that_wait() -> None:
+async def test_turns_rotate_among_the_waiting_callers() -> None:
     line = Line()
     await line.come("holder", *["flood"] * 6, "anna", "ben", "anna")
     assert await line.all_served() == ["flood", "anna", "ben", "flood", "anna", *["flood"] * 4]
 
 
-async def test_known_attempts_have_every_other_turn() -> None:
+async def test_known_attempts_get_every_other_turn() -> None:
     line = Line()
     await line.come("holder", "s1", "s2", "s3", "s4", "s5")
     await line.come("k1", "k2", "k3", known=True)
@@ -66,7 +69,7 @@ async def test_known_attempts_have_every_other_turn() -> None:
     assert [each[0] for each in served[:6]] in (["k", "s"] * 3, ["s", "k"] * 3)
 
 
-async def test_unknown_attempts_never_have_the_last_thread() -> None:
+async def test_unknown_attempts_never_get_the_last_thread() -> None:
     passwords = Passwords(threads=2)
     async with passwords.turn("stranger"):
         other = asyncio.create_task(_once(passwords, "another stranger"))
@@ -88,21 +91,21 @@ async def _once(passwords: Passwords, who: str) -> None:
         pass
 
 
-async def test_unknown_attempts_from_everywhere_leave_half_of_the_queue_to_known_ones() -> None:
+async def test_unknown_attempts_leave_half_of_the_queue_to_known_ones() -> None:
     line = Line(longest_queue=4)
     await line.come("holder", "s1", "s2", "s3")
-    # Two wait in the queue; the third one finds it full.
+    # Two attempts wait in the queue; the third one finds it full.
     assert line.refused() == [3]
     await line.come("k1", "k2", known=True)
     assert line.refused() == [3]
     assert sorted(await line.all_served()) == ["k1", "k2", "s1", "s2"]
 
 
-async def test_threads_are_not_lost_with_attempts_that_are_cancelled() -> None:
+async def test_cancelled_attempts_do_not_lose_threads() -> None:
     line = Line()
     await line.come("holder", "anna", "ben", "cleo")
     await cancel_and_wait(line.tasks[2])
-    # And one that is given a thread in the moment in which it is cancelled.
+    # Also an attempt that gets a thread in the moment in which it is cancelled.
     line._ends.set()
     await cancel_and_wait(line.tasks[0], line.tasks[1])
     assert "cleo" in await line.all_served()
@@ -110,7 +113,7 @@ async def test_threads_are_not_lost_with_attempts_that_are_cancelled() -> None:
         pass
 
 
-def test_failures_of_an_address_are_bounded_and_come_back() -> None:
+def test_failures_of_an_address_are_limited_and_the_budget_refills() -> None:
     now = [100.0]
     budgets = FailureBudgets(3, clock=lambda: now[0])
     for _ in range(3):
@@ -126,7 +129,7 @@ def test_failures_of_an_address_are_bounded_and_come_back() -> None:
         budgets.take("there")
 
 
-def test_right_passwords_use_nothing_up() -> None:
+def test_correct_passwords_use_up_no_budget() -> None:
     budgets = FailureBudgets(2, clock=lambda: 100.0)
     for _ in range(10):
         budgets.take("there")
@@ -148,5 +151,5 @@ def test_right_passwords_use_nothing_up() -> None:
         ("", ""),
     ],
 )
-def test_whom_an_address_stands_for(address: str, group: str) -> None:
+def test_addresses_are_grouped(address: str, group: str) -> None:
     assert address_group(address) == group

@@ -1,4 +1,7 @@
-"""A principal's permissions are computed often, with the same result each time, and no longer than a grant lives."""
+"""Repeated checks of a principal's permissions have the same result.
+
+A result ends with its grant.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,7 @@ _ALL = frozenset({"*"})
 
 
 @pytest.mark.parametrize("most", [0, 1, 1000])
-def test_each_question_has_its_own_answer_however_often_it_is_asked(
-    monkeypatch: pytest.MonkeyPatch, most: int
-) -> None:
+def test_repeated_checks_have_the_same_result(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     monkeypatch.setattr(access, "_MOST_ANSWERS", most)
     principal = Principal(1, "a", (Grant("viewer", "one", 1, _VIEW), Grant("admin", "two", 2, _ALL)))
     for _ in range(2):
@@ -28,7 +29,7 @@ def test_each_question_has_its_own_answer_however_often_it_is_asked(
     assert len(principal._granting) <= most
 
 
-def test_an_answer_ends_with_its_grant(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stored_result_expires_with_its_grant(monkeypatch: pytest.MonkeyPatch) -> None:
     end = datetime.now(UTC) + timedelta(hours=1)
     principal = Principal(1, "a", (Grant("viewer", "one", 1, _VIEW, expires_at=end),))
     assert principal.allows("pod.get", "one")

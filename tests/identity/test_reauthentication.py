@@ -1,4 +1,7 @@
-"""Recent proofs: the limits of a stolen session, and the next step of its user."""
+"""Recent proofs of identity: the limits of a stolen session.
+
+Also covers the next step of the session's user.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ _REQUIRED = "REAUTHENTICATION_REQUIRED"
 async def grow_old(
     database: Database, username: str, proved: str = "proved_at - interval '10 minutes'"
 ) -> None:
-    """Ten minutes pass since the user's last proof."""
+    """Makes the user's last proof ten minutes older, or sets it to `proved`."""
     async with database.owner() as connection:
         await connection.execute(
             f"UPDATE sessions SET proved_at = {proved} "
@@ -54,7 +57,7 @@ async def _renewed(caller: Caller) -> Caller:
 
 
 async def _refusals(caller: Caller, key_id: str) -> list[tuple[str, str, str]]:
-    """Returns the refusals of the four calls: name, reason and the required proof."""
+    """Returns the refusals of calls without a proof: name, reason, required proof."""
     found = []
     for rpc, request in (
         ("EnrolTotp", factor_pb.EnrolTotpRequest()),
@@ -69,10 +72,13 @@ async def _refusals(caller: Caller, key_id: str) -> list[tuple[str, str, str]]:
     return found
 
 
-async def test_a_session_without_a_recent_proof_makes_no_keys_and_no_factor(
+async def test_a_session_without_a_recent_proof_creates_no_keys_and_no_factor(
     shared: IdentityServer, root: Caller
 ) -> None:
-    """A stolen session made a key that outlived it, and enrolled an authenticator that locked its owner out."""
+    """Regression: a stolen session could make its access permanent.
+
+    It made a key that outlived it, and enrolled an authenticator that locked its owner out.
+    """
     owner = await shared.user(root, "robbed")
     made, _ = await make(owner, "own")
     await grow_old(shared.database, "robbed")
@@ -80,13 +86,13 @@ async def test_a_session_without_a_recent_proof_makes_no_keys_and_no_factor(
     assert {(reason, proof) for _, reason, proof in refusals} == {(_REQUIRED, "password")}
     assert [key.name for key in await listed(owner)] == ["own"]
     assert not (await owner.WhoAmI(pb.WhoAmIRequest())).user.second_factor
-    # Tokens of the session that are newer are no proof.
+    # Newer tokens of the session are not a proof.
     owner = await _renewed(owner)
     refusals = await _refusals(owner, made.api_key_id)
     assert {reason for _, reason, _ in refusals} == {_REQUIRED}
     answer = await owner.Reauthenticate(ReauthenticateRequest(password=PASSWORD))
     assert 590 < answer.expire_time.seconds - time.time() < 610
-    # The proof goes over to the tokens that follow.
+    # The proof carries over to the tokens that follow.
     owner = await _renewed(owner)
     rotated = await owner.RotateApiKey(keys_pb.RotateApiKeyRequest(api_key_id=made.api_key_id))
     await make(owner, "another")
@@ -96,9 +102,7 @@ async def test_a_session_without_a_recent_proof_makes_no_keys_and_no_factor(
     assert {(reason, proof) for _, reason, proof in refusals} == {(_REQUIRED, "code")}
 
 
-async def test_a_log_in_is_a_proof_and_a_session_of_the_release_before_has_none(
-    shared: IdentityServer, root: Caller
-) -> None:
+async def test_a_login_is_a_proof_and_older_sessions_have_none(shared: IdentityServer, root: Caller) -> None:
     owner = await shared.user(root, "earlier")
     await make(owner, "first")
     await grow_old(shared.database, "earlier", "NULL")
@@ -107,15 +111,17 @@ async def test_a_log_in_is_a_proof_and_a_session_of_the_release_before_has_none(
     await make(await shared.log_in("earlier"), "second")
 
 
-async def test_a_proof_far_in_the_future_is_none(shared: IdentityServer, root: Caller) -> None:
-    """A database whose clock was wrong for a while has left it."""
+async def test_a_proof_far_in_the_future_is_not_accepted(shared: IdentityServer, root: Caller) -> None:
+    """A database whose clock was wrong for a while may have stored such a proof."""
     owner = await shared.user(root, "ahead")
     await grow_old(shared.database, "ahead", "now() + interval '1 hour'")
     request = keys_pb.CreateApiKeyRequest(name="key")
     assert (await refused(owner, "CreateApiKey", request)).reason == _REQUIRED
 
 
-async def test_the_proof_of_one_session_is_none_of_another(shared: IdentityServer, root: Caller) -> None:
+async def test_the_proof_of_one_session_does_not_apply_to_another(
+    shared: IdentityServer, root: Caller
+) -> None:
     thief = await shared.user(root, "two-sessions")
     owner = await shared.log_in("two-sessions")
     await grow_old(shared.database, "two-sessions")
@@ -142,7 +148,7 @@ async def test_codes_and_recovery_codes_are_proofs_once(shared: IdentityServer, 
     assert (await refused(owner, "CreateApiKey", request)).reason == _REQUIRED
 
 
-async def test_what_is_no_proof_is_refused_by_name(shared: IdentityServer, root: Caller) -> None:
+async def test_an_invalid_proof_is_refused_with_its_reason(shared: IdentityServer, root: Caller) -> None:
     owner = await shared.user(root, "unproved")
     for request, code, reason in (
         (ReauthenticateRequest(), "INVALID_ARGUMENT", "REQUIRED"),
@@ -159,7 +165,7 @@ async def test_what_is_no_proof_is_refused_by_name(shared: IdentityServer, root:
     assert (await refused(shared.stranger, "Reauthenticate", request)).reason == "NO_TOKEN"
 
 
-async def test_a_session_that_has_ended_is_not_proved(shared: IdentityServer, root: Caller) -> None:
+async def test_an_ended_session_cannot_be_proved(shared: IdentityServer, root: Caller) -> None:
     owner = await shared.user(root, "left")
     await owner.Logout(pb.LogoutRequest())
     await poll_until(lambda: ended(owner))
@@ -167,7 +173,7 @@ async def test_a_session_that_has_ended_is_not_proved(shared: IdentityServer, ro
     assert refusal.code == "UNAUTHENTICATED"
 
 
-async def test_wrong_proofs_count_as_failed_log_ins(database: Database) -> None:
+async def test_wrong_proofs_count_as_failed_logins(database: Database) -> None:
     async with running(database, login_failures_per_address=4) as server:
         admin = await server.admin()
         owner = await server.user(admin, "guessed")
@@ -178,7 +184,7 @@ async def test_wrong_proofs_count_as_failed_log_ins(database: Database) -> None:
             return (await refused(owner, "Reauthenticate", wrong)).reason
 
         async def logged_in() -> str:
-            """Log-ins of the account from the address have the same budget."""
+            """Returns why a login from the same address is refused: it has the same budget."""
             await heard_until_limited(proved)
             try:
                 await server.stranger.Login(login)
@@ -188,13 +194,13 @@ async def test_wrong_proofs_count_as_failed_log_ins(database: Database) -> None:
 
         assert await proved() == "WRONG_PASSWORD"
         await heard_until_limited(proved)
-        # Before any log-in: one that succeeds forgets the failures of its account.
+        # Checked before any login, because a successful login clears the failures of its account.
         async with database.system() as connection:
             assert await connection.fetchval("SELECT sum(failures) FROM login_throttles") >= 4
         await heard_until_limited(logged_in)
 
 
-async def test_the_record_says_by_what_a_session_was_proved(shared: IdentityServer, root: Caller) -> None:
+async def test_the_record_names_the_kind_of_proof(shared: IdentityServer, root: Caller) -> None:
     owner = await shared.user(root, "recorded")
     await owner.Reauthenticate(ReauthenticateRequest(password=PASSWORD))
     await refused(owner, "Reauthenticate", ReauthenticateRequest(password="not my password"))
@@ -214,7 +220,7 @@ async def test_the_record_says_by_what_a_session_was_proved(shared: IdentityServ
 
 
 @pytest.mark.parametrize("ends", [False, True])
-async def test_a_new_password_says_how_many_keys_remain_and_ends_them_where_asked(
+async def test_a_password_change_counts_keys_and_revokes_them_on_request(
     shared: IdentityServer, root: Caller, ends: bool
 ) -> None:
     username = f"keyed-{ends}".lower()
@@ -250,18 +256,18 @@ async def _begun(world: OidcWorld, max_age_seconds: int) -> Begun:
     return Begun(answer, await browse(answer.authorization_url))
 
 
-async def test_a_session_of_an_issuer_is_proved_by_a_new_log_in_with_max_age(world: OidcWorld) -> None:
+async def test_a_session_of_an_issuer_is_proved_by_a_new_login_with_max_age(world: OidcWorld) -> None:
     ada = await world.log_in("ada", ["devs"])
     await make(ada, "first")
     await grow_old(world.server.database, "ada")
     request = keys_pb.CreateApiKeyRequest(name="second")
     refusal = await refused(ada, "CreateApiKey", request)
     assert (refusal.reason, refusal.metadata["proof"]) == (_REQUIRED, "log_in")
-    # No password of this server stands for what the issuer asks.
+    # A password of this server does not replace a login at the issuer.
     shown = ReauthenticateRequest(password=PASSWORD)
     assert (await refused(ada, "Reauthenticate", shown)).reason == "ISSUER_SESSION"
     assert (await refused(ada, "CreateApiKey", request)).reason == _REQUIRED
-    # A refresh asks the issuer, which asks nobody.
+    # A refresh sends a request to the issuer, but the issuer does not ask the user.
     assert (await refused(await world.refresh(ada), "CreateApiKey", request)).reason == _REQUIRED
     world.company.arrive("ada", preferred_username="ada", groups=["devs"], auth_time=int(time.time()))
     begun = await _begun(world, 60)
@@ -271,7 +277,7 @@ async def test_a_session_of_an_issuer_is_proved_by_a_new_log_in_with_max_age(wor
 
 
 @pytest.mark.parametrize("seconds_ago", [None, 300, 86_400])
-async def test_a_log_in_with_max_age_needs_an_issuer_that_has_just_asked(
+async def test_a_login_with_max_age_needs_a_recent_authentication(
     world: OidcWorld, seconds_ago: int | None
 ) -> None:
     claims = {} if seconds_ago is None else {"auth_time": int(time.time()) - seconds_ago}
@@ -281,8 +287,11 @@ async def test_a_log_in_with_max_age_needs_an_issuer_that_has_just_asked(
     assert (refusal.reason, refusal.metadata["rule"]) == ("ISSUER_TOKEN_REFUSED", "auth_time")
 
 
-async def test_a_log_in_that_the_issuer_asked_for_long_ago_is_no_recent_proof(world: OidcWorld) -> None:
-    """Single sign-on: the browser has a session at the issuer, and the person was asked in the morning."""
+async def test_an_old_authentication_at_the_issuer_is_not_a_recent_proof(world: OidcWorld) -> None:
+    """Single sign-on: the user authenticated at the issuer an hour ago.
+
+    The browser has a session at the issuer.
+    """
     ada = await world.log_in("ada", ["devs"], auth_time=int(time.time()) - 3600)
     request = keys_pb.CreateApiKeyRequest(name="key")
     assert (await refused(ada, "CreateApiKey", request)).metadata["proof"] == "log_in"
@@ -291,7 +300,7 @@ async def test_a_log_in_that_the_issuer_asked_for_long_ago_is_no_recent_proof(wo
 
 
 @pytest.mark.parametrize("wrong", ["yesterday", True, -5, [1]])
-async def test_an_auth_time_that_is_none_is_refused(world: OidcWorld, wrong: object) -> None:
+async def test_an_invalid_auth_time_is_refused(world: OidcWorld, wrong: object) -> None:
     world.company.arrive("odd", preferred_username="odd", groups=["devs"], auth_time=wrong)
     refusal = await refused(world.server.stranger, "CompleteOidcLogin", (await world.begin()).request())
     assert (refusal.reason, refusal.metadata["rule"]) == ("ISSUER_TOKEN_REFUSED", "auth_time")

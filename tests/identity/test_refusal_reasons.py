@@ -1,4 +1,7 @@
-"""The look-ups for a refusal are bounded, for every caller and any number of refusals."""
+"""The queries that explain a refusal are limited.
+
+The limits hold for every caller and any number of refusals.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from tests.waiting import poll_until
 
 
 class Watched:
-    """The store of a server, which counts who reads and may hold them."""
+    """The store of a server, which counts the readers and can block them."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -31,7 +34,7 @@ class Watched:
 
     @asynccontextmanager
     async def read(self, user_id: int) -> AsyncIterator[Any]:
-        """A read of the real one, once the test lets it go on."""
+        """Reads from the real store, once the test lets the read continue."""
         self.reads += 1
         self.at_once += 1
         self.most_at_once = max(self.at_once, self.most_at_once)
@@ -46,7 +49,7 @@ class Watched:
 
 
 class Clock:
-    """A clock that the test turns."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -70,7 +73,7 @@ async def _made(
     return RefusalReasons(cast("Store", watched), clock), watched, clock, principal
 
 
-async def test_an_answer_serves_for_a_while(shared: IdentityServer, root: Caller) -> None:
+async def test_an_explanation_is_cached_for_a_while(shared: IdentityServer, root: Caller) -> None:
     reasons, watched, clock, principal = await _made(shared, root, "reasons-kept")
     question = asked("container.delete", "reasons-kept")
     for _ in range(5):
@@ -84,12 +87,12 @@ async def test_an_answer_serves_for_a_while(shared: IdentityServer, root: Caller
     assert watched.reads == 3
 
 
-async def test_few_look_at_once_and_few_wait(shared: IdentityServer, root: Caller) -> None:
+async def test_concurrent_and_waiting_queries_are_limited(shared: IdentityServer, root: Caller) -> None:
     reasons, watched, clock, principal = await _made(shared, root, "reasons-flood")
     watched.free.clear()
     waiting = [
         asyncio.create_task(
-            # Each of another user, so that no user's own bound is met.
+            # Each query is for another user, so that no user reaches its own limit.
             reasons.beyond(
                 replace(principal, user_id=10_000 + number), asked("container.get", "reasons-flood")
             )
@@ -101,18 +104,18 @@ async def test_few_look_at_once_and_few_wait(shared: IdentityServer, root: Calle
         return watched.at_once == 2
 
     assert await poll_until(looking)
-    # One more is told nothing, and waits for nobody.
+    # One more refusal gets no explanation, and does not wait.
     assert await reasons.beyond(principal, asked("container.more", "reasons-flood")) == Beyond()
     watched.free.set()
     await asyncio.gather(*waiting)
     assert watched.most_at_once == 2
-    # There is room again.
+    # Queries are possible again.
     clock.now += 10.0
     found = await reasons.beyond(principal, asked("container.more", "reasons-flood"))
     assert found.givers
 
 
-async def test_a_database_that_is_away_takes_no_words_from_a_refusal(
+async def test_a_refusal_stays_unexplained_while_the_database_is_away(
     shared: IdentityServer, root: Caller
 ) -> None:
     reasons, watched, _, principal = await _made(shared, root, "reasons-away")
@@ -120,11 +123,11 @@ async def test_a_database_that_is_away_takes_no_words_from_a_refusal(
     watched.away = True
     assert await reasons.beyond(principal, question) == Beyond()
     watched.away = False
-    # That nothing was found out is not remembered.
+    # The missing explanation is not cached.
     assert (await reasons.beyond(principal, question)).givers
 
 
-async def test_what_is_kept_is_bounded(shared: IdentityServer, root: Caller) -> None:
+async def test_the_size_of_the_cache_is_limited(shared: IdentityServer, root: Caller) -> None:
     reasons, watched, _, principal = await _made(shared, root, "reasons-many")
     watched.away = True
     for number in range(1100):
@@ -132,12 +135,12 @@ async def test_what_is_kept_is_bounded(shared: IdentityServer, root: Caller) -> 
     assert len(reasons._kept) == 1000
 
 
-async def test_a_user_has_so_many_looks_and_all_together_have(shared: IdentityServer, root: Caller) -> None:
+async def test_queries_are_limited_for_each_user_and_in_total(shared: IdentityServer, root: Caller) -> None:
     reasons, watched, clock, principal = await _made(shared, root, "reasons-many-questions")
     for number in range(40):
         await reasons.beyond(principal, asked(f"container.a{number}", "reasons-many-questions"))
     assert watched.reads == 10
-    # Others have theirs, and together no more than so many.
+    # Other users have their own limit, and all users together have another.
     for number in range(150):
         await reasons.beyond(replace(principal, user_id=20_000 + number), asked("container.get", ""))
     assert watched.reads == 100

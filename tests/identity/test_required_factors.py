@@ -1,5 +1,6 @@
-"""Roles whose users must have a second factor: their permissions before they have one, and when the rule takes
-effect.
+"""Roles whose users must have a second factor.
+
+Covers the calls that work without one, and the time when a rule takes effect.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ CONSOLES: tuple[tuple[str, SessionMethod], ...] = (
 POLICY = {"second_factor_roles": "operator, admin"}
 
 
-async def test_who_must_have_a_factor_can_do_nothing_but_enrol_one(database: Database) -> None:
+async def test_a_user_who_needs_a_factor_can_only_enrol_one(database: Database) -> None:
     async with running(database, **POLICY) as server:
         answer = await challenged(server.stranger, "admin", ADMIN_PASSWORD)
         assert list(answer.steps) == [factor_pb.LOGIN_STEP_ENROLMENT]
         assert answer.enrolment.secret in answer.enrolment.otpauth_uri
         async with database.system() as connection:
-            # There is no session that could do anything.
+            # No session exists yet.
             assert await connection.fetchval("SELECT count(*) FROM sessions") == 0
         bearer = Caller(server.stub, answer.challenge)
         assert (await refused(bearer, "WhoAmI", pb.WhoAmIRequest())).reason == "INVALID_TOKEN"
@@ -52,14 +53,14 @@ async def test_who_must_have_a_factor_can_do_nothing_but_enrol_one(database: Dat
         given = await challenged(server.stranger, "admin", ADMIN_PASSWORD)
         assert list(given.steps) == [factor_pb.LOGIN_STEP_CODE]
         assert await reason(server.stranger, given.challenge, recovery_code=done.recovery_codes[0]) == ""
-        # It is not theirs to take away again.
+        # The user may not remove the authenticator.
         refusal = await refused(admin, "DisableTotp", factor_pb.DisableTotpRequest(password=ADMIN_PASSWORD))
         assert refusal.reason == "SECOND_FACTOR_REQUIRED"
-        # Others need none.
+        # Other users need none.
         assert await valid(await server.user(admin, "anna"))
 
 
-async def test_nobody_else_who_has_the_password_has_their_seed_confirmed(database: Database) -> None:
+async def test_each_login_challenge_confirms_only_its_own_seed(database: Database) -> None:
     async with running(database, **POLICY) as server:
         thief = await challenged(server.stranger, "admin", ADMIN_PASSWORD)
         owner = await challenged(server.stranger, "admin", ADMIN_PASSWORD)
@@ -68,13 +69,13 @@ async def test_nobody_else_who_has_the_password_has_their_seed_confirmed(databas
         own = Authenticator(server, owner.enrolment.secret, [])
         assert await reason(server.stranger, owner.challenge, code=await stolen.code()) == "WRONG_CODE"
         assert await reason(server.stranger, owner.challenge, code=await own.code()) == ""
-        # The challenge of the other asks for a code of the owner's now.
+        # The challenge of the other login now requires a code of the owner's authenticator.
         assert await reason(server.stranger, thief.challenge, code=await stolen.code()) == "WRONG_CODE"
         async with database.system() as connection:
             assert await connection.fetchval("SELECT count(*) FROM user_secrets") == 1
 
 
-async def test_a_rule_that_is_set_later_holds_from_the_next_log_in_or_renewal(database: Database) -> None:
+async def test_a_new_rule_applies_from_the_next_login_or_renewal(database: Database) -> None:
     async with running(database) as server:
         admin = await server.admin()
         plain = await server.user(admin, "plain", ("operator", ""))
@@ -84,18 +85,18 @@ async def test_a_rule_that_is_set_later_holds_from_the_next_log_in_or_renewal(da
         key = (await plain.CreateApiKey(api_keys_pb2.CreateApiKeyRequest(name="ci"))).key
         consoles = [await begin(server, name, method) for name, method in CONSOLES]
     async with running(database, second_factor_roles="operator") as server:
-        # Keys are no log-ins by password.
+        # Keys are not logins by password.
         assert await valid(Caller(server.stub, key))
         callers = [
             Caller(server.stub, each.access_token, each.refresh_token) for each in (plain, other, careful)
         ]
-        # Those of browsers are not renewed, so they end immediately where they began by a password alone.
+        # Console sessions are not renewed, so those that began with a password alone end immediately.
         assert [await valid(Caller(server.stub, each.access_token)) for each in consoles] == [
             False,
             True,
             True,
         ]
-        # A begun session continues until its access token ends.
+        # Other existing sessions continue until their access token expires.
         assert [await valid(each) for each in callers] == [True, True, True]
         renewing = pb.RefreshSessionRequest(refresh_token=plain.refresh_token)
         refusal = await refused(server.stranger, "RefreshSession", renewing)
@@ -105,7 +106,7 @@ async def test_a_rule_that_is_set_later_holds_from_the_next_log_in_or_renewal(da
             await server.stranger.RefreshSession(pb.RefreshSessionRequest(refresh_token=each.refresh_token))
         given = await challenged(server.stranger, "plain")
         assert list(given.steps) == [factor_pb.LOGIN_STEP_ENROLMENT]
-        # A grant brings it about as well, and its end takes it back.
+        # A grant of the role has the same effect, and its revocation removes it.
         admin = await server.admin()
         await admin.GrantRole(pb.GrantRoleRequest(username="other", role="operator"))
         assert list((await challenged(server.stranger, "other")).steps) == [factor_pb.LOGIN_STEP_ENROLMENT]
@@ -113,7 +114,7 @@ async def test_a_rule_that_is_set_later_holds_from_the_next_log_in_or_renewal(da
         await server.log_in("other")
 
 
-async def test_sessions_of_an_issuer_are_the_issuers_matter(
+async def test_the_rule_does_not_apply_to_sessions_of_an_issuer(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def everybody(*_arguments: object) -> bool:
@@ -133,8 +134,8 @@ async def test_sessions_of_an_issuer_are_the_issuers_matter(
 
 
 @pytest.mark.full
-async def test_a_rule_that_is_not_asked_is_found(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control: without the look at the roles a password is enough."""
+async def test_an_unchecked_rule_is_detected(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: without the check of the roles a password is sufficient."""
 
     async def nobody(*_arguments: object) -> bool:
         return False
@@ -144,7 +145,7 @@ async def test_a_rule_that_is_not_asked_is_found(database: Database, monkeypatch
         assert await valid(await server.admin())
 
 
-async def test_a_role_that_is_not_there_is_told_at_the_start(database: Database, tmp_path: Path) -> None:
+async def test_a_missing_role_is_reported_at_start(database: Database, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match='SECOND_FACTOR_ROLES: there is no role "operators"'):
         async with running_server(
             database, tmp_path, with_cluster=False, second_factor_roles="operator, operators"

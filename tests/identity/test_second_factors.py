@@ -1,4 +1,7 @@
-"""Log-ins that need a code: the uses of a password alone, and codes that are guessed, used twice, lost."""
+"""Logins that need a code: the limits of a password alone.
+
+Also covers codes that are guessed, reused or lost.
+"""
 
 from __future__ import annotations
 
@@ -33,30 +36,30 @@ PROXY = {"trusted_proxies": "127.0.0.1"}
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def server(database: Database) -> AsyncIterator[IdentityServer]:
-    """A server behind a proxy that says where its callers are."""
+    """Yields a server behind a proxy that reports the addresses of callers."""
     async with running(database, **PROXY) as started:
         yield started
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def anna(server: IdentityServer, admin: Caller) -> Caller:
-    """A user, logged in by a password."""
+    """Returns a user who is logged in by password."""
     return await server.user(admin, "anna")
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def phone(server: IdentityServer, anna: Caller) -> Authenticator:
-    """Her authenticator."""
+    """Returns the user's confirmed authenticator."""
     return await enrolled(server, anna)
 
 
 async def methods(caller: Caller) -> list[str]:
-    """How the caller's sessions began, newest first."""
+    """Returns how the caller's sessions began, newest first."""
     found = (await caller.ListSessions(pb.ListSessionsRequest())).sessions
     return [pb.SessionMethod.Name(each.method).removeprefix("SESSION_METHOD_").lower() for each in found]
 
 
-async def test_a_password_is_answered_with_a_challenge_and_a_code_completes_it(
+async def test_a_password_leads_to_a_challenge_that_a_code_completes(
     server: IdentityServer, admin: Caller, anna: Caller, phone: Authenticator
 ) -> None:
     answer = await challenged(server.at(HOME), "anna")
@@ -65,7 +68,7 @@ async def test_a_password_is_answered_with_a_challenge_and_a_code_completes_it(
     done = await complete(server.at(HOME), answer.challenge, code=await phone.code())
     assert (done.user.username, done.user.second_factor, done.recovery_codes_left) == ("anna", True, 10)
     caller = Caller(server.stub, done.access_token, done.refresh_token)
-    # The first was begun by the password, and has shown a code since.
+    # The first session began with a password, and has shown a code since.
     assert await methods(caller) == ["password_totp", "password_totp"]
     renewed = await caller.RefreshSession(pb.RefreshSessionRequest(refresh_token=done.refresh_token))
     assert await valid(Caller(server.stub, renewed.access_token))
@@ -73,7 +76,7 @@ async def test_a_password_is_answered_with_a_challenge_and_a_code_completes_it(
     assert [user.username for user in users.users] == ["anna"]
 
 
-async def test_invented_challenges_keep_nobody_of_their_address_from_completing_a_log_in(
+async def test_invented_challenges_do_not_block_logins_of_their_address(
     database: Database,
 ) -> None:
     async with running(database, **PROXY, login_failures_per_address=8) as server:
@@ -84,7 +87,9 @@ async def test_invented_challenges_keep_nobody_of_their_address_from_completing_
         assert await reason(server.at(HOME), answer.challenge, code=await phone.code()) == ""
 
 
-async def test_a_challenge_is_good_for_nothing_else(server: IdentityServer, phone: Authenticator) -> None:
+async def test_a_challenge_is_not_valid_as_another_credential(
+    server: IdentityServer, phone: Authenticator
+) -> None:
     answer = await challenged(server.at(HOME), "anna")
     async with server.database.system() as connection:
         before = await connection.fetchval("SELECT count(*) FROM sessions")
@@ -103,7 +108,7 @@ async def test_a_challenge_is_good_for_nothing_else(server: IdentityServer, phon
     assert answer.challenge not in stored
 
 
-async def test_a_challenge_is_used_once_there_and_in_time(
+async def test_a_challenge_works_once_from_its_address_before_it_expires(
     server: IdentityServer, anna: Caller, phone: Authenticator
 ) -> None:
     device = "phd_" + "x" * 80
@@ -113,7 +118,7 @@ async def test_a_challenge_is_used_once_there_and_in_time(
     assert await reason(server.at(AWAY), answer.challenge, code=code) == "INVALID_CHALLENGE"
     other = answer.challenge[:-4] + ("aaaa" if answer.challenge[-4:] != "aaaa" else "bbbb")
     assert await reason(home, other, code=code) == "INVALID_CHALLENGE"
-    # A device token that is none is none.
+    # An invalid device token counts as none.
     assert await reason(home, answer.challenge, code=code, device_token=device) == ""
     assert await reason(home, answer.challenge, code=await phone.code()) == "INVALID_CHALLENGE"
 
@@ -134,7 +139,9 @@ async def test_a_challenge_is_used_once_there_and_in_time(
         assert await reason(home, answer.challenge, code=await phone.code()) == "INVALID_CHALLENGE"
 
 
-async def test_what_is_asked_for_must_be_given(server: IdentityServer, phone: Authenticator) -> None:
+async def test_exactly_the_required_proofs_must_be_given(
+    server: IdentityServer, phone: Authenticator
+) -> None:
     answer = await challenged(server.at(HOME), "anna")
     code = await phone.code()
     for shown, field, why in (
@@ -147,7 +154,7 @@ async def test_what_is_asked_for_must_be_given(server: IdentityServer, phone: Au
     assert await reason(server.at(HOME), answer.challenge, code=code) == ""
 
 
-async def test_a_code_is_taken_once(
+async def test_a_code_is_accepted_once(
     server: IdentityServer, anna: Caller, phone: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = server.at(HOME)
@@ -157,7 +164,7 @@ async def test_a_code_is_taken_once(
     assert await reason(home, again.challenge, code=code) == "WRONG_CODE"
     # A wrong code does not use up the challenge.
     assert await reason(home, again.challenge, code=later) == ""
-    # The code that confirmed an authenticator was used by that, too.
+    # The code that confirmed an authenticator counts as used, too.
     await anna.DisableTotp(factor_pb.DisableTotpRequest(password=PASSWORD))
     made = await anna.EnrolTotp(factor_pb.EnrolTotpRequest())
     fresh = Authenticator(server, made.secret, [])
@@ -166,7 +173,7 @@ async def test_a_code_is_taken_once(
     assert await reason(home, (await challenged(home, "anna")).challenge, code=code) == "WRONG_CODE"
 
 
-async def test_of_two_uses_of_a_code_at_once_one_wins_on_whichever_servers(
+async def test_concurrent_uses_of_a_code_succeed_once_across_servers(
     server: IdentityServer, phone: Authenticator
 ) -> None:
     async with running(server.database, **PROXY) as other:
@@ -184,10 +191,10 @@ async def test_of_two_uses_of_a_code_at_once_one_wins_on_whichever_servers(
 
 
 @pytest.mark.full
-async def test_a_code_that_is_taken_twice_is_found(
+async def test_a_code_that_is_accepted_twice_is_detected(
     server: IdentityServer, phone: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control of those above: it is the last step that is kept which refuses the second use."""
+    """The control: the stored last step refuses the second use."""
 
     async def never_used(*_arguments: object) -> second_factors.Used:
         return second_factors.Used(0, 0)
@@ -203,7 +210,7 @@ async def test_a_code_that_is_taken_twice_is_found(
         assert await reason(server.at(HOME), given.challenge, code=code) == ""
 
 
-async def test_wrong_codes_lock_the_account_and_right_passwords_do_not_forgive_them(
+async def test_wrong_codes_lock_the_account_despite_correct_passwords(
     server: IdentityServer, phone: Authenticator
 ) -> None:
     async with running(server.database, **PROXY) as other:
@@ -219,7 +226,7 @@ async def test_wrong_codes_lock_the_account_and_right_passwords_do_not_forgive_t
     async with server.database.system() as connection:
         await connection.execute("UPDATE login_throttles SET locked_until = NULL")
     given = await challenged(server.at(AWAY), "anna")
-    # One more locks it for twice as long; all that is asked for forgives.
+    # One more failure locks the account for twice as long; a complete login clears the failures.
     assert await reason(server.at(AWAY), given.challenge, recovery_code="0000-0000-0000-0000") == "WRONG_CODE"
     assert await reason(server.at(AWAY), given.challenge, code=await phone.code()) == "LOGIN_THROTTLED"
     async with server.database.system() as connection:
@@ -230,7 +237,7 @@ async def test_wrong_codes_lock_the_account_and_right_passwords_do_not_forgive_t
         assert await connection.fetchval("SELECT count(*) FROM login_throttles") == 0
 
 
-async def test_guesses_at_codes_at_once_are_counted_one_by_one(
+async def test_concurrent_guesses_at_codes_are_counted_individually(
     server: IdentityServer, phone: Authenticator
 ) -> None:
     given = (await challenged(server.at(AWAY), "anna")).challenge
@@ -240,10 +247,10 @@ async def test_guesses_at_codes_at_once_are_counted_one_by_one(
 
 
 @pytest.mark.full
-async def test_codes_that_are_guessed_without_end_are_found(
+async def test_unlimited_guesses_at_codes_are_detected(
     server: IdentityServer, phone: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: where nothing is counted nothing is locked."""
+    """The control: if failures are not counted, no account is locked."""
 
     async def nothing(*_arguments: object) -> None:
         return None
@@ -255,7 +262,7 @@ async def test_codes_that_are_guessed_without_end_are_found(
     assert outcomes == {"WRONG_CODE"}
 
 
-async def test_after_a_hundred_wrong_codes_only_a_recovery_code_is_taken(
+async def test_after_a_hundred_wrong_codes_only_a_recovery_code_is_accepted(
     server: IdentityServer, anna: Caller, phone: Authenticator
 ) -> None:
     home = server.at(HOME)
@@ -266,7 +273,7 @@ async def test_after_a_hundred_wrong_codes_only_a_recovery_code_is_taken(
     given = (await challenged(home, "anna")).challenge
     assert await reason(home, given, code=await phone.wrong_code()) == "WRONG_CODE"
     assert await reason(home, given, code=await phone.code()) == "SECOND_FACTOR_LOCKED"
-    # That is no guess: it tells nothing of the code, and counts nothing.
+    # This refusal is not a guess: it reveals nothing about the code, and is not counted.
     locked = factor_pb.DisableTotpRequest(code=await phone.code())
     assert (await refused(anna, "DisableTotp", locked)).reason == "SECOND_FACTOR_LOCKED"
     async with server.database.system() as connection:
@@ -279,7 +286,7 @@ async def test_after_a_hundred_wrong_codes_only_a_recovery_code_is_taken(
         assert await connection.fetchval("SELECT max(totp_failures) FROM users") == 0
 
 
-async def test_an_address_that_guesses_codes_waits(database: Database) -> None:
+async def test_an_address_that_guesses_challenges_is_limited(database: Database) -> None:
     async with running(database, **PROXY, login_failures_per_address=4) as server:
         outcomes = await heard_until_limited(lambda: reason(server.at(AWAY), "phl_none"))
         assert outcomes == {"INVALID_CHALLENGE", "LOGIN_LIMITED"}
@@ -287,11 +294,11 @@ async def test_an_address_that_guesses_codes_waits(database: Database) -> None:
 
 
 async def challenged_by_bootstrap(server: IdentityServer) -> None:
-    """Others are not kept out by it."""
+    """Checks that other addresses can still log in."""
     assert (await server.admin()).access_token
 
 
-async def test_recovery_codes_let_in_once_each(
+async def test_each_recovery_code_works_once(
     server: IdentityServer, admin: Caller, phone: Authenticator
 ) -> None:
     home = server.at(HOME)
@@ -306,20 +313,22 @@ async def test_recovery_codes_let_in_once_each(
     several = [(await challenged(home, "anna")).challenge for _ in range(3)]
     outcomes = await asyncio.gather(*(reason(home, each, recovery_code=second) for each in several))
     assert sorted(outcomes) == ["", "WRONG_CODE", "WRONG_CODE"]
-    # Nobody else's.
+    # Another user's recovery code is refused.
     bert = await server.user(admin, "bert")
     await enrolled(server, bert)
     given = (await challenged(home, "bert")).challenge
     assert await reason(home, given, recovery_code=phone.recovery_codes[3]) == "WRONG_CODE"
 
 
-async def test_an_authenticator_counts_once_it_is_confirmed(server: IdentityServer, admin: Caller) -> None:
+async def test_an_authenticator_takes_effect_once_it_is_confirmed(
+    server: IdentityServer, admin: Caller
+) -> None:
     carl = await server.user(admin, "carl")
     elsewhere = await server.log_in("carl")
     former = await carl.EnrolTotp(factor_pb.EnrolTotpRequest())
     made = await carl.EnrolTotp(factor_pb.EnrolTotpRequest())
     assert former.secret != made.secret
-    # A password is enough until then.
+    # A password is sufficient until then.
     await server.log_in("carl")
     old, new = Authenticator(server, former.secret, []), Authenticator(server, made.secret, [])
     wrong = factor_pb.ConfirmTotpRequest(code=await old.code())
@@ -343,7 +352,7 @@ async def test_an_authenticator_counts_once_it_is_confirmed(server: IdentityServ
 
 
 @pytest.mark.parametrize("by", ["password", "code", "recovery_code"])
-async def test_an_own_authenticator_is_taken_away_by_password_or_code(
+async def test_users_disable_their_authenticator_by_password_or_code(
     server: IdentityServer, anna: Caller, phone: Authenticator, by: str
 ) -> None:
     given = (await challenged(server.at(HOME), "anna")).challenge
@@ -368,7 +377,7 @@ async def test_an_own_authenticator_is_taken_away_by_password_or_code(
         assert await connection.fetchval("SELECT count(*) FROM user_secrets") == 0
 
 
-async def test_administrators_take_the_authenticator_of_others_away_and_nobody_more(
+async def test_only_administrators_reset_the_authenticators_of_others(
     server: IdentityServer, admin: Caller, anna: Caller, phone: Authenticator
 ) -> None:
     await server.role(admin, "helpdesk", "user.update", "user.get")
@@ -390,7 +399,7 @@ async def test_administrators_take_the_authenticator_of_others_away_and_nobody_m
     assert again.reason == "NO_SECOND_FACTOR"
 
 
-async def test_the_seed_goes_with_its_user(
+async def test_the_seed_is_deleted_with_its_user(
     server: IdentityServer, admin: Caller, anna: Caller, phone: Authenticator
 ) -> None:
     given = (await challenged(server.at(HOME), "anna")).challenge
@@ -398,13 +407,13 @@ async def test_the_seed_goes_with_its_user(
     assert await reason(server.at(HOME), given, code=await phone.code()) == "INVALID_CHALLENGE"
     async with server.database.system() as connection:
         assert await connection.fetchval("SELECT count(*) FROM user_secrets") == 0
-    # Another person of this name starts over, with a password alone.
+    # A new user with the same name starts with a password alone.
     user = pb.User(username="anna", email="another@example.org")
     await admin.CreateUser(pb.CreateUserRequest(user=user, password=PASSWORD))
     await server.log_in("anna")
 
 
-async def test_nothing_of_codes_is_recorded_or_stored_in_the_clear(
+async def test_codes_are_neither_recorded_nor_stored_in_plain_text(
     server: IdentityServer, anna: Caller, phone: Authenticator
 ) -> None:
     home = server.at(HOME)
@@ -440,7 +449,7 @@ async def test_nothing_of_codes_is_recorded_or_stored_in_the_clear(
     ):
         assert secret not in logged
         assert secret not in kept
-    # Six digits may stand there by chance; as the value of a field they do not.
+    # Six digits may occur in the records by chance, but not as the value of a field.
     for shown in (code, wrong):
         assert f'"{shown}"' not in logged
     assert [tuple(row)[:2] for row in rows] == [("login", "anna")] * 5

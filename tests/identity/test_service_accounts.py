@@ -1,4 +1,7 @@
-"""Service accounts: programs of a namespace, which its administrator makes and nobody becomes more by."""
+"""Service accounts are programs of a namespace.
+
+Creating one gives its creator no further permissions.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from tests.waiting import poll_until
 
 
 async def account(caller: Caller, namespace: str, name: str, description: str = "") -> keys_pb.ServiceAccount:
-    """A new service account."""
+    """Creates a service account."""
     answer = await caller.CreateServiceAccount(
         keys_pb.CreateServiceAccountRequest(
             namespace=namespace, service_account=keys_pb.ServiceAccount(name=name, description=description)
@@ -26,13 +29,13 @@ async def account(caller: Caller, namespace: str, name: str, description: str = 
 
 
 async def accounts(caller: Caller, namespace: str = "") -> list[str]:
-    """The user names of the service accounts that somebody sees."""
+    """Returns the user names of the service accounts that a caller sees."""
     answer = await caller.ListServiceAccounts(keys_pb.ListServiceAccountsRequest(namespace=namespace))
     return [each.username for each in answer.service_accounts]
 
 
 async def grants_seen(caller: Caller, namespace: str) -> bool:
-    """Whether somebody sees the grants of a namespace."""
+    """Returns whether a caller sees the grants of a namespace."""
     try:
         await caller.ListRoleGrants(pb.ListRoleGrantsRequest(namespace=namespace))
     except Refused:
@@ -41,12 +44,14 @@ async def grants_seen(caller: Caller, namespace: str) -> bool:
 
 
 async def tenant(shared: IdentityServer, root: Caller, name: str) -> Caller:
-    """A new namespace's administrator, with the namespace's name."""
+    """Creates a namespace and its administrator, named after the namespace."""
     await shared.namespace(name)
     return await shared.user(root, name, ("admin", name))
 
 
-async def test_who_administers_a_namespace_makes_them_there(shared: IdentityServer, root: Caller) -> None:
+async def test_a_namespace_administrator_creates_service_accounts_there(
+    shared: IdentityServer, root: Caller
+) -> None:
     one, other = await tenant(shared, root, "acct-one"), await tenant(shared, root, "acct-two")
     made = await account(one, "acct-one", "ci", description="Deploys")
     assert (made.username, made.namespace, made.name, made.description, made.created_by) == (
@@ -66,7 +71,7 @@ async def test_who_administers_a_namespace_makes_them_there(shared: IdentityServ
         namespace="acct-one", service_account=keys_pb.ServiceAccount(name="ci")
     )
     assert (await refused(one, "CreateServiceAccount", request)).reason == "SERVICE_ACCOUNT_ALREADY_EXISTS"
-    # Elsewhere is what does not exist; over all namespaces is more than the caller holds.
+    # Another namespace is reported as missing; an account without a namespace needs more than the caller has.
     request.namespace = "acct-two"
     elsewhere = await refused(one, "CreateServiceAccount", request)
     request.namespace = "acct-xyz"
@@ -82,9 +87,7 @@ async def test_who_administers_a_namespace_makes_them_there(shared: IdentityServ
     assert (await refused(one, "CreateServiceAccount", request)).fields == ["service_account.name"]
 
 
-async def test_one_whose_namespace_is_named_at_the_wrong_place_is_not_made(
-    shared: IdentityServer, root: Caller
-) -> None:
+async def test_a_namespace_in_the_wrong_field_is_refused(shared: IdentityServer, root: Caller) -> None:
     await shared.namespace("misplaced")
     wanted = keys_pb.ServiceAccount(name="misplaced", namespace="misplaced")
     refusal = await refused(
@@ -97,7 +100,7 @@ async def test_one_whose_namespace_is_named_at_the_wrong_place_is_not_made(
     assert made.service_account.username == "sa:misplaced:misplaced"
 
 
-async def test_one_acts_by_its_key_and_by_nothing_else(shared: IdentityServer, root: Caller) -> None:
+async def test_a_service_account_authenticates_only_by_its_keys(shared: IdentityServer, root: Caller) -> None:
     owner = await tenant(shared, root, "acct-acts")
     await account(owner, "acct-acts", "ci")
     made, caller = await make(owner, "runner", service_account="sa:acct-acts:ci")
@@ -107,7 +110,7 @@ async def test_one_acts_by_its_key_and_by_nothing_else(shared: IdentityServer, r
     await owner.GrantRole(
         pb.GrantRoleRequest(username="sa:acct-acts:ci", role="admin", namespace="acct-acts")
     )
-    # Its grants are loaded again once the hint is here.
+    # The server loads the grants again once the hint arrives.
     await poll_until(lambda: grants_seen(caller, "acct-acts"))
     who = await caller.WhoAmI(pb.WhoAmIRequest())
     assert (who.user.username, [grant.namespace for grant in who.grants]) == (
@@ -119,7 +122,7 @@ async def test_one_acts_by_its_key_and_by_nothing_else(shared: IdentityServer, r
     unknown = pb.LoginRequest(username="sa:acct-acts:no", password="!")
     told, other = [await refused(shared.stranger, "Login", each) for each in (attempt, unknown)]
     assert (told.code, told.reason, told.message) == (other.code, other.reason, other.message)
-    # Not even with a password in its row, which nothing puts there.
+    # A password in the account's row, which no operation writes, does not help.
     hashed = await shared.passwords.hash(PASSWORD)
     async with shared.database.system() as connection:
         await connection.execute(
@@ -132,7 +135,7 @@ async def test_one_acts_by_its_key_and_by_nothing_else(shared: IdentityServer, r
     ).message == other.message
     with pytest.raises(NotFound):
         await reset_locally(shared.store, shared.new_passwords, "sa:acct-acts:ci", PASSWORD, {})
-    # It is no person: neither listed nor named as one.
+    # A service account is not a user: it is neither listed nor accepted as one.
     people = await root.ListUsers(pb.ListUsersRequest(page_size=1000))
     assert not [user for user in people.users if user.username.startswith("sa:")]
     named = pb.ResetPasswordRequest(username="sa:acct-acts:ci", new_password=PASSWORD)
@@ -144,14 +147,16 @@ async def test_one_acts_by_its_key_and_by_nothing_else(shared: IdentityServer, r
     await owner.DeleteServiceAccount(keys_pb.DeleteServiceAccountRequest(namespace="acct-acts", name="ci"))
     await poll_until(lambda: ended(caller))
     assert await accounts(owner, "acct-acts") == []
-    # The name is another account's now, with none of the old one's keys or grants.
+    # A new account with the same name has none of the old one's keys or grants.
     await account(owner, "acct-acts", "ci")
     assert await listed(owner, "sa:acct-acts:ci") == []
     held = await owner.ListRoleGrants(pb.ListRoleGrantsRequest(namespace="acct-acts"))
     assert [grant.username for grant in held.role_grants] == ["acct-acts"]
 
 
-async def test_a_key_of_one_gives_no_more_than_its_maker_holds(shared: IdentityServer, root: Caller) -> None:
+async def test_a_key_of_a_service_account_gives_no_more_than_its_creator_has(
+    shared: IdentityServer, root: Caller
+) -> None:
     await shared.namespace("acct-keys")
     await shared.namespace("acct-else")
     await shared.role(root, "account-keeper", "service_account.*", "role.list")
@@ -159,14 +164,14 @@ async def test_a_key_of_one_gives_no_more_than_its_maker_holds(shared: IdentityS
     await account(keeper, "acct-keys", "ci")
     name = "sa:acct-keys:ci"
     request = keys_pb.CreateApiKeyRequest(name="k", service_account=name)
-    # Its permissions in namespaces that its maker does not see count, too.
+    # The account's permissions in namespaces that the creator does not see count, too.
     for role, namespace in (("admin", "acct-else"), ("admin", ""), ("viewer", "acct-keys")):
         grant = pb.GrantRoleRequest(username=name, role=role, namespace=namespace)
         await root.GrantRole(grant)
         assert (await refused(keeper, "CreateApiKey", request)).reason == "ESCALATION", namespace
         await root.RevokeRole(pb.RevokeRoleRequest(username=name, role=role, namespace=namespace))
     await root.GrantRole(pb.GrantRoleRequest(username=name, role="admin", namespace=""))
-    # Within what the maker holds it may be made, and rotated; beyond it may not.
+    # A key within the creator's permissions may be created and rotated; a wider key may not.
     request.permissions.append("role.list")
     request.namespaces.append("acct-keys")
     answer = await keeper.CreateApiKey(request)
@@ -179,7 +184,7 @@ async def test_a_key_of_one_gives_no_more_than_its_maker_holds(shared: IdentityS
     await poll_until(lambda: ended(caller))
 
 
-async def test_a_key_of_a_service_account_names_only_what_the_account_holds(
+async def test_a_key_of_a_service_account_names_only_permissions_it_has(
     shared: IdentityServer, root: Caller
 ) -> None:
     await shared.namespace("account-names")
@@ -194,7 +199,7 @@ async def test_a_key_of_a_service_account_names_only_what_the_account_holds(
     await make(root, "reads", service_account=name, permissions=["container.get"])
 
 
-async def test_others_accounts_and_their_keys_are_what_does_not_exist(
+async def test_service_accounts_of_other_namespaces_are_reported_as_missing(
     shared: IdentityServer, root: Caller
 ) -> None:
     one, other = await tenant(shared, root, "acct-its"), await tenant(shared, root, "acct-his")
@@ -214,7 +219,7 @@ async def test_others_accounts_and_their_keys_are_what_does_not_exist(
     assert await valid(caller)
 
 
-async def test_they_end_with_their_namespace(shared: IdentityServer, root: Caller) -> None:
+async def test_service_accounts_end_with_their_namespace(shared: IdentityServer, root: Caller) -> None:
     number = await shared.namespace("acct-ends")
     owner = await shared.user(root, "acct-ends", ("admin", "acct-ends"))
     await account(owner, "acct-ends", "ci")
@@ -227,7 +232,9 @@ async def test_they_end_with_their_namespace(shared: IdentityServer, root: Calle
     assert "sa:acct-ends:ci" not in await accounts(root)
 
 
-async def test_one_is_no_last_administrator(shared: IdentityServer, root: Caller) -> None:
+async def test_a_service_account_does_not_count_as_the_last_administrator(
+    shared: IdentityServer, root: Caller
+) -> None:
     await account(root, "", "robot")
     await root.GrantRole(pb.GrantRoleRequest(username="sa:robot", role="admin"))
     delete = pb.DeleteUserRequest(username="admin")

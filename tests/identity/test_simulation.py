@@ -1,4 +1,7 @@
-"""The changes of a grant, against a model that compares every word in every place before and after."""
+"""The changes of a grant, compared with a model.
+
+The model checks every word in every namespace before and after the grant.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ _WORDS = [f"{noun}.{verb}" for noun in ("pod", "disk") for verb in ("get", "put"
 _WORDS += sorted(OVER_ALL_NAMESPACES)
 _KNOWN = PermissionWords(_WORDS, [])
 _FORMS = ["*", "pod.*", "disk.*", *_WORDS]
-# The last is one in which nobody holds anything.
+# No grant of the examples is in the last namespace.
 _PLACES = {"one": 1, "two": 2, "elsewhere": 3}
 
 _grants = st.builds(
@@ -33,7 +36,10 @@ _grants = st.builds(
 
 
 def _days(grants: list[Grant], place: str | None, word: str) -> int:
-    """For how many days a word is held in a place (None: over all); -1 is not at all, 9 for good."""
+    """Returns for how many days a word is held in a namespace (None: in all).
+
+    -1 means never, and 9 means without a limit.
+    """
     found = -1
     for grant in grants:
         if grant.namespace not in (None, place) or not grant.holds(word):
@@ -45,7 +51,7 @@ def _days(grants: list[Grant], place: str | None, word: str) -> int:
 @given(
     held=st.lists(_grants, max_size=4, unique_by=lambda grant: (grant.role, grant.namespace)), wanted=_grants
 )
-def test_a_grant_changes_what_the_model_says(held: list[Grant], wanted: Grant) -> None:
+def test_the_changes_of_a_grant_equal_those_of_the_model(held: list[Grant], wanted: Grant) -> None:
     after = [grant for grant in held if (grant.role, grant.namespace) != (wanted.role, wanted.namespace)]
     after.append(wanted)
     told = {change.namespace: change for change in changes(held, wanted, _KNOWN)}
@@ -63,19 +69,19 @@ def test_a_grant_changes_what_the_model_says(held: list[Grant], wanted: Grant) -
 
 
 @given(held=st.lists(_grants, max_size=3), wanted=_grants)
-def test_what_is_held_for_good_everywhere_is_no_change(held: list[Grant], wanted: Grant) -> None:
+def test_a_permission_held_permanently_everywhere_is_no_change(held: list[Grant], wanted: Grant) -> None:
     everything = Grant("everything", None, None, frozenset({"*"}))
     if same_grant(held, wanted) is None:
         assert changes([*held, everything], wanted, _KNOWN) == ()
 
 
-def test_a_word_that_no_method_asks_for_is_no_change() -> None:
+def test_a_permission_that_no_method_requires_is_no_change() -> None:
     wanted = Grant("odd", None, None, frozenset({"ship.sail", "pod.get"}))
     (change,) = changes([], wanted, _KNOWN)
     assert (change.namespace, change.gained) == ("", ("pod.get",))
 
 
-def test_many_namespaces_are_not_all_told() -> None:
+def test_the_number_of_reported_namespaces_is_limited() -> None:
     held = [Grant("red", f"n{number:03}", number, frozenset({"pod.get"})) for number in range(1, 300)]
     found = changes(held, Grant("red", None, None, frozenset({"pod.get"})), _KNOWN)
     assert found[0].gained == ("pod.get",)

@@ -1,4 +1,7 @@
-"""Streams belong to a session, not to one of its access tokens: they outlive tokens, and end with the session."""
+"""Streams belong to a session, not to one of its access tokens.
+
+They outlive tokens, and end with the session.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +33,11 @@ class Session:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The metadata of a call by the present access token."""
+        """Returns the metadata of a call with the current access token."""
         return (("authorization", f"Bearer {self.tokens.access_token}"),)
 
     async def watch(self) -> Watch:
-        """A watch of namespaces by the present access token, which has begun."""
+        """Opens a watch with the current access token, and waits until it has begun."""
         watch = Watch(
             self.namespaces.WatchNamespaces(
                 namespace_pb2.WatchNamespacesRequest(), metadata=self.metadata, timeout=patient(30.0)
@@ -44,7 +47,7 @@ class Session:
         return watch
 
     async def log_in(self) -> Session:
-        """Begins it."""
+        """Begins the session."""
         self.tokens = await self.identity.Login(pb.LoginRequest(username="admin", password=PASSWORD))
         return self
 
@@ -54,7 +57,7 @@ class Session:
         self.tokens = await self.identity.RefreshSession(request)
 
     async def refused(self) -> str:
-        """Why the access token is refused."""
+        """Returns why the access token is refused, or '' if it is not."""
         try:
             await self.identity.WhoAmI(pb.WhoAmIRequest(), metadata=self.metadata)
         except grpc.aio.AioRpcError as error:
@@ -79,7 +82,7 @@ class Watch:
                 pass
 
     async def lives(self, server: Server) -> None:
-        """Fails unless a change of now arrives."""
+        """Fails unless a new change arrives."""
         name = f"made-{uuid4().hex[:8]}"
         await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name, display_name=name))
         async with within(10.0):
@@ -87,7 +90,7 @@ class Watch:
                 pass
 
     async def end(self) -> str:
-        """Reads to the end, which comes within the promised five seconds; returns its reason."""
+        """Reads to the end, which must come in the promised five seconds; returns why."""
         try:
             async with within(5.0):
                 while await self._call.read() is not grpc.aio.EOF:
@@ -99,7 +102,10 @@ class Watch:
 
 
 async def _looked_at(server: Server) -> None:
-    """Returns once the open streams have been looked at again: a stream of a session that has ended is over then."""
+    """Returns once the server has checked the open streams again.
+
+    By then it has ended the streams of ended sessions.
+    """
     other = await Session(server).log_in()
     watch = await other.watch()
     await other.log_out()
@@ -117,7 +123,7 @@ async def test_a_stream_outlives_its_access_token(shared_server: Server) -> None
     await _looked_at(shared_server)
     assert await session.refused() == "INVALID_TOKEN"
     await watch.lives(shared_server)
-    # The session itself ends, and nobody sends a hint.
+    # The session itself expires, and the server receives no hint.
     async with shared_server.database.system() as connection:
         await connection.execute(
             "UPDATE sessions SET refresh_expires_at = now() WHERE access_token_hash = sha256($1::text::bytea)",
@@ -137,7 +143,7 @@ async def test_a_refresh_keeps_the_streams_of_its_session(shared_server: Server)
     assert [await watch.end() for watch in (first, second)] == ["INVALID_TOKEN"] * 2
 
 
-async def test_the_streams_of_a_session_are_kept_and_ended_at_another_replica(
+async def test_streams_of_a_session_continue_and_end_on_another_replica(
     shared_server: Server, tmp_path: Path
 ) -> None:
     session = await Session(shared_server).log_in()

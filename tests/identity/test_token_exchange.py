@@ -1,4 +1,7 @@
-"""A program shows its platform's token and gets a short session: its account, its duration, and the deciding rules."""
+"""A program exchanges its platform's token for a short session.
+
+Covers the session's account, its duration, and the rules.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ POD = {"namespace": "ci", "pod": {"name": "p-1"}, "serviceaccount": {"name": "de
 
 @dataclass
 class World:
-    """A server that trusts a forge of CI jobs, a cluster, and a company that no programs are of."""
+    """A server that trusts a CI platform, a cluster, and a company.
+
+    The company has no workload rules.
+    """
 
     server: IdentityServer
     admin: Caller
@@ -43,14 +49,14 @@ class World:
     cluster: Issuer
 
     def token(self, **claims: Any) -> str:
-        """An honest token of a job on the main branch."""
+        """Returns an honest token of a job on the main branch."""
         return self.forge.sign(self.forge.claims("repo:example/shop", AUDIENCE, **(JOB | claims)))
 
     async def exchange(self, token: str, **fields: Any) -> Any:
         return await self.server.stranger.ExchangeToken(ExchangeTokenRequest(subject_token=token, **fields))
 
     async def refused(self, token: str, **fields: Any) -> tuple[str, str, str]:
-        """Code, reason and rule of a refusal."""
+        """Returns the code, reason and rule of a refusal."""
         refusal = await refused(
             self.server.stranger, "ExchangeToken", ExchangeTokenRequest(subject_token=token, **fields)
         )
@@ -118,7 +124,7 @@ async def world(
         yield World(server, admin, forge, company, cluster)
 
 
-async def test_a_job_becomes_the_account_of_its_rule(world: World) -> None:
+async def test_a_job_gets_the_account_of_its_rule(world: World) -> None:
     answer = await world.exchange(world.token())
     assert (answer.user.username, answer.token_type) == ("robot", "Bearer")
     assert answer.issued_token_type == "urn:ietf:params:oauth:token-type:access_token"
@@ -129,10 +135,10 @@ async def test_a_job_becomes_the_account_of_its_rule(world: World) -> None:
         assert await connection.fetchval(query, answer.access_token) == "token_exchange"
 
 
-async def test_a_service_account_of_kubernetes_is_known_by_its_claims(world: World) -> None:
+async def test_a_kubernetes_service_account_is_matched_by_its_claims(world: World) -> None:
     def token(**changes: Any) -> str:
         claims = world.cluster.claims("system:serviceaccount:ci:deployer", AUDIENCE)
-        # As the API server signs them: the audience in a list, no `typ`, a name for the key.
+        # The API server signs them in this form: the audience in a list, no `typ`, a name for the key.
         claims |= {"aud": [AUDIENCE], "nbf": claims["iat"], "kubernetes.io": POD | changes}
         return world.cluster.key.sign(claims, world.cluster.key.header(typ=None))
 
@@ -146,7 +152,7 @@ async def test_a_service_account_of_kubernetes_is_known_by_its_claims(world: Wor
     assert await world.refused(token(serviceaccount="deployer")) == refusal
 
 
-async def test_a_new_key_of_the_issuer_counts_at_once(world: World) -> None:
+async def test_a_new_key_of_the_issuer_is_accepted_immediately(world: World) -> None:
     claims = world.cluster.claims("system:serviceaccount:ci:deployer", AUDIENCE, **{"kubernetes.io": POD})
     former = world.cluster.sign(claims)
     assert (await world.exchange(former)).user.username == "sa:shop:deployer"
@@ -155,17 +161,17 @@ async def test_a_new_key_of_the_issuer_counts_at_once(world: World) -> None:
     assert await world.refused(former) == ("UNAUTHENTICATED", "ISSUER_TOKEN_REFUSED", "key")
 
 
-async def test_it_lives_as_long_as_the_least_allows(world: World) -> None:
+async def test_a_session_lasts_for_the_shortest_of_its_limits(world: World) -> None:
     def left(answer: Any) -> float:
         end: datetime = answer.access_expire_time.ToDatetime(UTC)
         return (end - datetime.now(UTC)).total_seconds()
 
     now = int(datetime.now(UTC).timestamp())
-    # The rules' 600 s, what is asked for, what is left of the token.
+    # The limits are the rule's 600 s, the requested lifetime, and the remaining lifetime of the token.
     assert 500 < left(await world.exchange(world.token(exp=now + 3600))) <= 600
     assert 20 < left(await world.exchange(world.token(exp=now + 3600), lifetime=timedelta(seconds=60))) <= 60
     assert left(await world.exchange(world.token(exp=now + 200), lifetime=timedelta(hours=9))) <= 200
-    # Within the clock skew a token is taken, and gives nothing that outlives it.
+    # An expired token is refused even within the clock skew, because no session may outlive its token.
     assert await world.refused(world.token(exp=now - 5)) == (
         "UNAUTHENTICATED",
         "ISSUER_TOKEN_REFUSED",
@@ -175,7 +181,7 @@ async def test_it_lives_as_long_as_the_least_allows(world: World) -> None:
     assert too_short == ("INVALID_ARGUMENT", "TOO_SHORT", "")
 
 
-async def test_it_ends_with_its_token_and_is_not_renewed(world: World) -> None:
+async def test_a_session_ends_when_its_access_token_expires(world: World) -> None:
     robot = world.caller(await world.exchange(world.token()))
     assert await valid(robot)
     async with world.server.database.system() as connection:
@@ -192,13 +198,14 @@ async def test_it_ends_with_its_token_and_is_not_renewed(world: World) -> None:
     assert await poll_until(is_taken, lambda taken: not taken, what="the end of the session") is False
 
 
-async def test_which_account_is_asked_for_counts_only_within_the_rules(world: World) -> None:
+async def test_only_accounts_of_matching_rules_can_be_requested(world: World) -> None:
     assert (await world.exchange(world.token(), username="auditor")).user.username == "auditor"
     assert (await world.exchange(world.token(), username="Auditor")).user.username == "auditor"
     elsewhere = world.token(ref="refs/heads/pulled")
     assert (await world.exchange(elsewhere)).user.username == "auditor"
     refusal = ("PERMISSION_DENIED", "WORKLOAD_NOT_ALLOWED", "")
-    # One that no rule gives, one that is not there, one that may not log in: all alike.
+    # An account that no rule gives, one that does not exist, and one that may not log in get the same
+    # refusal.
     assert await world.refused(elsewhere, username="robot") == refusal
     assert await world.refused(world.token(), username="admin") == refusal
     assert await world.refused(world.token(repository="example/other")) == refusal
@@ -208,7 +215,7 @@ async def test_which_account_is_asked_for_counts_only_within_the_rules(world: Wo
     assert await world.refused(world.token(repository=None)) == refusal
 
 
-async def test_who_no_programs_are_of_gives_no_sessions(world: World) -> None:
+async def test_issuers_without_workload_rules_give_no_sessions(world: World) -> None:
     unknown = ("UNAUTHENTICATED", "ISSUER_TOKEN_REFUSED", "issuer")
     trusted_for_people = world.company.sign(world.company.claims("ada", CLIENT))
     assert await world.refused(trusted_for_people) == unknown
@@ -220,7 +227,7 @@ async def test_who_no_programs_are_of_gives_no_sessions(world: World) -> None:
     assert wrong_type == ("INVALID_ARGUMENT", "UNKNOWN_TOKEN_TYPE", "")
 
 
-async def test_it_ends_within_a_second_where_its_account_is_closed(world: World) -> None:
+async def test_a_session_ends_within_a_second_when_its_account_is_closed(world: World) -> None:
     caller = world.caller(await world.exchange(world.token(), username="robot"))
     assert await valid(caller)
 
@@ -245,7 +252,7 @@ async def test_it_ends_within_a_second_where_its_account_is_closed(world: World)
     assert not await valid(caller), "what has ended stays ended"
 
 
-async def test_a_program_makes_no_lasting_credentials(world: World) -> None:
+async def test_a_program_cannot_create_lasting_credentials(world: World) -> None:
     robot = world.caller(await world.exchange(world.token()))
     change = pb.ChangePasswordRequest(current_password="x" * 12, new_password="y" * 12)
     for rpc, request in (("ChangePassword", change), ("ListSessions", pb.ListSessionsRequest())):
@@ -253,7 +260,7 @@ async def test_a_program_makes_no_lasting_credentials(world: World) -> None:
         assert (refusal.code, refusal.reason) == ("PERMISSION_DENIED", "SESSION_NEEDED")
 
 
-async def test_the_record_says_whose_token_it_was(world: World) -> None:
+async def test_the_record_names_the_subject_and_issuer_of_the_token(world: World) -> None:
     subject = "repo:example/recorded"
     token = world.forge.sign(world.forge.claims(subject, AUDIENCE, repository="example/shop"))
     await world.exchange(token)
@@ -273,7 +280,7 @@ async def test_the_record_says_whose_token_it_was(world: World) -> None:
     assert token not in found["body"]
 
 
-async def test_while_the_issuer_is_away_known_keys_serve(world: World) -> None:
+async def test_known_keys_work_while_the_issuer_is_away(world: World) -> None:
     await world.exchange(world.token())
     known = world.forge.keys
     await world.forge.go_away()
@@ -287,13 +294,13 @@ async def test_while_the_issuer_is_away_known_keys_serve(world: World) -> None:
         await world.forge.come_back()
 
 
-async def test_an_address_that_shows_only_forged_tokens_waits(world: World) -> None:
+async def test_an_address_that_shows_only_forged_tokens_is_limited(world: World) -> None:
     forged = world.token()[:-20]
     most = Settings().login_failures_per_address
     assert set(await reasons(world, "198.51.100.9", *[forged] * most)) == {"ISSUER_TOKEN_REFUSED"}
     await heard_until_limited(lambda: reason(world, "198.51.100.9", forged))
     assert await reason(world, "198.51.100.10", world.token()) == "taken"
-    # Right ones use nothing up, however many.
+    # Accepted tokens use up no budget, however many are shown.
     shown = await reasons(world, "198.51.100.11", *(world.token() for _ in range(most + 20)))
     assert set(shown) == {"taken"}
 
@@ -308,22 +315,22 @@ async def reason(world: World, address: str, token: str) -> str:
 
 
 async def reasons(world: World, address: str, *tokens: str) -> list[str]:
-    """Returns the outcomes of tokens that are shown one after the other from an address."""
+    """Returns the outcomes of tokens shown one after the other from an address."""
     return [await reason(world, address, token) for token in tokens]
 
 
 def of_another(world: World, subject: str, **claims: Any) -> str:
-    """A token of a job whose repository no rule names."""
+    """Returns a token of a job whose repository no rule names."""
     return world.forge.sign(world.forge.claims(subject, AUDIENCE, repository="example/other", **claims))
 
 
-async def test_a_broken_job_keeps_out_no_other_behind_its_address(world: World) -> None:
+async def test_a_broken_job_does_not_block_other_jobs_of_its_address(world: World) -> None:
     address, broken = "198.51.100.21", of_another(world, "repo:example/broken")
     heard = await reasons(world, address, *[broken] * REFUSED_AT_ONCE)
     assert heard == ["WORKLOAD_NOT_ALLOWED"] * REFUSED_AT_ONCE
     await heard_until_limited(lambda: reason(world, address, broken))
     assert await reasons(world, address, *(world.token() for _ in range(14))) == ["taken"] * 14
-    # The next job's rule is no matter of the broken one.
+    # The limit of the broken job does not apply to the next job.
     assert await reasons(world, address, of_another(world, "repo:example/next")) == ["WORKLOAD_NOT_ALLOWED"]
 
 
@@ -334,7 +341,7 @@ async def test_expired_tokens_count_against_their_job_and_not_its_address(world:
     heard = await reasons(world, address, *[expired] * REFUSED_AT_ONCE)
     assert heard == ["ISSUER_TOKEN_REFUSED"] * REFUSED_AT_ONCE
     await heard_until_limited(lambda: reason(world, address, expired))
-    # Its next token, which has not expired, waits too; another job's does not.
+    # The limit also applies to the job's next valid token, but not to another job's.
     assert await reasons(world, address, world.token()) == ["taken"]
 
 
@@ -362,7 +369,7 @@ async def test_the_failures_of_a_rule_are_recorded_and_summed(world: World) -> N
     )
 
 
-async def test_a_token_for_several_audiences_says_that_it_is_for_this_server(world: World) -> None:
+async def test_a_token_for_several_audiences_must_name_this_server_in_azp(world: World) -> None:
     several = ["https://other.example.com", AUDIENCE]
     assert await world.refused(world.token(aud=several)) == ("UNAUTHENTICATED", "ISSUER_TOKEN_REFUSED", "azp")
     assert await world.refused(world.token(aud=several, azp=several[0])) == (
@@ -371,11 +378,11 @@ async def test_a_token_for_several_audiences_says_that_it_is_for_this_server(wor
         "azp",
     )
     assert (await world.exchange(world.token(aud=several, azp=AUDIENCE))).user.username == "robot"
-    # Of one audience it is no matter: Google's says by which service account it was asked for.
+    # With one audience `azp` is not checked: Google's tokens name the requesting service account there.
     assert (await world.exchange(world.token(azp="1234"))).user.username == "robot"
 
 
-async def test_the_clients_exchange_by_themselves(world: World, tmp_path: Path) -> None:
+async def test_the_client_exchanges_tokens_automatically(world: World, tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text(world.token(exp=int(datetime.now(UTC).timestamp()) + 600) + "\n")
     address = world.server.address
@@ -392,7 +399,7 @@ async def test_the_clients_exchange_by_themselves(world: World, tmp_path: Path) 
         shown.append(path.read_text())
         return shown[-1].strip()
 
-    # A session that has ended is silently begun again.
+    # The client replaces an ended session without an error.
     async with AsyncClient(
         address, workload=Workload(subject_token), tokens=Tokens(access_token="pht_ended")
     ) as client:
@@ -412,7 +419,7 @@ async def test_the_clients_exchange_by_themselves(world: World, tmp_path: Path) 
         ({"audience": "x"}, "workloads.audience: is not known here"),
     ],
 )
-def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+def test_an_error_in_the_file_is_named(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     import json
 
     workloads = accounts(("robot", JOB)) | changes

@@ -1,4 +1,4 @@
-"""Codes of authenticators, by the vectors of RFC 6238, and codes that are typed from paper."""
+"""Codes of authenticators, by the vectors of RFC 6238, and codes from paper."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ STEP = int(NOW.timestamp()) // 30
 
 
 @pytest.mark.parametrize(("moment", "code"), VECTORS.items())
-def test_codes_are_those_of_the_rfc(moment: int, code: str) -> None:
+def test_codes_equal_the_vectors_of_the_rfc(moment: int, code: str) -> None:
     assert totp.code_at(SEED, moment // 30, digits=8) == code
     assert authenticator_code(SEED, moment, digits=8) == code
 
 
 @given(st.binary(min_size=20, max_size=20), st.integers(0, 2**40))
-def test_codes_are_those_of_another_authenticator(seed: bytes, moment: int) -> None:
+def test_codes_equal_those_of_another_implementation(seed: bytes, moment: int) -> None:
     assert totp.code_at(seed, moment // 30) == authenticator_code(seed, moment)
 
 
 @pytest.mark.parametrize("steps", range(-3, 4))
-def test_a_code_is_good_for_its_step_and_those_beside_it(steps: int) -> None:
+def test_a_code_is_valid_in_its_step_and_the_adjacent_ones(steps: int) -> None:
     code = authenticator_code(SEED, NOW.timestamp() + 30 * steps)
     found = totp.matching_step(SEED, code, NOW, after=0)
     assert found == (STEP + steps if abs(steps) <= 1 else None)
 
 
-def test_a_step_that_was_used_is_not_taken_nor_an_earlier_one() -> None:
+def test_used_and_earlier_steps_are_refused() -> None:
     for used in (-1, 0, 1):
         taken = [
             totp.matching_step(
@@ -57,7 +57,7 @@ def test_a_step_that_was_used_is_not_taken_nor_an_earlier_one() -> None:
 
 
 @pytest.mark.parametrize("typed", ["", "12345", "1234567", "ümlaut", "000 000 0"])
-def test_what_is_no_code_matches_nothing(typed: str) -> None:
+def test_an_invalid_code_matches_no_step(typed: str) -> None:
     assert totp.matching_step(SEED, typed, NOW, after=0) is None
 
 
@@ -66,7 +66,7 @@ def test_a_code_may_be_typed_in_two_halves() -> None:
     assert totp.matching_step(SEED, f"{code[:3]} {code[3:]}", NOW + timedelta(seconds=1), after=0) == STEP
 
 
-def test_an_authenticator_reads_the_seed_from_the_address() -> None:
+def test_an_authenticator_reads_the_seed_from_the_uri() -> None:
     seed = totp.new_seed()
     parts = urlsplit(totp.otpauth_uri(seed, "anna@example"))
     assert (parts.scheme, parts.netloc, unquote(parts.path)) == (
@@ -83,7 +83,7 @@ def test_an_authenticator_reads_the_seed_from_the_address() -> None:
     }
 
 
-def test_recovery_codes_are_typed_by_people() -> None:
+def test_recovery_codes_tolerate_typing_variations() -> None:
     made = totp.new_recovery_codes()
     assert len(set(made)) == 10
     for code in made:

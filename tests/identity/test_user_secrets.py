@@ -1,4 +1,7 @@
-"""Secrets of users that the server reads again: sealed, bound to row and user, replaced, rotated."""
+"""Secrets of users that the server reads again.
+
+They are encrypted, bound to row and user, replaced and rotated.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ async def user_id(database: Database, username: str) -> UserId:
         return UserId(await connection.fetchval("SELECT id FROM users WHERE username = $1", username))
 
 
-async def test_a_secret_is_kept_sealed_replaced_and_forgotten(server: IdentityServer, admin: Caller) -> None:
+async def test_a_secret_is_stored_encrypted_replaced_and_deleted(
+    server: IdentityServer, admin: Caller
+) -> None:
     await server.user(admin, "anna", log_in=False)
     anna = await user_id(server.database, "anna")
     kept = UserSecrets(Envelopes(KeyRing([bytes(32)])))
@@ -59,7 +64,9 @@ async def test_a_secret_is_kept_sealed_replaced_and_forgotten(server: IdentitySe
     ],
     ids=["to another user", "to another row", "changed"],
 )
-async def test_a_secret_that_was_moved_is_refused(server: IdentityServer, admin: Caller, moved: str) -> None:
+async def test_a_moved_or_changed_secret_is_refused(
+    server: IdentityServer, admin: Caller, moved: str
+) -> None:
     await server.user(admin, "anna", log_in=False)
     kept = UserSecrets(Envelopes(KeyRing([bytes(32)])))
     async with server.store.system_write() as transaction:
@@ -73,7 +80,7 @@ async def test_a_secret_that_was_moved_is_refused(server: IdentityServer, admin:
     assert caught.value.reason == "CIPHERTEXT_REFUSED"
 
 
-async def test_rotation_wraps_them_anew_and_the_old_key_may_go(
+async def test_rotation_rewraps_secrets_and_the_old_key_may_be_removed(
     server: IdentityServer, admin: Caller, tmp_path: Path
 ) -> None:
     await server.user(admin, "anna", log_in=False)

@@ -1,4 +1,4 @@
-"""Users: names, addresses, status, passwords, and the administrator that must stay."""
+"""Users: names, addresses, status, passwords, and the last administrator."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _update(username: str, *paths: str, etag: str = "", **fields: object) -> pb.
     )
 
 
-async def test_a_user_as_created_is_read_back(shared: IdentityServer, root: Caller) -> None:
+async def test_a_created_user_is_read_back_unchanged(shared: IdentityServer, root: Caller) -> None:
     name = _name("Anna.B-")
     created = (await root.CreateUser(_create(name, full_name="Anna B", avatar_url="https://x/a.png"))).user
     assert created.username == name
@@ -78,7 +78,9 @@ async def test_a_user_as_created_is_read_back(shared: IdentityServer, root: Call
         ({"email": "nowhere"}, "user.email"),
     ],
 )
-async def test_names_and_addresses_have_a_form(root: Caller, fields: dict[str, str], field: str) -> None:
+async def test_invalid_names_and_addresses_are_refused(
+    root: Caller, fields: dict[str, str], field: str
+) -> None:
     request = _create(_name())
     for key, value in fields.items():
         setattr(request.user, key, value)
@@ -87,7 +89,7 @@ async def test_names_and_addresses_have_a_form(root: Caller, fields: dict[str, s
 
 
 @pytest.mark.parametrize("name", sorted(name for name in RESERVED_USERNAMES if " " not in name))
-async def test_no_new_user_has_a_name_of_the_server_itself(root: Caller, name: str) -> None:
+async def test_reserved_names_are_refused_for_new_users(root: Caller, name: str) -> None:
     for form in (name, name.upper()):
         refusal = await refused(root, "CreateUser", _create(form))
         assert (refusal.code, refusal.reason, refusal.fields) == (
@@ -115,7 +117,7 @@ async def test_a_user_who_has_such_a_name_stays(shared: IdentityServer, root: Ca
     assert (await refused(root, "CreateUser", _create("root"))).reason == "RESERVED_NAME"
 
 
-async def test_a_password_is_long_and_not_the_name(root: Caller) -> None:
+async def test_passwords_that_are_short_or_the_user_name_are_refused(root: Caller) -> None:
     for password in ("short", "A.Name-That-Is-Long"):
         request = _create("a.name-that-is-long")
         request.password = password
@@ -123,7 +125,7 @@ async def test_a_password_is_long_and_not_the_name(root: Caller) -> None:
         assert (refusal.code, refusal.fields) == ("INVALID_ARGUMENT", ["password"])
 
 
-async def test_names_and_addresses_are_unique_whatever_their_case(root: Caller) -> None:
+async def test_names_and_addresses_are_unique_regardless_of_case(root: Caller) -> None:
     name = _name()
     await root.CreateUser(_create(name))
     taken = await refused(root, "CreateUser", _create(name.upper(), email=f"{_name()}@example.org"))
@@ -136,17 +138,17 @@ async def test_names_and_addresses_are_unique_whatever_their_case(root: Caller) 
     assert taken.reason == "EMAIL_ALREADY_EXISTS"
 
 
-async def test_of_two_creations_at_once_one_wins(root: Caller) -> None:
+async def test_one_of_several_concurrent_creations_succeeds(root: Caller) -> None:
     name = _name()
     outcomes = await asyncio.gather(
         *(root.CreateUser(_create(name)) for _ in range(6)), return_exceptions=True
     )
-    # Name and address are both taken; which of the two is met first is a matter of moments.
+    # Both the name and the address are taken, and either may be reported.
     codes = sorted(each.code if isinstance(each, Refused) else "" for each in outcomes)
     assert codes == ["", *["ALREADY_EXISTS"] * 5]
 
 
-async def test_only_what_the_mask_names_changes(root: Caller) -> None:
+async def test_only_the_fields_of_the_mask_change(root: Caller) -> None:
     name = _name()
     created = (await root.CreateUser(_create(name, full_name="Before"))).user
     changed = (
@@ -166,7 +168,7 @@ async def test_only_what_the_mask_names_changes(root: Caller) -> None:
         assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", reason)
 
 
-async def test_an_old_etag_aborts(root: Caller) -> None:
+async def test_a_stale_etag_is_refused(root: Caller) -> None:
     name = _name()
     created = (await root.CreateUser(_create(name))).user
     await root.UpdateUser(_update(name, "full_name", etag=created.etag, full_name="One"))
@@ -179,7 +181,7 @@ async def test_an_old_etag_aborts(root: Caller) -> None:
 
 
 @pytest.mark.parametrize("status", [pb.USER_STATUS_INACTIVE, pb.USER_STATUS_LOCKED])
-async def test_a_user_switched_off_loses_all_sessions(
+async def test_a_deactivated_user_loses_all_sessions(
     shared: IdentityServer, root: Caller, status: pb.UserStatus
 ) -> None:
     name = _name()
@@ -195,7 +197,7 @@ async def test_a_user_switched_off_loses_all_sessions(
     await shared.log_in(name)
 
 
-async def test_a_deleted_user_is_gone_and_the_name_is_free(shared: IdentityServer, root: Caller) -> None:
+async def test_a_deleted_user_is_removed_and_the_name_is_free(shared: IdentityServer, root: Caller) -> None:
     name = _name()
     caller = await shared.user(root, name, ("viewer", ""))
     before = (await root.GetUser(pb.GetUserRequest(username=name))).user
@@ -211,7 +213,7 @@ async def test_a_deleted_user_is_gone_and_the_name_is_free(shared: IdentityServe
     assert not me.grants
 
 
-async def test_who_deletes_the_own_account_is_gone(shared: IdentityServer, root: Caller) -> None:
+async def test_a_user_may_delete_its_own_account(shared: IdentityServer, root: Caller) -> None:
     name = _name()
     caller = await shared.user(root, name, ("admin", ""))
     await caller.DeleteUser(pb.DeleteUserRequest(username=name))
@@ -219,7 +221,7 @@ async def test_who_deletes_the_own_account_is_gone(shared: IdentityServer, root:
     assert (await refused(root, "GetUser", pb.GetUserRequest(username=name))).code == "NOT_FOUND"
 
 
-async def test_a_reset_password_ends_the_sessions(shared: IdentityServer, root: Caller) -> None:
+async def test_a_password_reset_ends_the_sessions(shared: IdentityServer, root: Caller) -> None:
     name = _name()
     caller = await shared.user(root, name)
     await root.ResetPassword(pb.ResetPasswordRequest(username=name, new_password="quite another one"))
@@ -231,7 +233,7 @@ async def test_a_reset_password_ends_the_sessions(shared: IdentityServer, root: 
     assert (own.code, own.reason) == ("FAILED_PRECONDITION", "OWN_PASSWORD")
 
 
-async def test_a_log_in_during_a_reset_leaves_no_session(shared: IdentityServer, root: Caller) -> None:
+async def test_a_login_during_a_reset_leaves_no_session(shared: IdentityServer, root: Caller) -> None:
     name = _name()
     await shared.user(root, name, log_in=False)
     login = pb.LoginRequest(username=name, password=PASSWORD)
@@ -245,7 +247,7 @@ async def test_a_log_in_during_a_reset_leaves_no_session(shared: IdentityServer,
     assert outcomes[3] == pb.ResetPasswordResponse()
     begun = [each for each in outcomes if isinstance(each, pb.LoginResponse)]
     assert len(begun) + sum(isinstance(each, Refused) for each in outcomes) == 6
-    # Where all six came after the reset, the next one waits for its turn.
+    # If all six logins came after the reset, the next login waits for its turn.
     last = await poll_until(
         lambda: refused(shared.stranger, "Login", login), lambda last: last.code != "RESOURCE_EXHAUSTED"
     )
@@ -255,7 +257,7 @@ async def test_a_log_in_during_a_reset_leaves_no_session(shared: IdentityServer,
         assert await poll_until(lambda caller=caller: ended(caller))  # type: ignore[misc]
 
 
-async def test_a_change_happens_once_for_one_request_id(root: Caller) -> None:
+async def test_a_request_id_makes_a_change_only_once(root: Caller) -> None:
     name = _name()
     request = _create(name)
     request.request_id = str(uuid4())
@@ -302,7 +304,7 @@ async def test_users_are_listed_by_filter_in_pages(root: Caller) -> None:
     assert (await refused(root, "ListUsers", unknown)).code == "INVALID_ARGUMENT"
 
 
-async def test_the_last_administrator_stays(server: IdentityServer, admin: Caller) -> None:
+async def test_the_last_administrator_cannot_be_removed(server: IdentityServer, admin: Caller) -> None:
     second = await server.user(admin, "second", ("admin", ""))
     await server.user(admin, "brief", log_in=False)
     inactive = _update("admin", "status", status=pb.USER_STATUS_INACTIVE)
@@ -320,18 +322,20 @@ async def test_the_last_administrator_stays(server: IdentityServer, admin: Calle
     ):
         refusal = await refused(second, rpc, request)
         assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "LAST_ADMINISTRATOR"), rpc
-    # An administrator for a while is none that could be relied on.
+    # An administrator with a temporary grant does not count.
     shorter.username = "brief"
     await second.GrantRole(shorter)
     assert (await refused(second, "RevokeRole", revoke)).reason == "LAST_ADMINISTRATOR"
     await second.GrantRole(pb.GrantRoleRequest(username="brief", role="admin"))
     await second.RevokeRole(revoke)
-    # Refused by whoever hears of it first: the server, or the database, which shows no users any more.
+    # Either the server refuses first, or the database, which no longer shows any users.
     refusal = await refused(second, "DeleteUser", pb.DeleteUserRequest(username="brief"))
     assert refusal.code in ("PERMISSION_DENIED", "NOT_FOUND")
 
 
-async def test_administrators_cannot_remove_each_other_at_once(server: IdentityServer, admin: Caller) -> None:
+async def test_administrators_cannot_delete_each_other_concurrently(
+    server: IdentityServer, admin: Caller
+) -> None:
     second = await server.user(admin, "second", ("admin", ""))
     outcomes = await asyncio.gather(
         admin.DeleteUser(pb.DeleteUserRequest(username="second")),

@@ -1,5 +1,6 @@
-"""Identity as part of the whole product: the effects of a revocation, and rights that a reused name does not bring
-back.
+"""Identity in the complete product: the effects of a revocation.
+
+A reused name restores no permissions.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from tests.waiting import patient, poll_until
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def whole(database: Database, tmp_path: Path) -> AsyncIterator[Server]:
-    """The whole server with a simulated cluster."""
+    """Yields a complete server with a simulated cluster."""
     async with running_server(database, tmp_path) as started:
         yield started
 
@@ -46,7 +47,7 @@ async def _is_gone(whole: Server, name: str) -> bool:
     return False
 
 
-async def test_a_namespace_made_again_starts_without_the_old_grants(whole: Server) -> None:
+async def test_a_recreated_namespace_has_none_of_the_old_grants(whole: Server) -> None:
     await _namespace(whole, "shop")
     anna = await whole.user("anna", {"shop": "admin"})
     await anna.namespaces.get(name="shop")
@@ -87,7 +88,7 @@ async def test_a_revoked_grant_ends_an_open_watch_within_five_seconds(whole: Ser
 
 
 async def _watching(client: AsyncClient) -> asyncio.Task[None]:
-    """A watch of namespaces that has begun."""
+    """Returns a task with a watch of namespaces that has begun."""
     synced = asyncio.Event()
 
     async def follow() -> None:
@@ -100,7 +101,7 @@ async def _watching(client: AsyncClient) -> asyncio.Task[None]:
 
 
 @pytest.mark.full
-async def test_a_revoked_key_loses_an_open_watch_and_then_a_user_switched_off(whole: Server) -> None:
+async def test_watches_end_when_a_key_is_revoked_or_a_user_is_locked(whole: Server) -> None:
     anna = await whole.user("anna", {"": "viewer"})
     made = await anna.identity.create_api_key(name="ci")
     async with AsyncClient(whole.address, token=made.key) as by_key:

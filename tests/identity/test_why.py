@@ -1,4 +1,4 @@
-"""Explanations of permissions, their holders, the changes of a grant: as the server is asked for them."""
+"""Explanations of permissions, their holders, and the changes of a grant."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ async def _why(
 
 
 async def _ended_grant(shared: IdentityServer, username: str, role: str, namespace_id: int | None) -> None:
-    """Makes a grant that ended an hour ago, as its row remains until it is given again."""
+    """Makes a grant that expired an hour ago.
+
+    The row of an expired grant remains until the role is granted again.
+    """
     async with shared.database.system() as connection:
         await connection.execute(
             "INSERT INTO user_roles (user_id, role_id, namespace_id, expires_at) "
@@ -50,10 +53,11 @@ async def _ended_grant(shared: IdentityServer, username: str, role: str, namespa
         )
 
 
-async def test_a_permission_that_there_is_not_is_refused_by_name(
-    shared: IdentityServer, root: Caller
-) -> None:
-    """Holders of every permission got the answer yes, and others no."""
+async def test_an_unknown_permission_is_refused_by_name(shared: IdentityServer, root: Caller) -> None:
+    """Regression: unknown permissions were not refused.
+
+    Holders of every permission got the response yes, and other users no.
+    """
     caller = await shared.user(root, _name("user"))
     for who in (root, caller):
         for permission, near in (
@@ -84,7 +88,7 @@ async def test_a_permission_that_there_is_not_is_refused_by_name(
         assert (await root.CheckPermission(pb.CheckPermissionRequest(permission=known))).allowed
 
 
-async def test_methods_are_known_by_every_form_of_their_name(root: Caller) -> None:
+async def test_methods_are_recognised_by_every_form_of_their_name(root: Caller) -> None:
     for name in (
         "GetContainer",
         "pilothouse.container.v1.ContainerService.GetContainer",
@@ -107,7 +111,7 @@ async def test_methods_are_known_by_every_form_of_their_name(root: Caller) -> No
     assert "everybody" in (await _why(root, method="Login")).summary
 
 
-async def test_why_names_the_grant_that_allows(shared: IdentityServer, root: Caller) -> None:
+async def test_an_explanation_names_the_grant_that_allows(shared: IdentityServer, root: Caller) -> None:
     here, username = _name("ns"), _name("user")
     await shared.namespace(here)
     caller = await shared.user(root, username, ("viewer", here))
@@ -127,7 +131,9 @@ async def test_why_names_the_grant_that_allows(shared: IdentityServer, root: Cal
     assert (await _why(caller, "container.get", here)).grants[0].role == "viewer"
 
 
-async def test_why_not_names_where_it_ends_and_whom_to_ask(shared: IdentityServer, root: Caller) -> None:
+async def test_a_denial_names_its_reason_and_the_users_who_could_grant(
+    shared: IdentityServer, root: Caller
+) -> None:
     here, there = _name("ns"), _name("ns")
     namespace_id = await shared.namespace(here)
     await shared.namespace(there)
@@ -139,7 +145,7 @@ async def test_why_not_names_where_it_ends_and_whom_to_ask(shared: IdentityServe
     assert [(grant.role, grant.namespace, grant.denial) for grant in answer.grants] == [
         ("developer", there, permissions.DENIAL_ELSEWHERE)
     ]
-    # The narrowest of the product's that would do; the platform's administrators are not told to a tenant.
+    # The narrowest shipped role that suffices. A tenant does not see the platform's administrators.
     assert [(giver.username, giver.roles[0]) for giver in answer.givers] == [(chief, "developer")]
     assert answer.summary.endswith(f'you hold it only in namespace "{there}"; {chief} could grant it')
     await _ended_grant(shared, username, "operator", namespace_id)
@@ -158,7 +164,7 @@ async def test_why_not_names_where_it_ends_and_whom_to_ask(shared: IdentityServe
     )
 
 
-async def test_givers_are_those_who_could_give_and_no_others(shared: IdentityServer, root: Caller) -> None:
+async def test_only_users_who_could_grant_are_listed_as_givers(shared: IdentityServer, root: Caller) -> None:
     here = _name("ns")
     await shared.namespace(here)
     username = _name("user")
@@ -167,9 +173,9 @@ async def test_givers_are_those_who_could_give_and_no_others(shared: IdentitySer
     await shared.role(root, giving, "grant.create")
     await shared.role(root, narrow, "container.stop")
     powerless, able, gone = _name("powerless"), _name("able"), _name("gone")
-    # May give, and has nothing to give.
+    # May create grants, but does not have the permission.
     await shared.user(root, powerless, (giving, here), log_in=False)
-    # Holds it by two grants together.
+    # Has both permissions, by two grants together.
     await shared.user(root, able, (giving, here), (narrow, here), log_in=False)
     await shared.user(root, gone, ("admin", here), log_in=False)
     await root.UpdateUser(
@@ -180,15 +186,15 @@ async def test_givers_are_those_who_could_give_and_no_others(shared: IdentitySer
         )
     )
     answer = await _why(caller, "container.stop", here)
-    # A role that is not the product's is named to who may list roles only.
+    # A custom role is named only to callers that may list roles.
     assert [(giver.username, list(giver.roles)) for giver in answer.givers] == [(able, [])]
     asked = await _why(root, "container.stop", here, username)
     assert (asked.givers[0].username, list(asked.givers[0].roles)) == (able, [narrow])
-    # Both hold what they say: it can be given.
+    # The named role can indeed be granted.
     await root.GrantRole(pb.GrantRoleRequest(username=username, role=narrow, namespace=here))
 
 
-async def test_who_may_not_read_grants_is_told_of_others_no_details(
+async def test_a_caller_that_cannot_read_grants_sees_no_details_of_others(
     shared: IdentityServer, root: Caller
 ) -> None:
     role, username, here = _name("role"), _name("user"), _name("ns")
@@ -207,7 +213,7 @@ async def test_who_may_not_read_grants_is_told_of_others_no_details(
     assert (await refused(tenant, "ExplainPermission", request)).metadata["permission"] == "user.get"
 
 
-async def test_who_is_switched_off_may_nothing(shared: IdentityServer, root: Caller) -> None:
+async def test_a_locked_user_has_no_permissions(shared: IdentityServer, root: Caller) -> None:
     username = _name("user")
     await shared.user(root, username, ("admin", ""), log_in=False)
     await root.UpdateUser(
@@ -235,7 +241,7 @@ async def test_a_permission_of_the_platform_is_not_held_in_a_namespace(
     assert answer.denial == permissions.DENIAL_OVER_ALL_NAMESPACES
 
 
-async def test_a_refusal_says_what_why_says(shared: IdentityServer, root: Caller) -> None:
+async def test_a_refusal_contains_the_explanation(shared: IdentityServer, root: Caller) -> None:
     here = _name("ns")
     await shared.namespace(here)
     chief = _name("chief")
@@ -267,7 +273,7 @@ async def test_a_refusal_says_what_why_says(shared: IdentityServer, root: Caller
 
 
 @pytest.mark.parametrize("order_by", ["", "create_time desc"])
-async def test_principals_are_paged_filtered_and_told_where_they_may_be(
+async def test_principals_are_paged_filtered_and_limited_to_visible_namespaces(
     shared: IdentityServer, root: Caller, order_by: str
 ) -> None:
     here, there = _name("ns"), _name("ns")
@@ -323,7 +329,7 @@ async def test_principals_are_paged_filtered_and_told_where_they_may_be(
     assert (await refused(root, "ListPrincipals", moved)).reason == "INVALID_PAGE_TOKEN"
 
 
-async def test_a_simulated_grant_tells_what_it_would_change_and_changes_nothing(
+async def test_a_simulated_grant_reports_its_changes_and_changes_nothing(
     shared: IdentityServer, root: Caller
 ) -> None:
     here, username, role = _name("ns"), _name("user"), _name("role")
@@ -355,7 +361,7 @@ async def test_a_simulated_grant_tells_what_it_would_change_and_changes_nothing(
     ]
 
 
-async def test_a_grant_that_would_be_refused_is_refused_alike_where_it_is_simulated(
+async def test_a_simulation_is_refused_in_the_same_way_as_the_grant(
     shared: IdentityServer, root: Caller
 ) -> None:
     here, there, username = _name("ns"), _name("ns"), _name("user")
@@ -395,7 +401,7 @@ async def test_a_grant_that_would_be_refused_is_refused_alike_where_it_is_simula
     assert (await refused(root, "SimulateGrant", last)).reason == "LAST_ADMINISTRATOR"
 
 
-async def test_what_a_tenant_may_not_read_does_not_show_in_a_simulation(
+async def test_a_simulation_reveals_no_grants_that_a_tenant_cannot_read(
     shared: IdentityServer, root: Caller
 ) -> None:
     here, username = _name("ns"), _name("user")
@@ -410,7 +416,9 @@ async def test_what_a_tenant_may_not_read_does_not_show_in_a_simulation(
     assert (whole.partial, list(whole.changes)) == (False, [])
 
 
-async def test_many_questions_have_the_answers_of_each(shared: IdentityServer, root: Caller) -> None:
+async def test_many_questions_get_the_same_answers_as_single_ones(
+    shared: IdentityServer, root: Caller
+) -> None:
     place, username = _name("place"), _name("user")
     await shared.namespace(place)
     caller = await shared.user(root, username, ("viewer", place))
@@ -440,7 +448,9 @@ async def test_many_questions_have_the_answers_of_each(shared: IdentityServer, r
     assert refusal.fields == ["questions"]
 
 
-async def test_who_am_i_names_what_is_held_in_a_namespace(shared: IdentityServer, root: Caller) -> None:
+async def test_the_who_am_i_call_lists_permissions_in_a_namespace(
+    shared: IdentityServer, root: Caller
+) -> None:
     place, foreign = _name("place"), _name("place")
     await shared.namespace(place)
     await shared.namespace(foreign)
@@ -452,7 +462,7 @@ async def test_who_am_i_names_what_is_held_in_a_namespace(shared: IdentityServer
     for each in me.namespace_permissions:
         asked = pb.CheckPermissionRequest(permission=each, namespace=place)
         assert (await caller.CheckPermission(asked)).allowed
-    # A namespace that the caller does not reach is one that is not there.
+    # A namespace that the caller cannot see is reported as missing.
     refusals = [
         await refused(caller, "WhoAmI", pb.WhoAmIRequest(namespace=name)) for name in (foreign, "nowhere")
     ]

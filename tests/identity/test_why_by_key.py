@@ -1,4 +1,7 @@
-"""Questions about permissions that are asked with a key, and keys and service accounts in the answers."""
+"""Permission questions that a key asks.
+
+Also covers keys and service accounts in the responses.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,9 @@ async def _holders(caller: Caller, permission: str, namespace: str) -> dict[tupl
     return {(each.username, each.role): list(each.api_keys) for each in answer.principals}
 
 
-async def test_of_a_key_and_its_owner_it_is_said_which_refuses(shared: IdentityServer, root: Caller) -> None:
+async def test_a_denial_shows_whether_the_key_or_its_owner_refuses(
+    shared: IdentityServer, root: Caller
+) -> None:
     here = _name("ns")
     await shared.namespace(here)
     owner = await shared.user(root, _name("owner"), ("developer", here))
@@ -61,10 +66,8 @@ async def test_of_a_key_and_its_owner_it_is_said_which_refuses(shared: IdentityS
     assert refusal.metadata["why"] == "NO_GRANT"
 
 
-async def test_a_key_that_only_reads_is_not_told_that_it_may_change(
-    shared: IdentityServer, root: Caller
-) -> None:
-    """CheckPermission said yes, and every call that changes was refused."""
+async def test_a_read_only_key_is_shown_no_changing_permissions(shared: IdentityServer, root: Caller) -> None:
+    """Regression: CheckPermission returned yes, and every changing call was refused."""
     _, reading = await make(root, _name("reading"), read_only=True)
     for permission, allowed in (
         ("container.get", True),
@@ -78,16 +81,17 @@ async def test_a_key_that_only_reads_is_not_told_that_it_may_change(
     ):
         answer = await reading.CheckPermission(pb.CheckPermissionRequest(permission=permission))
         assert answer.allowed is allowed, permission
-    # Nor is it shown as holding everything.
+    # The key is also not shown as having all permissions.
     shown = (await reading.WhoAmI(pb.WhoAmIRequest())).permissions
     assert {"container.get", "container.logs", "user.list"} <= set(shown)
     assert not {"*", "container.delete", "config.reveal", "container.exec"} & set(shown)
 
 
-async def test_a_key_that_only_reads_ends_itself_too_and_no_other(
-    shared: IdentityServer, root: Caller
-) -> None:
-    """It was refused as read-only, though a finder of a key shall be able to end it."""
+async def test_a_read_only_key_may_revoke_only_itself(shared: IdentityServer, root: Caller) -> None:
+    """Regression: the call was refused as read-only.
+
+    Anyone who finds a key must be able to revoke it.
+    """
     made, reading = await make(root, _name("found"), read_only=True)
     other, _ = await make(root, _name("other"))
     request = keys_pb.RevokeApiKeyRequest(api_key_id=other.api_key_id)
@@ -96,7 +100,7 @@ async def test_a_key_that_only_reads_ends_itself_too_and_no_other(
     assert await poll_until(lambda: ended(reading), seconds=1.0)
 
 
-async def test_a_key_is_told_nothing_of_where_its_owner_reaches_beyond_it(
+async def test_a_key_reveals_nothing_of_its_owners_other_namespaces(
     shared: IdentityServer, root: Caller
 ) -> None:
     here, there = _name("ns"), _name("ns")
@@ -104,7 +108,7 @@ async def test_a_key_is_told_nothing_of_where_its_owner_reaches_beyond_it(
     await shared.namespace(there)
     username = _name("owner")
     owner = await shared.user(root, username, ("admin", here), ("admin", there))
-    # Somebody who could give in the other namespace, and an end that the owner's grant had.
+    # A user who could grant in the other namespace.
     await shared.user(root, _name("chief"), ("admin", there), log_in=False)
     _, caller = await make(owner, "here-alone", namespaces=[here])
     missing = "missing-as-long"[: len(there)].ljust(len(there), "x")
@@ -131,7 +135,7 @@ async def test_a_key_is_told_nothing_of_where_its_owner_reaches_beyond_it(
         assert (refusal.code, refusal.reason) == ("NOT_FOUND", "NAMESPACE_NOT_FOUND"), rpc
 
 
-async def test_who_can_names_service_accounts_and_the_keys_that_do(
+async def test_holders_include_service_accounts_and_matching_keys(
     shared: IdentityServer, root: Caller
 ) -> None:
     here, there = _name("ns"), _name("ns")
@@ -163,7 +167,7 @@ async def test_who_can_names_service_accounts_and_the_keys_that_do(
         # Keys of users whose keys the caller may not list are not shown.
         (other, "developer"): [],
     }
-    # A key lists no keys.
+    # A caller that uses a key sees no keys.
     assert not any((await _holders(own, "container.delete", here)).values())
     of_root = await _holders(root, "container.get", here)
     assert of_root[(other, "developer")] == ["private"]
@@ -175,7 +179,7 @@ async def test_who_can_names_service_accounts_and_the_keys_that_do(
     assert [(each.username, each.service_account) for each in answer.principals] == [(made.username, True)]
 
 
-async def test_a_service_account_is_asked_about_by_its_name_and_asked_by_nobody(
+async def test_service_accounts_can_be_queried_but_are_not_listed_as_givers(
     shared: IdentityServer, root: Caller
 ) -> None:
     here, username = _name("ns"), _name("user")

@@ -1,4 +1,4 @@
-"""A server's side of an issuer that a test runs: its entry in the file, and the issuer at work."""
+"""The server's side of a test's issuer: its configuration and its verifier."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REACH = Reach(LOOPBACK)
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock that tests set, in seconds."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -26,7 +26,7 @@ class Clock:
 
 
 def config_of(company: Issuer, **changes: Any) -> IssuerConfig:
-    """The entry of an issuer, as the file would give it."""
+    """Returns the entry of an issuer as the file would define it."""
     values: dict[str, Any] = {
         "name": "company",
         "issuer": company.url,
@@ -41,7 +41,7 @@ def config_of(company: Issuer, **changes: Any) -> IssuerConfig:
 async def trusted(
     company: Issuer, clock: Clock | None = None, reach: Reach = REACH, **changes: Any
 ) -> AsyncIterator[TrustedIssuer]:
-    """The issuer at work, until the end of the block."""
+    """Yields the trusted issuer, and closes it at the end of the block."""
     made = TrustedIssuer(config_of(company, **changes), reach, clock=clock or Clock())
     try:
         yield made

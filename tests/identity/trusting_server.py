@@ -1,4 +1,4 @@
-"""A server that trusts issuers of the test: the file that says so, written for it."""
+"""A server that trusts the test's issuers, and its file of issuers."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tests.identity.server import IdentityServer, running
 
 CLIENT = "pilothouse"
 SECRET = "the secret of the client"
-# The audience of programs' tokens.
+# The audience of workload tokens.
 AUDIENCE = "https://pilothouse.example.com"
 
 
 def entry(name: str, issuer: Issuer, **more: Any) -> dict[str, Any]:
-    """Returns the entry of a server's file for an issuer that people log in at."""
+    """Returns the entry of the file of issuers for an issuer where users log in."""
     return {"name": name, "issuer": issuer.url, "insecure_http": True} | more
 
 
 def accounts(*given: tuple[str, Mapping[str, object]], **more: Any) -> dict[str, Any]:
-    """Returns the part `workloads`: each of these names for programs with these claims."""
+    """Returns the section `workloads`: each user name for programs with these claims."""
     return {
         "audiences": [AUDIENCE],
         "accounts": [
@@ -42,7 +42,7 @@ def accounts(*given: tuple[str, Mapping[str, object]], **more: Any) -> dict[str,
 async def trusting(
     database: Database, folder: Path, *entries: Mapping[str, Any], **changes: Any
 ) -> AsyncIterator[IdentityServer]:
-    """A server that trusts the issuers of these entries."""
+    """Runs a server that trusts the issuers of these entries."""
     path = folder / "issuers.yaml"
     path.write_text(json.dumps({"issuers": list(entries)}))
     async with running(database, oidc_issuers_file=path, **changes) as server:

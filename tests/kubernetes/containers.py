@@ -13,7 +13,7 @@ SHOP = NamespaceRef(NamespaceId(1), "shop", "", "local", "shop")
 
 
 def container(**fields: Any) -> Container:
-    """Returns the smallest container with these fields."""
+    """Returns a minimal container with these fields."""
     return Container(
         **{
             "id": ContainerId(1),
@@ -28,5 +28,5 @@ def container(**fields: Any) -> Container:
 
 
 async def replicas_of(client: ClusterClient) -> int:
-    """How many replicas the smallest container's Deployment is to have on the cluster."""
+    """Returns the desired replicas of the minimal container's Deployment."""
     return int((await client.read(DEPLOYMENTS, "shop", "web"))["spec"]["replicas"])

@@ -1,4 +1,4 @@
-"""The recordings of a real API server, as the adapter's structs, which it must be able to read."""
+"""The recordings of a real API server, read into the adapter's structs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent.parent / "recordings"
 
 @cache
 def exchanges(name: str) -> list[dict[str, Any]]:
-    """The exchanges of a recording, abbreviations of its watch lines undone."""
+    """Returns the exchanges of a recording, with abbreviated watch lines expanded."""
     recording = json.loads((FOLDER / f"{name}.json").read_text())
     for exchange in recording["exchanges"]:
         specs: dict[str, Any] = {}
@@ -31,7 +31,7 @@ def exchanges(name: str) -> list[dict[str, Any]]:
 
 
 def answers(name: str) -> Iterator[tuple[str, int, bytes]]:
-    """(note, status, body) of every answer with a body."""
+    """Yields (note, status, body) of every response with a body."""
     for exchange in exchanges(name):
         response = exchange.get("response", {})
         if "status" in response and ("body" in response or "text" in response):
@@ -40,7 +40,7 @@ def answers(name: str) -> Iterator[tuple[str, int, bytes]]:
 
 
 def watched(name: str, kind: str) -> list[dict[str, Any]]:
-    """The objects of a kind in the recording's watches, in order."""
+    """Returns the objects of a kind in the recording's watches, in order."""
     return [
         line["json"]["object"]
         for exchange in exchanges(name)
@@ -52,10 +52,10 @@ def watched(name: str, kind: str) -> list[dict[str, Any]]:
 
 
 def pods(name: str) -> list[Pod]:
-    """Every state of the recording's pods, in order."""
+    """Returns every state of the recording's pods, in order."""
     return [msgspec.convert(thing, Pod) for thing in watched(name, "Pod")]
 
 
 def events(name: str) -> list[EventObject]:
-    """The events of the recording."""
+    """Returns the events of the recording."""
     return [msgspec.convert(thing, EventObject) for thing in watched(name, "Event")]

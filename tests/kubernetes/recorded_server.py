@@ -1,8 +1,9 @@
-"""A server that repeats the answers of a real API server, so that the adapter meets its surprises on a socket.
+"""A server that repeats the responses of a real API server on a socket.
 
-An exchange is chosen by method, path and the query parameters that change the question; equal ones are answered in
-their recorded order, the last one for ever. A recorded stream is sent line by line and ends as it was recorded to
-end: well, in the middle, or not at all. `cut_lines` sends the beginning of one more line before a broken end.
+An exchange is chosen by method, path and the query parameters that change the meaning of the request. Equal
+requests get the responses in their recorded order, and after that the last one forever. A recorded stream is
+sent line by line and ends as it was recorded to end: cleanly, in the middle, or not at all. `cut_lines` sends
+the beginning of one more line before a broken end.
 """
 
 from __future__ import annotations
@@ -23,13 +24,17 @@ JsonObject = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 QUICK = TransportLimits(request_seconds=5, watch_idle_seconds=0.3)
-# The parameters that distinguish questions; the rest (field manager, time-outs, page sizes) is the client's choice.
+# The parameters that distinguish requests; the others (field manager, timeouts, page sizes) are the client's
+# choice.
 _TELLING = ("watch", "resourceVersion", "continue", "force", "dryRun", "command")
 _HANDSHAKE = ("sec-websocket-protocol", "connection", "upgrade")
 
 
 class RecordedServer:
-    """`requests` are the received requests: method, path, query, body."""
+    """Repeats recordings.
+
+    `requests` are the received requests: method, path, query, body.
+    """
 
     def __init__(self, *names: str, cut_lines: bool = False, skip: frozenset[int] = frozenset()) -> None:
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
@@ -44,7 +49,7 @@ class RecordedServer:
         self._used: dict[str, int] = {}
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answers any request; 404 without a body if it was never recorded."""
+        """Responds to any request, with 404 if the request was never recorded."""
         body = await request.read()
         self.requests.append((request.method, request.path, dict(request.query), body))
         exchange = self._choose(request)
@@ -99,7 +104,7 @@ class RecordedServer:
             assert request.transport is not None
             request.transport.close()
         else:
-            # It was open until the client left.
+            # The stream was open until the client disconnected.
             await asyncio.Event().wait()
         return answer
 
@@ -121,7 +126,10 @@ class RecordedServer:
 
 
 def _telling(query: JsonObject) -> dict[str, list[str]]:
-    """The telling part of a query, each value a list; the default of `force` is left out."""
+    """Returns the distinguishing part of a query, each value as a list.
+
+    The default of `force` is left out.
+    """
     found = {
         name: [str(part) for part in (value if isinstance(value, list) else [value])]
         for name, value in query.items()
@@ -134,7 +142,7 @@ def _telling(query: JsonObject) -> dict[str, list[str]]:
 
 @asynccontextmanager
 async def serving(server: RecordedServer, limits: TransportLimits = QUICK) -> AsyncIterator[ClusterClient]:
-    """A client of the server, on a free port."""
+    """Yields a client of the server, which listens on a free port."""
     async with served(server.handle, limits, name="recorded", cancelled=True) as client:
         yield client
 
@@ -143,9 +151,10 @@ async def serving(server: RecordedServer, limits: TransportLimits = QUICK) -> As
 async def served(
     handler: Handler, limits: TransportLimits, *, name: str = "far", cancelled: bool = False
 ) -> AsyncIterator[ClusterClient]:
-    """A client of a server on a free port that answers everything with `handler`, with the token `t0ken`.
+    """Yields a client of a server that handles all requests with `handler`.
 
-    `cancelled`: the handler is, where the client goes away.
+    The server has a free port, and the client the token `t0ken`. With `cancelled`, the handler is cancelled
+    when the client disconnects.
     """
     application = web.Application(client_max_size=1 << 26)
     application.router.add_route("*", "/{path:.*}", handler)

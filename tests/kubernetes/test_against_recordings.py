@@ -1,4 +1,4 @@
-"""The adapter meets the surprises of a real API server, repeated on a socket."""
+"""The adapter against the responses of a real API server, repeated on a socket."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def _watched(
     return seen, None
 
 
-async def test_a_watch_cut_by_a_kill_tells_what_came_before_and_is_expired_afterwards() -> None:
+async def test_a_watch_cut_by_a_kill_returns_earlier_events_and_then_expires() -> None:
     async with serving(RecordedServer("11a-apiserver-killed", cut_lines=True)) as client:
         seen, error = await _watched(client, CONFIG_MAPS, "rec-down", "7196")
         assert [type_ for type_, _ in seen] == ["ADDED", "MODIFIED", "MODIFIED"]
@@ -60,7 +60,7 @@ async def test_a_watch_cut_by_a_kill_tells_what_came_before_and_is_expired_after
         assert isinstance(error, Expired)
 
 
-async def test_a_watch_of_a_stopped_server_ends_well_with_a_bookmark_to_go_on_from() -> None:
+async def test_a_watch_of_a_stopped_server_ends_cleanly_with_a_bookmark() -> None:
     async with serving(RecordedServer("11a-apiserver-stopped")) as client:
         seen, error = await _watched(client, CONFIG_MAPS, "rec-down", "6743")
         assert error is None
@@ -71,8 +71,11 @@ async def test_a_watch_of_a_stopped_server_ends_well_with_a_bookmark_to_go_on_fr
         assert isinstance(error, Expired)
 
 
-async def test_a_watch_that_stays_open_and_silent_is_given_up() -> None:
-    """The server's storage stalls: nothing is said for longer than bookmarks are apart."""
+async def test_a_silent_watch_is_abandoned() -> None:
+    """The server's storage stalls, and even bookmarks are missing.
+
+    The server sends nothing for longer than the interval of bookmarks.
+    """
     async with serving(RecordedServer("11b-storage-stalled")) as client:
         seen, error = await _watched(client, CONFIG_MAPS, "rec-etcd", "7069")
         assert len(seen) == 3
@@ -80,12 +83,12 @@ async def test_a_watch_that_stays_open_and_silent_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("version", ["5"])
-async def test_a_version_long_gone_is_expired_although_the_answer_is_200(version: str) -> None:
+async def test_an_old_version_is_expired_although_the_status_is_200(version: str) -> None:
     async with serving(RecordedServer("04c-expired-410")) as client:
         assert isinstance((await _watched(client, CONFIG_MAPS, "rec-gone", version))[1], Expired)
 
 
-async def test_an_outage_is_refused_connections_between_good_answers() -> None:
+async def test_an_outage_appears_as_refused_connections_between_responses() -> None:
     told: list[str] = []
     async with serving(RecordedServer("11a-apiserver-stopped")) as client:
         for _ in range(6):
@@ -115,7 +118,7 @@ async def test_an_apply_that_timed_out_is_applied_again() -> None:
     assert first == second
 
 
-async def test_deletions_say_all_in_their_body_and_understand_every_answer() -> None:
+async def test_deletions_use_only_their_body_and_accept_every_response() -> None:
     server = RecordedServer("03f-deployment-delete")
     other = "00000000-0000-0000-0000-000000000000"
     async with serving(server) as client:
@@ -123,7 +126,8 @@ async def test_deletions_say_all_in_their_body_and_understand_every_answer() -> 
             await client.delete(DEPLOYMENTS, "rec-del", "pre", uid=other)
         assert (conflict.value.fields, conflict.value.already_exists) == ((), False)
         assert await client.delete(DEPLOYMENTS, "rec-del", "nosuch", uid=other) is False
-        # The object while its dependents go, and a Status if it is gone immediately.
+        # The response is the object while its dependents are deleted, and a Status if it is deleted
+        # immediately.
         assert await client.delete(DEPLOYMENTS, "rec-del", "fg", uid=other) is True
         assert await client.delete(DEPLOYMENTS, "rec-del", "bg", uid=other, propagation="Background") is True
         assert await client.find(DEPLOYMENTS, "rec-del", "bg") is None
@@ -136,7 +140,7 @@ async def test_deletions_say_all_in_their_body_and_understand_every_answer() -> 
             assert options["propagationPolicy"] in ("Foreground", "Background")
 
 
-async def test_applies_are_created_repeated_changed_and_in_conflict() -> None:
+async def test_apply_creates_repeats_changes_and_conflicts() -> None:
     manifest = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -160,7 +164,7 @@ async def test_applies_are_created_repeated_changed_and_in_conflict() -> None:
         assert await client.find(DEPLOYMENTS, "rec-apply", "fresh") is None
 
 
-async def test_credentials_rights_and_quotas_are_refused_each_in_its_way() -> None:
+async def test_wrong_credentials_and_missing_rights_are_distinguished() -> None:
     async with serving(RecordedServer("07b-authentication-and-rbac")) as client:
         with pytest.raises(Unauthorized):
             await client.list(PODS, "rec-rbac")
@@ -188,7 +192,7 @@ async def test_credentials_rights_and_quotas_are_refused_each_in_its_way() -> No
 async def _said(
     client: ClusterClient, number: int, *, stdin: bool = False, tty: bool = False
 ) -> tuple[dict[str, bytes], Ended]:
-    """Runs the recorded command with its input; returns the output of each stream, and the end."""
+    """Runs the recorded command with its input; returns each output, and the end."""
     exchange = recorded.exchanges(_EXEC)[number]
     pod = exchange["request"]["path"].split("/")[-2]
     command = exchange["request"]["query"]["command"]
@@ -235,7 +239,7 @@ async def test_programs_end_as_recorded(number: int, stdout: bytes, stderr: byte
     assert end == Ended(exit_code)
 
 
-async def test_a_program_that_cannot_start_is_told_in_the_clusters_words() -> None:
+async def test_a_program_that_cannot_start_ends_with_the_clusters_message() -> None:
     async with serving(RecordedServer(_EXEC)) as client:
         _, end = await _said(client, 3)
     assert end.exit_code == -1
@@ -274,7 +278,7 @@ async def test_a_terminals_size_is_sent_as_recorded() -> None:
         ("nopull", NotFound),
     ],
 )
-async def test_a_program_that_is_refused(pod: str, kind: type[Exception]) -> None:
+async def test_a_refused_program_raises_the_matching_error(pod: str, kind: type[Exception]) -> None:
     async with serving(RecordedServer(_EXEC)) as client:
         with pytest.raises(kind):
             async with program(

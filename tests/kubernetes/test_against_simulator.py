@@ -1,4 +1,7 @@
-"""The adapter and the simulated cluster together: a container's whole life by the client's calls."""
+"""The adapter and the simulated cluster together.
+
+The tests cover the whole lifetime of a container by the client's calls.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,7 @@ async def seen_as(client: ClusterClient, subject: Container, status: str) -> Obs
     return await poll_until(lambda: observed(client, subject), lambda seen: seen.observed.status == status)
 
 
-async def test_a_container_comes_up_scales_and_goes(client: ClusterClient) -> None:
+async def test_a_container_is_created_scaled_stopped_and_deleted(client: ClusterClient) -> None:
     subject = container(replicas=2, ports=(Port(container_port=80, service_name="web", service_port=80),))
     applied = await client.apply(DEPLOYMENTS, manifests.workload(subject, held=True))
     await client.set_scale(DEPLOYMENTS, "shop", "web", 2)
@@ -93,7 +96,7 @@ async def test_a_container_comes_up_scales_and_goes(client: ClusterClient) -> No
     assert not await client.delete(DEPLOYMENTS, "shop", "web", uid=applied.metadata.uid)
 
 
-async def test_a_program_cannot_run_where_the_kubelet_is_away(
+async def test_a_program_cannot_run_on_a_node_without_its_kubelet(
     simulated: SimulatedCluster, client: ClusterClient
 ) -> None:
     subject = container()
@@ -148,7 +151,7 @@ def test_managed_objects_are_found_by_one_selector() -> None:
     assert manifests.workload(container())["metadata"]["labels"][key] == wanted
 
 
-async def test_a_dry_run_of_a_container_tells_what_would_be_and_what_would_be_refused(
+async def test_a_dry_run_returns_the_objects_or_the_refusal(
     client: ClusterClient,
 ) -> None:
     port = Port(container_port=80, service_name="web", service_port=80)

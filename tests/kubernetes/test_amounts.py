@@ -1,4 +1,4 @@
-"""Requests and limits: which are refused, in which words, and in which form they are sent."""
+"""Requests and limits: the refusals and their messages, and the form sent."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def refusal(**fields: object) -> str:
         ),
     ],
 )
-def test_a_rule_of_amounts_names_its_field(resources: Resources, expected: str) -> None:
+def test_a_refused_amount_is_named_with_its_field(resources: Resources, expected: str) -> None:
     assert refusal(resources=resources) == expected
 
 
-def test_an_amount_that_is_no_quantity_is_refused() -> None:
+def test_an_amount_that_is_not_a_quantity_is_refused() -> None:
     words = refusal(resources=Resources(limits={"ephemeral-storage": "lots"}))
     assert words.startswith('container.resources.limits["ephemeral-storage"]: must be a Kubernetes quantity')
 
@@ -123,5 +123,5 @@ def test_variables_of_amounts_and_of_whole_sources_are_sent() -> None:
         ),
     ],
 )
-def test_a_rule_of_variables_of_amounts_names_its_field(variable: EnvVar, expected: str) -> None:
+def test_a_refused_resource_variable_is_named_with_its_field(variable: EnvVar, expected: str) -> None:
     assert refusal(env=(variable,)) == expected

@@ -1,4 +1,4 @@
-"""The client against servers that misbehave: each surprise once, on a real socket."""
+"""The client against servers that misbehave: each fault once, on a real socket."""
 
 from __future__ import annotations
 
@@ -31,12 +31,15 @@ QUICK = TransportLimits(request_seconds=5, watch_idle_seconds=5, page_size=2)
 
 
 def served(handler: Handler, limits: TransportLimits = QUICK) -> AbstractAsyncContextManager[ClusterClient]:
-    """A client of a server that answers everything with `handler`."""
+    """Returns a client of a server that handles all requests with `handler`."""
     return recorded_server.served(handler, limits)
 
 
 def stream(*chunks: bytes, cut: bool = False) -> Handler:
-    """Answers a watch with these chunks, each as it is; `cut` breaks off in the middle of the body."""
+    """Returns a handler that sends these chunks unchanged.
+
+    `cut` closes the connection in the middle of the body.
+    """
 
     async def handler(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
@@ -62,31 +65,31 @@ async def watch(client: ClusterClient) -> list[tuple[str, str]]:
         return [(event.type, event.resource_version) async for event in events]
 
 
-async def test_lines_are_put_together_from_any_chunks() -> None:
+async def test_lines_are_assembled_from_any_chunks() -> None:
     both = line("ADDED", 2) + line("MODIFIED", 3)
     async with served(stream(*(both[i : i + 7] for i in range(0, len(both), 7)))) as client:
         assert await watch(client) == [("ADDED", "2"), ("MODIFIED", "3")]
 
 
-async def test_a_line_longer_than_four_mebibytes_is_a_line() -> None:
+async def test_a_line_longer_than_four_mebibytes_is_read() -> None:
     long = line("ADDED", 2, spec={"unknown": "x" * (5 << 20)})
     async with served(stream(long, line("BOOKMARK", 3))) as client:
         assert await watch(client) == [("ADDED", "2"), ("BOOKMARK", "3")]
 
 
-async def test_a_bookmark_of_pods_is_no_pod() -> None:
+async def test_a_bookmark_of_pods_is_not_a_pod() -> None:
     # As a real API server writes it: an empty object of its kind, with `null` where Go has an empty list.
     bookmark = line("BOOKMARK", 3, spec={"containers": None}, status={})
     async with served(stream(line("ADDED", 2), bookmark)) as client:
         assert await watch(client) == [("ADDED", "2"), ("BOOKMARK", "3")]
 
 
-async def test_a_line_cut_off_at_a_clean_end_is_not_told() -> None:
+async def test_a_line_cut_off_at_a_clean_end_is_ignored() -> None:
     async with served(stream(line("ADDED", 2), line("MODIFIED", 3)[:-9])) as client:
         assert await watch(client) == [("ADDED", "2")]
 
 
-async def test_a_broken_connection_is_told_after_the_events_before_it() -> None:
+async def test_a_broken_connection_is_reported_after_the_events_before_it() -> None:
     broken = stream(line("ADDED", 2), line("MODIFIED", 3)[:-9], cut=True)
     async with served(broken) as client, aclosing(client.watch(PODS, resource_version="1")) as events:
         assert (await anext(events)).resource_version == "2"
@@ -94,7 +97,7 @@ async def test_a_broken_connection_is_told_after_the_events_before_it() -> None:
             await anext(events)
 
 
-async def test_an_expired_version_is_an_error_event() -> None:
+async def test_an_error_event_for_an_old_version_raises_expired() -> None:
     status = {
         "kind": "Status",
         "code": 410,
@@ -123,7 +126,7 @@ async def test_a_watch_that_fell_silent_ends() -> None:
         released.set()
 
 
-async def test_a_slow_answer_ends_at_the_deadline() -> None:
+async def test_a_slow_response_ends_at_the_deadline() -> None:
     released = asyncio.Event()
 
     async def slow(request: web.Request) -> web.StreamResponse:
@@ -136,7 +139,7 @@ async def test_a_slow_answer_ends_at_the_deadline() -> None:
         released.set()
 
 
-async def test_a_request_whose_token_comes_after_its_deadline_is_not_sent() -> None:
+async def test_a_request_throttled_beyond_its_deadline_is_not_sent() -> None:
     asked = 0
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -155,7 +158,7 @@ async def test_a_request_whose_token_comes_after_its_deadline_is_not_sent() -> N
     assert 5.0 < refused.value.retry_after_seconds <= 10.0
 
 
-async def test_nobody_listens() -> None:
+async def test_a_refused_connection_is_reported_as_unreachable() -> None:
     async with served(stream()) as gone:
         server = gone.server
     config = {
@@ -173,8 +176,11 @@ async def test_nobody_listens() -> None:
         await client.close()
 
 
-async def test_what_a_deletion_asks_for_is_said_in_its_body() -> None:
-    """With a body the API ignores query parameters: a dry run said there would delete."""
+async def test_the_options_of_a_deletion_are_sent_in_its_body() -> None:
+    """The API ignores query parameters if there is a body.
+
+    A dry run that is requested as a parameter would delete.
+    """
     seen: list[tuple[dict[str, str], Any]] = []
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -190,7 +196,7 @@ async def test_what_a_deletion_asks_for_is_said_in_its_body() -> None:
     assert body["dryRun"] == ["All"]
 
 
-async def test_an_apply_is_ours_and_authenticated() -> None:
+async def test_an_apply_has_the_field_manager_and_the_token() -> None:
     seen: list[web.Request] = []
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -215,7 +221,7 @@ async def test_an_apply_is_ours_and_authenticated() -> None:
     ("status", "kind"),
     [(401, Unauthorized), (404, NotFound), (409, Conflict), (429, Throttled), (503, Unreachable)],
 )
-async def test_each_failure_has_its_kind(status: int, kind: type[Exception]) -> None:
+async def test_each_status_code_raises_its_error_class(status: int, kind: type[Exception]) -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         return web.json_response({"message": "no"}, status=status, headers={"Retry-After": "3"})
 
@@ -228,7 +234,7 @@ async def test_each_failure_has_its_kind(status: int, kind: type[Exception]) -> 
     ("words", "waits"),
     [("storage is (re)initializing", False), ("too many requests, please try again", True)],
 )
-async def test_a_watch_cache_that_starts_delays_its_own_kind_alone(words: str, waits: bool) -> None:
+async def test_a_starting_watch_cache_delays_only_its_own_kind(words: str, waits: bool) -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         if request.path.endswith("/pods"):
             status = {"kind": "Status", "message": words, "details": {"retryAfterSeconds": 30}}
@@ -246,8 +252,11 @@ async def test_a_watch_cache_that_starts_delays_its_own_kind_alone(words: str, w
             assert (await client.get(DEPLOYMENTS, "n", "d")).metadata.uid == "u"
 
 
-async def test_a_proxy_that_asks_for_credentials_is_told_with_the_cluster() -> None:
-    """In plain HTTP its answer comes in the place of the cluster's; its text may repeat the credentials."""
+async def test_a_proxy_that_requires_credentials_is_reported_with_the_cluster() -> None:
+    """With plain HTTP the proxy's response replaces the cluster's.
+
+    Its text may repeat the credentials.
+    """
 
     async def handler(request: web.Request) -> web.StreamResponse:
         return web.json_response({"message": "canary"}, status=407)
@@ -261,7 +270,7 @@ async def test_a_proxy_that_asks_for_credentials_is_told_with_the_cluster() -> N
     )
 
 
-async def test_another_kind_of_server_is_no_cluster() -> None:
+async def test_a_response_that_is_not_from_kubernetes_is_refused() -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         return web.Response(text="<html>welcome</html>")
 
@@ -302,7 +311,7 @@ async def test_an_empty_list_may_be_null() -> None:
         assert (await client.list(PODS)).items == ()
 
 
-async def test_a_watch_left_early_gives_its_connection_back() -> None:
+async def test_a_watch_left_early_returns_its_connection() -> None:
     one = TransportLimits(request_seconds=5, connections=1)
     async with served(stream(line("ADDED", 2), line("MODIFIED", 3)), one) as client:
         for _ in range(3):
@@ -310,7 +319,7 @@ async def test_a_watch_left_early_gives_its_connection_back() -> None:
                 assert (await anext(events)).type == "ADDED"
 
 
-async def test_splitting_is_the_same_whatever_the_chunks() -> None:
+async def test_lines_are_split_equally_for_all_chunk_sizes() -> None:
     data = b"one\n\ntwo\r\nthree\nrest"
 
     async def chunks(size: int) -> AsyncIterator[bytes]:
@@ -326,5 +335,5 @@ async def test_splitting_is_the_same_whatever_the_chunks() -> None:
     for size in range(1, len(data) + 1):
         lines = 0
         found = [part.strip() async for part in split_lines(chunks(size), 100, before)]
-        # Empty ones cost something, too.
+        # Empty lines count, too.
         assert (found, lines) == ([b"one", b"two", b"three"], 4)

@@ -1,4 +1,4 @@
-"""Times that a cluster wrote are compared with the cluster's clock, which may be wrong."""
+"""Times that a cluster wrote are compared with its clock, which may be wrong."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOW = datetime(2026, 11, 24, 14, 0, 0, tzinfo=UTC)
         ("Tue, 24 Nov 2026 14:00:00 -0000", 0.0),
     ],
 )
-def test_the_date_of_an_answer_tells_how_far_a_clock_is_ahead(date: str, ahead: float) -> None:
+def test_the_date_of_a_response_gives_the_clock_difference(date: str, ahead: float) -> None:
     assert clock_ahead(date, NOW) == timedelta(seconds=ahead)
 
 
@@ -44,12 +44,12 @@ def test_the_date_of_an_answer_tells_how_far_a_clock_is_ahead(date: str, ahead: 
         "Fri, 31 Dec 9999 23:59:59 -1200",
     ],
 )
-def test_a_date_that_is_none_says_nothing(date: str) -> None:
+def test_an_invalid_date_gives_no_clock_difference(date: str) -> None:
     assert clock_ahead(date, NOW) is None
 
 
 @virtual_time
-async def test_a_client_tells_the_time_by_the_clusters_clock() -> None:
+async def test_a_client_uses_the_clusters_clock() -> None:
     async with SimulatedCluster(nodes=1, ahead_seconds=-3600.0) as cluster:
         client = await ClusterClient.from_kubeconfig(cluster.kubeconfig(), name="behind")
         try:

@@ -1,4 +1,7 @@
-"""Credentials: refusals, by name, before anything is run, read or connected to."""
+"""Credentials: refused by name, before the server uses any of them.
+
+The server has not run, read or connected to anything by then.
+"""
 
 from __future__ import annotations
 
@@ -79,14 +82,14 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         ({"server": "https://a.example", "insecure-skip-tls-verify": True}, "pose as the cluster"),
     ],
 )
-def test_a_way_that_others_can_read_is_told(entry: dict[str, Any], words: str) -> None:
+def test_an_unprotected_connection_is_reported(entry: dict[str, Any], words: str) -> None:
     why = unprotected(entry)
     assert words in why
     assert bool(why) == bool(words)
 
 
 @pytest.mark.parametrize("case", CASES)
-async def test_refused_by_name_without_telling_the_secret(case: str) -> None:
+async def test_a_refusal_names_the_field_and_not_the_secret(case: str) -> None:
     change, words = CASES[case]
     config = copy.deepcopy(KUBECONFIG)
     change(config)
@@ -96,7 +99,7 @@ async def test_refused_by_name_without_telling_the_secret(case: str) -> None:
     assert "secret-token" not in refused.value.message
 
 
-async def test_a_token_makes_a_client() -> None:
+async def test_a_client_is_created_with_a_token() -> None:
     client = await ClusterClient.from_kubeconfig(KUBECONFIG, name="x")
     try:
         assert client.server == "https://cluster.example:6443"
@@ -125,7 +128,10 @@ async def test_files_are_read_for_the_operators_own_kubeconfig(tmp_path: Path) -
 
 
 def with_certificate(password: bytes = b"") -> dict[str, Any]:
-    """A kubeconfig with a client's certificate, its key, encrypted if there is a password, and an authority."""
+    """Returns a kubeconfig with a client certificate, its key and an authority.
+
+    `password` encrypts the key.
+    """
     authority = Authority("127.0.0.1")
     certificate, key = authority.client_certificate("someone")
     if password:
@@ -144,7 +150,7 @@ def with_certificate(password: bytes = b"") -> dict[str, Any]:
     return config
 
 
-async def test_a_key_touches_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_is_never_written_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     client = await ClusterClient.from_kubeconfig(with_certificate(), name="x")
     try:
@@ -153,7 +159,7 @@ async def test_a_key_touches_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyP
         await client.close()
 
 
-async def test_the_operators_own_may_be_files(tmp_path: Path) -> None:
+async def test_the_operators_kubeconfig_may_name_files(tmp_path: Path) -> None:
     config = with_certificate()
     for entry, names in (
         (cluster(config), ["certificate-authority"]),
@@ -181,8 +187,11 @@ except CredentialsRefused as refused:
 """
 
 
-async def test_nobody_is_asked_for_the_password_of_a_key() -> None:
-    """A server that was started at a terminal would wait there, in a thread, for a password that nobody types."""
+async def test_the_password_of_a_key_is_never_requested_at_a_terminal() -> None:
+    """A server that was started at a terminal would wait there for a password.
+
+    A thread would wait for a password that no person types.
+    """
     terminal, other_end = pty.openpty()
     try:
         program = await asyncio.create_subprocess_exec(

@@ -1,5 +1,6 @@
-"""Answers of many values: a list is decoded in parts, next to other work, and an answer that cannot be cut has a
-bound of values.
+"""Responses with many values: a list is decoded in parts, next to other work.
+
+Responses that are not lists have a limit of values.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _HEAD = b'{"metadata": {"resourceVersion": "1"}, '
 
 @asynccontextmanager
 async def _client(body: bytes, **limits: Any) -> AsyncIterator[ClusterClient]:
-    """A client of a cluster that answers everything with this."""
+    """Yields a client of a cluster that responds to every request with this body."""
     bounds = TransportLimits(request_seconds=30.0, **limits)
     async with hostile_server(hostile.saying(body)) as server:
         client = await ClusterClient.from_kubeconfig(server.kubeconfig(), name="dense", limits=bounds)
@@ -50,7 +51,7 @@ def _listed(*items: bytes, field: str = "items") -> bytes:
 
 
 def _object(inner: bytes, size: int = MEGABYTE) -> bytes:
-    """One with so many bytes of this in a list."""
+    """Returns an object that contains `size` bytes of `inner` in a list."""
     return b'{"metadata": {"name": "p"}, "x": [%s]}' % b",".join([inner] * (size // (len(inner) + 1)))
 
 
@@ -72,28 +73,31 @@ _INNER = [b"{}", b"[]", b"1", b'""', b'{"":1}', b'"\\"","\\\\"']
 
 
 def _each_once(ways: Iterable[str], inner: Sequence[bytes]) -> list[tuple[str, bytes]]:
-    """Each way of asking with one content, and each content by one way: all ways count alike."""
+    """Returns each request with the first content, and each content with one request.
+
+    All requests count values in the same way.
+    """
     first, *others = ways
     return [*((first, each) for each in inner), *((way, inner[0]) for way in others)]
 
 
 @pytest.mark.parametrize(("what", "inner"), _each_once(_OF_ONE, _INNER))
-async def test_an_object_of_very_many_values_is_too_large(what: str, inner: bytes) -> None:
+async def test_an_object_of_too_many_values_is_refused(what: str, inner: bytes) -> None:
     async with _client(_object(inner, 5 * MEGABYTE)) as client:
         with pytest.raises(AnswerTooLarge, match=f"an answer has more than {MOST_VALUES} values"):
             await _OF_ONE[what](client)
-        # Told as any other that sends too much.
+        # It has the same effect as any other response that is too large.
         with pytest.raises(AnswerTooLarge):
             client.check_answers()
 
 
 @pytest.mark.parametrize("inner", _INNER)
-async def test_one_of_a_size_that_users_may_make_says_nothing_of_the_cluster(inner: bytes) -> None:
+async def test_a_dense_object_that_users_can_create_is_not_the_clusters_fault(inner: bytes) -> None:
     async with _client(_object(inner, 3 * MEGABYTE)) as client:
         with pytest.raises(TooManyValues, match=f"more than {MOST_VALUES} values at cluster 'dense'"):
             await client.get(PODS, "n", "p")
         client.check_answers()
-        # It is asked on.
+        # The cluster still receives requests.
         with pytest.raises(TooManyValues):
             await client.get(PODS, "n", "p")
     async with _client(_listed(_object(inner, 3 * MEGABYTE))) as client:
@@ -102,7 +106,7 @@ async def test_one_of_a_size_that_users_may_make_says_nothing_of_the_cluster(inn
 
 
 @pytest.mark.parametrize("resource", [PODS, SERVICES])
-async def test_an_object_of_a_list_is_left_out(resource: Resource[Any]) -> None:
+async def test_a_dense_object_is_left_out_of_a_list(resource: Resource[Any]) -> None:
     async with _client(_listed(b"{}", _DENSE, b"{}")) as client:
         page = await client.list(resource)
         client.check_answers()
@@ -112,7 +116,7 @@ async def test_an_object_of_a_list_is_left_out(resource: Resource[Any]) -> None:
             await client.list(resource)
 
 
-async def test_a_pod_of_a_nodes_summary_is_left_out() -> None:
+async def test_a_dense_pod_is_left_out_of_a_node_summary() -> None:
     pods = [b'{"podRef": {"uid": "%s"}, "x": [%s]}' % (uid, more) for uid, more in ((b"a", b""), (b"b", b""))]
     dense = b'{"podRef": {"uid": "dense"}, "x": [%s]}' % b",".join([b"{}"] * (MEGABYTE // 3))
     async with _client(_listed(pods[0], dense, pods[1], field="pods")) as client:
@@ -121,13 +125,13 @@ async def test_a_pod_of_a_nodes_summary_is_left_out() -> None:
     assert [pod.pod_ref.uid for pod in found.pods] == ["a", "b"]
 
 
-async def test_of_what_is_deleted_nothing_is_read() -> None:
+async def test_the_response_to_a_deletion_is_not_decoded() -> None:
     async with _client(_object(b"{}", 3 * MEGABYTE)) as client:
         assert await client.delete(PODS, "n", "p", uid="u")
 
 
 @pytest.mark.parametrize("kind", ["ADDED", "DELETED"])
-async def test_of_an_object_of_a_watch_nothing_is_read_but_its_name(kind: str) -> None:
+async def test_only_the_name_of_a_dense_object_in_a_watch_is_read(kind: str) -> None:
     small, large = b'{"metadata": {"name": "q"}}', _object(b"{}", 5 * MEGABYTE)
     lines = [b'{"type": "%s", "object": %s}\n' % (kind.encode(), each) for each in (_DENSE, small, large)]
     async with _client(b"".join(lines[:2])) as client:
@@ -139,8 +143,11 @@ async def test_of_an_object_of_a_watch_nothing_is_read_but_its_name(kind: str) -
             await _watch(client)
 
 
-async def test_dense_objects_hide_none_of_the_others_of_their_list() -> None:
-    """Two of them make a page denser than those of Kubernetes; one of fewer objects is not, or has one alone."""
+async def test_dense_objects_hide_no_other_objects_of_their_list() -> None:
+    """Two dense objects make a page denser than any page of Kubernetes.
+
+    A page of fewer objects is not too dense, or has only one object.
+    """
     objects = [b'{"metadata": {"name": "p-%d"}}' % number for number in range(40)]
     for number in (3, 20, 21):
         args = b",".join([b'""'] * (MEGABYTE // 2))
@@ -170,7 +177,7 @@ async def test_dense_objects_hide_none_of_the_others_of_their_list() -> None:
     ]
     assert page.left_out == (("", "dense-3"), ("", "dense-20"), ("", "dense-21"))
     assert newest == "7"
-    # The first page was too dense, and one of fewer was asked for.
+    # The first page was too dense, and the client requested a smaller one.
     assert limits[0] > limits[1]
 
 
@@ -186,7 +193,7 @@ _NEWEST: tuple[str, Ask] = ("items", lambda client: client.newest_version(PODS))
 
 
 @pytest.mark.parametrize("what", _LISTS)
-async def test_a_list_of_very_many_items_is_not_cut(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_list_of_too_many_items_is_refused(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = 0
     count = decoding._Items.one_more
 
@@ -200,12 +207,12 @@ async def test_a_list_of_very_many_items_is_not_cut(what: str, monkeypatch: pyte
     async with _client(_listed(*[b'{"metadata": {}}'] * 400_000, field=field)) as client:
         with pytest.raises(AnswerTooLarge, match=f"a list has more than {MOST_ITEMS} items"):
             await ask(client)
-    # It was found out by the first that was too many.
+    # The first item beyond the limit was detected.
     assert made == MOST_ITEMS + 1
 
 
 @pytest.mark.parametrize("what", _LISTS)
-async def test_a_list_of_what_is_no_object_cannot_be_read(what: str) -> None:
+async def test_a_list_of_values_other_than_objects_cannot_be_read(what: str) -> None:
     field, ask = _LISTS[what]
     async with _client(_listed(*[b"12345678"] * 500_000, field=field)) as client:
         with pytest.raises(Unreachable, match="cannot be read"):
@@ -215,7 +222,7 @@ async def test_a_list_of_what_is_no_object_cannot_be_read(what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "inner"), _each_once([*_LISTS, "newest version"], [b"{}", b"[]", b'""', b"[[]]"])
 )
-async def test_a_long_list_of_very_many_values_is_not_cut(
+async def test_a_list_of_too_many_values_is_refused_before_decoding(
     what: str, inner: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[object] = []
@@ -230,8 +237,8 @@ async def test_a_long_list_of_very_many_values_is_not_cut(
     assert not decoded
 
 
-async def test_signs_within_texts_make_no_list_too_dense() -> None:
-    """Anybody may write them into an annotation."""
+async def test_characters_within_texts_do_not_make_a_list_too_dense() -> None:
+    """Any user can write such characters into an annotation."""
     text = json.dumps(',[{"\\' * 150_000).encode()
     pods = [b'{"metadata": {"name": "p-%d", "annotations": {"a": %s}}}' % (n, text) for n in range(3)]
     async with _client(_listed(*pods)) as client:
@@ -247,7 +254,7 @@ _values = st.recursive(
 
 
 def _slowly(text: str) -> int:
-    """The values outside texts, and the texts, sign by sign."""
+    """Returns the number of values outside texts and of texts, by characters."""
     count, inside, escaped = 0, False, False
     for sign in text:
         if inside:
@@ -260,12 +267,12 @@ def _slowly(text: str) -> int:
 
 
 @given(_values, st.integers(1, 9))
-async def test_values_are_counted_outside_texts_wherever_pieces_end(value: Any, step: int) -> None:
+async def test_values_outside_texts_are_counted_across_pieces(value: Any, step: int) -> None:
     text = json.dumps(value)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoding, "_CLOSE_STEP_BYTES", step)
         assert await decoding._outside_texts(text.encode(), 1 << 40) == _slowly(text)
-        # No more of it is looked at than is needed.
+        # The function reads no more of the text than necessary.
         most = _slowly(text) // 2
         assert await decoding._outside_texts(text.encode(), most) > most or not most
 
@@ -283,7 +290,7 @@ def _pod(number: int) -> bytes:
     return json.dumps(pod).encode()
 
 
-async def test_a_long_list_is_read_whole_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_list_is_read_completely_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     # Each share is used up immediately.
     monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
     names: list[str] = []
@@ -312,13 +319,13 @@ async def test_a_long_list_is_read_whole_in_parts(monkeypatch: pytest.MonkeyPatc
     names = [pod.metadata.name for pod in page.items]
     assert names == [f"p-{number}" for number in range(500)]
     assert all(pod.status.container_statuses[0].ready for pod in page.items)
-    # Others had a turn before each.
+    # Other tasks ran before each item.
     assert all(one < next_one for one, next_one in pairwise(turn_of_each))
 
 
 @pytest.mark.parametrize("dense", [True, False])
-async def test_one_long_answer_is_checked_at_a_time(monkeypatch: pytest.MonkeyPatch, dense: bool) -> None:
-    """Once it was too large, those that waited are given up."""
+async def test_one_long_response_is_checked_at_a_time(monkeypatch: pytest.MonkeyPatch, dense: bool) -> None:
+    """Once one response is too large, the waiting requests are abandoned."""
     checked = at_once = most = 0
     check = decoding.check_items
 
@@ -326,7 +333,7 @@ async def test_one_long_answer_is_checked_at_a_time(monkeypatch: pytest.MonkeyPa
         nonlocal checked, at_once, most
         checked, at_once = checked + 1, at_once + 1
         most = max(most, at_once)
-        # All of them are there before the first is found too large.
+        # All requests are present before the first response is found too large.
         await poll_until(all_wait)
         await check(body, name, of_one=of_one)
         at_once -= 1
@@ -362,9 +369,12 @@ async def test_a_short_list_is_decoded_in_one_piece(monkeypatch: pytest.MonkeyPa
 
 
 def _annotated(**changes: Any) -> bytes:
-    """An object with as many annotations as Kubernetes takes of its users: 256 KiB, by short names."""
+    """Returns an object with as many annotations as Kubernetes accepts from users.
+
+    They have 256 KiB, with short names.
+    """
     annotations = {f"{number:x}": "" for number in range(50_000)}
-    # The managers of the fields, of which there may be several.
+    # The field managers, of which there may be several.
     fields: dict[str, Any] = {f"f:{key}": {} for key in annotations}
     metadata = {
         "name": "n",
@@ -390,7 +400,7 @@ def _annotated(**changes: Any) -> bytes:
     return msgspec.json.encode(whole)
 
 
-async def test_what_users_of_a_cluster_may_write_is_taken() -> None:
+async def test_the_largest_annotations_of_users_are_accepted() -> None:
     body = _annotated()
     assert len(body) > decoding.AT_ONCE_BYTES
     assert decoding._values(body, 0, len(body)) > MOST_VALUES
@@ -404,7 +414,7 @@ async def test_what_users_of_a_cluster_may_write_is_taken() -> None:
 
 
 @pytest.mark.parametrize("text", [",{[", '"', "\\", '\\"', '"\\', '{"a": 1}, ', "<\n"])
-async def test_what_stands_within_a_text_is_no_value(text: str) -> None:
+async def test_characters_within_a_text_are_not_counted_as_values(text: str) -> None:
     whole = {"metadata": {"name": "p", "annotations": {"a": text * (MEGABYTE // len(text)), "b": ""}}}
     body = msgspec.json.encode(whole)
     async with _client(body) as client:
@@ -423,12 +433,12 @@ async def test_what_stands_within_a_text_is_no_value(text: str) -> None:
         ({"metadata__uid": "v"}, False),
     ],
 )
-def test_a_long_object_has_a_mark(changes: dict[str, Any], same: bool) -> None:
+def test_a_long_object_has_a_fingerprint(changes: dict[str, Any], same: bool) -> None:
     first, other = (marks.read(_annotated(**each), DEPLOYMENTS).mark for each in ({}, changes))
     assert marks.same(first, other) is same
 
 
-def test_the_mark_of_a_long_object_that_has_versions_tells_nothing_of_its_values() -> None:
+def test_the_fingerprint_of_a_versioned_object_ignores_its_values() -> None:
     first, other = (
         marks.read(_annotated(**each), CONFIG_MAP_METADATA).mark
         for each in ({}, {"metadata__annotations__0": "x"})
@@ -436,7 +446,7 @@ def test_the_mark_of_a_long_object_that_has_versions_tells_nothing_of_its_values
     assert first == other
 
 
-async def test_more_reports_than_an_object_can_have_are_none() -> None:
+async def test_too_many_container_statuses_cannot_be_read() -> None:
     def pod(number: int) -> bytes:
         return b'{"status": {"containerStatuses": [%s]}}' % b",".join([b'{"name": "c"}'] * number)
 
@@ -447,7 +457,7 @@ async def test_more_reports_than_an_object_can_have_are_none() -> None:
             await client.get(PODS, "n", "p")
 
 
-async def test_lines_of_a_log_come_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_other_tasks_run_while_lines_of_a_log_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
     turns = 0
 

@@ -1,4 +1,7 @@
-"""Failures of a real API server, each turned into the kind that determines the next step."""
+"""Failures of a real API server, each converted to its error class.
+
+The class determines the next step.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def find(recording: str, words: str) -> ClusterError:
     return next(error for note, error in failures(recording) if words in note)
 
 
-def test_a_field_owned_by_others_names_every_manager_and_field() -> None:
+def test_a_conflict_names_every_manager_and_field() -> None:
     error = find("03a-deployment-server-side-apply", "three conflicts in one answer")
     assert isinstance(error, Conflict)
     assert error.fields == (
@@ -60,14 +63,14 @@ def test_the_manager_is_found_in_every_wording() -> None:
     assert [field.manager for field in scaler.fields] == ["scaler"]
 
 
-def test_a_stale_version_is_a_conflict_without_fields_that_may_be_repeated() -> None:
+def test_a_stale_version_is_a_conflict_without_fields_to_be_retried() -> None:
     error = find("03a-deployment-server-side-apply", "stale resourceVersion")
     assert isinstance(error, Conflict)
     assert error.fields == ()
     assert error.outlook == "passing"
 
 
-def test_a_taken_name_is_told_from_a_stale_version() -> None:
+def test_a_taken_name_differs_from_a_stale_version() -> None:
     taken = find("10-lease", "AlreadyExists")
     stale = find("10-lease", "with the version it read before")
     assert isinstance(taken, Conflict)
@@ -96,7 +99,7 @@ def test_timeouts_in_plain_text_are_outages() -> None:
     assert all(error.outlook == "passing" for error in errors)
 
 
-def test_quota_keeps_the_clusters_words() -> None:
+def test_a_quota_refusal_keeps_the_clusters_message() -> None:
     exceeded = [error for _, error in failures("07a-quota-and-limitrange") if isinstance(error, Forbidden)]
     assert any("exceeded quota" in error.message for error in exceeded)
 
@@ -106,16 +109,16 @@ def test_a_bad_token_and_a_missing_right_differ() -> None:
     assert {Unauthorized, Forbidden} <= kinds
 
 
-def test_an_expired_continue_token_asks_for_a_new_list() -> None:
+def test_an_expired_continue_token_raises_expired() -> None:
     assert isinstance(failures("04c-expired-410")[0][1], Expired)
 
 
-def test_preconditions_and_missing_objects_of_a_deletion() -> None:
+def test_deletions_report_failed_preconditions_and_missing_objects() -> None:
     assert isinstance(find("03f-deployment-delete", "precondition: another uid"), Conflict)
     assert isinstance(find("03f-deployment-delete", "missing"), NotFound)
 
 
-def test_throttling_says_when_to_come_again() -> None:
+def test_throttled_errors_contain_the_retry_delay() -> None:
     told = from_response(429, {"Retry-After": "7"}, b"slow down")
     untold = from_response(429, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, b"")
     assert isinstance(told, Throttled)
@@ -124,7 +127,7 @@ def test_throttling_says_when_to_come_again() -> None:
     assert untold.retry_after_seconds > 0
 
 
-def test_every_code_has_a_kind_and_words() -> None:
+def test_every_status_code_has_an_error_class_and_a_message() -> None:
     for code in range(400, 600):
         error = from_status(Status(), code=code)
         assert isinstance(error, Refused | InternalError | Unreachable | Throttled | Unauthorized | Expired)
@@ -132,12 +135,12 @@ def test_every_code_has_a_kind_and_words() -> None:
         assert error.reason.isalnum()
 
 
-def test_an_answer_that_is_not_text_is_no_crash() -> None:
+def test_a_response_that_is_not_text_becomes_a_cluster_error() -> None:
     assert isinstance(from_response(502, {}, b"\xff\xfe<html>"), Unreachable)
     assert len(from_response(400, {}, b"x" * 100_000).message) <= 4096
 
 
-def test_what_is_too_large_is_a_refusal_whichever_part_of_the_cluster_says_so() -> None:
+def test_an_object_that_is_too_large_is_refused_in_every_wording() -> None:
     for note in ("body above 3 MiB", "object above what etcd takes"):
         error = find("03b-deployment-validation", note)
         assert isinstance(error, TooLarge)
@@ -147,7 +150,7 @@ def test_what_is_too_large_is_a_refusal_whichever_part_of_the_cluster_says_so() 
     assert isinstance(from_status(Status(status="Failure", message=sent), code=500), TooLarge)
 
 
-def test_a_server_that_answers_is_told_from_one_that_does_not() -> None:
+def test_an_internal_error_differs_from_an_unreachable_server() -> None:
     webhook = 'Internal error occurred: failed calling webhook "a.b": failed to call webhook: EOF'
     error = from_status(Status(status="Failure", message=webhook, reason="InternalError"), code=500)
     assert isinstance(error, InternalError)
@@ -157,14 +160,14 @@ def test_a_server_that_answers_is_told_from_one_that_does_not() -> None:
     assert isinstance(from_response(500, {}, b"<html>proxy</html>"), Unreachable)
 
 
-def test_a_reason_is_a_word_whatever_a_webhook_says() -> None:
+def test_an_invalid_reason_of_a_webhook_is_not_used_as_the_reason() -> None:
     error = from_status(Status(status="Failure", message="no", reason="[too-big] not today"), code=403)
     assert isinstance(error, Forbidden)
     assert (error.reason, error.status_reason) == ("Forbidden", "[too-big] not today")
 
 
 @pytest.mark.parametrize("code", [403, 409, 422])
-def test_no_word_of_a_refusal_holds_what_no_database_does(code: int) -> None:
+def test_nul_characters_are_removed_from_refusals(code: int) -> None:
     cause = rb'{"reason": "a\u0000b", "message": "a\u0000b", "field": "a\u0000b"}'
     body = rb'{"status": "Failure", "reason": "a\u0000b", "message": "a\u0000b", "details": {"causes": [%b]}}'
     error = from_response(code, {}, body % cause)
@@ -187,5 +190,5 @@ def test_no_word_of_a_refusal_holds_what_no_database_does(code: int) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_an_error_says_what_becomes_of_the_call(error: ClusterError, outlook: str) -> None:
+def test_each_error_has_the_outlook_of_its_call(error: ClusterError, outlook: str) -> None:
     assert error.outlook == outlook

@@ -1,4 +1,7 @@
-"""Kubernetes Events of a real cluster: as shown, as the reason of a status, as lines of the history."""
+"""Kubernetes Events of a real cluster.
+
+The API shows them; they are the reason of a status, and part of the history.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ def event(
     )
 
 
-def test_both_shapes_are_shown_with_their_times_and_counts() -> None:
+def test_both_formats_of_events_are_shown_with_times_and_counts() -> None:
     scheduled = recorded.events("05-pod-unschedulable")
     about = scheduled[0].involved_object
     (failed, *_) = newest(scheduled, [EventSubject("Pod", about.name, about.uid)])
@@ -50,12 +53,12 @@ def test_both_shapes_are_shown_with_their_times_and_counts() -> None:
     assert (mount.kind, mount.name) == ("Pod", about.name)
 
 
-def test_a_series_counts_and_is_as_new_as_its_last() -> None:
+def test_a_series_has_its_count_and_its_last_time() -> None:
     repeated = EventObject(event_time=NOW, series=EventSeries(7, NOW + timedelta(minutes=1)))
     assert (repeated.times, repeated.first_time, repeated.time) == (7, NOW, NOW + timedelta(minutes=1))
 
 
-def test_newest_first_bounded_and_of_the_object_that_spoke_last() -> None:
+def test_events_are_limited_newest_first_and_of_the_latest_object() -> None:
     many = [event("BackOff", number, message=str(number)) for number in range(30)]
     former = [event("Killing", 40, uid="former")]
     shown = newest(many, [EventSubject("Pod", "web-1-abcde")])
@@ -67,19 +70,22 @@ def test_newest_first_bounded_and_of_the_object_that_spoke_last() -> None:
     assert newest(many, [EventSubject("Service", "web-1-abcde")]) == ()
 
 
-def test_a_volume_that_is_not_attached_is_the_cause_of_what_is_not_mounted() -> None:
+def test_a_failed_attachment_explains_a_failed_mount() -> None:
     attach = event("FailedAttachVolume", 0, message="Multi-Attach error for volume")
     mount = event("FailedMount", 120, message="Unable to attach or mount volumes: timed out")
     assert explanation([attach, mount], "p", started=False) == ("FailedAttachVolume", attach.message)
     attached = event("SuccessfulAttachVolume", 60, normal=True)
     assert explanation([attach, attached, mount], "p", started=False) == ("FailedMount", mount.message)
     assert explanation([attach, mount], "other", started=False) is None
-    # A past obstacle of a pod that has started is over.
+    # A past obstacle of a pod that has started no longer counts.
     assert explanation([attach, mount], "p", started=True) is None
 
 
-def test_what_explains_nothing_is_no_reason_however_new_it_is() -> None:
-    """A node with too many name servers warns of it for each of its pods, also for those in good order."""
+def test_an_unrelated_warning_is_not_the_reason() -> None:
+    """An unrelated warning, also newer than the cause, is not the reason.
+
+    A node with too many name servers sends this warning for each of its pods, also for healthy ones.
+    """
     mount = event("FailedMount", 0)
     resolver = event("DNSConfigForming", 5, message="Nameserver limits were exceeded")
     assert explanation([mount, resolver], "p", started=False) == ("FailedMount", mount.message)
@@ -87,20 +93,23 @@ def test_what_explains_nothing_is_no_reason_however_new_it_is() -> None:
     assert [each.reason for each in warnings([mount, resolver], ["p"], beside="", now=NOW)] == ["FailedMount"]
 
 
-def test_a_readiness_probe_that_fails_is_the_reason() -> None:
+def test_a_failed_readiness_probe_is_the_reason() -> None:
     running = [p for p in recorded.pods("05-pod-readiness-failing") if p.status.phase == "Running"]
     unready = next(p for p in running if p.metadata.deletion_timestamp is None)
     silent = observe(container(), deployment(), (), [unready], now=NOW)
     assert (silent.observed.reason, silent.unexplained) == ("ContainersNotReady", (unready.metadata.name,))
-    # The last is told while the pod is being deleted.
+    # The cluster sends the last event while the pod is being deleted.
     events = [e for e in recorded.events("05-pod-readiness-failing") if "no running task" not in e.message]
     told = observe(container(), deployment(), (), [unready], events, now=NOW).observed
     assert (told.status, told.reason) == ("pending", "Unhealthy")
     assert told.message == "Readiness probe failed: no database"
 
 
-def test_what_events_told_stays_while_there_are_none() -> None:
-    """An observer that takes over has not asked yet, and the cluster keeps events for an hour only."""
+def test_the_reason_of_earlier_events_stays_while_there_are_none() -> None:
+    """A new observer has not requested events yet.
+
+    The cluster stores events for only an hour.
+    """
     stuck = recorded.pods("05-pod-volume-configmap-missing")
     waiting = next(pod for pod in stuck if pod.spec.node_name and pod.metadata.deletion_timestamp is None)
     before = Observed(reason="FailedMount", message="why")
@@ -122,20 +131,23 @@ def test_what_events_told_stays_while_there_are_none() -> None:
         ("05-pod-volume-configmap-missing", "FailedMount", "", "MountVolume.SetUp failed"),
     ],
 )
-def test_what_the_history_tells_beside_the_status(name: str, reason: str, beside: str, words: str) -> None:
+def test_the_history_contains_warnings_other_than_the_status(
+    name: str, reason: str, beside: str, words: str
+) -> None:
     events = recorded.events(name)
     uids = {each.involved_object.uid for each in events}
     told = {each.reason: each.message for each in warnings(events, uids, beside=beside, now=NOW)}
     assert words in told[reason]
     assert told[reason].startswith("Pod ")
-    # Neither what the state says in the same words, nor what the status itself has.
+    # The history omits events that repeat the pod's state in the same words, and the reason of the status
+    # itself.
     assert "Failed" not in told
     assert reason not in {each.reason for each in warnings(events, uids, beside=reason, now=NOW)}
     assert warnings(events, uids, beside="", now=NOW + timedelta(hours=1)) == ()
     assert warnings(events, (), beside="", now=NOW) == ()
 
 
-def test_what_is_over_is_not_told() -> None:
+def test_a_resolved_warning_is_not_reported() -> None:
     failed = event("FailedScheduling", 0)
     scheduled = event("Scheduled", 1, normal=True)
     assert [each.reason for each in warnings([failed], ["p"], beside="", now=NOW)] == ["FailedScheduling"]
@@ -144,7 +156,7 @@ def test_what_is_over_is_not_told() -> None:
     assert len(warnings([failed, scheduled, again], ["p"], beside="", now=NOW)) == 1
 
 
-def test_pods_that_restart_or_do_not_run_are_asked_about() -> None:
+def test_events_are_requested_for_pods_that_restart_or_do_not_run() -> None:
     crashing = [p for p in recorded.pods("05-pod-crashloop") if p.metadata.deletion_timestamp is None][-1]
     seen = observe(container(), deployment(), (), [crashing], now=NOW)
     assert (seen.troubled, seen.unexplained) == (crashing.metadata.name, ())
@@ -160,7 +172,7 @@ def test_pods_that_restart_or_do_not_run_are_asked_about() -> None:
     assert observe(known, deployment(), (), [up_again], now=NOW).troubled == ""
 
 
-def test_several_replicas_of_one_claim_are_told() -> None:
+def test_several_replicas_with_one_claim_are_reported() -> None:
     def wanting(replicas: int, **volume: Any) -> Any:
         data = MountedVolume(**{"name": "data", "type": "persistent_volume_claim", **volume})
         return container(replicas=replicas, volume_mounts=(VolumeMount("data", "/data"),), volumes=(data,))

@@ -1,4 +1,4 @@
-"""The end of a program that was run in a pod, by the cluster's messages."""
+"""How a program in a pod ended, according to the cluster's messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Speak = Callable[[web.Request, web.WebSocketResponse], Awaitable[None]]
 
 @asynccontextmanager
 async def a_cluster_that_says(status: bytes) -> AsyncIterator[ClusterClient]:
-    """A client of one that runs every program and says this of its end."""
+    """Yields a client of a cluster that sends this status at a program's end."""
 
     async def say(_request: web.Request, socket: web.WebSocketResponse) -> None:
         await socket.send_bytes(b"\x03" + status)
@@ -56,7 +56,7 @@ async def a_cluster_that_speaks(speak: Speak) -> AsyncIterator[ClusterClient]:
 
 
 async def ended(status: bytes) -> Ended:
-    """How a program ended, by a Status."""
+    """Returns how a program ended, for a Status."""
     async with (
         a_cluster_that_says(status) as client,
         program(client, "shop", "web", container="c", command=["x"], stdin=False, tty=False) as running,
@@ -72,7 +72,7 @@ async def ended(status: bytes) -> Ended:
         ("3", 3),
         ("-1", -1),
         ("2147483647", 2**31 - 1),
-        # An access violation, as Windows has it.
+        # An access violation, in the form of Windows.
         ("3221225477", 3221225477 - 2**32),
         ("9999999999", None),
         ("12345678901", None),
@@ -81,7 +81,7 @@ async def ended(status: bytes) -> Ended:
         ("", None),
     ],
 )
-async def test_an_exit_code_is_one_that_can_be_told(said: str, code: int | None) -> None:
+async def test_only_representable_exit_codes_are_returned(said: str, code: int | None) -> None:
     causes = [{"reason": "ExitCode", "message": said}]
     status = {"status": "Failure", "message": "it failed", "details": {"causes": causes}}
     assert await ended(msgspec.json.encode(status)) == (
@@ -91,12 +91,12 @@ async def test_an_exit_code_is_one_that_can_be_told(said: str, code: int | None)
 
 @pytest.mark.parametrize("status", [b"", b"null", b"[" * 100_000, b'{"status": 5}', b"\xff"])
 @pytest.mark.usefixtures("no_finalizers")
-async def test_an_end_that_cannot_be_read_is_one(status: bytes) -> None:
+async def test_an_unreadable_status_is_returned_as_a_failed_end(status: bytes) -> None:
     assert await ended(status) == Ended(-1, "the cluster's response cannot be read")
 
 
-# Messages without a meaning for a program: without a channel, for an unknown channel, as text, and the protocol's
-# own.
+# Messages without a meaning for a program: without a channel, for an unknown channel, as text, and control
+# messages of the protocol.
 IDLE = {
     "empty": b"\x82\x00",
     "no channel": b"\x82\x02\x09a",
@@ -109,7 +109,7 @@ _MANY = 80
 
 @contextmanager
 def turns_of_others() -> Iterator[Iterator[int]]:
-    """Yields a counter: its next number is how often another task had its turn in the block."""
+    """Yields a counter: its next number is how often another task ran in the block."""
     turns = count()
 
     async def others() -> None:
@@ -125,11 +125,11 @@ def turns_of_others() -> Iterator[Iterator[int]]:
 
 
 @pytest.mark.parametrize("what", IDLE)
-async def test_what_says_nothing_leaves_turns_to_others(what: str) -> None:
+async def test_other_tasks_run_during_meaningless_messages(what: str) -> None:
     async def speak(request: web.Request, socket: web.WebSocketResponse) -> None:
         assert request.transport is not None
         end = b'\x03{"status": "Success"}'
-        # In one write, so that all of it is there when the first of it is read.
+        # All of it is sent in one write, so that it is available when the first part is read.
         request.transport.write(b"\x82\x02\x01a" + IDLE[what] * _MANY + bytes((0x82, len(end))) + end)
 
     async with (
@@ -144,7 +144,10 @@ async def test_what_says_nothing_leaves_turns_to_others(what: str) -> None:
 
 
 def frame(first: int, data: bytes = b"") -> bytes:
-    """A frame of a websocket, as a server sends it; `first` says whether it ends a message, and of which kind it is."""
+    """Returns a WebSocket frame as a server sends it.
+
+    `first` says whether the frame ends a message, and its kind.
+    """
     size = len(data)
     if size < 126:
         length = bytes((size,))
@@ -155,12 +158,12 @@ def frame(first: int, data: bytes = b"") -> bytes:
 
 BEGINNING, GOING_ON, ENDING, WHOLE, PING = 0x02, 0x00, 0x80, 0x82, 0x89
 _END = frame(WHOLE, b'\x03{"status": "Success"}')
-# More of them than are gone through at a time, in fewer bytes than one read of a socket has.
+# More parts than are processed at a time, in fewer bytes than one read of a socket returns.
 _PARTS = 4000
 
 
 @pytest.mark.parametrize("part", [b"", b"a"], ids=["empty", "of a byte"])
-async def test_parts_of_a_message_leave_turns_to_others(part: bytes) -> None:
+async def test_other_tasks_run_between_the_parts_of_a_message(part: bytes) -> None:
     async def speak(request: web.Request, _socket: web.WebSocketResponse) -> None:
         assert request.transport is not None
         parts = frame(BEGINNING, b"\x01") + frame(GOING_ON, part) * _PARTS + frame(ENDING, b"z")
@@ -174,7 +177,7 @@ async def test_parts_of_a_message_leave_turns_to_others(part: bytes) -> None:
         assert await anext(output) == Output("stdout", b"a")
         with turns_of_others() as turns:
             assert [each async for each in output] == [Output("stdout", part * _PARTS + b"z"), Ended(0)]
-        # Few at a time: without that there were some turns, for all of them.
+        # Few parts are processed at a time: without that, other tasks ran only a few times for all parts.
         assert next(turns) >= _PARTS / 128
 
 
@@ -192,8 +195,11 @@ async def test_a_message_of_too_many_parts_is_too_long(part: bytes) -> None:
             await anext(running.output())
 
 
-async def test_messages_in_parts_of_any_size_come_whole() -> None:
-    """However they are cut on the way, and with pings between their parts."""
+async def test_messages_in_parts_of_any_size_are_read_completely() -> None:
+    """Messages are read correctly however they are cut on the way.
+
+    Pings may arrive between their parts.
+    """
     sizes = [0, 1, 124, 125, 126, 127, 1000, 65535, 65536, 70_000]
     said = [bytes((number % 251,)) * size for number, size in enumerate(sizes * 40)]
     sent = frame(BEGINNING, b"\x01")
@@ -222,7 +228,7 @@ async def test_messages_in_parts_of_any_size_come_whole() -> None:
     assert b"".join(each.data for each in output if isinstance(each, Output)) == b"".join(said) + b"z"
 
 
-async def test_pings_are_answered_and_an_end_comes_behind_many_messages() -> None:
+async def test_pings_are_answered_and_many_messages_may_follow_the_status() -> None:
     seen: list[bytes] = []
 
     async def speak(request: web.Request, socket: web.WebSocketResponse) -> None:

@@ -1,4 +1,4 @@
-"""Extra fields: free paths, and the same fields in the Deployment."""
+"""Extra fields: their allowed paths, and the resulting fields in the Deployment."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ def by_schema(found: Findings, checked: Container, version: str) -> None:
         (f"{POD}.x[]", "must be a path such as spec.template.spec.containers[name=main].tty"),
     ],
 )
-def test_a_path_that_is_not_free_is_refused(path: str, expected: str) -> None:
+def test_a_path_that_is_not_allowed_is_refused(path: str, expected: str) -> None:
     with pytest.raises(PathError) as refused:
         parse(path)
     assert str(refused.value) == expected
 
 
-def test_fields_are_written_where_their_paths_lead() -> None:
+def test_fields_are_written_at_their_paths() -> None:
     affinity: dict[str, Any] = {
         "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
     }
@@ -158,7 +158,7 @@ def test_fields_are_written_where_their_paths_lead() -> None:
         ),
     ],
 )
-def test_a_rule_of_extra_fields_names_its_path(fields: dict[str, str], expected: str) -> None:
+def test_a_refused_extra_field_is_named_with_its_path(fields: dict[str, str], expected: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
         rules.checked(with_fields(extra_fields=fields))
     assert refused.value.message == expected
@@ -193,7 +193,7 @@ def test_a_rule_of_extra_fields_names_its_path(fields: dict[str, str], expected:
         ),
     ],
 )
-def test_a_fault_by_kubernetes_own_schema_is_named(fields: dict[str, str], expected: str) -> None:
+def test_a_violation_of_the_kubernetes_schema_is_named(fields: dict[str, str], expected: str) -> None:
     def compare() -> None:
         found = Findings()
         by_schema(found, rules.checked(with_fields(extra_fields=fields)), "v1.36.2")
@@ -235,14 +235,14 @@ def test_the_schema_is_that_of_the_clusters_version(version: str, is_known: bool
 
 
 @pytest.mark.parametrize("version", ["v1.99.0", ""])
-def test_a_name_that_may_be_new_passes(version: str) -> None:
+def test_an_unknown_field_passes_for_an_unknown_version(version: str) -> None:
     found = Findings()
     fields = {f"{POD}.sidecarPolicy": "{}"}
     by_schema(found, rules.checked(with_fields(extra_fields=fields)), version)
     found.raise_if_any()
 
 
-def test_a_program_cannot_go_without_its_extra_fields() -> None:
+def test_a_program_with_extra_fields_cannot_be_removed_alone() -> None:
     fields = {f"{POD}.initContainers[name=init].tty": "true"}
     subject = with_fields(init_containers=(InitContainer("init", "busybox:1"),), extra_fields=fields)
     assert rules.checked(subject).spec.extra_fields == fields

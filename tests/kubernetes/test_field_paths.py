@@ -1,4 +1,4 @@
-"""Paths of fields in the API's syntax: found, taken out, compared."""
+"""Paths of fields in the API's syntax: found, removed, compared."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_field_is_found_by_its_path(path: str, value: object) -> None:
     assert (field_paths.find(OBJECT, path) is None) == (value is None)
 
 
-def test_what_is_taken_out_leaves_nothing_empty_and_the_object_alone() -> None:
+def test_removed_fields_leave_no_empty_parents_and_the_input_unchanged() -> None:
     only = {"spec": {"template": {"spec": {"containers": [{"name": "main"}], "nodeSelector": {"a": "b"}}}}}
     left = field_paths.without(only, [".spec.template.spec.nodeSelector.a", ".not.there"])
     assert left == {"spec": {"template": {"spec": {"containers": [{"name": "main"}]}}}}
@@ -56,7 +56,7 @@ def test_what_is_taken_out_leaves_nothing_empty_and_the_object_alone() -> None:
     assert "env" not in without["spec"]["containers"][0]
 
 
-def test_a_field_is_a_managers_where_its_apply_holds_it() -> None:
+def test_a_field_is_owned_by_the_manager_that_applied_it() -> None:
     fields: dict[str, Any] = {
         "f:spec": {
             "f:paused": {},
@@ -80,7 +80,7 @@ def test_a_field_is_a_managers_where_its_apply_holds_it() -> None:
     assert not field_paths.is_owned(live, ".spec.paused", "them")
 
 
-def test_only_what_is_said_is_compared() -> None:
+def test_only_the_given_fields_are_compared() -> None:
     said = {
         "spec": {
             "replicas": 1,
@@ -116,6 +116,6 @@ def test_only_what_is_said_is_compared() -> None:
         f'{MAIN}.env[name="A"]',
         f'{MAIN}.ports[containerPort=80,protocol="TCP"].name',
     ]
-    # Every path that is told can be taken out again.
+    # Every returned path can be removed.
     assert field_paths.without(said, found)["spec"]["containers"][0].keys() == {"name", "ports"}
     assert list(field_paths.differing(said, said, said)) == []

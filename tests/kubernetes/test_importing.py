@@ -1,4 +1,7 @@
-"""From live Deployments back to containers: a round trip changes nothing, and nothing is dropped silently."""
+"""Conversion of live Deployments to containers.
+
+A round trip changes nothing, and nothing is dropped silently.
+"""
 
 from __future__ import annotations
 
@@ -179,7 +182,7 @@ async def client() -> AsyncIterator[ClusterClient]:
 
 
 def theirs(subject: Container) -> Manifest:
-    """Returns the Deployment as somebody else would have made it: without our label."""
+    """Returns the Deployment as created by another tool, without Pilothouse's labels."""
     manifest = manifests.workload(subject)
     pods = {"app": "web"}
     manifest["metadata"]["labels"] = dict(subject.labels)
@@ -189,7 +192,9 @@ def theirs(subject: Container) -> Manifest:
 
 
 @pytest.mark.parametrize("fields", [RICH, {}], ids=["rich", "smallest"])
-async def test_a_container_comes_back_as_it_went(client: ClusterClient, fields: dict[str, Any]) -> None:
+async def test_a_container_survives_a_round_trip_unchanged(
+    client: ClusterClient, fields: dict[str, Any]
+) -> None:
     subject = container(**fields)
     await client.apply(DEPLOYMENTS, theirs(subject))
     live = await client.read(DEPLOYMENTS, "shop", "web")
@@ -200,7 +205,7 @@ async def test_a_container_comes_back_as_it_went(client: ClusterClient, fields: 
         assert getattr(found, name) == getattr(subject, name), name
     assert found.spec.pod_labels == found.spec.selector == {"app": "web"}
     assert msgspec.structs.replace(found.spec, taken_over=None, pod_labels={}, selector={}) == subject.spec
-    # An explicit default changes nothing of the pods.
+    # Writing a default explicitly does not change the pods.
     again = rules.checked(msgspec.structs.replace(found, uid=subject.uid))
     after = await client.dry_run(DEPLOYMENTS, manifests.workload(again), force=True)
     assert after["spec"] == live["spec"]
@@ -240,7 +245,7 @@ def find(document: Any, path: tuple[str | int, ...]) -> Any:
 
 
 def with_volumes(*sources: dict[str, Any]) -> Manifest:
-    """Volumes `v0`, `v1` ..., each mounted."""
+    """Returns a manifest with volumes `v0`, `v1` ..., each mounted."""
     manifest = changed((*POD, "volumes"), [{"name": f"v{i}"} | each for i, each in enumerate(sources)])
     mounts = [{"name": f"v{i}", "mountPath": f"/{i}"} for i in range(len(sources))]
     manifest["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] = mounts
@@ -289,12 +294,12 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_field_that_cannot_be_kept_prevents_the_import(manifest: Manifest, told: str) -> None:
+def test_a_field_that_cannot_be_represented_prevents_the_import(manifest: Manifest, told: str) -> None:
     assert any(told in problem for problem in convert(manifest).problems)
     assert convert(bare()).problems == ()
 
 
-# Fields that the model does not have, with their paths as extra fields.
+# Fields that the model lacks, with their paths as extra fields.
 KEPT: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "spec.fieldOfALaterRelease": (("spec", "fieldOfALaterRelease"), 5),
     "spec.template.spec.affinity": ((*POD, "affinity"), {"podAntiAffinity": {"a": 1}}),
@@ -327,7 +332,7 @@ KEPT: dict[str, tuple[tuple[str | int, ...], Any]] = {
 
 
 @pytest.mark.parametrize("path", KEPT)
-def test_a_field_that_the_model_does_not_have_is_kept_in_extra_fields(path: str) -> None:
+def test_a_field_that_the_model_lacks_is_stored_in_extra_fields(path: str) -> None:
     place, value = KEPT[path]
     converted = convert(changed(place, value))
     assert converted.problems == ()
@@ -362,7 +367,7 @@ def test_fields_without_effect_on_pods_stay_on_the_cluster_and_are_named() -> No
     ],
     ids=str,
 )
-def test_a_false_that_is_the_default_says_nothing(path: tuple[str | int, ...]) -> None:
+def test_a_false_that_is_the_default_is_ignored(path: tuple[str | int, ...]) -> None:
     converted = convert(changed(path, False))
     assert converted.problems == ()
     assert converted.container.spec.extra_fields == {}
@@ -379,7 +384,7 @@ def test_a_false_that_is_the_default_says_nothing(path: tuple[str | int, ...]) -
         ("externalIPs", ["192.0.2.1"]),
     ],
 )
-def test_a_service_with_fields_that_ports_do_not_have_is_left_alone(key: str, value: Any) -> None:
+def test_a_service_with_fields_that_ports_lack_is_not_imported(key: str, value: Any) -> None:
     service: Manifest = {
         "metadata": {"name": "front", "namespace": "shop"},
         "spec": {"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [{"port": 80}]},
@@ -392,7 +397,7 @@ def test_a_service_with_fields_that_ports_do_not_have_is_left_alone(key: str, va
     assert converted.container.ports == ()
 
 
-def test_volumes_that_pods_do_without_are_volumes_of_their_own() -> None:
+def test_optional_volumes_become_separate_volumes() -> None:
     shown = {"configMap": {"name": "c", "optional": True}}, {"secret": {"secretName": "s", "optional": True}}
     converted = convert(with_volumes(*shown, {"configMap": {"name": "c", "optional": False}}))
     assert converted.problems == ()
@@ -409,14 +414,14 @@ def test_volumes_that_pods_do_without_are_volumes_of_their_own() -> None:
     ]
 
 
-def test_a_deployment_at_zero_is_a_stopped_container_and_a_paused_one_holds_its_rollout() -> None:
+def test_deployments_at_zero_are_stopped_and_paused_ones_hold_the_rollout() -> None:
     assert convert(bare()).container.desired_state == "running"
     stopped = convert(changed(("spec", "replicas"), 0)).container
     assert (stopped.desired_state, stopped.replicas, stopped.wanted_replicas) == ("stopped", 1, 0)
     assert convert(changed(("spec", "paused"), True)).container.hold_rollout
 
 
-def test_a_grpc_probe_and_a_name_with_dots() -> None:
+def test_a_grpc_probe_and_a_name_with_dots_are_converted() -> None:
     manifest = changed((*MAIN, "livenessProbe"), {"grpc": {"port": 9, "service": "s"}})
     manifest["metadata"]["name"] = "web.v1"
     found = convert(manifest).container
@@ -451,7 +456,7 @@ async def test_services_keep_their_selectors_names_and_targets(client: ClusterCl
         NAMESPACE_UID: "u",
         SERVICE_UID: owned.uid,
     }
-    # A port that is added later stands in front of the same pods.
+    # A port that is added later selects the same pods.
     added = Port(9090, name="admin", service_name="admin", service_port=9090)
     more = manifests.services(msgspec.structs.replace(found, ports=(*found.ports, added)))
     assert more[1]["spec"]["selector"] == {"app": "web"}
@@ -460,7 +465,7 @@ async def test_services_keep_their_selectors_names_and_targets(client: ClusterCl
     assert alone.left_alone == ("Service front: because",)
 
 
-def test_adoption_takes_fields_that_the_model_does_not_have_into_extra_fields() -> None:
+def test_adoption_stores_fields_that_the_model_lacks_in_extra_fields() -> None:
     main, affinity = "spec.template.spec.containers[name=main]", "spec.template.spec.affinity"
     before = {f"{main}.tty": "true", f"{affinity}.podAffinity": "{}", "spec.template.spec.hostname": '"a"'}
     subject = container(spec=ContainerSpec(extra_fields=before))
@@ -488,7 +493,7 @@ def test_adoption_takes_fields_that_the_model_does_not_have_into_extra_fields() 
     assert adopted == paths[:3]
 
 
-def test_adoption_takes_the_named_fields_and_no_others() -> None:
+def test_adoption_takes_over_only_the_named_fields() -> None:
     subject = container(env=(EnvVar("A", "1"), EnvVar("B", "2")), labels={"team": "a"})
     live = msgspec.json.decode(msgspec.json.encode(manifests.workload(subject)))
     main = live["spec"]["template"]["spec"]["containers"][0]
@@ -507,7 +512,7 @@ def test_adoption_takes_the_named_fields_and_no_others() -> None:
 
 
 @pytest.mark.parametrize("key", ["name", "generateName"])
-def test_a_name_of_the_template_is_no_drift(key: str) -> None:
+def test_a_name_in_the_template_is_not_drift(key: str) -> None:
     subject = container()
     manifest, live = manifests.workload(subject), manifests.workload(subject)
     live["spec"]["template"]["metadata"][key] = "web"

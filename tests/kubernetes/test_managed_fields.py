@@ -1,4 +1,4 @@
-"""The owner of a field by the record of an object, and the record after we have taken fields over."""
+"""The owner of a field by the managed fields, and these after a takeover."""
 
 from __future__ import annotations
 
@@ -66,17 +66,17 @@ _STATUS = _entry(
         (".metadata.labels.gone", ""),
     ],
 )
-def test_a_manager_is_named_where_its_entry_holds_the_very_path(path: str, manager: str) -> None:
+def test_a_manager_is_named_if_its_entry_contains_exactly_the_path(path: str, manager: str) -> None:
     live = _live(_OURS, _THEIRS, _NEWEST, _BELOW, _STATUS)
     assert managed_fields.holder(live, path, apart_from="us") == manager
 
 
-def test_the_owner_that_stands_for_a_cleared_record_is_nobody() -> None:
+def test_the_placeholder_owner_of_a_cleared_record_is_no_owner() -> None:
     live = _live(_OURS, {**_THEIRS, "manager": managed_fields.BEFORE_FIRST_APPLY})
     assert managed_fields.holder(live, _MINER, apart_from="us") == ""
 
 
-def test_what_is_taken_over_is_ours_and_nobody_elses() -> None:
+def test_fields_that_are_taken_over_have_one_owner() -> None:
     live = _live(_OURS, _THEIRS, _NEWEST, _STATUS)
     said = {"spec": {"template": {"spec": {"containers": [{"name": "main"}]}}}}
     ours, *others = managed_fields.taken_over(live, [_MINER, _CONTEXT], "us", said)
@@ -86,7 +86,7 @@ def test_what_is_taken_over_is_ours_and_nobody_elses() -> None:
                 'k:{"name":"main"}': {".": {}, "f:image": {}},
                 'k:{"name":"miner"}': {".": {}},
             },
-            # That it is there at all is ours, too, or it would stay behind empty.
+            # Its parent must be owned as well, or it would stay behind empty.
             "f:securityContext": {".": {}, "f:runAsUser": {}},
         }
     )
@@ -94,7 +94,7 @@ def test_what_is_taken_over_is_ours_and_nobody_elses() -> None:
     assert _THEIRS in live["metadata"]["managedFields"]
 
 
-def test_of_a_cleared_record_an_entry_is_made() -> None:
+def test_an_entry_is_created_for_a_cleared_record() -> None:
     said = {"spec": {"template": {"spec": {"containers": [{"name": "main"}]}}}}
     (ours,) = managed_fields.taken_over(_live(), [_MINER], "us", said)
     assert (ours["manager"], ours["operation"], ours["apiVersion"]) == ("us", "Apply", "apps/v1")

@@ -1,4 +1,7 @@
-"""Every value of a container is found in the manifest, and none of our other values gets there."""
+"""Every value of a container appears in its manifest.
+
+Values that are internal to Pilothouse do not.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from pilothouse_server.values.resources import NamespaceId
 from pilothouse_server.values.volumes import VolumeMount
 from tests.kubernetes.containers import container
 
-# Whole containers are large; the number of examples is what the tests cost.
+# Whole containers are large, and the cost of the tests depends on the number of examples.
 few = settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
@@ -211,9 +214,9 @@ def leaves(value: Any) -> list[Any]:
     return [value]
 
 
-# How the words of the model are called on the cluster.
+# The cluster's names for the words of the model.
 TRANSLATED = {"config_map": "configMapKeyRef", "secret": "secretKeyRef", "field_ref": "fieldRef"}
-# Read by others than the pod: they are looked at by tests of their own.
+# Values that other objects than the pod contain; separate tests check them.
 ELSEWHERE = {
     *("type", "service_type", "service_name", "service_port", "node_port", "app_protocol", "protocol"),
     "run",
@@ -221,12 +224,12 @@ ELSEWHERE = {
 
 
 def statements(value: Any) -> list[Any]:
-    """Returns the values of a model as the manifest has to contain them: msgspec leaves out defaults."""
+    """Returns the values that the manifest must contain; msgspec omits defaults."""
     if isinstance(value, model.Probe):
         counts = [n for n in msgspec.structs.astuple(value)[1:] if n]
         return counts + statements(value.handler)
     if isinstance(value, model.HttpGet | model.TcpSocket) and value.port_name:
-        # A port by name stands instead of its number.
+        # A port's name replaces its number.
         value = msgspec.structs.replace(value, port=0)
     if isinstance(value, model.EnvVar):
         return [
@@ -245,7 +248,7 @@ def statements(value: Any) -> list[Any]:
         return leaves(value)
     if isinstance(value, datetime):
         return [manifests.timestamp(value)]
-    # Nothing said.
+    # An empty value is not sent.
     return [] if value is None or value == "" or value is False or value == 0 else [value]
 
 
@@ -254,7 +257,7 @@ FIELDS = set(model.EnvVar.__struct_fields__)
 
 @few
 @given(containers)
-def test_everything_a_container_says_is_sent(subject: model.Container) -> None:
+def test_every_value_of_a_container_is_sent(subject: model.Container) -> None:
     sent = leaves(manifests.workload(subject))
     wanted = [
         *statements(subject.spec),
@@ -273,7 +276,7 @@ def test_everything_a_container_says_is_sent(subject: model.Container) -> None:
 
 @few
 @given(containers)
-def test_a_false_that_was_said_is_sent(subject: model.Container) -> None:
+def test_an_explicit_false_is_sent(subject: model.Container) -> None:
     main = manifests.workload(subject)["spec"]["template"]["spec"]["containers"][0]
     security = subject.spec.security_context
     for name, key in (
@@ -306,7 +309,7 @@ def test_list_keys_of_server_side_apply_are_unique(subject: model.Container) -> 
 
 @few
 @given(containers)
-def test_pods_are_selected_by_uid_alone_and_carry_it(subject: model.Container) -> None:
+def test_pods_have_the_uid_label_and_are_selected_only_by_it(subject: model.Container) -> None:
     spec = manifests.workload(subject)["spec"]
     assert spec["selector"] == {"matchLabels": {CONTAINER_UID: subject.uid}}
     assert spec["template"]["metadata"]["labels"][CONTAINER_UID] == subject.uid
@@ -314,7 +317,7 @@ def test_pods_are_selected_by_uid_alone_and_carry_it(subject: model.Container) -
 
 @few
 @given(containers)
-def test_every_port_with_a_service_is_found_behind_it(subject: model.Container) -> None:
+def test_every_port_with_a_service_appears_in_it(subject: model.Container) -> None:
     services = {service["metadata"]["name"]: service["spec"] for service in manifests.services(subject)}
     assert set(services) == {port.service_name for port in subject.ports if port.service_type != "None"}
     for port in subject.ports:
@@ -328,7 +331,7 @@ def test_every_port_with_a_service_is_found_behind_it(subject: model.Container) 
         assert port.node_port in [p.get("nodePort") for p in found]
 
 
-def test_a_name_too_long_for_a_pods_port_is_that_of_the_service_alone() -> None:
+def test_a_name_too_long_for_a_pod_port_is_used_only_by_the_service() -> None:
     name = "a" * 63
     subject = container(
         ports=(model.Port(8080, name=name, service_name="web", service_port=80, service_type="ClusterIP"),)
@@ -340,7 +343,7 @@ def test_a_name_too_long_for_a_pods_port_is_that_of_the_service_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["a" * 16, "80", "a--b"])
-def test_a_port_without_a_service_has_a_name_that_pods_may_have(name: str) -> None:
+def test_the_name_of_a_port_without_a_service_must_be_valid_for_pods(name: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
         rules.checked(container(ports=(model.Port(8080, name=name, service_type="None"),)))
     (violation,) = refused.value.violations
@@ -373,7 +376,7 @@ def test_a_headless_service_is_a_cluster_ip_service_without_an_address() -> None
     assert (spec["type"], spec["clusterIP"]) == ("ClusterIP", "None")
 
 
-def test_who_made_the_pods_is_the_callers_to_say_and_the_objects_are_ours() -> None:
+def test_callers_may_set_managed_by_on_pods_but_not_on_objects() -> None:
     ports = (model.Port(container_port=80, service_name="web", service_port=80),)
     spec = model.ContainerSpec(pod_labels={MANAGED_BY: "Helm"})
     subject = container(labels={MANAGED_BY: "Helm"}, spec=spec, ports=ports)
@@ -386,7 +389,7 @@ def test_who_made_the_pods_is_the_callers_to_say_and_the_objects_are_ours() -> N
     assert plain["spec"]["template"]["metadata"]["labels"][MANAGED_BY] == "pilothouse"
 
 
-def test_a_caller_cannot_take_our_labels() -> None:
+def test_callers_cannot_override_labels_of_the_platform() -> None:
     stolen = {
         MANAGED_BY: "helm",
         CONTAINER_UID: "other",
@@ -401,9 +404,9 @@ def test_a_caller_cannot_take_our_labels() -> None:
     assert labels["app.kubernetes.io/name"] == "mine"
 
 
-def test_a_deployment_that_must_not_start_is_made_paused() -> None:
+def test_a_deployment_that_must_not_start_is_created_paused() -> None:
     assert manifests.workload(container(), held=True)["spec"]["paused"] is True
-    # Said, or it would be others' to set.
+    # The field is sent, because other managers could set it otherwise.
     assert manifests.workload(container())["spec"]["paused"] is False
     assert manifests.workload(container(hold_rollout=True))["spec"]["paused"] is True
 
@@ -415,7 +418,7 @@ def test_a_service_account_belongs_to_the_namespace() -> None:
     assert CONTAINER_UID not in account["metadata"]["labels"]
 
 
-def test_a_namespace_carries_its_identity() -> None:
+def test_a_namespace_has_the_label_of_its_uid() -> None:
     value = Namespace(
         id=NamespaceId(1),
         uid="u",

@@ -34,7 +34,7 @@ OBJECT: dict[str, Any] = {
 
 
 def mark(changes: dict[str, Any], resource: Resource[Any] = DEPLOYMENTS) -> str:
-    """The mark of the object with these values, by dotted path."""
+    """Returns the fingerprint of the object with these values, by path with slashes."""
     changed = deepcopy(OBJECT)
     for path, value in changes.items():
         *steps, last = path.split("/", 2)
@@ -55,7 +55,7 @@ def mark(changes: dict[str, Any], resource: Resource[Any] = DEPLOYMENTS) -> str:
         {"metadata/labels": {"b": "2", "a": "1"}},
     ],
 )
-def test_what_nobody_wants_of_it_leaves_a_mark_the_same(changes: dict[str, Any]) -> None:
+def test_irrelevant_changes_keep_the_fingerprint(changes: dict[str, Any]) -> None:
     assert marks.same(mark(changes), mark({}))
 
 
@@ -70,24 +70,24 @@ def test_what_nobody_wants_of_it_leaves_a_mark_the_same(changes: dict[str, Any])
         {"spec/template": {}},
     ],
 )
-def test_what_is_wanted_of_it_changes_a_mark(changes: dict[str, Any]) -> None:
+def test_relevant_changes_alter_the_fingerprint(changes: dict[str, Any]) -> None:
     assert marks.changed(mark(changes), mark({}))
 
 
-def test_of_config_maps_the_version_counts() -> None:
+def test_the_fingerprint_of_a_config_map_depends_on_its_version() -> None:
     assert marks.changed(
         mark({"metadata/resourceVersion": "8"}, CONFIG_MAP_METADATA), mark({}, CONFIG_MAP_METADATA)
     )
     assert marks.same(mark({"status/replicas": 2}, CONFIG_MAP_METADATA), mark({}, CONFIG_MAP_METADATA))
 
 
-def test_what_has_no_marks_is_never_said_to_agree_nor_to_have_changed() -> None:
+def test_objects_without_fingerprints_are_neither_same_nor_changed() -> None:
     assert mark({}, PODS) == ""
     assert not marks.same("", "")
     assert not marks.changed("", "")
 
 
-def test_an_older_version_is_told_from_a_newer_one_and_from_none() -> None:
+def test_an_older_version_differs_from_a_newer_one_and_from_none() -> None:
     noted = mark({})
     assert marks.older("6", noted)
     assert not marks.older("7", noted)
@@ -102,19 +102,19 @@ def test_an_older_version_is_told_from_a_newer_one_and_from_none() -> None:
         (rb"a\u0000b", "a\ufffdb"),
         (rb"\ud800", "\ufffd"),
         (rb"\uDC00\uD83D", "\ufffd\ufffd"),
-        # A character in two halves, and what only looks like an escape.
+        # A surrogate pair is one character; the second text only looks like an escape.
         (rb"\ud83d\ude00", "\U0001f600"),
         (rb"\\u0000", r"\u0000"),
         (rb"\\\u0000", "\\\ufffd"),
         (rb"\n\u2028\u00e9", "\n\u2028\xe9"),
     ],
 )
-def test_what_no_database_holds_is_replaced_where_an_object_is_read(escaped: bytes, shown: str) -> None:
+def test_characters_that_no_database_stores_are_replaced_on_reading(escaped: bytes, shown: str) -> None:
     found = marks.read(b'{"status": {"message": "%b"}}' % escaped, PODS)
     assert found.status.message == shown
     found.status.message.encode()
 
 
-def test_an_object_that_is_no_text_at_all_is_not_mended() -> None:
+def test_an_object_of_invalid_characters_alone_is_refused() -> None:
     with pytest.raises(Unreachable):
         marks.read(b'{"status": {"message": "%b"}}' % (rb"\u0000" * 400_000), PODS)

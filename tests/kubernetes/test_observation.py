@@ -1,4 +1,4 @@
-"""The reported state of a container, from the states that a real kubelet went through."""
+"""The reported state of a container, from recorded states of a real kubelet."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NOW = datetime(2026, 11, 24, 14, 30, tzinfo=UTC)
 
 
 def deployment(replicas: int = 1, **status: Any) -> Deployment:
-    """One that is rolled out, as far as `status` does not say otherwise."""
+    """Returns a Deployment that is rolled out, except for the values in `status`."""
     counts = dict.fromkeys(("replicas", "updated_replicas", "available_replicas"), replicas)
     return Deployment(
         metadata=ObjectMeta(name="web", uid="d", generation=1),
@@ -47,7 +47,10 @@ def deployment(replicas: int = 1, **status: Any) -> Deployment:
 
 
 def seen(name: str, subject: Container | None = None) -> list[Observation]:
-    """The observations of every state of a recording's pods, each knowing the one before."""
+    """Returns the observations of a recording's pod states, in order.
+
+    Each observation is based on the previous one.
+    """
     subject = subject or container()
     result: list[Observation] = []
     for pod in recorded.pods(name):
@@ -84,13 +87,15 @@ def changes(observations: list[Observation]) -> list[Status]:
         ("05-pod-liveness-failing", "running", ""),
     ],
 )
-def test_the_last_state_before_deletion(name: str, status: str, reason: str) -> None:
+def test_the_last_state_before_deletion_has_its_status_and_reason(
+    name: str, status: str, reason: str
+) -> None:
     alive = [pod for pod in recorded.pods(name) if pod.metadata.deletion_timestamp is None]
     observed = observe(container(), deployment(), (), alive[-1:], now=NOW).observed
     assert (observed.status, observed.reason) == (status, reason)
 
 
-def test_a_pod_that_comes_up_is_pending_then_running_then_leaves() -> None:
+def test_a_pod_is_pending_then_running_then_terminating() -> None:
     observations = seen("05-pod-running")
     assert changes(observations) == ["pending", "running", "pending"]
     running = next(o for o in observations if o.observed.status == "running")
@@ -103,7 +108,7 @@ def test_a_pod_that_comes_up_is_pending_then_running_then_leaves() -> None:
     assert observations[-1].pods[0].phase == "Terminating"
 
 
-def test_an_oom_kill_is_named_when_seen_and_in_the_back_off() -> None:
+def test_an_oom_kill_is_named_as_the_reason_and_in_the_back_off() -> None:
     observations = seen("05-pod-oomkilled")
     assert "OOMKilled" in [o.observed.reason for o in observations]
     looping = next(o for o in observations if o.observed.status == "crash_loop_back_off")
@@ -117,7 +122,7 @@ def test_a_failing_init_container_is_the_reason() -> None:
 
 
 def test_a_crash_loop_does_not_flap_at_each_attempt() -> None:
-    """Ready is true for a moment after each restart; a moment is not running."""
+    """The pod is ready for a moment after each restart, which is not running."""
     subject = container()
     statuses: list[Status] = []
     for pod in recorded.pods("05-pod-crashloop"):
@@ -136,7 +141,7 @@ def test_a_crash_loop_does_not_flap_at_each_attempt() -> None:
     assert set(statuses[first:]) == {"crash_loop_back_off"}
 
 
-def test_a_crash_loop_that_settles_is_running_and_asks_to_be_looked_at_again() -> None:
+def test_a_crash_loop_is_rechecked_and_running_once_it_settles() -> None:
     looping = container(observed=Observed(status="crash_loop_back_off", reason="CrashLoopBackOff"))
     restarted = [
         pod for pod in recorded.pods("05-pod-crashloop") if observe_pod(pod, "main").restart_count == 2
@@ -151,8 +156,8 @@ def test_a_crash_loop_that_settles_is_running_and_asks_to_be_looked_at_again() -
     assert (late.observed.status, late.recheck_seconds) == ("running", None)
 
 
-def test_a_program_that_is_not_there_is_in_a_crash_loop_and_does_not_flap() -> None:
-    """Between two back-offs stands the next attempt, `RunContainerError`."""
+def test_a_missing_program_is_in_a_crash_loop_that_does_not_flap() -> None:
+    """The next attempt, `RunContainerError`, lies between two back-offs."""
     alive = [
         observation
         for observation in seen("05-pod-start-error")
@@ -164,7 +169,7 @@ def test_a_program_that_is_not_there_is_in_a_crash_loop_and_does_not_flap() -> N
 
 
 def killed_by_its_probe(**status: Any) -> Pod:
-    """The recorded pod whose liveness probe has failed, as it starts again."""
+    """Returns the recorded pod whose liveness probe has failed, as it starts again."""
     again = next(
         pod for pod in recorded.pods("05-pod-liveness-failing") if observe_pod(pod, "main").restart_count == 1
     )
@@ -179,7 +184,7 @@ def killed_by_its_probe(**status: Any) -> Pod:
     )
 
 
-def test_who_was_killed_by_a_probe_is_not_said_to_have_completed() -> None:
+def test_a_program_killed_by_a_probe_is_not_reported_as_completed() -> None:
     events = recorded.events("05-pod-liveness-failing")
     told = observe(container(), deployment(), (), [killed_by_its_probe()], events, now=NOW).observed
     assert (told.status, told.reason) == ("pending", "Unhealthy")
@@ -189,26 +194,27 @@ def test_who_was_killed_by_a_probe_is_not_said_to_have_completed() -> None:
     told = observe(container(), deployment(), (), [pod], events, now=NOW).observed
     assert (told.status, told.reason) == ("crash_loop_back_off", "CrashLoopBackOff")
     assert "Liveness probe failed" in told.message
-    # Known, it stays said of this end when the cluster has forgotten its events, and of the next one it does not.
+    # Once known, the reason of this end stays when the cluster has deleted its events. It does not apply to
+    # the next end.
     known = container(observed=told)
     assert observe(known, deployment(), (), [pod], now=NOW).observed == told
     again = msgspec.structs.replace(told, restart_count=told.restart_count - 1)
     later = observe(container(observed=again), deployment(), (), [pod], now=NOW).observed
     assert "last exit: Completed, exit code 0" in later.message
-    # A kill before it began, and one of another pod, do not explain this end.
+    # A kill before the program began, and one of another pod, do not explain this end.
     late = [msgspec.structs.replace(e, last_timestamp=NOW - timedelta(days=1)) for e in events]
     for others in (late, recorded.events("05-pod-readiness-failing")):
         told = observe(container(), deployment(), (), [pod], others, now=NOW).observed
         assert "last exit: Completed, exit code 0" in told.message
 
 
-def test_what_is_gone_and_being_deleted_is_not_said_to_be_made() -> None:
+def test_a_container_being_deleted_is_not_reported_as_being_created() -> None:
     told = observe(container(deletion_requested_at=NOW), None, now=NOW).observed
     assert (told.status, told.reason) == ("pending", "Deleting")
 
 
 def looping(exit_code: int, *, init: bool = False) -> Pod:
-    """A pod whose program ended for the second time."""
+    """Returns a pod whose program has ended for the second time."""
     state = ContainerState(terminated=Terminated(exit_code=exit_code, reason="Completed"))
     status = ContainerStatus(name="main", restart_count=1, state=state, last_state=state)
     waiting = ContainerStatus(name="main", state=ContainerState(waiting=Waiting(reason="PodInitializing")))
@@ -221,12 +227,12 @@ def looping(exit_code: int, *, init: bool = False) -> Pod:
 
 
 @pytest.mark.parametrize("exit_code", [0, 3])
-def test_a_program_that_ends_again_and_again_is_in_a_crash_loop_however_it_ends(exit_code: int) -> None:
+def test_repeated_ends_are_a_crash_loop_for_any_exit_code(exit_code: int) -> None:
     observed = observe(container(), deployment(), (), [looping(exit_code)], now=NOW).observed
     assert (observed.status, observed.reason) == ("crash_loop_back_off", "CrashLoopBackOff")
 
 
-def test_restarts_of_an_init_container_count_until_it_comes_through() -> None:
+def test_restarts_of_an_init_container_count_until_it_completes() -> None:
     assert observe_pod(looping(1, init=True), "main").restart_count == 1
     through = msgspec.structs.replace(
         looping(0, init=True).status.init_container_statuses[0], ready=True, restart_count=5
@@ -248,8 +254,8 @@ def test_restarts_of_a_native_sidecar_count_while_it_runs() -> None:
     assert observe_pod(pod, "main").restart_count == 3
 
 
-def test_a_pod_of_a_lost_node_says_so() -> None:
-    """The node controller takes back that it is ready, and says nothing else about it."""
+def test_a_lost_node_is_reported_for_its_pod() -> None:
+    """The node controller sets the pod to not ready, and reports nothing else."""
     ready = ready_pod("a")
     conditions = (ObjectCondition(type="Ready", status="False"),)
     pod = msgspec.structs.replace(
@@ -263,11 +269,11 @@ def test_a_pod_of_a_lost_node_says_so() -> None:
         "NodeNotReady",
         "the node node-a does not respond",
     )
-    # Its events say no more.
+    # Its events contain nothing more.
     assert observation.unexplained == ()
 
 
-def test_a_mount_that_fails_is_explained_by_its_event() -> None:
+def test_a_failed_mount_is_explained_by_its_event() -> None:
     stuck = recorded.pods("05-pod-volume-configmap-missing")
     waiting = next(pod for pod in stuck if pod.spec.node_name and pod.metadata.deletion_timestamp is None)
     silent = observe(container(), deployment(), (), [waiting], now=NOW)
@@ -304,12 +310,12 @@ def test_running_needs_every_replica() -> None:
     assert (all_three.status, all_three.ready_replicas) == ("running", 3)
 
 
-def test_running_needs_every_replica_that_was_asked_for_before_the_cluster_shows_it() -> None:
+def test_running_needs_all_requested_replicas_before_the_cluster_shows_them() -> None:
     one = Observed(status="running", ready_replicas=1)
     asked = container(replicas=3, generation=2, observed_generation=1, observed=one)
     seen = observe(asked, deployment(1), (), [ready_pod("a")], now=NOW).observed
     assert (seen.status, seen.message) == ("pending", "1 of 3 replicas are ready")
-    # Applied, but the watch still shows what was before.
+    # Applied, but the watch still shows the state before.
     newer = Condition("RolledOut", "False", "RollingOut", made_from="d/2")
     applied = container(
         replicas=3,
@@ -318,12 +324,12 @@ def test_running_needs_every_replica_that_was_asked_for_before_the_cluster_shows
         observed=msgspec.structs.replace(one, conditions=(newer,)),
     )
     assert observe(applied, deployment(1), (), [ready_pod("a")], now=NOW).observed.status == "pending"
-    # A value that others set and we accept is the desired one.
+    # A value that others set, and that Pilothouse accepts, is the desired one.
     left = container(replicas=3, generation=2, observed_generation=2, observed=one)
     assert observe(left, deployment(1), (), [ready_pod("a")], now=NOW).observed.status == "running"
 
 
-def test_the_shown_pod_is_of_the_newest_replica_set_and_stays() -> None:
+def test_the_shown_pod_is_the_oldest_of_the_newest_replica_set() -> None:
     sets = [
         ReplicaSet(metadata=ObjectMeta(name="web-1", annotations={"deployment.kubernetes.io/revision": "9"})),
         ReplicaSet(
@@ -338,7 +344,7 @@ def test_the_shown_pod_is_of_the_newest_replica_set_and_stays() -> None:
 
 
 @pytest.mark.parametrize(("desired", "status"), [("stopped", "stopped"), ("paused", "paused")])
-def test_stopped_and_paused_are_said_at_once_and_tell_what_is_left(desired: Any, status: str) -> None:
+def test_stopped_and_paused_are_reported_immediately_with_remaining_pods(desired: Any, status: str) -> None:
     subject = container(desired_state=desired)
     before = observe(subject, deployment(1), (), [ready_pod("a")], now=NOW).observed
     during = observe(subject, deployment(0), (), [ready_pod("a")], now=NOW).observed
@@ -353,23 +359,23 @@ def test_stopped_and_paused_are_said_at_once_and_tell_what_is_left(desired: Any,
     assert observe(subject, None, now=NOW).observed.status == status
 
 
-def test_pods_are_left_from_the_moment_of_a_stop_until_the_cluster_was_seen() -> None:
+def test_remaining_pods_are_assumed_until_the_cluster_is_observed() -> None:
     ran = Observed(status="running", deployment_name="web", phase="Running")
     assert until_no_pods(container(observed=ran))[0] == "ScalingDown"
-    # Its Deployment is being made.
+    # The Deployment is being created.
     assert until_no_pods(container())[0] == "ScalingDown"
-    # No pod ends, so no look would take the reason back.
+    # No pod is ending, so no later observation would clear the reason.
     for phase in ("", "Failed", "Succeeded"):
         idle = Observed(status="stopped", deployment_name="web", phase=phase)
         assert until_no_pods(container(observed=idle)) == ("", "")
-    # From one such state to the other.
+    # A change from one of these states to the other.
     ending = Observed(status="paused", reason="Terminating", message="2 pods are ending")
     moved = container(desired_state="paused", observed=ending)
     assert until_no_pods(moved) == ("Terminating", "2 pods are ending")
     assert until_no_pods(msgspec.structs.replace(moved, observed=Observed(reason="x"))) == ("", "")
 
 
-def test_paused_wins_over_a_crash_loop() -> None:
+def test_paused_has_precedence_over_a_crash_loop() -> None:
     looping = [pod for pod in recorded.pods("05-pod-crashloop") if observe_pod(pod, "main").crash_looping][:1]
     subject = container(desired_state="paused")
     assert observe(subject, deployment(0), (), looping, now=NOW).observed.status == "paused"
@@ -380,14 +386,14 @@ def test_a_start_that_the_cluster_has_not_seen_yet_is_pending() -> None:
     assert (observed.status, observed.reason) == ("pending", "Scaling")
 
 
-def test_pods_that_a_quota_refuses_are_a_failure_in_the_clusters_words() -> None:
+def test_pods_refused_by_a_quota_are_a_failure_with_the_clusters_message() -> None:
     refused = ObjectCondition("ReplicaFailure", "True", "FailedCreate", "pods is forbidden: exceeded quota")
     observed = observe(container(), deployment(conditions=(refused,)), now=NOW).observed
     assert (observed.status, observed.reason) == ("failed", "FailedCreate")
     assert "exceeded quota" in observed.message
 
 
-def test_a_refused_container_is_failed_without_a_deployment_and_runs_on_with_one() -> None:
+def test_a_refused_container_fails_unless_its_deployment_still_runs() -> None:
     refusal = Condition(APPLIED, "False", "Invalid", "spec.template: Required value")
     subject = container(observed=Observed(conditions=(refusal,)))
     without = observe(subject, None, now=NOW).observed
@@ -397,7 +403,7 @@ def test_a_refused_container_is_failed_without_a_deployment_and_runs_on_with_one
     assert refusal in running.conditions
 
 
-def test_a_stalled_rollout_is_a_condition_of_what_still_runs() -> None:
+def test_a_stalled_rollout_is_a_condition_of_a_running_container() -> None:
     stalled = [
         msgspec.convert(thing, Deployment)
         for thing in recorded.watched("03e-deployment-stalled-rollout", "Deployment")

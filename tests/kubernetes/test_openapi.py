@@ -1,4 +1,7 @@
-"""The schemas of a cluster's own OpenAPI: read once for each hash, bounded, and never a reason to fail."""
+"""The schemas of a cluster's own OpenAPI: read once for each hash.
+
+Their size is limited, and they never cause a failure.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ APPS = "apps/v1"
 ADDRESS = "/openapi/v3/apis/apps/v1"
 
 
-async def test_a_cluster_is_asked_and_its_schemas_are_kept() -> None:
+async def test_schemas_are_read_from_a_cluster_and_cached() -> None:
     async with SimulatedCluster() as cluster:
         client = await ClusterClient.from_kubeconfig(cluster.kubeconfig(), name="near")
         try:
@@ -30,7 +33,7 @@ async def test_a_cluster_is_asked_and_its_schemas_are_kept() -> None:
             assert found.meant(APPS, "Deployment", "spec.replica") == "replicas"
             problem = list(found.problems(APPS, "Deployment", "spec.template.spec.hostAliases", {}))
             assert [rule for _, rule in problem] == ["must be a list, not an object"]
-            # The hash is the same.
+            # The hash is the same, so the document is not read again.
             assert await schemas.read(client, APPS) is found
             assert await schemas.read(client, "example.com/v1") is None
             cluster.faults.refuse_connections = True
@@ -40,7 +43,10 @@ async def test_a_cluster_is_asked_and_its_schemas_are_kept() -> None:
 
 
 class Answers:
-    """A cluster that answers with these documents by their path; the real one does not send such."""
+    """A cluster that returns these documents by their path.
+
+    A real cluster does not send such documents.
+    """
 
     server = "https://odd.example"
 
@@ -75,14 +81,14 @@ def _index(address: Any) -> bytes:
         (_index(ADDRESS), b'{"components": {"schemas": {"a": {"properties": {"b": {"$ref": ["#/x"]}}}}}}'),
     ],
 )
-async def test_a_document_that_cannot_be_used_is_none(index: bytes, body: bytes) -> None:
+async def test_an_unusable_document_is_ignored(index: bytes, body: bytes) -> None:
     cluster: Any = Answers({"/openapi/v3": index, ADDRESS: body})
     schemas = ClusterSchemas()
     assert await schemas.read(cluster, APPS) is None
     assert set(cluster.asked) <= {"/openapi/v3", ADDRESS}
 
 
-async def test_references_lead_nowhere_else_and_circles_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_references_stay_in_the_document_and_cycles_end(monkeypatch: pytest.MonkeyPatch) -> None:
     fields = {
         "file": {"$ref": "file:///etc/passwd"},
         "far": {"$ref": "https://elsewhere.example/openapi/v3#/components/schemas/a"},
@@ -109,12 +115,12 @@ async def test_references_lead_nowhere_else_and_circles_end(monkeypatch: pytest.
     for name in fields:
         assert list(found.problems(APPS, "Deployment", name, {"a": [1]}, complete=True)) == []
     assert cluster.asked == ["/openapi/v3", ADDRESS]
-    # Megabytes are parsed, which takes long: not on the event loop.
+    # Parsing megabytes takes long, so it does not run on the event loop.
     assert len(threads) == 1
     assert threads[0] != threading.get_ident()
 
 
-async def test_a_new_hash_is_read_anew() -> None:
+async def test_a_document_with_a_new_hash_is_read_again() -> None:
     def documents(mode: str, digest: str) -> dict[str, bytes]:
         thing = {
             "properties": {"mode": {"type": "string", "enum": [mode]}},

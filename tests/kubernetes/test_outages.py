@@ -1,4 +1,7 @@
-"""The adapter and its informer through outages of a (simulated) API server, in virtual time."""
+"""The adapter and its informer during outages, in virtual time.
+
+The API server is simulated.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ async def _connected() -> AsyncIterator[tuple[SimulatedCluster, ClusterClient]]:
 
 
 class _Followed:
-    """An informer that runs, and the failures it has told."""
+    """A running informer, and the failures that it has reported."""
 
     def __init__(self, client: ClusterClient) -> None:
         self.failures: list[ClusterError] = []
@@ -51,12 +54,12 @@ class _Followed:
         )
 
     def knows(self, name: str, version: str) -> bool:
-        """Whether the object is known in this version."""
+        """Returns whether the object is known in this version."""
         found = self.informer.objects.get(("default", name))
         return found is not None and found.metadata.resource_version == version
 
     async def until_known(self, name: str, version: str, seconds: float) -> None:
-        """AssertionError where the version is not known after so many seconds."""
+        """Waits for the version; raises AssertionError if it is not known after `seconds`."""
 
         async def known() -> bool:
             return self.knows(name, version)
@@ -80,7 +83,7 @@ def _create(cluster: SimulatedCluster, name: str) -> str:
 
 
 @virtual_time
-async def test_what_changed_while_the_server_was_killed_is_known_soon_after() -> None:
+async def test_changes_during_an_outage_are_known_soon_after_it() -> None:
     async with _connected() as (cluster, client), _following(client) as followed:
         _create(cluster, "before")
         await cluster.api_server.kill()
@@ -94,7 +97,7 @@ async def test_what_changed_while_the_server_was_killed_is_known_soon_after() ->
 
 
 @virtual_time
-async def test_watches_that_live_on_silently_are_taken_up_when_they_end() -> None:
+async def test_silent_watches_are_resumed_when_they_end() -> None:
     async with _connected() as (cluster, client), _following(client) as followed:
         await cluster.api_server.terminate()
         version = _create(cluster, "meanwhile")
@@ -116,7 +119,7 @@ async def test_a_watch_of_a_server_too_busy_for_bookmarks_is_not_cut() -> None:
 
 
 @virtual_time
-async def test_a_watch_that_is_silent_for_ever_is_given_up_once_it_should_have_ended() -> None:
+async def test_a_permanently_silent_watch_is_abandoned_after_its_due_end() -> None:
     async with _connected() as (cluster, client), _following(client) as followed:
         cluster.faults.storage_stalled = True
         version = _create(cluster, "meanwhile")
@@ -130,7 +133,7 @@ async def test_a_watch_that_is_silent_for_ever_is_given_up_once_it_should_have_e
 
 
 @virtual_time
-async def test_the_denials_of_a_server_that_starts_are_over_within_seconds() -> None:
+async def test_denials_of_a_starting_server_end_within_seconds() -> None:
     async with _connected() as (cluster, _):
         rules = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
         cluster.users.add("bound", "bound", rules)
@@ -151,7 +154,7 @@ async def test_the_denials_of_a_server_that_starts_are_over_within_seconds() -> 
 
 
 @virtual_time
-async def test_an_apply_whose_answer_was_lost_is_repeated_to_the_same_end() -> None:
+async def test_an_apply_with_a_lost_response_is_repeated_without_a_change() -> None:
     async with _connected() as (cluster, client):
         cluster.faults.lose_answers(1)
         with pytest.raises(Unreachable) as lost:
@@ -165,21 +168,21 @@ async def test_an_apply_whose_answer_was_lost_is_repeated_to_the_same_end() -> N
 
 
 @virtual_time
-async def test_a_deletion_whose_answer_was_lost_finds_nothing_to_do() -> None:
+async def test_a_repeated_deletion_after_a_lost_response_finds_nothing() -> None:
     async with _connected() as (cluster, client):
         made = await client.apply(CONFIG_MAPS, _config_map("a"))
         cluster.faults.lose_answers(1)
         with pytest.raises(Unreachable):
             await client.delete(CONFIG_MAPS, "default", "a", uid=made.metadata.uid)
         assert await client.delete(CONFIG_MAPS, "default", "a", uid=made.metadata.uid) is False
-        # Made again by somebody else: not ours to delete.
+        # The object was created again by another caller, and must not be deleted.
         await client.apply(CONFIG_MAPS, _config_map("a"))
         with pytest.raises(Conflict):
             await client.delete(CONFIG_MAPS, "default", "a", uid=made.metadata.uid)
 
 
 @virtual_time
-async def test_storage_that_stalls_ends_calls_at_their_deadline() -> None:
+async def test_calls_end_at_their_deadline_while_storage_stalls() -> None:
     async with _connected() as (cluster, client):
         await client.apply(CONFIG_MAPS, _config_map("a"))
         cluster.faults.storage_stalled = True
@@ -192,7 +195,7 @@ async def test_storage_that_stalls_ends_calls_at_their_deadline() -> None:
 
 
 @virtual_time
-async def test_a_server_that_asks_to_come_later_is_obeyed() -> None:
+async def test_the_retry_delay_of_a_server_is_reported() -> None:
     async with _connected() as (cluster, client):
         cluster.faults.retry_after_seconds = 7
         cluster.faults.fail_next(1, 429)

@@ -1,5 +1,6 @@
-"""Usage by metrics.k8s.io, on an API server of the test's own that refuses its kubelets: the simulated cluster has no
-metrics-server, and neither has the recorded one.
+"""Usage from metrics.k8s.io, where the kubelets refuse access.
+
+The API server is the test's own: neither the simulated cluster nor the recorded one has a metrics-server.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class ApiServer:
             return web.json_response(SUMMARY) if readable else _status(403, "Forbidden")
         self.asked.append(path)
         if group == "/apis/metrics.k8s.io" and version in self.versions:
-            # As metrics-server writes it, without a version.
+            # metrics-server sends the list without a version.
             return web.json_response({"kind": "PodMetricsList", "metadata": {}, "items": METRICS})
         return _status(404, "NotFound")
 
@@ -79,7 +80,7 @@ def _status(code: int, reason: str) -> web.Response:
 
 
 class Sink:
-    """The samples of all rounds."""
+    """Collects the samples of all rounds."""
 
     def __init__(self) -> None:
         self.samples: list[UsageSample] = []
@@ -112,7 +113,7 @@ async def _served(server: ApiServer) -> AsyncIterator[ClusterClient]:
 
 
 async def _collected(server: ApiServer, *names: str) -> list[UsageSample]:
-    """The samples of one round, of containers with a pod each."""
+    """Returns the samples of one round, for containers with one pod each."""
     pods = [(name, Pod(metadata=ObjectMeta(name=name, namespace="shop", uid=f"u-{name}"))) for name in names]
     programs = (Resources(), Resources())
     owners = {
@@ -140,7 +141,7 @@ REFUSED = {"one": False, "two": False}
         (("v1beta1",), ["/apis/metrics.k8s.io/v1/pods", "/apis/metrics.k8s.io/v1beta1/pods"]),
     ],
 )
-async def test_v1_is_read_before_v1beta1_where_kubelets_are_refused(
+async def test_v1_is_read_before_v1beta1_if_kubelets_are_refused(
     versions: tuple[str, ...], asked: list[str]
 ) -> None:
     server = ApiServer(*versions, kubelets=REFUSED)
@@ -154,7 +155,7 @@ async def test_v1_is_read_before_v1beta1_where_kubelets_are_refused(
     assert (odd.cpu_cores_used, odd.memory_bytes_used) == (0.0, 0)
 
 
-async def test_each_pod_has_a_summary_of_its_own_to_be_added_up_in_steps() -> None:
+async def test_each_pod_has_its_own_summary() -> None:
     uids = {("shop", "web"): "u-web", ("shop", "odd"): "u-odd"}
     async with _served(ApiServer("v1", kubelets=REFUSED)) as client:
         found = await read_summaries(client, uids)
@@ -162,12 +163,12 @@ async def test_each_pod_has_a_summary_of_its_own_to_be_added_up_in_steps() -> No
     assert [[pod.pod_ref.uid for pod in each.pods] for each in found] == [["u-web"], ["u-odd"]]
 
 
-async def test_a_cluster_with_neither_says_so() -> None:
+async def test_a_cluster_without_any_source_raises_forbidden() -> None:
     with pytest.raises(Forbidden):
         await _collected(ApiServer(kubelets=REFUSED), "web")
 
 
-async def test_a_kubelet_that_may_be_read_is_the_source() -> None:
+async def test_a_readable_kubelet_is_the_source() -> None:
     server = ApiServer("v1", kubelets={"one": True, "two": False})
     (found,) = await _collected(server, "web")
     assert server.asked == []

@@ -1,4 +1,4 @@
-"""The state of each program of a container, from the states that a real kubelet went through."""
+"""The state of each program of a container, from states of a real kubelet."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ TRIO = "28-deployment-of-three-containers-one-crashing"
 def looks(
     name: str, pod_name: str, subject: Container, *, seconds: float = 1.0
 ) -> Iterator[tuple[Pod, Observation]]:
-    """Yields each state of a pod with its observation, so long after its last change, each knowing the one before."""
+    """Yields each state of a pod with its observation.
+
+    The observation is made `seconds` after the pod's last change, and is based on the previous one.
+    """
     for pod in recorded.pods(name):
         if pod.metadata.name != pod_name or pod.metadata.deletion_timestamp is not None:
             continue
@@ -51,7 +54,7 @@ def looks(
 
 
 def latest(pod: Pod) -> datetime:
-    """Returns when a program of the pod began or ended last."""
+    """Returns when a program of the pod last began or ended."""
     times = [pod.metadata.creation_timestamp or NOW]
     for status in (*pod.status.init_container_statuses, *pod.status.container_statuses):
         for state in (status.state, status.last_state):
@@ -78,7 +81,7 @@ def native() -> Container:
 @pytest.mark.parametrize(
     ("name", "pod_name", "generations", "restarts"), [(DEBUGGED, "app", 4, 0), (RESIZED, "grow", 8, 2)]
 )
-def test_ephemeral_containers_and_resizes_by_others_do_not_disturb_a_container(
+def test_ephemeral_containers_and_resizes_do_not_disturb_a_container(
     name: str, pod_name: str, generations: int, restarts: int
 ) -> None:
     seen = list(looks(name, pod_name, container()))
@@ -96,7 +99,7 @@ def trio() -> Container:
     return container(spec=spec, replicas=2)
 
 
-def test_a_native_sidecar_that_crashes_backs_off_from_its_second_end_on() -> None:
+def test_a_crashing_native_sidecar_backs_off_from_its_second_end() -> None:
     states = [program(seen, "log") for _, seen in looks(SIDECARS, "crash", native())]
     assert [each.kind for each in states] == ["native_sidecar"] * len(states)
     steps = [shown(each) for each in states]
@@ -118,7 +121,7 @@ def test_a_native_sidecar_that_crashes_backs_off_from_its_second_end_on() -> Non
     assert "@sha256:" in last.image_id
 
 
-def test_a_container_whose_native_sidecar_crashes_names_it_and_does_not_flap() -> None:
+def test_a_container_names_a_crashing_native_sidecar_and_does_not_flap() -> None:
     found = [seen.observed for _, seen in looks(SIDECARS, "crash", native())]
     statuses = [each.status for each in found]
     first = statuses.index("crash_loop_back_off")
@@ -133,7 +136,7 @@ def test_a_container_whose_native_sidecar_crashes_names_it_and_does_not_flap() -
     assert all(each.reason != "Stable" for each in stable[first:])
 
 
-def test_a_sidecar_that_crashes_in_each_pod_is_counted_over_the_pods() -> None:
+def test_a_sidecar_that_crashes_in_each_pod_is_counted_across_pods() -> None:
     subject, states, statuses = trio(), [], []
     pods: dict[str, Pod] = {}
     for pod in recorded.pods(TRIO):
@@ -145,7 +148,7 @@ def test_a_sidecar_that_crashes_in_each_pod_is_counted_over_the_pods() -> None:
         states.append([shown(each) for each in seen.observed.programs])
         statuses.append(seen.observed.status)
     both = [each for each in states if each and each[0][0].endswith("/2")]
-    # In the order of the pod; Kubernetes lists statuses by name.
+    # Programs are in the order of the pod; Kubernetes lists statuses by name.
     assert [each.name for each in subject.observed.programs] == ["web", "cache", "agent"]
     assert [each.kind for each in subject.observed.programs] == ["main", "sidecar", "sidecar"]
     assert both[-1] == [
@@ -162,7 +165,7 @@ def test_a_sidecar_that_crashes_in_each_pod_is_counted_over_the_pods() -> None:
     assert "program agent" in subject.observed.message
 
 
-def test_a_program_that_is_not_ready_keeps_its_pod_from_being_ready() -> None:
+def test_a_pod_is_not_ready_while_one_of_its_programs_is_not() -> None:
     mine = trio()
     seen = [each for _, each in looks(TRIO, "trio-6b9cc58b48-gsswp", mine)][-1]
     assert [shown(each)[:2] for each in seen.observed.programs] == [
@@ -174,7 +177,7 @@ def test_a_program_that_is_not_ready_keeps_its_pod_from_being_ready() -> None:
     assert "agent" in seen.observed.message
 
 
-def test_the_startup_probe_of_a_native_sidecar_is_the_reason_while_it_keeps_main_back() -> None:
+def test_a_failing_startup_probe_of_a_native_sidecar_is_the_reason() -> None:
     held = next(
         pod
         for pod, seen in looks(SIDECARS, "gate", native())
@@ -187,7 +190,7 @@ def test_the_startup_probe_of_a_native_sidecar_is_the_reason_while_it_keeps_main
     assert [shown(each)[:3] for each in told.programs] == [("0/1", "running", ""), ("0/1", "waiting", "")]
 
 
-def test_an_init_container_that_is_done_is_ready_and_says_so() -> None:
+def test_a_completed_init_container_is_ready_and_reported_as_completed() -> None:
     seen = [each for _, each in looks(SIDECARS, "once", container())]
     failed = next(each for each in seen if each.observed.reason == "Error")
     assert failed.observed.message == "program one: Error, exit code 7"
@@ -195,7 +198,7 @@ def test_an_init_container_that_is_done_is_ready_and_says_so() -> None:
     assert (one.kind, *shown(one)) == ("init", "1/1", "terminated", "Completed", 1)
     assert (one.exit_code, one.message) == (0, "")
     assert (main.kind, *shown(main)) == ("main", "1/1", "running", "", 0)
-    # As kubectl: the restarts of an init container that is done do not count.
+    # As in kubectl, the restarts of a completed init container do not count.
     assert seen[-1].observed.restart_count == 0
 
 
@@ -216,13 +219,13 @@ def pod_of(
 
 RUNS = ContainerStatus("main", ready=True, started=True, state=ContainerState(running=Running(NOW)))
 
-# In pods of an older template alone.
+# A program that exists only in pods of an older template.
 GONE = msgspec.structs.replace(RUNS, name="gone")
 
 
 @pytest.mark.parametrize("exit_code", [0, 3])
-def test_a_native_sidecar_that_ends_well_crashes_too(exit_code: int) -> None:
-    """It is to run as long as the pod."""
+def test_a_native_sidecar_that_ends_is_in_a_crash_loop_for_any_exit_code(exit_code: int) -> None:
+    """A native sidecar must run as long as its pod."""
     ended = ContainerState(terminated=Terminated(exit_code=exit_code, reason="Completed", finished_at=NOW))
     mesh = ContainerStatus("mesh", restart_count=1, state=ended, last_state=ended)
     told = observe(container(), deployment(), (), [pod_of(RUNS, init=mesh)], now=NOW).observed
@@ -244,7 +247,7 @@ def test_a_program_without_an_image_is_named_in_a_pod_of_several() -> None:
     assert alone.message == "Back-off pulling image"
 
 
-def test_programs_of_others_are_bounded() -> None:
+def test_the_number_of_programs_added_by_others_is_limited() -> None:
     added = [msgspec.structs.replace(RUNS, name=f"added-{number}") for number in range(50)]
     told = observe(container(), deployment(), (), [pod_of(RUNS, *added)], now=NOW).observed
     assert [each.name for each in told.programs] == ["main"]
@@ -255,8 +258,8 @@ def test_programs_of_others_are_bounded() -> None:
     ]
 
 
-def test_the_state_is_of_the_newest_pods_and_the_counts_are_of_all() -> None:
-    """Old pods serve, and their restarts count, while those of a newer template crash."""
+def test_the_state_is_of_the_newest_pods_and_counts_include_all_pods() -> None:
+    """Old pods serve, and their restarts count, while pods of a newer template crash."""
     sets = [
         ReplicaSet(metadata=ObjectMeta(name=f"web-{number}", annotations={REVISION: str(number)}))
         for number in (1, 2)
@@ -289,7 +292,7 @@ def test_the_state_is_of_the_newest_pods_and_the_counts_are_of_all() -> None:
         "last exit: OOMKilled, exit code 137",
     )
     assert told.restart_count == 5
-    # Before a pod of the newest template is there, those of the former one are shown.
+    # Until a pod of the newest template exists, the programs of the former template are shown.
     alone = observe(container(), deployment(), sets, [old], now=NOW).observed
     assert [each.name for each in alone.programs] == ["main", "exporter", "gone"]
     ending = msgspec.structs.replace(
@@ -298,7 +301,7 @@ def test_the_state_is_of_the_newest_pods_and_the_counts_are_of_all() -> None:
     assert observe(container(), deployment(), sets, [ending], now=NOW).observed.programs == ()
 
 
-def test_that_a_probe_has_killed_a_program_stays_said_without_events() -> None:
+def test_a_kill_by_a_probe_stays_reported_without_events() -> None:
     events = recorded.events("05-pod-liveness-failing")
     killed = killed_by_its_probe(state=ContainerState(waiting=Waiting("CrashLoopBackOff")))
     told = observe(container(), deployment(), (), [killed], events, now=NOW).observed

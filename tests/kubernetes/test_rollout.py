@@ -1,4 +1,4 @@
-"""Whether a rollout has ended, and the reported state of a container that serves during it."""
+"""Whether a rollout has ended, and the state of a container during it."""
 
 from __future__ import annotations
 
@@ -94,14 +94,14 @@ OLD = pod(1, "old", ready=True)
 NEW = pod(2, "new", ready=True)
 
 
-def test_what_runs_and_is_rolled_out_says_nothing() -> None:
+def test_a_completed_rollout_has_no_reason() -> None:
     observed, rolled_out = look(deployment(updated=1), NEW)
     assert (observed.status, observed.reason, observed.message) == ("running", "", "")
     assert (rolled_out.status, rolled_out.reason) == ("True", "RolledOut")
 
 
 @pytest.mark.parametrize("reason", ["ImagePullBackOff", "ErrImagePull", "CreateContainerConfigError"])
-def test_old_pods_serve_and_the_newest_say_why_the_rollout_does_not_go_on(reason: str) -> None:
+def test_the_newest_pods_explain_a_blocked_rollout_while_old_ones_serve(reason: str) -> None:
     during = deployment(updated=1, replicas=2, available=1)
     observed, rolled_out = look(during, OLD, pod(2, "new", waits=reason))
     assert (observed.status, observed.reason, observed.message) == ("running", reason, "so it says")
@@ -109,34 +109,34 @@ def test_old_pods_serve_and_the_newest_say_why_the_rollout_does_not_go_on(reason
 
 
 @pytest.mark.parametrize("waits", ["", "ContainerCreating"])
-def test_newest_pods_on_the_ordinary_way_are_a_rollout_that_goes_on(waits: str) -> None:
+def test_starting_pods_of_the_newest_template_are_a_rollout_in_progress(waits: str) -> None:
     observed, _ = look(deployment(updated=1, replicas=2, available=1), OLD, pod(2, "new", waits=waits))
     assert (observed.status, observed.reason) == ("running", "RollingOut")
     assert observed.message == "1 of 1 replicas are of the newest template, 1 older ones are left"
 
 
-def test_old_pods_that_fail_say_nothing_of_the_newest() -> None:
+def test_failing_old_pods_do_not_explain_the_rollout() -> None:
     during = deployment(2, updated=1, replicas=4, available=2)
     old = (OLD, pod(1, "old-2", ready=True), pod(1, "old-3", waits="ImagePullBackOff"))
     assert look(during, *old, pod(2, "new"))[0].reason == "RollingOut"
 
 
 def test_a_rollout_has_ended_only_when_no_older_pods_are_left() -> None:
-    """By the counters or by the pods: either may be ahead of the other."""
+    """Both the counters and the pods are checked: either may be ahead."""
     ended = deployment(updated=1)
     assert look(ended, OLD, NEW)[1].status == "False"
     assert look(deployment(updated=1, replicas=2), NEW)[1].status == "False"
-    # A pod that is ending serves nobody, and may take long.
+    # A terminating pod serves no requests, and may take long.
     assert look(ended, pod(1, "old", ready=True, ending=True), NEW)[1].status == "True"
 
 
-def test_counters_that_lag_behind_the_pods_are_no_reason() -> None:
+def test_counters_that_lag_behind_the_pods_are_not_a_reason() -> None:
     observed, rolled_out = look(deployment(2, updated=2, available=1), NEW, pod(2, "b", ready=True))
     assert (observed.status, observed.reason, rolled_out.status) == ("running", "", "False")
 
 
-def test_what_the_controller_has_not_seen_is_not_rolled_out() -> None:
-    """All counters are still those of the template before, and so is that it was given up."""
+def test_a_template_that_the_controller_has_not_seen_is_not_rolled_out() -> None:
+    """All counters, and the condition of failure, still belong to the template before."""
     observed, rolled_out = look(
         deployment(updated=1, generation=3, conditions=(LATE,)), pod(2, "new", ready=True)
     )
@@ -144,7 +144,7 @@ def test_what_the_controller_has_not_seen_is_not_rolled_out() -> None:
     assert rolled_out.status == "False"
 
 
-def test_a_rollout_that_was_given_up_says_so_and_why() -> None:
+def test_a_failed_rollout_is_reported_with_its_cause() -> None:
     during = deployment(updated=1, replicas=2, available=1, conditions=(LATE,))
     observed, rolled_out = look(during, OLD, pod(2, "new", waits="ImagePullBackOff"))
     assert (observed.status, observed.reason) == ("running", "ImagePullBackOff")
@@ -154,7 +154,7 @@ def test_a_rollout_that_was_given_up_says_so_and_why() -> None:
     assert look(during, OLD, pod(2, "new"))[0].reason == "ProgressDeadlineExceeded"
 
 
-def test_pods_that_the_cluster_refuses_to_add_are_told_though_old_ones_serve() -> None:
+def test_refused_new_pods_are_reported_while_old_ones_serve() -> None:
     refused = ObjectCondition("ReplicaFailure", "True", "FailedCreate", "exceeded quota")
     observed, _ = look(deployment(updated=0, conditions=(refused,)), OLD)
     assert (observed.status, observed.reason, observed.message) == (
@@ -168,13 +168,13 @@ def test_surplus_pods_of_the_newest_template_do_not_matter() -> None:
     assert (observed.status, observed.reason, rolled_out.status) == ("running", "", "True")
 
 
-def test_more_replicas_are_rolled_out_when_they_are_there() -> None:
+def test_added_replicas_are_rolled_out_once_they_are_available() -> None:
     assert look(deployment(3, updated=1, replicas=1), NEW)[1].status == "False"
     assert look(deployment(2, updated=2, available=1), NEW, pod(2, "b"))[1].status == "False"
     assert look(deployment(2, updated=2), NEW, pod(2, "b", ready=True))[1].status == "True"
 
 
-def test_a_held_rollout_says_so_only_while_something_is_kept_back() -> None:
+def test_a_held_rollout_is_reported_only_while_a_change_is_held_back() -> None:
     held = container(hold_rollout=True)
     observed, rolled_out = look(
         with_metadata(deployment(updated=0, paused=True), annotations={REVISION: "1"}), OLD, subject=held
@@ -183,7 +183,7 @@ def test_a_held_rollout_says_so_only_while_something_is_kept_back() -> None:
     assert look(deployment(updated=1, paused=True), NEW, subject=held)[0].reason == ""
     scaled = look(deployment(3, updated=1, replicas=1, paused=True), NEW, subject=held)
     assert scaled[1].reason == "RollingOut"
-    # Others may hold it, too, and are not the caller who resumes it.
+    # Others may hold the rollout, too, and are not the caller that resumes it.
     others = with_metadata(deployment(updated=0, paused=True), annotations={REVISION: "1"})
     observed, rolled_out = look(others, OLD, subject=container(observed_generation=1))
     assert (observed.status, observed.reason) == ("running", "RolloutPaused")
@@ -206,12 +206,14 @@ def test_a_held_rollout_says_so_only_while_something_is_kept_back() -> None:
     ],
     ids=["resume not applied yet", "resume applied", "resume refused"],
 )
-def test_a_pause_is_by_others_only_after_the_resume_was_applied(row: dict[str, Any], reason: str) -> None:
+def test_a_pause_is_attributed_to_others_only_after_an_applied_resume(
+    row: dict[str, Any], reason: str
+) -> None:
     still_paused = with_metadata(deployment(updated=0, paused=True), annotations={REVISION: "1"})
     assert look(still_paused, OLD, subject=container(**row))[1].reason == reason
 
 
-def test_no_replicas_are_rolled_out_and_what_shall_not_run_has_no_rollout() -> None:
+def test_zero_replicas_are_rolled_out_and_stopped_ones_have_no_rollout() -> None:
     observed, rolled_out = look(deployment(0), subject=container(replicas=0))
     assert (observed.status, rolled_out.status) == ("stopped", "True")
     for state in ("stopped", "paused"):
@@ -219,8 +221,11 @@ def test_no_replicas_are_rolled_out_and_what_shall_not_run_has_no_rollout() -> N
         assert "RolledOut" not in {c.type for c in stopped.conditions}
 
 
-def test_an_older_view_does_not_replace_what_a_newer_one_has_told() -> None:
-    """The worker tells of the generation that it made; the observer's watch may not have heard of it."""
+def test_an_older_view_does_not_replace_the_result_of_a_newer_one() -> None:
+    """The worker reports the generation that it created.
+
+    The observer's watch may not have received it.
+    """
     applied = applied_rollout(container(), deployment(updated=1, generation=3, seen=2))
     assert applied is not None
     assert (applied.status, applied.reason) == ("False", "RollingOut")
@@ -229,12 +234,12 @@ def test_an_older_view_does_not_replace_what_a_newer_one_has_told() -> None:
     assert (behind.reason, rolled_out.status) == ("RollingOut", "False")
     ended, rolled_out = look(deployment(updated=1, generation=3, seen=3), NEW, subject=known)
     assert (ended.reason, rolled_out.status) == ("", "True")
-    # Nor does the answer to an apply replace what was seen of the same state since.
+    # The response to an apply also does not replace a newer observation of the same state.
     seen = container(observed=ended)
     again = applied_rollout(seen, deployment(updated=1, generation=3, seen=2))
     assert again is not None
     assert again.status == "True"
-    # A Deployment that was made again counts from one again.
+    # The generations of a recreated Deployment begin at one again.
     anew = with_metadata(deployment(updated=1, generation=1, seen=1), uid="e")
     assert look(anew, NEW, subject=known)[1].status == "True"
 

@@ -1,4 +1,7 @@
-"""A cluster that does not answer the close of a program's connection, or talks on instead, holds nobody up."""
+"""A cluster that ignores the close of a connection does not block the server.
+
+The same applies to a cluster that keeps sending.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ from tests.waiting import runs_out, within
 
 @asynccontextmanager
 async def unfriendly_cluster(*, talks: bool) -> AsyncIterator[ClusterClient]:
-    """A client of a cluster that takes a websocket, and reads nothing from it; one that `talks` sends on and on."""
+    """Yields a client of a cluster that accepts a WebSocket and reads nothing from it.
+
+    With `talks`, the cluster keeps sending.
+    """
     over = asyncio.Event()
 
     async def take(request: web.Request) -> web.WebSocketResponse:
@@ -62,22 +68,26 @@ async def broken_off(client: ClusterClient) -> None:
 
 
 @pytest.mark.parametrize("talks", [False, True])
-async def test_a_program_is_broken_off_within_a_moment(monkeypatch: pytest.MonkeyPatch, talks: bool) -> None:
+async def test_a_program_is_aborted_within_a_second(monkeypatch: pytest.MonkeyPatch, talks: bool) -> None:
     async with unfriendly_cluster(talks=talks) as client:
-        # A drain leaves a second for it.
+        # A drain allows one second for this.
         async with within(1.0):
             await broken_off(client)
-        # The control: who waits for the cluster's answer, and reads whatever comes before it, waits.
+        # The control: a client without these limits waits for the cluster's response, after everything sent
+        # before it.
         monkeypatch.setattr(transport, "_CLOSE_SECONDS", 600.0)
         monkeypatch.setattr(transport, "_MOST_LAST_MESSAGES", 1_000_000)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(broken_off(client), runs_out(1.5))
 
 
-async def test_a_farewell_that_is_broken_off_itself_closes_the_connection(
+async def test_a_cancelled_close_handshake_closes_the_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It was left to the garbage collector, with a warning in an unrelated test."""
+    """Regression: the connection was left to the garbage collector.
+
+    The warning appeared in an unrelated test.
+    """
     saying = asyncio.Event()
     sockets: list[aiohttp.ClientWebSocketResponse] = []
     farewell = transport._farewell

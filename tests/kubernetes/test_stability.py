@@ -54,7 +54,7 @@ def pod(
     init: ContainerState | None = None,
     **metadata: Any,
 ) -> Pod:
-    """One that runs, and is ready unless it is said to be otherwise."""
+    """Returns a running pod, which is ready unless `ready` is False."""
     ended = ContainerState(terminated=CRASHED) if restarts else ContainerState()
     running = state or ContainerState(running=Running(began))
     return Pod(
@@ -76,7 +76,7 @@ def pod(
 
 
 class View:
-    """The successive states of one container, look after look: each knows the one before."""
+    """The successive states of one container, each based on the previous one."""
 
     def __init__(self, **row: Any) -> None:
         self.row = container(**{"generation": 2, "observed_generation": 2, **row})
@@ -84,7 +84,7 @@ class View:
         self.recheck: float | None = None
 
     def look(self, *pods: Pod, seen: Deployment | None = None, later: float = 1.0) -> Condition | None:
-        """Observes after so many seconds; returns the condition."""
+        """Observes `later` seconds after the previous observation; returns the condition."""
         self.now += timedelta(seconds=later)
         seen = seen or deployment(updated=1)
         observation = observe(self.row, seen, SETS, pods, now=self.now)
@@ -93,7 +93,7 @@ class View:
         return self.condition
 
     def apply(self, seen: Deployment) -> Condition | None:
-        """The worker writes the result of its apply back."""
+        """Writes the result of an apply as the worker does; returns the condition."""
         changed = applied_stability(self.row, seen, self.now)
         if changed is not None:
             kept = [each for each in self.row.observed.conditions if each.type != "Stable"]
@@ -111,7 +111,7 @@ def words(condition: Condition | None) -> tuple[str, str]:
     return condition.status, condition.reason
 
 
-def test_it_is_true_since_all_wanted_pods_are_ready() -> None:
+def test_stable_is_true_once_all_desired_pods_are_ready() -> None:
     view = View(replicas=2)
     two = deployment(2, updated=2)
     waiting = view.look(pod("a"), pod("b", ready=False), seen=two)
@@ -124,7 +124,7 @@ def test_it_is_true_since_all_wanted_pods_are_ready() -> None:
     assert view.look(pod("a"), pod("b", since=NOW), seen=two, later=60) == first
 
 
-def test_a_restart_is_false_until_it_has_settled_and_the_time_begins_anew() -> None:
+def test_a_restart_is_not_stable_until_it_settles_and_resets_the_time() -> None:
     view = View()
     view.look(pod())
     crashed = view.look(pod(ready=False, state=ContainerState(terminated=CRASHED)))
@@ -142,8 +142,8 @@ def test_a_restart_is_false_until_it_has_settled_and_the_time_begins_anew() -> N
     assert settled.last_transition_time == view.now
 
 
-def test_a_restart_that_no_look_saw_begins_the_time_anew() -> None:
-    """The server was away, or the program came back between two looks."""
+def test_an_unobserved_restart_resets_the_time() -> None:
+    """The server was away, or the program restarted between two observations."""
     view = View()
     first = view.look(pod())
     began = NOW + timedelta(seconds=30)
@@ -152,14 +152,14 @@ def test_a_restart_that_no_look_saw_begins_the_time_anew() -> None:
     assert later is not None
     assert (words(first), words(later)) == (("True", "Stable"), ("True", "Stable"))
     assert later.last_transition_time == view.now
-    # And so does a time in which it was not ready.
+    # A period in which the pod was not ready has the same effect.
     unready = view.look(pod(restarts=1, began=began, since=began + timedelta(seconds=60)), later=600)
     assert unready is not None
     assert unready.last_transition_time == view.now
 
 
-def test_restarts_of_old_are_none_of_now() -> None:
-    """A scale-up of pods that restarted yesterday waits for the new pod alone."""
+def test_restarts_in_the_past_do_not_count() -> None:
+    """A scale-up of pods that restarted in the past waits only for the new pod."""
     view = View(replicas=2)
     assert words(view.look(pod("a", restarts=4), pod("b", ready=False), seen=deployment(2, updated=2))) == (
         "False",
@@ -171,7 +171,7 @@ def test_restarts_of_old_are_none_of_now() -> None:
     )
 
 
-def test_pods_of_older_replica_sets_and_those_that_end_do_not_matter() -> None:
+def test_pods_of_older_replica_sets_and_terminating_pods_do_not_count() -> None:
     crashing: dict[str, Any] = {
         "ready": False,
         "restarts": 3,
@@ -180,12 +180,12 @@ def test_pods_of_older_replica_sets_and_those_that_end_do_not_matter() -> None:
     view = View()
     assert words(view.look(pod("old", 1, **crashing), pod())) == ("True", "Stable")
     assert words(view.look(pod("ending", **crashing, deletion_timestamp=NOW), pod())) == ("True", "Stable")
-    # The sum of restarts falls when the old pods go.
+    # The sum of restarts decreases when the old pods are deleted.
     assert words(view.look(pod("old", 1, restarts=9), pod(**crashing))) == ("False", "Restarted")
     assert words(view.look(pod(**crashing))) == ("False", "Restarted")
 
 
-def test_it_stays_restarted_until_all_are_ready() -> None:
+def test_the_reason_stays_restarted_until_all_pods_are_ready() -> None:
     view = View()
     view.look(pod(ready=False, state=ContainerState(terminated=CRASHED)))
     began = view.now
@@ -204,7 +204,7 @@ def test_it_stays_restarted_until_all_are_ready() -> None:
     ],
     ids=["failed", "done", "runs"],
 )
-def test_an_init_container_that_fails_is_a_restart_and_one_that_is_done_is_not(
+def test_a_failed_init_container_is_a_restart_but_a_completed_one_is_not(
     state: ContainerState, reason: str
 ) -> None:
     preparing = pod(ready=False, init=state, state=ContainerState(waiting=Waiting("PodInitializing")))
@@ -212,7 +212,7 @@ def test_an_init_container_that_fails_is_a_restart_and_one_that_is_done_is_not(
 
 
 @pytest.mark.parametrize("exit_code", [0, 5])
-def test_a_native_sidecar_that_ends_is_a_restart_however_it_ends(exit_code: int) -> None:
+def test_a_native_sidecar_that_ends_is_a_restart_for_any_exit_code(exit_code: int) -> None:
     ended = Terminated(exit_code=exit_code, reason="Completed")
     crashed = pod(ready=False, init=ContainerState(terminated=ended))
     spec = PodSpec(init_containers=(PodContainer("prepare", "a:1", "Always"),))
@@ -222,20 +222,21 @@ def test_a_native_sidecar_that_ends_is_a_restart_however_it_ends(exit_code: int)
     assert seen.message == f"program prepare of pod new ended: Completed, exit code {exit_code}"
 
 
-def test_what_was_seen_of_an_earlier_generation_does_not_count_for_a_later_one() -> None:
+def test_observations_of_an_earlier_generation_do_not_count_later() -> None:
     view = View()
     assert words(view.look(pod())) == ("True", "Stable")
     applied = deployment(updated=0, generation=3, seen=2)
-    # The observer has heard of the new state, which its controller has not seen: the pods are those of before.
+    # The observer sees the new state before its controller does: the pods are still those of the former
+    # state.
     assert words(view.look(pod(), seen=applied)) == ("True", "Stable")
     assert words(view.apply(applied)) == ("False", "Waiting")
-    # A view that is older yet, and one of the new state that no replica set is known for.
+    # An even older view, and a view of the new state for which no replica set is known.
     assert words(view.look(pod())) == ("False", "Waiting")
     followed = with_metadata(deployment(updated=1, generation=3, seen=3), annotations={REVISION: "3"})
     assert words(view.look(pod(), seen=followed)) == ("False", "Waiting")
 
 
-def test_an_apply_that_changed_nothing_leaves_it_as_it_is() -> None:
+def test_an_apply_without_a_change_keeps_the_condition() -> None:
     view = View()
     first = view.look(pod())
     assert view.apply(deployment(updated=1)) == first
@@ -248,7 +249,7 @@ def test_an_apply_that_changed_nothing_leaves_it_as_it_is() -> None:
     assert seen.last_transition_time == first.last_transition_time
 
 
-def test_it_is_absent_where_no_pod_is_wanted() -> None:
+def test_the_condition_is_absent_if_no_pod_is_desired() -> None:
     assert View(replicas=0).look(seen=deployment(0)) is None
     for state in ("stopped", "paused"):
         view = View(desired_state=state)
@@ -256,7 +257,7 @@ def test_it_is_absent_where_no_pod_is_wanted() -> None:
         assert view.apply(deployment(0)) is None
 
 
-def test_a_cluster_that_was_put_back_is_seen_anew() -> None:
+def test_a_restored_cluster_is_observed_again_after_a_reset() -> None:
     view = View()
     view.look(pod(), seen=deployment(updated=1, generation=9, seen=9))
     older = deployment(updated=1, generation=4, seen=4)
@@ -282,7 +283,7 @@ def test_a_cluster_that_was_put_back_is_seen_anew() -> None:
         ("05-pod-unschedulable", {"Waiting"}),
     ],
 )
-def test_what_a_real_kubelet_shows(name: str, reasons: set[str]) -> None:
+def test_recorded_states_of_a_real_kubelet_have_the_expected_reasons(name: str, reasons: set[str]) -> None:
     view = View()
     seen = []
     for state in recorded.pods(name):

@@ -1,4 +1,4 @@
-"""Use of resources, from the summaries that a real kubelet gave."""
+"""Use of resources, from recorded summaries of a real kubelet."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def uids() -> dict[str, str]:
     return {pod.pod_ref.name: pod.pod_ref.uid for pod in summary().pods}
 
 
-async def test_the_figures_are_the_kubelets() -> None:
+async def test_usage_equals_the_figures_of_the_kubelet() -> None:
     (usage,) = await usage_by_container([summary()], {uids()["talk"]: "web"}, NOW)
     assert (usage.key, usage.time, usage.pods) == ("web", NOW, 1)
     assert usage.memory_bytes == 249856
@@ -36,7 +36,7 @@ async def test_the_figures_are_the_kubelets() -> None:
     assert usage.disk_bytes_total == 270553174016
 
 
-async def test_pods_of_one_container_are_added_over_nodes() -> None:
+async def test_pods_of_one_container_are_summed_over_nodes() -> None:
     pods = {uids()["talk"]: "web", uids()["pair"]: "web"}
     one = {usage.key: usage for usage in await usage_by_container([summary()], pods, NOW)}["web"]
     assert one.pods == 2
@@ -45,7 +45,7 @@ async def test_pods_of_one_container_are_added_over_nodes() -> None:
     assert (two.pods, two.memory_bytes) == (4, 2 * one.memory_bytes)
 
 
-async def test_cores_are_nano_cores() -> None:
+async def test_nano_cores_are_converted_to_cores() -> None:
     body = {"pods": [{"podRef": {"uid": "u"}, "containers": [{"cpu": {"usageNanoCores": 250_000_000}}]}]}
     (usage,) = await usage_by_container([msgspec.convert(body, StatsSummary)], {"u": 1}, NOW)
     assert usage.cpu_cores == pytest.approx(0.25)
@@ -53,8 +53,8 @@ async def test_cores_are_nano_cores() -> None:
 
 
 @pytest.mark.parametrize("nano_cores", [10**400, -(10**400)], ids=["many", "below zero"])
-async def test_cores_that_nothing_has_are_some_number(nano_cores: int) -> None:
-    """As a cluster may send any number of digits, of which no share can be told."""
+async def test_impossible_numbers_of_cores_are_limited(nano_cores: int) -> None:
+    """A cluster may send any number of digits, for which no share can be computed."""
     body = {"pods": [{"podRef": {"uid": "u"}, "containers": [{"cpu": {"usageNanoCores": nano_cores}}]}]}
     (usage,) = await usage_by_container(
         [msgspec.json.decode(json.dumps(body), type=StatsSummary)], {"u": 1}, NOW
@@ -62,11 +62,11 @@ async def test_cores_that_nothing_has_are_some_number(nano_cores: int) -> None:
     assert usage.cpu_cores == pytest.approx(1e9 if nano_cores > 0 else -1e-9)
 
 
-async def test_pods_of_nobody_are_left_out() -> None:
+async def test_pods_without_a_known_container_are_left_out() -> None:
     assert await usage_by_container([summary()], {}, NOW) == []
 
 
-async def test_the_programs_of_pods_are_added_apart_where_there_are_several() -> None:
+async def test_programs_are_summed_separately_if_a_pod_has_several() -> None:
     pods = {uids()["talk"]: "talk", uids()["pair"]: "pair"}
     found = {usage.key: usage for usage in await usage_by_container([summary()], pods, NOW)}
     assert found["talk"].programs is None
@@ -79,7 +79,7 @@ async def test_the_programs_of_pods_are_added_apart_where_there_are_several() ->
     assert both[0].programs == {name: (2 * cores, 2 * memory) for name, (cores, memory) in pair.items()}
 
 
-def test_requests_and_limits_are_those_of_all_programs_that_run() -> None:
+def test_requests_and_limits_include_all_running_programs() -> None:
     whole = Resources(cpu_request="100m", cpu_limit="1", memory_limit="64Mi")
     beside = Resources(cpu_limit="500m", requests={"memory": "16Mi"})
     mesh = InitContainer("mesh", "a:1", resources=Resources(cpu_request="50m"), restart_policy="Always")
@@ -98,7 +98,7 @@ def test_requests_and_limits_are_those_of_all_programs_that_run() -> None:
         )
 
     assert bounds(ContainerSpec()) == (0.2, 2.0, None, 2 * 64 << 20)
-    # The memory of the sidecar has no limit, so that of the pod has none.
+    # The sidecar has no memory limit, so the pod has none.
     assert bounds(spec) == (0.2, 3.0, 2 * 16 << 20, None)
     natives = msgspec.structs.replace(spec, init_containers=(mesh, done))
     assert bounds(natives)[0] == pytest.approx(0.3)

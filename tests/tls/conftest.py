@@ -1,4 +1,4 @@
-"""The command, as the client's tests run it."""
+"""Provides the `pilothouse` command fixture of the client's tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that knows clients by their certificates, and two users who are known so."""
+"""A server that accepts client certificates, and users mapped to certificates."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ dns    gone.example.com                    nobody-is-called-so
 
 @dataclass
 class Ground:
-    """A server that takes certificates at `address`, and tokens alone at `server.address`."""
+    """A server that accepts client certificates at `address`.
+
+    `server.address` accepts only tokens.
+    """
 
     server: Server
     files: Files
@@ -45,7 +48,7 @@ class Ground:
         )
 
     def client(self, own: Made, **options: Any) -> AsyncClient:
-        """A client that shows a certificate; its calls are not repeated."""
+        """Returns a client that presents this certificate and does not retry calls."""
         client = AsyncClient(self.address, tls=self.tls(own), retry=ONCE, **options)
         self.clients.append(client)
         return client
@@ -62,7 +65,10 @@ class Ground:
 
 @asynccontextmanager
 async def ground(database: Database, folder: Path, **settings: Any) -> AsyncIterator[Ground]:
-    """Such a server, with the users `ci-bot`, `shop` and `leaver`."""
+    """Runs a server that accepts client certificates.
+
+    It has the users `ci-bot`, `shop` and `leaver`.
+    """
     authority = made("clients", authority=True)
     (folder / "ca.pem").write_bytes(authority.pem)
     (folder / "users").write_text(_RULES)

@@ -1,4 +1,7 @@
-"""A second server on the database of a world, by TLS. Its callers are known by certificates alone."""
+"""A second server, with TLS, on the database of an environment.
+
+Its callers use client certificates only.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from tests.promises.calling import Caller
 from tests.promises.world import ROLES, World
 from tests.tls.serving import serving_tls
 
-# The users of a world with tenants, by what its callers are called.
+# The user name of each caller in an environment with tenants.
 USERS = {
     "nobody": "nobody",
     **{f"{role} of {where}": f"{where}-{role}" for role in ROLES for where in ("own", "all")},
@@ -25,7 +28,10 @@ USERS = {
 
 @asynccontextmanager
 async def by_certificate(world: World, folder: Path) -> AsyncIterator[World]:
-    """The same world: same users, same rows, and each caller with a certificate in place of a token."""
+    """Yields the environment with the same users and rows.
+
+    Each caller has a certificate instead of a token.
+    """
     authority = made("clients", authority=True)
     (folder / "ca.pem").write_bytes(authority.pem)
     (folder / "users").write_text(

@@ -1,4 +1,4 @@
-"""A server that serves TLS by files, and the tests' changes of those."""
+"""A server with TLS from files, and helpers that replace these files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.waiting import patient
 
 @dataclass
 class Files:
-    """The certificate of a server and its key, in a folder, and their signer."""
+    """A server's certificate and key in a folder, and the authority that signs them."""
 
     folder: Path
     authority: Made
@@ -39,11 +39,11 @@ class Files:
 
     @property
     def tls(self) -> Tls:
-        """Returns a client's trust in the server."""
+        """Returns the TLS options of a client that trusts the server."""
         return Tls(root_certificates=self.authority.pem)
 
     def renew(self) -> Made:
-        """Another certificate, both files as a whole, one after the other."""
+        """Replaces the key and then the certificate, each atomically, with a new pair."""
         pair = made("127.0.0.1", by=self.authority)
         replace(self.key, pair.key_pem)
         replace(self.certificate, pair.pem)
@@ -51,14 +51,14 @@ class Files:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Puts other content in the place of a file, as a whole."""
+    """Replaces the content of a file atomically."""
     beside = path.with_name(f"{path.name}.new")
     beside.write_bytes(content)
     beside.replace(path)
 
 
 async def shown(address: str) -> int:
-    """The serial number of the certificate that the server shows a new connection."""
+    """Returns the serial number of the certificate on a new connection."""
     return await asyncio.to_thread(_shown, address)
 
 
@@ -69,17 +69,17 @@ def _shown(address: str) -> int:
 
 
 def metric(name: str, what: str = "certificate") -> float:
-    """Returns a metric of TLS."""
+    """Returns the value of a TLS metric."""
     return REGISTRY.get_sample_value(name, {"what": what}) or 0.0
 
 
 def fingerprint(one: Made) -> str:
-    """SHA-256 of a certificate, as the log shows it."""
+    """Returns the SHA-256 fingerprint of a certificate in the form used by the log."""
     return "SHA256:" + one.certificate.fingerprint(hashes.SHA256()).hex(":").upper()
 
 
 async def token_of_admin(server: Server, files: Files) -> str:
-    """An access token, for clients that shall do nothing but one call."""
+    """Returns an access token, for clients that must send only one call."""
     async with AsyncClient(server.address, tls=files.tls) as client:
         return (await client.login("admin", PASSWORD)).access_token
 
@@ -88,13 +88,13 @@ async def token_of_admin(server: Server, files: Files) -> str:
 async def serving_tls(
     database: Database, folder: Path, *, authority: Made | None = None, **settings: Any
 ) -> AsyncIterator[tuple[Server, Files]]:
-    """A server by TLS, and its files."""
+    """Runs a server with TLS, and yields it with its files."""
     files = Files(folder, authority or made(authority=True))
     files.renew()
     settings = {"tls_certificate_file": files.certificate, "tls_key_file": files.key, **settings}
     settings = {"with_cluster": "cluster" in settings, **settings}
     async with running_server(database, folder / "data", **settings) as server:
-        # The harness speaks plain text.
+        # The harness's own client uses plain text.
         await server.admin.close()
         server.admin = AsyncClient(server.address, username="admin", password=PASSWORD, tls=files.tls)
         yield server, files

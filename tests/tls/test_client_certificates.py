@@ -1,4 +1,7 @@
-"""A caller with a certificate is its user: as long as it is valid, and the user may log in."""
+"""A client certificate authenticates a user.
+
+It does so while it is valid and the user may log in.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ _ONCE = RetryPolicy(attempts=1)
 async def here(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Ground]:
-    """A server that most tests of this module share; they leave `ci-bot` as it is."""
+    """Yields a server that most tests share; they do not change `ci-bot`."""
     folder = tmp_path_factory.mktemp("certificates")
     async with (
         new_database(postgres, template_database.name) as database,
@@ -48,14 +51,14 @@ async def here(
 
 
 async def refused(call: Coroutine[Any, Any, object]) -> tuple[str, str]:
-    """The code and the reason with which a call is refused."""
+    """Returns the code and the reason with which a call is refused."""
     with pytest.raises(PilothouseError) as caught:
         await call
     return caught.value.code.name, caught.value.reason
 
 
 async def comes_to(look: Callable[[], Coroutine[Any, Any, object]], reason: str) -> None:
-    """Waits until calls are refused with this reason; the promise is a second."""
+    """Waits until calls are refused with this reason, at most the documented second."""
 
     async def looked() -> str:
         try:
@@ -71,14 +74,15 @@ async def who(client: AsyncClient) -> str:
     return (await client.identity.who_am_i()).user.username
 
 
-async def test_a_certificate_is_its_user_and_a_token_comes_first(here: Ground) -> None:
+async def test_a_certificate_authenticates_its_user_and_a_token_has_precedence(here: Ground) -> None:
     own = here.signed(CI)
     answer = await here.client(own).identity.who_am_i()
     assert (answer.user.username, answer.certificate.name) == ("ci-bot", f"uri:{CI}")
     assert answer.certificate.fingerprint == fingerprint(own)
     assert not (await here.server.admin.identity.who_am_i()).HasField("certificate")
     assert await who(here.client(here.signed("x.example.com", "spiffe://example.org/ns/shop/x"))) == "shop"
-    # By an authority below the one that is known, which the client brings along.
+    # The client sends a certificate chain with an intermediate authority, which the known authority has
+    # signed.
     below = made("below", by=here.authority, authority=True)
     leaf = made(CI, by=below)
     chain = Tls(here.files.authority.pem, leaf.pem + below.pem, leaf.key_pem)
@@ -90,13 +94,13 @@ async def test_a_certificate_is_its_user_and_a_token_comes_first(here: Ground) -
         "UNAUTHENTICATED",
         "INVALID_TOKEN",
     )
-    # The other port asks nobody, and takes no certificate in place of a token.
+    # The other port does not request certificates, and accepts none instead of a token.
     plain = AsyncClient(here.server.address, tls=here.tls(here.signed(CI)), retry=_ONCE)
     here.clients.append(plain)
     assert await refused(who(plain)) == ("UNAUTHENTICATED", "NO_TOKEN")
-    # The log names it as the actor of its calls, with its certificate.
+    # The audit log names the user as the actor of the calls, with the certificate.
     await here.client(here.signed(CI)).namespaces.create(namespace=Namespace(name="made-by-ci"))
-    # A program of that namespace is known the same way, until it is deleted.
+    # A service account of that namespace is authenticated in the same way until it is deleted.
     identity = here.server.admin.identity
     account = keys_pb.ServiceAccount(name="deployer")
     await identity.create_service_account(namespace="made-by-ci", service_account=account)
@@ -111,7 +115,7 @@ async def test_a_certificate_is_its_user_and_a_token_comes_first(here: Ground) -
     assert shown["id"].startswith("SHA256:")
 
 
-async def test_each_refusal_has_its_reason(here: Ground) -> None:
+async def test_each_refused_certificate_has_its_reason(here: Ground) -> None:
     for own, reason in (
         (here.signed("other.example.com"), "CERTIFICATE_UNMAPPED"),
         (here.signed(), "CERTIFICATE_UNMAPPED"),
@@ -121,7 +125,7 @@ async def test_each_refusal_has_its_reason(here: Ground) -> None:
         (here.signed("anna@example.net"), "CERTIFICATE_USER"),
     ):
         assert await refused(who(here.client(own))) == ("UNAUTHENTICATED", reason)
-    # A user who is switched off is like one who is not there.
+    # A deactivated user is refused like a user that does not exist.
     client, opened = here.client(here.signed("leaver.example.com")), asyncio.Event()
 
     async def watch() -> None:
@@ -139,7 +143,7 @@ async def test_each_refusal_has_its_reason(here: Ground) -> None:
     await comes_to(lambda: who(client), "CERTIFICATE_USER")
     async with within(5.0):
         assert await stream == ("UNAUTHENTICATED", "CERTIFICATE_USER")
-    # These do not come so far as to call.
+    # Clients with these certificates fail during the TLS handshake.
     strange = made("strange", authority=True)
     for own in (
         made(CI, by=strange),
@@ -156,20 +160,26 @@ async def test_each_refusal_has_its_reason(here: Ground) -> None:
         assert error.value.connection_problem == "CLIENT_CERTIFICATE_NEEDED"
 
 
-async def test_a_connection_that_failed_for_a_moment_is_not_told_as_refused(here: Ground) -> None:
-    """The client looks after the failure, when the server may well accept its certificate."""
+async def test_a_momentary_connection_failure_is_not_reported_as_a_refusal(here: Ground) -> None:
+    """The client probes the server after the failure.
+
+    By then the server may already accept its certificate.
+    """
     for own, problem in ((here.signed(CI), None), (made(CI), "CLIENT_CERTIFICATE_REFUSED")):
         found = await asyncio.to_thread(find_problem, Target(here.address, here.tls(own)))
         assert (found.problem if found else None) == problem
 
 
-async def test_what_comes_with_a_certificate_has_a_bound(here: Ground) -> None:
-    """It is kept while a stream is open, and the holder of one good certificate may send anything along with it."""
+async def test_the_size_of_a_certificate_chain_is_limited(here: Ground) -> None:
+    """The chain is stored while a stream is open.
+
+    The holder of one valid certificate may send any chain with it.
+    """
     own, others = here.signed(CI), [made("x", authority=True) for _ in range(60)]
     tls = Tls(here.files.authority.pem, own.pem + others[0].pem + others[1].pem, own.key_pem)
     async with AsyncClient(here.address, tls=tls, retry=_ONCE) as client:
         assert await who(client) == "ci-bot"
-    # It passes gRPC's own bound, but not ours.
+    # A chain that is within gRPC's limit but above the server's.
     serving = here.server.application.tls
     assert serving is not None
     assert serving.clients is not None
@@ -181,7 +191,8 @@ async def test_what_comes_with_a_certificate_has_a_bound(here: Ground) -> None:
         serving.clients.vouch(shown)
     assert error.value.reason == "CERTIFICATE_UNTRUSTED"
     assert serving.clients.vouch(own.pem).username == "ci-bot"
-    # An unreadable one is no fault of the server's: a name that is no UTF-8, bytes that are no certificate.
+    # An unreadable certificate is not a server error: a name that is not UTF-8, bytes that are not a
+    # certificate.
     lying = made("spoilt", by=made("spoilt", authority=True)).certificate.public_bytes(Encoding.DER)
     for spoilt in (lying.replace(b"pilothouse", b"\xff\xfe\xfd\xfcthouse"), b"rubbish"):
         for pem in (
@@ -192,7 +203,7 @@ async def test_what_comes_with_a_certificate_has_a_bound(here: Ground) -> None:
                 assert serving.clients.vouch(pem).username == "ci-bot"
 
 
-async def test_no_header_stands_for_a_certificate(here: Ground) -> None:
+async def test_no_header_replaces_a_certificate(here: Ground) -> None:
     own = here.signed(CI)
     text = own.pem.decode().replace("\n", "%0A")
     credentials = here.files.tls.credentials()
@@ -212,9 +223,7 @@ async def test_no_header_stands_for_a_certificate(here: Ground) -> None:
 
 
 @pytest.mark.full
-async def test_what_is_revoked_ends_calls_at_once_and_streams_soon(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_revocation_refuses_calls_and_ends_streams(database: Database, tmp_path: Path) -> None:
     authority = made("clients", authority=True)
     crl = tmp_path / "crl"
     crl.write_bytes(revoked_list(authority).public_bytes(Encoding.DER))
@@ -239,15 +248,15 @@ async def test_what_is_revoked_ends_calls_at_once_and_streams_soon(
             await opened.acquire()
         replace(crl, revoked_list(authority, own).public_bytes(Encoding.PEM))
         await comes_to(lambda: who(client), "CERTIFICATE_REVOKED")
-        # The log says which it was.
+        # The audit log names the refused certificate.
         refusals = here.server.admin.audit.list_operations(filter='error_code = "UNAUTHENTICATED"')
         assert fingerprint(own) in {MessageToDict(each.metadata)["certificate"] async for each in refusals}
-        # The holder of the certificate has the token, too.
+        # A revoked certificate also blocks calls with a token on the same connection.
         await comes_to(lambda: who(by_token), "CERTIFICATE_REVOKED")
         async with within(5.0):
             assert await asyncio.gather(*streams) == [("UNAUTHENTICATED", "CERTIFICATE_REVOKED")] * 2
         assert await who(here.client(other)) == "ci-bot"
-        # Half a list changes nothing, one that has run out says nothing any more.
+        # A truncated CRL changes nothing. An expired CRL is treated as missing.
         replace(crl, revoked_list(authority, own).public_bytes(Encoding.PEM)[:200])
         assert await refused(who(client)) == ("UNAUTHENTICATED", "CERTIFICATE_REVOKED")
         assert await who(here.client(other)) == "ci-bot"
@@ -256,7 +265,7 @@ async def test_what_is_revoked_ends_calls_at_once_and_streams_soon(
         assert await who(here.server.admin) == "admin"
         replace(crl, revoked_list(authority).public_bytes(Encoding.DER))
         await poll_until(lambda: _is("ci-bot", client))
-        # An authority that is taken out takes its certificates with it, also where connections are open.
+        # Removing an authority invalidates its certificates, also on open connections.
         another = made("another", authority=True)
         replace(crl, revoked_list(another).public_bytes(Encoding.DER))
         replace(tmp_path / "own.pem", another.pem)
@@ -270,7 +279,7 @@ async def _is(name: str, client: AsyncClient) -> bool:
         return False
 
 
-async def test_one_that_expires_ends_its_streams(here: Ground) -> None:
+async def test_an_expired_certificate_ends_its_streams(here: Ground) -> None:
     client, opened = here.client(here.signed(CI, days=(-1, 1))), asyncio.Event()
 
     async def watch() -> None:

@@ -1,4 +1,4 @@
-"""The rules that map certificates to users, and the files of authorities and of revoked certificates."""
+"""The rules that map certificates to users; authorities and revocation lists."""
 
 from __future__ import annotations
 
@@ -78,19 +78,21 @@ def _user(path: Path, text: str, *names: str) -> str:
         ),
     ],
 )
-def test_a_rule_takes_what_it_says(tmp_path: Path, rule: str, taken: list[str], not_taken: list[str]) -> None:
+def test_a_rule_matches_only_the_names_of_its_pattern(
+    tmp_path: Path, rule: str, taken: list[str], not_taken: list[str]
+) -> None:
     for name in taken:
         assert _user(tmp_path / "users", f"{rule} anna", name) == "anna", name
     for name in not_taken:
         assert _user(tmp_path / "users", f"{rule} anna", name) == "", name
 
 
-def test_the_first_rule_counts_and_the_subject_does_not(tmp_path: Path) -> None:
+def test_the_first_matching_rule_applies_and_the_subject_is_ignored(tmp_path: Path) -> None:
     text = "dns a.example  first # a comment\n\n#dns b.example none\ndns b.example second\nuri urn:x:y third"
     assert _user(tmp_path / "users", text, "b.example", "a.example") == "first"
     assert _user(tmp_path / "users", text, "b.example") == "second"
     assert _user(tmp_path / "users", text) == ""
-    # The subject of what is made here holds the names as well.
+    # The test certificate also contains its names in the subject.
     named = made("192.0.2.1")
     assert not users.names_of(named.certificate)
 
@@ -120,7 +122,7 @@ def test_the_first_rule_counts_and_the_subject_does_not(tmp_path: Path) -> None:
         (f"dns a.example {'a' * 201}", "the user's name must begin with a letter or digit"),
     ],
 )
-def test_what_is_no_rule_is_refused_by_its_line(tmp_path: Path, text: str, words: str) -> None:
+def test_an_invalid_rule_is_refused_with_its_line_number(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "users").write_text(text)
     with pytest.raises(SettingsError) as error:
         users.load(tmp_path / "users")
@@ -128,13 +130,13 @@ def test_what_is_no_rule_is_refused_by_its_line(tmp_path: Path, text: str, words
     assert str(error.value).startswith("PILOTHOUSE_TLS_CLIENT_USERS_FILE: ")
 
 
-def test_files_that_say_nothing_are_refused(tmp_path: Path) -> None:
+def test_files_without_usable_certificates_or_lists_are_refused(tmp_path: Path) -> None:
     one, two = made("one", authority=True), made("two", authority=True)
     ca, crl = tmp_path / "ca.pem", tmp_path / "crl.pem"
     ca.write_bytes(one.key_pem + one.pem + one.pem + two.pem)
     found = authorities.load_authorities(ca)
     assert found.certificates == (one.certificate, two.certificate)
-    # gRPC is given no key that somebody left there.
+    # gRPC receives no private key that an operator left in the file.
     assert b"PRIVATE KEY" not in found.pem
 
     def written(*lists: x509.CertificateRevocationList) -> None:
@@ -143,7 +145,7 @@ def test_files_that_say_nothing_are_refused(tmp_path: Path) -> None:
     gone = made("gone", by=one)
     written(revoked_list(two), revoked_list(one, gone), revoked_list(one, days=(-2, 3)))
     lists = authorities.load_revocations(crl, found)
-    # Of two lists of one authority the newer counts.
+    # Of two CRLs of one authority, the newer one applies.
     assert lists.lists[one.certificate].serials == {gone.certificate.serial_number}
     assert not lists.lists[two.certificate].serials
     assert lists.not_after < datetime.now(UTC) + timedelta(days=2)
@@ -183,7 +185,7 @@ def _extended(authority: Made, extension: x509.ExtensionType) -> x509.Certificat
     )
 
 
-def test_settings_that_belong_together(tmp_path: Path) -> None:
+def test_client_certificate_settings_require_each_other(tmp_path: Path) -> None:
     given = {
         "PILOTHOUSE_TLS_CLIENT_LISTEN": "127.0.0.1:1",
         "PILOTHOUSE_TLS_CLIENT_USERS_FILE": "users",

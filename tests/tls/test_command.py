@@ -1,4 +1,4 @@
-"""The command and grpcurl by a certificate alone."""
+"""The `pilothouse` command and grpcurl with a client certificate only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.readme.served import PATH
 from tests.tls.ground import CI, Ground, ground
 
 GRPCURL = shutil.which("grpcurl", path=PATH)
-# As the page on who acts has them.
+# These are the examples of the documentation page on identity.
 _WHOAMI = """
 pilothouse --server pilothouse.example.org:50052 --ca-file ca.pem --client-cert me.pem --client-key me.key whoami
 """
@@ -29,7 +29,10 @@ grpcurl -cacert ca.pem -cert me.pem -key me.key pilothouse.example.org:50052
 
 
 def typed(here: Ground, command: str) -> list[str]:
-    """Returns the words of a command of the page, less the program, with real values in the place of its examples."""
+    """Returns the words of a documented command with real values.
+
+    The program's name is left out.
+    """
     there = {
         "pilothouse.example.org:50052": here.address,
         "ca.pem": str(here.folder / "server-ca.pem"),
@@ -39,14 +42,15 @@ def typed(here: Ground, command: str) -> list[str]:
 
 
 def names(user: str, ended: Ended) -> bool:
-    """Returns whether a line of `whoami` begins with a user's name; others may be of the server, which runs in the
-    same process.
+    """Returns whether a line of `whoami` begins with a user's name.
+
+    The server runs in the same process and may write other lines.
     """
     return any(line.split(maxsplit=1)[:1] == [user] for line in ended.lines)
 
 
 def written(here: Ground, own: Made) -> tuple[str, ...]:
-    """The options of a command that calls by a certificate."""
+    """Writes a certificate's files; returns the options of a command that uses them."""
     (here.folder / "server-ca.pem").write_bytes(here.files.authority.pem)
     (here.folder / "me.pem").write_bytes(own.pem)
     (here.folder / "me.key").write_bytes(own.key_pem)
@@ -56,7 +60,7 @@ def written(here: Ground, own: Made) -> tuple[str, ...]:
     )
 
 
-async def test_a_certificate_is_all_that_the_command_needs(
+async def test_the_command_needs_only_a_certificate(
     database: Database, tmp_path: Path, pilothouse: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with ground(database, tmp_path) as here:
@@ -69,13 +73,13 @@ async def test_a_certificate_is_all_that_the_command_needs(
         assert ended.code == 0, ended.err
         assert names("ci-bot", await pilothouse("whoami"))
         assert (await pilothouse("namespaces", "create", "shop")).code == 0
-        # A user of a certificate needs no password.
+        # A user who authenticates by certificate has no password to change.
         ended = await pilothouse("passwd", "--password-stdin", stdin=f"{PASSWORD}\n{PASSWORD} 2\n")
         assert ended.code != 0
         assert "log in" in ended.err
         ended = await pilothouse(*options, "contexts", "add", "ci")
         assert (ended.code, "already" in ended.err) == (2, True)
-        # By variables, as in a job; Python reads the same.
+        # Environment variables, as in a CI job; the Python client reads the same ones.
         for name, value in zip(
             ("SERVER", "CA_FILE", "CLIENT_CERTIFICATE_FILE", "CLIENT_KEY_FILE"), options[1::2], strict=True
         ):
@@ -84,18 +88,19 @@ async def test_a_certificate_is_all_that_the_command_needs(
         assert names("ci-bot", await pilothouse("whoami"))
         async with AsyncClient.from_environment() as client:
             assert (await client.identity.who_am_i()).user.username == "ci-bot"
-        # An exchange is refused for its token, and not for want of a certificate.
+        # A token exchange is refused because of its token, not because a certificate is missing.
         (tmp_path / "token").write_text("none")
         ended = await pilothouse("token", "exchange", "--subject-token-file", str(tmp_path / "token"))
         assert ended.code != 0
         assert "[ISSUER_TOKEN_REFUSED]" in ended.err, ended.err
-        # A log-in by way of the address that asks goes with the certificate, and says who calls from then on.
+        # A login through the address that requires certificates succeeds, and later calls use the login's
+        # user.
         ended = await pilothouse("login", "--user", "admin", "--password-stdin", stdin=f"{PASSWORD}\n")
         assert ended.code == 0, ended.err
         assert names("admin", await pilothouse("whoami"))
 
 
-async def test_what_is_wrong_with_the_files_is_said_before_a_call(
+async def test_invalid_certificate_files_are_explained(
     database: Database, tmp_path: Path, pilothouse: Command
 ) -> None:
     async with ground(database, tmp_path) as here:
@@ -112,7 +117,7 @@ async def test_what_is_wrong_with_the_files_is_said_before_a_call(
         (tmp_path / "me.key").unlink()
         ended = await pilothouse(*options, "whoami")
         assert (ended.code, "cannot read" in ended.err) == (2, True)
-        # One that the server does not take is said in words.
+        # The message explains that the server refuses the certificate.
         options = written(here, made(CI))
         ended = await pilothouse(*options, "whoami")
         assert ended.code != 0
@@ -124,7 +129,7 @@ async def test_what_is_wrong_with_the_files_is_said_before_a_call(
 
 @pytest.mark.full
 @pytest.mark.skipif(GRPCURL is None, reason="grpcurl is not installed")
-async def test_grpcurl_by_a_certificate(database: Database, tmp_path: Path) -> None:
+async def test_grpcurl_calls_with_a_certificate(database: Database, tmp_path: Path) -> None:
     assert GRPCURL is not None
     async with ground(database, tmp_path) as here:
         written(here, here.signed(CI))

@@ -1,4 +1,7 @@
-"""Several processes on two addresses: each takes a renewed certificate, and knows clients by theirs."""
+"""Several processes on two addresses, with client certificates.
+
+Each process loads a renewed certificate and authenticates client certificates.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,14 @@ from tests.harness import NOWHERE, settings_for
 from tests.tls.serving import Files, shown
 from tests.waiting import poll_until
 
-# So many new connections in a row miss one of two processes once in 30,000 times.
+# This many new connections in a row miss one of two processes once in 30,000 runs.
 _CONNECTIONS = 16
 
 
 @pytest.mark.full
-async def test_each_process_renews_and_asks(database: Database, tmp_path: Path) -> None:
+async def test_each_process_loads_renewals_and_requests_certificates(
+    database: Database, tmp_path: Path
+) -> None:
     files, authority = Files(tmp_path, made("servers", authority=True)), made("clients", authority=True)
     (tmp_path / "ca.pem").write_bytes(authority.pem)
     (tmp_path / "users").write_text("dns admin.example admin\n")

@@ -1,4 +1,7 @@
-"""A certificate is renewed while the server runs: new connections see the new one, and nothing else notices."""
+"""A certificate is renewed while the server runs.
+
+New connections get the new certificate, and open ones continue.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ _OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries"
 
 
 @pytest.mark.full
-async def test_renewals_under_load_fail_nobody(database: Database, tmp_path: Path) -> None:
+async def test_renewals_under_load_fail_no_calls(database: Database, tmp_path: Path) -> None:
     async with serving_tls(database, tmp_path) as (server, files):
         before = metric(_RELOADS)
         ended = asyncio.Event()
@@ -47,13 +50,13 @@ async def test_renewals_under_load_fail_nobody(database: Database, tmp_path: Pat
         connections = 0
 
         async def watch() -> None:
-            # Attempts are not repeated: a stream that is cut ends the test.
+            # Attempts are not retried: a stream that is cut fails the test.
             async for change in server.admin.with_options(retry=_ONCE).namespaces.watch():
                 if change.kind is ChangeKind.ADDED:
                     names.put_nowait(change.resource.name)
 
         async def call_again_and_again() -> None:
-            """Each call by a connection, and so a handshake, of its own, which is not tried again."""
+            """Sends each call on its own connection with a handshake, without retries."""
             nonlocal connections
             token = await token_of_admin(server, files)
             credentials = files.tls.credentials()
@@ -91,13 +94,13 @@ def _later(look: Callable[[], float]) -> Callable[[], Awaitable[int]]:
     return looked
 
 
-async def test_half_a_pair_changes_nothing_and_is_told(database: Database, tmp_path: Path) -> None:
+async def test_a_mismatched_pair_is_reported_and_not_loaded(database: Database, tmp_path: Path) -> None:
     with structlog.testing.capture_logs() as lines:
         async with serving_tls(database, tmp_path) as (server, files):
             served = await shown(server.address)
             other = made("127.0.0.1", by=files.authority)
             for path, content in (
-                # The certificate of another key, half of one, nothing.
+                # The certificate of another key, half a certificate, an empty file.
                 (files.certificate, other.pem),
                 (files.certificate, other.pem[: len(other.pem) // 2]),
                 (files.certificate, b""),
@@ -111,7 +114,7 @@ async def test_half_a_pair_changes_nothing_and_is_told(database: Database, tmp_p
             told = len(_refusals(lines))
             await poll_until(_later(lambda: len(_refusals(lines))), told.__le__)
             assert await shown(server.address) == served
-            # The other half comes.
+            # The matching key is written.
             replace(files.certificate, other.pem)
             replace(files.key, other.key_pem)
             await poll_until(lambda: shown(server.address), other.certificate.serial_number.__eq__)
@@ -121,7 +124,7 @@ async def test_half_a_pair_changes_nothing_and_is_told(database: Database, tmp_p
         fingerprint(other)
     ]
     assert all("PILOTHOUSE_TLS_CERTIFICATE_FILE" in line["why"] for line in _refusals(lines))
-    # The content of a file stands in no line.
+    # The content of a file appears in no log line.
     assert not any("BEGIN" in str(line) for line in lines)
 
 
@@ -129,7 +132,7 @@ def _refusals(lines: Sequence[MutableMapping[str, Any]]) -> list[MutableMapping[
     return [line for line in lines if "cannot be used" in line["event"]]
 
 
-def test_what_grpc_cannot_serve_is_refused(tmp_path: Path) -> None:
+def test_a_key_that_grpc_cannot_use_is_refused(tmp_path: Path) -> None:
     certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
     good = made("localhost")
     certificate.write_bytes(good.pem)
@@ -152,7 +155,7 @@ def test_what_grpc_cannot_serve_is_refused(tmp_path: Path) -> None:
         pair.load(certificate, key)
 
 
-def test_that_it_runs_out_is_told_in_time_and_each_day(tmp_path: Path) -> None:
+def test_expiry_is_reported_in_advance_and_once_a_day(tmp_path: Path) -> None:
     (tmp_path / "c.pem").write_bytes((issued := made("localhost", days=(-60, 30))).pem)
     (tmp_path / "k.pem").write_bytes(issued.key_pem)
     files = (tmp_path / "c.pem", tmp_path / "k.pem")
@@ -177,8 +180,11 @@ def test_that_it_runs_out_is_told_in_time_and_each_day(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-async def test_a_stop_amid_handshakes_and_renewals_ends(tmp_path: Path) -> None:
-    """gRPC asks for the certificate by threads of its own, which need the interpreter: nobody waits for them there."""
+async def test_a_stop_during_handshakes_and_renewals_finishes(tmp_path: Path) -> None:
+    """gRPC requests the certificate from its own threads, under the interpreter's lock.
+
+    So nothing may wait for these threads while it has the lock.
+    """
     files = Files(tmp_path, made("servers", authority=True))
     files.renew()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -190,7 +196,7 @@ async def test_a_stop_amid_handshakes_and_renewals_ends(tmp_path: Path) -> None:
         while not ended.is_set():
             with (
                 suppress(OSError),
-                # `wrap_socket` leaks a connected socket that its peer has reset already.
+                # `wrap_socket` leaks a connected socket that its peer has already reset.
                 context.wrap_socket(socket.socket()) as connecting,
             ):
                 connecting.settimeout(patient(2.0))

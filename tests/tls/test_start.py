@@ -1,4 +1,4 @@
-"""Faults in files of TLS are reported by the start, before anything is made."""
+"""Errors in TLS files are reported at start, before the server creates anything."""
 
 from __future__ import annotations
 
