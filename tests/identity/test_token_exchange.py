@@ -77,7 +77,7 @@ async def world(
         ("closed", {"repository": "example/closed"}),
         lifetime_seconds=600,
     )
-    kubernetes = accounts()
+    kubernetes = accounts(lifetime_seconds=7200)
     kubernetes["accounts"] = [
         {
             "username": "sa:shop:deployer",
@@ -179,6 +179,10 @@ async def test_a_session_lasts_for_the_shortest_of_its_limits(world: World) -> N
     )
     too_short = await world.refused(world.token(), lifetime=timedelta(0))
     assert too_short == ("INVALID_ARGUMENT", "TOO_SHORT", "")
+    # Another issuer's entry permits more than the default of 900 s.
+    claims = world.cluster.claims("system:serviceaccount:ci:deployer", AUDIENCE, **{"kubernetes.io": POD})
+    long = await world.exchange(world.cluster.sign({**claims, "exp": now + 10_000}))
+    assert 7000 < left(long) <= 7200
 
 
 async def test_a_session_ends_when_its_access_token_expires(world: World) -> None:

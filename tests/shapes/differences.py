@@ -144,6 +144,4 @@ def _sorted(items: list[Any]) -> list[Any]:
     for keys in (("mountPath",), ("containerPort", "protocol"), ("port", "protocol")):
         if all(isinstance(item, dict) and item.keys() >= {*keys} for item in items):
             return sorted(items, key=lambda item: [str(item[key]) for key in keys])
-    if all(isinstance(item, dict) and "name" in item and len(item) == 2 for item in items):
-        return items
     return items

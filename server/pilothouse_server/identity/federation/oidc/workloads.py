@@ -39,7 +39,7 @@ class WorkloadAccount(msgspec.Struct, frozen=True):
 class Workloads(msgspec.Struct, frozen=True):
     """The audiences, lifetime and accounts of an issuer's programs.
 
-    `lifetime_seconds` 0: the server's longest lifetime applies (`token_exchange.LONGEST_SECONDS`).
+    `lifetime_seconds` 0: the default applies (`token_exchange.DEFAULT_SECONDS`).
     """
 
     audiences: frozenset[str]

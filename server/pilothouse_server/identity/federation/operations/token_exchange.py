@@ -44,8 +44,8 @@ from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
 
-# The longest lifetime of a session for an exchanged token; the issuer's entry may set a shorter one.
-LONGEST_SECONDS: Final = 900
+# The longest lifetime of a session for an exchanged token, unless the issuer's entry sets another one.
+DEFAULT_SECONDS: Final = 900
 
 JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
 TOKEN_TYPES: Final = (JWT, "urn:ietf:params:oauth:token-type:id_token")
@@ -104,7 +104,6 @@ class TokenExchange:
         self._store = store
         self._issuers = issuers
         self._sessions = sessions
-        self._longest = LONGEST_SECONDS
         self._guesses = FailureBudgets(
             settings.login_failures_per_address,
             message="too many tokens from this address that no issuer has signed, try again later",
@@ -184,7 +183,7 @@ class TokenExchange:
         if left < _SHORTEST_SECONDS:
             # An expired token is accepted within the clock skew, but no session may outlive its token.
             raise token_refused("expiry", "it has expired, or does not say when it does")
-        longest = min(self._longest, workloads.lifetime_seconds or self._longest)
+        longest = workloads.lifetime_seconds or DEFAULT_SECONDS
         return _Given(account, min(left, longest, subject.lifetime_seconds or longest), issuer)
 
     async def _begin(self, given: _Given, origin: LoginOrigin) -> Exchanged | None:
