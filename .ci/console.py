@@ -1,8 +1,8 @@
-"""Builds the page from client/console into server/pilothouse_server/gateway/static, where it is committed.
+"""Builds the console page from client/console into server/pilothouse_server/gateway/static, where it is committed.
 
-`write` needs node and npm; `check` needs neither: it compares the digest of the sources with the one that the last
-build left beside the page. The sources are the files of client/console and the messages that they import, by their
-descriptors, so that a changed comment in a proto does not make the page old.
+`write` needs node and npm. `check` needs neither: it compares the digest of the sources with the digest that the last
+build stored next to the page. The sources are the files of client/console and the messages that they import; messages
+count by their descriptors, so that a changed comment in a proto does not make the page outdated.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _IMPORTED = re.compile(r'/gen/(pilothouse/[\w/]+)_pb"')
 
 
 def sources(folder: Path) -> list[Path]:
-    """Returns the files that people write, in the order of their paths."""
+    """Returns the source files that are not generated, ordered by path."""
     found = []
     for where, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name not in _NOT_SOURCES)

@@ -1,6 +1,6 @@
-"""The part of a page in docs/ that a command writes, between two markers: used by the scripts that write one.
+"""The part of a page in docs/ that a command writes, between two markers; used by several scripts.
 
-`write` replaces what stands there; `check` compares instead, changes nothing and exits 1 on a difference.
+`write` replaces the part; `check` only compares it, and exits with 1 if it differs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
 class GeneratedPage(NamedTuple):
-    """`command`: the target of make that writes the part; `source`: the place of its data, for the message."""
+    """`command`: the make target that writes the part; `source`: the place of its data, for the message."""
 
     path: Path
     command: str

@@ -14,7 +14,7 @@ PAGE = GeneratedPage(DOCS / "limits.md", "limits", "flowcontrol/classes.py")
 
 
 def tables() -> str:
-    """Returns the tables, as Markdown; they name the settings of this server."""
+    """Returns the tables, as Markdown, with the names of this server's settings."""
     settings = {field.name for field in msgspec.structs.fields(Settings)}
     return classes.tables(settings.__contains__)
 

@@ -1,8 +1,8 @@
 """A protoc plugin that writes the gRPC stubs, for buf.
 
-buf talks to plugins: a CodeGeneratorRequest on standard input, a CodeGeneratorResponse on standard output.
-The generator of the Python stubs comes compiled into grpcio-tools' protoc and as no plugin of its own, so
-this hands it the request's descriptors as a file and gives back what it wrote.
+buf sends plugins a CodeGeneratorRequest on standard input, and reads a CodeGeneratorResponse from standard output.
+The generator of the Python stubs is compiled into grpcio-tools' protoc and is not available as a plugin. So this
+plugin passes the request's descriptors to protoc in a file, and returns the files that protoc writes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from grpc_tools import protoc
 
 
 def generate(request: plugin_pb2.CodeGeneratorRequest) -> plugin_pb2.CodeGeneratorResponse:
-    """Stubs of every file that the request wants generated and that declares a service."""
+    """Generates stubs for every requested file that declares a service."""
     response = plugin_pb2.CodeGeneratorResponse(
         supported_features=plugin_pb2.CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL
     )

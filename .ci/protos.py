@@ -1,14 +1,14 @@
-"""Generates the Python stubs from protos/, and tells whether the committed ones are up to date.
+"""Generates the Python stubs from protos/, and checks that the committed ones are up to date.
 
-`generate` writes client/gen; `check` compares instead, changes nothing and exits 1 on a difference;
-`breaking` compares the protos with an earlier commit's, for changes that old clients would notice, except for those
+`generate` writes client/gen; `check` only compares, and exits with 1 if a file differs;
+`breaking` compares the protos with those of an earlier commit, for changes that affect old clients, except for those
 in EXCEPTIONS;
-`dependencies` only lays out the foreign protos that buf needs for any of its own commands.
+`dependencies` only copies the googleapis protos, which buf needs for all of its commands.
 
-The googleapis protos come as text inside the package googleapis-common-protos and are copied into the
-ignored folder .proto-deps, a buf module of its own: nothing foreign is committed and nothing is fetched.
-Stubs are generated into a temporary folder first, so that a failed run leaves the old ones whole and a
-run that changes nothing touches no file.
+The googleapis protos are files of the package googleapis-common-protos and are copied into the ignored folder
+.proto-deps, a buf module of its own: no foreign file is committed and nothing is downloaded. Stubs are generated into
+a temporary folder first, so that a failed run leaves the old stubs complete, and a run without differences changes no
+file.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DEPENDENCIES = ROOT / ".proto-deps"
 STUBS = Path("client/gen")
-# buf's exit code if it has found something.
+# buf's exit code if it has findings.
 _BUF_FOUND = 100
 # The folders of googleapis that are copied; buf.yaml names the same ones.
 FOREIGN = ("api", "longrunning", "rpc", "type")
 
-# By release: what it deleted although protos only grow. Names and numbers stay reserved, which buf checks, too.
+# The deletions of each release, although protos otherwise only grow. buf also checks that names and numbers stay
+# reserved.
 _AUDIT = "protos/pilothouse/audit/v1/audit.proto"
 EXCEPTIONS = {
     "0.2.0": frozenset(
@@ -50,13 +51,14 @@ EXCEPTIONS = {
 
 
 def copy_dependencies(root: Path) -> None:
-    """Lays the googleapis protos of the installed package into `root`/.proto-deps, replacing older ones."""
+    """Copies the googleapis protos of the installed package to `root`/.proto-deps, replacing older ones."""
     package = metadata.distribution("googleapis-common-protos")
     with tempfile.TemporaryDirectory(dir=root) as folder:
         fresh = Path(folder, "fresh")
         for file in package.files or []:
             if file.suffix == ".proto" and file.parts[0] == "google" and file.parts[1] in FOREIGN:
-                # The wheel renames this one, since its Python module would shadow another; imports do not.
+                # The wheel renames this file, because its Python module would shadow another; imports use the old
+                # name.
                 name = "operations.proto" if file.name == "operations_proto.proto" else file.name
                 target = fresh / file.parent / name
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -66,11 +68,11 @@ def copy_dependencies(root: Path) -> None:
 
 
 def generate(target: Path) -> None:
-    """Generates all stubs under `target`, with the package markers and py.typed that Python wants."""
+    """Generates all stubs under `target`, with the `__init__.py` files and py.typed that Python needs."""
     environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     subprocess.run(["buf", "generate", "--output", target], cwd=ROOT, env=environment, check=True)
     package = target / STUBS / "pilothouse"
-    # A file without a service gets types all the same, of a module that does not exist.
+    # A file without a service also gets type stubs, for a module that does not exist.
     for types in package.rglob("*_pb2_grpc.pyi"):
         if not types.with_suffix(".py").exists():
             types.unlink()
@@ -82,7 +84,7 @@ def generate(target: Path) -> None:
 
 
 def differences(fresh: Path, committed: Path) -> list[str]:
-    """Paths, relative to the two folders, that differ or stand in only one of them."""
+    """Returns the paths, relative to the two folders, that differ or exist in only one of them."""
     found = {
         file.relative_to(top)
         for top in (fresh, committed)
@@ -99,7 +101,7 @@ def differences(fresh: Path, committed: Path) -> list[str]:
 
 
 def synchronise(fresh: Path, committed: Path) -> list[str]:
-    """Makes `committed` equal `fresh`, file by file; returns what had to change."""
+    """Makes `committed` equal to `fresh`, file by file; returns the changed paths."""
     changed = differences(fresh, committed)
     for path in changed:
         target = committed / path
@@ -116,16 +118,16 @@ def synchronise(fresh: Path, committed: Path) -> list[str]:
 
 
 def git(*arguments: str) -> str:
-    """Standard output of git, or nothing where git refuses (no such commit, no repository)."""
+    """Returns standard output of git, or '' if git fails (no such commit, no repository)."""
     finished = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     return finished.stdout.strip() if finished.returncode == 0 else ""
 
 
 def baselines() -> list[str]:
-    """The commits whose API must still be served: the last release, and what this work started from.
+    """Returns the commits whose clients must still work: the last release, and the base of this work.
 
-    The latter is where the branch left its upstream; in a clone that has nothing of its own, as in CI,
-    the commit before.
+    The base is the commit where the branch left its upstream. In a clone without commits of its own, as in CI, it is
+    the previous commit.
     """
     head = git("rev-parse", "HEAD")
     start = git("merge-base", "HEAD", "@{upstream}")
@@ -136,7 +138,7 @@ def baselines() -> list[str]:
 
 
 def breaking(against: str) -> int:
-    """Compares protos/ with that of the commit `against`; returns 1 if old clients would notice a difference."""
+    """Compares protos/ with the commit `against`; returns 1 if a difference affects old clients."""
     if not git("ls-tree", against, "protos", "buf.yaml"):
         return 0
     with tempfile.TemporaryDirectory() as folder:
@@ -155,7 +157,7 @@ def breaking(against: str) -> int:
 
 
 def breaking_changes(root: Path, against: Path) -> list[str]:
-    """Returns the findings of buf in the protos of `root`, compared with another folder, without EXCEPTIONS."""
+    """Returns buf's findings in the protos of `root`, compared with another folder, without EXCEPTIONS."""
     buf = Path(sys.executable).parent / "buf"
     command = [str(buf), "breaking", "--error-format", "json", "--against", str(against)]
     finished = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
@@ -173,7 +175,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("command", choices=["generate", "check", "breaking", "dependencies"])
     command = parser.parse_args().command
-    # Checks run side by side: only these two write into the project.
+    # Checks run in parallel: only these two commands write into the project.
     if command in ("generate", "dependencies") or not DEPENDENCIES.exists():
         copy_dependencies(ROOT)
     if command == "dependencies":

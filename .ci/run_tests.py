@@ -1,7 +1,8 @@
-"""Runs the tests, and once more, by themselves, those that failed beside others.
+"""Runs the tests, then repeats the failed ones on their own.
 
-A fault fails again and fails the run. A test that passes when it is repeated does not, but it is a fault of the test or
-of the product as well: each is named at the end, so that nobody has to search the output for it.
+A fault fails again, and fails the run. A test that passes when it is repeated does not fail the run, but it is also a
+fault of the test or of the product: each is named at the end, so that it does not have to be searched for in the
+output.
 """
 
 from __future__ import annotations
@@ -11,25 +12,26 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Which tests of the last run failed, as pytest keeps it.
+# pytest's list of the tests that failed in the last run.
 FAILED = Path(".pytest_cache/v/cache/lastfailed")
-# In which tests processes crashed, as tests/endings.py leaves it there.
+# The tests in which processes crashed, as written by tests/endings.py.
 CRASHED = Path(".pytest_cache/v/tests/crashed")
 TIERS = ("make", "test", "test-all")
-# Those of the tier `system`, too, which are skipped for want of a program. The last `-m` is the one that counts.
+# Includes the tests of the tier `system`, which are skipped if a program is missing. The last `-m` is the one that
+# counts.
 _ALL = "-m 'not soak'"
-# Which tests took longest is told, so that one that takes longer than before is seen.
+# Lists the slowest tests, so that a test that has become slower is noticed.
 FIRST = (*TIERS, f"ARGS={_ALL} --durations=25")
 ONCE_MORE = (*TIERS, "PARALLEL=", f"ARGS={_ALL} --last-failed --last-failed-no-failures=none")
 
 
 def named(file: Path) -> list[str]:
-    """The tests that the last run left in a file."""
+    """Returns the tests that the last run recorded in a file."""
     return sorted(set(json.loads(file.read_text("utf-8")))) if file.exists() else []
 
 
 def main() -> int:
-    # Of an earlier run in the same folder.
+    # Delete the records of an earlier run in the same folder.
     for file in (FAILED, CRASHED):
         file.unlink(missing_ok=True)
     code = subprocess.run(FIRST, check=False).returncode

@@ -21,7 +21,7 @@ _MOST_BYTES = 2 * 1024 * 1024
 
 
 def packed(versions: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """Returns the file for the definitions of versions, by version and name. Equal input gives equal bytes."""
+    """Returns the file with the definitions, by version and name. Equal input gives equal bytes."""
     places: dict[str, int] = {}
     numbers = {
         version: sorted(
@@ -35,7 +35,7 @@ def packed(versions: Mapping[str, Mapping[str, Any]]) -> bytes:
 
 
 def _generated() -> bytes:
-    # The package itself is not imported: it needs others.
+    # The package itself is not imported: that would require other packages.
     spec = find_spec("kubernetes_validate")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("kubernetes-validate is missing: run `make setup`")
@@ -48,7 +48,7 @@ def _generated() -> bytes:
 
 
 def main(verb: str) -> int:
-    """Returns the exit code: 1 where the file differs or is too large."""
+    """Runs a command and returns the exit code: 1 if the file differs or is too large."""
     found, file = _generated(), _FOLDER / tables.FILE
     if len(found) > _MOST_BYTES:
         print(f"the schemas have {len(found)} bytes, more than {_MOST_BYTES}")

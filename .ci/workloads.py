@@ -22,7 +22,7 @@ from pilothouse_manifests.fields import (
 
 PAGE = GeneratedPage(DOCS / "workloads.md", "workloads", "pilothouse_manifests")
 
-# Heading, the part, and its place in a manifest.
+# Heading, part, and the part's place in a manifest.
 PARTS: tuple[tuple[str, FieldPart, str], ...] = (
     ("Deployment", table.DEPLOYMENT, "spec"),
     ("StatefulSet", workloads.STATEFUL_SET, "spec"),
@@ -73,7 +73,7 @@ PARTS: tuple[tuple[str, FieldPart, str], ...] = (
 
 
 def tables() -> str:
-    """The tables, as Markdown."""
+    """Returns the tables, as Markdown."""
     return "\n".join(_table(*each) for each in PARTS)
 
 
@@ -90,7 +90,7 @@ def _rows(entries: tuple[Entry, ...], place: str) -> Iterator[tuple[str, str]]:
             case Group(key=key, entries=inner):
                 yield from _rows(inner, _at(place, key))
             case PortField(name=name, name_of_port=name_of_port, key=key):
-                # A Service has one field, which takes both.
+                # A Service has one field for both.
                 both = "target" if name == "target_number" else f"{name}` or `{name_of_port}"
                 yield _at(place, key), both
             case OneOf(choices=choices):

@@ -1,14 +1,14 @@
-"""Measurements: one table of ratios, by one command (`make bench`, or `python -m benchmarks --help`).
+"""Measurements: one table of ratios, from one command (`make bench`, or `python -m benchmarks --help`).
 
-A figure by itself says how fast the machine is. So every figure here is a ratio of the product to a baseline that runs
-in the same run, on the same machine, in turns with it (`measure`). The baselines (`baselines/`) are what the same work
-costs with the bare libraries; nothing of the product is in them but the message classes.
+A figure by itself measures the machine. So every figure here is a ratio of the product to a baseline that runs in the
+same run, on the same machine, in alternation with it (`measure`). The baselines (`baselines/`) do the same work with
+the bare libraries; they use nothing of the product but the message classes.
 
-    rows/        one module a row of the table: what is measured, and against what
-    baselines/   processes that stand where the product stands
-    loads/       processes that put the load on; the same ones for the product and for its baseline
-    world        a PostgreSQL server of the run's own, databases with rows in them, the product's processes
+    rows/        one module for each row of the table: the measurement, and its baseline
+    baselines/   processes that take the place of the product
+    loads/       processes that generate the load; the same for the product and for its baseline
+    world        the run's own PostgreSQL server, databases with rows in them, the product's processes
 
-Whoever serves, whoever asks and the database are processes of their own, each on cores of its own where there are
-enough (`machine`). Rows that are measured on few cores say so.
+The server, the load and the database are separate processes, each on its own cores if there are enough (`machine`).
+Rows that are measured on few cores report it.
 """

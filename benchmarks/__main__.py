@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measures the chosen rows and prints the table; lines come as they are measured, too."""
+"""`python -m benchmarks`: measures the chosen rows, and prints each line as it is measured, then the table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SCALES = {"quick": QUICK, "full": FULL, "smoke": SMOKE}
 
 
 def main() -> None:
-    """The command; its exit code is 1 where a row failed, and 0 whatever the figures are."""
+    """Runs the command. The exit code is 1 if a row failed, and otherwise 0, regardless of the figures."""
     arguments = _arguments()
     scale = next((scale for name, scale in _SCALES.items() if getattr(arguments, name)), DEFAULT)
     if arguments.runs:
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    """What was typed, less what says nothing about the figures."""
+    """Returns the command that was typed, without arguments that do not affect the figures."""
     words = [f"--rows {arguments.rows}"] if arguments.rows else []
     words += [f"--{name}" for name in _SCALES if getattr(arguments, name)]
     words += [f"--runs {arguments.runs}"] if arguments.runs else []
@@ -74,7 +74,7 @@ async def _measure(names: Sequence[str], scale: Scale, command: str, arguments: 
                     async for figure in ROWS[name].measure(world):
                         figures.append(figure)
                         _tell(figure, time.monotonic() - began)
-                except Exception as error:  # noqa: BLE001 - one row that fails must not cost the others
+                except Exception as error:  # noqa: BLE001 - a failed row must not stop the others
                     failed = True
                     figures.append(Figure(name, ROWS[name].about, reason=f"{type(error).__name__}: {error}"))
                     _tell(figures[-1], time.monotonic() - began)

@@ -1,10 +1,11 @@
-"""Processes of a measurement, and how they are spoken to: a line of JSON each way.
+"""Processes of a measurement, and the protocol between them: a line of JSON each way.
 
     child = await Child.start("benchmarks.loads.calls", environment, cores)
     answer = await child.ask("run", seconds=2.0)
 
-The other side is a module that ends in `answering({"run": run, ...})`, where each handler is an async function from
-keyword arguments to what JSON can hold. A child ends when its standard input does, so none outlives the parent.
+The other side is a module that ends in `answering({"run": run, ...})`. Each handler is an async function that takes
+keyword arguments and returns a value that JSON can represent. A child ends when its standard input is closed, so no
+child outlives its parent.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ _LONGEST_ANSWER = 64 << 20
 
 
 class ChildFailed(RuntimeError):
-    """A process of the measurement ended, or says that it cannot do what it is asked."""
+    """A process of the measurement ended, or reports that a request failed."""
 
 
 class Child:
-    """A running child. `stop` ends it."""
+    """A running child process; `stop` ends it."""
 
     def __init__(self, module: str, process: asyncio.subprocess.Process) -> None:
         self._module = module
@@ -56,14 +57,14 @@ class Child:
 
     @property
     def process_id(self) -> int:
-        """Its process id."""
+        """The child's process id."""
         return self._process.pid
 
     async def ask(self, name: str, /, **arguments: Any) -> Any:
-        """Has the child do something and answers what it says.
+        """Sends a request to the child, and returns its response.
 
         Raises:
-            ChildFailed: it ended, or its handler raised.
+                ChildFailed: the child ended, or its handler raised.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -78,7 +79,7 @@ class Child:
         return answer["answer"]
 
     async def stop(self) -> None:
-        """Ends it; safe to call twice."""
+        """Ends the child; safe to call twice."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
@@ -91,7 +92,7 @@ class Child:
 
 
 def answering(handlers: Mapping[str, Handler]) -> None:
-    """The child's side: answers until standard input ends. What a handler prints goes to standard error."""
+    """Serves requests in the child until standard input ends. Handlers that print write to standard error."""
     asyncio.run(_answer(handlers))
 
 
@@ -101,14 +102,14 @@ async def _answer(handlers: Mapping[str, Handler]) -> None:
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
     )
-    # What is there already is not searched again and again: the pauses would be the measurement's, not the product's.
+    # Existing objects are not collected again and again: the pauses would be the measurement's, not the product's.
     gc.collect()
     gc.freeze()
     while line := await reader.readline():
         name, arguments = orjson.loads(line)
         try:
             said = {"answer": None if name == "ready" else await handlers[name](**arguments)}
-        except Exception as error:  # noqa: BLE001 - told to the parent, which raises it
+        except Exception as error:  # noqa: BLE001 - the parent receives the error and raises it
             said = {"error": f"{type(error).__name__}: {error}"}
         out.write(orjson.dumps(said).decode() + "\n")
         out.flush()

@@ -1,11 +1,11 @@
-"""How long an event loop was held; and `pilothouse serve` that notes it of its own loop.
+"""Measures how long an event loop is blocked; also `pilothouse serve` with such a measurement of its own loop.
 
     python -m benchmarks.held FILE serve ...
 
-is the command, with a task beside the server that wants to run every millisecond from when the server serves. At its
-end FILE holds the longest time, in milliseconds, that it was kept from that, and the longest that the loop's own work
-took of a processor between two of its turns: the rest is other processes on the same core. The product has no such
-switch.
+runs the command, and next to the server a task that is due every millisecond, from the moment that the server serves.
+At the end, FILE contains two times in milliseconds: the longest delay of the task, and the longest CPU time that the
+thread used between two runs of the task. The difference is due to other processes on the same core. The product has
+no such option.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _TICK_SECONDS = 0.001
 
 
 class Held:
-    """The longest time, in seconds, that a task which wants to run every millisecond was kept from it.
+    """The longest delay, in seconds, of a task that is due every millisecond.
 
-    `longest_work`: the longest that the thread worked meanwhile.
+    `longest_work`: the longest CPU time of the thread between two runs of the task.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Held:
         self.longest_work = 0.0
 
     async def tick(self) -> None:
-        """Looks at the clock until cancelled."""
+        """Reads the clock every millisecond until cancelled."""
         last, worked = time.perf_counter(), time.thread_time()
         while True:
             await asyncio.sleep(_TICK_SECONDS)
@@ -44,7 +44,7 @@ class Held:
 
 
 def main() -> None:
-    """The command, watched."""
+    """Runs the command with the measurement."""
     from pilothouse_server.cli import server
 
     file = Path(sys.argv.pop(1))
@@ -57,7 +57,7 @@ def main() -> None:
         welcome(*arguments, **named)
         ticking.append(asyncio.get_running_loop().create_task(held.tick()))
 
-    # The last thing that the command does before it waits for its end.
+    # The command calls `_welcome` last, before it waits for its end.
     server._welcome = watched
     command()
 

@@ -1,8 +1,8 @@
-"""Which layer of the product a stack belongs to: the innermost frame that is of one decides.
+"""The layer of the product that a stack belongs to: the innermost frame that belongs to a layer decides.
 
-What a layer has done by others' code (the standard library with asyncio, msgspec, orjson) is its own; what belongs to
-the database (asyncpg, SQLAlchemy, `store/`) is a layer of its own, with a note of who asked for it. What no layer asked
-for is the event loop's, and that of gRPC's core, whose Cython has no frames.
+Work that a layer does in general libraries (the standard library with asyncio, msgspec, orjson) counts for the layer.
+The database (asyncpg, SQLAlchemy, `store/`) consists of layers of its own, with a note of the layer that called it.
+Stacks without a layer belong to the event loop and to gRPC's core: its Cython code has no frames.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SOCKET = "answers that arrive"
 # SQLAlchemy runs its own code in greenlets, whose stacks end where they begin.
 _GREENLET = "nobody in its greenlet"
 
-# Layers and their files; the first that fits counts.
+# Layers and the pattern of their files; the first match counts.
 _LAYERS: Sequence[tuple[str, str]] = (
     (ASYNCPG, r"/asyncpg/"),
     (SQLALCHEMY, r"/sqlalchemy/"),
@@ -47,7 +47,7 @@ ORDER = (LOOP, *(layer for layer, _ in _LAYERS))
 
 
 def layer_of(stack: Sequence[Frame]) -> tuple[str, str]:
-    """The layer, and, where that is one of the database's, which other layer asked; else an empty text."""
+    """Returns the layer; for a layer of the database, also the layer that called it, else an empty text."""
     layer = ""
     for file, function in stack:
         found = _layer(file)
@@ -55,7 +55,7 @@ def layer_of(stack: Sequence[Frame]) -> tuple[str, str]:
             if found and found not in _DATABASE:
                 return layer, found
         elif function.startswith("_SelectorSocketTransport._read_ready"):
-            # gRPC reads its sockets in C, and no call talks to a cluster: these are the database's.
+            # gRPC reads its sockets in C, and no call accesses a cluster, so these bytes come from the database.
             return ASYNCPG, _SOCKET
         elif found in _DATABASE:
             layer = found
@@ -70,13 +70,13 @@ def _layer(file: str) -> str:
 
 
 def function_of(stack: Sequence[Frame]) -> str:
-    """The innermost frame that is of a layer, as text: where to look. Without one, the innermost."""
+    """Returns the innermost frame that belongs to a layer, as text; without one, the innermost frame."""
     file, function = next(((f, q) for f, q in stack if _layer(f)), stack[0])
     return f"{_short(file)} {function}"
 
 
 def functions_of(stack: Sequence[Frame]) -> set[str]:
-    """All frames of a stack that are of a layer of the product itself, as text."""
+    """Returns all frames of a stack that belong to a layer of the product itself, as text."""
     found = ((file, function) for file, function in stack if "pilothouse_server/" in file and _layer(file))
     return {f"{_short(file)} {function}" for file, function in found}
 

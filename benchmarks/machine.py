@@ -1,7 +1,7 @@
-"""The machine: what is written at the head of the table, and which core does what.
+"""The machine: its description at the head of the table, and the assignment of cores.
 
-With two cores the one that serves (the product, or the baseline in its place) has a core for itself; the load and the
-database share the other. With more, the database has what is left. Where there is one core only, nothing is pinned.
+With two cores, the server (the product, or the baseline in its place) has a core to itself; the load and the database
+share the other core. With more cores, the database has the remaining ones. On a single core, nothing is pinned.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PACKAGES = ("grpcio", "protobuf", "sqlalchemy", "asyncpg", "msgspec", "aiohttp"
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Which cores do what; an empty set leaves the process where the kernel puts it."""
+    """The cores of each kind of process; with an empty set, the kernel decides."""
 
     serving: frozenset[int]
     asking: frozenset[int]
@@ -28,7 +28,7 @@ class Cores:
 
     @classmethod
     def of_this_machine(cls) -> Cores:
-        """The cores that this process may use, given away."""
+        """Distributes the cores that this process may use."""
         free = sorted(os.sched_getaffinity(0))
         if len(free) < 2:
             return cls(frozenset(), frozenset(), frozenset())
@@ -50,16 +50,16 @@ def _numbers(cores: frozenset[int]) -> str:
 
 
 def pin(process_id: int, cores: frozenset[int]) -> None:
-    """Keeps a process, and what it starts from now on, on these cores; none: where it is."""
+    """Restricts a process, and the processes that it starts later, to these cores; without cores, does nothing."""
     if cores:
         os.sched_setaffinity(process_id, cores)
 
 
 def environment() -> dict[str, str]:
-    """The environment of every process of a measurement: this one's, less the product's settings.
+    """Returns the environment of every process of a measurement: this process's, without the product's settings.
 
-    Python keeps what it compiles beside the modules, whatever this machine's habit is: a start that compiles all of
-    them anew is not the start of a server that has run here before.
+    Python stores bytecode next to the modules, regardless of this machine's configuration: a start that compiles all
+    modules again is not representative of a server that has run here before.
     """
     left_out = ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
     return {
@@ -70,7 +70,7 @@ def environment() -> dict[str, str]:
 
 
 def description(postgres: str) -> list[str]:
-    """The machine, the versions and how busy it is, as lines."""
+    """Returns lines with the machine, the versions and the machine's load."""
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     cores = len(os.sched_getaffinity(0))
     load = os.getloadavg()[0]
@@ -104,7 +104,7 @@ def _etcd() -> str:
 
 
 def proportional_bytes(process_id: int) -> int:
-    """Memory of a process: its own pages, and its share of those that it shares with others."""
+    """Returns the memory of a process: its own pages, and its share of the pages that it shares."""
     for line in Path(f"/proc/{process_id}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
@@ -112,7 +112,7 @@ def proportional_bytes(process_id: int) -> int:
 
 
 def free_port() -> int:
-    """Returns a port of the loopback that nobody listens on now."""
+    """Returns a loopback port that nothing listens on at the moment."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -1,10 +1,10 @@
-"""How a figure comes about: the product and its baseline in turns, and the medians of both.
+"""How a figure is measured: the product and its baseline run in turns, and the figure is the medians of both.
 
-In turns, because what disturbs a machine lasts for seconds: it then disturbs all arms. The first run of each is thrown
-away, since caches are cold in it.
+They run in turns because disturbances of a machine last for seconds, and then affect all arms. The first run of each
+arm is discarded, because its caches are cold.
 
-Throughput on few cores depends on who else is there; processor time does not. So a run that consists of calls also
-says what one of them cost whoever serves, and PostgreSQL (`Run`).
+Throughput on few cores depends on other load; CPU time does not. So a run that consists of calls also reports the CPU
+time of a call, in the server and in PostgreSQL (`Run`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of an arm: its figure, and what a call of it cost in microseconds of processor time."""
+    """One run of an arm: its figure, and the CPU time of a call in microseconds."""
 
     value: float
     server: float | None = None
@@ -25,7 +25,7 @@ class Run:
 
 
 Arm = Callable[[], Awaitable[float | Run]]
-# Whether the goal is a ratio or a figure that is at least, or at most, so much.
+# The lower or upper bound of a ratio or figure.
 Goal = tuple[Literal["≥", "≤"], float]
 GoalOf = Literal["ratio", "value", "difference"]
 
@@ -38,17 +38,17 @@ class Series:
 
     @property
     def value(self) -> float:
-        """Median of the figures."""
+        """The median of the figures."""
         return median(run.value for run in self.runs)
 
     @property
     def server(self) -> float | None:
-        """Median of what a call cost the server, µs; None where the runs are not of calls."""
+        """The median CPU time of a call in the server, µs; None if the runs do not consist of calls."""
         return _median([run.server for run in self.runs])
 
     @property
     def database(self) -> float | None:
-        """Median of what a call cost PostgreSQL, µs."""
+        """The median CPU time of a call in PostgreSQL, µs."""
         return _median([run.database for run in self.runs])
 
 
@@ -61,7 +61,7 @@ class Pairs:
 
     @property
     def spread(self) -> tuple[float, float]:
-        """Smallest and largest ratio of two runs of the same turn."""
+        """The smallest and largest ratio of two runs of the same turn."""
         turns = zip(self.product.runs, self.baseline.runs, strict=True)
         ratios = [product.value / baseline.value for product, baseline in turns if baseline.value]
         return (min(ratios), max(ratios)) if ratios else (0.0, 0.0)
@@ -72,8 +72,8 @@ class Figure:
     """One line of the table.
 
     `value` and `baseline` are medians in `unit`; `spread` is the smallest and largest ratio of a pair of runs.
-    `ratio` is value / baseline. `server` and `database` are the product's and the baseline's microseconds of processor
-    time a call. Where a thing could not be measured, `reason` says why.
+    `ratio` is value / baseline. `server` and `database` are the CPU time of a call in microseconds, for the product
+    and the baseline. If a value could not be measured, `reason` explains why.
     """
 
     row: str
@@ -84,7 +84,7 @@ class Figure:
     baseline_name: str = ""
     spread: tuple[float, float] | None = None
     goal: Goal | None = None
-    # What `goal` is held against: the ratio, the value itself, or value - baseline.
+    # The number that `goal` is compared with: the ratio, the value itself, or value - baseline.
     goal_of: GoalOf = "ratio"
     reason: str = ""
     notes: tuple[str, ...] = field(default=())
@@ -100,7 +100,7 @@ class Figure:
 
     @property
     def held(self) -> float | None:
-        """What the goal is about."""
+        """The number that the goal is compared with."""
         if self.goal_of == "ratio":
             return self.ratio
         if self.goal_of == "difference" and self.value is not None and self.baseline is not None:
@@ -127,7 +127,7 @@ def compared(
     goal_of: GoalOf = "ratio",
     notes: tuple[str, ...] = (),
 ) -> Figure:
-    """The line of a product and its baseline."""
+    """Returns the line of a product and its baseline."""
     product, baseline = pairs.product, pairs.baseline
     return Figure(
         row,
@@ -146,7 +146,7 @@ def compared(
 
 
 def server_cost(row: str, what: str, pairs: Pairs, baseline_name: str, most: float) -> Figure:
-    """The line of the server's processor time a call, beside the baseline's."""
+    """Returns the line of the server's CPU time per call, next to the baseline's."""
     runs = zip(pairs.product.runs, pairs.baseline.runs, strict=True)
     ratios = [
         product.server / baseline.server for product, baseline in runs if product.server and baseline.server
@@ -164,7 +164,7 @@ def server_cost(row: str, what: str, pairs: Pairs, baseline_name: str, most: flo
 
 
 def database_cost(row: str, what: str, product: Series, most: float) -> Figure:
-    """The line of PostgreSQL's processor time a call."""
+    """Returns the line of PostgreSQL's CPU time per call."""
     return Figure(
         row,
         f"{what}: PostgreSQL's CPU of a call",
@@ -176,7 +176,7 @@ def database_cost(row: str, what: str, product: Series, most: float) -> Figure:
 
 
 def together(series: Series) -> Series:
-    """The runs whose figure is what a call cost the server and PostgreSQL together."""
+    """Returns the runs with the total CPU time of a call, server and PostgreSQL, as their figure."""
     return Series(
         tuple(
             Run((run.server or 0.0) + (run.database or 0.0), run.server, run.database) for run in series.runs
@@ -185,7 +185,7 @@ def together(series: Series) -> Series:
 
 
 async def all_in_turns(arms: Sequence[Arm], runs: int, *, warm: bool = True) -> list[Series]:
-    """Runs each arm `runs` times, in turns; with which of them a turn begins changes each time."""
+    """Runs each arm `runs` times, in turns; each turn starts with another arm."""
     if warm:
         for arm in arms:
             await arm()
@@ -199,7 +199,7 @@ async def all_in_turns(arms: Sequence[Arm], runs: int, *, warm: bool = True) -> 
 
 
 async def in_turns(product: Arm, baseline: Arm, runs: int, *, warm: bool = True) -> Pairs:
-    """Runs both arms `runs` times in turns; the baseline begins."""
+    """Runs both arms `runs` times in turns; the baseline starts."""
     bases, values = await all_in_turns((baseline, product), runs, warm=warm)
     return Pairs(values, bases)
 

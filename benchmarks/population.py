@@ -1,12 +1,13 @@
-"""Rows for the databases that are measured, written by SQL: tenants, containers, records, usage.
+"""Rows for the measured databases, written with SQL: tenants, containers, records, usage.
 
-They are what the product would have written, as far as the statements that are measured look at them. They are
-written by the superuser, so no row-level security slows it down.
+The rows are the ones that the product would have written, in all respects that the measured statements depend on. The
+superuser writes them, so that row-level security does not slow the writes down.
 
-Two things keep the reconciler out of measurements of calls, since the cluster of these rows is not there. A trigger on
-`reconcile_work`: work is written as always and then never due. And a lease that another server seems to hold: it is the
-one that watches the cluster, so this one does not find it away and mark each of its containers stale, with an event.
-Who tries to take that lease finds it renewed, as it would be: a holder that does not renew is taken for gone.
+The cluster of these rows does not exist, so two mechanisms keep the reconciler out of measurements of calls. A
+trigger on `reconcile_work` makes sure that work is written as usual but never becomes due. And another server seems
+to hold the lease for watching the cluster: otherwise this server would find the cluster unreachable, and mark each of
+its containers stale, with an event. A server that tries to take that lease finds it renewed, because a holder that
+does not renew counts as dead.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from collections.abc import Mapping
 import asyncpg
 
 CLUSTER = "measured"
-# Containers are spread over so many namespaces; calls go to the first of them, one for each of so many callers.
+# Containers are spread over this number of namespaces; calls use the first of them, one for each caller.
 NAMESPACES = 100
 ACTIVE_NAMESPACES = 16
-# Those of row 3.
+# The namespaces of row 3.
 WRITTEN_NAMESPACES = 64
-# A namespace that holds nothing, for watches.
+# An empty namespace, for watches.
 WATCHED = "watched"
 
 _TENANTS = f"""
@@ -69,21 +70,21 @@ SELECT id, namespace_id, 'http', 8080, name, 80 FROM containers
 
 
 async def tenants(connection: asyncpg.Connection) -> None:
-    """A cluster that nobody reaches, namespaces with a quota, images."""
+    """Creates an unreachable cluster, namespaces with a quota, and images."""
     await connection.execute(_TENANTS)
 
 
 async def containers(connection: asyncpg.Connection, count: int) -> None:
-    """Containers, spread evenly over the namespaces, each with two variables and a port.
+    """Creates containers, spread evenly over the namespaces, each with two variables and a port.
 
-    The first `NAMESPACES` are web-0 in tenant-0, web-1 in tenant-1 and so on.
+    The first `NAMESPACES` containers are web-0 in tenant-0, web-1 in tenant-1 and so on.
     """
     await connection.execute(_CONTAINERS, count, NAMESPACES)
     await connection.execute(_ENVIRONMENT)
     await connection.execute(_PORTS)
 
 
-# Tables that are filled here, and a column of each.
+# The tables that are filled here, and a column of each.
 _FILLED = {
     "clusters": "name",
     "namespaces": "name",
@@ -92,7 +93,7 @@ _FILLED = {
     "environment_variables": "name",
     "port_mappings": "name",
 }
-# What the product writes beside them.
+# The tables that the product fills in addition.
 RENDERED = {"rendered_messages": "format"}
 UNRENDERED = """
 SELECT count(*) FROM containers AS c WHERE NOT EXISTS (
@@ -102,10 +103,10 @@ SELECT count(*) FROM containers AS c WHERE NOT EXISTS (
 
 
 async def used(connection: asyncpg.Connection, tables: Mapping[str, str] = _FILLED) -> None:
-    """Updates every row of these tables once and vacuums: a database that has been used.
+    """Updates every row of these tables once and vacuums, as in a database that has been used.
 
-    Fresh rows flatter: an index leads to them in the order of the table, and a join that nobody needed cost 70 µs on
-    them and 1,100 µs on these.
+    New rows look better than they should: an index visits them in the order of the table. A join that was not needed
+    took 70 µs on new rows and 1,100 µs on these.
     """
     for table, column in tables.items():
         await connection.execute(f"UPDATE {table} SET {column} = {column}")
@@ -113,7 +114,7 @@ async def used(connection: asyncpg.Connection, tables: Mapping[str, str] = _FILL
 
 
 async def analyze(connection: asyncpg.Connection, *tables: str) -> None:
-    """What autovacuum would have done by the time that somebody asks."""
+    """Vacuums and analyzes tables, as autovacuum would have done before anyone reads them."""
     for table in tables:
         await connection.execute(f"VACUUM (ANALYZE) {table}")
 
@@ -135,9 +136,9 @@ CROSS JOIN LATERAL (SELECT now() - interval '25 days' + i * interval '2 s' AS at
 
 
 async def records(connection: asyncpg.Connection, count: int) -> None:
-    """Audit records that follow on the last one, 2 s apart. Their hashes are made up: nobody verifies here.
+    """Adds audit records after the last one, 2 s apart. Their hashes are made up: nothing verifies them here.
 
-    The head is held meanwhile: a server that runs would give its own records the same numbers.
+    The function locks the head: a running server would otherwise give its own records the same numbers.
     """
     async with connection.transaction():
         last = await connection.fetchval("SELECT audit_sequence FROM stream_head FOR UPDATE")
@@ -146,7 +147,7 @@ async def records(connection: asyncpg.Connection, count: int) -> None:
     await analyze(connection, "operation_logs")
 
 
-# What is summed up, as in the product's roll-ups, of samples five minutes apart.
+# The interval of the samples that are aggregated, as in the product's roll-ups.
 SAMPLE_SECONDS = 300
 _BARE_USAGE = """
 CREATE UNLOGGED TABLE bare_usage (
@@ -173,10 +174,10 @@ FROM bare_usage GROUP BY 1, 2, 3
 
 
 async def usage(connection: asyncpg.Connection, days: int) -> None:
-    """A sample of each container each five minutes, up to the last whole hour, and the roll-ups of all of it.
+    """Adds a sample of each container every five minutes, up to the last whole hour, and the roll-ups of all samples.
 
-    The samples stand in a table of their own, `bare_usage`, for the baseline. The product keeps raw samples for days,
-    not for a month, and answers a month from the roll-ups.
+    The samples are in a separate table, `bare_usage`, for the baseline. The product keeps raw samples for days, not
+    for a month, and reads a month from the roll-ups.
     """
     begin = await connection.fetchval(
         "SELECT date_trunc('hour', now()) - make_interval(days => $1::integer) - interval '5 min'", days
@@ -231,6 +232,6 @@ END $$
 
 
 async def audited_records(connection: asyncpg.Connection, records: int) -> None:
-    """Audit records after those that are there, 1 s apart, whose hashes are true; no server runs then."""
+    """Adds audit records with correct hashes after the existing ones, 1 s apart; no server may run at that time."""
     await connection.execute(_AUDITED.format(records=records, namespaces=NAMESPACES))
     await analyze(connection, "operation_logs")

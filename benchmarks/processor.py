@@ -1,8 +1,8 @@
-"""Processor time of processes, by the operating system: user and system, those that have ended meanwhile included.
+"""CPU time of processes, as the operating system counts it: user and system, including processes that have ended.
 
-Throughput depends on who else uses the cores; processor time a call does not. A process counts with all that it
-started. What a child that has ended used stands with who waited for it, so a difference of two readings is complete
-when the children of the process are waited for, as PostgreSQL and the product do.
+Throughput depends on the other load of the cores; CPU time per call does not. A process counts with all processes
+that it started. The CPU time of an ended child is added to its parent's when the parent waits for it. So a difference
+of two readings is complete if the process waits for its children, as PostgreSQL and the product do.
 
     before = processor.seconds(process_id)
     ...
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-# Fields after the name in /proc/*/stat: the parent; user and system time, of itself and of its ended children.
+# Fields after the name in /proc/*/stat: the parent; user and system time, of the process and of its ended children.
 _PARENT, _USER, _ENDED_SYSTEM = 1, 11, 14
 _APP, _SYSTEM = "the callers' role", "the server's role"
 _SUPERUSER = "postgres"
@@ -37,10 +37,10 @@ class _Process:
 
 
 def seconds(process_id: int) -> float:
-    """What the process, all its descendants, and those of them that have ended, have used so far.
+    """Returns the CPU time of the process and of all its descendants, including those that have ended.
 
     Raises:
-        RuntimeError: there is no such process.
+            RuntimeError: there is no such process.
     """
     processes = _all()
     if process_id not in processes:
@@ -51,7 +51,7 @@ def seconds(process_id: int) -> float:
 
 
 def database_seconds(postmaster: int, database: str) -> float:
-    """What PostgreSQL's processes have used so far, less those that serve clients of other databases."""
+    """Returns the CPU time of PostgreSQL's processes, without those that serve clients of other databases."""
     processes = _all()
     used = 0.0
     for each in _tree(processes, postmaster):
@@ -63,9 +63,9 @@ def database_seconds(postmaster: int, database: str) -> float:
 
 
 def by_role(postmaster: int) -> dict[str, float]:
-    """What PostgreSQL's processes have used so far, by the role that is connected to them.
+    """Returns the CPU time of PostgreSQL's processes, by the role of their client.
 
-    What has no client (the writers) and what has ended is `others`.
+    Processes without a client (the writers) and ended processes count as `others`.
     """
     processes = _all()
     used: dict[str, float] = defaultdict(float)
@@ -76,19 +76,19 @@ def by_role(postmaster: int) -> dict[str, float]:
 
 
 def by_thread(process_id: int) -> dict[str, float]:
-    """What the threads of a process that live have used so far, by their names; the first is called `main`."""
+    """Returns the CPU time of a process's live threads, by name; the first thread is named `main`."""
     used: dict[str, float] = defaultdict(float)
     for thread in Path(f"/proc/{process_id}/task").iterdir():
         try:
             name = "main" if thread.name == str(process_id) else (thread / "comm").read_text().strip()
             used[name] += int((thread / "schedstat").read_text().split()[0]) / 1e9
         except OSError:
-            continue  # it has ended
+            continue  # the thread has ended
     return dict(used)
 
 
 def _used(processes: dict[int, _Process], process_id: int) -> float:
-    """What one process has used; of one with a single thread to the nanosecond, not to a tick."""
+    """Returns a process's CPU time: to the nanosecond if it has a single thread, otherwise to a tick."""
     try:
         precise = int(Path(f"/proc/{process_id}/schedstat").read_text().split()[0]) / 1e9
     except OSError:
@@ -114,12 +114,12 @@ def _all() -> dict[int, _Process]:
             try:
                 found[int(folder.name)] = _read(folder)
             except OSError:
-                continue  # it has ended
+                continue  # the process has ended
     return found
 
 
 def _read(folder: Path) -> _Process:
-    # The name stands in parentheses and may hold anything.
+    # The name is in parentheses and may contain any characters.
     fields = (folder / "stat").read_text().rpartition(")")[2].split()
     user, system, ended_user, ended_system = (
         int(field) / _TICKS for field in fields[_USER : _ENDED_SYSTEM + 1]
@@ -132,7 +132,7 @@ def _role(process_id: int) -> str:
 
 
 def _words(process_id: int) -> list[str]:
-    """Of a process with a client: `postgres:`, the role, the database, and what it does."""
+    """Returns the title of a process; with a client: `postgres:`, the role, the database, and the activity."""
     try:
         return Path(f"/proc/{process_id}/cmdline").read_text().split()
     except OSError:

@@ -1,6 +1,6 @@
 """The product as its users start it: the command `pilothouse serve` with settings in its environment, and a client.
 
-Nothing of it is imported into the process that measures but its client.
+The measuring process imports nothing of the product but its client.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _SAYS = "Pilothouse serves gRPC on "
 
 
 class Product:
-    """A running server. `stop` ends it as an operator would, by SIGTERM."""
+    """A running server; `stop` ends it as an operator would, with SIGTERM."""
 
     def __init__(self, process: asyncio.subprocess.Process, address: str, spawned: float, log: Path) -> None:
         self.address = address
-        # When the process was begun, by the monotonic clock, for who measures the start.
+        # The monotonic time when the process was started, for measurements of the start.
         self.spawned = spawned
         self._process = process
         self._log = log
@@ -49,10 +49,10 @@ class Product:
         arguments: Sequence[str] = (),
         data_kept: bool = False,
     ) -> Product:
-        """Starts it and returns when it says that it serves.
+        """Starts the server, and returns when it prints that it serves.
 
         Raises:
-            RuntimeError: it ends instead; the text is the last line of its log.
+                RuntimeError: the server ends instead; the text is the last line of its log.
         """
         data_directory.mkdir(parents=True, exist_ok=data_kept)
         log = data_directory / "log.txt"
@@ -87,11 +87,11 @@ class Product:
 
     @property
     def process_id(self) -> int:
-        """Its process id."""
+        """The server's process id."""
         return self._process.pid
 
     async def stop(self) -> None:
-        """Ends it, by force if it takes too long."""
+        """Ends the server, by force if it takes too long."""
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
         try:
@@ -103,11 +103,11 @@ class Product:
         self._reading.cancel()
 
     async def administrator(self) -> AsyncClient:
-        """A client of the first administrator; the caller closes it."""
+        """Returns a client of the first administrator; the caller closes it."""
         return AsyncClient(self.address, username="admin", password=PASSWORD)
 
     async def token(self, username: str = "admin") -> str:
-        """An access token that outlasts the run."""
+        """Returns an access token that outlasts the run."""
         async with grpc.aio.insecure_channel(self.address) as channel:
             login: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_LOGIN)
             request = identity_pb2.LoginRequest(username=username, password=PASSWORD)
@@ -115,7 +115,7 @@ class Product:
             return identity_pb2.LoginResponse.FromString(answer).access_token
 
     async def tenant_token(self, namespaces: int = ACTIVE_NAMESPACES) -> str:
-        """The token of a user who may work in so many namespaces, the watched one, and no other; made if need be."""
+        """Returns the token of a user with roles in these namespaces and the watched one; creates the user."""
         admin = await self.administrator()
         try:
             with contextlib.suppress(AlreadyExistsError):
@@ -129,7 +129,7 @@ class Product:
         return await self.token("tenant")
 
     async def tenant_key(self) -> str:
-        """An API key of the tenant, whose token was asked for, that gives containers in its namespaces."""
+        """Creates an API key for containers of the tenant's namespaces; call `tenant_token` first."""
         async with AsyncClient(self.address, username="tenant", password=PASSWORD) as client:
             made = await client.identity.create_api_key(name="benchmark", permissions=["container.*"])
             return str(made.key)

@@ -1,12 +1,12 @@
-"""`python -m benchmarks.profile --row 1` (2, 2c, 15): what one call costs, in microseconds of processor time, by layer.
+"""`python -m benchmarks.profile --row 1` (2, 2c, 15): the CPU time of one call, in microseconds, by layer.
 
-The product runs as `pilothouse serve` does, with a look at its main thread each few milliseconds (`sampled`), and
-answers GetContainer, CreateContainer or UpdateContainer for some seconds, or applies of 500 containers, each of which
-counts as a call. It prints the processor time of the server and of PostgreSQL for each call, beside that of a bare echo
-of the same run; the server's by layer; the statements that a call sends; the functions that cost most. It ends within a
-minute, on a busy machine within two.
+The product runs as with `pilothouse serve`, while `sampled` samples its main thread every few milliseconds. It serves
+GetContainer, CreateContainer or UpdateContainer for some seconds, or applies of 500 containers, each of which counts
+as a call. The output is the CPU time of the server and of PostgreSQL per call, next to that of a bare echo in the
+same run; the server's time by layer; the statements that a call sends; and the most expensive functions. A run takes
+less than a minute, on a busy machine less than two.
 
-Processor time hardly depends on what else the machine does; calls a second do.
+CPU time hardly depends on the other load of the machine; calls per second do.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from benchmarks.product import Product
 from benchmarks.rows import changing, reading, writing
 from benchmarks.world import QUICK, World, connected
 
-# It takes half a minute; where the machine is busy with other work, longer.
+# A run takes half a minute, or longer if the machine does other work.
 _LIMIT_SECONDS = 600.0
 _FILE_SECONDS = 10.0
 _WARM_SECONDS = 1.5
@@ -64,14 +64,14 @@ Load = Callable[[float], Awaitable[Mapping[str, float]]]
 
 
 class Stack(msgspec.Struct):
-    """A stack of the server's main thread, innermost first, and how often it was seen."""
+    """A stack of the server's main thread, innermost frame first, and the number of its samples."""
 
     count: int
     stack: list[tuple[str, str]]
 
 
 class Samples(msgspec.Struct):
-    """What `sampled` writes: the seconds that the main thread used, and its stacks."""
+    """The output of `sampled`: the CPU seconds of the main thread, and its stacks."""
 
     seconds: float
     stacks: list[Stack]
@@ -79,7 +79,7 @@ class Samples(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a run under load used, in microseconds of processor time a call."""
+    """The CPU time of a run under load, in microseconds per call."""
 
     calls: float
     rate: float
@@ -90,7 +90,7 @@ class Measured:
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
     rows = "; ".join(f"{row}: {call}" for row, call in _CALLS.items())
     parser.add_argument("--row", choices=tuple(_CALLS), default="1", help=rows)
@@ -230,7 +230,7 @@ def _differences(before: Mapping[str, float], after: Mapping[str, float], factor
 
 async def _samples(file: Path) -> Samples:
     async with asyncio.timeout(_FILE_SECONDS):
-        # The server writes it when it comes to it, and tells nobody.
+        # The server writes the file as soon as it can, and sends no notification.
         while not file.exists():  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     return msgspec.json.decode(await asyncio.to_thread(file.read_bytes), type=Samples)
@@ -250,7 +250,7 @@ def _print_totals(measured: Measured, echo: float) -> None:
 
 
 def _print_layers(measured: Measured) -> None:
-    """The main thread's time by layer. Where it stood when a sample was taken counts for all time since the last."""
+    """Prints the main thread's time by layer. A sample stands for all CPU time since the previous sample."""
     counts: Counter[str] = Counter()
     asked: dict[str, Counter[str]] = {}
     for each in measured.samples.stacks:

@@ -1,7 +1,7 @@
-"""`pilothouse serve` that renders all messages that have none in one go, as it begins.
+"""`pilothouse serve` that renders all messages that are missing in one pass at its start.
 
-The product does that too (`store.backfill`), some thousands of rows each five minutes: a database that is filled by SQL
-would be measured without what reads of a used one answer with.
+The product itself renders some thousands of rows every five minutes (`store.backfill`). A database that is filled
+with SQL would otherwise be measured without the rendered messages that reads of a used database return.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pilothouse_server.store import backfill
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     if not hasattr(backfill, "_MOST_BATCHES"):
         raise RuntimeError("the batches have another name: this must follow the product")
     backfill._MOST_BATCHES = 1_000_000

@@ -1,13 +1,13 @@
-"""`pilothouse serve` whose main thread is looked at each few milliseconds of processor time that it uses.
+"""`pilothouse serve` with a sample of its main thread every few milliseconds of the thread's CPU time.
 
     python -m benchmarks.sampled FILE serve ...
 
-is the command, with a timer of the kernel that counts the main thread's own processor time. SIGUSR1 begins, SIGUSR2
-ends and writes FILE: JSON, with each stack that was seen and how often. A stack is a list of [file, function], the
-innermost first. The kernel looks at such timers at each of its ticks, so 250 times a second at most.
+runs the command with a kernel timer that counts the main thread's own CPU time. SIGUSR1 starts sampling; SIGUSR2
+stops it and writes FILE: JSON with each observed stack and its count. A stack is a list of [file, function],
+innermost frame first. The kernel checks such timers at each of its ticks, so at most 250 times a second.
 
-What runs in C (gRPC's core, asyncpg's protocol, msgspec) has no frame of its own: it counts for the Python function
-that called it. The product has no such switch.
+C code (gRPC's core, asyncpg's protocol, msgspec) has no frames of its own: it counts for the Python function that
+called it. The product has no such option.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _DEEPEST = 200
 
 
 class _Event(ctypes.Structure):
-    """`struct sigevent` of Linux: value, signal, how it is told; the rest is not used."""
+    """`struct sigevent` of Linux: value, signal, kind of notification; the rest is not used."""
 
     _fields_ = (
         ("value", ctypes.c_void_p),
@@ -53,7 +53,7 @@ class _Timer(ctypes.Structure):
 
 
 class Sampler:
-    """The samples of the main thread. Its three methods are handlers of signals."""
+    """The samples of the main thread; `begin`, `look` and `end` are signal handlers."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -62,20 +62,20 @@ class Sampler:
         self._library = ctypes.CDLL(None, use_errno=True)
         self._timer = ctypes.c_void_p()
         event = _Event(signal=signal.SIGPROF, notify=_SIGEV_SIGNAL)
-        # The clock is that of the thread that makes the timer: the main one.
+        # The clock is that of the thread that creates the timer: the main thread.
         if self._library.timer_create(
             time.CLOCK_THREAD_CPUTIME_ID, ctypes.byref(event), ctypes.byref(self._timer)
         ):
             raise OSError(ctypes.get_errno(), "timer_create")
 
     def begin(self, _signal: int, _frame: FrameType | None) -> None:
-        """Begins anew."""
+        """Discards the samples, and starts sampling."""
         self._stacks.clear()
         self._began = time.thread_time()
         self._set(_INTERVAL_NANOSECONDS)
 
     def look(self, _signal: int, frame: FrameType | None) -> None:
-        """Notes where the thread is."""
+        """Records the current stack of the thread."""
         stack: list[CodeType] = []
         while frame is not None and len(stack) < _DEEPEST:
             stack.append(frame.f_code)
@@ -83,7 +83,7 @@ class Sampler:
         self._stacks[tuple(stack)] += 1
 
     def end(self, _signal: int, _frame: FrameType | None) -> None:
-        """Ends, and writes the file."""
+        """Stops sampling, and writes the file."""
         self._set(0)
         used = time.thread_time() - self._began
         stacks: list[Any] = [
@@ -101,7 +101,7 @@ class Sampler:
 
 
 def main() -> None:
-    """The command, with the handlers set."""
+    """Runs the command, with the handlers set."""
     sampler = Sampler(Path(sys.argv.pop(1)))
     signal.signal(signal.SIGPROF, sampler.look)
     signal.signal(signal.SIGUSR1, sampler.begin)

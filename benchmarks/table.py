@@ -1,4 +1,4 @@
-"""The table, as text or as Markdown: machine, versions, which core does what, then a line for each figure."""
+"""The table, as text or as Markdown: machine, versions, cores, then a line for each figure."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _HEADS = (
     "server CPU",
     "PostgreSQL CPU",
 )
-# The columns that are read as text.
+# The number of columns with text.
 _TEXT = 2
 _EXPLAINED = "CPU: microseconds of processor time a call, user and system; the product's / the baseline's."
 
 
 def show(figures: Sequence[Figure], heading: Sequence[str]) -> None:
-    """Prints the table; figures without one say why below it."""
+    """Prints the table; below it, the reasons of rows without a figure."""
     console = Console(highlight=False, width=None if Console().is_terminal else 190)
     for line in (*heading, _EXPLAINED):
         console.print(line, soft_wrap=True)
@@ -46,7 +46,7 @@ def show(figures: Sequence[Figure], heading: Sequence[str]) -> None:
 
 
 def markdown(figures: Sequence[Figure], heading: Sequence[str]) -> str:
-    """The same as a page of Markdown can hold it."""
+    """Returns the same as Markdown."""
     lines = [f"- {line}" for line in (*heading, _EXPLAINED)]
     lines += ["", _row(_HEADS), _row("---" if number < _TEXT else "---:" for number in range(len(_HEADS)))]
     lines += (_row(_cells(figure)) for figure in figures if not figure.reason)

@@ -1,10 +1,9 @@
-"""`pilothouse serve` that keeps no audit records and no events: the other arm of row 3, and of nothing else.
+"""`pilothouse serve` without audit records and events: the other arm of row 3, and used for nothing else.
 
-It replaces functions in its own process before the command begins: those that make a record of a call and the bodies in
-it, those that turn records into what the database takes, with their hashes, those by which a change has an event
-(with it goes the message that reads answer with), and the one by which a commit has the sequencer called. In its
-database a trigger (`NOTHING_PENDING`) keeps rows of `pending_changes` away that hold nothing. The product has no such
-switch.
+It replaces functions in its own process before the command starts: the functions that build a call's record and the
+bodies in it; those that convert records to database rows with their hashes; those that add an event to a change, and
+with it the message that reads return; and the one that makes a commit call the sequencer. In its database, a trigger
+(`NOTHING_PENDING`) drops empty rows of `pending_changes`. The product has no such option.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def _nothing_to_number(_feed: Feed) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     for owner, name, replacement in (
         (Transaction, "emit", _no_event),
         (Draft, "emit", _no_event),

@@ -1,8 +1,7 @@
-"""What all rows are measured in: a PostgreSQL server of the run's own, durable as in production, with databases that
-hold so many containers, and the product's processes on them.
+"""The environment of all rows: a PostgreSQL server of the run, its databases, and the product's processes.
 
-A database is filled once for each number of containers and then copied, so that what one row writes is not in the way
-of the next.
+PostgreSQL is as durable as in production, and each database has a given number of containers. A database is filled
+once for each number of containers and then copied, so that the writes of one row do not affect the next.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from pilothouse_migrations import roles, runner
 from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 
-# A hundred thousand take a minute on a quiet machine.
+# A hundred thousand messages take a minute on a quiet machine.
 _RENDERED_SECONDS = 900.0
 _SETTINGS = {
     "shared_buffers": "512MB",
@@ -39,11 +38,11 @@ _SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured: runs of each arm, seconds of a run with a load, and the sizes that are compared.
+    """The size of a measurement: runs of each arm, seconds of a run under load, and the compared sizes.
 
-    `bring_ups` are the runs of what begins with a server and a cluster that are new. `held_seconds` is how long a
-    snapshot stays open under load before it is measured beside none, `idle_seconds` how long an idle server is watched.
-    Where `warm`, each arm runs once before it counts.
+    `bring_ups` is the number of runs of measurements that start with a new server and a new cluster. `held_seconds`
+    is how long a snapshot stays open under load before it is measured against none; `idle_seconds` is how long an
+    idle server is observed. If `warm` is set, each arm runs once before its runs count.
     """
 
     runs: int = 5
@@ -85,7 +84,7 @@ QUICK = Scale(
     idle_seconds=5.0,
 )
 FULL = replace(DEFAULT, runs=9, bring_ups=5, seconds=4.0, held_seconds=600.0, idle_seconds=60.0)
-# Whether each row works, and no more: its figures mean nothing.
+# Only checks that each row works: its figures mean nothing.
 SMOKE = replace(
     QUICK,
     runs=1,
@@ -111,7 +110,7 @@ SMOKE = replace(
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """One database, by the addresses of its roles."""
+    """One database, with the addresses of its roles."""
 
     name: str
     app: str
@@ -122,7 +121,7 @@ class Database:
 
 @asynccontextmanager
 async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection that is closed at the end of the block."""
+    """Yields a connection that is closed at the end of the block."""
     connection = await asyncpg.connect(dsn)
     try:
         yield connection
@@ -132,7 +131,7 @@ async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 @dataclass
 class World:
-    """The surroundings of a run. `close` ends every process."""
+    """The environment of a run; `close` ends every process."""
 
     directory: Path
     scale: Scale
@@ -143,18 +142,18 @@ class World:
 
     @classmethod
     async def found(cls, directory: Path, scale: Scale, cores: Cores) -> World:
-        """Starts PostgreSQL in a folder of the run's own; it flushes to disk as in production."""
+        """Starts PostgreSQL in a folder of the run; it flushes to disk as in production."""
         postgres = EmbeddedPostgres(directory / "postgres", settings=_SETTINGS)
         await postgres.start()
         world = cls(directory, scale, cores, postgres)
         if postgres.process_id is not None:
-            # Servers of connections are forked by the first process and stay where it is.
+            # The postmaster forks the backends, and they inherit its cores.
             pin(postgres.process_id, cores.database)
         return world
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of the processes that are started."""
+        """The environment variables of the processes that are started."""
         return environment()
 
     async def close(self) -> None:
@@ -162,7 +161,7 @@ class World:
         await self.postgres.stop()
 
     async def version(self) -> str:
-        """PostgreSQL's version."""
+        """Returns PostgreSQL's version."""
         async with connected(self.postgres.dsn()) as connection:
             return str(await connection.fetchval("SHOW server_version"))
 
@@ -173,9 +172,9 @@ class World:
         calls: Awaitable[Mapping[str, float]],
         figure: str = "rate",
     ) -> Run:
-        """The run of calls that one process serves, and what a call costs it and PostgreSQL.
+        """Runs calls that one process serves, and measures the CPU time of a call in that process and in PostgreSQL.
 
-        `calls` answers what a child of `loads` does: the `figure`, and how many `calls` there were.
+        `calls` returns the result of a child of `loads`: the `figure`, and the number of `calls`.
         """
         before = self._used(process_id, database)
         answer = await calls
@@ -191,9 +190,9 @@ class World:
 
     @asynccontextmanager
     async def database(self, containers: int = 0, *, reconciled: bool = False) -> AsyncIterator[Database]:
-        """A database with so many containers, a copy that may be changed, dropped at the end of the block.
+        """Yields a copy of a database with this number of containers, which is dropped at the end of the block.
 
-        Work for the reconciler is never due in it, unless it shall be `reconciled`.
+        Work for the reconciler never becomes due in it, unless `reconciled` is set.
         """
         if containers not in self._filled:
             self._filled[containers] = await self._fill(containers)
@@ -220,14 +219,14 @@ class World:
         return made
 
     async def _render(self, database: Database) -> None:
-        """Has the product render what reads answer with; what that wrote is updated once, too."""
+        """Makes the product render the messages that reads return; the new rows are also updated once."""
         program = (sys.executable, "-m", "benchmarks.rendering", "serve")
         async with (
             self.product(database, program=program),
             connected(database.superuser) as connection,
             asyncio.timeout(_RENDERED_SECONDS),
         ):
-            # Nobody is told when it is done.
+            # The product sends no notification when it is done.
             while await connection.fetchval(population.UNRENDERED):  # noqa: ASYNC110
                 await asyncio.sleep(0.25)
         async with connected(database.superuser) as connection:
@@ -248,7 +247,7 @@ class World:
             await admin.execute("CHECKPOINT")
             await admin.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
             if template != "template0":
-                # Rights on the database itself are not copied with it.
+                # The copy does not include grants on the database itself.
                 await admin.execute(f"GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {name} TO {roles.OWNER}")
                 logins = ", ".join(roles.LOGINS.values())
                 await admin.execute(f"GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {logins}")
@@ -272,7 +271,7 @@ class World:
         cores: frozenset[int] | None = None,
         variables: Mapping[str, str] = MappingProxyType({}),
     ) -> AsyncIterator[Product]:
-        """`pilothouse serve` on this database, where the one that serves runs; `program` stands in for the command."""
+        """Runs `pilothouse serve` on this database, on the serving cores; `program` replaces the command."""
         data_directory = self.directory / f"server_{next(self._numbers)}"
         product = await Product.start(
             data_directory,
@@ -295,7 +294,7 @@ class World:
 
     @asynccontextmanager
     async def children(self, *wanted: tuple[str, frozenset[int]]) -> AsyncIterator[tuple[Child, ...]]:
-        """Processes of `benchmarks`, each a module and its cores, ended at the end of the block."""
+        """Starts processes of `benchmarks`, each a module on its cores, and ends them at the end of the block."""
         async with AsyncExitStack() as stack:
             started = []
             for module, cores in wanted:

@@ -1,13 +1,13 @@
-"""Checks whether a cluster and a database agree: each of our objects against its desired and its reported state.
+"""Checks that a cluster and a database agree: each Pilothouse object against its desired and its reported state.
 
-    await agree(store, cluster.kubeconfig())                       # waits, and reports differences
-    found = await disagreements(store, cluster.kubeconfig())       # one look
+        await agree(store, cluster.kubeconfig())                       # polls, and reports differences
+        found = await disagreements(store, cluster.kubeconfig())       # compares once
 
-The desired state is read from the database by the product's own rows and manifests (which other tests compare with
-recordings); the actual state comes over the cluster's API, whole. The comparison itself shares nothing with the
-product's. A field that others changed may differ where the container says so by name (`Drifted`). The database's
-statements about containers and volumes must be true as well: that they are applied, how many pods are ready, and
-whether a claim is bound.
+The desired state is read from the database with the product's own rows and manifests (other tests compare those with
+recordings). The actual state is read in full from the cluster's API. The comparison itself shares no code with the
+product's. A field that another manager changed may differ if the container's `Drifted` condition names it. The
+database's statements about containers and volumes must also be true: that they are applied, how many pods are ready,
+and whether a claim is bound.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ _IS_CLAIM = "AND t.type = 'persistent_volume_claim'"
 # One of these labels names the owner of an object.
 _OWNERS = ("pilothouse.dev/container-uid", "pilothouse.dev/config-uid", "pilothouse.dev/volume-uid")
 _OURS = "pilothouse"
-# By which key the items of a list are told apart, where they are told apart at all.
+# The keys that identify the items of a list, for the lists whose items have keys.
 _ITEM_KEYS = (("containerPort", "protocol"), ("port", "protocol"), ("mountPath",), ("name",))
 
 
 class Wanted(msgspec.Struct):
-    """The desired form of an object; `told`: the database's reports of fields that differ."""
+    """The desired form of an object; `told` is the database's report of the fields that differ."""
 
     manifest: JsonObject
     uid: str = ""
@@ -74,7 +74,7 @@ class Wanted(msgspec.Struct):
 async def agree(
     store: Store, kubeconfig: Kubeconfig, *, envelopes: Envelopes | None = None, seconds: float = 10.0
 ) -> None:
-    """Returns once both agree. Raises AssertionError with the first that do not, where that takes too long."""
+    """Returns once both agree. Raises AssertionError with the first differences if that takes too long."""
     await poll_until(
         lambda: disagreements(store, kubeconfig, envelopes=envelopes),
         lambda found: not found,
@@ -88,7 +88,7 @@ async def disagreements(
 ) -> list[str]:
     """Returns the present differences between a cluster and the database, one line each, without values.
 
-    The values of secrets are compared where `envelopes` can open them, else whether all keys are there.
+    The values of secrets are compared if `envelopes` can open them; otherwise only their keys are compared.
     """
     async with store.system_read(snapshot=True) as transaction:
         rows = await _containers(transaction, cluster_name)
@@ -139,7 +139,7 @@ async def _wanted(
     for container in rows:
         told = "; ".join(c.message for c in container.observed.conditions if c.type == "Drifted")
         if _ended(container):
-            # Its Job stays as it is, or goes by its TTL.
+            # The Job of an ended run stays as it is, or its TTL deletes it.
             continue
         workload = manifests.workload(container, replicas_set=container.wanted_replicas)
         if container.workload_kind in ("deployment", "stateful_set"):
@@ -147,11 +147,11 @@ async def _wanted(
         if container.workload_kind == "deployment":
             workload["spec"].setdefault("paused", False)
         if container.workload_kind == "job":
-            # The selector is the cluster's, by labels that it adds to the pods.
+            # The cluster sets the selector, with labels that it adds to the pods.
             workload["spec"].pop("selector", None)
         found.append(Wanted(workload, container.uid, told))
         found += [Wanted(each, container.uid, told) for each in manifests.services(container)]
-        # One that is somebody else's is used as it is.
+        # A service account that Pilothouse does not own is used as it is.
         if container.spec.service_account:
             metadata = {"name": container.spec.service_account, "namespace": container.kubernetes_namespace}
             found.append(Wanted({"kind": "ServiceAccount", "metadata": metadata}))
@@ -211,9 +211,9 @@ def _place(manifest: JsonObject) -> Place:
 
 
 def _differences(wanted: Wanted, live: JsonObject) -> Iterator[str]:
-    """Yields unreported differences from the desired state, and our leftovers that are not desired."""
+    """Yields unreported differences from the desired state, and fields that Pilothouse owns but does not desire."""
     if wanted.manifest["kind"] == "ServiceAccount":
-        # All that counts of it is that it is there: it may be somebody else's.
+        # Only its existence is checked: another manager may own it.
         return
     said = {name: value for name, value in wanted.manifest.items() if name not in ("apiVersion", "kind")}
     for path in _unlike(said, live, ""):
@@ -261,7 +261,7 @@ def _unlike_items(said: list[Any], live: list[Any], path: str) -> Iterator[str]:
 
 
 def _are_objects(items: list[Any]) -> bool:
-    """Returns whether these are whole objects, as templates of claims: the cluster adds defaults to each."""
+    """Returns whether the items are whole objects, such as claim templates: the cluster adds defaults to each."""
     return bool(items) and all(isinstance(item, dict) and "metadata" in item for item in items)
 
 

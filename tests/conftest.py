@@ -1,7 +1,7 @@
-"""One PostgreSQL server for the whole run, one database for each test that asks for it.
+"""One PostgreSQL server for the whole run, and one database for each test that requests it.
 
-The schema is migrated once, into a template. `database` is a clone of it (CREATE DATABASE … TEMPLATE copies files,
-so a clone costs some tens of milliseconds), and is dropped after the test. Nothing is flushed to disk.
+The schema is migrated once, into a template. `database` is a clone of the template (CREATE DATABASE … TEMPLATE copies
+files, so a clone costs some tens of milliseconds) and is dropped after the test. Nothing is flushed to disk.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from tests.migrations.filling import fill
 if TYPE_CHECKING:
     from tests.harness import Server
 
-# Which loop runs the tests and the servers within them, where it is not that of the standard library: `uvloop`.
+# The event loop of the tests and of the servers in their process: `uvloop`, or empty for the standard library's.
 LOOP = os.environ.get("PILOTHOUSE_TEST_EVENT_LOOP", "")
 pytest_plugins = ["tests.tiers", "tests.endings", "tests.prepared", *(["tests.loops"] if LOOP else [])]
 
 TEMPLATE = "pilothouse_template"
 StartMigrated = Callable[[EmbeddedPostgres, str], Awaitable[None]]
-# The files that take a minute and more, the longest first: one that is begun late is alone at the end.
+# The files that take a minute or more, the longest first: a long file that starts last would run alone at the end.
 FIRST = (
     "benchmarks/test_rows.py",
     "migrations/test_other_postgres.py",
@@ -79,7 +79,7 @@ FIRST = (
     "promises/test_killed_deregistrations.py",
     "promises/test_killed_server.py",
 )
-# The folders whose files take the longest, and those that fill up the end of a run: none of their files takes long.
+# The folders whose files take the longest, and the folders whose files are all short and fill the end of a run.
 LONG = (
     "readme",
     "main_job",
@@ -106,7 +106,7 @@ SHORT = (
     "watch",
 )
 _numbers = count(1)
-# The partitions of the template that are further ahead than the servers of the tests make them.
+# Drops the template's partitions that are further ahead than the tests' servers create them.
 _DROP_SPARE = """
 DO $$ DECLARE spare text; BEGIN
     FOR spare IN SELECT b.partition_name FROM (VALUES ('operation_logs', interval '1 month'),
@@ -115,8 +115,8 @@ DO $$ DECLARE spare text; BEGIN
         EXECUTE format('DROP TABLE public.%I', spare);
     END LOOP;
 END $$"""
-# A server within the test's process must not write its log into the output that a test reads: structlog would print
-# to the present `sys.stdout`. Tracebacks are plain: a framed one, with the values of all variables, takes longer than
+# A server in the test's process must not log to the output that a test reads: structlog would print to the current
+# `sys.stdout`. Tracebacks are plain: formatting one with frames and the values of all variables takes longer than
 # most calls.
 structlog.configure(
     processors=[
@@ -125,18 +125,19 @@ structlog.configure(
     ],
     logger_factory=structlog.PrintLoggerFactory(sys.__stderr__),
 )
-# No example fails for the time that it took: a busy machine takes any. The other settings stay, also as CI has it.
+# No example fails because it took too long: a busy machine may take any time. The other settings stay, including
+# those of Hypothesis' CI profile.
 hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("patient")
-# The promised number of lines of calls.
+# The production value of `LINES`.
 _LINES = lines.LINES
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """One database, seen by each of its roles; all addresses are `postgresql://` URLs over a Unix socket."""
+    """One database, with a `postgresql://` URL over a Unix socket for each of its roles."""
 
     name: str
     app_dsn: str
@@ -146,7 +147,7 @@ class Database:
 
     @asynccontextmanager
     async def app(self, user_id: int | None = None) -> AsyncIterator[asyncpg.Connection]:
-        """A transaction of the app role in the name of `user_id`, rolled back if the block raises."""
+        """Yields a transaction of the app role on behalf of `user_id`, rolled back if the block raises."""
         async with connection(self.app_dsn) as opened, opened.transaction():
             await opened.execute(
                 "SELECT set_config('app.current_user_id', $1, true)", "" if user_id is None else str(user_id)
@@ -155,13 +156,13 @@ class Database:
 
     @asynccontextmanager
     async def system(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection of the system role, each statement a transaction of its own."""
+        """Yields a connection of the system role; each statement is its own transaction."""
         async with connection(self.system_dsn) as opened:
             yield opened
 
     @asynccontextmanager
     async def owner(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection of the maintenance role that has become the owner, as migrations and backups do."""
+        """Yields a connection of the maintenance role after SET ROLE to the owner, as migrations and backups use."""
         async with connection(self.maintenance_dsn) as opened:
             await opened.execute(f"SET ROLE {roles.OWNER}")
             yield opened
@@ -169,7 +170,7 @@ class Database:
 
 @asynccontextmanager
 async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of asyncpg that is closed at the end of the block."""
+    """Yields an asyncpg connection that is closed at the end of the block."""
     opened = await asyncpg.connect(dsn)
     try:
         yield opened
@@ -178,13 +179,13 @@ async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def number_changes(opened: asyncpg.Connection) -> None:
-    """Numbers all committed changes. Call it before you read the log or the events by SQL."""
+    """Numbers all committed changes. Call it before you read the log or the events with SQL."""
     while (await opened.fetch("SELECT more FROM sequence_changes()"))[-1]["more"]:
         pass
 
 
 def addresses(server: EmbeddedPostgres, name: str) -> Database:
-    """The addresses of the database `name` on `server`."""
+    """Returns the addresses of the database `name` on `server`."""
     return Database(
         name=name,
         app_dsn=server.dsn(name, roles.APP),
@@ -196,9 +197,9 @@ def addresses(server: EmbeddedPostgres, name: str) -> Database:
 
 @asynccontextmanager
 async def new_database(server: EmbeddedPostgres, template: str = "template0") -> AsyncIterator[Database]:
-    """A database with a name of its own, copied from `template`, dropped at the end of the block.
+    """Yields a database with a unique name, copied from `template` and dropped at the end of the block.
 
-    Raises AssertionError there if transactions in it have deadlocked.
+    Raises AssertionError at the end of the block if transactions in it have deadlocked.
     """
     name = f"test_{next(_numbers)}"
     async with connection(server.dsn()) as admin:
@@ -212,7 +213,7 @@ async def new_database(server: EmbeddedPostgres, template: str = "template0") ->
 
 async def _make(admin: asyncpg.Connection, name: str, template: str) -> None:
     await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
-    # Rights on the database itself are not copied with it.
+    # The copy does not include grants on the database itself.
     await admin.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
     if template != "template0":
         await admin.execute(f"GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {name} TO {roles.OWNER}")
@@ -222,10 +223,10 @@ async def _make(admin: asyncpg.Connection, name: str, template: str) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Objects that are loaded for the tests live to the end, so the collector need not visit them."""
+    """Freezes the objects that were loaded for the tests: they live to the end, and can be skipped."""
     gc.disable()
     result = yield
-    # It begins with a collection, which has nothing to visit then.
+    # `collect_rarely` begins with a collection, which then has nothing to visit.
     gc.freeze()
     collect_rarely()
     gc.enable()
@@ -233,8 +234,9 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the longest files first, then those of whole servers: a worker that takes one of them last would work
-    alone at the end.
+    """Puts the longest files first, then the folders that start whole servers.
+
+    A worker that starts one of these files last would work alone at the end.
     """
     tests = Path(__file__).parent
     order = {tests / name: number for number, name in enumerate(FIRST)}
@@ -249,8 +251,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _servers_are_reduced() -> Iterator[None]:
-    """Gives servers cheap hashes and few partitions (`tests.reduced`), but not the tests that ask for
-    `promised_hashes` or `promised_partitions`.
+    """Gives servers cheap hashes and few partitions (`tests.reduced`).
+
+    Tests that request `promised_hashes` or `promised_partitions` keep the production values.
     """
     with pytest.MonkeyPatch.context() as patch:
         reduced.reduce(patch.setattr)
@@ -259,10 +262,11 @@ def _servers_are_reduced() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _servers_have_few_lines() -> Iterator[None]:
-    """Lets servers listen by two lines: all callers of a test have one address, and each line costs 1 ms at the start
-    and the end of a server, of which the tests have a thousand.
+    """Makes servers listen with two listener shards.
 
-    A server in a process of its own has them as promised, and so have the tests that ask for `promised_lines`.
+    All callers of a test have one address, and each shard adds 1 ms to the start and the stop of a server; the tests
+    start a thousand servers. A server in a separate process has the production number, and so have the tests that
+    request `promised_lines`.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "LINES", 2)
@@ -271,28 +275,28 @@ def _servers_have_few_lines() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _loaded_command_ends() -> Iterator[None]:
-    """Ends the process that the tests' commands are forked from, where there is one."""
+    """Ends the process that the tests' commands are forked from, if there is one."""
     yield
     loaded.end()
 
 
 @pytest.fixture
 def promised_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gives hashes of this test their promised cost: request it before a server."""
+    """Gives the hashes of this test their production cost; request it before a server fixture."""
     for name, value in reduced.PROMISED_HASHES.items():
         monkeypatch.setattr(passwords, name, value)
 
 
 @pytest.fixture
 def no_finalizers() -> Iterator[None]:
-    """For tests that hand a text of too many levels to a parser; see tests/garbage.py."""
+    """Turns garbage collection off for tests that pass a too deeply nested text to a parser; see tests/garbage.py."""
     with without_looks():
         yield
 
 
 @pytest.fixture(scope="module")
 def promised_lines() -> Iterator[None]:
-    """Gives servers of this module the promised number of lines."""
+    """Gives the servers of this module the production number of listener shards."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "LINES", _LINES)
         yield
@@ -300,7 +304,7 @@ def promised_lines() -> Iterator[None]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def promised_partitions(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gives the test's database the partitions that a migrated one has, and lets servers make as many ahead."""
+    """Gives the test's database the partitions of a migrated one, and lets servers create as many ahead."""
     monkeypatch.setattr(partitions, "AHEAD", reduced.PROMISED_AHEAD)
     async with database.owner() as owner:
         await owner.execute("""
@@ -312,7 +316,7 @@ async def promised_partitions(database: Database, monkeypatch: pytest.MonkeyPatc
 async def postgres(
     postgres_directory: Path, start_prepared: Callable[[EmbeddedPostgres, object], Awaitable[None]]
 ) -> AsyncIterator[EmbeddedPostgres]:
-    """A running PostgreSQL server; nothing it holds survives a crash of the machine, and nothing has to."""
+    """Yields a running PostgreSQL server whose data does not survive a crash of the machine."""
     settings = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "4GB", "shared_buffers": "64MB"}
     server = EmbeddedPostgres(postgres_directory / "server", settings=settings)
     await start_prepared(server, _make_template)
@@ -324,7 +328,10 @@ async def postgres(
 
 @pytest.fixture(scope="session")
 def start_migrated(start_prepared: Callable[[EmbeddedPostgres, object], Awaitable[None]]) -> StartMigrated:
-    """Starts a PostgreSQL server of a test's own with a migrated, empty database: a copy of the one that all share."""
+    """Returns a function that starts a separate PostgreSQL server with a migrated, empty database.
+
+    The database is a copy of the one that all tests share.
+    """
 
     async def start(server: EmbeddedPostgres, name: str) -> None:
         await start_prepared(server, _make_template)
@@ -337,16 +344,16 @@ def start_migrated(start_prepared: Callable[[EmbeddedPostgres, object], Awaitabl
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def template_database(postgres: EmbeddedPostgres) -> Database:
-    """The migrated database that `database` is cloned from; nobody connects to it after this."""
+    """Returns the migrated database that `database` is cloned from; nothing connects to it afterwards."""
     template = await _template_of(postgres)
-    # PostgreSQL removes a database's cache of the catalogs when it starts. This connection writes it again, and every
-    # clone gets a copy: the first connection to a clone takes 10 ms of a core less.
+    # PostgreSQL removes a database's cache of the catalogs when it starts. This connection makes PostgreSQL write the
+    # cache again, and every clone gets a copy: the first connection to a clone then takes 10 ms less CPU time.
     async with connection(template.admin_dsn):
         return template
 
 
 async def _template_of(server: EmbeddedPostgres) -> Database:
-    """The template, which is made where the server's files are no copy of prepared ones."""
+    """Returns the template, and makes it if the server's files are not a copy of prepared ones."""
     async with connection(server.dsn()) as admin:
         there = await admin.fetchval("SELECT true FROM pg_database WHERE datname = $1", TEMPLATE)
     return addresses(server, TEMPLATE) if there else await _make_template(server)
@@ -365,14 +372,14 @@ async def _make_template(server: EmbeddedPostgres) -> Database:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def database(postgres: EmbeddedPostgres, template_database: Database) -> AsyncIterator[Database]:
-    """A migrated, empty database of the test's own."""
+    """Yields a migrated, empty database for one test."""
     async with new_database(postgres, template_database.name) as cloned:
         yield cloned
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def bare_database(postgres: EmbeddedPostgres) -> AsyncIterator[Database]:
-    """An empty database with the roles prepared and no migration applied."""
+    """Yields an empty database with the roles prepared and no migration applied."""
     async with new_database(postgres) as created:
         await ensure_roles(created.admin_dsn)
         yield created
@@ -380,7 +387,7 @@ async def bare_database(postgres: EmbeddedPostgres) -> AsyncIterator[Database]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def server(database: Database, tmp_path: Path) -> AsyncIterator[Server]:
-    """A whole server with a simulated cluster, and an administrator who is logged in (see `tests.harness`)."""
+    """Yields a whole server with a simulated cluster and a logged-in administrator (see `tests.harness`)."""
     from tests.harness import running_server
 
     async with running_server(database, tmp_path) as running:
@@ -391,7 +398,7 @@ async def server(database: Database, tmp_path: Path) -> AsyncIterator[Server]:
 async def shared_server(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Server]:
-    """A server like `server` for all tests of a module: each of them uses names of its own."""
+    """Yields a server like `server` for all tests of a module; each test must use its own names."""
     from tests.harness import running_server
 
     async with (
@@ -403,9 +410,9 @@ async def shared_server(
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def apart(postgres: EmbeddedPostgres, template_database: Database) -> AsyncIterator[Database]:
-    """A database of two tenants that share nothing, with rows in every table; `tests.migrations.filling` says which.
+    """Yields a database of two tenants that share nothing, with rows in every table (see `tests.migrations.filling`).
 
-    It is shared by all tests, so a test must leave it as it is and leave no connection to it open.
+    All tests share the database, so a test must leave it unchanged and leave no connection to it open.
     """
     async with new_database(postgres, template_database.name) as cloned:
         async with cloned.owner() as owner:
@@ -416,6 +423,6 @@ async def apart(postgres: EmbeddedPostgres, template_database: Database) -> Asyn
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def tenants(postgres: EmbeddedPostgres, apart: Database) -> AsyncIterator[Database]:
-    """A database of the two tenants that a test may change."""
+    """Yields a database of the two tenants that a test may change."""
     async with new_database(postgres, apart.name) as cloned:
         yield cloned

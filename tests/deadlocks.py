@@ -1,7 +1,8 @@
-"""No test may leave a deadlock behind: PostgreSQL ends it, and a caller of the API gets ABORTED after a second.
+"""Fails a test that leaves a deadlock behind.
 
-It means that two parts of the product lock rows in different orders. Any test may meet one by chance, so each database
-is looked at before it is dropped.
+PostgreSQL ends a deadlock after a second, and a caller of the API gets ABORTED. A deadlock means that two parts of
+the product lock rows in different orders. Any test may run into one by chance, so each database is checked before it
+is dropped.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncpg
 
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 
-# Names of databases whose tests make deadlocks on purpose.
+# Names of databases whose tests cause deadlocks on purpose.
 EXPECTED: set[str] = set()
 
 

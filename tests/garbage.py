@@ -1,7 +1,8 @@
 """Blocks without the garbage collector.
 
-Leaks are visible only while it is off: it would collect the cycles. And a parser that is handed a text of too many
-levels ends at the limit of recursion: a finalizer that the collector calls there fails, in whichever test made it.
+Leaks are visible only while the collector is off: it would collect the cycles. Also, a parser that gets a too deeply
+nested text ends at the recursion limit, and a finalizer that the collector calls there fails, whichever test created
+the object.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_looks() -> Iterator[None]:
-    """No look for cycles until the end of the block."""
+    """Turns the garbage collector off until the end of the block."""
     gc.collect()
     gc.disable()
     try:

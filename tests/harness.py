@@ -3,7 +3,7 @@
     async with running_server(database, tmp_path) as server:
         await server.admin.namespaces.create(…)
 
-Tests wait with `tests.waiting.poll_until`: for a condition with a deadline, never for a time.
+Tests wait with `tests.waiting.poll_until`: for a condition with a deadline, never for a fixed time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.conftest import Database
 T = TypeVar("T")
 
 PASSWORD = "correct horse battery staple"
-# A cluster that nobody answers for, where a test is not about clusters. Port 1 is never listened on.
+# A cluster that does not respond, for tests that are not about clusters. Nothing ever listens on port 1.
 NOWHERE: Mapping[str, Any] = {
     "clusters": [{"name": "nowhere", "cluster": {"server": "http://127.0.0.1:1"}}],
     "contexts": [{"name": "nowhere", "context": {"cluster": "nowhere"}}],
@@ -55,35 +55,35 @@ class Server:
     admin: AsyncClient
     # The name that a test gives its namespace.
     namespace: str = "demo"
-    # Of the names of users.
+    # The suffix of user names.
     _suffix: str = ""
     _clients: list[AsyncClient] = field(default_factory=list)
     _channels: list[grpc.aio.Channel] = field(default_factory=list)
 
     def for_one_test(self) -> Server:
-        """The same server, with a name for a namespace that no other test has."""
+        """Returns the same server with a namespace name that no other test uses."""
         number = next(_numbers)
         return replace(self, namespace=f"demo-{number}", _suffix=f"-{number}")
 
     def own(self, username: str) -> str:
-        """The name that `user` gives a user."""
+        """Returns the name that `user` gives a user."""
         return username + self._suffix
 
     @property
     def legacy(self) -> str:
-        """The name that a test gives a Kubernetes namespace of others."""
+        """Returns the name that a test gives a Kubernetes namespace that Pilothouse does not own."""
         return f"legacy{self._suffix}"
 
     def client(self, username: str, password: str = PASSWORD) -> AsyncClient:
-        """A client that logs in as another user."""
+        """Returns a client that logs in as another user."""
         made = AsyncClient(self.address, username=username, password=password)
         self._clients.append(made)
         return made
 
     def channel(self, *, own_connection: bool = False) -> grpc.aio.Channel:
-        """A bare channel, for calls that the client library would not make.
+        """Returns a bare channel, for calls that the client library would not make.
 
-        gRPC has one connection for all channels to an address, unless a channel asks for `own_connection`.
+        gRPC shares one connection among all channels to an address, unless `own_connection` is set.
         """
         options = (("grpc.use_local_subchannel_pool", 1),) if own_connection else ()
         made = grpc.aio.insecure_channel(self.address, options=options)
@@ -91,14 +91,14 @@ class Server:
         return made
 
     async def token(self, username: str = "admin", password: str = PASSWORD) -> str:
-        """An access token, for bare calls."""
-        # The asynchronous stub is a type only; at run time there is one class for both.
+        """Returns an access token, for bare calls."""
+        # The asynchronous stub exists only as a type; at run time there is one class for both.
         stub: Any = identity_pb2_grpc.IdentityServiceStub(self.channel())
         answer = await stub.Login(identity_pb2.LoginRequest(username=username, password=password))
         return str(answer.access_token)
 
     async def user(self, username: str, grants: Mapping[str, str]) -> AsyncClient:
-        """A new user with roles by namespace ('' is everywhere), and a client of theirs."""
+        """Creates a user with roles by namespace ('' means everywhere), and returns a client of that user."""
         username = self.own(username)
         await self.admin.identity.create_user(
             user=identity_pb2.User(username=username, email=f"{username}@example.org"), password=PASSWORD
@@ -117,7 +117,7 @@ class Server:
 
 
 def settings_for(database: Database, directory: Path, **changes: Any) -> Settings:
-    """Settings of a server on a test's database, on a free port."""
+    """Returns the settings of a server on a test's database, on a free port."""
     return msgspec.structs.replace(
         Settings(
             listen="127.0.0.1:0",
@@ -128,11 +128,11 @@ def settings_for(database: Database, directory: Path, **changes: Any) -> Setting
             maintenance_database_url=database.maintenance_dsn,
             pool_open_connections=20,
             pool_idle_connections=4,
-            # Each session plans its own statements. With the usual eight at work, a start of a server opens five
-            # sessions more, and PostgreSQL needs a sixth more of a processor for a short test.
+            # Each session plans its own statements. With the usual eight working connections, the start of a server
+            # opens five more sessions, and PostgreSQL needs a sixth more CPU time for a short test.
             pool_working_connections=2,
             grace_seconds=5.0,
-            # Tests have their clusters on this machine.
+            # The tests' clusters run on this machine.
             outbound_networks="127.0.0.0/8",
         ),
         **changes,
@@ -140,7 +140,7 @@ def settings_for(database: Database, directory: Path, **changes: Any) -> Setting
 
 
 def limits_of(changes: Mapping[str, Any]) -> tuple[CallLimits, dict[str, Any]]:
-    """The limits of calls among the changes of a server, and the changes of its settings."""
+    """Splits a server's changes into the limits of calls and the changes of its settings."""
     limits = {each.name for each in fields(CallLimits)}
     of_settings = {name: value for name, value in changes.items() if name not in limits}
     return CallLimits(**{name: value for name, value in changes.items() if name in limits}), of_settings
@@ -157,7 +157,7 @@ async def running_server(
     reconciler: ReconcilerSettings = QUICK,
     **changes: Any,
 ) -> AsyncIterator[Server]:
-    """A server until the end of the block; `cluster` is one of the test's own, which it stops itself."""
+    """Yields a server until the end of the block; the test itself stops a `cluster` that it passes."""
     own = SimulatedCluster(speed=speed) if cluster is None and with_cluster else None
     if own is not None:
         await own.start()
@@ -182,5 +182,5 @@ async def running_server(
 
 
 def request_id() -> str:
-    """A fresh `request_id`."""
+    """Returns a new `request_id`."""
     return str(uuid4())

@@ -22,8 +22,8 @@ from tests.waiting import poll_until
 
 PROGRAM = shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 needs_pgbouncer = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")
-_PORT = 6432  # a part of the socket's name
-# So few that callers share them from one transaction to the next.
+_PORT = 6432  # part of the socket's name
+# Few enough that callers share connections from one transaction to the next.
 _CONNECTIONS = 3
 
 
@@ -31,10 +31,13 @@ _CONNECTIONS = 3
 async def pooled(
     postgres: EmbeddedPostgres, database: Database, *, prepared_statements: int
 ) -> AsyncIterator[dict[str, str | bool]]:
-    """The settings of a server behind a pooler that keeps so many prepared statements (0: it does not know them)."""
+    """Yields the settings of a server behind a pooler.
+
+    The pooler keeps up to `prepared_statements` prepared statements per connection; 0 turns support for them off.
+    """
     assert PROGRAM is not None
     account = ProcessAccount.choose(postgres.data_directory)
-    # pytest's folders are closed to other accounts, and their names too long for a socket.
+    # pytest's folders are closed to other accounts, and their names are too long for a socket.
     with tempfile.TemporaryDirectory(prefix="pgbouncer-") as name:
         folder = Path(name)
         users = folder / "users.txt"

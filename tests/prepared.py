@@ -1,12 +1,12 @@
-"""Resources that all processes of a run need, made once for them.
+"""Resources that all processes of a run need and that are made once.
 
-**The database cluster.** initdb and the migrations take seconds of a core. The process that comes first does both,
-stops its server, and leaves a copy of the files; the others begin with that copy, which takes a moment. A run of one
-process makes its own.
+**The database cluster.** initdb and the migrations take seconds of CPU time. The first process does both, stops its
+server and leaves a copy of the files; the other processes start with that copy, which is quick to make. A run with
+one process makes its own cluster.
 
-**The rewritten modules.** pytest rewrites the asserts of a module when it is first imported, and keeps the result
-next to it (not with PYTHONDONTWRITEBYTECODE). Several processes that all begin with the first module would each
-rewrite all of them: so each begins with a share of its own, and finds most others done.
+**The rewritten modules.** pytest rewrites the asserts of a module on its first import and caches the result next to
+the module (not with PYTHONDONTWRITEBYTECODE). If all processes started with the first module, each would rewrite all
+modules. Instead, each process starts with its own share and finds most of the other modules cached.
 """
 
 from __future__ import annotations
@@ -38,29 +38,28 @@ Prepare = Callable[[EmbeddedPostgres], Awaitable[object]]
 
 
 def memory() -> Path | None:
-    """Where files are kept in memory; None where there is no such place."""
+    """Returns a directory in memory, or None if there is none."""
     place = Path("/dev/shm")
     return place if os.access(place, os.W_OK) else None
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
-    """Imports this process's share of the modules before all."""
+    """Imports this process's share of the modules before the collection."""
     given = getattr(session.config, "workerinput", None)
     if given is not None and not sys.dont_write_bytecode:
         number = int(given["workerid"].removeprefix("gw"))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             for name in _modules(session.config)[number :: given["workercount"]]:
-                # A module that cannot be imported, or not without a warning, is tried again and reported by the
-                # collection.
+                # The collection imports a module again, and reports it, if its import fails or warns here.
                 with contextlib.suppress(Exception, pytest.skip.Exception):
                     importlib.import_module(name)
     return (yield)
 
 
 def _modules(config: pytest.Config) -> list[str]:
-    """The modules of tests that are asked for, the largest first."""
+    """Returns the test modules that the command line selects, the largest first."""
     root = config.rootpath
     asked = {(config.invocation_params.dir / each.partition("::")[0]).resolve() for each in config.args}
     found = {
@@ -75,7 +74,7 @@ def _modules(config: pytest.Config) -> list[str]:
 
 @pytest.fixture(scope="session")
 def postgres_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the server keeps its files: in memory where there is a place for it, where a clone is ten times as fast."""
+    """Yields the server's directory: in memory if possible, where a clone is ten times as fast."""
     if (place := memory()) is None:
         yield tmp_path_factory.mktemp("postgres")
         return
@@ -85,13 +84,16 @@ def postgres_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
 
 @pytest.fixture(scope="session")
 def start_prepared(pytestconfig: pytest.Config) -> Callable[[EmbeddedPostgres, Prepare], Awaitable[None]]:
-    """Starts a server; if several processes run tests, with the files that `prepare` made in one of them."""
+    """Returns a function that starts a server.
+
+    If several processes run tests, the server starts with the files that `prepare` made in one of them.
+    """
     return functools.partial(_start, getattr(pytestconfig, "workerinput", {}).get(_INPUT))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Names the folder of the copy to a process that is about to run tests for this one."""
+    """Passes the folder of the copy to a worker process that is about to start."""
     stash = node.config.stash
     if _FOLDER not in stash:
         stash[_FOLDER] = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=memory()))
@@ -108,7 +110,7 @@ async def _start(named: str | None, server: EmbeddedPostgres, prepare: Prepare) 
     if named is not None:
         copy = Path(named, "data")
         with Path(named, "lock").open("w") as lock:
-            # Given back by the kernel, also where this process ends in the middle: then the next one does it.
+            # The kernel releases the lock even if this process ends early; then the next process makes the copy.
             await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
             if not copy.exists():
                 await server.start()
@@ -125,6 +127,6 @@ async def _start(named: str | None, server: EmbeddedPostgres, prepare: Prepare) 
 
 
 async def _copy(source: Path, target: Path) -> None:
-    """Copies a folder with owners and modes, of which PostgreSQL is particular."""
+    """Copies a folder with owners and modes, which PostgreSQL checks."""
     code, _, errors = await finished("cp", "--archive", str(source), str(target), seconds=60.0)
     assert code == 0, errors.decode()

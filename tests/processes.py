@@ -1,4 +1,4 @@
-"""Programs that tests start, ended with the block that needs them, however that ends."""
+"""Programs that tests start and that end with the block that needs them, however the block ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.waiting import patient
 
 @asynccontextmanager
 async def started(*words: str, **options: Any) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A program until the end of the block, where it is killed if it runs still. Options as of asyncio's subprocess."""
+    """Yields a program, which is killed at the end of the block; options as in asyncio's subprocess."""
     process = await asyncio.create_subprocess_exec(*words, **options)
     try:
         yield process
@@ -26,7 +26,7 @@ async def started(*words: str, **options: Any) -> AsyncIterator[asyncio.subproce
 async def finished(
     *words: str, given: bytes = b"", seconds: float = 60.0, **options: Any
 ) -> tuple[int, bytes, bytes]:
-    """The exit code, the output and the errors of a program that ends by itself within so many seconds."""
+    """Returns the exit code, the output and the errors of a program that must end within `seconds`."""
     pipe = asyncio.subprocess.PIPE
     async with started(*words, **{"stdin": pipe, "stdout": pipe, "stderr": pipe, **options}) as process:
         output, errors = await asyncio.wait_for(process.communicate(given or None), patient(seconds))
@@ -35,9 +35,9 @@ async def finished(
 
 
 async def is_gone(process_id: int) -> bool:
-    """Whether the process has ended; one that nobody has waited for yet has.
+    """Returns whether the process has ended, even if no parent has waited for it yet.
 
-    The machine's first process reaps orphans, and not every first process does that.
+    PID 1 adopts orphans, but not every PID 1 reaps them.
     """
     try:
         status = Path(f"/proc/{process_id}/stat").read_text()

@@ -1,11 +1,11 @@
-"""Lower costs for the servers of the tests: memory and passes of a hash, and the number of partitions made ahead.
+"""Lower costs for the servers of the tests: cheaper hashes, and fewer partitions made ahead.
 
-The tests start a thousand servers, within their own process (`tests.conftest`) and forked (`tests.main_job.loaded`). A
-server that is started as its users start it has all as promised.
+The tests start a thousand servers, in their own process (`tests.conftest`) and forked (`tests.main_job.loaded`). A
+server that is started as users start it has the production values.
 
-**Hashes of passwords** have the least cost there is. **Partitions** are made for one month and one day ahead, as many
-as the template has: those of a year and a fortnight are half of all relations of a database, which each copy and each
-new session pays for. A forked server on such a copy took half a second of a core to make them.
+**Hashes of passwords** have the lowest possible cost. **Partitions** are made for one month and one day ahead, as
+many as the template has: those of a year and a fortnight are half of all relations of a database, and each copy and
+each new session pays for them. A forked server on such a copy took half a second of CPU time to make them.
 """
 
 from __future__ import annotations

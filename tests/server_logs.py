@@ -1,4 +1,4 @@
-"""The log of a server in its own format, within the process of the tests; all of the set-up is undone."""
+"""Captures the log of a server in its own format, in the tests' process, and undoes the set-up afterwards."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def logging_as_served(level: str, log_format: str) -> Iterator[io.StringIO]:
     structlog.configure(**before)
     root.handlers[:] = handlers
     root.setLevel(root_level)
-    # Else what libraries say is missing in tests that look for it, whichever come later.
+    # Otherwise later tests that expect log lines of libraries would not find them.
     for name, its_own in levels.items():
         logging.getLogger(name).setLevel(its_own)

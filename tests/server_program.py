@@ -1,4 +1,4 @@
-"""`pilothouse serve` in a process of its own, which a test can kill; it has its modules from one that loaded them."""
+"""`pilothouse serve` in a separate process that a test can kill, forked from one that has loaded the modules."""
 
 from __future__ import annotations
 
@@ -17,21 +17,19 @@ from tests.waiting import within
 
 
 class ServerProgram:
-    """One that serves, and an administrator who is logged in."""
+    """A server in a separate process, and an administrator who is logged in."""
 
     def __init__(self, process: StartedCommand, address: str) -> None:
         self._process = process
         self.client = AsyncClient(address, username="admin", password=PASSWORD)
 
     async def kill(self) -> None:
-        """Ends it as by a power cut."""
+        """Kills the process, as in a power cut."""
         await self._process.kill()
 
 
 def variables(database: Database, folder: Path, more: Mapping[str, str]) -> dict[str, str]:
-    """Returns the environment of a server on this database, with its data and log in the folder, and without a
-    cluster.
-    """
+    """Returns the environment of a server on this database, with data and log in `folder`, and without a cluster."""
     kubeconfig = folder / "kubeconfig"
     kubeconfig.write_text(json.dumps(NOWHERE))
     return {
@@ -49,7 +47,7 @@ def variables(database: Database, folder: Path, more: Mapping[str, str]) -> dict
 
 @asynccontextmanager
 async def program(environment: Mapping[str, str]) -> AsyncIterator[ServerProgram]:
-    """A server until the end of the block, where it is killed if it runs still."""
+    """Yields a server that is killed at the end of the block if it still runs."""
     log = Path(environment["PILOTHOUSE_KUBECONFIG"]).with_name("server.log")
     with log.open("ab") as errors:
         process = await loaded.start(["serve"], environment, errors=errors.fileno())

@@ -1,4 +1,4 @@
-"""The services of the API, from the stubs: a test that goes over all of them sees a new service by itself."""
+"""The services of the API, read from the stubs: a test of all services includes a new one automatically."""
 
 from __future__ import annotations
 

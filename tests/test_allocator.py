@@ -1,4 +1,4 @@
-"""Large buffers that are freed go back to the system, however many were freed before."""
+"""Large buffers that are freed go back to the system, no matter how many were freed before."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from pilothouse_server.runtime import process_tuning
 from tests.processes import finished
 
-# Whether the second block of the size of a password's hash is still mapped after it was freed.
+# Prints whether the second block of the size of a password's hash is still mapped after it was freed.
 _PROGRAM = """
 import ctypes, sys
 from pilothouse_server.runtime import process_tuning
@@ -37,6 +37,6 @@ async def test_a_large_buffer_that_is_freed_is_not_kept(threshold: str, kept: by
     assert (code, output.strip()) == (0, kept), errors.decode()
 
 
-def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_c_library_is_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
     assert process_tuning.give_back_large_buffers() is False

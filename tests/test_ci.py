@@ -1,4 +1,4 @@
-"""The report of .ci/run about tests that had to be run twice, with a `make` that fails as it is told to."""
+"""The report of .ci/run about tests that had to be repeated, with a fake `make` that fails as configured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.nested import ROOT
 pytestmark = pytest.mark.full
 
 PROGRAM = ROOT / ".ci" / "run_tests.py"
-# Its runs fail with the tests that a file names for each: `1` for the first, `2` for the second.
+# The `make` fails with the tests that a file lists for each run: `1` for the first, `2` for the second.
 MAKE = """#!/bin/sh
 echo "$@" >> asked
 run=$(wc -l < asked)
@@ -57,7 +57,7 @@ def test_a_run_without_a_failure_is_not_repeated(folder: Path) -> None:
 
 
 def test_each_test_that_needed_a_repeat_is_named_after_the_last_summary(folder: Path) -> None:
-    # A failure of an earlier run in the same folder is no fault of this one.
+    # A failure of an earlier run in the same folder must not be reported.
     old = folder / ".pytest_cache" / "v" / "cache" / "lastfailed"
     old.parent.mkdir(parents=True)
     old.write_text('{"tests/test_old.py::test_a": true}')
@@ -84,7 +84,7 @@ def test_a_test_that_fails_twice_fails_the_run(folder: Path) -> None:
     ]
 
 
-def test_a_crash_fails_the_run_though_the_repeat_passes(folder: Path) -> None:
+def test_a_crash_fails_the_run_even_if_the_repeat_passes(folder: Path) -> None:
     (folder / "1").write_text('{"tests/test_a.py::test_a": true}')
     (folder / "crashed").write_text('["tests/test_a.py::test_a"]')
     code, printed, _ = run(folder)

@@ -1,4 +1,4 @@
-"""Explanations of permissions, compared with the decisions: for each method of the product and every caller."""
+"""Explanations of permissions agree with the decisions, for each method of the product and every caller."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _told(rule: Rule, principal: Principal, namespace: str) -> str:
     rule=st.sampled_from(sorted(ASKING, key=lambda rule: rule.method)),
     namespace=st.sampled_from(["", *_PLACES]),
 )
-def test_the_explanation_agrees_with_what_decides(held: list[Grant], rule: Rule, namespace: str) -> None:
+def test_the_explanation_agrees_with_the_decision(held: list[Grant], rule: Rule, namespace: str) -> None:
     if not rule.namespace_field:
         namespace = ""
     elif rule.in_one_namespace and not namespace:
@@ -99,7 +99,7 @@ def test_the_explanation_agrees_with_what_decides(held: list[Grant], rule: Rule,
     assert _told(rule, principal, namespace) == _decided(rule, principal, namespace)
 
 
-def test_every_method_agrees_for_each_shipped_role_in_each_place() -> None:
+def test_every_method_agrees_for_each_shipped_role_and_namespace() -> None:
     seen = set()
     for rule in ASKING:
         for role in SHIPPED_ROLES.values():
@@ -111,7 +111,7 @@ def test_every_method_agrees_for_each_shipped_role_in_each_place() -> None:
                     told = _told(rule, principal, where)
                     assert told == _decided(rule, principal, where), (rule.name, role.name, held_in, where)
                     seen.add(told)
-    # The checker sees all three outcomes.
+    # The comparison has covered all three outcomes.
     assert seen == {"OK", "NOT_FOUND", "PERMISSION_DENIED"}
 
 
@@ -123,7 +123,7 @@ def test_every_method_agrees_for_each_shipped_role_in_each_place() -> None:
     rule=st.sampled_from(sorted(RULES.values(), key=lambda rule: rule.method)),
     namespace=st.sampled_from(_PLACES),
 )
-def test_the_explanation_agrees_with_what_decides_for_keys(
+def test_the_explanation_agrees_with_the_decision_for_keys(
     owned: list[Grant],
     permissions: set[str] | None,
     namespaces: list[str] | None,
@@ -142,7 +142,7 @@ def test_the_explanation_agrees_with_what_decides_for_keys(
     try:
         check_credential(rule, principal.credential)
     except PermissionDenied:
-        # The credential does not suffice for the method, and the explanation says so in the same words.
+        # The credential does not suffice for the method, and the explanation uses the same words.
         assert decided == "PERMISSION_DENIED"
         return
     if not rule.needs_permission:
@@ -158,7 +158,7 @@ def test_the_explanation_agrees_with_what_decides_for_keys(
 
 
 @given(held=st.lists(_grants, max_size=3), permission=st.sampled_from(sorted(KNOWN)))
-def test_a_namespace_that_is_not_reached_is_like_any_other(held: list[Grant], permission: str) -> None:
+def test_an_unreachable_namespace_looks_like_a_missing_one(held: list[Grant], permission: str) -> None:
     confined = [grant for grant in held if grant.namespace is not None]
     ended = Grant("old", None, None, frozenset({"*"}), expires_at=_ENDED)
     there = Grant("old", "three", 3, frozenset({"*"}), expires_at=_ENDED)
@@ -176,7 +176,7 @@ def test_a_namespace_that_is_not_reached_is_like_any_other(held: list[Grant], pe
     permission=st.sampled_from(sorted(KNOWN)),
     namespace=st.sampled_from(["", "one"]),
 )
-def test_what_is_refused_has_words_and_values(held: list[Grant], permission: str, namespace: str) -> None:
+def test_a_refusal_has_a_summary_and_metadata(held: list[Grant], permission: str, namespace: str) -> None:
     finding = weigh(WORDS.question(permission, namespace), held)
     for details in (True, False):
         for of in ("", "ann"):
@@ -229,12 +229,14 @@ def test_what_is_refused_has_words_and_values(held: list[Grant], permission: str
         ),
     ],
 )
-def test_where_the_right_ends(held: list[Grant], question: Question, denial: Denial, words: str) -> None:
+def test_a_refusal_names_its_reason(
+    held: list[Grant], question: Question, denial: Denial, words: str
+) -> None:
     finding = weigh(question, held)
     assert (finding.denial, reason(finding)) == (denial, words)
 
 
-def test_a_grant_that_has_ended_is_told_with_its_end_and_whom_to_ask() -> None:
+def test_an_expired_grant_is_reported_with_its_end_and_whom_to_ask() -> None:
     living = [_grant("viewer", frozenset({"container.get"}), frozenset(), "one")]
     ended = Grant("maker", "one", 1, frozenset({"container.*"}), expires_at=_ENDED)
     finding = weigh(asked("container.delete", "one"), living, Beyond((ended,), (Giver("bob"), Giver("eve"))))
@@ -257,7 +259,7 @@ def test_lists_are_bounded() -> None:
     assert len(reason(finding)) < 200
 
 
-def test_refusals_of_something_else_are_left_as_they_are() -> None:
+def test_refusals_for_other_reasons_are_unchanged() -> None:
     principal = Principal(1, "ann", ())
     for denied in (
         PermissionDenied("no", reason="ESCALATION", metadata={"permission": "container.get"}),
@@ -271,7 +273,7 @@ def test_refusals_of_something_else_are_left_as_they_are() -> None:
     assert (told.message, told.metadata["why"]) == ("no (you have no grant over all namespaces)", "NO_GRANT")
 
 
-def test_a_grant_for_a_while_says_until_when() -> None:
+def test_a_temporary_grant_is_explained_with_its_expiry() -> None:
     until = datetime.now(UTC) + timedelta(days=1)
     for_a_while = Grant("maker", "one", 1, frozenset({"container.*"}), expires_at=until)
     question = asked("container.get", "one")
@@ -286,7 +288,7 @@ def test_a_grant_for_a_while_says_until_when() -> None:
 @pytest.mark.parametrize(
     ("owned", "limits", "permission", "namespace", "refuses"),
     [
-        # (whether the key refuses, whether its owner does); None where it is allowed, or the namespace unknown.
+        # (whether the key refuses, whether its owner does); None if the call is allowed or the namespace unknown.
         ("*", {"permissions": {"container.get"}}, "container.get", "one", None),
         ("*", {"permissions": {"container.get"}}, "container.delete", "one", (True, False)),
         ("container.get", {"permissions": None}, "container.delete", "one", (False, True)),
@@ -298,7 +300,7 @@ def test_a_grant_for_a_while_says_until_when() -> None:
         ("container.*", {"permissions": None, "namespaces": ("one",)}, "container.get", "one", None),
     ],
 )
-def test_of_a_key_it_is_said_whether_it_or_its_owner_refuses(
+def test_a_refusal_names_whether_the_key_or_its_owner_refuses(
     owned: str, limits: dict[str, Any], permission: str, namespace: str, refuses: tuple[bool, bool] | None
 ) -> None:
     principal = _by_key([Grant("owned", None, None, frozenset({owned}))], **limits)
@@ -312,7 +314,7 @@ def test_of_a_key_it_is_said_whether_it_or_its_owner_refuses(
         assert "owned" not in summary(finding) or refuses[1]
 
 
-def test_a_key_learns_nothing_of_where_its_owner_reaches_beyond_it() -> None:
+def test_a_key_learns_nothing_of_its_owners_other_namespaces() -> None:
     owner = [_grant("boss", frozenset({"*"}), frozenset(), place) for place in _PLACES[:2]]
     principal = _by_key(owner, permissions=None, namespaces=("one",))
     told = []

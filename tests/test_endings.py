@@ -11,7 +11,7 @@ import pytest
 from tests.endings import CRASHED
 from tests.nested import ROOT, pytest_run
 
-# Each starts a whole run of pytest.
+# Each test starts a whole run of pytest.
 pytestmark = pytest.mark.full(minutes=5)
 
 HASTY = {"PILOTHOUSE_TEST_PATIENCE": "0.1"}
@@ -121,7 +121,7 @@ def running(*words: str) -> list[int]:
 
 
 @BOTH_WAYS
-def test_tests_that_hang_fail_and_their_fixtures_end_what_they_started(
+def test_hanging_tests_fail_and_their_fixtures_end_their_programs(
     tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     code, printed = pytest_run(tmp_path, BEGINNING + HANGS + TAKES_NO_NOTICE, *options)
@@ -134,7 +134,7 @@ def test_tests_that_hang_fail_and_their_fixtures_end_what_they_started(
     assert "left running" not in printed
 
 
-def test_a_wait_in_vain_ends_before_the_alarm_with_its_own_words(tmp_path: Path) -> None:
+def test_a_failed_wait_ends_before_the_alarm_with_its_own_message(tmp_path: Path) -> None:
     code, printed = pytest_run(tmp_path, BEGINNING + WAITS_IN_VAIN)
     assert code == pytest.ExitCode.TESTS_FAILED, printed
     assert "1 failed, 1 passed" in printed
@@ -143,12 +143,12 @@ def test_a_wait_in_vain_ends_before_the_alarm_with_its_own_words(tmp_path: Path)
     assert (tmp_path / "ended").exists()
 
 
-def test_what_tests_share_has_a_time_of_its_own(tmp_path: Path) -> None:
+def test_a_shared_fixture_has_a_time_limit_of_its_own(tmp_path: Path) -> None:
     code, printed = pytest_run(tmp_path, BEGINNING + SHARES)
     assert code == 0, printed
 
 
-def test_a_test_has_a_minute_unless_it_says_more(tmp_path: Path) -> None:
+def test_a_test_has_a_minute_unless_its_mark_allows_more(tmp_path: Path) -> None:
     text = "".join(
         f"""
 {mark}
@@ -168,7 +168,7 @@ def test_limit_{number}(request):
 
 
 @pytest.mark.parametrize("text", [STUBBORN, BUSY], ids=["it goes on", "it is busy"])
-def test_a_test_that_cannot_be_cancelled_is_failed_where_it_stands(tmp_path: Path, text: str) -> None:
+def test_a_test_that_cannot_be_cancelled_fails_at_its_current_line(tmp_path: Path, text: str) -> None:
     code, printed = pytest_run(tmp_path, BEGINNING + text, variables=HASTY)
     assert code == pytest.ExitCode.TESTS_FAILED, printed
     assert "hung: it took longer than 1 s" in printed
@@ -185,7 +185,7 @@ def test_a_test_that_cannot_be_interrupted_ends_with_its_process(tmp_path: Path)
     assert "left running by a test, and killed: sleep 86399" in printed
 
 
-def test_a_test_that_crashes_each_process_ends_the_run_and_is_noted(tmp_path: Path) -> None:
+def test_a_test_that_crashes_each_process_ends_the_run_and_is_recorded(tmp_path: Path) -> None:
     for name in ("test_a.py", "test_b.py", "test_c.py"):
         (tmp_path / name).write_text("def test_a(): pass\n\ndef test_b(): pass\n")
     parallel = next(
@@ -199,7 +199,9 @@ def test_a_test_that_crashes_each_process_ends_the_run_and_is_noted(tmp_path: Pa
 
 
 @BOTH_WAYS
-def test_what_a_test_leaves_running_is_named_and_killed(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_processes_that_a_test_leaves_running_are_named_and_killed(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
     code, printed = pytest_run(tmp_path, BEGINNING + LEAVES_A_GRANDCHILD, *options)
     assert code == pytest.ExitCode.TESTS_FAILED, printed
     assert "1 passed" in printed

@@ -1,4 +1,4 @@
-"""The choice of the event loop, and long work in steps: all of it, in order, and others run in between."""
+"""The choice of the event loop, and long work in steps: complete, in order, with other tasks running in between."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ ITEMS = 10
 
 
 def work() -> None:
-    """More than a share of time."""
+    """Takes longer than one share of time."""
     until = time.perf_counter() + 0.005
     while time.perf_counter() < until:
         continue
 
 
 async def turns_of_others(*, in_turns: bool) -> int:
-    """How often another task ran while ten items were worked on."""
+    """Returns how often another task ran while ten items were processed."""
     turns = 0
 
     async def other() -> None:
@@ -46,23 +46,23 @@ async def turns_of_others(*, in_turns: bool) -> int:
     return turns
 
 
-async def test_others_run_between_the_items() -> None:
+async def test_other_tasks_run_between_the_items() -> None:
     assert await turns_of_others(in_turns=True) >= ITEMS - 1
 
 
-async def test_the_checker_sees_work_that_holds_the_loop() -> None:
+async def test_the_check_detects_work_that_blocks_the_loop() -> None:
     assert await turns_of_others(in_turns=False) == 0
 
 
 @pytest.mark.parametrize("name", EVENT_LOOPS)
-def test_a_loop_is_run_by_its_name(name: str) -> None:
+def test_an_event_loop_is_chosen_by_its_name(name: str) -> None:
     async def library() -> str:
         return type(asyncio.get_running_loop()).__module__.partition(".")[0]
 
     assert event_loop.run(library(), name) == name
 
 
-def test_a_tick_is_at_or_before_a_moment_and_shared() -> None:
+def test_nearby_moments_share_a_tick_at_or_before_them() -> None:
     moments = [1000.0 + step / 64 for step in range(64)]
     ticks = [event_loop.tick_before(moment) for moment in moments]
     assert all(0 <= moment - tick < 0.25 for moment, tick in zip(moments, ticks, strict=True))

@@ -1,6 +1,6 @@
-"""The frequency of garbage collection: every program that serves is configured, and that makes full collections rare.
+"""The frequency of garbage collection: every program that serves makes full collections rare.
 
-A full collection goes over all objects that were made since the start and live, and nobody is answered during it.
+A full collection visits all live objects that were created since the start, and no caller is served during it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.processes import finished
 from tests.readme.served import serving
 from tests.simulator.program import simulate_cluster
 
-# Six million objects, each of which lives through some looks at the young, as what belongs to a call that waits does.
+# Six million objects. Each survives some collections of the young generation, as objects of a waiting call do.
 _LOAD = """
 import gc, sys
 
@@ -33,7 +33,7 @@ for _ in range(500):
     calls = [[] for _ in range(12_000)]
 print(*(each["collections"] - earlier for each, earlier in zip(gc.get_stats(), before)))
 """
-# Python runs this module of a folder on its path before all else; at its end each process tells how it looks.
+# Python imports this module from a folder on its path first; when a process ends, the module writes its settings.
 _AT_THE_END = """
 import atexit, gc, json, os
 
@@ -46,21 +46,21 @@ atexit.register(tell)
 
 
 async def _looks(told: str) -> list[int]:
-    """How often a program looks for garbage under that load: among the youngest, the young, all."""
+    """Returns how many collections a program makes under that load: of the youngest, the young, and all objects."""
     code, output, errors = await finished(sys.executable, "-c", _LOAD, told)
     assert code == 0, errors.decode()
     return [int(number) for number in output.split()]
 
 
-async def test_of_six_million_objects_none_has_all_others_looked_at() -> None:
+async def test_six_million_new_objects_cause_no_full_collection() -> None:
     youngest, young, all_of_them = await _looks("told")
     assert all_of_them == 0
-    # The control: the young are looked at all the while, a few thousand at a time.
+    # The control: the young generations are collected often, a few thousand objects at a time.
     assert youngest > 2000
     assert young > 400
 
 
-async def test_python_by_itself_looks_at_all_much_more_often() -> None:
+async def test_python_by_default_makes_full_collections_much_more_often() -> None:
     assert (await _looks("not told"))[2] > 20
 
 
@@ -81,7 +81,7 @@ async def _simulate(_line: str, _database: Database, _folder: Path) -> AsyncIter
     ("line", "processes"),
     [("pilothouse serve", 1), ("pilothouse serve --processes 2", 3), ("pilothouse simulate-cluster", 1)],
 )
-async def test_each_process_that_serves_is_told(
+async def test_each_process_that_serves_is_configured(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, processes: int
 ) -> None:
     hook, told = tmp_path / "hook", tmp_path / "told"

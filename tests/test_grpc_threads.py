@@ -1,4 +1,4 @@
-"""A process that serves does so before it reads new data: gRPC's threads are nicer than its own."""
+"""A process serves calls before it reads new data: gRPC's threads have a higher nice value than its own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 from pilothouse_server.runtime.process_tuning import READING_NICENESS as NICENESS
 from tests.processes import finished
 
-# Serves, has many connections read concurrently, so that gRPC starts further threads, and prints the niceness of
-# each.
+# Starts a server, makes it read many connections in parallel, so that gRPC starts further threads, and prints the
+# niceness of each thread.
 _PROGRAM = """
 import asyncio, json, os, sys
 from pathlib import Path
@@ -54,7 +54,7 @@ async def _niceness(told: str) -> dict[str, list[int]]:
     return found
 
 
-async def test_what_is_served_goes_before_what_comes_in() -> None:
+async def test_serving_calls_has_priority_over_reading_new_ones() -> None:
     told, other = await _niceness("told"), await _niceness("not told")
     (usual,) = told["main"]
     assert set(told["event_engine"]) == {max(usual, NICENESS)}

@@ -1,4 +1,4 @@
-"""Long loops and other work: of all of them together one continues in each turn of the event loop."""
+"""Long loops: in each turn of the event loop, only one of them continues."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STEPS = 20
 
 
 async def steps_in_each_turn(monkeypatch: pytest.MonkeyPatch, loops: int) -> Counter[int]:
-    """How many steps of long loops there were in each turn in which there was any."""
+    """Returns the number of steps of long loops in each turn that had any."""
     monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
     turn, found = 0, Counter[int]()
 
@@ -36,14 +36,16 @@ async def steps_in_each_turn(monkeypatch: pytest.MonkeyPatch, loops: int) -> Cou
     return found
 
 
-async def test_one_of_all_long_loops_goes_on_in_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_of_all_long_loops_continues_in_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     found = await steps_in_each_turn(monkeypatch, 5)
     assert found.total() == 5 * _STEPS
     assert set(found.values()) == {1}
 
 
-async def test_long_loops_that_all_go_on_in_each_turn_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control: each gives the loop to others, and not to one another."""
+async def test_the_check_detects_long_loops_that_all_continue_in_each_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The control: each loop yields to other tasks, but not to the other long loops."""
 
     async def used(_self: Share) -> None:
         await asyncio.sleep(0)
@@ -53,7 +55,7 @@ async def test_long_loops_that_all_go_on_in_each_turn_are_found(monkeypatch: pyt
 
 
 async def shares_beside_a_call(monkeypatch: pytest.MonkeyPatch, patience: float) -> tuple[int, int]:
-    """How many steps a long loop took before a call of twenty turns had begun its last one, and how many in all."""
+    """Returns the steps of a long loop until a call of twenty turns has ended, and its steps in total."""
     monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
     monkeypatch.setattr(event_loop, "_PATIENCE", patience)
     steps = 0
@@ -81,15 +83,15 @@ async def test_a_call_of_many_turns_does_not_wait_for_a_share_in_each(
     assert await shares_beside_a_call(monkeypatch, patience=1e9) == (0, _STEPS)
 
 
-async def test_who_is_never_left_an_empty_turn_goes_on_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control as well: without patience there is a share in nearly each turn."""
+async def test_a_long_loop_continues_even_without_an_empty_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the control: without patience, the loop gets a share in nearly each turn."""
     beside, in_all = await shares_beside_a_call(monkeypatch, patience=0.0)
     assert beside > 5
     assert in_all == _STEPS
 
 
 async def steps_in_a_hundred_turns(monkeypatch: pytest.MonkeyPatch, item_seconds: float) -> int:
-    """Returns how many steps of that length a long loop takes next to work of a millisecond in each turn."""
+    """Returns how many steps of `item_seconds` a long loop takes next to work of a millisecond in each turn."""
     now, steps = 0.0, 0
     monkeypatch.setattr(event_loop, "thread_time", lambda: now)
 
@@ -108,14 +110,16 @@ async def steps_in_a_hundred_turns(monkeypatch: pytest.MonkeyPatch, item_seconds
     return steps
 
 
-async def test_who_holds_the_loop_for_long_is_followed_by_a_longer_wait(
+async def test_a_longer_step_of_a_long_loop_is_followed_by_a_longer_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert 15 <= await steps_in_a_hundred_turns(monkeypatch, 0.001) <= 25
     assert 2 <= await steps_in_a_hundred_turns(monkeypatch, 0.010) <= 4
 
 
-async def test_one_that_is_cancelled_while_it_waits_takes_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_loop_that_is_cancelled_while_it_waits_takes_no_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
     waiting = [asyncio.create_task(Share().used()) for _ in range(5)]
     await asyncio.sleep(0)
@@ -123,12 +127,12 @@ async def test_one_that_is_cancelled_while_it_waits_takes_no_turn(monkeypatch: p
         task.cancel()
     await waiting[4]
     assert [task.cancelled() for task in waiting] == [True] * 4 + [False]
-    # The next who comes finds the line as it was.
+    # The queue is intact for the next caller.
     await Share().used()
 
 
 class _Clock:
-    """A `perf_counter` for the event loop's turns alone: it stands, or leaps a second each time."""
+    """A fake `perf_counter` for the event loop's turns: it stands still, or jumps a second at each call."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.leaps = 0.0, False
@@ -143,9 +147,9 @@ class _Clock:
 async def last_steps_beside_a_call_that_waits(
     monkeypatch: pytest.MonkeyPatch, *, last: bool, patience: float
 ) -> tuple[int, int]:
-    """How many steps a long loop took before a call that had twenty statements answered was over, and how many in all.
+    """Returns the steps of a long loop until a call with twenty statements has ended, and its steps in total.
 
-    Between two answers the turns are empty.
+    The turns between two database responses are empty.
     """
     clock = _Clock(monkeypatch)
     monkeypatch.setattr(event_loop, "_PATIENCE", patience)
@@ -173,18 +177,18 @@ async def last_steps_beside_a_call_that_waits(
     return beside, steps
 
 
-async def test_what_goes_last_is_not_in_the_way_of_a_call_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_last_share_does_not_delay_a_call_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await last_steps_beside_a_call_that_waits(monkeypatch, last=True, patience=1e9) == (0, _STEPS)
 
 
 async def test_other_long_loops_use_the_turns_that_a_call_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control as well."""
+    """Also the control."""
     beside, in_all = await last_steps_beside_a_call_that_waits(monkeypatch, last=False, patience=1e9)
     assert beside > 5
     assert in_all == _STEPS
 
 
-async def test_what_goes_last_and_is_never_left_alone_goes_on_all_the_same(
+async def test_a_last_share_continues_even_if_calls_never_pause(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     beside, in_all = await last_steps_beside_a_call_that_waits(monkeypatch, last=True, patience=0.0)
@@ -192,7 +196,7 @@ async def test_what_goes_last_and_is_never_left_alone_goes_on_all_the_same(
     assert in_all == _STEPS
 
 
-async def test_what_goes_last_goes_after_other_long_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_last_shares_run_after_other_long_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = _Clock(monkeypatch)
     monkeypatch.setattr(event_loop, "_PATIENCE", 1e9)
     order: list[str] = []

@@ -1,4 +1,4 @@
-"""The open files of a process: each program that serves raises its limit to the system's."""
+"""The limit of open files: each program that serves raises its soft limit to the hard limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.main_job.test_starting import variables
 from tests.processes import finished
 from tests.readme.served import serving
 
-# Enough for a server to start.
+# Just enough for a server to start.
 _FEW = 512
 _PROGRAM = """
 import resource, sys
@@ -25,7 +25,7 @@ if sys.argv[1] == "told":
     process_tuning.allow_many_open_files()
 print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
-# Python runs this module of a folder on its path before all else.
+# Python imports this module from a folder on its path first; when a process ends, the module writes its limits.
 _AT_THE_END = """
 import atexit, json, os, resource
 
@@ -39,7 +39,7 @@ atexit.register(tell)
 
 @pytest.fixture
 def most() -> Iterator[int]:
-    """Yields the hard limit of started programs, with a low soft limit."""
+    """Yields the hard limit of started programs, and lowers their soft limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard <= _FEW or hard == resource.RLIM_INFINITY:
         pytest.skip("there is nothing to be had, or no bound")
@@ -56,14 +56,14 @@ async def _may_have(told: str) -> int:
     return int(output)
 
 
-async def test_a_process_may_have_as_many_as_it_is_let(most: int) -> None:
+async def test_a_process_raises_its_soft_limit_to_the_hard_limit(most: int) -> None:
     assert await _may_have("told") == most
-    # The control: else it has what it began with.
+    # The control: otherwise the process keeps the limit that it started with.
     assert await _may_have("not told") == _FEW
 
 
 @pytest.mark.full
-async def test_each_process_that_serves_has_them(
+async def test_each_process_that_serves_raises_its_limit(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     hook, told = tmp_path / "hook", tmp_path / "told"

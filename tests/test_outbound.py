@@ -1,4 +1,4 @@
-"""Addresses that a caller names: the permitted ones, those that are never connected to, the names of failures."""
+"""Addresses that a caller names: those that are permitted, those that are refused, and the names of failures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PASSWORD = "a-password-in-an-address"
         ("https://[::1", "must have a host"),
         ("https://-host", "must have a host"),
         ("https://127.0.0.1%25x", "must have a host"),
-        # The metadata service and this machine, as `inet_aton` reads them.
+        # The metadata service and this machine, in the forms that `inet_aton` accepts.
         ("https://2852039166", "four numbers from 0 to 255"),
         ("https://0xa9fea9fe", "four numbers from 0 to 255"),
         ("https://0177.0.0.1", "four numbers from 0 to 255"),
@@ -51,7 +51,7 @@ PASSWORD = "a-password-in-an-address"
         ("https://" + "h" * destinations.LONGEST_ADDRESS, "at most 2048"),
     ],
 )
-def test_an_address_is_refused_by_its_rule_and_not_repeated(text: str, rule: str) -> None:
+def test_a_refusal_names_the_rule_and_does_not_repeat_the_address(text: str, rule: str) -> None:
     with pytest.raises(AddressRefused) as refused:
         destinations.origin(text)
     assert rule in str(refused.value)
@@ -69,17 +69,17 @@ def test_an_address_is_refused_by_its_rule_and_not_repeated(text: str, rule: str
         ("https://0xhost", "https://0xhost"),
     ],
 )
-def test_an_address_is_read_in_one_way(text: str, read: str) -> None:
+def test_an_address_is_normalized(text: str, read: str) -> None:
     assert str(destinations.origin(text)) == read
 
 
-def test_a_path_is_for_those_whose_purpose_has_one() -> None:
+def test_a_path_is_accepted_only_if_the_purpose_allows_one() -> None:
     assert str(destinations.origin("https://host/a/b%20c", path=True)) == "https://host/a/b%20c"
     with pytest.raises(AddressRefused, match="path"):
         destinations.origin("https://host/a[b]", path=True)
 
 
-def test_what_stands_before_a_host_becomes_a_header() -> None:
+def test_user_info_before_a_host_becomes_a_header() -> None:
     assert destinations.without_user_info("http://u%40x:p%3Aw@proxy:3128") == (
         "http://proxy:3128",
         aiohttp.encode_basic_auth("u@x", "p:w"),
@@ -111,7 +111,7 @@ def test_what_stands_before_a_host_becomes_a_header() -> None:
         "fd00:a9fe:a9fe::1",
         "fd00:100::100:200",
         "ff02::1",
-        # One of these in disguise.
+        # Other forms of the addresses above.
         "::ffff:127.0.0.1",
         "::127.0.0.1",
         "64:ff9b::a9fe:a9fe",
@@ -145,12 +145,12 @@ def test_addresses_of_a_machine_or_its_cloud_are_denied(address: str) -> None:
         "64:ff9b:1:5::808:808",
     ],
 )
-def test_other_addresses_are_not(address: str) -> None:
+def test_other_addresses_are_not_denied(address: str) -> None:
     assert not Reach().denies(address)
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "::1"])
-def test_a_host_is_denied_by_what_it_is_called(host: str) -> None:
+def test_a_host_that_names_this_machine_is_denied(host: str) -> None:
     with pytest.raises(AddressRefused, match="of this machine"):
         Reach().check(host)
     allowing = Reach([ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")])
@@ -159,7 +159,7 @@ def test_a_host_is_denied_by_what_it_is_called(host: str) -> None:
 
 
 class _Changing(AbstractResolver):
-    """A name that leads to a good address at first, and to this machine from then on."""
+    """Resolves every name to this machine."""
 
     def __init__(self, port: int) -> None:
         self.port, self.asked = port, 0
@@ -179,12 +179,12 @@ class _Changing(AbstractResolver):
         return [found]
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Has nothing to close."""
 
 
 @asynccontextmanager
 async def _listening() -> AsyncIterator[tuple[int, list[str]]]:
-    """A server on this machine, and the clients that were let in."""
+    """Yields the port of a server on this machine, and the list of clients that it accepted."""
     let_in: list[str] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -198,7 +198,7 @@ async def _listening() -> AsyncIterator[tuple[int, list[str]]]:
         yield server.sockets[0].getsockname()[1], let_in
 
 
-async def test_a_name_that_leads_to_this_machine_is_not_connected_to() -> None:
+async def test_a_name_that_resolves_to_this_machine_is_not_connected_to() -> None:
     async with _listening() as (port, let_in):
         connector = Reach().connector(resolver=_Changing(port))
         async with aiohttp.ClientSession(connector=connector) as session:
@@ -206,7 +206,7 @@ async def test_a_name_that_leads_to_this_machine_is_not_connected_to() -> None:
                 await session.get("http://cluster.example")
         assert "leads to an address of this machine" in destinations.failure(refused.value)
         assert let_in == []
-        # The control: the same name, where that is allowed.
+        # The control: the same address, if it is allowed.
         allowing = Reach([ipaddress.ip_network("127.0.0.0/8")]).connector(resolver=_Changing(port))
         async with (
             aiohttp.ClientSession(connector=allowing) as session,
@@ -216,7 +216,7 @@ async def test_a_name_that_leads_to_this_machine_is_not_connected_to() -> None:
         assert len(let_in) == 1
 
 
-async def test_a_literal_that_nobody_resolves_is_not_connected_to_either() -> None:
+async def test_a_literal_address_of_this_machine_is_not_connected_to() -> None:
     async with _listening() as (port, let_in):
         async with aiohttp.ClientSession(connector=Reach().connector()) as session:
             with pytest.raises(aiohttp.ClientError) as refused:

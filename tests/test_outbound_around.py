@@ -1,6 +1,6 @@
-"""The bytes around an answer of the other side have a bound, and many small pieces are read with pauses.
+"""The bytes around a response's body are limited, and many small pieces are read with pauses.
 
-aiohttp itself has neither, which is the control.
+aiohttp itself does neither, and serves as the control.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pilothouse_server.outbound.destinations import ANYWHERE, failure
 _CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 _ANSWER = _CHUNKED + b"2\r\n{}\r\n0\r\n\r\n"
 _MIB = 1024 * 1024
-# Each ends in an answer like any other.
+# Each ends with an ordinary response.
 AROUND = {
     "100": b"HTTP/1.1 100 Continue\r\n\r\n" * 1000 + _ANSWER,
     "103": b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" * 1000 + _ANSWER,
@@ -35,7 +35,7 @@ USUAL = {
 
 @asynccontextmanager
 async def answering(sent: bytes, *, ends: bool = False) -> AsyncIterator[str]:
-    """A server that answers every request with these bytes; `ends`: and closes the connection."""
+    """Serves these bytes as the response to every request; `ends` closes the connection after each."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -60,7 +60,7 @@ async def body(connector: aiohttp.TCPConnector, url: str) -> bytes:
 
 
 @pytest.mark.parametrize("what", AROUND)
-async def test_too_much_around_an_answer_ends_the_connection(what: str) -> None:
+async def test_too_many_bytes_around_a_response_end_the_connection(what: str) -> None:
     async with answering(AROUND[what]) as url:
         assert (await body(aiohttp.TCPConnector(), url)).strip() == b"{}"
         with pytest.raises(aiohttp.ClientError) as refused:
@@ -71,18 +71,18 @@ async def test_too_much_around_an_answer_ends_the_connection(what: str) -> None:
         )
 
 
-async def test_what_is_usual_is_read() -> None:
+async def test_a_few_interim_responses_are_read() -> None:
     async with (
         answering(USUAL["a few"]) as url,
         aiohttp.ClientSession(connector=ANYWHERE.connector()) as session,
     ):
-        # Each request begins at zero, on one connection.
+        # The count starts at zero for each request on a connection.
         for _ in range(10):
             async with session.get(url) as response:
                 assert await response.read() == b"{}"
 
 
-async def test_short_lines_of_a_log_are_read_for_as_long_as_they_come() -> None:
+async def test_short_lines_of_a_log_are_read_without_a_limit() -> None:
     async with (
         answering(USUAL["lines by themselves"]) as url,
         aiohttp.ClientSession(connector=ANYWHERE.connector()) as session,
@@ -95,7 +95,7 @@ async def test_short_lines_of_a_log_are_read_for_as_long_as_they_come() -> None:
 
 
 _LINES = 40_000
-# Each has so many lines, in some reads of a socket; and what it says.
+# Each response has `_LINES` lines, in few reads of a socket; with it, its body.
 SMALL = {
     "chunks of two bytes": (_CHUNKED + b"2\r\nab\r\n" * (_LINES // 2) + b"0\r\n\r\n", b"ab" * (_LINES // 2)),
     "lines of two bytes": (
@@ -107,7 +107,7 @@ SMALL = {
 
 
 async def _read_slowly(connector: aiohttp.TCPConnector, url: str, pause: int) -> tuple[bytes, int]:
-    """The body, by a reader that pauses for so many turns of the loop, and how many others had until its end."""
+    """Returns the body, read with `pause` loop turns between its parts, and the turns that another task had."""
     turns = 0
 
     async def others() -> None:
@@ -128,9 +128,9 @@ async def _read_slowly(connector: aiohttp.TCPConnector, url: str, pause: int) ->
 
 
 @pytest.mark.parametrize("what", SMALL)
-async def test_small_pieces_leave_turns_to_others(what: str) -> None:
+async def test_small_pieces_leave_turns_to_other_tasks(what: str) -> None:
     sent, said = SMALL[what]
-    # One connection alone, which the server closes behind the answer where that has no other end.
+    # Each read uses one connection. The server closes it after the response if nothing else marks the end.
     async with answering(sent, ends=what == "lines until the end") as url:
         for pause in (0, 50):
             read, turns = await _read_slowly(ANYWHERE.connector(), url, pause)
@@ -140,10 +140,10 @@ async def test_small_pieces_leave_turns_to_others(what: str) -> None:
         assert read == said
 
 
-async def test_of_many_connections_with_small_pieces_one_goes_on_at_a_time(
+async def test_many_connections_with_small_pieces_continue_one_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One cluster is asked by ten, and each in pauses of its own took the whole loop."""
+    """Ten requests go to one cluster: with separate pauses, the ten together took up the whole event loop."""
     sent, said = SMALL["chunks of two bytes"]
     went_on, at_once = 0, list[int]()
     go_on = _Bounded._go_on
@@ -173,8 +173,8 @@ async def test_of_many_connections_with_small_pieces_one_goes_on_at_a_time(
     assert max(at_once) == 1
 
 
-async def test_small_pieces_behind_an_answer_are_none_of_the_next() -> None:
-    """The connection is used no more, though the answer itself has ended."""
+async def test_small_pieces_after_a_response_are_not_part_of_the_next() -> None:
+    """The connection is not used again, although the response itself is complete."""
     async with (
         answering(_ANSWER + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" * 10_000) as url,
         aiohttp.ClientSession(connector=ANYWHERE.connector()) as session,

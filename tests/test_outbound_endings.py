@@ -1,4 +1,4 @@
-"""An answer that is not read to its end is cut off, also by TLS, on each event loop, however much its sender sends."""
+"""A response that is not read to its end is cut off, on each event loop and also over TLS."""
 
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ from tests.waiting import patient
 
 End = Callable[[aiohttp.ClientResponse], Awaitable[None]]
 
-# More than the buffers on the way between both hold.
+# More than the buffers between the two sides can store.
 MOST_BYTES = 48 * 1024 * 1024
 _PART = b"x" * 65536
-# A message of a websocket: so many bytes, of standard output.
+# A websocket message of 65535 bytes on the channel of standard output.
 _MESSAGE = b"\x82\x7e\xff\xff\x01" + b"x" * 65534
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n"
 _MAGIC = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class Endless:
-    """A server by TLS that answers one request, or a websocket's opening, with as much as is taken; it gives up where
-    it could send `MOST_BYTES` more after the end.
+    """A TLS server that answers one request, or a websocket's opening, with endless data.
+
+    It stops after it has sent `MOST_BYTES` more since `ended` was called.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -71,7 +72,7 @@ class Endless:
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """For the block."""
+        """Serves until the end of the block."""
         self._thread.start()
         try:
             yield
@@ -79,7 +80,7 @@ class Endless:
             self._listening.close()
 
     async def ended(self) -> bool:
-        """Returns once it sends nothing more: whether the other side, which has ended now, saw to that."""
+        """Waits until the server stops sending, and returns whether the other side's end stopped it."""
         self._most = self.sent + MOST_BYTES
         await asyncio.to_thread(self._thread.join, patient(60.0))
         assert not self._thread.is_alive()
@@ -115,7 +116,7 @@ async def _closed(response: aiohttp.ClientResponse) -> None:
 
 
 def _is_ended(folder: Path, loop: str, ask: Ask) -> bool:
-    """Whether a server that is asked so can send nothing more after that."""
+    """Returns whether a server can send nothing more after `ask` has ended."""
     factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
     endless = Endless(folder)
     with endless.serving(), asyncio.Runner(loop_factory=factory) as runner:
@@ -166,9 +167,9 @@ async def _program_too_long(endless: Endless) -> bool:
 
 @pytest.mark.parametrize("ask", [_answered(_too_long), _answered(_cut), _program, _program_too_long])
 @pytest.mark.parametrize("loop", EVENT_LOOPS)
-def test_what_is_not_read_is_not_sent(tmp_path: Path, loop: str, ask: Ask) -> None:
+def test_a_server_cannot_send_the_rest_of_an_unread_response(tmp_path: Path, loop: str, ask: Ask) -> None:
     assert _is_ended(tmp_path, loop, ask)
 
 
-def test_to_close_alone_is_found(tmp_path: Path) -> None:
+def test_the_check_detects_a_response_that_is_only_closed(tmp_path: Path) -> None:
     assert not _is_ended(tmp_path, "uvloop", _answered(_closed))

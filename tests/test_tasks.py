@@ -1,4 +1,4 @@
-"""Tasks end, and nobody's cancellation is lost on the way."""
+"""Tasks end, and no cancellation of a caller is lost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def fails_while_it_winds_up() -> None:
         raise ValueError("cannot be wound up")
 
 
-async def test_a_cancelled_task_is_no_cancellation_of_the_caller() -> None:
+async def test_a_cancelled_task_does_not_cancel_its_caller() -> None:
     task = asyncio.create_task(for_ever())
     await asyncio.sleep(0)
     await cancel_and_wait(task)
@@ -50,7 +50,7 @@ async def test_the_callers_cancellation_is_raised_once_the_task_has_ended() -> N
     assert task.cancelled()
 
 
-async def test_a_task_that_fails_while_it_winds_up_is_logged_and_the_others_end() -> None:
+async def test_a_failure_during_a_tasks_cleanup_is_logged_and_other_tasks_end() -> None:
     tasks = [asyncio.create_task(work(), name=work.__name__) for work in (fails_while_it_winds_up, for_ever)]
     await asyncio.sleep(0)
     with structlog.testing.capture_logs() as logged:
@@ -61,7 +61,7 @@ async def test_a_task_that_fails_while_it_winds_up_is_logged_and_the_others_end(
     ]
 
 
-async def test_how_a_task_ended_before_is_not_logged() -> None:
+async def test_a_task_that_had_failed_before_is_not_logged() -> None:
     async def fails() -> None:
         raise ValueError
 
@@ -72,7 +72,7 @@ async def test_how_a_task_ended_before_is_not_logged() -> None:
     assert logged == []
 
 
-async def test_what_must_not_be_cancelled_ends_before_the_cancellation_is_raised() -> None:
+async def test_uncancelled_work_ends_before_the_cancellation_is_raised() -> None:
     allowed, ended = asyncio.Event(), asyncio.Event()
 
     async def commit() -> None:
@@ -90,7 +90,7 @@ async def test_what_must_not_be_cancelled_ends_before_the_cancellation_is_raised
     assert ended.is_set()
 
 
-async def test_a_failure_of_what_must_not_be_cancelled_does_not_hide_the_cancellation() -> None:
+async def test_a_failure_of_uncancelled_work_does_not_hide_the_cancellation() -> None:
     failing = asyncio.Event()
 
     async def commit() -> None:
@@ -115,7 +115,7 @@ async def test_a_failure_of_what_must_not_be_cancelled_does_not_hide_the_cancell
 
 
 class Waits:
-    """A task that waits for ever and may be cut off, and then for ever again; its first outcome."""
+    """A task that waits until it is cut off, then waits for ever; `met` is the error that ended its first wait."""
 
     def __init__(self, *, fails: bool = False) -> None:
         self.cut: Cut | None = None
@@ -136,14 +136,14 @@ class Waits:
         self.cut.off()
 
     async def passed(self) -> None:
-        """Returns when it has met something, and goes on."""
+        """Returns after the first wait has ended; the task must continue."""
         for _ in range(3):
             await asyncio.sleep(0)
         assert not self.task.done()
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_who_is_cut_off_goes_on_as_one_who_was_not_cancelled(fails: bool) -> None:
+async def test_a_task_that_is_cut_off_continues_uncancelled(fails: bool) -> None:
     waits = Waits(fails=fails)
     await asyncio.sleep(0)
     waits.off()
@@ -154,7 +154,7 @@ async def test_who_is_cut_off_goes_on_as_one_who_was_not_cancelled(fails: bool) 
 
 
 @pytest.mark.parametrize("cut_first", [False, True])
-async def test_who_is_cancelled_while_he_is_cut_off_is_cancelled(cut_first: bool) -> None:
+async def test_a_task_that_is_cancelled_while_it_is_cut_off_is_cancelled(cut_first: bool) -> None:
     waits = Waits()
     await asyncio.sleep(0)
     for end in (waits.off, waits.task.cancel) if cut_first else (waits.task.cancel, waits.off):
@@ -165,13 +165,13 @@ async def test_who_is_cancelled_while_he_is_cut_off_is_cancelled(cut_first: bool
     assert waits.met is None
 
 
-async def test_a_time_out_within_is_none_of_who_could_be_cut_off() -> None:
+async def test_a_timeout_inside_a_cut_does_not_count_as_a_cut() -> None:
     with pytest.raises(TimeoutError), Cut() as cut:
         raise TimeoutError
     assert not cut.was_cut
 
 
-async def test_a_supervisor_stops_though_a_task_fails_while_it_winds_up() -> None:
+async def test_a_supervisor_stops_even_if_a_task_fails_during_its_cleanup() -> None:
     began = asyncio.Event()
     runs = 0
 
@@ -192,7 +192,7 @@ async def test_a_supervisor_stops_though_a_task_fails_while_it_winds_up() -> Non
 
 
 async def test_a_task_whose_group_failed_is_started_again() -> None:
-    """A TaskGroup leaves the task in which one of its tasks failed marked as cancelled, on Python 3.11."""
+    """On Python 3.11, a TaskGroup with a failed task leaves the surrounding task marked as cancelled."""
     runs = 0
     third = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""Skipped tests of the tier `full` fail in CI, and are counted everywhere; a soak test names its part."""
+"""Skipped tests of the tier `full` fail in CI, and are counted everywhere; a soak test must name its part."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.nested import pytest_run
 
 _OF_EVERY_CHANGE = "not full and not system and not soak"
-# Each starts a whole run of pytest.
+# Each test starts a whole run of pytest.
 pytestmark = pytest.mark.full(minutes=5)
 
 SKIPPED = """
@@ -33,13 +33,13 @@ def test_a_skipped_test_of_the_full_tier_fails_in_ci(tmp_path: Path, options: tu
     assert "1 skipped of the tier `full`: in CI that is a failure" in printed
 
 
-def test_elsewhere_it_is_counted(tmp_path: Path) -> None:
+def test_outside_ci_a_skipped_test_of_the_full_tier_is_counted(tmp_path: Path) -> None:
     code, printed = pytest_run(tmp_path, SKIPPED)
     assert code == 0, printed
     assert "1 skipped of the tier `full`: CI fails on that" in printed
 
 
-def test_what_is_skipped_of_every_change_is_no_failure(tmp_path: Path) -> None:
+def test_skipped_tests_of_other_tiers_do_not_fail_in_ci(tmp_path: Path) -> None:
     code, printed = pytest_run(tmp_path, SKIPPED, "-m", "not full", variables={"CI": "true"})
     assert code == 0, printed
 
@@ -61,12 +61,14 @@ def test_a_soak_test_without_a_part_is_refused(tmp_path: Path) -> None:
         (_OF_EVERY_CHANGE, "\npytestmark = [pytest.mark.full]", True),
     ],
 )
-def test_a_heavy_tier_imports_what_names_it(tmp_path: Path, asked: str, named: str, imported: bool) -> None:
+def test_a_tier_imports_only_the_files_that_name_its_marker(
+    tmp_path: Path, asked: str, named: str, imported: bool
+) -> None:
     _, printed = pytest_run(tmp_path, f"raise ValueError('imported')  # {named}", "-m", asked)
     assert ("ValueError: imported" in printed) is imported, printed
 
 
-def test_a_marker_that_comes_from_elsewhere_is_refused(tmp_path: Path) -> None:
+def test_a_marker_from_another_module_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere.py").write_text("import pytest\n\nheavy = pytest.mark.full\n")
     text = "from elsewhere import heavy\n\n@heavy\ndef test_a(): pass\n"
     code, printed = pytest_run(tmp_path, text)

@@ -1,4 +1,4 @@
-"""Conditions are looked at until they hold, and deadlines are as long as the setting says."""
+"""`poll_until` polls until its condition is met, and deadlines grow with the setting."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ pytestmark = pytest.mark.full
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deadlines of a hundredth."""
+    """Reduces deadlines to a hundredth."""
     monkeypatch.setattr(waiting, "PATIENCE", 0.01)
 
 
-async def test_what_is_seen_is_returned_once_it_holds() -> None:
+async def test_the_polled_value_is_returned_once_it_meets_the_condition() -> None:
     numbers = iter(range(10))
 
     async def look() -> int:
@@ -33,7 +33,7 @@ async def test_what_is_seen_is_returned_once_it_holds() -> None:
 
 
 @pytest.mark.usefixtures("hasty")
-async def test_what_never_holds_fails_and_shows_what_was_seen_last() -> None:
+async def test_a_condition_that_is_never_met_fails_with_the_last_value() -> None:
     async def look() -> str:
         return "not yet"
 
@@ -44,12 +44,12 @@ async def test_what_never_holds_fails_and_shows_what_was_seen_last() -> None:
 
 
 @pytest.mark.usefixtures("hasty")
-async def test_a_look_that_does_not_return_fails_too() -> None:
+async def test_a_poll_that_does_not_return_fails() -> None:
     with pytest.raises(AssertionError, match="no look returned"):
         await poll_until(asyncio.get_running_loop().create_future, seconds=5.0)
 
 
-async def test_an_error_of_a_look_is_the_tests_own() -> None:
+async def test_an_error_of_a_poll_is_raised_in_the_test() -> None:
     async def look() -> bool:
         raise TimeoutError("of a call")
 
@@ -63,8 +63,8 @@ async def test_an_error_of_a_look_is_the_tests_own() -> None:
         await poll_until(fails)
 
 
-async def test_a_look_follows_whatever_wakes_it() -> None:
-    """Also a state that lasts shorter than a pause is seen."""
+async def test_a_wake_up_is_followed_by_a_poll() -> None:
+    """A state that is shorter than a pause is also seen."""
     states: Iterator[str] = iter(["a", "b", "c"])
     state = next(states)
 
@@ -79,7 +79,7 @@ async def test_a_look_follows_whatever_wakes_it() -> None:
 
 
 @virtual_time
-async def test_a_look_that_takes_long_is_followed_by_a_pause_as_long() -> None:
+async def test_a_slow_poll_is_followed_by_an_equally_long_pause() -> None:
     times: list[float] = []
 
     async def look() -> int:
@@ -93,7 +93,7 @@ async def test_a_look_that_takes_long_is_followed_by_a_pause_as_long() -> None:
 
 async def test_deadlines_grow_with_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "PATIENCE", 3.0)
-    # Longer than this test may take, so the limit is out of the way.
+    # More than this test may take, so that the test's own limit does not apply.
     monkeypatch.setattr(waiting, "_limit", math.inf)
     assert patient(2.0) == 6.0
     assert runs_out(2.0) == 2.0
@@ -117,9 +117,9 @@ async def test_a_wait_ends_within_the_limit_of_its_test(monkeypatch: pytest.Monk
     assert patient(1000.0) == 1000.0 * waiting.PATIENCE
 
 
-def test_no_example_fails_for_the_time_that_it_takes() -> None:
+def test_no_hypothesis_example_fails_because_of_its_duration() -> None:
     used = hypothesis.settings.default
     assert used is not None
     assert used.deadline is None
-    # Only what depends on time is left out of what hypothesis looks at.
+    # Only the check that depends on time is suppressed.
     assert used.suppress_health_check == (hypothesis.HealthCheck.too_slow,)

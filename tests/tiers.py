@@ -1,13 +1,13 @@
 """The four tiers of tests, and the report of skipped ones.
 
 `make test` runs the tests without a marker, `make test-all` those marked `full`, `make test-system` those marked
-`system`, `make soak PART=…` those marked `soak(part=…)`. A test of the tiers `full` and `system` may need a program
-that a machine lacks: it is skipped there. `.ci/run` installs the programs of the tier `full`, so in CI a skipped test
-of that tier fails the run. The programs of the tier `system` are heavy; one line names those that are missing.
+`system`, `make soak PART=…` those marked `soak(part=…)`. A test of the tiers `full` and `system` is skipped if the
+machine lacks a program that it needs. `.ci/run` installs the programs of the tier `full`, so a skipped test of that
+tier fails the run in CI. The programs of the tier `system` are heavy; one line names the missing ones.
 
-Of a heavy tier only the files are imported that name its marker, about a fourth: each process of a run would import all
-the others for nothing. Likewise `make test` leaves out a file whose tests all have one marker of a heavy tier. It
-refuses a marker that comes from elsewhere.
+A run of a heavy tier imports only the files that name its marker, about a fourth of all: otherwise each process would
+import the others for nothing. Likewise, `make test` leaves out a file whose tests all have one marker of a heavy
+tier. A marker that is imported from another module is refused.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ FULL = "full"
 SYSTEM = "system"
 SOAK = "soak"
 _TIERS = frozenset({FULL, SYSTEM, SOAK})
-# The expression for tests without a marker, in pyproject.toml.
+# The marker expression of `make test`, as in pyproject.toml.
 _OF_EVERY_CHANGE = f"not {FULL} and not {SYSTEM} and not {SOAK}"
 _OF_THE_FILE = re.compile(rf"^pytestmark = pytest\.mark\.({FULL}|{SYSTEM}|{SOAK})\b", re.MULTILINE)
 
 
 @functools.cache
 def _names(path: Path, tier: str) -> bool:
-    """Whether a file has the marker of the tier in its own text."""
+    """Returns whether a file contains the marker of the tier in its own text."""
     return f"pytest.mark.{tier}" in path.read_text(encoding="utf-8")
 
 
 @functools.cache
 def _is_heavy(path: Path) -> bool:
-    """Whether a file gives all its tests one marker of a heavy tier."""
+    """Returns whether a file gives all its tests one marker of a heavy tier."""
     return bool(_OF_THE_FILE.search(path.read_text(encoding="utf-8")))
 
 
 def has_nothing(path: Path, config: pytest.Config) -> bool:
-    """Whether a file of tests has nothing of the tier that alone is asked for."""
+    """Returns whether a test file contains no tests of the one tier that is selected."""
     chosen = config.option.markexpr
     if chosen == _OF_EVERY_CHANGE:
         return path.match("test_*.py") and _is_heavy(path)
@@ -51,14 +51,15 @@ def has_nothing(path: Path, config: pytest.Config) -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leaves out such files."""
+    """Leaves out files without tests of the selected tier."""
     return True if has_nothing(collection_path, config) else None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Refuses tests that a heavy tier would never run: without its marker in the file, or of the soak and of no
-    part.
+    """Refuses tests that no heavy tier would ever run.
+
+    These are tests whose marker is not named in their own file, and soak tests without a part.
     """
     for item in items:
         for marker in item.iter_markers():
@@ -69,7 +70,7 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Remembers the skipped tests; the reports of all processes come to the one that prints."""
+    """Records the skipped tests; the process that prints receives the reports of all processes."""
     if not report.skipped or hasattr(report, "wasxfail"):
         return
     if FULL in report.keywords:
@@ -79,7 +80,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 _skipped: list[str] = []
-# Why tests of the tier `system` were skipped.
+# The reasons why tests of the tier `system` were skipped.
 _lacking: set[str] = set()
 
 

@@ -1,7 +1,7 @@
-"""How long an event loop is held, on any machine: the Python calls that it makes in one turn.
+"""Measures how long an event loop is blocked, independent of the machine: by the Python calls in one turn.
 
-Calls of C functions count too. A loop that never yields makes as many on a fast machine as on a slow one; one that
-yields by the clock makes fewer on a slow one.
+Calls of C functions count too. A loop that never yields makes as many calls on a fast machine as on a slow one; a
+loop that yields by the clock makes fewer on a slow machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 
 class Turns:
-    """`most`: the largest number of calls in one turn; `made`: the functions that were called most often in it."""
+    """`most`: the largest number of calls in one turn; `made`: the most frequently called functions of that turn."""
 
     def __init__(self) -> None:
         self.most = 0
@@ -25,14 +25,14 @@ class Turns:
         self._handle = self._loop.call_soon(self._turn)
 
     def count(self, frame: Any, event: str, argument: Any) -> None:
-        """Counts a call; an argument of `sys.setprofile`."""
+        """Counts a call (passed to `sys.setprofile`)."""
         if event == "call":
             self._calls[frame.f_code] += 1
         elif event == "c_call":
             self._calls[argument.__qualname__] += 1
 
     def _turn(self) -> None:
-        # Its own calls count for the next turn.
+        # The calls of this method count towards the next turn.
         calls, self._calls = self._calls, Counter()
         if calls.total() > self.most:
             self.most = calls.total()
@@ -40,13 +40,13 @@ class Turns:
         self._handle = self._loop.call_soon(self._turn)
 
     def end(self) -> None:
-        """Ends counting."""
+        """Stops counting."""
         self._handle.cancel()
 
 
 @contextmanager
 def counted_turns() -> Iterator[Turns]:
-    """Counts the calls of each turn that the running loop has in the block."""
+    """Counts the calls in each turn of the running loop until the end of the block."""
     turns = Turns()
     before = sys.getprofile()
     sys.setprofile(turns.count)

@@ -1,11 +1,11 @@
-"""Tests in virtual time: waiting costs nothing, and how loaded the machine is changes nothing.
+"""Tests in virtual time: waiting costs nothing, and the load of the machine changes nothing.
 
-The loop of such a test has a clock of its own that stands still while anything can be done, and jumps to the next
-timer when nothing can. A recording of half a minute is replayed at its own pace in a fraction of a second, and a
-step of a controller never comes too late for the request that was sent after it.
+The loop of such a test has its own clock. The clock stands still while the loop has anything to do, and jumps to the
+next timer when it has nothing. A recording of half a minute is replayed at its own pace in a fraction of a second,
+and a step of a controller never comes too late for the request that was sent after it.
 
-It fits where everything that happens, happens in this process: a cluster and its clients on one loop. Where another
-process takes part (kubectl), time has to be real.
+Virtual time requires that everything happens in this process: a cluster and its clients on one loop. If another
+process takes part (kubectl), the test must use real time.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import ParamSpec
 
 Parameters = ParamSpec("Parameters")
 
-# Bytes written to a socket may take a moment until the other end of it becomes readable.
+# It may take a moment until bytes that were written to a socket make its other end readable.
 _SETTLE_SECONDS = 0.001
-# Before a long jump, which would carry everything past its deadline, a loaded machine is given more.
+# A loaded machine gets more time before a long jump, because the jump would put everything past its deadline.
 _LONG_JUMP_SECONDS = 0.5
 _LONG_SETTLE_SECONDS = 0.025
 _STUCK_SECONDS = 60.0
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Instead of waiting for a timer, moves the loop's time to it."""
+    """Moves the loop's time to the next timer instead of waiting for it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,12 +66,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._jumping.now
 
     def pass_at_once(self, seconds: float) -> None:
-        """See `hold_up`."""
+        """Advances the clock in one step (see `hold_up`)."""
         self._jumping.now += seconds
 
 
 async def pass_time(seconds: float) -> None:
-    """Lets virtual time pass. A loop of real time is refused: there a test waits for a condition."""
+    """Lets virtual time pass. Fails on a loop of real time: there, a test must wait for a condition."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop), "time is real here: wait for a condition, with a deadline"
     passed = loop.create_future()
@@ -80,14 +80,14 @@ async def pass_time(seconds: float) -> None:
 
 
 def hold_up(seconds: float) -> None:
-    """Lets virtual time pass in one step, as if something keeps the loop busy: due timers are late."""
+    """Lets virtual time pass in one step, as if a callback had blocked the loop: due timers run late."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop), "time is real here"
     loop.pass_at_once(seconds)
 
 
 def virtual_time(test: Callable[Parameters, Awaitable[None]]) -> Callable[Parameters, None]:
-    """Makes a test of a coroutine function that is run in virtual time."""
+    """Decorates a coroutine function so that it runs as a test in virtual time."""
 
     @functools.wraps(test)
     def run(*arguments: Parameters.args, **named: Parameters.kwargs) -> None:

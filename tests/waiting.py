@@ -1,9 +1,8 @@
-"""Waiting in tests: for conditions, with deadlines that grow with one setting; never for a time.
+"""Waiting in tests: for conditions, with deadlines that grow with one setting; never for a fixed time.
 
-A number of seconds in a test is the longest duration on a quiet machine, or the promised one. Nobody waits so short:
-each deadline is that number times `PILOTHOUSE_TEST_PATIENCE`, because a machine that does other work takes several
-times as long, and a test's verdict must not depend on its neighbours. With a patience of 1 the numbers hold as they
-are written.
+A number of seconds in a test is the longest duration on a quiet machine, or the promised one. The deadline in use is
+that number times `PILOTHOUSE_TEST_PATIENCE`, because a machine that does other work takes several times as long, and
+a test's verdict must not depend on the load. With a patience of 1, the deadlines are the numbers as written.
 
     await poll_until(lambda: world.count(), lambda count: count == 3, seconds=5.0)
     async with within(10.0): ...                      # asyncio.timeout, made patient
@@ -29,26 +28,27 @@ from tests.virtual_time import VirtualTimeLoop
 T = TypeVar("T")
 
 PATIENCE = float(os.environ.get("PILOTHOUSE_TEST_PATIENCE", "6"))
-# The first looks come soon after each other, and later ones cost a busy machine less: most looks are calls of the API,
-# which take 2 to 4 ms of a core. Dear ones take half of the time at most: after each comes a pause as long as it took.
+# The first polls follow each other closely; later ones cost a busy machine less: most polls are calls of the API,
+# which take 2 to 4 ms of CPU time. An expensive poll takes half of the time at most: the pause after it is as long as
+# the poll.
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, _GROWTH = 0.01, 0.1, 1.5
 _LONGEST_REST_SECONDS = 0.5
-# A deadline that is taken after the limit has passed still lets a test put away what it began.
+# A deadline that is computed after the limit still leaves a test time to clean up.
 _SHORTEST_DEADLINE_SECONDS = 1.0
 _limit = math.inf
 
 
 def set_limit(seconds: float) -> None:
-    """Sets the time that is left for waits from now on; `math.inf` takes the limit away."""
+    """Sets the time that is left for waits from now on; `math.inf` removes the limit."""
     global _limit
     _limit = time.monotonic() + seconds
 
 
 def patient(seconds: float) -> float:
-    """Returns the deadline, in seconds, for a step that takes so long at most on a quiet machine.
+    """Returns the deadline, in seconds, for a step that takes at most `seconds` on a quiet machine.
 
-    Virtual time passes as fast on every machine: there it is the number itself. The deadline is at most the rest of
-    the test's time limit.
+    Virtual time passes equally fast on every machine, so there the deadline is `seconds` itself. In real time, the
+    deadline is at most the rest of the test's time limit.
     """
     if _time_is_virtual():
         return seconds
@@ -64,19 +64,19 @@ def _time_is_virtual() -> bool:
 
 
 def within(seconds: float) -> asyncio.Timeout:
-    """A block that must end before `patient(seconds)`; TimeoutError."""
+    """Returns a context manager that raises TimeoutError if its block takes longer than `patient(seconds)`."""
     return asyncio.timeout(patient(seconds))
 
 
 def runs_out(seconds: float) -> float:
-    """A time that is meant to run out, so the slowness of a machine does no harm: it is taken as it is."""
+    """Marks a timeout that the test expects to expire: it needs no patience, and is returned unchanged."""
     return seconds
 
 
 class Stopwatch:
-    """The seconds since it was made, for events that must not come sooner, or not more often in them.
+    """Measures the seconds since it was created, for events that must not happen earlier or more often.
 
-    How long something takes at most is a deadline instead: a busy machine only makes the time longer.
+    For the longest time that something may take, use a deadline instead: a busy machine only makes the time longer.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class Stopwatch:
         self._began = self._loop.time()
 
     def passed(self) -> float:
-        """Seconds, of the loop's time."""
+        """Returns the seconds that have passed in the loop's time."""
         return self._loop.time() - self._began
 
 
@@ -96,9 +96,9 @@ async def poll_until(
     what: str = "the condition",
     woken_by: Callable[[], Awaitable[object]] | None = None,
 ) -> T:
-    """Polls until the seen value `holds`, and returns it. Looks again after a pause, or when `woken_by` has returned.
+    """Polls until the condition `holds` for the value, and returns it; polls after a pause or after `woken_by`.
 
-    Raises AssertionError with the last seen value once `patient(seconds)` are over, also if a look does not return.
+    Raises AssertionError with the last value after `patient(seconds)`, even if a poll does not return.
     """
     longest = patient(seconds)
     pause = _FIRST_PAUSE_SECONDS

@@ -1,1 +1,1 @@
-"""What the same work costs with the bare libraries. Nothing of the product is in here but its message classes."""
+"""Baselines: the same work with the bare libraries. Nothing of the product is used but its message classes."""

@@ -1,4 +1,4 @@
-"""Applies objects to a cluster by bare HTTP, several at a time: the time of a client that does nothing else."""
+"""Applies objects to a cluster with bare HTTP, several in parallel: the time of a client that does nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.loads import arrivals
 
 _LIMIT_SECONDS = 300.0
 _QUERY = {"fieldManager": "bare", "force": "false"}
-# The NetworkPolicy that the product carries in the same run.
+# The NetworkPolicy that the product applies in the same run.
 POLICY: dict[str, Any] = {
     "podSelector": {"matchLabels": {"app": "made"}},
     "policyTypes": ["Ingress"],
@@ -30,7 +30,7 @@ _APPLY = {"Content-Type": "application/apply-patch+yaml"}
 
 
 async def prepare(kubeconfig: dict[str, Any], namespaces: list[str]) -> None:
-    """Makes the namespaces."""
+    """Creates the namespaces."""
     async with arrivals.session(kubeconfig) as cluster:
         for name in namespaces:
             body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
@@ -41,7 +41,7 @@ async def prepare(kubeconfig: dict[str, Any], namespaces: list[str]) -> None:
 async def apply(
     kubeconfig: dict[str, Any], namespaces: list[str], count: int, concurrency: int, load: str
 ) -> float:
-    """Seconds until so many objects are applied and seen: `deployments`, with `services` each, or `objects`."""
+    """Applies `count` objects of the kind of `load`; returns the seconds until a watch has reported them all."""
     async with arrivals.session(kubeconfig) as cluster, asyncio.timeout(_LIMIT_SECONDS):
         seen = asyncio.create_task(
             arrivals.arrived(cluster, load, await arrivals.version(cluster, load), count)
@@ -132,7 +132,7 @@ def _policy(namespace: str, name: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """The process."""
+    """Runs the process."""
     answering({"prepare": prepare, "apply": apply})
 
 

@@ -1,4 +1,4 @@
-"""etcd as a baseline: one server on a free port, and its messages, of which three are needed and written by hand.
+"""etcd as a baseline: one server on a free port, and the three messages that it needs, encoded by hand.
 
 Field numbers are those of etcd's `rpc.proto`: `PutRequest` { key = 1, value = 2 },
 `WatchRequest` { create_request = 1 } and `WatchCreateRequest` { key = 1 }.
@@ -24,12 +24,12 @@ _START_SECONDS = 30.0
 
 
 def put_request(key: bytes, value: bytes) -> bytes:
-    """A `PutRequest`."""
+    """Returns a `PutRequest`."""
     return _field(1, key) + _field(2, value)
 
 
 def watch_request(key: bytes) -> bytes:
-    """A `WatchRequest` that creates a watch of one key."""
+    """Returns a `WatchRequest` that creates a watch of one key."""
     return _field(1, _field(1, key))
 
 
@@ -40,16 +40,16 @@ def _field(number: int, value: bytes) -> bytes:
 
 
 def installed() -> bool:
-    """Whether there is an etcd to measure against."""
+    """Returns whether etcd is installed."""
     return shutil.which("etcd") is not None
 
 
 @asynccontextmanager
 async def running(directory: Path, cores: frozenset[int]) -> AsyncIterator[tuple[str, int]]:
-    """etcd with its own settings, which flush each put; its address and its process id.
+    """Runs etcd with its default settings, which flush each put; yields its address and its process id.
 
     Raises:
-        RuntimeError: it does not start.
+            RuntimeError: etcd is not installed.
     """
     program = shutil.which("etcd")
     if program is None:

@@ -1,8 +1,8 @@
-"""A bare `grpc.aio` server: answers one prepared message, streams ready bytes when told to, or does nothing.
+"""A bare `grpc.aio` server: returns one prepared message, streams prepared bytes on command, or does nothing.
 
-Get      unary: parses the request, answers the prepared message, serialised anew each time
-Create   unary: parses the request, answers the container that is in it
-Stream   a stream that stays open; `send` writes to every open one the same ready bytes
+Get      unary: parses the request, returns the prepared message, serialized for each call
+Create   unary: parses the request, returns the container in it
+Stream   a stream that stays open; `send` writes the same prepared bytes to every open stream
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class BareServer:
         self._open = 0
 
     async def start(self, answer: str = "") -> str:
-        """Listens, and says on which port; `answer` is the message of Get in base64."""
+        """Listens, and returns the address; `answer` is the message of Get in base64."""
         self._answer = pb.GetContainerResponse.FromString(b64decode(answer))
         self._server = grpc.aio.server()
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
@@ -58,7 +58,7 @@ class BareServer:
         return f"127.0.0.1:{port}"
 
     async def send(self, message: str, count: int) -> float:
-        """Has every open stream write `count` times the message (base64); answers when it began."""
+        """Makes every open stream write the message (base64) `count` times; returns the time when it began."""
         self._messages = [b64decode(message)] * count
         self._round += 1
         began = time.monotonic()
@@ -74,7 +74,7 @@ class BareServer:
 
     async def _stream(self, _request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         seen = self._round
-        # Says that it stands, as a watch does.
+        # The first message shows that the stream is established, as in a watch.
         await context.write(b"\x08\x04")
         while True:
             async with self._go:
@@ -85,7 +85,7 @@ class BareServer:
 
 
 def main() -> None:
-    """The process."""
+    """Runs the process."""
     server = BareServer()
     answering({"start": server.start, "send": server.send})
 

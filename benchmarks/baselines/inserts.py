@@ -1,10 +1,11 @@
-"""The rows that a CreateContainer writes, inserted by bare asyncpg in one transaction, under one lock or under none.
+"""The rows that a CreateContainer writes, inserted with bare asyncpg in one transaction, with or without the lock.
 
-As the superuser, so without row-level security, into tables like the product's: with all their indexes, foreign keys
-and checks, and without their triggers. Sixteen clients, each on a connection and in a namespace of its own. Five round
-trips: BEGIN; container, variables, port, history, operation, work, message, quota and idempotency row in one statement;
-the lock of the stream head; record, event and new head in one statement; COMMIT, which is flushed to disk. Without the
-lock there are four, the head is left as it is, and the numbers come from this process.
+The baseline connects as the superuser, so without row-level security. Its tables are like the product's, with all
+indexes, foreign keys and checks, but without triggers. There are sixteen clients, each with its own connection and
+namespace. A transaction takes five round trips: BEGIN; container, variables, port, history, operation, work, message,
+quota and idempotency row in one statement; the lock of the stream head; record, event and new head in one statement;
+COMMIT, which is flushed to disk. Without the lock there are four round trips, the head is not updated, and this
+process assigns the numbers.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ UPDATE stream_head SET revision = $9, audit_sequence = $7, record_mark = int8sen
 """
 APPEND_UNLOCKED = f"{_NUMBERED} SELECT"
 _TRIGGERS = "SELECT tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal GROUP BY 1"
-# As long as the product's are: the record's bodies as text, the message and the stored answer as bytes.
+# As long as the product's: the record's bodies as text, the message and the stored response as bytes.
 BODY = (
     '{"container": {"name": "made", "image": "image-1:1.0", "labels": {"app": "made"}}, "padding": "%s"}'
     % ("x" * 500)
@@ -97,7 +98,7 @@ class Inserts:
         self._connections: list[asyncpg.Connection] = []
 
     async def connect(self, dsn: str, clients: int, namespaces: list[str], locked: bool) -> None:
-        """Opens the connections of all clients; takes the triggers off the tables."""
+        """Opens the connections of all clients, and disables the triggers of the tables."""
         self._locked = locked
         self._connections = [await asyncpg.connect(dsn) for _ in range(clients)]
         first = self._connections[0]
@@ -111,7 +112,7 @@ class Inserts:
         self._revisions, self._sequences = count(head["revision"] + 1), count(head["audit_sequence"] + 1)
 
     async def run(self, seconds: float) -> dict[str, float]:
-        """Transactions committed a second, and in all."""
+        """Returns the transactions committed per second, and in total."""
         committed = 0
         began = time.perf_counter()
         end = began + seconds
@@ -153,7 +154,7 @@ class Inserts:
 
 
 def main() -> None:
-    """The process."""
+    """Runs the process."""
     inserts = Inserts()
     answering({"connect": inserts.connect, "run": inserts.run})
 

@@ -1,4 +1,4 @@
-"""The same questions to a cluster by bare HTTP: a list of pods, decoded by msgspec; Deployments made and waited for."""
+"""The same requests to a cluster with bare HTTP: a list of pods, decoded with msgspec, and new Deployments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LIMIT_SECONDS = 120.0
 
 
 class Metadata(msgspec.Struct, rename="camel", gc=False):
-    """What is read of any object's metadata."""
+    """The fields that are read of any object's metadata."""
 
     name: str = ""
     namespace: str = ""
@@ -28,7 +28,7 @@ class Metadata(msgspec.Struct, rename="camel", gc=False):
 
 
 class ContainerStatus(msgspec.Struct, rename="camel", gc=False):
-    """Of a pod's container."""
+    """The status of a pod's container."""
 
     name: str = ""
     ready: bool = False
@@ -37,14 +37,14 @@ class ContainerStatus(msgspec.Struct, rename="camel", gc=False):
 
 
 class Condition(msgspec.Struct, rename="camel", gc=False):
-    """Of a pod."""
+    """A condition of a pod."""
 
     type: str = ""
     status: str = ""
 
 
 class PodStatus(msgspec.Struct, rename="camel", gc=False):
-    """Of a pod."""
+    """The status of a pod."""
 
     phase: str = ""
     pod_ip: str = msgspec.field(name="podIP", default="")
@@ -61,7 +61,7 @@ class Pod(msgspec.Struct, rename="camel", gc=False):
 
 
 class Pods(msgspec.Struct, gc=False):
-    """The list."""
+    """A list of pods."""
 
     items: list[Pod]
 
@@ -76,7 +76,7 @@ def _session(kubeconfig: dict[str, Any]) -> aiohttp.ClientSession:
 
 
 async def list_pods(kubeconfig: dict[str, Any], selector: str) -> list[float]:
-    """Seconds until all pods are decoded, of one answer that holds them all, and how many."""
+    """Returns the seconds until all pods of one response are decoded, and the number of pods."""
     async with _session(kubeconfig) as session:
         began = time.perf_counter()
         async with session.get("/api/v1/pods", params={"labelSelector": selector}) as answer:
@@ -86,7 +86,7 @@ async def list_pods(kubeconfig: dict[str, Any], selector: str) -> list[float]:
 
 
 async def deployments(kubeconfig: dict[str, Any], namespace: str, count: int) -> float:
-    """Seconds until so many Deployments with a Service each are made, one after the other, and all run."""
+    """Returns the seconds until `count` Deployments, each with a Service, are created in sequence, and all run."""
     async with _session(kubeconfig) as session, asyncio.timeout(_LIMIT_SECONDS):
         path = f"/apis/apps/v1/namespaces/{namespace}/deployments"
         began = time.perf_counter()
@@ -137,7 +137,7 @@ def _service(name: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """The process."""
+    """Runs the process."""
     answering({"list_pods": list_pods, "deployments": deployments})
 
 

@@ -1,7 +1,8 @@
-"""The rows that an UpdateContainer writes, by bare asyncpg in one transaction; otherwise as `baselines.inserts`.
+"""The rows that an UpdateContainer writes, with bare asyncpg in one transaction; otherwise like `baselines.inserts`.
 
-Four round trips: BEGIN; container, operation, history, work, message and idempotency row in one statement; record and
-event in one statement, numbered by this process; COMMIT. Each client changes containers of a namespace of its own.
+A transaction takes four round trips: BEGIN; container, operation, history, work, message and idempotency row in one
+statement; record and event in one statement, numbered by this process; COMMIT. Each client changes containers of its
+own namespace.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Updates(Inserts):
         self._containers: dict[int, cycle[int]] = {}
 
     async def own(self, each: int) -> None:
-        """Finds so many containers of each namespace; the connections are open."""
+        """Finds `each` containers of each namespace; the connections must be open."""
         for namespace in self._namespaces:
             rows = await self._connections[0].fetch(
                 "SELECT id FROM containers WHERE namespace_id = $1 ORDER BY id LIMIT $2", namespace, each
@@ -80,7 +81,7 @@ class Updates(Inserts):
 
 
 def main() -> None:
-    """The process."""
+    """Runs the process."""
     updates = Updates()
     answering({"connect": updates.connect, "own": updates.own, "run": updates.run})
 

@@ -1,1 +1,1 @@
-"""Processes that put the load on: the same ones, with the same code, for the product and for its baseline."""
+"""Processes that generate the load: the same ones, with the same code, for the product and for its baseline."""

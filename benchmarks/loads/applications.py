@@ -1,4 +1,4 @@
-"""The same containers made by one ApplyApplication, or by CreateContainer, so many at a time."""
+"""The same containers, created by one ApplyApplication, or by several CreateContainer calls in parallel."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LABELS = {"app": "made"}
 
 
 async def apply(address: str, token: str, namespace: str, name: str, count: int) -> dict[str, float]:
-    """Makes `count` containers by one call: `seconds`, and how many `calls` it is compared with."""
+    """Creates `count` containers in one call; returns the `seconds`, and the number of `calls` to compare it with."""
     request = application_pb2.ApplyApplicationRequest(
         namespace=namespace,
         name=name,
@@ -45,7 +45,7 @@ async def apply(address: str, token: str, namespace: str, name: str, count: int)
 async def apply_each_second(
     address: str, token: str, namespaces: list[str], name: str, count: int, seconds: float
 ) -> int:
-    """Makes an application each second, or as the one before has ended; returns how many."""
+    """Applies an application each second, or when the previous one is done; returns the number of applications."""
     began, made = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
         await apply(address, token, namespaces[made % len(namespaces)], f"{name}-{made}", count)
@@ -57,7 +57,7 @@ async def apply_each_second(
 async def create(
     address: str, token: str, namespace: str, name: str, count: int, concurrency: int
 ) -> dict[str, float]:
-    """Makes the same containers by a call each."""
+    """Creates the same containers with a call for each."""
     requests = iter([_request(namespace, f"{name}-{number}") for number in range(count)])
     async with grpc.aio.insecure_channel(address) as channel:
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_CREATE)
@@ -109,7 +109,7 @@ def _request(namespace: str, name: str) -> bytes:
 
 
 def main() -> None:
-    """The process."""
+    """Runs the process."""
     answering({"apply": apply, "apply_each_second": apply_each_second, "create": create})
 
 

@@ -1,4 +1,4 @@
-"""When so many objects are there: counted by a watch of the cluster itself, metadata alone, by bare HTTP."""
+"""Waits until the cluster has a number of objects: counts them in a watch of their metadata, with bare HTTP."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-# The kinds that are counted, by the load that makes them.
+# The kinds that are counted, by the load that creates them.
 _PATHS = {
     "deployments": "/apis/apps/v1/deployments",
     "services": "/apis/apps/v1/deployments",
@@ -19,7 +19,7 @@ _LONGEST_LINE = 1 << 20
 
 
 def session(kubeconfig: dict[str, Any]) -> aiohttp.ClientSession:
-    """A session with the cluster of a kubeconfig, which has a token."""
+    """Returns a session with the cluster of a kubeconfig that has a token."""
     server = kubeconfig["clusters"][0]["cluster"]["server"]
     token = kubeconfig["users"][0]["user"]["token"]
     return aiohttp.ClientSession(
@@ -44,7 +44,7 @@ async def arrived(cluster: aiohttp.ClientSession, load: str, version: str, count
 
 
 async def version(cluster: aiohttp.ClientSession, load: str) -> str:
-    """Returns where a watch begins that sees the objects that are made from now on."""
+    """Returns the version at which a watch starts that reports the objects that are created from now on."""
     async with cluster.get(_PATHS[load], params={"limit": "1"}) as answer:
         answer.raise_for_status()
         return str((await answer.json())["metadata"]["resourceVersion"])

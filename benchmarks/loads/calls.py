@@ -1,7 +1,7 @@
-"""Calls of one kind, so many at a time, for so many seconds; what comes back is how many were answered a second, and
-how many in all: what a call costs its server is measured from outside.
+"""Calls of one method, from a number of concurrent callers, for a number of seconds.
 
-Requests and answers stay bytes, so that the one who asks costs as little as can be.
+The result is the number of calls per second and in total; the CPU time of the server is measured from outside.
+Requests and responses stay bytes, so that the caller costs as little as possible.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Calls:
         token: str = "",
         connections: int = 1,
     ) -> dict[str, float]:
-        """Sends `requests` (base64) in turn. Raises AioRpcError when one fails."""
+        """Sends `requests` (base64) in turn. Raises AioRpcError if one fails."""
         ready = [b64decode(request) for request in requests]
         numbers = count()
         return await self._measure(
@@ -62,10 +62,10 @@ class Calls:
         sidecars: int = 0,
         service: bool = True,
     ) -> dict[str, float]:
-        """Makes containers, each under a name and a request id of its own; no two callers share a namespace.
+        """Creates containers, each with a unique name and request id; no two callers share a namespace.
 
-        Each of its `sidecars` has the variables, port and resources of a main program. `service`: whether its port has
-        a Service.
+        Each of the `sidecars` has the variables, port and resources of a main program. `service`: whether the
+        container's port has a Service.
         """
         if len(namespaces) < concurrency:
             raise ValueError("there are more callers than namespaces")
@@ -147,11 +147,11 @@ class Calls:
 
             await asyncio.gather(*(one_client(number) for number in range(concurrency)))
             taken = time.perf_counter() - began
-        # The first calls, before the clock ran, cost their server as much as each other.
+        # The initial calls, before the clock started, cost the server as much as the other calls.
         return {"rate": answered / taken, "calls": answered + connections}
 
     async def answer(self, address: str, method: str, request: str, token: str = "") -> int:
-        """Length of one answer; shows that a call works."""
+        """Returns the length of one response; shows that a call works."""
         async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
             metadata = (("authorization", f"Bearer {token}"),) if token else ()
             call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
@@ -159,7 +159,7 @@ class Calls:
 
 
 def main() -> None:
-    """The process."""
+    """Runs the process."""
     calls = Calls()
     answering({"run": calls.run, "create": calls.create, "answer": calls.answer})
 

@@ -1,7 +1,7 @@
-"""Changes of containers of one kind, so many at a time, for so many seconds; each caller changes its own containers.
+"""Changes of containers of one kind, by concurrent callers, for some seconds; each caller has its own containers.
 
-A kind that goes there and back (stop and start, pause and resume, two replicas and one) calls both for a container in
-turn, so a run leaves the containers as it found them.
+A kind that consists of two opposite calls (stop and start, pause and resume, two replicas and one) makes both calls
+in turn for a container, so a run leaves the containers as it found them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.child import answering
 from pilothouse.container.v1 import container_pb2 as pb
 
 _SERVICE = "/pilothouse.container.v1.ContainerService/"
-# A call, and what its request has beside the names.
+# A call, and the fields of its request in addition to the names.
 _Step = tuple[str, type[Message], Callable[[int], dict[str, Any]]]
 
 
@@ -63,9 +63,9 @@ class Changes:
     async def run(
         self, address: str, kind: str, owned: list[list[list[str]]], seconds: float, token: str
     ) -> dict[str, float]:
-        """One caller for each list of `owned`, which has namespace and name of its containers.
+        """Runs one caller for each list of `owned`, which contains the namespace and name of the caller's containers.
 
-        Raises AioRpcError when a call fails.
+        Raises AioRpcError if a call fails.
         """
         metadata = (("authorization", f"Bearer {token}"),)
         answered = 0
@@ -99,7 +99,7 @@ class Changes:
 
 
 def main() -> None:
-    """The process."""
+    """Runs the process."""
     answering({"run": Changes().run})
 
 

@@ -1,7 +1,7 @@
-"""The simulated cluster in a process of its own, empty or with so many pods of ours that run.
+"""The simulated cluster in a separate process, empty or with a number of running pods of Pilothouse.
 
-One pod is brought up by the simulation itself; the others are copies of it with names and containers of their own, on
-a node that nobody simulates, so that they stay as they are.
+The simulation starts one pod; the others are copies of it with names and container uids of their own, on a node that
+is not simulated, so that they do not change.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Cluster:
     """The cluster of this process."""
 
     async def start(self, pods: int = 0, nodes: int = 3) -> JsonObject:
-        """Starts it and answers its kubeconfig."""
+        """Starts the cluster, and returns its kubeconfig."""
         self._cluster = SimulatedCluster(nodes=nodes)
         await self._cluster.start()
         store = self._cluster.store
@@ -81,7 +81,7 @@ def _deployment() -> JsonObject:
 
 
 def main() -> None:
-    """The process."""
+    """Runs the process."""
     answering({"start": Cluster().start})
 
 

@@ -16,7 +16,7 @@ _OPTIONS = (("grpc.max_receive_message_length", _LIMIT_BYTES),)
 
 
 async def watch(address: str, token: str) -> dict[str, float]:
-    """Seconds to the first answer and to SYNCED, and how many containers came."""
+    """Returns the seconds until the first message and until SYNCED, and the number of containers."""
     async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
         call: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(
             f"{_SERVICE}/WatchContainers"
@@ -37,7 +37,7 @@ async def watch(address: str, token: str) -> dict[str, float]:
 
 
 async def pages(address: str, token: str, page_size: int) -> dict[str, float]:
-    """Seconds until all pages are there, and how many containers they hold."""
+    """Returns the seconds until all pages have arrived, and the number of containers in them."""
     request = pb.ListContainersRequest(page_size=page_size)
     containers = 0
     async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
@@ -56,7 +56,7 @@ async def pages(address: str, token: str, page_size: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """The process."""
+    """Runs the process."""
     answering({"watch": watch, "pages": pages})
 
 

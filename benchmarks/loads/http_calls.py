@@ -1,4 +1,4 @@
-"""Calls by HTTP of one kind, so many at a time over as many kept connections, as `loads.calls` makes them by gRPC."""
+"""Calls of one method with HTTP, concurrently over as many persistent connections, like `loads.calls` with gRPC."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.child import answering
 async def run(
     url: str, requests: list[str], headers: dict[str, str], concurrency: int, seconds: float
 ) -> dict[str, float]:
-    """Posts `requests` (base64) in turn. Raises ClientResponseError when one fails."""
+    """Posts `requests` (base64) in turn. Raises ClientResponseError if one fails."""
     ready = [b64decode(request) for request in requests]
     numbers = count()
     answered = 0

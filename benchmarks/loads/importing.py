@@ -1,4 +1,4 @@
-"""How long a Python takes that does nothing but import grpc and connect: the least that any server's start can be."""
+"""The time of a Python that only imports grpc and connects: the minimum for the start of any server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ asyncio.run(main())
 
 
 async def connect(address: str) -> float:
-    """Seconds from the start of the interpreter until it is connected and has ended."""
+    """Returns the seconds from the start of the interpreter until it has connected and ended."""
     began = time.monotonic()
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", _PROGRAM, address)
     if await process.wait():
@@ -30,7 +30,7 @@ async def connect(address: str) -> float:
 
 
 def main() -> None:
-    """The process."""
+    """Runs the process."""
     answering({"connect": connect})
 
 

@@ -1,7 +1,7 @@
-"""The product's first look at a cluster: list, decode, group by container; and how long its event loop stands still.
+"""The product's first list of a cluster (list, decode, group by container), and how long its event loop is blocked.
 
-In this process alone, because what is measured is how long until the product knows all pods, not how long until it
-has told others.
+The product's code runs in this process alone: the measured time ends when the product has all pods, not when it has
+reported them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pilothouse_server.runtime.tasks import cancel_and_wait
 
 
 async def observe(kubeconfig: dict[str, Any]) -> list[float]:
-    """Seconds until all pods are known, how many, and the longest that the loop was held, in milliseconds."""
+    """Returns the seconds until all pods are known, their number, and the loop's longest delay in milliseconds."""
     client = await ClusterClient.from_kubeconfig(kubeconfig, name="measured", allow_files=False)
     failures: list[ClusterError] = []
     view = ClusterView(AppliedGenerations(), lambda: None)
@@ -46,7 +46,7 @@ async def observe(kubeconfig: dict[str, Any]) -> list[float]:
 
 
 def main() -> None:
-    """The process."""
+    """Runs the process."""
     collect_rarely()
     answering({"observe": observe})
 

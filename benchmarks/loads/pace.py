@@ -1,4 +1,4 @@
-"""Containers or carried objects made through the API by so many callers, until the cluster shows an object of each."""
+"""Containers or carried objects, created through the API by concurrent callers, until the cluster has all of them."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ async def create(
     load: str,
     since: float = 0,
 ) -> dict[str, float]:
-    """Makes the objects with the `numbers` from the first to before the second, 16 at a time.
+    """Creates the objects with the `numbers` from the first to before the second, with 16 concurrent callers.
 
-    Returns the seconds until all calls are `answered`, and until as many objects are `there` as are `awaited`, from the
-    cluster's version `since` on; these count as the `calls`. `version` is that of the cluster after the calls.
+    Returns the seconds until all calls are `answered`, and until `awaited` objects are `there`, counted from the
+    cluster's version `since`; `calls` is their number. `version` is the cluster's version after the calls.
     """
     async with (
         arrivals.session(kubeconfig) as cluster,
@@ -104,7 +104,7 @@ def _request(namespace: str, name: str, load: str) -> bytes:
 
 
 def main() -> None:
-    """The process."""
+    """Runs the process."""
     answering({"create": create})
 
 

@@ -1,4 +1,4 @@
-"""Consoles without a browser: watches by WebSockets, as the page has them, and how long until all have all events."""
+"""Consoles without a browser: watches over WebSockets like the page's, and the time until all have all events."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Consoles:
         self._done = asyncio.Event()
 
     async def open(self, url: str, token: str, request: str, consoles: int) -> None:
-        """Opens the sockets and returns when each has its first state."""
+        """Opens the sockets, and returns when each has its first state."""
         await self.close()
         self._session = aiohttp.ClientSession()
         standing = asyncio.Semaphore(0)
@@ -42,12 +42,12 @@ class Consoles:
                 await standing.acquire()
 
     async def expect(self, events: int) -> None:
-        """From now on so many events are waited for at each socket."""
+        """Starts to count, until each socket has received `events` events."""
         self._done.clear()
         self._waiting = events * len(self._tasks)
 
     async def finished(self) -> float:
-        """When the last of the expected events had come, by the monotonic clock."""
+        """Returns the monotonic time at which the last of the expected events arrived."""
         async with asyncio.timeout(_LIMIT_SECONDS):
             await self._done.wait()
         return time.monotonic()
@@ -87,7 +87,7 @@ def _framed(contents: bytes, flags: int) -> bytes:
 
 
 def main() -> None:
-    """The program of the child."""
+    """Runs the process."""
     consoles = Consoles()
     answering(
         {

@@ -1,6 +1,6 @@
-"""Usage samples sent to the product in one stream of requests, or copied by bare asyncpg; and usage that is asked for.
+"""Usage samples, sent to the product in one stream or copied with bare asyncpg; and queries of usage.
 
-Samples are made before the clock runs.
+The samples are generated before the clock starts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _COLUMNS = (
 
 
 async def record(address: str, token: str, containers: list[list[Any]], samples: int) -> dict[str, float]:
-    """Samples stored a second, and in all. `containers` are (id, namespace id, name, namespace), taken in turn."""
+    """Returns the samples stored per second, and in total; `containers` are (id, namespace id, name, namespace)."""
     messages = []
     moment = datetime.now(UTC)
     for first in range(0, samples, _MESSAGE_SAMPLES):
@@ -79,7 +79,7 @@ async def record(address: str, token: str, containers: list[list[Any]], samples:
 
 
 async def copy(dsn: str, table: str, containers: list[list[Any]], samples: int) -> dict[str, float]:
-    """Rows copied a second, and in all, by the superuser, in one transaction."""
+    """Returns the rows copied per second, and in total, by the superuser in one transaction."""
     moment = datetime.now(UTC)
     rows = []
     for number in range(samples):
@@ -97,7 +97,7 @@ async def copy(dsn: str, table: str, containers: list[list[Any]], samples: int) 
 
 
 async def query(address: str, token: str, days: int, container: str = "", namespace: str = "") -> list[float]:
-    """Seconds until all pages of usage by the hour are there, and how many points they hold."""
+    """Returns the seconds until all pages of hourly usage have arrived, and the number of points in them."""
     end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     request = pb.QueryUsageRequest(page_size=1_000, container=container, namespace=namespace)
     request.start_time.FromDatetime(end - timedelta(days=days))
@@ -131,7 +131,7 @@ GROUP BY 1, 2 ORDER BY 1, 2
 
 
 async def aggregate(dsn: str, days: int, container_id: int | None = None) -> list[float]:
-    """The same by one aggregate over the samples."""
+    """Returns the same figures for one aggregate over the samples."""
     connection = await asyncpg.connect(dsn)
     try:
         statement = await connection.prepare(_AGGREGATE)
@@ -143,7 +143,7 @@ async def aggregate(dsn: str, days: int, container_id: int | None = None) -> lis
 
 
 def main() -> None:
-    """The process."""
+    """Runs the process."""
     answering({"record": record, "copy": copy, "query": query, "aggregate": aggregate})
 
 

@@ -1,7 +1,7 @@
-"""Watchers of one stream each: how long until all of them have all events, and how long each event takes.
+"""Watchers with one stream each: how long until all watchers have all events, and how long each event takes.
 
-Messages stay bytes. A change is known by its first field, `change_type`: other answers (SYNCED, bookmarks) are no
-events. Streams are spread over connections, because servers bound how many one connection carries.
+Messages stay bytes. A change is recognized by its first field, `change_type`: other messages (SYNCED, bookmarks) are
+no events. The streams are spread over several connections, because servers limit the streams of one connection.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.runtime.tasks import cancel_and_wait
 
 _STREAMS_PER_CONNECTION = 90
-# All at once would measure how servers bear a rush, which is not the question here.
+# Opening all streams together would measure how servers handle a burst, which is not the question here.
 _OPENED_TOGETHER = 50
 _OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 _CHANGES = frozenset(
     (resource.CHANGE_TYPE_ADDED, resource.CHANGE_TYPE_MODIFIED, resource.CHANGE_TYPE_DELETED)
 )
 _LIMIT_SECONDS = 120.0
-# Long enough that nothing else in a message looks like one, and a valid value of a label.
+# Long enough that nothing else in a message matches, and a valid label value.
 _MARK = "mark-%08d"
 _MARKS = re.compile(rb"mark-\d{8}")
 _UPDATE = "/pilothouse.container.v1.ContainerService/UpdateContainer"
@@ -55,7 +55,7 @@ class Watches:
     async def open(
         self, address: str, method: str, request: str, watchers: int, token: str = "", etcd: bool = False
     ) -> None:
-        """Opens the streams and returns when each has said its first word."""
+        """Opens the streams, and returns when each has received its first message."""
         await self.close()
         self._standing = 0
         metadata = (("authorization", f"Bearer {token}"),) if token else ()
@@ -88,24 +88,24 @@ class Watches:
         self._channels.clear()
 
     async def expect(self, events: int) -> None:
-        """From now on so many events are waited for at each watcher."""
+        """Starts to count, until each watcher has received `events` events."""
         self._done.clear()
         self._waiting = events * len(self._tasks)
 
     async def finished(self) -> float:
-        """When the last of the expected events had come, by the monotonic clock."""
+        """Returns the monotonic time at which the last of the expected events arrived."""
         async with asyncio.timeout(_LIMIT_SECONDS):
             await self._done.wait()
         return time.monotonic()
 
     async def last_event(self) -> str:
-        """The last event that came, in base64: what the bare server sends."""
+        """Returns the last event that arrived, in base64, for the bare server to send."""
         return b64encode(self._last).decode()
 
     async def latencies_of_changes(
         self, address: str, token: str, namespace: str, name: str, events: int, pause: float
     ) -> dict[str, float]:
-        """Changes a label of one container so many times, one change each `pause` seconds; what `_latencies` says."""
+        """Changes a label of one container `events` times, every `pause` seconds; returns `_latencies`."""
         async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
             update: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_UPDATE)
             metadata = (("authorization", f"Bearer {token}"),)
@@ -123,7 +123,7 @@ class Watches:
             return await self._latencies(change, events, pause)
 
     async def latencies_of_puts(self, address: str, events: int, pause: float) -> dict[str, float]:
-        """The same of puts into etcd."""
+        """Measures the same for puts into etcd."""
         async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
             put: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(etcd.PUT)
 
@@ -135,9 +135,9 @@ class Watches:
     async def _latencies(
         self, change: Callable[[str], Awaitable[None]], events: int, pause: float
     ) -> dict[str, float]:
-        """p99 over all events and watchers, in milliseconds: `answered` from the writer's answer, `sent` from its send.
+        """Returns the p99 in ms: `answered` counts from the response to the writer, `sent` from the writer's request.
 
-        What is delivered before the writer has its answer counts as 0 by the first clock.
+        An event that is delivered before the writer has its response counts as 0 in `answered`.
         """
         await self.expect(events)
         sent: dict[bytes, float] = {}
@@ -149,7 +149,7 @@ class Watches:
             sent[mark.encode()] = time.monotonic()
             await change(mark)
             answered[mark.encode()] = time.monotonic()
-        # Whatever is late came before `finished`: a mark that is missing then is a fault of who delivers.
+        # Even late events arrive before `finished` returns: a mark that is missing then is a fault of the server.
         await self.finished()
         arrived = [(mark, at) for mark in sent for at in self._arrived.pop(mark)]
         return {
@@ -199,7 +199,7 @@ class Watches:
             self._all_stand.set()
 
     def _note(self, message: bytes) -> None:
-        # etcd may put several events into one answer, each with its mark; events of the fan-out have none.
+        # etcd may put several events into one message, each with its mark; events of the fan-out have no mark.
         marks = set(_MARKS.findall(message))
         for mark in marks:
             self._arrived.setdefault(mark, []).append(time.monotonic())
@@ -213,7 +213,7 @@ def _percentile(seconds: list[float]) -> float:
 
 
 def main() -> None:
-    """The process."""
+    """Runs the process."""
     watches = Watches()
     answering(
         {

@@ -1,1 +1,1 @@
-"""The rows of the table, by name. Each is an async function from the world to its figures."""
+"""The rows of the table, by name. Each is an async function that takes the environment and yields its figures."""

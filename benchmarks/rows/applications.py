@@ -1,6 +1,6 @@
-"""Row 15: containers made by one ApplyApplication, against the same by CreateContainer, 16 at a time.
+"""Row 15: containers created by one ApplyApplication, against the same by CreateContainer with 16 callers.
 
-An apply is one transaction: the longest time that one was open while it ran is shown, too.
+An apply is one transaction: the row also shows the longest time that one was open.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CALLERS = 16
 _TIMES = 5
 _MOST_HELD_SECONDS = 1.0
 _LOOK_SECONDS = 0.01
-# Seen from another database, so that the look is not counted as PostgreSQL's work for the product.
+# The query runs in another database, so that it does not count as PostgreSQL's work for the product.
 _OPEN = """
 SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::float FROM pg_stat_activity
 WHERE datname = $1 AND usename = 'pilothouse_app' AND xact_start IS NOT NULL
@@ -40,7 +40,7 @@ WHERE datname = $1 AND usename = 'pilothouse_app' AND xact_start IS NOT NULL
 
 
 async def apply_application(world: World) -> AsyncIterator[Figure]:
-    """An application of some containers, one of five times as many, and the creates; each run in a namespace."""
+    """Measures an application of some containers, one of five times as many, and the creates, each in a namespace."""
     few = world.scale.applied
     async with (
         world.database(world.scale.containers[0]) as database,
@@ -76,7 +76,7 @@ async def apply_application(world: World) -> AsyncIterator[Figure]:
 
 
 async def beside_applies(world: World) -> AsyncIterator[Figure]:
-    """Row 5 while an application is made each second in another namespace, next to row 5 alone."""
+    """Measures row 5 while an application is applied each second in another namespace, against row 5 alone."""
     containers = _TIMES * world.scale.applied
     numbers = count()
     async with (
@@ -113,7 +113,7 @@ def _of(created: Series) -> float:
 
 
 class _Runs:
-    """The runs of all arms. `held`: the longest transaction of each large apply."""
+    """The runs of all arms; `held` lists the longest transaction of each large apply."""
 
     def __init__(self, world: World, database: Database, product: Product, load: Child, token: str) -> None:
         self._world = world

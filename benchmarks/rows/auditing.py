@@ -1,7 +1,7 @@
-"""Row "audit": what the transparency log costs, and how fast it is proven, verified and exported.
+"""Row "audit": the cost of the transparency log, and the speed of proofs, verification and export.
 
-The baseline of verification and export is a bare reader of the same rows, that hashes a text of a record's length for
-each; that of a proof is GetOperation of the same record.
+The baseline of verification and export is a bare reader of the same rows that hashes a text of a record's length for
+each row; the baseline of a proof is GetOperation of the same record.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pilothouse.audit.v1 import audit_pb2
 _SERVICE = "/pilothouse.audit.v1.AuditService"
 _PROOFS = 50
 _PAGE = 1000
-# What 2 % of a core are for each of 2,000 records a second.
+# The time per record that amounts to 2 % of a core at 2,000 records a second.
 _MICROSECONDS = 10.0
 _TEXT = b"x" * 700
 
@@ -45,7 +45,7 @@ class _Auditor:
 
 
 async def audit_log(world: World) -> AsyncIterator[Figure]:
-    """The row."""
+    """Measures the row."""
     records = world.scale.records[-1]
     async with world.database() as database:
         async with connected(database.superuser) as connection:
@@ -74,7 +74,7 @@ async def _sealing(
 ) -> Figure:
     async def sealed() -> dict[str, float]:
         began = time.perf_counter()
-        # An export begins with a head over all that is there.
+        # An export begins with a head over all existing records.
         async for answer in auditor.stream(
             "ExportAuditLog",
             audit_pb2.ExportAuditLogRequest(filter="sequence = 1"),

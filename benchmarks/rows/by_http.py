@@ -1,4 +1,4 @@
-"""Row 16: GetContainer by the HTTP port, as gRPC-Web and as JSON, against the same call by gRPC to the same server."""
+"""Row 16: GetContainer on the HTTP port, as gRPC-Web and as JSON, against the same gRPC call to the same server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 
 
 async def by_http(world: World) -> AsyncIterator[Figure]:
-    """The rate, and the server's processor time a call."""
+    """Measures the rate, and the server's CPU time per call."""
     port = free_port()
     async with AsyncExitStack() as stack:
         calls, posts = await stack.enter_async_context(

@@ -1,4 +1,4 @@
-"""Row 2c: changes of containers against a create, by processor time, and against bare updates of the same rows."""
+"""Row 2c: changes of containers against a create, by CPU time, and against bare updates of the same rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from benchmarks.product import Product
 from benchmarks.rows import writing
 from benchmarks.world import Database, World, connected
 
-# Containers of each caller.
+# The number of containers of each caller.
 _EACH = 10
 
 
 async def change_container(world: World) -> AsyncIterator[Figure]:
-    """Row 2c: each kind of change, at the smallest number of containers."""
+    """Measures each kind of change, at the smallest number of containers."""
     size = world.scale.containers[0]
     async with AsyncExitStack() as stack:
         calls, changes = await stack.enter_async_context(
@@ -45,14 +45,14 @@ async def change_container(world: World) -> AsyncIterator[Figure]:
 
 
 def _cost(what: str, pairs: Pairs) -> Figure:
-    """The line of what a call costs the server and PostgreSQL together, next to a create."""
+    """Returns the line of a call's total CPU time, server and PostgreSQL, next to a create."""
     costs = f"{what}: CPU of a call, server and PostgreSQL"
     both = Pairs(together(pairs.product), together(pairs.baseline))
     return compared("2c", costs, "µs", both, "CreateContainer", ("≤", 1.2))
 
 
 def owned(size: int) -> list[list[list[str]]]:
-    """The containers of each caller, which has a namespace of its own."""
+    """Returns the containers of each caller; each caller has its own namespace."""
     names = range(min(size, NAMESPACES * _EACH))
     return [
         [[f"tenant-{number}", f"web-{i}"] for i in names if i % NAMESPACES == number]
@@ -78,7 +78,7 @@ def _changing(
 
 
 async def _updating(stack: AsyncExitStack, world: World, size: int) -> Arm:
-    """The bare updates, in a process and a database of their own."""
+    """Returns the arm of the bare updates, in a separate process and database."""
     database = await stack.enter_async_context(world.database(size))
     (updates,) = await stack.enter_async_context(world.children(("baselines.updates", world.cores.serving)))
     async with connected(database.superuser) as connection:

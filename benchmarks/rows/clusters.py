@@ -1,4 +1,4 @@
-"""Row 7, the first look at a cluster; and a hundred containers brought up on one."""
+"""Row 7, the first list of a cluster; and a hundred containers that are started on a cluster."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _GOAL_SECONDS = 15.0
 _POLL_SECONDS = 0.1
 _LIMIT_SECONDS = 120.0
 _NAMESPACE = "hundred"
-# Where the bare Deployments go: the cluster of the measurement makes this namespace.
+# The namespace of the bare Deployments, which the cluster of the measurement creates.
 _BARE_NAMESPACE = "measured"
 
 
 async def observation(world: World) -> AsyncIterator[Figure]:
-    """Row 7: until all pods are known, and how long the event loop was held meanwhile."""
+    """Measures row 7: the time until all pods are known, and how long the event loop was blocked during it."""
     holds: list[float] = []
     pods = world.scale.observed_pods
     async with world.children(
@@ -68,7 +68,7 @@ def _check(seen: float, pods: int) -> None:
 
 
 async def hundred_containers(world: World) -> AsyncIterator[Figure]:
-    """A hundred containers made by one client, until all run; each run on a server and a cluster of its own."""
+    """Measures the time until a hundred new containers run; each run has a new server and cluster."""
     values, bases = [], []
     containers = world.scale.brought_up
     for number in range(world.scale.bring_ups):
@@ -103,7 +103,7 @@ async def _bring_up(world: World, file: Path, containers: int) -> float:
         world.children(("loads.cluster", world.cores.asking)) as (cluster,),
     ):
         kubeconfig: dict[str, Any] = await cluster.ask("start")
-        # JSON is YAML, which a kubeconfig is.
+        # A kubeconfig is YAML, and JSON is YAML.
         await asyncio.to_thread(file.write_bytes, orjson.dumps(kubeconfig))
         async with world.product(database, kubeconfig=file) as product:
             client = await product.administrator()

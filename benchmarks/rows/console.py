@@ -1,7 +1,7 @@
-"""Row 18: the page in Chromium with 10⁴ containers and 200 changes a second, and the server's work for open consoles.
+"""Row 18: the page in Chromium with 10⁴ containers and 200 changes a second, and the cost of open consoles.
 
-It needs Debian's chromium and the package playwright (.ci/playwright.txt). The browser runs on the cores of the loads,
-so on two cores its figures have the server's and PostgreSQL's work in them.
+The row needs Debian's chromium and the package playwright (.ci/playwright.txt). The browser runs on the cores of the
+loads, so on two cores its figures include the work of the server and of PostgreSQL.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ ORDER BY c.id LIMIT 200
 
 
 async def console(world: World) -> AsyncIterator[Figure]:
-    """The tab, and then the server."""
+    """Measures the tab, then the server."""
     async for figure in _tab(world):
         yield figure
     yield await _consoles(world)
@@ -119,7 +119,7 @@ async def _log_in(page: Any, url: str) -> None:
 
 
 async def _change(world: World, product: Product, database: Database) -> float:
-    """Changes labels of random ones of 200 containers; returns the rate, in changes a second."""
+    """Changes labels of random containers out of 200; returns the rate, in changes a second."""
     async with connected(database.superuser) as owner:
         rows = await owner.fetch(_CONTAINERS)
     seconds = max(_LEAST_SECONDS, world.scale.seconds)
@@ -137,7 +137,7 @@ async def _change(world: World, product: Product, database: Database) -> float:
     try:
         began, count = time.monotonic(), 0
         while (passed := time.monotonic() - began) < seconds:
-            # Several at a time, and no faster than the rate.
+            # Several changes run in parallel, but no faster than the rate.
             await asyncio.gather(*(change(count + each) for each in range(_AT_A_TIME)))
             count += _AT_A_TIME
             await asyncio.sleep(max(0.0, count / _CHANGES_A_SECOND - passed))
@@ -147,7 +147,7 @@ async def _change(world: World, product: Product, database: Database) -> float:
 
 
 async def _renderer_bytes(browser: Any) -> float:
-    """The memory of the largest process that draws, with its part of what it shares."""
+    """Returns the memory of the largest renderer process, including its share of shared pages."""
     session = await browser.new_browser_cdp_session()
     processes = (await session.send("SystemInfo.getProcessInfo"))["processInfo"]
     return max(_bytes_of(each["id"]) for each in processes if each["type"] == "renderer")
@@ -159,7 +159,7 @@ def _bytes_of(process_id: int) -> int:
 
 
 async def _consoles(world: World) -> Figure:
-    """Events to so many consoles, against the same watches by gRPC."""
+    """Measures events to `_CONSOLES` consoles, against the same watches with gRPC."""
     scope = pb.Scope(noun=pb.NOUN_CONTAINER, namespace=WATCHED)
     request = b64encode(pb.WatchRequest(scopes=[scope]).SerializeToString()).decode()
     port = free_port()

@@ -1,8 +1,8 @@
-"""Row `keys`: what it costs to know a caller by an API key, and what a million sessions and keys cost it.
+"""Row `keys`: the cost of authenticating a caller by an API key, and of a million sessions and keys.
 
-A caller is looked up at most once a second. So reads are measured as they run, and again where each looks its caller
-up, which no installation does: by that, what other rows cost a look-up shows. Those go one after the other, as calls
-that come together share a look.
+A caller is looked up at most once a second. So reads are measured as they normally run, and again with a look-up for
+every call, which no installation does: only then is the cost that other rows add to a look-up visible. Those calls
+run one after the other, because concurrent calls share a look-up.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.rows.reading import CONCURRENCY, METHOD, encoded_requests
 from benchmarks.world import Database, World, connected
 
 _LOOKS_EACH_TIME = {"PILOTHOUSE_PRINCIPAL_CACHE_SECONDS": "0"}
-# One in ten lives, as after a storm of log-ins; all are of users that nobody calls as.
+# One in ten is live, as after a storm of log-ins; all belong to users that make no calls.
 _FILL = """
 INSERT INTO users (username, username_normalized, email, email_normalized, password_hash)
 SELECT n, n, n, n, '!' FROM (SELECT 'crowd-' || i AS n FROM generate_series(1, 1000) AS i) AS names;
@@ -36,7 +36,7 @@ DROP TABLE crowd;
 
 
 async def keys(world: World) -> AsyncIterator[Figure]:
-    """A key beside a session; then each call looking its key up, at each number of sessions and keys."""
+    """Measures a key against a session; then calls that all look up their key, at each number of credentials."""
     sizes = world.scale.credentials
     async with AsyncExitStack() as stack:
         (calls,) = await stack.enter_async_context(world.children(("loads.calls", world.cores.asking)))

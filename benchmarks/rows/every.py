@@ -32,9 +32,9 @@ from benchmarks.world import World
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a row is about, how it is measured, and whether it is measured unless others are asked for.
+    """The subject of a row, its function, and whether it is measured by default.
 
-    `printed` is what its first line is called in the table, where that is not its name.
+    `printed` is the name of the row's first line in the table, if it differs from the row's own name.
     """
 
     about: str

@@ -11,7 +11,7 @@ _PAGE_SIZE = 1_000
 
 
 async def first_state(world: World) -> AsyncIterator[Figure]:
-    """The whole of it, and how long until its first answer."""
+    """Measures the whole state, and the time until its first message."""
     containers = world.scale.containers[-1]
     async with (
         world.database(containers) as database,

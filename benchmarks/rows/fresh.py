@@ -1,6 +1,6 @@
-"""From a clone of the project to a control plane that answers: `make run` in an empty folder.
+"""From a clone of the project to a control plane that responds: `make run` in an empty folder.
 
-Not measured unless asked for: it installs every package anew, from wherever this machine gets its packages.
+The row is measured only on request: it installs every package again, from the package source of this machine.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _SAYS = b"Pilothouse serves gRPC on "
 
 
 async def make_run(world: World) -> AsyncIterator[Figure]:
-    """One run, and a second of the same clone, which has its packages and its database."""
+    """Measures one run, and a second run of the same clone, which has its packages and its database."""
     what = "git clone and make run, until it serves"
     if shutil.which("git") is None or shutil.which("make") is None:
         yield Figure("clone", what, reason="git and make are needed")
         return
     project = Path(__file__).resolve().parents[2]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
-        # Begun by root, PostgreSQL runs as another user, who must reach its programs.
+        # If root starts it, PostgreSQL runs as another user, and that user must be able to access its programs.
         Path(directory).chmod(0o755)
         clone = Path(directory) / "clone"
         began = time.monotonic()

@@ -1,7 +1,7 @@
-"""Row 8: late pages of lists at growing numbers of rows, against the first page of the smallest.
+"""Row 8: late pages of lists at growing numbers of rows, against the first page of the smallest list.
 
-The late page is asked for with the token of the page before it. The way there is taken in large pages: a token belongs
-to a question, not to a size.
+The late page is requested with the token of the page before it. The rows before it are read in large pages: a token
+belongs to a query, not to a page size.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from pilothouse.container.v1 import container_pb2
 _PAGE_SIZE = 50
 _LATE_PAGE = 1_000
 _STRIDE = 1_000
-# So many calls are one run: one takes a few milliseconds.
+# The number of calls in one run: one call takes a few milliseconds.
 _CALLS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class _List:
-    """A method that lists, and what its answers hold."""
+    """A list method, its messages, and the field with its items."""
 
     method: str
     request: Any
@@ -53,7 +53,7 @@ _CONTAINERS = _List(
 
 
 class _Reader:
-    """Asks one server for pages."""
+    """Requests pages from one server."""
 
     def __init__(
         self,
@@ -73,11 +73,11 @@ class _Reader:
 
     @property
     def name(self) -> str:
-        """Of the method."""
+        """The name of the method."""
         return self._listed.method.rpartition("/")[2]
 
     async def token_of(self, page: int) -> str:
-        """The token that asks for this page."""
+        """Returns the token that requests this page."""
         token, left = "", (page - 1) * _PAGE_SIZE
         while left:
             size = min(left, _STRIDE)
@@ -88,7 +88,7 @@ class _Reader:
         return token
 
     async def run(self, token: str) -> Run:
-        """Milliseconds of a page, and what it costs."""
+        """Measures the milliseconds of a page, and its CPU time."""
         return await self._world.metered(self._product.process_id, self._database, self._timed(token), "ms")
 
     async def _timed(self, token: str) -> dict[str, float]:
@@ -106,7 +106,7 @@ class _Reader:
 
 
 async def lists(world: World) -> AsyncIterator[Figure]:
-    """Row 8."""
+    """Measures row 8."""
     async for figure in _operations(world):
         yield figure
     async for figure in _containers(world):
@@ -132,7 +132,7 @@ async def _operations(world: World) -> AsyncIterator[Figure]:
 
 
 async def _records(database: Database, before: int, records: int) -> None:
-    """Adds records to those that this wrote before, and to the few that the server has written itself."""
+    """Adds records after those that were added before and the few that the server has written itself."""
     async with connected(database.superuser) as connection:
         await population.records(connection, records - before)
 

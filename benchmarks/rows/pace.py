@@ -1,5 +1,8 @@
-"""Row 14: containers made through the API until their Deployments exist, against a bare client that applies them; the
-row `objects`: the same of carried objects, and of those whose calls had ended before the reconciler began.
+"""Row 14 and the row `objects`: the time until new containers and objects exist in the cluster.
+
+Row 14: containers created through the API until their Deployments exist, against a bare client that applies the
+Deployments. Row `objects`: the same for carried objects, and for objects whose calls had ended before the reconciler
+started on them.
 """
 
 from __future__ import annotations
@@ -20,14 +23,14 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient
 
 _NAMESPACES = [f"pace-{number}" for number in range(CALLERS)]
-# Room for the pods of all: a hundred to a node, as on real ones.
+# Room for all pods: a hundred per node, as on real nodes.
 _PODS_OF_A_NODE = 100
-# A thousand where five thousand pods are looked at, fewer in short runs.
+# A thousand containers if other rows use five thousand pods, fewer in short runs.
 _SHARE = 5
 _GOAL = 1.5
 _POLL_SECONDS = 0.1
 _LIMIT_SECONDS = 60.0
-# The reconciler leaves objects alone until then.
+# Makes the reconciler ignore objects until `_NOW` runs.
 _LATER = """
 CREATE TRIGGER later BEFORE INSERT OR UPDATE ON reconcile_work FOR EACH ROW WHEN (NEW.resource_type = 'object')
 EXECUTE FUNCTION never_due()
@@ -39,14 +42,14 @@ UPDATE reconcile_work SET due_at = clock_timestamp() WHERE resource_type = 'obje
 
 
 async def deployments(world: World) -> AsyncIterator[Figure]:
-    """Each run on a server and a cluster that are new: Deployments alone, then with a Service each."""
+    """Measures Deployments alone, then with a Service each; each run has a new server and a new cluster."""
     for load, also in (("deployments", ""), ("services", ", a Service each")):
         about = f"containers made by {CALLERS} callers{also}: until their Deployments exist"
         yield await _measured(world, "14", load, about)
 
 
 async def objects(world: World) -> AsyncIterator[Figure]:
-    """Carried objects (NetworkPolicies) until the cluster has them: those that are wanted, then with their calls."""
+    """Measures carried objects (NetworkPolicies) until the cluster has them: stored before, then with their calls."""
     about = "carried objects that are wanted: until they exist"
     yield await _measured(world, "objects", "objects", about, wanted=True)
     about = f"carried objects made by {CALLERS} callers: until they exist"
@@ -94,9 +97,9 @@ async def _bare(world: World, load: str) -> float:
 
 
 async def _product(world: World, load: str, file: Path, *, wanted: bool) -> tuple[Run, float]:
-    """The run until the objects exist, and the seconds until the calls were answered.
+    """Returns the run until the objects exist, and the seconds until the calls had returned.
 
-    Where all are `wanted` before, the run begins with the call that makes the last.
+    If `wanted` is set, all objects but one are created before, and the run starts with the call for the last one.
     """
     async with (
         world.database(reconciled=True) as database,
@@ -130,18 +133,18 @@ async def _product(world: World, load: str, file: Path, *, wanted: bool) -> tupl
 
 
 async def _make_all_but_one(callers: Child, database: Database, asked: dict[str, Any]) -> dict[str, Any]:
-    """Makes objects that the reconciler finds together; returns what differs in the call for the last one."""
+    """Creates objects that the reconciler finds together; returns the changed arguments of the last one's call."""
     most = asked["awaited"]
     async with connected(database.superuser) as connection:
         await connection.execute(_LATER)
         made = await callers.ask("create", **{**asked, "numbers": (0, most - 1), "awaited": 0})
         await connection.execute(_NOW)
-    # The reconciler may begin before the last call does.
+    # The reconciler may start before the last call.
     return {"numbers": (most - 1, most), "since": made["version"]}
 
 
 async def _prepare(client: AsyncClient) -> None:
-    """Makes the namespaces, and waits until the cluster has them."""
+    """Creates the namespaces, and waits until the cluster has them."""
     quota = namespace_pb2.ResourceQuota(containers=1_000_000)
     for name in _NAMESPACES:
         await client.namespaces.create(namespace=namespace_pb2.Namespace(name=name, resource_quota=quota))

@@ -1,4 +1,4 @@
-"""Row 1: GetContainer, with all that the product does for a read, against a bare echo of the same message."""
+"""Row 1: GetContainer, with all the work of the product for a read, against a bare echo of the same message."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _REQUESTS = [
 
 
 async def get_container(world: World) -> AsyncIterator[Figure]:
-    """Row 1: at each number of containers, and the largest beside the smallest."""
+    """Measures row 1 at each number of containers, and the largest against the smallest."""
     sizes = world.scale.containers
     async with AsyncExitStack() as stack:
         bare, calls = await stack.enter_async_context(
@@ -73,12 +73,12 @@ def _load(world: World) -> dict[str, Any]:
 
 
 def encoded_requests() -> list[str]:
-    """Requests for containers of the active namespaces, as children are given them."""
+    """Returns requests for containers of the active namespaces, encoded for the children."""
     return [b64encode(request).decode() for request in _REQUESTS]
 
 
 async def one_answer(address: str, token: str) -> bytes:
-    """What the product answers to one GetContainer: the message that the echo answers, too."""
+    """Returns the product's response to one GetContainer; the echo returns the same message."""
     async with grpc.aio.insecure_channel(address) as channel:
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
         return await call(_REQUESTS[0], metadata=(("authorization", f"Bearer {token}"),))

@@ -1,8 +1,8 @@
-"""Rows 2 and 5 while a snapshot is held open: a dump, a long report, a first state that takes minutes.
+"""Rows 2 and 5 while a snapshot is held open, as by a dump, a long report or a first state that takes minutes.
 
-What a snapshot could see is kept, so what is short-lived (pending changes, differences of quotas) lies about dead, and
-whoever looks for the living looks at it. Two servers on a database each take the same load for a while; in one of the
-databases a transaction stands that began before. Then both are measured in turns.
+PostgreSQL keeps all rows that a snapshot could see. So dead short-lived rows (pending changes, quota differences)
+remain, and scans for live rows visit them. Two servers, each with its own database, get the same load for a while; in
+one of the databases, a transaction that started earlier stays open. Then both servers are measured in turns.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.world import World, connected
 
 
 async def snapshot(world: World) -> AsyncIterator[Figure]:
-    """CreateContainer, and change to delivery, with the snapshot beside without."""
+    """Measures CreateContainer, and change to delivery, with the snapshot against without."""
     seconds, runs, warm = world.scale.held_seconds, world.scale.runs, world.scale.warm
     async with AsyncExitStack() as stack:
         sides, changes = [], []
@@ -39,7 +39,7 @@ async def snapshot(world: World) -> AsyncIterator[Figure]:
             made = create(calls, product.address, token, length)
             return await world.metered(product.process_id, database, made)
 
-        # Both at once: the longer each of them is loaded, the more is dead.
+        # The load runs on both servers in parallel; a longer load leaves more dead rows.
         await asyncio.gather(*(created(side, seconds) for side in range(2)))
         creates = await in_turns(
             lambda: created(0, world.scale.seconds), lambda: created(1, world.scale.seconds), runs, warm=warm

@@ -1,4 +1,4 @@
-"""Rows 10, 11 and 12: what a server costs before anybody asks it anything; and two of its processes."""
+"""Rows 10, 11 and 12: the cost of a server before its first call, and two server processes."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from benchmarks.rows.watching import METHOD as WATCH
 from benchmarks.world import Database, World
 from pilothouse.container.v1 import container_pb2 as pb
 
-# The records of what was opened are written by then.
+# By then, the records of the opened watches are written.
 _SETTLE_SECONDS = 2.0
 _REQUEST = b64encode(pb.WatchContainersRequest(namespace=WATCHED).SerializeToString()).decode()
-# The kernel gives each connection to one of the processes that listen: with so many no process has none.
+# The kernel gives each connection to one of the listening processes: with this number, every process gets some.
 _CONNECTIONS = 16
 
 
 async def processes(world: World) -> AsyncIterator[Figure]:
-    """Row 10: calls a second where the client has cores of its own, else processor time a call."""
+    """Measures row 10: calls a second if the client has its own cores, otherwise CPU time per call."""
     what = "GetContainer by two server processes"
     shown = await asyncio.to_thread(
         subprocess.run, [*COMMAND, "--help"], capture_output=True, text=True, check=True
@@ -40,7 +40,7 @@ async def processes(world: World) -> AsyncIterator[Figure]:
         return
     cores = sorted(world.cores.serving | world.cores.asking | world.cores.database)
     own = len(cores) >= 4
-    # Of too few cores the server has two all the same; the client and PostgreSQL run on the same.
+    # With too few cores, the server still gets two; the client and PostgreSQL share them.
     serving, asking = frozenset(cores[:2]), frozenset(cores[2:] if own else cores)
     async with (
         world.database(world.scale.containers[0]) as database,
@@ -81,12 +81,12 @@ async def processes(world: World) -> AsyncIterator[Figure]:
 
 
 async def memory(world: World) -> AsyncIterator[Figure]:
-    """Row 11: memory and idle processor time. Each process is begun anew for each run, and read when it is quiet."""
+    """Measures row 11: memory and idle CPU time. Each run starts new processes, and reads them when they are idle."""
     mine: list[_Idle] = []
     bare: list[_Idle] = []
     watchers = world.scale.idle_watchers
     async with world.database() as database:
-        # The second start finds its byte code.
+        # This start writes the bytecode for the measured ones.
         async with world.product(database):
             pass
         for _ in range(world.scale.bring_ups):
@@ -113,7 +113,7 @@ async def memory(world: World) -> AsyncIterator[Figure]:
 
 @dataclass(frozen=True, slots=True)
 class _Idle:
-    """A quiet server: its memory, what each watcher adds, and what it uses of a core, also with the watchers."""
+    """An idle server: its memory, the memory of each watcher, and its share of a core, without and with watchers."""
 
     megabytes: float
     watcher_kilobytes: float
@@ -155,8 +155,8 @@ async def _idle(
 
 
 async def _percent(world: World, process_id: int) -> float:
-    """What the process and PostgreSQL use of a core, in percent."""
-    # What is done once after a start, or after watches are opened, is not what an idle server does.
+    """Returns the share of a core that the process and PostgreSQL use, in percent."""
+    # Work that is done once after a start, or after watches are opened, does not count as idle load.
     await asyncio.sleep(world.scale.idle_seconds / 2)
     postmaster = world.postgres.process_id
     assert postmaster is not None
@@ -167,7 +167,7 @@ async def _percent(world: World, process_id: int) -> float:
 
 
 async def start(world: World) -> AsyncIterator[Figure]:
-    """Row 12: from the first instruction of the command to the first answer, with a database that is there."""
+    """Measures row 12: from the start of the command to the first response, with an existing database."""
     async with (
         world.database(world.scale.containers[0]) as database,
         world.children(

@@ -1,7 +1,7 @@
-"""Row 17: the processor time of the `pilothouse` command, which people wait for a hundred times a day.
+"""Row 17: the CPU time of the `pilothouse` command, which users wait for a hundred times a day.
 
-Each figure is a whole process: its system and user time together, as the kernel counts them for ended children. The
-baseline imports gRPC and the stub of containers, which no client does without.
+Each figure is a whole process: the sum of its system and user time, as the kernel counts them for ended children. The
+baseline imports gRPC and the stub of containers, which every client needs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _COMPLETION = {
 
 
 def _used(words: tuple[str, ...], environment: Mapping[str, str]) -> float:
-    """Returns the seconds of processor time of a process. No other child may end during it."""
+    """Returns the seconds of CPU time of a process. No other child may end while it runs."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(words, env=dict(environment), stdout=subprocess.DEVNULL, check=True, timeout=60)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -33,7 +33,7 @@ def _used(words: tuple[str, ...], environment: Mapping[str, str]) -> float:
 
 
 async def command(world: World) -> AsyncIterator[Figure]:
-    """Row 17: help, an everyday command and a completion, each against the imports of a client."""
+    """Measures row 17: help, an everyday command and a completion, each against the imports of a client."""
     async with world.database(world.scale.containers[0]) as database, world.product(database) as product:
         own = {
             **world.environment,

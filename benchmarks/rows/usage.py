@@ -1,4 +1,4 @@
-"""Rows 6 and 9: samples stored a second, and a month of usage by the hour."""
+"""Rows 6 and 9: samples stored per second, and a month of usage by the hour."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.world import Database, World, connected
 
 _DAYS = 30
 _TABLE = "copied_usage"
-# The product's table with its partitions, indexes and foreign key, and without row-level security.
+# The product's table with its partitions, indexes and foreign key, but without row-level security.
 _SAME_TABLE = """
 CREATE TABLE copied_usage (LIKE container_resource_usage INCLUDING ALL) PARTITION BY RANGE (timestamp);
 ALTER TABLE copied_usage ADD FOREIGN KEY (container_id, namespace_id)
@@ -28,14 +28,14 @@ _CONTAINERS = (
     " ORDER BY c.id LIMIT 1000"
 )
 _PACKING_SECONDS = 300
-# Whether a day that is over is not packed yet.
+# Selects whether a past day is not packed yet.
 _UNPACKED = """
 SELECT EXISTS (SELECT FROM container_usage_days WHERE format = 0 AND day < date_trunc('day', now() - interval '2 min'))
 """
 
 
 async def record_usage(world: World) -> AsyncIterator[Figure]:
-    """Row 6."""
+    """Measures row 6."""
     samples = world.scale.samples
     async with (
         world.database(world.scale.containers[0]) as database,
@@ -74,14 +74,14 @@ async def record_usage(world: World) -> AsyncIterator[Figure]:
 
 
 async def query_usage(world: World) -> AsyncIterator[Figure]:
-    """Row 9: of all containers, and of one."""
+    """Measures row 9: the usage of all containers, and of one."""
     containers = world.scale.usage_containers
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(world.database(containers))
         connection = await stack.enter_async_context(connected(database.superuser))
         await population.usage(connection, _DAYS)
         one = await _first_container(connection)
-        # It rolls up and packs what it finds as it starts.
+        # The product rolls up and packs existing samples when it starts.
         product = await stack.enter_async_context(world.product(database))
         children = world.children(("loads.usage", world.cores.asking), ("loads.usage", world.cores.serving))
         asker, bare = await stack.enter_async_context(children)
@@ -107,7 +107,7 @@ async def query_usage(world: World) -> AsyncIterator[Figure]:
 
 
 class _Asked:
-    """An arm that asks once a run; `points` are the numbers of points that came."""
+    """An arm that runs one query per run; `points` are the numbers of points in the responses."""
 
     def __init__(
         self, world: World, process_id: int, database: Database, ask: Callable[[], Awaitable[list[float]]]
@@ -119,7 +119,7 @@ class _Asked:
         self.points: set[float] = set()
 
     async def run(self) -> Run:
-        """Seconds of the question."""
+        """Measures the seconds of the query."""
         return await self._world.metered(self._process_id, self._database, self._answered(), "seconds")
 
     async def _answered(self) -> dict[str, float]:
@@ -129,7 +129,7 @@ class _Asked:
 
 
 async def _packed(connection: asyncpg.Connection) -> None:
-    """Waits until the product has packed the days that are over."""
+    """Waits until the product has packed all past days."""
     for _ in range(_PACKING_SECONDS):
         if not await connection.fetchval(_UNPACKED):
             return

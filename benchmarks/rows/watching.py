@@ -1,4 +1,4 @@
-"""Rows 4 and 5: events to many watchers, and how long one change takes to all of them."""
+"""Rows 4 and 5: events to many watchers, and how long one change takes to reach all of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 
 METHOD = "/pilothouse.container.v1.ContainerService/WatchContainers"
 _REQUEST = b64encode(pb.WatchContainersRequest(namespace=WATCHED).SerializeToString()).decode()
-# So many deliveries are a run, by the number of watchers: enough for a second or two.
+# The number of deliveries in a run, by the number of watchers: enough for a second or two.
 _DELIVERIES = {10: 20_000, 100: 30_000, 1_000: 20_000}
 LATENCY_WATCHERS = 100
 _LATENCY_PAUSE = 0.01
@@ -37,7 +37,7 @@ _NUMBERED_SECONDS = 10.0
 
 
 async def fan_out(world: World) -> AsyncIterator[Figure]:
-    """Row 4, at each number of watchers."""
+    """Measures row 4 at each number of watchers."""
     for watchers in world.scale.watchers:
         yield await _fan_out(world, watchers)
 
@@ -63,7 +63,7 @@ async def _fan_out(world: World, watchers: int) -> Figure:
             await watches.ask("expect", events=events)
             await connection.execute(_PUT, changes, messages)
             began = time.monotonic()
-            # Numbering them is part of it, as it is of every change.
+            # The time includes numbering the events, as for every change.
             await connection.execute(_SEQUENCE)
             return _rate(events * watchers, await watches.ask("finished") - began)
 
@@ -99,7 +99,7 @@ def _rate(deliveries: int, seconds: float) -> dict[str, float]:
 
 
 async def make_watched(product: Product) -> None:
-    """Makes the container of the watched namespace, of usual size."""
+    """Creates the container of the watched namespace, of usual size."""
     client = await product.administrator()
     try:
         container = pb.Container(
@@ -116,16 +116,16 @@ async def make_watched(product: Product) -> None:
 
 
 async def open_watches(watches: Child, product: Product, token: str, watchers: int) -> None:
-    """Opens the streams of a child on the watched namespace."""
+    """Opens a child's streams on the watched namespace."""
     await watches.ask(
         "open", address=product.address, method=METHOD, request=_REQUEST, watchers=watchers, token=token
     )
 
 
 async def repeated_event(database: Database, events: int) -> tuple[str, list[bytes]]:
-    """The event that the product made of the container, so many times, as `put_changes` takes them."""
+    """Returns the event of the container's creation, `events` times, in the form that `put_changes` takes."""
     async with connected(database.superuser) as connection, asyncio.timeout(_NUMBERED_SECONDS):
-        # It is numbered a moment after the answer, and nobody here is told.
+        # The event is numbered a moment after the response, and this process gets no notification.
         while (event := await connection.fetchrow(_EVENT, WATCHED)) is None:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     return orjson.dumps([_change(event)] * events).decode(), [bytes(event["message"])] * events
@@ -140,7 +140,7 @@ def _change(event: asyncpg.Record) -> dict[str, Any]:
 
 
 async def latency(world: World) -> AsyncIterator[Figure]:
-    """Row 5: from the commit of one change to its delivery, beside etcd's from put to watch."""
+    """Measures row 5: from the commit of a change to its delivery, against etcd from put to watch."""
     async with (
         world.database() as database,
         world.product(database) as product,
@@ -168,7 +168,7 @@ _WHAT = f"change to delivery, p99 of {LATENCY_WATCHERS} watchers, one writer"
 
 
 class Changes:
-    """An arm whose runs have two figures: by the clock from the writer's answer, and by that from its send."""
+    """An arm whose runs have two figures: from the response to the writer, and from the writer's request."""
 
     def __init__(self, world: World, process_id: int, database: Database | None) -> None:
         self._world = world
@@ -179,7 +179,7 @@ class Changes:
 
     @classmethod
     async def made(cls, world: World, product: Product, database: Database, watches: Child) -> Changes:
-        """The product's, with its watchers."""
+        """Returns the arm of the product, with its watchers."""
         arm = cls(world, product.process_id, database)
         token = await product.tenant_token()
         await make_watched(product)
@@ -190,7 +190,7 @@ class Changes:
 
     @classmethod
     async def of_etcd(cls, world: World, process_id: int, address: str, watches: Child) -> Changes:
-        """etcd's, with its watchers."""
+        """Returns the arm of etcd, with its watchers."""
         arm = cls(world, process_id, None)
         await watches.ask(
             "open",
@@ -204,7 +204,7 @@ class Changes:
         return arm
 
     async def run(self) -> Run:
-        """One run; its figure is by the clock from the writer's answer."""
+        """Measures one run; its figure counts from the response to the writer."""
         return await self._world.metered(self._process_id, self._database, self._measured(), "answered")
 
     async def _measured(self) -> dict[str, float]:
@@ -212,7 +212,7 @@ class Changes:
         return self._said[-1]
 
     def series(self, clock: str) -> Series:
-        """The runs that counted, by one of the clocks: `answered` or `sent`."""
+        """Returns the runs that counted, by one of the clocks: `answered` or `sent`."""
         return Series(tuple(Run(said[clock]) for said in self._said[-self._world.scale.runs :]))
 
 

@@ -1,5 +1,7 @@
-"""Row 7, of a whole server: one that brings up 5,000 pods, and one that finds them there and writes what they do; row
-`kinds`: the same of 1,000 finished runs of Jobs and 200 StatefulSets.
+"""Row 7 for a whole server, and row `kinds`.
+
+Row 7: a server that starts 5,000 pods, and a server that finds them and writes their statuses. Row `kinds`: the same
+with 1,000 finished runs of Jobs and 200 StatefulSets.
 """
 
 from __future__ import annotations
@@ -25,16 +27,16 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient
 
 _REPLICAS = 10
-# A hundred pods to a node, as on real ones.
+# A hundred pods per node, as on real nodes.
 _NODES = 50
-# Few: what is looked for are the pods, not calls that come at once.
+# Few, because the row measures the pods, not concurrent calls.
 _AT_ONCE = 4
 _POLL_SECONDS = 0.25
 _LIMIT_SECONDS = 600.0
 _LONGEST_HOLD_MILLISECONDS = 20.0
 _NAMESPACE = "whole"
 
-# As if nothing had ever been observed: every status, every pod and every line of history is to be written anew.
+# Resets the database as if nothing had been observed: every status, pod and line of history must be written again.
 _UNSEEN = """
 UPDATE containers SET status = 'pending', phase = NULL, ready_replicas = 0, observed_replicas = 0,
     pod_name = NULL, pod_ip = NULL, host_ip = NULL, started_at = NULL, conditions = '[]'::jsonb;
@@ -42,7 +44,7 @@ DELETE FROM container_pods;
 DELETE FROM container_runs;
 """
 _SEEN = "SELECT count(*) FROM container_pods WHERE ready"
-# A finished run for five pods of row 7, and a StatefulSet for five runs.
+# One finished run for every five pods of row 7, and one StatefulSet for every five runs.
 _PODS_OF_A_RUN, _RUNS_OF_A_SET = 5, 5
 _KINDS_SEEN = """
 SELECT (SELECT count(*) FROM container_runs WHERE status = 'succeeded')
@@ -52,7 +54,7 @@ _ENDS = {"simulate.pilothouse.dev/behavior": "exit:0"}
 
 
 async def whole_server(world: World) -> AsyncIterator[Figure]:
-    """Bring up pods, then look at them by a server that was started after."""
+    """Measures a server that starts the pods, then a server that is started after them."""
     pods = world.scale.pods
     given = _Load(
         "7",
@@ -67,7 +69,7 @@ async def whole_server(world: World) -> AsyncIterator[Figure]:
 
 
 async def other_kinds(world: World) -> AsyncIterator[Figure]:
-    """The same of Jobs that end, and of StatefulSets."""
+    """Measures the same with Jobs that end, and with StatefulSets."""
     runs = world.scale.pods // _PODS_OF_A_RUN
     sets = runs // _RUNS_OF_A_SET
     what = f"{runs:,} finished runs of Jobs and {sets} StatefulSets"
@@ -78,7 +80,7 @@ async def other_kinds(world: World) -> AsyncIterator[Figure]:
 
 @dataclass(frozen=True, slots=True)
 class _Load:
-    """The containers of a row. `seen`: the query that counts to `count` once all were observed."""
+    """The containers of a row. `seen` is a query that returns `count` once all of them are observed."""
 
     row: str
     brought_up: str
@@ -89,7 +91,7 @@ class _Load:
 
 
 async def _both(world: World, load: _Load) -> AsyncIterator[Figure]:
-    # The calls come from this very process, which must not take the server's core from it.
+    # This process itself makes the calls, and must not use the server's core.
     pin(os.getpid(), world.cores.asking)
     async with (
         world.database(reconciled=True) as database,
@@ -201,6 +203,6 @@ async def _bring_up(client: AsyncClient, database: Database, load: _Load) -> flo
 
 async def _all_seen(database: Database, load: _Load) -> None:
     async with asyncio.timeout(_LIMIT_SECONDS), connected(database.superuser) as connection:
-        # Whoever asks has no other way to know: the table is looked at.
+        # There is no notification, so the table is polled.
         while await connection.fetchval(load.seen) < load.count:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)

@@ -1,5 +1,6 @@
 """Rows 2 and 3: CreateContainer against bare inserts of the same rows, and against itself without record and event.
-Rows 2d and 2e: with sidecars, and with a Service, against itself without.
+
+Rows 2d and 2e: CreateContainer with sidecars, and with a Service, against itself without.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from benchmarks.unrecorded import NOTHING_PENDING
 from benchmarks.world import Database, World, connected
 
 CLIENTS = 16
-# One for each client.
+# The number of sidecars of a container.
 _SIDECARS = 3
 _COMPARED = f"{CLIENTS} clients: CPU of a call, server and PostgreSQL"
 NAMESPACES = [f"tenant-{i}" for i in range(ACTIVE_NAMESPACES)]
 _MANY_NAMESPACES = [f"tenant-{i}" for i in range(WRITTEN_NAMESPACES)]
-# Whose rows the bare ones are: a copy that no server was on has no user yet.
+# The owner of the bare rows: a copy that no server has used has no user yet.
 USER = (
     "INSERT INTO users (username, username_normalized, email, email_normalized, password_hash)"
     " VALUES ('tenant', 'tenant', 'tenant@example.org', 'tenant@example.org', '!')"
@@ -45,7 +46,7 @@ SELECT (SELECT count(*) FROM operation_logs WHERE action = 'create' AND resource
 
 
 async def create_container(world: World) -> AsyncIterator[Figure]:
-    """Rows 2 and 2b: at each number of containers, and the largest beside the smallest."""
+    """Measures rows 2 and 2b at each number of containers, and the largest against the smallest."""
     sizes = world.scale.containers
     async with AsyncExitStack() as stack:
         bare, calls = await stack.enter_async_context(
@@ -81,7 +82,7 @@ async def create_container(world: World) -> AsyncIterator[Figure]:
 
 
 async def create_with_sidecars(world: World) -> AsyncIterator[Figure]:
-    """Row 2d: at the smallest number of containers, on the same server."""
+    """Measures row 2d at the smallest number of containers, on the same server."""
     pairs = await _of_one_server(
         world, lambda *where: _creating(*where, having={"sidecars": _SIDECARS}), _creating
     )
@@ -90,7 +91,7 @@ async def create_with_sidecars(world: World) -> AsyncIterator[Figure]:
 
 
 async def create_with_service(world: World) -> AsyncIterator[Figure]:
-    """Row 2e: as row 2d. The Service is a resource of its own, whose row and event follow in another transaction."""
+    """Measures row 2e, like row 2d. Another transaction writes the row and the event of the Service."""
     pairs = await _of_one_server(
         world, _creating, lambda *where: _creating(*where, having={"service": False})
     )
@@ -102,7 +103,7 @@ async def _of_one_server(
     first: Callable[[World, Child, Product, Database, str], Arm],
     second: Callable[[World, Child, Product, Database, str], Arm],
 ) -> Pairs:
-    """The processor time of server and PostgreSQL together of two kinds of creates, in turns on the same server."""
+    """Returns the total CPU time, server and PostgreSQL, of two kinds of creates, in turns on the same server."""
     size = world.scale.containers[0]
     async with (
         world.database(size) as database,
@@ -131,7 +132,7 @@ def _creating(
 
 
 async def _inserting(stack: AsyncExitStack, world: World, size: int, *, locked: bool) -> Arm:
-    """The bare inserts, in a process and a database of their own."""
+    """Returns the arm of the bare inserts, in a separate process and database."""
     database = await stack.enter_async_context(world.database(size))
     (inserts,) = await stack.enter_async_context(world.children(("baselines.inserts", world.cores.serving)))
     async with connected(database.superuser) as connection:
@@ -158,9 +159,9 @@ async def create(
     namespaces: list[str] = NAMESPACES,
     having: Mapping[str, int] = {},
 ) -> Mapping[str, float]:
-    """Containers made by so many callers, in turn in these namespaces; what the child says.
+    """Creates containers with `clients` callers, in turn in these namespaces; returns the child's result.
 
-    `having`: `sidecars` and `service`, as loads/calls.py takes them.
+    `having`: `sidecars` and `service`, as in loads/calls.py.
     """
     answer: Mapping[str, float] = await calls.ask(
         "create",
@@ -176,7 +177,7 @@ async def create(
 
 
 async def audit(world: World) -> AsyncIterator[Figure]:
-    """Row 3, at each number of writers."""
+    """Measures row 3 at each number of writers."""
     size = world.scale.containers[0]
     unrecorded = (sys.executable, "-m", "benchmarks.unrecorded", "serve")
     async with (

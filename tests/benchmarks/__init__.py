@@ -1,1 +1,1 @@
-"""The measurements themselves: each row works, and its yardstick is right."""
+"""Tests of the measurements themselves: each row works, and its calculations are right."""

@@ -1,7 +1,7 @@
-"""`python -m tests.benchmarks.forked MODULE ...`: a program of `benchmarks` whose processes are forked.
+"""`python -m tests.benchmarks.forked MODULE ...`: runs a program of `benchmarks` whose processes are forked.
 
-The servers and the loads of a measurement take most of their time to load when each of them measures for a tenth of a
-second. Here they are forked from a process that has loaded the server.
+When each process measures for a tenth of a second, the servers and the loads spend most of their time on loading
+modules. So they are forked from a process that has loaded the server.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class _Forked:
         self.wait, self.terminate = command.wait, command.terminate
 
     def kill(self) -> None:
-        """Ends it by force."""
+        """Ends the process by force."""
         os.kill(self.pid, 9)
 
 
 async def _start(
     *words: str, env: Mapping[str, str] | None = None, limit: int = 1 << 16, **streams: Any
 ) -> Any:
-    """Stands for `asyncio.create_subprocess_exec`."""
+    """Replaces `asyncio.create_subprocess_exec`."""
     if words[:2] == COMMAND:
         module, rest = "", words[1:]
     elif words[:2] == (sys.executable, "-m") and words[2].startswith("benchmarks."):
@@ -63,7 +63,7 @@ async def _start(
 
 
 def main() -> None:
-    """The program that is named by the first word, with the others."""
+    """Runs the module that the first argument names, with the other arguments."""
     module, *words = sys.argv[1:]
     asyncio.create_subprocess_exec = _start  # type: ignore[assignment]
     sys.argv[1:] = words

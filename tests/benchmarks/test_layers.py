@@ -1,4 +1,4 @@
-"""Which layer a stack belongs to."""
+"""The layer that a stack belongs to."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def test_the_innermost_layer_decides(stack: list[Frame], layer: str, asked_by: s
     assert layers.layer_of(stack or _LOOP)[0] == layer
 
 
-def test_a_function_is_named_by_its_place_in_the_server() -> None:
+def test_a_function_is_named_by_its_path_in_the_server() -> None:
     assert layers.function_of([_JSON, _AUDIT, *_LOOP]) == "rpc/interceptors/audit.py AuditLayer._unary"
     assert layers.function_of(_LOOP) == "asyncio/events.py Handle._run"
 
 
-def test_what_calls_is_named_too() -> None:
+def test_the_calling_functions_are_named() -> None:
     found = layers.functions_of([_ASYNCPG, _UNIT, _AUDIT, _AUDIT, *_LOOP])
     assert found == {"store/unit_of_work.py Store.read", "rpc/interceptors/audit.py AuditLayer._unary"}

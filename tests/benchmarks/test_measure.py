@@ -39,7 +39,7 @@ async def test_each_turn_begins_with_another_arm() -> None:
     assert "".join(order) == "abcbcacab"
 
 
-async def test_the_first_run_of_each_arm_is_thrown_away() -> None:
+async def test_the_first_run_of_each_arm_is_discarded() -> None:
     order: list[str] = []
     product = _arm("p", order, iter([1_000.0, 2.0, 6.0, 4.0]))
     baseline = _arm("b", order, iter([1_000.0, 1.0, 2.0, 4.0]))
@@ -53,7 +53,7 @@ def _pairs() -> Pairs:
     return Pairs(product, Series(tuple(Run(200.0, 160.0) for _ in range(3))))
 
 
-def test_costs_are_medians_of_a_call() -> None:
+def test_costs_are_medians_per_call() -> None:
     figure = compared("1", "a call", "/s", _pairs(), "echo", ("≥", 0.4))
     assert (figure.server, figure.database) == ((500.0, 160.0), (200.0, None))
     assert figure.ratio == 0.5
@@ -74,7 +74,7 @@ def test_costs_are_medians_of_a_call() -> None:
         (30.0, ("≤", 2.9), "ratio", False),
     ],
 )
-def test_a_goal_is_of_the_ratio_the_value_or_the_difference(
+def test_a_goal_bounds_the_ratio_the_value_or_the_difference(
     value: float, goal: Goal, goal_of: GoalOf, met: bool
 ) -> None:
     figure = Figure("9", "something", "KB", value, 10.0, goal=goal, goal_of=goal_of)

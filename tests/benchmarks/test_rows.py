@@ -1,7 +1,7 @@
-"""Each row of the table is measured once, at a size at which its figures mean nothing: that it still works.
+"""Each row of the table still works: it is measured once, at a size at which its figures mean nothing.
 
-The programs are those of `make bench` and `make profile`. Only their servers and loads are forked, which saves half of
-the time (`forked.py`).
+The programs are those of `make bench` and `make profile`. Only their servers and loads are forked, which saves half
+of the time (`forked.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.readme.served import ROOT, Shell, environment
 pytestmark = pytest.mark.full(minutes=30)
 
 FORKED = (sys.executable, "-m", "tests.benchmarks.forked")
-# Why a row may have no figure here.
+# The reasons for which a row may have no figure here.
 _NOT_HERE = ("etcd is not installed", "no such option")
 
 
@@ -27,7 +27,7 @@ async def test_each_row_prints_a_figure(tmp_path: Path) -> None:
     page = tmp_path / "table.md"
     code, output, errors = await finished(
         *(*FORKED, "benchmarks", "--smoke", "--markdown", str(page)),
-        # In memory nothing is flushed, which takes a third of the time, for figures that mean nothing here.
+        # In memory nothing is flushed, so the run takes a third of the time; the figures mean nothing here anyway.
         *("--directory", str(memory() or tmp_path)),
         seconds=400.0,
         cwd=ROOT,

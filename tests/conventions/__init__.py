@@ -1,1 +1,1 @@
-"""Conventions of this project, each one a failing check (`make lint` runs them all)."""
+"""Conventions of this project: each is a check that can fail (`make lint` runs them all)."""

@@ -1,7 +1,6 @@
-"""`make lint`: every check of form and convention, side by side, told in one order.
+"""`make lint`: runs every check of form and convention in parallel, and prints the results in a fixed order.
 
-All of them run even if others fail, so that one look shows every fault. The exit code is 1
-if any failed.
+All checks run even if some fail, so that one run shows every fault. The exit code is 1 if any check failed.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ Outcome = tuple[bool, str]
 
 
 def command(*arguments: str) -> Callable[[], Outcome]:
-    """A check that is a program of the virtual environment: right if it exits with 0."""
+    """Returns a check that runs a program of the virtual environment, which must exit with 0."""
 
     def run() -> Outcome:
         environment = dict(os.environ, PATH=f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}")
@@ -59,7 +58,7 @@ def command(*arguments: str) -> Callable[[], Outcome]:
 
 @cache
 def sources() -> Sequence[Source]:
-    """The project's files, which two steps share: to parse them takes five seconds."""
+    """Returns the project's files, which two steps share: parsing them takes five seconds."""
     return load()
 
 
@@ -136,7 +135,7 @@ STEPS: list[tuple[str, Callable[[], Outcome]]] = [
 
 
 def main() -> int:
-    # buf needs the copied googleapis protos before any two of its checks run side by side.
+    # buf needs the copied googleapis protos before any two of its checks run in parallel.
     prepared, output = command("python", ".ci/protos.py", "dependencies")()
     if not prepared:
         print(output)
@@ -145,7 +144,7 @@ def main() -> int:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         started = time.monotonic()
         for name, outcome in [(name, pool.submit(step)) for name, step in STEPS]:
-            # A check that cannot run has failed; the others still tell what they found.
+            # A check that cannot run has failed; the others still report what they found.
             error = outcome.exception()
             right, output = (False, "".join(traceback.format_exception(error))) if error else outcome.result()
             print(f"{'ok    ' if right else 'FAILED'} {name}", flush=True)

@@ -1,7 +1,7 @@
 """The conventions of the project's own files, each a function from sources to findings.
 
-A finding is one line, `path:line: fault and remedy`. test_checks.py next to this breaks every one of them on purpose,
-so that none can pass by seeing nothing.
+A finding is one line, `path:line: fault and remedy`. test_checks.py breaks every one of them on purpose, so that no
+check can pass without detecting anything.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from tests.conventions.waits import WAITS
 
 LONGEST_FILE_LINES = 600
 SMALL_LINES = 50
-# A room of every noun, also where it is small. `dry_run` asks the cluster for `validate_only`.
+# The modules of every noun's layout, which may be small. `dry_run` asks the cluster for `validate_only`.
 LAYOUT = {
     "model", "tables", "repository", "operations", "messages", "service", "noun", "dry_run", "__init__", "__main__",
 }  # fmt: skip
-# Small with one user still: whoever merges one takes its line away.
+# Modules that are still small and have one user. If you merge one, delete its line.
 SMALL_STILL = {
     "server/pilothouse_server/containers/events.py",
     "server/pilothouse_server/containers/foreign_programs.py",
@@ -42,12 +42,12 @@ MACHINE_PATH = re.compile(r"(^|[^A-Za-z0-9_.-])/(work|farm|root)/")
 REGISTRY_HOST = re.compile(r"\b(pypi|pythonhosted|npmjs|debian)\.(org|com)\b")
 LEFT_OPEN = re.compile(r"NotImplementedError|\bTODO\b|\bFIXME\b|\bXXX\b|\bHACK\b")
 WORD = re.compile(r"[A-Za-z_]\w*")
-# Of the client library: every method of the API has one, also those that it calls by itself.
+# Names of the client library: each method of the API has one, even if the client itself calls the method.
 FOR_CALLERS = {
     "refresh_session",
     "intercept_service",  # gRPC calls it
-    "tcp_dsn",  # of those who embed PostgreSQL in a program of their own
-    "add_certificate",  # of those who run the simulated cluster in their tests
+    "tcp_dsn",  # for programs that embed PostgreSQL
+    "add_certificate",  # for tests that run the simulated cluster
     "_get_unique_id",  # asyncpg calls it
     "visit_in_op_binary",  # SQLAlchemy's compiler calls it, and reads the two below
     "statement_compiler",
@@ -62,7 +62,7 @@ FOR_CALLERS = {
 }
 # Alembic reads the constants of migrations.
 MIGRATIONS = "migrations/pilothouse_migrations/versions/"
-# Every call of the API has its line there, for whoever imports the client.
+# Has a method for every call of the API, for users of the client.
 API_OF_THE_CLIENT = "client/pilothouse_client/nouns/"
 PRODUCT = ("server/", "client/", "migrations/", "protos/", "pyproject.toml", "README.md", "docs/")
 SETTINGS = "server/pilothouse_server/settings/model.py"
@@ -72,7 +72,7 @@ SIMULATOR = "server/pilothouse_simulator/"
 # Sets up the loggers of libraries, by their names.
 LOG_LINES = "server/pilothouse_server/runtime/log_lines.py"
 
-# The command, and the module by which alone it writes.
+# The sources of the command, and the only module that may write to the terminal.
 WRITES_TO_TERMINALS = (
     "client/pilothouse_client/cli.py",
     "client/pilothouse_client/commands/",
@@ -89,7 +89,7 @@ Check = Callable[[Sequence[Source]], Iterable[str]]
 
 
 def file_length(sources: Sequence[Source]) -> Iterator[str]:
-    """A file is one room, which fits in one look."""
+    """Reports files that are too long to be read as a whole."""
     for source in sources:
         if source.is_python and len(source.lines) > LONGEST_FILE_LINES:
             yield (
@@ -99,7 +99,7 @@ def file_length(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def telling_names(sources: Sequence[Source]) -> Iterator[str]:
-    """A name describes the contents, so that a newcomer knows where things belong."""
+    """Reports names that do not describe their contents: newcomers could not find where things belong."""
     for source in sources:
         parts = source.path.removesuffix(".py").split("/")
         for part in NAMES_THAT_SAY_NOTHING.intersection(parts):
@@ -107,7 +107,7 @@ def telling_names(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def small_modules_have_several_users(sources: Sequence[Source]) -> Iterator[str]:
-    """A module of the server of fewer than 50 lines has two importers, or its name stands in the layout of a noun."""
+    """Reports server modules of fewer than 50 lines with one importer, except those in the layout of a noun."""
     imported: dict[str, set[str]] = {}
     for source in sources:
         if source.path.startswith("server/") and source.is_python:
@@ -128,7 +128,7 @@ def small_modules_have_several_users(sources: Sequence[Source]) -> Iterator[str]
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:
-    """Every module, and every name of a module, that is imported."""
+    """Yields every imported module, and every name that is imported from a module."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
@@ -138,14 +138,14 @@ def _imported(tree: ast.Module) -> Iterator[str]:
 
 
 def module_docstrings(sources: Sequence[Source]) -> Iterator[str]:
-    """A module begins with its mechanism and why it is so."""
+    """Reports modules without a docstring, which explains the mechanism and the reason for it."""
     for source in sources:
         if source.is_python and source.text.strip() and ast.get_docstring(source.tree) is None:
             yield f"{source.path}:1: no module docstring: say what the module does and why it does it so"
 
 
 def nothing_left_open(sources: Sequence[Source]) -> Iterator[str]:
-    """Committed work is complete."""
+    """Reports unfinished code: committed work is complete."""
     for source in sources:
         if source.is_python and not source.is_test:
             for number, line in enumerate(source.lines, 1):
@@ -154,7 +154,7 @@ def nothing_left_open(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def no_bare_tests(sources: Sequence[Source]) -> Iterator[str]:
-    """A test that asserts nothing cannot fail."""
+    """Reports tests that assert nothing, and so cannot fail."""
     for source in sources:
         if not source.is_test:
             continue
@@ -173,7 +173,7 @@ def _asserts(node: ast.AST) -> bool:
 
 
 def no_machine_paths(sources: Sequence[Source]) -> Iterator[str]:
-    """The project works wherever it is cloned."""
+    """Reports absolute paths: the project works in any directory that it is cloned to."""
     for source in sources:
         for number, line in enumerate(source.lines, 1):
             if found := MACHINE_PATH.search(line):
@@ -181,7 +181,7 @@ def no_machine_paths(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def no_registry_hosts(sources: Sequence[Source]) -> Iterator[str]:
-    """Where packages come from is the machine's matter; the lock holds versions and hashes."""
+    """Reports hosts of registries: the machine decides where packages come from; the lock has versions and hashes."""
     for source in sources:
         if LOCKS_WITH_HOSTS.search(source.path):
             yield f"{source.path}:1: this lock names hosts: requirements.lock is the lock (`make lock`)"
@@ -191,7 +191,7 @@ def no_registry_hosts(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def nothing_unused(sources: Sequence[Source]) -> Iterator[str]:
-    """Code that the product does not name is dead, even if tests use it; a list holds the names for callers outside."""
+    """Reports code that the product does not name, even if tests do; a list exempts names for external callers."""
     product = [source for source in sources if source.path.startswith(PRODUCT)]
     words = Counter(word for source in product for word in WORD.findall(source.text))
     for source in sources:
@@ -205,7 +205,7 @@ def nothing_unused(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def modules_under_their_own_names(sources: Sequence[Source]) -> Iterator[str]:
-    """A reader sees which module's function is called, and a search finds its callers."""
+    """Reports renamed module imports: readers must see which module's function is called, and find its callers."""
     modules = {_module(source.path) for source in sources if source.is_python}
     for source in sources:
         if not source.is_python:
@@ -224,15 +224,16 @@ def modules_under_their_own_names(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def _module(path: str) -> str:
-    """The name by which a file is imported."""
+    """Returns the name by which a file is imported."""
     for root in ("server/", "client/", "migrations/"):
         path = path.removeprefix(root)
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
 def _bound(body: Iterable[ast.stmt]) -> Iterator[tuple[str, int]]:
-    """Yields the names that a module and its classes bind; a function that a decorator registers at the top is used
-    by it.
+    """Yields the names that a module and its classes bind, except decorated functions at the top level.
+
+    The decorator registers such a function and thereby uses it.
     """
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.decorator_list:
@@ -247,7 +248,7 @@ def _bound(body: Iterable[ast.stmt]) -> Iterator[tuple[str, int]]:
 
 
 def settings_are_read(sources: Sequence[Source]) -> Iterator[str]:
-    """A setting that nothing reads has no effect, although its page promises one."""
+    """Reports settings that nothing reads: they have no effect, although their page promises one."""
     declared = next((source for source in sources if source.path == SETTINGS), None)
     if declared is None:
         return
@@ -270,7 +271,7 @@ def settings_are_read(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def cancellations_go_on(sources: Sequence[Source]) -> Iterator[str]:
-    """A task that catches a cancellation may be the cancelled one: it is raised again, or the caller hangs."""
+    """Reports code that swallows a cancellation: if its own task was cancelled, the caller would hang."""
     for source in sources:
         if not source.is_python or source.path == ENDS_TASKS:
             continue
@@ -293,7 +294,7 @@ def _names_cancellation(caught: ast.expr) -> bool:
 
 
 def _raises_again(handler: ast.ExceptHandler) -> bool:
-    """Whether it ends with `raise`, and no way leads out before but one that told its task `uncancel`."""
+    """Returns whether a handler ends with `raise` and cannot leave before, or calls `uncancel` on its task."""
     nodes = [node for statement in handler.body for node in ast.walk(statement)]
     if any(isinstance(node, ast.Attribute) and node.attr == "uncancel" for node in nodes):
         return True
@@ -302,9 +303,9 @@ def _raises_again(handler: ast.ExceptHandler) -> bool:
 
 
 def tasks_end_one_way(sources: Sequence[Source]) -> Iterator[str]:
-    """Tasks that are cancelled and gathered by hand hide how they failed."""
+    """Reports tasks that are cancelled and gathered by hand: they hide their failures."""
     for source in sources:
-        # The simulator imports nothing of the server.
+        # The simulator imports nothing from the server.
         if not source.is_python or source.path == ENDS_TASKS or source.path.startswith(SIMULATOR):
             continue
         for function in ast.walk(source.tree):
@@ -321,7 +322,7 @@ def tasks_end_one_way(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def one_logger(sources: Sequence[Source]) -> Iterator[str]:
-    """A module has one logger, called `log`. The simulator is a library: it leaves the form of lines to its user."""
+    """Reports loggers other than one `log` per module; the simulator uses `logging`, for any user to format."""
     for source in sources:
         if not source.path.startswith("server/") or not source.is_python or source.path == LOG_LINES:
             continue
@@ -342,7 +343,7 @@ def _makes_a_logger(call: ast.Call) -> bool:
 
 
 def messages_are_converted(sources: Sequence[Source]) -> Iterator[str]:
-    """A resource's fields are mapped by `rpc.converter`, which knows when one was forgotten; a hand does not."""
+    """Reports resources that are filled by hand: `rpc.converter` detects forgotten fields, code by hand does not."""
     for source in sources:
         if not source.path.startswith("server/pilothouse_server/") or not source.is_python:
             continue
@@ -357,8 +358,9 @@ def messages_are_converted(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def one_way_to_the_terminal(sources: Sequence[Source]) -> Iterator[str]:
-    """A server's answer may hold control characters for terminals, so the command writes by one module, which removes
-    them.
+    """Reports writes of the command to the terminal outside of one module.
+
+    A server's response may contain control characters for terminals, and that module removes them.
     """
     for source in sources:
         if not source.path.startswith(WRITES_TO_TERMINALS) or source.path == TERMINAL or not source.is_python:

@@ -1,10 +1,10 @@
 """The contract types of import-linter that pyproject.toml uses in addition to the built-in ones.
 
 `protected_where_present`: import-linter's own `protected` contract refuses to run while a module that it names is not
-in the graph: a library that nobody imports yet, or a room that is still to come. Here such a module is passed over, so
-that a contract can be written down before the first file it speaks of, and holds from then.
+in the graph, for example a library that nothing imports yet or a module that is still to come. This contract skips
+such a module, so that a contract can be written before the first file that it concerns, and applies from then on.
 
-`own_repositories`: one contract for the repositories of all nouns, those still to come included. It finds them by
+`own_repositories`: one contract for the repositories of all nouns, including future ones. It finds repositories by
 their name, so that a new noun needs no contract of its own.
 """
 
@@ -35,10 +35,10 @@ def _is_present(expression: ModuleExpression, graph: grimp.ImportGraph) -> bool:
 
 
 class OwnRepositoriesContract(Contract):
-    """`<root>.<noun>…repository` is imported by that noun and the packages `allowed_importers`, by nobody else.
+    """Only its own noun and the packages `allowed_importers` may import `<root>.<noun>…repository`.
 
-    A noun is a package directly under the root. Its inner packages have repositories of their own and share its
-    transactions, so each may call those of the others; a contract of layers orders them.
+    A noun is a package directly under the root. Its inner packages have their own repositories and share the noun's
+    transactions, so each may call the repositories of the others; a contract of layers orders them.
     """
 
     type_name = "own_repositories"

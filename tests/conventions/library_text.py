@@ -1,7 +1,7 @@
-"""Messages hold our own text, never that of a library.
+"""Messages contain the project's own text, never that of a library.
 
-A library's text about a failure may hold addresses, credentials and bytes of the other side. A message of aiohttp
-told a proxy's password to tenants, after an ordinary refusal.
+A library's text about a failure may contain addresses, credentials and bytes of the other side. A message of aiohttp
+once showed a proxy's password to tenants, after an ordinary refusal.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Iterator, Sequence
 from tests.conventions.sources import Source
 
 SERVER = "server/pilothouse_server/"
-# The text of these is read only by the operator who started the program, at the terminal or in its log.
+# Only the operator who started the program reads messages of these modules, at the terminal or in its log.
 OF_THE_OPERATOR = (
     f"{SERVER}cli/",
     f"{SERVER}launch/",
     f"{SERVER}backup/",
 )
-# Attributes that are numbers or our own names.
+# Attributes that are numbers or names of the project.
 HARMLESS = {"problem_mark", "status", "errno", "code", "sqlstate", "constraint_name", "__class__"}
 
 
 def no_words_of_libraries(sources: Sequence[Source]) -> Iterator[str]:
-    """No f-string, str() or repr() takes in another exception than our own."""
+    """Reports f-strings, str() and repr() that include the text of a library's exception."""
     for source in sources:
         if not source.is_python or not source.path.startswith(SERVER):
             continue
@@ -40,7 +40,7 @@ def no_words_of_libraries(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def _ours(tree: ast.Module) -> set[str]:
-    """Names of classes that the project defines, as this module calls them. One in capitals holds several of others."""
+    """Returns the project's classes in this module, but no names in capitals: those are tuples of library classes."""
     found = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pilothouse_"):
@@ -71,7 +71,7 @@ def _is_text(call: ast.Call) -> bool:
 
 
 def _says(node: ast.expr, name: str | None) -> bool:
-    """Returns whether an expression contains the exception's text; the result of a function of our own does not."""
+    """Returns whether an expression contains the exception's text; results of the project's functions do not."""
     if isinstance(node, ast.Name):
         return node.id == name
     if isinstance(node, ast.Attribute):

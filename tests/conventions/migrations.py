@@ -1,8 +1,8 @@
-"""The SQL of migrations: nothing that locks out a running server for long, and no lock that is not taken first.
+"""The SQL of migrations: no statement may block a running server for long, and every lock is taken first.
 
-squawk reads the SQL as the runner sends it, in one transaction with its time limits set, or without one where it builds
-indexes CONCURRENTLY. Rules of taste that the columns settle already (varchar, integer) are off; the others hold, and an
-exception is written down with its reason.
+squawk reads the SQL as the runner sends it: in one transaction with its time limits set, or without a transaction
+where it builds indexes CONCURRENTLY. Rules of taste that the present columns settle already (varchar, integer) are
+off; the other rules apply, and each exception is listed with its reason.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pilothouse_migrations import runner
 OLDEST_SUPPORTED = "15.0"
 SETTLED = "prefer-text-field,prefer-bigint-over-int,prefer-bigint-over-smallint,prefer-robust-stmts"
 LIMITS = "SET lock_timeout = '5s'; SET statement_timeout = '600s';\n"
-# (revision, rule): why it is right there
+# (revision, rule): why the exception is right there.
 EXCEPTIONS = {
     ("0101", "ban-create-domain-with-constraint"): "no server runs on the database yet",
     ("0101", "require-concurrent-index-creation"): "no server runs on the database yet",
@@ -40,12 +40,12 @@ _DROPS_INDEX = re.compile(r"^DROP INDEX", re.MULTILINE)
 
 
 def rendered() -> list[tuple[str, str]]:
-    """Revision and SQL of each migration, oldest first."""
+    """Returns the revision and the SQL of each migration, oldest first."""
     return [(revision, runner.render(revision)) for revision in runner.revisions()]
 
 
 def unlocked(migrations: Iterable[tuple[str, str, Collection[str]]]) -> Iterator[str]:
-    """Tables that a migration alters without naming them in `locks`; each has an id, its SQL and its `locks`."""
+    """Yields the tables that a migration alters but does not name in `locks`; takes id, SQL and `locks` of each."""
     for revision, sql, locks in migrations:
         altered = {name for match in _ALTERS.finditer(sql) for name in match.groups() if name}
         missing = sorted(altered - set(_CREATES.findall(sql)) - set(locks))
@@ -56,7 +56,7 @@ def unlocked(migrations: Iterable[tuple[str, str, Collection[str]]]) -> Iterator
 
 
 def all_locks() -> list[tuple[str, str, Collection[str]]]:
-    """Id, SQL and `locks` of each migration after the baseline that is one transaction."""
+    """Returns id, SQL and `locks` of each single-transaction migration after the baseline."""
     return [
         (revision, runner.render(revision) + runner.render(revision, down=True), runner.locks(revision) or ())
         for revision in runner.revisions()[1:]
@@ -65,7 +65,7 @@ def all_locks() -> list[tuple[str, str, Collection[str]]]:
 
 
 def findings(squawk: Path, migrations: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """One line for each thing that squawk minds and no exception allows."""
+    """Yields one line for each finding of squawk that no exception allows."""
     given = list(migrations)
     apart = [each for each in given if "CONCURRENTLY" in each[1]]
     yield from _findings(squawk, [each for each in given if each not in apart], "--assume-in-transaction")

@@ -1,7 +1,7 @@
 """`make migration NAME=short_words [REPLACES="function ..."]`: begins a migration.
 
-It writes the module, numbered after the last one, and copies the former text of each function that it replaces next to
-it. A function that was edited already has its former text in the last commit.
+It writes the module, numbered after the last one, and copies the former text of each function that it replaces into
+the module's folder. If a function has been edited already, its former text is taken from the last commit.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def downgrade() -> None:
 
 
 def make(name: str, replaces: list[str], versions: Path = VERSIONS) -> list[Path]:
-    """Writes the migration; returns its files. Raises ValueError: the text says why."""
+    """Writes the migration and returns its files. Raises ValueError with the reason."""
     if re.fullmatch(r"[a-z][a-z0-9_]*", name) is None:
         raise ValueError(f"NAME must be lower-case words joined by _, got {name!r}")
     last = runner.head()
@@ -75,7 +75,7 @@ def make(name: str, replaces: list[str], versions: Path = VERSIONS) -> list[Path
 
 
 def _former_text(name: str) -> str:
-    """The text of a function that checksums.py lists."""
+    """Returns the text of a function that checksums.py lists."""
     path = functions.SOURCES.functions / f"{name}.sql"
     texts = [path.read_text("utf-8")] if path.exists() else []
     committed = subprocess.run(
@@ -95,7 +95,7 @@ def _former_text(name: str) -> str:
 
 
 def main(words: list[str]) -> int:
-    """Makes the migration that the words name."""
+    """Writes the migration that the arguments name."""
     try:
         made = make(words[0] if words else "", words[1:])
     except ValueError as error:

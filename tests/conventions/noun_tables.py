@@ -1,4 +1,4 @@
-"""The store names no table of a noun: `tables.py` of the noun declares expiry, keys and partitions (`NounTables`)."""
+"""The store names no table of a noun: the noun's `tables.py` declares expiry, keys and partitions (`NounTables`)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from tests.conventions.sources import Source
 
 STORE = "server/pilothouse_server/store/"
-# The namespace of a row and its creator are joined for every noun.
+# The store joins the namespace and the creator of a row for every noun.
 JOINED = f"{STORE}references.py"
 
 
 def store_names_no_table(sources: Sequence[Source]) -> Iterator[str]:
-    """No statement in store/ reads or writes a table that a noun declares as its own."""
+    """Reports statements in store/ that read or write a table that a noun declares as its own."""
     owned = {name for source in sources if source.path.endswith("/tables.py") for name in _owned(source.tree)}
     if not owned:
         return

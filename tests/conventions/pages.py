@@ -1,8 +1,7 @@
-"""The conventions of the pages for people: each a function from sources to findings, as in checks.py.
+"""The conventions of the pages: each a function from sources to findings, as in checks.py.
 
-A page that nobody runs tells last year's truth. So every command in a page stands in a test, every link leads
-somewhere, and every path and name that a page of the code mentions exists. test_pages.py next to this breaks each of
-them on purpose.
+A page that nothing runs goes out of date. So every command on a page is in a test, every link has a target, and every
+path and name that a page about the code mentions exists. test_pages.py breaks each convention on purpose.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from tests.conventions.checks import Check
 from tests.conventions.sources import GENERATED, ROOT, Source
 
 README = "README.md"
-# A new reader has five minutes.
+# The README must not take a new reader more than five minutes.
 README_WORDS = 1600
 README_COLUMNS = 120
 # tests/readme/test_pages.py reads these pages, runs each command, and compares its output.
 RUN_AS_A_WHOLE = {"docs/tutorial.md", "docs/daily.md"}
 SHELLS = {"console", "sh", "bash", "shell"}
-# They say what stands where in the code.
+# The pages that describe the structure of the code.
 ARCHITECTURE = "ARCHITECTURE.md"
 GUIDES = {ARCHITECTURE, "CONTRIBUTING.md"}
 SECURITY, LIMITS = "docs/security.md", "docs/limits.md"
@@ -35,7 +34,7 @@ FLOWCONTROL = "server/pilothouse_server/flowcontrol/"
 CLIENT = "client/pilothouse_client/__init__.py"
 CONTRACTS_HEADING = "## What may import what"
 
-# Where a class of calls is named in the code.
+# The calls by which the code names a class of calls.
 _CLASS = re.compile(r'(?:SeatClass|_pending|_refusals)\(\s*"([a-z_ ]+)"')
 _FENCE = re.compile(r"^(`{3,})(\w*)")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -43,7 +42,7 @@ _HEADING = re.compile(r"^#{1,6} +(.*?) *#*$")
 _CODE = re.compile(r"`([^`]+)`")
 _PATH = re.compile(r"[\w.<>*-]+(/[\w.<>*-]+)*/?")
 _ENDINGS = (".py", ".md", ".toml", ".proto", ".lock", ".yaml", ".sh")
-# Folders that are made on a machine and not committed.
+# Folders that are created on a machine and not committed.
 _MADE = (".venv", ".pilothouse", "dist")
 _LABEL_KEY = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+/")
 # A name that cannot be an English word: it has an underscore, a second capital, or is called.
@@ -52,13 +51,13 @@ _TELLS_OF_CODE = re.compile(r"\w_\w|[a-z]\w*[A-Z]")
 
 
 def is_page(source: Source) -> bool:
-    """Whether it is a page for people whose commands are to work. A changelog describes former states."""
+    """Returns whether a file is a page whose commands must work. A changelog describes former states."""
     path = PurePosixPath(source.path)
     return source.path in {README, *GUIDES} or (path.parts[0] == "docs" and path.suffix == ".md")
 
 
 def commands_are_tested(sources: Sequence[Source]) -> Iterator[str]:
-    """Every command on a page has been typed by a test."""
+    """Reports commands on pages that no test contains."""
     tests = " ".join(" ".join(source.text.split()) for source in sources if source.path.startswith("tests/"))
     for source in filter(is_page, sources):
         if source.path in RUN_AS_A_WHOLE:
@@ -69,9 +68,9 @@ def commands_are_tested(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def commands(page: Source) -> Iterator[tuple[int, str]]:
-    """Line and text of each command in a fenced block of shell; in one of `console`, of each `$ ` line.
+    """Yields the line and the text of each command in a fenced shell block; in `console`, of each `$ ` line.
 
-    Continued lines are joined and white space is made single. Comments are left out.
+    Continued lines are joined, and white space is reduced to single blanks. Comments are left out.
     """
     language = ""
     begun: list[str] = []
@@ -93,7 +92,7 @@ def commands(page: Source) -> Iterator[tuple[int, str]]:
 
 
 def _fenced(page: Source) -> Iterator[tuple[int, tuple[str, str]]]:
-    """Number, language and text of the lines within fences."""
+    """Yields the number, language and text of the lines within fences."""
     fence = language = ""
     for number, line in enumerate(page.lines, 1):
         found = _FENCE.match(line)
@@ -106,7 +105,7 @@ def _fenced(page: Source) -> Iterator[tuple[int, tuple[str, str]]]:
 
 
 def _prose(page: Source) -> Iterator[tuple[int, str]]:
-    """Number and text of the lines outside of fences."""
+    """Yields the number and text of the lines outside of fences."""
     within = {number for number, _ in _fenced(page)}
     for number, line in enumerate(page.lines, 1):
         if number not in within and not _FENCE.match(line):
@@ -114,7 +113,7 @@ def _prose(page: Source) -> Iterator[tuple[int, str]]:
 
 
 def readme_is_short(sources: Sequence[Source]) -> Iterator[str]:
-    """Text beyond a new reader's five minutes belongs to docs/."""
+    """Reports a README that takes a new reader more than five minutes: the rest belongs to docs/."""
     for source in sources:
         if source.path != README:
             continue
@@ -126,7 +125,7 @@ def readme_is_short(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def links_lead_somewhere(sources: Sequence[Source]) -> Iterator[str]:
-    """A link within the project leads to a file or folder of it, and an anchor to a heading there."""
+    """Reports links within the project without an existing file or folder, and anchors without a heading."""
     pages = {source.path: source for source in sources}
     folders = {str(folder) for path in pages for folder in PurePosixPath(path).parents}
     for source in sources:
@@ -157,7 +156,7 @@ def _joined(folder: PurePosixPath, name: str) -> str:
 
 
 def anchors(page: Source | None) -> set[str]:
-    """The anchors of a page's headings, as a viewer of Markdown makes them."""
+    """Returns the anchors of a page's headings, as Markdown viewers generate them."""
     if page is None:
         return set()
     found: set[str] = set()
@@ -173,7 +172,7 @@ def anchors(page: Source | None) -> set[str]:
 
 
 def docs_are_listed(sources: Sequence[Source]) -> Iterator[str]:
-    """A page that the README does not link is found by nobody."""
+    """Reports pages that the README does not link: readers would not find them."""
     readme = next((source for source in sources if source.path == README), None)
     linked = {target.partition("#")[0] for target in _LINK.findall(readme.text)} if readme else set()
     for source in sources:
@@ -182,7 +181,7 @@ def docs_are_listed(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def paths_exist(sources: Sequence[Source]) -> Iterator[str]:
-    """A path in backticks, whole or the end of one, is there. `<noun>` and `*` stand for one name each."""
+    """Reports paths in backticks that do not exist, even as the end of a path; `<noun>` and `*` match any name."""
     paths = {source.path for source in sources}
     paths |= {str(folder) for path in paths for folder in PurePosixPath(path).parents}
 
@@ -209,7 +208,7 @@ def _is_path(token: str) -> bool:
 
 
 def names_exist(sources: Sequence[Source]) -> Iterator[str]:
-    """A name of code in backticks, `containers.operations.create_container` or `UnitOfWork`, stands in the code."""
+    """Reports names of code in backticks, such as `UnitOfWork`, that do not occur in the code."""
     words = _words(sources)
     for source in sources:
         if source.path not in GUIDES:
@@ -224,7 +223,7 @@ def names_exist(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def contracts_are_explained(sources: Sequence[Source]) -> Iterator[str]:
-    """Every contract of imports stands in the table of ARCHITECTURE.md, and every one there is a contract."""
+    """Reports differences between the import contracts and the table of them in ARCHITECTURE.md."""
     pages = {source.path: source for source in sources}
     if ARCHITECTURE not in pages or "pyproject.toml" not in pages:
         return
@@ -243,14 +242,14 @@ def contracts_are_explained(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def security_is_short(sources: Sequence[Source]) -> Iterator[str]:
-    """The page on security has at most 2,500 words: limits, keys and TLS have pages of their own."""
+    """Reports a page on security of more than 2,500 words: limits, keys and TLS have pages of their own."""
     for source in sources:
         if source.path == SECURITY and (words := len(source.text.split())) > SECURITY_WORDS:
             yield f"{SECURITY}:1: {words} words, more than {SECURITY_WORDS}: move details to limits.md, keys.md, tls.md"
 
 
 def limits_are_listed(sources: Sequence[Source]) -> Iterator[str]:
-    """docs/limits.md names every setting that bounds calls, every metric of their use, and the label of each class."""
+    """Reports settings that bound calls, metrics of their use, and labels of classes that docs/limits.md lacks."""
     pages = {source.path: source for source in sources}
     if LIMITS not in pages:
         return
@@ -266,7 +265,7 @@ def limits_are_listed(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def settings_are_on_pages(sources: Sequence[Source]) -> Iterator[str]:
-    """A page for operators names every setting: one that no page tells anybody to set is a constant."""
+    """Reports settings that no page for operators names: such a setting should be a constant."""
     settings = next((source for source in sources if source.path == SETTINGS), None)
     told = {
         token
@@ -283,7 +282,7 @@ def settings_are_on_pages(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def public_names_have_examples(sources: Sequence[Source]) -> Iterator[str]:
-    """Each public name of the Python client has an example; tests/client/test_examples.py runs them."""
+    """Reports public names of the client without an example; tests/client/test_examples.py runs the examples."""
     pages = {source.path: source for source in sources}
     for node in pages[CLIENT].tree.body if CLIENT in pages else ():
         if not (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_MODULE_OF"):
@@ -298,12 +297,12 @@ def public_names_have_examples(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def classes(source: Source) -> set[str]:
-    """The labels of the classes of calls, which have no blanks."""
+    """Returns the labels of the classes of calls, which have no blanks."""
     return {name.replace(" ", "_") for name in _CLASS.findall(source.text)}
 
 
 def _admission(settings: Source | None) -> Sequence[str]:
-    """The names of the settings that bound calls."""
+    """Returns the names of the settings that bound calls."""
     for node in settings.tree.body if settings is not None else ():
         if isinstance(node, ast.Assign) and any(
             isinstance(each, ast.Name) and each.id == "ADMISSION" for each in node.targets

@@ -1,13 +1,14 @@
-"""Private members of libraries: each one that we use is listed here, with its reason, and pins its library.
+"""Private members of libraries: each one that the project uses is listed here with its reason, and pins its library.
 
 A private member may change with any minor version of its library. So each use is listed in `LISTED`, and
-`pyproject.toml` names the next minor version as the first one that is not taken. The check finds
+`pyproject.toml` excludes the next minor version. The check finds
 
   * `x._name` where the file itself does not define `_name`;
-  * a private name in a class whose base is a library's, where the base has it or the class does not define it;
-  * an import of a private module or name.
+    * a private name in a class with a library's class as its base, if the base has it or the class does not define
+      it;
+    * an import of a private module or name.
 
-* It does not find an attribute of a library's instances that one of our classes sets as if it were its own.
+  It does not find a private attribute of a library's object that a class of the project sets like its own.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 
 from tests.conventions.sources import ROOT, Source
 
-# Members that are public although they begin with an underscore: of named tuples, and of `os`.
+# Public members that begin with an underscore: of named tuples, and of `os`.
 DOCUMENTED = {"_asdict", "_exit", "_fields", "_make", "_replace"}
 _ITSELF = ("self", "cls", "super()")
 OURS = ("pilothouse", "tests", "benchmarks")
@@ -34,7 +35,7 @@ _TRANSPORT = "server/pilothouse_server/kubernetes/transport.py"
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Why private members of a library are used in a file."""
+    """The reason why a file uses private members of a library."""
 
     library: str
     members: frozenset[str]
@@ -108,7 +109,7 @@ LISTED: Mapping[str, Use] = {
 def findings(
     sources: Sequence[Source], listed: Mapping[str, Use] = LISTED, pins: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """One line for each use that is not listed, each listed one that is gone, and each library without a pin."""
+    """Yields a line for each unlisted use, each listed member without a use, and each library without a pin."""
     scope = [source for source in sources if source.is_python and source.path.startswith(SCOPE)]
     for source in scope:
         use = listed.get(source.path)
@@ -139,7 +140,7 @@ def _is_private(name: str) -> bool:
 
 
 def _defined(tree: ast.AST) -> Iterator[str]:
-    """The names that a module, its classes and their instances define."""
+    """Yields the names that a module, its classes and their instances define."""
     for node in ast.walk(tree):
         yield from _defined_by(node)
 
@@ -172,7 +173,7 @@ def _used(tree: ast.Module) -> Iterator[tuple[str, int]]:
 
 
 def _inherited(of: ast.ClassDef, bases: Sequence[object]) -> Iterator[tuple[str, int]]:
-    """The private names of its bases that a class uses or overrides."""
+    """Yields the private names of its bases that a class uses or overrides."""
     own = {name for node in ast.walk(of) for name in _defined_by(node)}
     for node in ast.walk(of):
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) in _ITSELF:
@@ -186,7 +187,7 @@ def _inherited(of: ast.ClassDef, bases: Sequence[object]) -> Iterator[tuple[str,
 
 
 def _resolved(base: str, imported: Mapping[str, str]) -> object | None:
-    """The class of a library that a class has as its base; None where it is none of a library's."""
+    """Returns the library's class that is named as a base; None if the base is not a library's class."""
     root, _, rest = base.partition("[")[0].partition(".")
     if root not in imported:
         return None
@@ -197,7 +198,7 @@ def _resolved(base: str, imported: Mapping[str, str]) -> object | None:
 
 
 def _imported_from_libraries(node: ast.stmt) -> Iterator[tuple[str, str]]:
-    """Each name that an import of a library binds, and the module to look it up in."""
+    """Yields each name that an import of a library binds, and the module to find it in."""
     if isinstance(node, ast.ImportFrom) and node.module and _is_a_library(node.module):
         yield from ((alias.asname or alias.name, node.module) for alias in node.names)
     elif isinstance(node, ast.Import):

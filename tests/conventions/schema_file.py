@@ -1,7 +1,7 @@
 """`make schema`: writes `migrations/schema.sql` and `migrations/pilothouse_migrations/checksums.py`.
 
-schema.sql is a dump by the embedded PostgreSQL's pg_dump of a database with all migrations, without partitions, which
-depend on the day. The lint step `schema.sql` makes both again and compares them.
+schema.sql is a dump, made with the embedded PostgreSQL's pg_dump, of a database with all migrations. It has no
+partitions, because they depend on the day. The lint step `schema.sql` makes both files again and compares them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SCHEMA = ROOT / "migrations" / "schema.sql"
 CHECKSUMS = ROOT / "migrations" / "pilothouse_migrations" / "checksums.py"
 _HEAD = """-- The schema, written by `make schema` from the migrations. To change it, change those: see CONTRIBUTING.md.
 """
-# pg_dump makes it up for each dump otherwise.
+# Without this key, pg_dump generates a new one for each dump.
 _KEY = "pilothouse"
 _LINE_CHARACTERS = 110
 _PARTITIONS = ("*_y????m*", "*_r[0-9]*")
@@ -33,7 +33,7 @@ _FUNCTION = re.compile(r"^CREATE OR REPLACE FUNCTION (\w+)\(", re.MULTILINE)
 
 
 async def dump() -> str:
-    """The text of schema.sql as it should be."""
+    """Returns the text of schema.sql as it should be."""
     with tempfile.TemporaryDirectory(prefix="pilothouse-schema-", ignore_cleanup_errors=True) as folder:
         server = EmbeddedPostgres(Path(folder, "postgres"), settings={"fsync": "off"})
         await server.start()
@@ -46,7 +46,7 @@ async def dump() -> str:
 
 
 async def dump_of(dsn: str) -> str:
-    """The schema of a database, as schema.sql has it."""
+    """Returns the schema of a database in the form of schema.sql."""
     found = await programs.find(180000)
     words = ["--schema-only", "--schema=public", "--no-owner", f"--restrict-key={_KEY}", f"--dbname={dsn}"]
     finished = await asyncio.to_thread(
@@ -60,7 +60,7 @@ async def dump_of(dsn: str) -> str:
 
 
 def written_checksums(source: str) -> str:
-    """The text of checksums.py as it should be; entries of a release stay as in `source`."""
+    """Returns the text of checksums.py as it should be; entries of a release stay as in `source`."""
     released = checksums.RELEASED
     migrations = {**runner.checksums(), **_kept(checksums.CHECKSUMS, released)}
     names = functions.all_at(runner.head())
@@ -78,7 +78,7 @@ def written_checksums(source: str) -> str:
 
 
 def _entry(name: str, found: str, version: str) -> str:
-    """A line of FUNCTIONS, or several as `ruff format` breaks it."""
+    """Returns an entry of FUNCTIONS, on one line or broken as `ruff format` breaks it."""
     line = f'    "{name}": ("{found}", "{version}"),'
     broken = f'    "{name}": (\n        "{found}",\n        "{version}",\n    ),'
     return line if len(line) <= _LINE_CHARACTERS else broken
@@ -95,7 +95,7 @@ def _joined(lines: list[str]) -> str:
 def function_findings(
     listed: Mapping[str, tuple[str, str]] = checksums.FUNCTIONS, released: str = checksums.RELEASED
 ) -> Iterator[str]:
-    """Functions whose file changed without a migration that names them, and files that hold another function."""
+    """Yields functions that changed without a migration that names them, and files with another function."""
     wanted = functions.all_at(runner.head())
     for name, entry in wanted.items():
         if name not in listed:
@@ -113,7 +113,7 @@ def function_findings(
 
 
 def findings() -> list[str]:
-    """The faults of the two files, a line each."""
+    """Returns the faults of the two files, a line each."""
     found = list(function_findings())
     if runner.checksums() != checksums.CHECKSUMS:
         changed = [name for name, each in runner.checksums().items() if checksums.CHECKSUMS.get(name) != each]
@@ -124,7 +124,7 @@ def findings() -> list[str]:
 
 
 def main(words: list[str]) -> int:
-    """Writes both files; with the word `check` it prints their faults instead."""
+    """Writes both files; with the argument `check`, prints their faults instead."""
     if words == ["check"]:
         found = findings()
         print("\n".join(found))

@@ -1,12 +1,12 @@
-"""Servers that several tests share in the test process, and tests that change the modules under such a server.
+"""Servers that several tests share in the test process, and tests that patch modules under such a server.
 
-A patched module, class, logger or process-wide metric is seen by every server in the process. A server that outlives
-one test keeps working during the tests of others: it calls the functions that they have patched, it logs into their
-captured output, and their verdicts depend on the moment. So
+A patched module, class, logger or process-wide metric affects every server in the process. A server that outlives one
+test keeps working during other tests: it calls the functions that they have patched and logs into their captured
+output, so that their verdicts depend on timing. Therefore:
 
 - a fixture that runs a server lives for one test or one module, never for the session or a package;
-- a test that patches the product, or captures log lines, does not stand in a module with a shared server. It has its
-  server alone, patches an instance, or hands the value in as an argument.
+- a test that patches the product, or captures log lines, is not in a module with a shared server. It has its own
+server, patches an instance, or passes the value as an argument.
 
 The check follows names within the tests to find patches, and fixtures that run servers. It does not see functions
 that are passed as values.
@@ -22,16 +22,16 @@ from pathlib import PurePosixPath
 
 from tests.conventions.sources import Source
 
-# The product's functions that begin a server, or a simulated cluster, in the process of the tests.
+# The product's functions that start a server, or a simulated cluster, in the test process.
 BEGINNINGS = {"Application", "SimulatedCluster", "GrpcServer", "build"}
 PRODUCT = "pilothouse_"
-# No server runs on the client's modules.
+# The client's modules are not part of any server.
 CLIENT = "pilothouse_client"
 PATCHING = {"setattr", "setitem", "delattr"}
 CAPTURING = {"capture_logs"}
 SHARED_SCOPES = {"session", "package", "module", "class"}
 LONG_SCOPES = {"session", "package"}
-# Tests that nevertheless stand in a module with a shared server and patch: path::test → why no verdict can suffer.
+# Tests that patch in a module with a shared server nevertheless: path::test → why no verdict can be affected.
 _BREAKS_IT = "it breaks the shared server on purpose; only its own calls reach what is patched"
 EXCEPTIONS = {
     "tests/identity/test_forged_tokens.py::test_a_log_in_without_one_check_takes_what_it_refuses": _BREAKS_IT,
@@ -58,7 +58,7 @@ AnyFunction = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass
 class _Module:
-    """The functions of a file of tests, and the meaning of its names."""
+    """The functions of a test file, and the imports that define its names."""
 
     source: Source
     functions: dict[str, AnyFunction] = field(default_factory=dict)
@@ -80,12 +80,12 @@ class _Module:
         return self.source.path
 
     def is_product(self, name: str) -> bool:
-        """Whether a name of the file was imported from the product."""
+        """Returns whether a name in the file was imported from the product."""
         return _is_product(self.imported.get(name, ("", ""))[0])
 
     @cached_property
     def fixtures(self) -> dict[str, str]:
-        """The scope of each fixture of the file."""
+        """The scope of each fixture in the file."""
         found = {}
         for name, function in self.functions.items():
             for decorator in function.decorator_list:
@@ -109,14 +109,14 @@ _Place = tuple[str, str]
 
 
 class _Tests:
-    """All tests, with the edges from each function to the functions that it calls and to its fixtures."""
+    """All tests, with edges from each function to the functions that it calls and to its fixtures."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.modules = {each.path: _Module(each) for each in sources if each.is_test}
         self._runs_server: dict[_Place, bool] = {}
 
     def function(self, module: _Module, name: str) -> _Place | None:
-        """Where a name that a module calls is defined."""
+        """Returns the place that defines a function that a module calls by `name`."""
         if name in module.functions:
             return module.path, name
         origin, original = module.imported.get(name, ("", ""))
@@ -126,7 +126,7 @@ class _Tests:
         return None
 
     def fixture(self, path: str, name: str) -> _Place | None:
-        """Where the fixture is defined that a function of this file gets by a name."""
+        """Returns the place that defines the fixture that a function in this file gets by `name`."""
         places = [path, *(f"{parent}/conftest.py" for parent in PurePosixPath(path).parents)]
         for each in places:
             if each in self.modules and name in self.modules[each].fixtures:
@@ -134,7 +134,7 @@ class _Tests:
         return None
 
     def needs(self, path: str, name: str) -> set[_Place]:
-        """The fixtures that a function asks for, and those that they ask for."""
+        """Returns the fixtures that a function requests, directly or through other fixtures."""
         found: set[_Place] = set()
         ahead = [(path, name)]
         while ahead:
@@ -147,7 +147,7 @@ class _Tests:
         return found
 
     def reach(self, place: _Place) -> set[_Place]:
-        """The functions that one calls, and those that they call."""
+        """Returns the functions that a function calls, directly or through others, and itself."""
         found, ahead = {place}, [place]
         while ahead:
             path, name = ahead.pop()
@@ -160,7 +160,7 @@ class _Tests:
         return found
 
     def runs_server(self, place: _Place) -> bool:
-        """Returns whether a function begins a server, by itself or by a function that it calls."""
+        """Returns whether a function starts a server, directly or through functions that it calls."""
         if place not in self._runs_server:
             self._runs_server[place] = any(
                 self.modules[path].is_product(called)
@@ -170,7 +170,7 @@ class _Tests:
         return self._runs_server[place]
 
     def patches(self, place: _Place) -> Iterator[tuple[int, str]]:
-        """Yields a function's patches of the product, by itself or by functions that it calls in the same file."""
+        """Yields a function's patches of the product, directly or through functions in the same file."""
         module = self.modules[place[0]]
         for path, name in sorted(self.reach(place)):
             if path == module.path:
@@ -182,9 +182,7 @@ class _Tests:
 
 @dataclass(frozen=True)
 class _Facts:
-    """Facts about one function: the names that it reads and does not bind itself, how it may begin a server, its
-    patches.
-    """
+    """Facts about one function: names that it reads but does not bind, calls that may start a server, and patches."""
 
     names: frozenset[str]
     begins: frozenset[str]
@@ -223,7 +221,7 @@ def _facts(function: AnyFunction) -> _Facts:
 
 
 def _asked_for(function: AnyFunction) -> set[str]:
-    """The names of a function's parameters and of the fixtures that it uses without a value."""
+    """Returns the names of a function's parameters and of the fixtures that it uses without a value."""
     names = {each.arg for each in (*function.args.args, *function.args.kwonlyargs)}
     for decorator in function.decorator_list:
         if isinstance(decorator, ast.Call) and ast.unparse(decorator.func).endswith("usefixtures"):
@@ -232,7 +230,7 @@ def _asked_for(function: AnyFunction) -> set[str]:
 
 
 def servers_end_with_their_module(sources: Sequence[Source]) -> Iterator[str]:
-    """A server that lives beyond one module disturbs tests that know nothing of it."""
+    """Reports servers that outlive their module: they disturb tests that do not use them."""
     tests = _Tests(sources)
     for module in tests.modules.values():
         for name, scope in module.fixtures.items():
@@ -244,7 +242,7 @@ def servers_end_with_their_module(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def nothing_patched_beside_shared_servers(sources: Sequence[Source]) -> Iterator[str]:
-    """A test that patches the product disturbs the servers that other tests share, and is disturbed by them."""
+    """Reports tests that patch the product while a shared server runs: the test and the server disturb each other."""
     tests = _Tests(sources)
     left = {key for key in EXCEPTIONS if key.partition("::")[0] in tests.modules}
     for module in tests.modules.values():
@@ -266,7 +264,7 @@ def nothing_patched_beside_shared_servers(sources: Sequence[Source]) -> Iterator
 
 
 def _shared_servers(tests: _Tests, module: _Module) -> set[str]:
-    """The shared fixtures with a server that any test of the module asks for."""
+    """Returns the shared fixtures with a server that any test of the module requests."""
     return {
         name
         for test in module.functions

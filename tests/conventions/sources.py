@@ -15,7 +15,7 @@ GENERATED = ("client/gen/",)
 
 
 def script_of(name: str) -> ModuleType:
-    """Returns a new module of a script in `.ci/`."""
+    """Imports a script of `.ci/` and returns it as a new module."""
     spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -37,7 +37,7 @@ class Source:
 
     @cached_property
     def tree(self) -> ast.Module:
-        """The parsed module. A file that does not parse is ruff's to tell, and is empty here."""
+        """The parsed module; empty if the file does not parse, which ruff reports."""
         try:
             return ast.parse(self.text)
         except SyntaxError:
@@ -53,7 +53,7 @@ class Source:
 
 
 def load(root: Path = ROOT) -> list[Source]:
-    """Every text file under `root` that is committed or about to be, in the order of paths."""
+    """Returns every text file under `root` that is tracked or not ignored by git, ordered by path."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=root,

@@ -1,7 +1,7 @@
-"""The conventions of the schema, checked on the models: tables have a comment, rules have a name.
+"""The conventions of the schema, checked on the models: tables have a comment, and constraints have a name.
 
-The database reports a broken rule by its constraint's name, and the API's errors are looked up by it: a name that
-PostgreSQL made up would change with the columns.
+The database reports a violation by the constraint's name, and the API's errors are found by that name: a name that
+PostgreSQL generates would change with the columns.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pilothouse_server
 
 
 def all_tables() -> list[Table]:
-    """Every table of every `tables` module of the server, in the order of names."""
+    """Returns every table of every `tables` module of the server, ordered by name."""
     tables: dict[str, Table] = {}
     for module in pkgutil.walk_packages(pilothouse_server.__path__, "pilothouse_server."):
         if "tables" not in module.name.split("."):
@@ -30,14 +30,14 @@ def all_tables() -> list[Table]:
 
 
 def findings(tables: Iterable[Table]) -> Iterator[str]:
-    """One line for each table without a comment and each constraint, foreign key or index without a name."""
+    """Yields a line for each table without a comment and each constraint, foreign key or index without a name."""
     for table in tables:
         if not table.comment:
             yield f"table {table.fullname}: no comment: say what one row is"
         rules: list[Constraint | Index] = [*table.constraints, *table.indexes]
         for rule in rules:
             columns = ", ".join(column.name for column in getattr(rule, "columns", ()))
-            # SQLAlchemy gives every table a primary key object, also one without columns.
+            # SQLAlchemy gives every table a primary key object, even a table without columns.
             if rule.name is None and (columns or not isinstance(rule, PrimaryKeyConstraint)):
                 kind = type(rule).__name__
                 yield f"table {table.fullname}: {kind} on ({columns}) has no name: name it after its rule"

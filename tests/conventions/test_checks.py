@@ -1,7 +1,7 @@
-"""Every check of the conventions finds its fault, and accepts correct code.
+"""Every check of the conventions detects its fault, and accepts correct code.
 
-The samples hold the faults only while the test runs: they are put together from parts if this file would otherwise be
-found itself.
+The samples contain the faults only while the test runs: they are assembled from parts if the checks would otherwise
+report this file itself.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _raising(kinds: str, said: str) -> str:
 
 
 def _sharing(scope: str, patching: str = "pass") -> str:
-    """Returns a file of tests with a server of such a scope, and with another test that does this."""
+    """Returns a test file with a server of this scope, and with another test that runs `patching`."""
     return (
         "from pilothouse_server import app\nfrom pilothouse_server.app import Application\n"
         "def started():\n    return Application()\n"
@@ -44,14 +44,14 @@ def _sharing(scope: str, patching: str = "pass") -> str:
 _OWNING = 'OWNED = NounTables(tables=frozenset({"ships", "boats"}))\n'
 
 CASES: Sequence[tuple[checks.Check, Source, Source]] = [
-    # check, one that breaks it, one that keeps it
+    # (check, a source that breaks it, a source that passes)
     (
         checks.file_length,
         Source("server/a.py", "x = 1\n" * (checks.LONGEST_FILE_LINES + 1)),
         Source("server/a.py", "x = 1\n" * checks.LONGEST_FILE_LINES),
     ),
     (
-        # It is its own one user here.
+        # The module is its own only user here.
         checks.small_modules_have_several_users,
         Source(
             "server/pilothouse_server/a.py", "from pilothouse_server import a\n" * (checks.SMALL_LINES - 1)
@@ -195,7 +195,7 @@ CASES: Sequence[tuple[checks.Check, Source, Source]] = [
     ),
     (
         checks.nothing_unused,
-        Source("server/a.py", "def command(): ..."),  # a test names it, and nobody else
+        Source("server/a.py", "def command(): ..."),  # only a test names it
         Source("client/pilothouse_client/nouns/a.py", "def command(): ..."),
     ),
     (
@@ -299,7 +299,7 @@ A_TEST = Source("tests/test_a.py", '"""A test."""\ncommand = "pilothouse is-test
 
 
 @pytest.mark.parametrize(("check", "broken", "kept"), CASES, ids=[case[0].__name__ for case in CASES])
-def test_check_finds_the_broken_and_passes_the_kept(
+def test_each_check_reports_the_broken_source_and_passes_the_other(
     check: checks.Check, broken: Source, kept: Source
 ) -> None:
     found = list(check([broken, A_READER, A_TEST]))
@@ -318,14 +318,14 @@ def test_sources_are_the_projects_own() -> None:
     assert not any(path.startswith(("client/gen/", ".venv/")) for path in paths)
 
 
-def test_schema_check_finds_what_has_no_comment_or_name() -> None:
+def test_the_schema_check_reports_missing_comments_and_names() -> None:
     bare = Table("bare", MetaData(), Column("a", Integer, primary_key=True), UniqueConstraint("a"))
     found = list(tables.findings([bare]))
     assert [finding.split(":")[1] for finding in found[:1]] == [" no comment"]
     assert {"PrimaryKeyConstraint", "UniqueConstraint"} <= {word for line in found for word in line.split()}
 
 
-def test_schema_check_passes_a_table_with_both() -> None:
+def test_the_schema_check_passes_a_table_with_both() -> None:
     named = Table(
         "named",
         MetaData(),
@@ -336,13 +336,13 @@ def test_schema_check_passes_a_table_with_both() -> None:
     assert list(tables.findings([named])) == []
 
 
-def test_migrations_check_finds_a_long_lock() -> None:
+def test_the_migrations_check_reports_a_long_lock() -> None:
     risky = "ALTER TABLE containers ADD COLUMN weight integer NOT NULL;"
     found = list(migrations.findings(Path(sys.executable).parent / "squawk", [("9999", risky)]))
     assert [line for line in found if line.startswith("migration 9999: adding-required-field")]
 
 
-def test_migrations_check_passes_what_it_may() -> None:
+def test_the_migrations_check_passes_a_harmless_statement() -> None:
     harmless = "ALTER TABLE containers ADD COLUMN weight integer;"
     assert list(migrations.findings(Path(sys.executable).parent / "squawk", [("9999", harmless)])) == []
 

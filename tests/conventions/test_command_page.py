@@ -1,4 +1,4 @@
-"""The lint step `command`: docs/command.md has the verbs, options, variables and exit codes that are declared."""
+"""The lint step `command`: docs/command.md has the declared verbs, options, variables and exit codes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def script() -> ModuleType:
     return script_of("command_page")
 
 
-def test_check_passes_the_present_page_and_finds_a_changed_table(script: ModuleType, tmp_path: Path) -> None:
+def test_the_check_passes_the_current_page_and_reports_a_changed_table(
+    script: ModuleType, tmp_path: Path
+) -> None:
     changed = tmp_path / "command.md"
     page = (ROOT / "docs" / "command.md").read_text()
     copy, tables = script.PAGE._replace(path=changed), script.tables()
@@ -35,7 +37,7 @@ def test_check_passes_the_present_page_and_finds_a_changed_table(script: ModuleT
     assert copy.main(tables, "check") == 0
 
 
-def test_a_new_option_of_a_verb_comes_into_the_reference(script: ModuleType) -> None:
+def test_a_new_option_of_a_verb_appears_in_the_reference(script: ModuleType) -> None:
     group = verbs.VerbGroup("shop")
 
     @group.command("open")
@@ -52,6 +54,6 @@ def test_a_new_option_of_a_verb_comes_into_the_reference(script: ModuleType) -> 
     ]
 
 
-def test_every_code_of_a_call_has_an_exit_code_that_is_listed() -> None:
+def test_every_status_code_has_a_listed_exit_code() -> None:
     codes = {failures.exit_code_of(code.name) for code in grpc.StatusCode if code is not grpc.StatusCode.OK}
     assert codes | {failures.AWAY, failures.WAIT_FAILED, failures.LEFT_OUT} <= set(failures.EXIT_CODES)

@@ -18,12 +18,12 @@ def script() -> ModuleType:
 
 @pytest.fixture
 def copied(script: ModuleType, tmp_path: Path) -> Path:
-    """A copy of the sources."""
+    """Copies the sources."""
     skipped = shutil.ignore_patterns("node_modules", "gen")
     return Path(shutil.copytree(script.CONSOLE, tmp_path / "console", ignore=skipped))
 
 
-def test_a_copy_has_the_same_digest_wherever_it_is(script: ModuleType, copied: Path) -> None:
+def test_a_copy_has_the_same_digest_in_any_folder(script: ModuleType, copied: Path) -> None:
     assert script.digest(copied) == script.digest(script.CONSOLE)
 
 
@@ -42,7 +42,7 @@ def test_each_change_of_a_source_changes_the_digest(script: ModuleType, copied: 
     assert script.digest(copied) != before
 
 
-def test_an_old_page_is_found(
+def test_an_outdated_page_is_reported(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(script, "ROOT", tmp_path)

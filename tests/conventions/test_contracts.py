@@ -1,7 +1,7 @@
-"""Every contract of pyproject.toml holds, and fails once an import breaks it: one test for each kind of contract.
+"""Every contract of pyproject.toml is kept, and fails once an import breaks it: one test for each kind of contract.
 
-The violations are derived from the contracts, so that a new contract needs no test of its own. A contract that a
-planted import does not break would prove nothing by being kept.
+The violations are derived from the contracts, so that a new contract needs no test of its own. If a planted import
+did not break a contract, keeping the contract would prove nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Import = tuple[str, str]
 CONFIGURATION = read_configuration(str(ROOT / "pyproject.toml"))
 CONTRACTS: list[Options] = CONFIGURATION["contracts_options"]
 NOUNS = ["containers", "storage", "config", "metrics", "audit", "namespaces", "clusters", "identity"]
-# A new module in the server, and one that no contract allows to import what it protects.
+# A new module in the server, and one that no contract allows to import a protected module.
 ATTIC, STRANGER = "pilothouse_server.attic", "pilothouse_manifests.attic"
 
 
@@ -39,13 +39,13 @@ def graph() -> grimp.ImportGraph:
 
 
 def _rows(options: Options) -> list[list[str]]:
-    """The rows of a contract of layers, from the top. The rooms of `a | b` may not import each other."""
-    # Those of `a : b` may: the first one stands for both.
+    """Returns the rows of a contract of layers, from the top. The modules of `a | b` may not import each other."""
+    # The modules of `a : b` may import each other: the first one stands for both.
     return [[room.strip(" ()") for room in row.partition(" : ")[0].split(" | ")] for row in options["layers"]]
 
 
 def _upward(graph: grimp.ImportGraph, options: Options) -> Iterator[Import]:
-    """An import from each row to the one above it, and one each way between neighbours of a row."""
+    """Yields an import from each row to the row above it, and imports both ways between neighbours of a row."""
     containers = [
         container
         for each in options["containers"]
@@ -65,12 +65,12 @@ def _upward(graph: grimp.ImportGraph, options: Options) -> Iterator[Import]:
 
 
 def _inside(graph: grimp.ImportGraph, room: str) -> str:
-    """A module of the room, or the room itself if it is a module."""
+    """Returns a module of the package, or the package itself if it has none."""
     return min(graph.find_descendants(room), default=room)
 
 
 def _circles(graph: grimp.ImportGraph, options: Options) -> Iterator[Import]:
-    """The reverse of one import between two children of each ancestor."""
+    """Yields the reverse of one import between two children of each ancestor."""
     for ancestor in options["ancestors"]:
         yield next(
             (imported, importer)
@@ -94,7 +94,7 @@ def _strange(graph: grimp.ImportGraph, options: Options) -> Iterator[Import]:
 
 
 def _foreign(graph: grimp.ImportGraph, options: Options) -> Iterator[Import]:
-    """An import of each noun's repository by a module of another noun."""
+    """Yields an import of each repository by a module outside its noun."""
     for room in sorted(graph.find_descendants(options["root"])):
         if room.endswith(".repository"):
             yield ATTIC, _inside(graph, room)
@@ -129,7 +129,7 @@ def _is_kept(graph: grimp.ImportGraph, options: Options, planted: Import | None 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_contract_of_a_kind_is_kept_and_each_of_its_violations_breaks_it(
+def test_each_contract_is_kept_and_each_planted_violation_breaks_it(
     graph: grimp.ImportGraph, kind: str
 ) -> None:
     contracts = [each for each in CONTRACTS if each["type"] == kind]
@@ -156,6 +156,6 @@ def test_a_module_outside_of_the_layers_breaks_an_exhaustive_contract(graph: gri
             graph.remove_module(module)
 
 
-def test_the_nouns_stand_in_their_order() -> None:
+def test_the_layers_list_the_nouns_in_order() -> None:
     layers = next(each for each in CONTRACTS if each["id"] == "layers")
     assert [room for row in _rows(layers) for room in row if room in NOUNS] == NOUNS

@@ -16,7 +16,9 @@ def script() -> ModuleType:
     return script_of("limits")
 
 
-def test_check_passes_the_present_page_and_finds_a_changed_table(script: ModuleType, tmp_path: Path) -> None:
+def test_the_check_passes_the_current_page_and_reports_a_changed_table(
+    script: ModuleType, tmp_path: Path
+) -> None:
     tables = script.tables()
     assert script.PAGE.main(tables, "check") == 0
     changed = tmp_path / "limits.md"
@@ -29,11 +31,11 @@ def test_check_passes_the_present_page_and_finds_a_changed_table(script: ModuleT
     assert page.main(tables, "check") == 0
 
 
-def test_tables_show_every_class_and_name_settings() -> None:
+def test_the_tables_show_every_class_and_name_the_settings() -> None:
     tables = classes.tables({"max_calls_per_user"}.__contains__)
     assert all(f"| `{each.label}` |" in tables for each in classes.CLASSES)
     assert "`PILOTHOUSE_MAX_CALLS_PER_USER` (32)" in tables
-    # Not a setting of this server, so the class shows its number alone.
+    # The setting is not one of this server, so the class shows only its number.
     assert "`PILOTHOUSE_MAX_STREAMS`" not in tables
 
 

@@ -1,4 +1,4 @@
-"""Every check of the pages finds its fault, and accepts correct pages."""
+"""Every check of the pages detects its fault, and accepts correct pages."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LISTED = "[api](docs/api.md#twice)\n"
 _SETTINGS = 'ADMISSION = ()\nclass Settings:\n    """All."""\n'
 _LIMITS = "`PILOTHOUSE_MAX_CALLS` `PILOTHOUSE_REQUEST_SECONDS` `pilothouse_admission_in_use` `cluster_calls` `health_w`"
 CASES: Sequence[tuple[Check, Source, Source]] = [
-    # check, one that breaks it, one that keeps it
+    # (check, a source that breaks it, a source that passes)
     (
         pages.commands_are_tested,
         Source("README.md", "```console\n$ pilothouse  never-tested \\\n    --at-all\nits answer\n```"),
@@ -153,7 +153,9 @@ CASES: Sequence[tuple[Check, Source, Source]] = [
 
 
 @pytest.mark.parametrize(("check", "broken", "kept"), CASES, ids=[case[0].__name__ for case in CASES])
-def test_check_finds_the_broken_and_passes_the_kept(check: Check, broken: Source, kept: Source) -> None:
+def test_each_check_reports_the_broken_source_and_passes_the_other(
+    check: Check, broken: Source, kept: Source
+) -> None:
     found = list(check([broken, *TREE, CONTRACT]))
     assert len(found) == 1
     assert found[0].startswith((f"{broken.path}:", "docs/api.md:"))
@@ -164,13 +166,13 @@ def test_every_check_has_a_case() -> None:
     assert {case[0] for case in CASES} == set(pages.CHECKS)
 
 
-def test_continued_commands_are_one() -> None:
+def test_continued_lines_are_one_command() -> None:
     readme = Source("README.md", "```sh\npilothouse a \\\n  --b  c\npilothouse d\n```")
     assert list(pages.commands(readme)) == [(3, "pilothouse a --b c"), (4, "pilothouse d")]
 
 
-def test_the_limits_of_the_product_are_seen() -> None:
-    """A check that read none would pass for any page."""
+def test_the_check_reads_the_limits_of_the_product() -> None:
+    """A check that read no limits would pass for any page."""
     sources = {source.path: source for source in load()}
     assert tuple(pages._admission(sources[pages.SETTINGS])) == ADMISSION
     made = CallAdmission(CallLimits())
@@ -180,7 +182,7 @@ def test_the_limits_of_the_product_are_seen() -> None:
         for family in gauge.collect()
         for sample in family.samples
     }
-    # Answers that are not taken hold no seat.
+    # Responses that are not read occupy no seat.
     found = [pages.classes(each) for path, each in sources.items() if path.startswith(pages.FLOWCONTROL)]
     assert set().union(*found) == shown | {"unsent_answers"}
     assert made.calls.in_use == 0

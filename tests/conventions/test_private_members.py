@@ -1,4 +1,4 @@
-"""Each use of a library's private member is found unless it is listed and its library is pinned."""
+"""Each use of a library's private member is reported unless it is listed and its library is pinned."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ USES = {
 
 
 @pytest.mark.parametrize("use", USES)
-def test_a_private_member_is_found(use: str) -> None:
+def test_a_private_member_is_reported(use: str) -> None:
     (found,) = findings([Source(PATH, USES[use])], {}, {})
     assert found.startswith(f"{PATH}:")
 
@@ -36,7 +36,7 @@ def test_a_private_member_is_found(use: str) -> None:
         "import aiohttp\nclass A(aiohttp.ClientSession):\n    def _mine(self):\n        return self._mine()\n",
     ],
 )
-def test_a_member_of_ours_or_a_documented_one_is_no_finding(text: str) -> None:
+def test_own_and_documented_members_are_not_reported(text: str) -> None:
     assert list(findings([Source(PATH, text)], {}, {})) == []
 
 

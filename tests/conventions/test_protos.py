@@ -1,4 +1,4 @@
-"""`buf breaking` finds changes that old clients would notice, and accepts the exceptions of `.ci/protos.py`."""
+"""`buf breaking` reports changes that affect old clients, and accepts the exceptions of `.ci/protos.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.full
 
 AUDIT = "protos/pilothouse/audit/v1/audit.proto"
 RESERVED = 'message ExportAuditLogResponse {\n  reserved 5;\n  reserved "chain_proof";\n'
-# As it was before 0.2.0.
+# The message before 0.2.0.
 DELETED = "message ExportAuditLogResponse {\n  // Hashes.\n  bytes chain_proof = 5;\n"
 KEPT = "  // Time when the head was sealed.\n  google.protobuf.Timestamp seal_time = 5;\n"
 
@@ -25,7 +25,7 @@ def protos() -> ModuleType:
 
 
 def copied(module: ModuleType, folder: Path, was: str = "", becomes: str = "") -> Path:
-    """The protos of this tree in a folder of its own, with one change."""
+    """Copies the protos of this tree to another folder, with one change, and returns the folder."""
     shutil.copytree(ROOT / "protos", folder / "protos")
     shutil.copyfile(ROOT / "buf.yaml", folder / "buf.yaml")
     module.copy_dependencies(folder)
@@ -56,5 +56,5 @@ def test_only_the_excepted_deletions_pass(
     assert all(f"{AUDIT}:" in each and "deleted" in each for each in findings), findings
 
 
-def test_a_comparison_that_cannot_be_made_is_a_finding(protos: ModuleType, tmp_path: Path) -> None:
+def test_a_failed_comparison_is_a_finding(protos: ModuleType, tmp_path: Path) -> None:
     assert protos.breaking_changes(copied(protos, tmp_path), tmp_path / "nowhere") != []

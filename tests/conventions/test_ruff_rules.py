@@ -1,4 +1,4 @@
-"""The bounds and bans in ruff's configuration find their faults: each sample breaks one, and one line less keeps it."""
+"""Ruff's configured bounds and bans report their faults: each sample breaks one; with one line less, it passes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BRANCHES = "".join(f"    if a == {number}:\n        a += 1\n" for number in ran
 _PARAMETERS = ", ".join(f"a{number}: int" for number in range(9))
 
 CASES = [
-    # rule, what breaks it, what keeps it
+    # (rule, code that breaks it, code that passes)
     (
         "C901",
         f"def f(a: int) -> int:\n{_BRANCHES}    return a\n",
@@ -29,7 +29,7 @@ CASES = [
 
 
 def _findings(code: str) -> str:
-    """Returns ruff's findings in a file of the server, by the rules of pyproject.toml."""
+    """Returns ruff's findings in a file of the server, under the rules of pyproject.toml."""
     finished = subprocess.run(
         [
             Path(sys.executable).parent / "ruff",
@@ -49,6 +49,6 @@ def _findings(code: str) -> str:
 
 
 @pytest.mark.parametrize(("rule", "broken", "kept"), CASES)
-def test_ruff_finds_the_broken_and_passes_the_kept(rule: str, broken: str, kept: str) -> None:
+def test_ruff_reports_the_broken_code_and_passes_the_other(rule: str, broken: str, kept: str) -> None:
     assert f" {rule} " in _findings(broken)
     assert f" {rule} " not in _findings(kept)

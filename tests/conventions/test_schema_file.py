@@ -1,4 +1,4 @@
-"""The checks of the schema's two written files, and of the locks of migrations, find their faults."""
+"""The checks of the schema's two generated files, and of the locks of migrations, report their faults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.conventions import migrations, schema_file
 
 
 @pytest.mark.full(minutes=3)
-def test_a_schema_that_is_not_that_of_the_migrations_is_found(
+def test_a_schema_that_differs_from_the_migrations_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert schema_file.findings() == []
@@ -21,21 +21,21 @@ def test_a_schema_that_is_not_that_of_the_migrations_is_found(
     async def dumped() -> str:
         return right
 
-    # As was just seen; another database would only take time.
+    # The first call above has already dumped a database; another dump would only take time.
     monkeypatch.setattr(schema_file, "dump", dumped)
     monkeypatch.setattr(schema_file, "SCHEMA", other)
     (found,) = schema_file.findings()
     assert found == "migrations/schema.sql is not the schema that the migrations make: run `make schema`"
 
 
-def test_another_checksum_is_found_and_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_checksum_is_replaced_unless_it_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
     text = schema_file.CHECKSUMS.read_text()
     assert schema_file.written_checksums(text) == text
     newest = max(checksums.CHECKSUMS)
     right = checksums.CHECKSUMS[newest]
     monkeypatch.setitem(checksums.CHECKSUMS, newest, "0" * 64)
     assert schema_file.written_checksums(text.replace(right, "0" * 64)) == text
-    # A release has it: it stays, and the check says so.
+    # The checksum belongs to a release: it stays, and the check reports it.
     monkeypatch.setattr(checksums, "RELEASED", newest)
     assert "0" * 64 in schema_file.written_checksums(text)
 
@@ -52,7 +52,7 @@ def test_another_checksum_is_found_and_written_again(monkeypatch: pytest.MonkeyP
         ("CREATE TRIGGER t AFTER INSERT ON containers EXECUTE FUNCTION f();", (), "alters containers"),
     ],
 )
-def test_a_table_that_is_altered_and_not_locked_first_is_found(
+def test_a_table_that_is_altered_without_a_lock_is_reported(
     sql: str, locks: tuple[str, ...], found: str
 ) -> None:
     lines = list(migrations.unlocked([("0102", sql, locks)]))

@@ -1,4 +1,4 @@
-"""Controls of the lint step `words`: each rule finds a sentence that breaks it, and passes one that does not."""
+"""Controls of the lint step `words`: each rule reports a sentence that breaks it, and passes a correct one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.conventions.sources import Source
 pytestmark = pytest.mark.full
 
 CASES: Sequence[tuple[str, Source, Source]] = [
-    # rule, one finding, none
+    # (rule, a source with one finding, a source without)
     *(
         ("headless", Source("server/a.py", broken), Source("server/a.py", kept))
         for broken, kept in (
@@ -89,7 +89,9 @@ OTHER = Source("server/c.py", '"""Another module."""\nclass Taken: ...\n')
 @pytest.mark.parametrize(
     ("rule", "broken", "kept"), CASES, ids=[f"{case[0]}-{number}" for number, case in enumerate(CASES)]
 )
-def test_rule_finds_the_broken_and_passes_the_kept(rule: str, broken: Source, kept: Source) -> None:
+def test_each_rule_reports_the_broken_source_and_passes_the_other(
+    rule: str, broken: Source, kept: Source
+) -> None:
     part = words.part_of(broken.path)
     assert part is not None
     (found,) = words.findings([broken, OTHER])[rule, part]
@@ -97,29 +99,29 @@ def test_rule_finds_the_broken_and_passes_the_kept(rule: str, broken: Source, ke
     assert not words.findings([kept, OTHER])[rule, part]
 
 
-def test_rules_all_have_a_case() -> None:
+def test_every_rule_has_a_case() -> None:
     assert {case[0] for case in CASES} == {*words.LIMITS}
 
 
-def test_headless_names_the_line() -> None:
+def test_a_headless_sentence_is_reported_with_its_line() -> None:
     source = Source("server/a.py", '"""Reads.\n\nWhat is sent\nis bounded.\n"""\n')
     (found,) = words.findings([source])["headless", "server"]
     assert found.startswith("server/a.py:3:")
 
 
-def test_limit_is_kept_with_as_many_findings() -> None:
+def test_a_limit_allows_an_equal_number_of_findings() -> None:
     found = {("headless", "docs"): ["a.md:1: x", "a.md:2: x"]}
     assert not list(words.over_limits(found, {"headless": {"docs": 2}}))
 
 
-def test_limit_is_broken_by_one_more() -> None:
+def test_a_limit_is_broken_by_one_more_finding() -> None:
     found = {("headless", "docs"): ["a.md:1: x", "a.md:2: x"]}
     told = list(words.over_limits(found, {"headless": {"docs": 1}}))
     assert told[0].startswith("headless, docs: 2 findings, 1 allowed")
     assert told[1:] == ["a.md:1: x", "a.md:2: x"]
 
 
-def test_part_of_generated_and_quoting_files_is_none() -> None:
+def test_generated_and_quoting_files_belong_to_no_part() -> None:
     assert words.part_of("client/gen/a.py") is None
     assert words.part_of("tests/conventions/words.py") is None
     assert words.part_of("client/README.md") == "docs"

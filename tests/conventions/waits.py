@@ -1,7 +1,7 @@
-"""How tests wait: by `tests.waiting` alone, so that one setting suits all deadlines to the machine.
+"""How tests wait: only with `tests.waiting`, so that one setting adapts all deadlines to the machine.
 
-A second function that polls has a pause and a deadline of its own; a number of seconds that is compared with a clock,
-or handed to asyncio as it is, is right on one machine and wrong on a busier one.
+A second function that polls would have its own pause and deadline. A number of seconds that is compared with a clock,
+or passed to asyncio unchanged, is right on one machine and wrong on a busier one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from tests.conventions.sources import Source
 
 WAITING = "tests/waiting.py"
-# These make time, use it up, or measure it over hundreds of rounds for a statistic.
+# Files that simulate time, use it up, or measure it over hundreds of rounds for a statistic.
 READ_CLOCKS = {
     "tests/virtual_time.py",
     "tests/test_event_loop.py",
@@ -24,7 +24,7 @@ CLOCKS = {"monotonic", "perf_counter", "process_time", "thread_time"}
 LONG_TIER = "soak"
 PAUSES = {"sleep", "pass_time"}
 SCALED = {"patient", "runs_out"}
-# These scale what they are given.
+# Functions that scale their seconds themselves.
 PATIENT = {"patient", "within", "poll_until", "finished"}
 
 AnyFunction = ast.FunctionDef | ast.AsyncFunctionDef
@@ -32,7 +32,7 @@ Loop = ast.While | ast.For | ast.AsyncFor
 
 
 def no_sleeps_in_tests(sources: Sequence[Source]) -> Iterator[str]:
-    """A sleep is too short on a slow machine and too long on a fast one."""
+    """Reports sleeps: each is too short on a slow machine and too long on a fast one."""
     for source in _tests(sources):
         for call in _calls(source.tree):
             yields_only = len(call.args) == 1 and ast.unparse(call.args[0]) == "0"
@@ -46,7 +46,7 @@ def no_sleeps_in_tests(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def one_way_to_poll(sources: Sequence[Source]) -> Iterator[str]:
-    """A loop that pauses until something holds is a second poll_until."""
+    """Reports loops that pause until a condition holds: each is a second `poll_until`."""
     for source in _tests(sources):
         for node in ast.walk(source.tree):
             if isinstance(node, Loop) and _ends_by_itself(node) and any(map(_pauses, ast.walk(node))):
@@ -72,7 +72,7 @@ def _pauses(node: ast.AST) -> bool:
 
 
 def no_elapsed_time(sources: Sequence[Source]) -> Iterator[str]:
-    """A duration depends on the machine's other work; the product promises deadlines instead."""
+    """Reports measured durations: they depend on the load of the machine; the product promises deadlines instead."""
     for source in _tests(sources):
         if source.path in READ_CLOCKS:
             continue
@@ -87,7 +87,7 @@ def no_elapsed_time(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def _measures(node: ast.expr) -> bool:
-    """Whether a clock's reading is compared, or subtracted; of a Stopwatch only that it is less than something."""
+    """Returns whether a clock's reading is compared or subtracted; for a Stopwatch, only upper bounds count."""
     if isinstance(node, ast.Compare):
         upward = isinstance(node.ops[0], ast.Lt | ast.LtE)
         downward = isinstance(node.ops[0], ast.Gt | ast.GtE)
@@ -99,7 +99,7 @@ def _measures(node: ast.expr) -> bool:
 
 
 def _is_long(test: AnyFunction) -> bool:
-    """Statistics over many rounds belong to the long tier."""
+    """Returns whether a test is in the long tier, which is for statistics over many rounds."""
     return any(f"mark.{LONG_TIER}" in ast.unparse(each) for each in test.decorator_list)
 
 
@@ -111,7 +111,7 @@ def _reads_clock(node: ast.AST) -> bool:
 
 
 def patience_once(sources: Sequence[Source]) -> Iterator[str]:
-    """`within` and `poll_until` are patient themselves; done twice, six seconds become four minutes."""
+    """Reports `patient(…)` in calls that scale it again: six seconds would become four minutes."""
     for source in _tests(sources):
         for call in _calls(source.tree):
             given = [*call.args, *(each.value for each in call.keywords if each.arg == "seconds")]
@@ -121,7 +121,7 @@ def patience_once(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def patient_deadlines(sources: Sequence[Source]) -> Iterator[str]:
-    """A deadline in plain seconds is missed by a machine that does other work."""
+    """Reports deadlines in plain seconds: a machine that does other work misses them."""
     for source in _tests(sources):
         for call in _calls(source.tree):
             for time in filter(_is_literal, _deadlines(call)):
@@ -132,7 +132,7 @@ def patient_deadlines(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def _deadlines(call: ast.Call) -> Iterator[ast.expr]:
-    """The times that a call is given to end in."""
+    """Yields the timeouts of a call."""
     called = ast.unparse(call.func)
     if called in ("asyncio.timeout", "asyncio.timeout_at"):
         yield from call.args[:1]
@@ -143,7 +143,7 @@ def _deadlines(call: ast.Call) -> Iterator[ast.expr]:
 
 
 def _is_literal(time: ast.expr) -> bool:
-    """Whether the time is written down, in place or as a constant, and nobody scales it."""
+    """Returns whether a time is a literal or a constant, and nothing scales it."""
     names = [ast.unparse(each).split(".")[-1] for each in ast.walk(time) if isinstance(each, ast.Name)]
     if SCALED.intersection(names) or ast.unparse(time) == "None":
         return False

@@ -23,7 +23,7 @@ from tests.conventions.sources import ROOT, Source, load
 
 PARTS = ("server", "client", "migrations", "protos", "docs", "tests")
 
-# The most findings that each rule may have in each part.
+# The largest number of findings of each rule in each part.
 LIMITS: Mapping[str, Mapping[str, int]] = {
     "headless": {"server": 0, "client": 0, "migrations": 0, "protos": 0, "docs": 0, "tests": 0},
     "docstring": {"server": 20, "client": 10, "migrations": 0, "tests": 1},
@@ -32,15 +32,15 @@ LIMITS: Mapping[str, Mapping[str, int]] = {
 }
 
 _WITH_TEXTS = ("server/", "client/", "migrations/")
-# This module and its controls quote what they forbid.
+# This module and its controls quote the words that they forbid.
 _QUOTING = ("tests/conventions/words.py", "tests/conventions/test_words.py")
 _MOST_SHOWN = 30
 
-# What follows the end of a sentence, or begins a block, and opens the next sentence.
+# The opening of a sentence: after the end of another one, or at the start of a block.
 _SENTENCE = re.compile(
     r"(?:\A|(?<=[.!?])[)\"'*_]*\s)\s*([\"'(*_]*(?:Who|What|Whose|Whom|Whoever|Whatever)\b[^.!?]*[.!?]?)"
 )
-# A relative without a noun before it. "A server whose lease" has one, and "of whose" has not.
+# A relative without a noun before it. "A server whose lease" has one; "of whose" does not.
 _NO_NOUN = (
     "a also an and are as ask asks at be but by decides find finds for from give gives if in into is know knows of on "
     "only or reads records say says see sees shows tell tells than that the then to under was when where with without"
@@ -58,7 +58,7 @@ _CODE = re.compile(r"`+[^`\n]*`+")
 
 @dataclass(frozen=True)
 class Block:
-    """Prose that stands together, from a line of a file on."""
+    """Prose that belongs together, with the line where it begins."""
 
     path: str
     line: int
@@ -81,7 +81,7 @@ def _banned(pattern: str, instead: str) -> Banned:
     return Banned(re.compile(rf"\b(?:{pattern})\b".replace(" ", r"\s+"), re.IGNORECASE), instead)
 
 
-# Only words that have no right use in this project. Each stands in style.md's rule 5 or 6, or in its table.
+# Only words that have no right use in this project. Each is in style.md's rule 5 or 6, or in its table.
 BANNED: Sequence[Banned] = (
     _banned(r"(?<!are\s)(?<!were\s)(?<!is\s)all the same(?=[,.;:)]|$)", "but, nevertheless"),
     _banned("besides", "also"),
@@ -104,7 +104,7 @@ _ANY_BANNED = re.compile("|".join(word.pattern.pattern for word in BANNED), re.I
 
 
 def headless(block: Block) -> Iterator[tuple[int, str]]:
-    """Line and message of each sentence that begins with a relative without a noun. Questions may."""
+    """Yields line and message of each sentence, but not question, that begins with a relative without a noun."""
     for found in _SENTENCE.finditer(block.text):
         if not found[1].rstrip(")\"'*_ ").endswith("?"):
             opening = " ".join(found[1].split()[:4])
@@ -115,7 +115,7 @@ def headless(block: Block) -> Iterator[tuple[int, str]]:
 
 
 def docstring(block: Block) -> Iterator[tuple[int, str]]:
-    """One finding for each docstring that holds a relative clause without a noun."""
+    """Yields one finding for a docstring that contains a relative clause without a noun."""
     found = _CLAUSE.search(block.text) if block.is_docstring else None
     if found:
         word = found[0].split()[-1].strip("(,.;:")
@@ -126,7 +126,7 @@ def docstring(block: Block) -> Iterator[tuple[int, str]]:
 
 
 def banned(block: Block) -> Iterator[tuple[int, str]]:
-    """Each word that style.md replaces."""
+    """Yields each word that style.md replaces."""
     if not _ANY_BANNED.search(block.text):
         return
     for word in BANNED:
@@ -143,7 +143,7 @@ CLASS_NAMES = "class name"
 
 
 def part_of(path: str) -> str | None:
-    """The part of the project that a file counts for, or None where the rules do not apply."""
+    """Returns the part of the project that a file counts for, or None if the rules do not apply."""
     if path.startswith("client/gen/") or path in _QUOTING:
         return None
     if path.endswith(".md"):
@@ -153,7 +153,7 @@ def part_of(path: str) -> str | None:
 
 
 def findings(sources: Sequence[Source]) -> dict[tuple[str, str], list[str]]:
-    """Every finding of every rule, as `path:line: message`, by rule and part."""
+    """Returns every finding of every rule, as `path:line: message`, by rule and part."""
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for source in sources:
         part = part_of(source.path)
@@ -169,7 +169,7 @@ def findings(sources: Sequence[Source]) -> dict[tuple[str, str], list[str]]:
 def over_limits(
     found: Mapping[tuple[str, str], Sequence[str]], limits: Mapping[str, Mapping[str, int]]
 ) -> Iterator[str]:
-    """For each rule and part with more findings than its limit: the numbers, then the findings.
+    """Yields, for each rule and part with too many findings, the numbers, then the findings.
 
     Findings in files that differ from the branch `main` of the remote come first.
     """
@@ -186,7 +186,7 @@ def over_limits(
 
 
 def _changed() -> set[str]:
-    """Paths of files that differ from the remote's `main`, or nothing where there is none."""
+    """Returns the paths of files that differ from the remote's `main`; empty if there is no remote."""
     listed = subprocess.run(
         ["git", "diff", "--name-only", "origin/main"], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -194,7 +194,7 @@ def _changed() -> set[str]:
 
 
 def shared_class_names(sources: Sequence[Source]) -> Iterator[str]:
-    """One finding for each class name of the product that two or more modules define. Private names are free."""
+    """Yields a finding for each public class name that two or more modules of the product define."""
     places: dict[str, list[str]] = defaultdict(list)
     for source in sources:
         if source.is_python and source.path.startswith(("server/", "client/pilothouse_")):
@@ -208,7 +208,7 @@ def shared_class_names(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def blocks(source: Source) -> Iterator[Block]:
-    """The prose of a file, code in backticks blanked out."""
+    """Yields the prose of a file, with the code in backticks blanked out."""
     if source.is_python:
         found = _of_python(source)
     elif source.path.endswith(".proto"):
@@ -245,7 +245,7 @@ def _of_python(source: Source) -> Iterator[Block]:
 def _of_comments(
     source: Source, pattern: re.Pattern[str], without: Set[int] = frozenset()
 ) -> Iterator[Block]:
-    """Comments; lines that hold nothing else and follow each other are one block."""
+    """Yields comments; adjacent lines that contain only a comment are one block."""
     begun = 0
     gathered: list[str] = []
     for number, line in enumerate((*source.lines, ""), 1):
@@ -262,7 +262,7 @@ def _of_comments(
 
 
 def _of_page(source: Source) -> Iterator[Block]:
-    """Paragraphs, list items and cells of tables. Headings are left out, and so are fences."""
+    """Yields paragraphs, list items and cells of tables. Headings and fences are left out."""
     begun, fence = 0, ""
     gathered: list[str] = []
     for number, line in enumerate((*source.lines, ""), 1):

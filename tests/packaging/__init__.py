@@ -1,1 +1,1 @@
-"""The installed package: the contents of the wheel, and its use in an environment of its own."""
+"""The installed package: the contents of the wheel, and its use in a separate environment."""

@@ -1,7 +1,7 @@
-"""The distribution as its users get it: a wheel that is built, installed into an environment of its own, and used.
+"""The distribution as its users get it: a wheel that is built, installed into a separate environment, and used.
 
-uv makes the environment from its configured package source. It holds the versions of requirements.lock, so that a new
-release of another project fails no test here.
+uv creates the environment from its configured package source. It uses the versions of requirements.lock, so that a
+new release of another project cannot fail a test here.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tests.readme.served import environment, serving
 pytestmark = pytest.mark.full(minutes=10)
 
 UV = Path(sys.executable).parent / "uv"
-# As docs/python.md has them; they are run with uv's pip, in a folder whose dist/ holds the wheel.
+# As in docs/python.md; run with uv's pip, in a folder whose dist/ contains the wheel.
 MAKE_WHEEL = "make wheel"
 INSTALL_CLIENT = "pip install dist/pilothouse-*.whl"
 INSTALL_SERVER = 'pip install "$(ls dist/pilothouse-*.whl)[server]"'
 INSTALL_TYPES = "pip install types-protobuf types-grpcio"
-# The client's imports and the stubs', from the environment itself and from nowhere else.
+# Imports the client and the stubs, and checks that they come only from the environment itself.
 IMPORTS = """
 import importlib, json, pathlib, pkgutil, sys
 import pilothouse, pilothouse_client
@@ -94,7 +94,7 @@ LOCKED = f"--constraint {ROOT / 'requirements.lock'}"
 
 @cache
 def _wheel() -> Path:
-    """The folder with the wheel, which is built once for this process."""
+    """Returns the folder with the wheel, which is built once in this process."""
     folder = Path(tempfile.mkdtemp(prefix="pilothouse-wheel-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     run(*MAKE_WHEEL.split(), f"DIST={folder}", cwd=ROOT)
@@ -102,7 +102,7 @@ def _wheel() -> Path:
 
 
 class Installation:
-    """An environment outside the project, and the wheel that is installed into it. `versions` is an option of uv."""
+    """An environment outside the project with the wheel installed; `versions` is an option of uv."""
 
     def __init__(self, folder: Path, versions: str = LOCKED) -> None:
         self.folder = folder
@@ -134,12 +134,12 @@ class Installation:
         return process.returncode, printed.decode()
 
     def mypy(self, program: str, name: str) -> subprocess.CompletedProcess[str]:
-        """Checks a user's program as it is seen from this environment.
+        """Checks a user's program in this environment.
 
-        Each has a file of its own: one of the same size, written in the same second, mypy takes for unchanged.
+        Each program needs a different file name: mypy considers a file unchanged if it has the same size and second.
         """
         (self.folder / name).write_text(program)
-        # Its own configuration, lest it finds the project's.
+        # An empty configuration, so that mypy does not use the project's.
         options = ("--strict", "--config-file", os.devnull, "--python-executable", self.bin / "python")
         return subprocess.run(
             [sys.executable, "-m", "mypy", *options, "--cache-dir", self.folder / "cache", name],
@@ -152,13 +152,13 @@ class Installation:
 
 @pytest.fixture(scope="module")
 def client_alone(tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    """The distribution without the extra `server`."""
+    """Returns an installation without the extra `server`."""
     made = Installation(tmp_path_factory.mktemp("client"))
     made.install(INSTALL_CLIENT)
     return made
 
 
-def test_the_client_and_the_stubs_are_imported(client_alone: Installation) -> None:
+def test_the_client_and_the_stubs_can_be_imported(client_alone: Installation) -> None:
     printed = json.loads(run(client_alone.bin / "python", "-c", IMPORTS, cwd=client_alone.folder))
     assert printed["outside"] == []
     assert printed["imported"] > 50
@@ -174,7 +174,7 @@ async def test_the_command_logs_in_to_a_server(client_alone: Installation, serve
 
 
 @pytest.mark.parametrize("verb", sorted(entry_points(group="pilothouse.commands").names))
-async def test_the_servers_verbs_say_how_to_install_it(client_alone: Installation, verb: str) -> None:
+async def test_the_servers_verbs_explain_how_to_install_it(client_alone: Installation, verb: str) -> None:
     code, printed = await client_alone.pilothouse(verb)
     assert code == 1
     assert f"'{verb}' needs the server, which is not installed" in printed
@@ -192,7 +192,7 @@ def test_a_users_program_is_type_checked(client_alone: Installation) -> None:
         assert complaint in wrong.stdout
 
 
-async def test_the_server_is_installed_and_serves(tmp_path: Path) -> None:
+async def test_the_installed_server_serves(tmp_path: Path) -> None:
     whole = Installation(tmp_path)
     whole.install(INSTALL_SERVER)
     variables = {

@@ -1,6 +1,6 @@
-"""The floors of pyproject.toml are true: the oldest versions that it allows are installed and used.
+"""The minimum versions in pyproject.toml are right: the oldest allowed versions are installed and used.
 
-`make test-lowest` runs this alone; it is part of `make test-all`.
+`make test-lowest` runs this test alone; it is part of `make test-all`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from tests.waiting import poll_until
 pytestmark = pytest.mark.full(minutes=10)
 
 LINES = 40_000
-# A hundred lines each hundredth of a second: more than 512 lines come in one read.
+# A hundred lines every hundredth of a second: one read returns more than 512 lines.
 _SCRIPT = "while true; do " + "echo line; " * 100 + "sleep 0.01; done"
-# Every module of the distribution, except those that only Alembic can load.
+# Imports every module of the distribution, except those that only Alembic can load.
 _IMPORTS = """
 import importlib, json, pkgutil
 tops = ("pilothouse", "pilothouse_client", "pilothouse_manifests", "pilothouse_migrations", "pilothouse_server")
@@ -36,7 +36,7 @@ print(json.dumps(len(names)))
 """
 
 
-async def test_the_oldest_versions_allowed_import_serve_and_read_a_long_log(tmp_path: Path) -> None:
+async def test_the_oldest_allowed_versions_serve_and_read_a_long_log(tmp_path: Path) -> None:
     lowest = Installation(tmp_path, "--resolution lowest-direct")
     lowest.install(INSTALL_SERVER)
     assert json.loads(run(lowest.bin / "python", "-c", _IMPORTS, cwd=tmp_path)) > 500

@@ -1,4 +1,4 @@
-"""`pilothouse serve` as a process of its own, on a free port, and a shell next to it."""
+"""`pilothouse serve` as a separate process, on a free port, and a shell next to it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from tests.waiting import patient, within
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PATH = f"{BIN}:{os.environ['PATH']}"
-# A server of `serve --dev` begins with a copy of a migrated database; test_make.py starts one that makes its own.
+# A server of `serve --dev` starts with a copy of a migrated database; test_make.py starts one that makes its own.
 _TEMPLATES = ROOT / ".pytest_cache/databases"
 README_ADDRESS = "127.0.0.1:50051"
-# Characters that bash would do something with, quoted or not; quotes are read by `shlex`.
+# Characters that are special in bash, quoted or not; `shlex` handles the quotes.
 _SYNTAX = re.compile(r"[$|&;<>()`\\*?~{}#!\n]")
 _LISTENING = re.compile(r"serves gRPC on (\S+)")
 
 
 @dataclass
 class Shell:
-    """Runs lines of the README as a person would, with the server's address in place of the README's."""
+    """Runs lines of the README as a user would, with the server's address in place of the README's."""
 
     address: str
     directory: Path
@@ -37,10 +37,10 @@ class Shell:
     directory_of_files: Path = ROOT
 
     async def run(self, line: str, given: str = "", *, succeeds: bool = True) -> str:
-        """Runs a line; returns its output.
+        """Runs a line and returns its output.
 
-        bash runs it, unless it is our command with its words and no more: then the command is forked from a process
-        that has loaded it, in a tenth of the time.
+        bash runs the line, unless it is a plain `pilothouse` command: then a process that has loaded the command
+        forks it, in a tenth of the time.
         """
         line = line.replace(README_ADDRESS, self.address)
         environment_ = {**environment(self.directory), **self.variables}
@@ -74,8 +74,8 @@ class Shell:
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """Of a fresh shell, with the virtual environment on the path."""
-    # A test run has variables of its own, and so has the `make` that began it.
+    """Returns the environment of a new shell, with the virtual environment on the path."""
+    # The test run has variables of its own, and so has the `make` that started it.
     left_out = ("PILOTHOUSE_", "PYTEST_", "MAKE", "MFLAGS")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     return {
@@ -95,9 +95,9 @@ async def serving(
     *,
     end_by: signal.Signals = signal.SIGTERM,
 ) -> AsyncIterator[str]:
-    """Runs a line that starts a server; its address. Ends it by SIGTERM, as an operator would, or another signal.
+    """Runs a line that starts a server, and yields the server's address. Ends the server with a signal.
 
-    `printed` collects the output until the password of a new administrator, if it makes one.
+    `printed` collects the output up to the password of a new administrator, if the server creates one.
     """
     process = await asyncio.create_subprocess_exec(
         "bash",

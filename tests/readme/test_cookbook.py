@@ -1,4 +1,4 @@
-"""The programs of docs/cookbook.md run as they stand there, each in a namespace of its own."""
+"""The programs of docs/cookbook.md run exactly as printed, each in a namespace of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.waiting import patient
 pytestmark = pytest.mark.full(minutes=4)
 _PROGRAM = re.compile(r"^## (.+?)\n.*?^```python\n(.+?)^```", re.DOTALL | re.MULTILINE)
 PROGRAMS = dict(_PROGRAM.findall((ROOT / "docs/cookbook.md").read_text(encoding="utf-8")))
-# A line that each prints; the last one is a test.
+# A text in the output of each program; the last program is a test.
 SAID = {
     "Deploy, and wait until it runs": "web 2",
     "Release, and roll back if it does not run": "rolled back: shop",
@@ -51,7 +51,7 @@ def _run(server: PilothouseUnderTest, program: Path, environment: dict[str, str]
     return ended.stdout
 
 
-async def test_the_cookbook(tmp_path: Path) -> None:
+async def test_the_programs_of_the_cookbook_work(tmp_path: Path) -> None:
     assert SAID.keys() == PROGRAMS.keys()
     assert all(len(text.splitlines()) <= 30 for text in PROGRAMS.values())
 

@@ -1,6 +1,6 @@
-"""The first calls of the README and of docs/, with one server: in a file of its own, as each is a whole process.
+"""The first calls of the README and of docs/, with one server; in a separate file, because each call is a process.
 
-About fifty commands start one after the other, and each takes half a second of a core to load the client.
+About fifty commands start one after the other, and each needs half a second of CPU time to load the client.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.readme.test_readme import BUF_LIST, BUF_LOGIN, CI_READ_ONLY, LOGIN, P
 
 pytestmark = pytest.mark.full(minutes=10)
 
-# The README's, then those of docs/command.md and docs/security.md.
+# The README's commands, then those of docs/command.md and docs/security.md.
 FIRST = (
     ("pilothouse namespaces create demo", "demo"),
     (
@@ -67,7 +67,7 @@ SECURITY = (
     ("pilothouse who-can delete containers --namespace cafe", "ada"),
     ("pilothouse grants simulate ada operator --namespace cafe", "namespace.update"),
 )
-# docs/ci.md's: what is done once, by who administers, and what a pipeline changes later.
+# The commands of docs/ci.md: the administrator's initial steps, and the later changes for a pipeline.
 CI_ONCE = (
     (
         'pilothouse service-accounts create ci --namespace cafe --description "Deploys from main"',
@@ -86,7 +86,7 @@ CI_LATER = (
 )
 
 
-async def test_the_first_calls(tmp_path: Path) -> None:
+async def test_the_first_calls_of_the_pages_work(tmp_path: Path) -> None:
     variables = {"PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD}
     async with serving("pilothouse serve --dev", tmp_path, variables) as address:
         shell = Shell(address, tmp_path, {"PASSWORD": PASSWORD})
@@ -115,7 +115,7 @@ async def _from_a_pipeline(shell: Shell, address: str, directory: Path) -> None:
     for line, said in CI_ONCE:
         assert said in await shell.run(line), line
     key = (await shell.run(CI_DEPLOY)).split()[-1]
-    # A job has a home of its own, where nobody logged in.
+    # A job has its own home directory, where no user has logged in.
     job = Shell(
         address,
         directory / "job",
@@ -138,9 +138,7 @@ async def _from_a_pipeline(shell: Shell, address: str, directory: Path) -> None:
 
 
 def pipeline_lines() -> list[str]:
-    """Returns the lines of our command in the pipelines of docs/ci.md that have a key, without the syntax around
-    them.
-    """
+    """Returns the bare `pilothouse` lines of the pipelines in docs/ci.md that have a key."""
     with_a_key, heading, _ = (ROOT / "docs" / "ci.md").read_text().partition("## Without a stored key")
     assert heading
     examples = re.findall(r"```yaml\n(.*?)```", with_a_key, re.DOTALL)
@@ -163,7 +161,7 @@ def pipeline_lines() -> list[str]:
 
 
 def python_examples(page: str, address: str) -> list[str]:
-    """The programs in Python of a page, each as a line of shell that runs it, against another address."""
+    """Returns a page's Python programs as shell lines that run them against another address."""
     found = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert all(README_ADDRESS in program for program in found)
     programs = [program.replace(README_ADDRESS, address) for program in found]
@@ -174,5 +172,5 @@ def test_every_program_is_run() -> None:
     pages = {
         path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")) if "```python" in path.read_text()
     }
-    # test_cookbook.py runs those of the cookbook.
+    # test_cookbook.py runs the programs of the cookbook.
     assert pages == {ROOT / "README.md", ROOT / "docs/api.md", ROOT / "docs/cookbook.md"}

@@ -1,7 +1,7 @@
-"""The words that a new user types after `make`, typed.
+"""The targets that a new user types after `make` work.
 
-`.ci/run` runs `make test test-all` and `make lint`, which would run this test again; the long ones are cut short by
-`ARGS`, which the Makefile passes on.
+`.ci/run` runs `make test test-all` and `make lint`, which would run this test again. `ARGS`, which the Makefile
+passes on, cuts the long targets short.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.waiting import poll_until, within
 PASSWORD = "correct horse battery staple"
 MAKE_RUN = "make run"
 SERVES = "Pilothouse serves gRPC on "
-# By .ci/run itself, before and after this test.
+# `.ci/run` itself runs these, before and after this test.
 BY_CI = ("make lint", "make test test-all")
 
 
@@ -41,18 +41,18 @@ class Run:
 
     @property
     def address(self) -> str:
-        """Where it serves."""
+        """The address that it serves on."""
         (line,) = [line for line in self.printed if line.startswith(SERVES)]
         return line.removeprefix(SERVES)
 
     @property
     def steps(self) -> list[str]:
-        """Returns the announced steps before it served."""
+        """The steps that were announced before it served."""
         before = self.printed[: self.printed.index(SERVES + self.address)]
         return [" ".join(line.split()) for line in before]
 
     async def interrupt(self) -> str:
-        """Presses Ctrl-C, which a terminal sends to make and its children; returns the further output."""
+        """Presses Ctrl-C, which a terminal sends to make and its children, and returns the further output."""
         assert self.process.stdout is not None
         os.killpg(self.process.pid, signal.SIGINT)
         rest = (await self.process.stdout.read()).decode()
@@ -62,7 +62,7 @@ class Run:
 
 @asynccontextmanager
 async def make_run(data: Path, root: Path = ROOT) -> AsyncIterator[Run]:
-    """Types `make run` in `root`, with its data in `data`."""
+    """Runs `make run` in `root`, with its data in `data`."""
     variables = {
         "PILOTHOUSE_LISTEN": "127.0.0.1:0",
         "PILOTHOUSE_DATA_DIR": str(data),
@@ -71,11 +71,11 @@ async def make_run(data: Path, root: Path = ROOT) -> AsyncIterator[Run]:
     process = await asyncio.create_subprocess_exec(
         *MAKE_RUN.split(),
         cwd=root,
-        # Packages are compiled as they are imported: all of them would take 14 seconds of a core.
+        # Packages are compiled on import: compiling all of them would take 14 seconds of CPU time.
         env={**environment(data.parent), **variables, "MAKEFLAGS": "BYTECODE="},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        # A session of its own, whose only group is the foreground's.
+        # A new session, whose only process group is the foreground's.
         start_new_session=True,
     )
     assert process.stdout is not None
@@ -94,10 +94,10 @@ async def make_run(data: Path, root: Path = ROOT) -> AsyncIterator[Run]:
 
 
 @pytest.mark.full(minutes=10)
-async def test_make_run_on_a_fresh_clone_says_what_it_does_and_serves_until_ctrl_c(tmp_path: Path) -> None:
-    """PostgreSQL, the simulated cluster and the server come up, answer, and end with Ctrl-C.
+async def test_make_run_on_a_new_clone_prints_its_steps_and_serves_until_ctrl_c(tmp_path: Path) -> None:
+    """PostgreSQL, the simulated cluster and the server start, respond, and end with Ctrl-C.
 
-    A line a step, and a second start prints only its remaining steps.
+    Each step prints a line, and a second start prints only its remaining steps.
     """
     tree, data = tmp_path / "tree", tmp_path / "data"
     tree.mkdir()
@@ -127,7 +127,7 @@ async def test_make_run_on_a_fresh_clone_says_what_it_does_and_serves_until_ctrl
 
 
 @pytest.mark.full(minutes=10)
-async def test_make_proto_makes_the_committed_stubs(tmp_path: Path) -> None:
+async def test_make_proto_generates_the_committed_stubs(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
     for name in ("Makefile", "pyproject.toml", "requirements.lock", "buf.yaml", "buf.gen.yaml"):
@@ -150,8 +150,8 @@ async def test_make_proto_makes_the_committed_stubs(tmp_path: Path) -> None:
         ".venv/bin/pytest -q tests/values -k label",
     ],
 )
-async def test_some_tests_are_run(tmp_path: Path, line: str) -> None:
-    """The lines of CONTRIBUTING.md. One process runs few tests, where `make test` would load all in six."""
+async def test_the_documented_commands_run_some_tests(tmp_path: Path, line: str) -> None:
+    """Runs the lines of CONTRIBUTING.md, with few tests in one process; `make test` would load all tests in six."""
     few = {"MAKEFLAGS": "PARALLEL=-n1", "PYTEST_ADDOPTS": "-k test_units_round_towards_more"}
     printed = await Shell("", tmp_path, few).run(line)
     assert re.search(r"\b[1-9]\d* passed", printed)
@@ -175,9 +175,9 @@ async def test_make_soak_refuses_an_unknown_part(tmp_path: Path) -> None:
     assert "the soak has no part weather; it has: watches kills" in printed
 
 
-def test_what_ci_does_is_what_the_readme_says() -> None:
+def test_ci_runs_the_commands_of_the_readme() -> None:
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
-    # This program asks for the tests.
+    # This program requests the tests.
     assert ".venv/bin/python .ci/run_tests.py" in lines
     lines.append(" ".join(run_path(str(ROOT / ".ci" / "run_tests.py"))["FIRST"]))
     for command in BY_CI:
@@ -200,5 +200,5 @@ async def test_both_tiers_together_are_one_run(tmp_path: Path, targets: str, tie
     assert runs == tiers, printed
 
 
-def test_the_files_that_begin_a_run_are_there() -> None:
+def test_the_files_that_begin_a_run_exist() -> None:
     assert [name for name in FIRST if not (ROOT / "tests" / name).exists()] == []

@@ -1,7 +1,7 @@
-"""The pages that tell a story: each command of a `console` block is run, and its output is compared with the page.
+"""Pages that are run as a whole: each command of a `console` block runs, and the test compares its output.
 
-The lines below a command are lines of its output, in this order. `…` in a line stands for anything, a line with nothing
-else for any lines. Numbers may differ, and so may white space: a pipe has tabs between the cells of a table.
+The lines below a command are lines of its output, in this order. `…` within a line stands for any text, and a line
+with only `…` for any lines. Numbers may differ, and so may white space: a pipe has tabs between the cells of a table.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.full(minutes=5)
 
 _BLOCK = re.compile(r"^```console\n(.+?)^```", re.DOTALL | re.MULTILINE)
 _WORD = re.compile(r"…|\d+|\s+|[^\s\d…]+")
-# The server runs already, and the command is on the path.
+# The server already runs, and the command is on the path.
 _DONE = {"make run", ". .venv/bin/activate"}
 _ASKS = "Password:"
 
@@ -38,7 +38,7 @@ def told(page: str) -> list[tuple[str, list[str]]]:
 
 
 def pattern(line: str) -> re.Pattern[str]:
-    """Returns the pattern of the lines of output that a line of a page stands for."""
+    """Returns the pattern for a line of output that matches a line of a page."""
 
     def part(word: str) -> str:
         if word == "…":
@@ -49,7 +49,7 @@ def pattern(line: str) -> re.Pattern[str]:
 
 
 def missing(lines: list[str], printed: str) -> str:
-    """Returns the first line of a page that is not in the output, after those before it; empty if all are there."""
+    """Returns the first line of a page that is missing from the output, in order; empty if all are present."""
     rest = iter(printed.splitlines())
     for line in lines:
         if not any(pattern(line).fullmatch(each.strip()) for each in rest):
@@ -58,7 +58,7 @@ def missing(lines: list[str], printed: str) -> str:
 
 
 @pytest.mark.parametrize("page", sorted(RUN_AS_A_WHOLE))
-async def test_a_page_is_true(tmp_path: Path, page: str) -> None:
+async def test_the_commands_of_a_page_print_the_documented_output(tmp_path: Path, page: str) -> None:
     variables = {"PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD}
     (tmp_path / "deploy").symlink_to(ROOT / "deploy")
     async with serving("pilothouse serve --dev", tmp_path, variables) as address:
@@ -72,7 +72,7 @@ async def test_a_page_is_true(tmp_path: Path, page: str) -> None:
                 continue
             asked = any(line.startswith(_ASKS) for line in lines)
             given = f"{PASSWORD}\n" if asked else ""
-            # The page shows the question, which only a terminal is asked.
+            # The page shows the prompt, which appears only on a terminal.
             line = f"{command} --password-stdin" if asked else command
             printed = await shell.run(line, given)
             expected = [
@@ -84,7 +84,7 @@ async def test_a_page_is_true(tmp_path: Path, page: str) -> None:
             assert not absent, f"{page}: {command}\nhas no line {absent!r} at its place:\n{printed}"
 
 
-def test_a_line_that_differs_is_found() -> None:
+def test_a_line_that_differs_is_reported() -> None:
     printed = f"NAME\tAGE\nweb\t12s\n1 created {DRY_RUN}\n"
     assert not missing(["NAME  AGE", "web   0s", "… created …"], printed)
     assert missing(["web   0s", "NAME  AGE"], printed) == "NAME  AGE"

@@ -1,7 +1,7 @@
 """The commands of the README and of docs/ work, in the order of the pages.
 
-The checks of `make lint` hold the pages to this folder: a command that is in a page must be in a test. The Python of
-every page is taken from the page itself.
+`make lint` checks that each command on a page is in a test. The Python programs of every page are taken from the page
+itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PASSWORD = "correct horse battery staple"
 
 
 LOGIN = "pilothouse login --server 127.0.0.1:50051 --user admin"
-# Longer than a line of Python may be, so they stand in a file of their own, as the README has them.
+# The commands are longer than a line of Python may be, so a separate file contains them as the README has them.
 (
     BUF_LOGIN,
     BUF_LIST,
@@ -53,7 +53,7 @@ FURTHER = (
     (HEALTH, "HEALTHY"),
     (RENEW, "second"),
 )
-# In place of kubectl: it shows what it is given, and a token is the cluster's own.
+# Replaces kubectl: it prints its input, and as a token the cluster's own.
 KUBECTL = """#!/bin/sh
 case "$1" in
   create) cat "$HOME/token" ;;
@@ -69,7 +69,7 @@ URLS = (
 )
 
 
-async def test_a_cluster_of_ones_own(tmp_path: Path) -> None:
+async def test_the_readme_works_with_an_existing_cluster(tmp_path: Path) -> None:
     async with SimulatedCluster(speed=10.0) as cluster:
         config = tmp_path / ".kube" / "config"
         config.parent.mkdir()
@@ -104,7 +104,7 @@ async def test_further_clusters_are_registered_and_grpcurl_watches(tmp_path: Pat
 
         for line, said in FURTHER:
             if line == HEALTH:
-                # Its health is looked at a moment after it is registered.
+                # The cluster's health is checked a moment after its registration.
                 await poll_until(lambda: says(HEALTH, "HEALTHY"), seconds=30, what=HEALTH)
             else:
                 assert await says(line, said), line
@@ -124,7 +124,7 @@ async def _grpcurl_watches(shell: Shell) -> None:
         await poll_until(partial(is_synced, line), seconds=10, what=line)
 
 
-async def test_a_database_of_ones_own(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+async def test_the_readme_works_with_an_existing_database(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     await ensure_database(postgres.dsn(), "readme")
     shell = Shell("", tmp_path, {"PILOTHOUSE_APP_PASSWORD": "a", "PILOTHOUSE_SYSTEM_PASSWORD": "b"})
     there = re.escape("postgresql://postgres@db.example.org/pilothouse")
@@ -144,11 +144,11 @@ async def test_a_database_of_ones_own(postgres: EmbeddedPostgres, tmp_path: Path
         shell.address = address
         await shell.run(f"{LOGIN} --password-stdin", PASSWORD + "\n")
         assert "admin" in await shell.run("pilothouse whoami")
-        # While the server runs.
+        # This command works while the server runs.
         assert "begins" in await shell.run('pilothouse migrate new-history --reason "restored a snapshot"')
         listed = "pilothouse audit list --filter 'resource_type = \"database\"'"
         assert "system" in await shell.run(listed)
-        # Where the server has its data folder.
+        # The folder where the server has its data.
         shell.directory_of_files = tmp_path
         for line, said in KEYS:
             assert said in await shell.run(line), line

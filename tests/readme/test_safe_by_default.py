@@ -1,6 +1,4 @@
-"""`pilothouse serve` refuses unsafe settings before it makes anything, and the printed next command works as
-printed.
-"""
+"""`pilothouse serve` refuses unsafe settings before it creates anything, and its printed next command works."""
 
 from __future__ import annotations
 
@@ -23,14 +21,14 @@ _CHANGED = "another long password"
 
 
 async def refused(directory: Path, words: str, **variables: str) -> tuple[int, str]:
-    """The exit code and the errors of a server that does not start."""
+    """Returns the exit code and the errors of a server that does not start."""
     named = {f"PILOTHOUSE_{name}": value for name, value in variables.items()}
     command = loaded.run(words.split(), {**environment(directory), **named}, folder=str(directory))
     code, _, errors = await asyncio.wait_for(command, patient(60))
     return code, errors.decode()
 
 
-async def test_plain_text_beyond_this_machine_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+async def test_plain_text_beyond_this_machine_is_refused_before_any_file_is_made(tmp_path: Path) -> None:
     code, errors = await refused(tmp_path, "serve --dev", LISTEN="0.0.0.0:0")
     assert (code, "PILOTHOUSE_INSECURE=true" in errors) == (2, True), errors
     code, errors = await refused(tmp_path, "serve --dev", LISTEN="127.0.0.1:99999")
@@ -40,7 +38,7 @@ async def test_plain_text_beyond_this_machine_is_refused_before_anything_is_made
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_a_taken_port_is_told_before_a_database_is_made(tmp_path: Path) -> None:
+async def test_a_taken_port_is_reported_before_a_database_is_made(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         for words in ("serve --dev", "serve --dev --processes 2"):
@@ -49,7 +47,7 @@ async def test_a_taken_port_is_told_before_a_database_is_made(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_files_that_are_no_certificate_are_named(tmp_path: Path) -> None:
+async def test_files_that_are_not_a_certificate_are_named(tmp_path: Path) -> None:
     (tmp_path / "c.pem").write_text("another program")
     settings = {"TLS_CERTIFICATE_FILE": "c.pem", "TLS_KEY_FILE": "c.pem", "LISTEN": "127.0.0.1:0"}
     code, errors = await refused(tmp_path, "serve --dev", **settings)
@@ -59,7 +57,7 @@ async def test_files_that_are_no_certificate_are_named(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["c.pem"]
 
 
-async def test_a_lost_database_is_named(tmp_path: Path) -> None:
+async def test_a_missing_database_is_reported(tmp_path: Path) -> None:
     code, errors = await refused(tmp_path, "reset-password --local")
     assert (code, "contains no database" in errors) == (1, True), errors
     code, errors = await refused(tmp_path, "reset-password")
@@ -68,18 +66,18 @@ async def test_a_lost_database_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.full(minutes=3)
-async def test_what_is_printed_works_and_a_lost_password_is_replaced(tmp_path: Path) -> None:
+async def test_the_printed_login_works_and_a_lost_password_can_be_reset(tmp_path: Path) -> None:
     printed: list[str] = []
     async with serving(SERVE, tmp_path, {}, printed) as address:
         shell = Shell(address, tmp_path, {"PILOTHOUSE_DATA_DIR": str(tmp_path / ".pilothouse")})
         await log_in_as_printed(shell, "".join(printed))
-        # The first password is lost, the server goes on.
+        # The first password is lost, but the server still runs.
         assert "password of admin set" in await shell.run(f"{RESET} --password-stdin", _CHANGED + "\n")
         await shell.run("pilothouse whoami", succeeds=False)
         await shell.run(f"{LOGIN} --password-stdin", _CHANGED + "\n")
         records = json.loads(await shell.run("pilothouse audit list --filter 'action = \"reset\"' -o json"))
         assert [each["resource_name"] for each in records] == ["admin"]
-    # It was lost once more, and no server runs.
+    # The password is lost again, and no server runs.
     made = re.search(r"password  (\S+)", await shell.run(RESET))
     assert made is not None
     printed.clear()
@@ -90,7 +88,7 @@ async def test_what_is_printed_works_and_a_lost_password_is_replaced(tmp_path: P
 
 
 async def log_in_as_printed(shell: Shell, said: str) -> None:
-    """Logs in by the line that the server printed, with the password that it printed, and sees its certificate."""
+    """Logs in with the printed line and password, and checks the certificate that the client reports."""
     password = re.search(r"password  (\S+)", said)
     fingerprint = re.search(r"certificate    (\S+)", said)
     assert password is not None
@@ -100,7 +98,7 @@ async def log_in_as_printed(shell: Shell, said: str) -> None:
     assert "admin" in await shell.run("pilothouse whoami")
 
 
-async def test_the_line_that_is_printed_next_fits_the_address(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_printed_login_command_fits_the_address(capsys: pytest.CaptureFixture[str]) -> None:
     from pilothouse_server.cli.server import _welcome
     from pilothouse_server.settings.model import Settings
 

@@ -1,9 +1,9 @@
 """Checks of a copy of the tree that has the noun `Route`; run there, as `python -m tests.recipes.checks WORD …`.
 
-- `schema DATABASE`: writes checksums.py and makes the schema.
+- `schema DATABASE`: writes checksums.py, and applies the migrations.
 - `serve DATABASE FOLDER`: starts a server and calls it.
-- `tests DATABASE`: finds the faults that tests of every noun name: isolation of tenants, requests, roles.
-- `files NAME …`: takes each of these modules away; the server and the client cannot be imported without it.
+- `tests DATABASE`: reports the faults that the tests of all nouns report: isolation of tenants, requests, roles.
+- `files NAME …`: removes each of these modules in turn; the server or the client must fail to import without it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _SPACES = ("own", "other")
 
 
 async def serve(database: Database, folder: Path) -> None:
-    """Creates, watches, lists and deletes routes, as callers of several roles."""
+    """Creates, watches, lists and deletes routes, as callers with several roles."""
     async with running_server(database, folder, with_cluster=False) as server:
         for name in _SPACES:
             await server.admin.namespaces.create(
@@ -89,7 +89,7 @@ async def serve(database: Database, folder: Path) -> None:
 
 
 async def _next(told: AsyncIterator[Any]) -> Any:
-    """The next change of a resource."""
+    """Returns the next change of a resource."""
     async for change in told:
         if change.kind not in (ChangeKind.SYNCED, ChangeKind.BOOKMARK):
             return change
@@ -118,7 +118,7 @@ async def _is_rendered_again(server: Server) -> None:
 
 
 async def find(database: Database) -> list[str]:
-    """The faults that tests of every noun would name."""
+    """Returns the faults that the tests of all nouns would report."""
     rules = method_rules.load(SERVICES).values()
     faults = [f"{rule.name} has no request" for rule in rules if rule.name not in REQUESTS]
     for rule, name in itertools.product(rules, ROLES):
@@ -140,7 +140,7 @@ async def find(database: Database) -> list[str]:
 
 
 async def schema(database: Database) -> None:
-    """Applies every migration, takes the newest one back and applies it again."""
+    """Applies every migration, reverts the newest one and applies it again."""
     path = schema_file.CHECKSUMS
     path.write_text(schema_file.written_checksums(path.read_text("utf-8")), "utf-8")
     await ensure_roles(database.admin_dsn)
@@ -150,7 +150,7 @@ async def schema(database: Database) -> None:
 
 
 def take_away(names: Sequence[str]) -> list[str]:
-    """The modules that neither the server nor the client needs for its imports."""
+    """Returns the modules that neither the server nor the client needs for its imports."""
     unmissed = []
     for name in names:
         path = Path(name)
@@ -179,7 +179,7 @@ def _import_anew() -> None:
 
 
 def main(word: str, *given: str) -> None:
-    """Runs the check; prints its faults, and its exit code is 1 where there are any."""
+    """Runs the check and prints its faults; the exit code is 1 if there are any."""
     faults: list[str] = []
     if word == "files":
         faults = take_away(given)

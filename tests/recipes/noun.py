@@ -1,6 +1,7 @@
-"""CONTRIBUTING's recipe for a noun, applied to a copy of the tree: the watched noun `Route`.
+"""Applies CONTRIBUTING's recipe for a noun to a copy of the tree: the watched noun `Route`.
 
-`route/` holds the new files under their later paths, with `.txt` behind. `EDITS` are the lines that existing files get.
+`route/` contains the new files under their later paths, with `.txt` appended. `EDITS` are the changes of existing
+files.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pilothouse_migrations import runner
 from tests.conventions.sources import ROOT
 
 _FILES: Final = Path(__file__).parent / "route"
-# File -> pairs of a text that it has once, and of the text in its place.
+# File -> pairs of a text that occurs in it once, and its replacement.
 EDITS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "server/pilothouse_server/app.py": (
         (
@@ -69,14 +70,14 @@ EDITS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     ),
 }
 REVISION: Final = f"{int(runner.head()) + 1:04}"
-# Parts of the tree that a copy needs; stubs, checksums.py and schema.sql are written in it by their programs.
+# Parts of the tree that a copy needs; the programs write stubs, checksums.py and schema.sql in the copy.
 _COPIED = ("server", "client", "migrations", "protos", "tests", "benchmarks", ".ci", "pyproject.toml")
 _COPIED_FOR_BUF = ("buf.yaml", "buf.gen.yaml", ".proto-deps", "CONTRIBUTING.md")
 _VIEW = re.compile(r"CREATE VIEW public\.watched_rows [^;]* AS\n([^;]*);")
 
 
 def copy(target: Path) -> None:
-    """Copies the tree, with the compiled modules, so that no process compiles them again."""
+    """Copies the tree with its compiled modules, so that no process compiles them again."""
     target.mkdir()
     for name in (*_COPIED, *_COPIED_FOR_BUF):
         if (ROOT / name).exists():
@@ -84,7 +85,7 @@ def copy(target: Path) -> None:
 
 
 def texts(tree: Path) -> dict[str, str]:
-    """The text of each file of the recipe, new and edited, by its path."""
+    """Returns the text of each file of the recipe, new and edited, by its path."""
     view = _VIEW.search((tree / "migrations" / "schema.sql").read_text("utf-8"))
     assert view is not None
     filled = {"REVISION": REVISION, "PREVIOUS": runner.head(), "WATCHED_ROWS": view[1]}
@@ -106,14 +107,14 @@ def texts(tree: Path) -> dict[str, str]:
 
 
 def named() -> list[str]:
-    """The files that CONTRIBUTING names for a noun, with the words of this one."""
+    """Returns the files that CONTRIBUTING names for a noun, with the words of `Route`."""
     page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     section = page.partition("### A noun\n")[2].partition("\n### ")[0]
     words = {"<noun>": "route", "<nouns>": "routes", "<number>": REVISION, "<words>": "routes"}
     found = []
     for step in re.findall(r"^\d+\. ((?:.|\n(?=   ))*)", section, re.MULTILINE):
         folder = ""
-        # A step begins with its files, and a folder is followed by the names in it.
+        # A step begins with its files; after a folder, the names are relative to it.
         for name in re.findall(r"`([^`]+)`", step.partition(":")[0]):
             for word, value in words.items():
                 name = name.replace(word, value)
@@ -132,5 +133,5 @@ def write(tree: Path, name: str, text: str | None) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, "utf-8")
-    # A module that was compiled in the same second, and is as long, would be taken for this one.
+    # Python would mistake bytecode of a module with the same size from the same second for this module's.
     shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""CONTRIBUTING's recipe for a noun: the files that it names are enough, and each of them is needed."""
+"""CONTRIBUTING's recipe for a noun: the files that it names are sufficient, and each of them is necessary."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.full(minutes=5)
 
 _ROOTS = ("server", "client", "client/gen", "migrations", ".")
 _IMPORTS = (str(Path(sys.executable).parent / "lint-imports"), "--no-logo", "--contract", "layers")
-# The files that tests of every noun miss, by what they find.
+# The files whose absence the tests of all nouns detect, with the reported fault.
 _OF_TESTS = {
     "tests/migrations/filling.py": "no rows for routes",
     "tests/promises/requests.py": "CreateRoute has no request",
     "tests/fields/test_resources.py": "a resource is not examined",
     "tests/promises/test_tenants_apart.py": "the role viewer and route.list",
 }
-# The files that the check of imports misses.
+# The files whose absence the import contracts detect.
 _OF_IMPORTS = ("server/pilothouse_server/routes/__init__.py", "pyproject.toml")
 
 
@@ -40,17 +40,17 @@ class Copy:
         self._environment = {**os.environ, "PYTHONPATH": paths}
 
     async def run(self, *words: str) -> str:
-        """The output of a program that failed; '' if it succeeded."""
+        """Returns the output of a program that failed; '' if it succeeded."""
         code, output, problems = await finished(*words, cwd=self._tree, env=self._environment)
         return (output + problems).decode() or "failed" if code else ""
 
     async def check(self, word: str, *given: str | Database) -> str:
-        """The same of one of `checks`."""
+        """Runs one of `checks`, and returns its output like `run`."""
         written = (each if isinstance(each, str) else json.dumps(dataclasses.asdict(each)) for each in given)
         return await self.run(sys.executable, "-m", "tests.recipes.checks", word, *written)
 
 
-async def test_a_watched_noun_takes_the_files_that_are_named_and_each_of_them(
+async def test_a_watched_noun_needs_exactly_the_files_that_are_named(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path: Path
 ) -> None:
     tree, stubs = tmp_path / "tree", "client/gen/pilothouse/route/v1/route_pb2.py"
@@ -65,7 +65,7 @@ async def test_a_watched_noun_takes_the_files_that_are_named_and_each_of_them(
             noun.write(tree, name, wanted[name])
 
     write(texts, texts)
-    # As `make proto` and `make schema`; the latter also writes a dump, which nothing here reads.
+    # Like `make proto` and `make schema`; `make schema` also writes a dump, which nothing here reads.
     assert await copy.run(sys.executable, ".ci/protos.py", "generate") == ""
     async with new_database(postgres) as migrated:
         assert await copy.check("schema", migrated) == ""
@@ -75,7 +75,7 @@ async def test_a_watched_noun_takes_the_files_that_are_named_and_each_of_them(
             assert await copy.check("serve", database, str(tmp_path / "whole")) == ""
         assert await copy.run(*_IMPORTS) == ""
 
-        # Without a proto there are no stubs of it.
+        # Without a proto, there are no stubs for it.
         modules = [
             name for name in texts if before[name] is None and "/v1/" not in name and "versions" not in name
         ]

@@ -1,1 +1,1 @@
-"""Tests that need heavy programs of others: `make test-system`."""
+"""Tests that need heavy programs of other projects: `make test-system`."""

@@ -1,4 +1,4 @@
-"""The page in Debian's Chromium, driven by Playwright."""
+"""The console page in Debian's Chromium, driven by Playwright."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Console:
         page.on("console", self._heard)
 
     def _heard(self, message: Any) -> None:
-        # Chromium reports each refused call as an error, too: those are for the test to expect.
+        # Chromium also reports each refused call as an error; the test itself checks those.
         if (
             message.type == "error"
             and "Failed to load resource" not in message.text
@@ -58,13 +58,13 @@ class Console:
         await self.page.get_by_role("button", name=name, exact=True).first.click()
 
     async def agree(self, typed: str = "") -> None:
-        """Goes on in the dialog that asks; types the name that it asks for."""
+        """Confirms the open dialog, and types the name that the dialog requests."""
         if typed:
             await self.page.fill("dialog input[name=typed]", typed)
         await self.page.locator("dialog").get_by_role("button", name="Go on").click()
 
     async def downloads(self, name: str, count: int) -> list[bytes]:
-        """Presses a button; returns the contents of so many files, in the order of their names' ends."""
+        """Presses a button; returns the contents of `count` downloads, in reverse order of their extensions."""
         found: list[Any] = []
         self.page.on("download", lambda each: found.append(each))
         await self.press(name)
@@ -86,7 +86,7 @@ class Console:
 
 @asynccontextmanager
 async def tab(port: int) -> AsyncIterator[Console]:
-    """A tab that has no complaint at the end."""
+    """Yields a tab, and fails if its console has an error at the end."""
     playwright = pytest.importorskip(
         "playwright.async_api", reason="needs playwright: see .ci/playwright.txt"
     )

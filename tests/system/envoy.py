@@ -1,4 +1,4 @@
-"""Envoy by `deploy/envoy.yaml`, in front of a server of a test."""
+"""Envoy with `deploy/envoy.yaml`, in front of a test's server."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ Change = Callable[[dict[str, Any]], None]
 
 
 def configuration() -> dict[str, Any]:
-    """The example as it is deployed."""
+    """Returns the example configuration as it is deployed."""
     loaded: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "envoy.yaml").read_text("utf-8"))
     return loaded
 
 
 def manager(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of the example that handles HTTP."""
+    """Returns the part of the example that handles HTTP."""
     filters: list[dict[str, Any]] = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
     found: dict[str, Any] = filters[-1]["typed_config"]
     return found
 
 
 def rate_limit(config: dict[str, Any]) -> dict[str, Any]:
-    """The part that bounds new calls."""
+    """Returns the part that limits new calls."""
     route = manager(config)["route_config"]["virtual_hosts"][0]["routes"][0]
     found: dict[str, Any] = route["typed_per_filter_config"]["envoy.filters.http.local_ratelimit"]
     return found
@@ -48,7 +48,7 @@ def rate_limit(config: dict[str, Any]) -> dict[str, Any]:
 async def behind_envoy(
     database: Database, folder: Path, change: Change = lambda _: None
 ) -> AsyncIterator[tuple[Server, str, Tls]]:
-    """A server, the address of Envoy in front of it, and the certificate to trust; `change` alters the example."""
+    """Yields a server, Envoy's address in front of it, and the certificate to trust; `change` alters the example."""
     envoy = program("envoy")
     authority = made(authority=True)
     pair = made("127.0.0.1", by=authority)
@@ -91,7 +91,7 @@ async def behind_envoy(
 
 
 async def _listening(process: asyncio.subprocess.Process, log: Path, admin: Path) -> str:
-    """Where Envoy takes clients; empty until it does."""
+    """Returns the address where Envoy accepts clients; empty until it does."""
     assert process.returncode is None, log.read_text()[-2000:]
     # Envoy creates the file before it writes the address.
     if not admin.exists() or not (interface := admin.read_text()):

@@ -1,4 +1,4 @@
-"""Answers of the server with hostile text in every field, put between the server and a tab."""
+"""Puts hostile text into every field of the server's responses, between the server and a tab."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pilothouse_server.rpc.field_checks import descriptor_of, is_map, map_fields
 from tests.gateway.browser import RULES, framed
 
 SCRIPT = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
-# An override that turns text around, a mark of right-to-left, and a word that no line holds.
+# A right-to-left override, a right-to-left mark, and a word that is too long for any line.
 WIDE = "\u202e\u200f" + "w" * 10_000
 HOSTILE = SCRIPT + WIDE
-# Of the later ones in an answer: a hundred records have four thousand texts.
+# For the later texts of a response: a hundred records have four thousand texts.
 SHORT = HOSTILE[:500]
-# The page sends them back, or identifies rows by them; no user chooses any.
+# The endings of fields that the page sends back, or identifies rows by; users do not choose them.
 _KEPT = ("uid", "etag", "token", "_id", "challenge")
 _TEXTS = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
 _TRAILERS = 0x80
@@ -28,9 +28,10 @@ _FAILED_PRECONDITION = 9
 
 
 def fill(message: Any, met: Counter[str] | None = None) -> None:
-    """Gives each text, also the unset ones, the hostile value, in all messages within, too.
+    """Sets every text, including unset ones, to the hostile value, also in nested messages.
 
-    The first of a field is the longest; `met` counts those of each, so that no two are equal: names are unique.
+    The first text of a field is the longest. `met` counts the texts of each field, so that no two are equal: names
+    are unique.
     """
     met = Counter() if met is None else met
     for field in descriptor_of(message).fields:
@@ -67,12 +68,12 @@ def _fill_map(place: Any, field: FieldDescriptor) -> None:
 
 @dataclass
 class Between:
-    """A proxy between the server and a tab. `fails`: each call but WhoAmI ends with a hostile status."""
+    """A proxy between the server and a tab. If `fails` is set, each call except WhoAmI ends with a hostile status."""
 
     fails: bool = False
 
     async def install(self, page: Any) -> None:
-        """Begins with the next calls of the page, which has its watch in itself."""
+        """Rewrites responses from the page's next calls on, and makes the page run its watch itself."""
         await page.context.add_init_script("delete window.SharedWorker")
         await page.route("**/pilothouse.*/*", self._call)
         await page.route_web_socket("**/ws/pilothouse.*/*", self._stream)
@@ -99,7 +100,7 @@ class Between:
 
 
 def rewriting(kind: type[Message]) -> Callable[[bytes], bytes]:
-    """Returns a function that takes parts of a stream of frames and returns them with hostile messages."""
+    """Returns a function that takes parts of a stream of frames, and returns the frames with hostile messages."""
     rest = b""
 
     def change(data: bytes) -> bytes:

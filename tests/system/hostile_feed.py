@@ -1,8 +1,8 @@
-"""A watch of several nouns that keeps no promise of order, put between the server and a tab.
+"""A watch of several nouns that breaks every promise about order, between the server and a tab.
 
-It sends states with rows that are gone, rows twice and SYNCED twice, changes again and in the wrong order, names that
-come back under another uid before the former one is gone, and it breaks off or falls silent anywhere. Asked to be
-`honest`, it sends its state as the server would, and nothing else.
+It sends initial states with deleted rows, duplicate rows and a second SYNCED; it repeats changes and sends them in
+the wrong order; it reuses a name under another uid before the former resource is deleted; and it breaks off or falls
+silent at any point. If `honest` is set, it sends its state as the server would, and nothing else.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ ADDED, MODIFIED, DELETED = (
     resource_pb2.CHANGE_TYPE_DELETED,
 )
 SYNCED, BOOKMARK = resource_pb2.CHANGE_TYPE_SYNCED, resource_pb2.CHANGE_TYPE_BOOKMARK
-# So few that each name comes back under many uids; of users so many that the first are shown before the rest.
+# Few enough that each name returns under many uids; enough users that the page shows the first before the rest
+# arrive.
 _FEW, _MANY = 6, 130
 _BREAKS_OFF = 0.04
 _PREFIX_BYTES = 5
@@ -35,7 +36,7 @@ _UNKNOWN, _OUT_OF_RANGE, _UNAVAILABLE = 2, 11, 14
 
 
 def made(noun: int, name: str, uid: str) -> pb.Resource:
-    """A resource that shows its uid, six digits, in one of its columns."""
+    """Returns a resource that shows its uid, six digits, in one of its columns."""
     match noun:
         case pb.NOUN_NAMESPACE:
             return pb.Resource(namespace=namespace_pb2.Namespace(name=name, uid=uid, cluster_name=uid))
@@ -53,7 +54,7 @@ def made(noun: int, name: str, uid: str) -> pb.Resource:
         case pb.NOUN_CLUSTER:
             return pb.Resource(cluster=namespace_pb2.Cluster(name=name, uid=uid, version=uid))
         case pb.NOUN_GRANT:
-            # It has no uid: the three together are its key.
+            # A grant has no uid: the three fields together are its key.
             return pb.Resource(
                 grant=identity_pb2.RoleGrant(username=name, role="viewer", namespace="demo", assigned_by=uid)
             )
@@ -61,11 +62,11 @@ def made(noun: int, name: str, uid: str) -> pb.Resource:
 
 
 class HostileFeed:
-    """The feed of one tab; the same `seed` gives the same one."""
+    """The feed of one tab; the same `seed` gives the same feed."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        # The resources by noun and uid; and those that are gone.
+        # The existing resources by noun and uid, and the deleted ones.
         self.there: dict[int, dict[str, pb.Resource]] = {}
         self._gone: dict[int, dict[str, pb.Resource]] = {}
         self.honest = False
@@ -76,17 +77,17 @@ class HostileFeed:
         self._socket: Any = None
 
     async def install(self, page: Any) -> None:
-        """Begins with the next load of the page, which has its watch in itself."""
+        """Takes effect at the next load of the page, and makes the page run its watch itself."""
         await page.add_init_script("delete window.SharedWorker")
         await page.route_web_socket("**/ws/pilothouse.watch.v1.WatchService/Watch", self._opened)
 
     async def aclose(self) -> None:
-        """Sends nothing more."""
+        """Stops sending."""
         self._socket = None
         await asyncio.gather(*self._closing)
 
     def cut(self) -> None:
-        """Ends the stream of now in a way that has the state read again."""
+        """Ends the current stream so that the page must read the state again."""
         self._end(_UNKNOWN, "the changes are not there")
 
     def _opened(self, socket: Any) -> None:
@@ -141,13 +142,13 @@ class HostileFeed:
         self._later(socket, scopes)
 
     def _state(self, socket: Any, scopes: Sequence[pb.Scope], whole: Sequence[bool]) -> bool:
-        """Sends the state of the scopes that have none; returns False if it broke off."""
+        """Sends the state of the scopes that need one; returns False if the stream broke off."""
         for at, (scope, wanted) in enumerate(zip(scopes, whole, strict=True)):
             if not wanted:
                 continue
             there = list(self._of(scope.noun).values())
             if not self.honest:
-                # Rows that come twice, and rows that are gone.
+                # Add duplicate rows and deleted rows.
                 there += self._some(there) + self._some(list(self._gone.get(scope.noun, {}).values()))
                 self._random.shuffle(there)
             for each in there:
@@ -158,7 +159,7 @@ class HostileFeed:
         return True
 
     def _happens(self, scopes: Sequence[pb.Scope]) -> list[pb.WatchResponse]:
-        """One thing that happens, as responses in any order."""
+        """Returns one random event as responses in any order."""
         at = self._random.randrange(len(scopes))
         noun = scopes[at].noun
         there, gone = self._of(noun), self._gone.setdefault(noun, {})
@@ -167,7 +168,7 @@ class HostileFeed:
         changes: list[tuple[Any, pb.Resource]]
         match self._random.randrange(5):
             case 0:
-                # Deleted and made again under its name; now and then the new one comes first.
+                # The resource is deleted and created again under its name; sometimes the new one comes first.
                 uid = self._random.choice(list(there))
                 former = there.pop(uid)
                 gone[uid] = former
@@ -175,7 +176,7 @@ class HostileFeed:
                 changes = [(DELETED, former), (ADDED, fresh)]
                 self._random.shuffle(changes)
             case 1:
-                # A change again that was sent long before: of one that is there, or of one that is gone.
+                # A repeated old change, of an existing or a deleted resource.
                 changes = [(response, there.get(uid) or gone[uid])]
             case 2:
                 changes = [(DELETED, each) for each in self._some(list(gone.values()))] * 2

@@ -1,4 +1,4 @@
-"""Programs of others that tests of the tier `system` need; without one its tests are skipped."""
+"""Programs of other projects that tests of the tier `system` need; without a program, its tests are skipped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 
 def program(name: str) -> Path:
-    """The path of a program, on the PATH or next to this interpreter. Skips the test where there is none."""
+    """Returns the path of a program, on the PATH or next to this interpreter. Skips the test if there is none."""
     beside = Path(sys.executable).with_name(name)
     found = shutil.which(name) or (str(beside) if beside.exists() else None)
     if found is None:

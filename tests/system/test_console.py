@@ -1,4 +1,4 @@
-"""The page in Debian's Chromium, driven by Playwright, against a server with the simulated cluster."""
+"""The console in Debian's Chromium, driven by Playwright, against a server with the simulated cluster."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ spec:
         image: nginx:1.27
         readinessProbe: {tcpSocket: {port: 80}}
 """
-# No image can be had from there.
+# An image that cannot be pulled.
 BROKEN = SHOP.replace("nginx:1.27", "registry.invalid/nginx:2")
 
 
-async def test_a_release_breaks_and_is_explained_rolled_back_and_proven(
+async def test_a_broken_release_is_explained_rolled_back_and_proven(
     database: Database, tmp_path: Path
 ) -> None:
     async with served(database, tmp_path) as server, tab(port_of(server)) as console:
@@ -108,7 +108,7 @@ async def test_a_release_breaks_and_is_explained_rolled_back_and_proven(
 
 
 async def _check_proof(server: Server, proof: bytes, record: bytes) -> None:
-    """As docs/audit.md has it: by the public key of the log alone."""
+    """Checks a proof as docs/audit.md describes: with nothing but the public key of the log."""
     key = (await server.admin.audit.get_audit_head()).verifier_keys[0]
     path, _, note = proof.decode().partition("\n\n")
     form, index, *hashes = path.split("\n")
@@ -120,7 +120,7 @@ async def _check_proof(server: Server, proof: bytes, record: bytes) -> None:
     assert json.loads(record)["action"]
 
 
-async def test_a_table_goes_on_after_the_server_was_away(database: Database, tmp_path: Path) -> None:
+async def test_a_table_continues_after_a_server_restart(database: Database, tmp_path: Path) -> None:
     async with SimulatedCluster(speed=10.0) as cluster, AsyncExitStack() as first, AsyncExitStack() as second:
         server = await first.enter_async_context(served(database, tmp_path, cluster=cluster))
         port = port_of(server)
@@ -144,7 +144,7 @@ async def test_a_table_goes_on_after_the_server_was_away(database: Database, tmp
             assert await console.page.get_by_text("Not up to date").count() == 0
 
 
-async def test_an_ended_session_shows_the_log_in_and_calls_no_more(
+async def test_an_ended_session_shows_the_log_in_and_stops_all_calls(
     database: Database, tmp_path: Path
 ) -> None:
     async with served(database, tmp_path) as server, tab(port_of(server)) as console:
@@ -158,12 +158,12 @@ async def test_an_ended_session_shows_the_log_in_and_calls_no_more(
         calls: list[str] = []
         console.page.on("request", lambda request: calls.append(request.url))
         console.page.on("websocket", lambda socket: calls.append(socket.url))
-        # Its longest pause between two attempts is shorter.
+        # The page's longest pause between two attempts is shorter.
         await console.page.wait_for_timeout(3_000)
         assert calls == []
 
 
-async def test_a_button_says_which_permission_is_missing(database: Database, tmp_path: Path) -> None:
+async def test_a_button_names_the_missing_permission(database: Database, tmp_path: Path) -> None:
     async with served(database, tmp_path) as server, tab(port_of(server)) as console:
         await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
         await server.admin.containers.create(
@@ -181,7 +181,7 @@ async def test_a_button_says_which_permission_is_missing(database: Database, tmp
             await server.admin.containers.get(namespace="demo", name="web")
         ).status != pb.CONTAINER_STATUS_STOPPED
 
-        # A right that is given shows without a reload, and one that is taken away, too.
+        # A granted right shows without a reload, and so does a revoked one.
         await server.admin.identity.grant_role(username="vera", role="operator", namespace="demo")
         await console.page.get_by_role("heading").first.hover()
         await console.page.wait_for_timeout(2_100)

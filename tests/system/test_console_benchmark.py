@@ -1,4 +1,4 @@
-"""Row 18 of the benchmarks is measured once, at a size at which its figures mean nothing: that it still works."""
+"""Row 18 of the benchmarks still works: it is measured once, at a size at which its figures mean nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.system.programs import program
 pytestmark = pytest.mark.system(minutes=4)
 
 
-async def test_the_row_of_the_page_has_all_figures(tmp_path: Path) -> None:
+async def test_the_row_of_the_console_has_all_figures(tmp_path: Path) -> None:
     program("chromium")
     pytest.importorskip("playwright.async_api", reason="needs playwright: see .ci/playwright.txt")
     words = (sys.executable, "-m", "benchmarks", "--rows", "18", "--smoke", "--directory", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Changes by the page: resources by the editor, which first shows the differences, and deletions."""
+"""Changes on the console: resources in the editor, which first shows the differences, and deletions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def shared(
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def server(shared: Server) -> Server:
-    """The server, with a namespace that no other test has."""
+    """Returns the shared server, with a namespace that no other test uses."""
     own = shared.for_one_test()
     await own.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=own.namespace))
     return own
@@ -43,14 +43,14 @@ async def server(shared: Server) -> Server:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def console(server: Server) -> AsyncIterator[Console]:
-    """A tab of the administrator."""
+    """Yields a tab of the administrator."""
     async with tab(port_of(server)) as opened:
         await opened.log_in()
         yield opened
 
 
 async def make(console: Console, namespace: str, what: str, name: str, text: str = "") -> None:
-    """Creates something by the editor."""
+    """Creates a resource in the editor."""
     await console.press(f"New {what}")
     await console.page.get_by_role("heading", name=f"New {what}").wait_for()
     await console.page.locator("section select").first.select_option(namespace)
@@ -62,7 +62,7 @@ async def make(console: Console, namespace: str, what: str, name: str, text: str
     await console.page.get_by_role("cell", name=name, exact=True).wait_for()
 
 
-async def test_a_container_is_made_changed_and_deleted(server: Server, console: Console) -> None:
+async def test_a_container_is_created_changed_and_deleted(server: Server, console: Console) -> None:
     where = server.namespace
     await console.open(f"containers?namespace={where}")
     await make(console, where, "container", "web")
@@ -73,7 +73,7 @@ async def test_a_container_is_made_changed_and_deleted(server: Server, console: 
     await console.page.locator("li", has_text="nginx:1.28").wait_for()
     await console.sees("The pods are replaced.")
 
-    # Somebody else changes it before that.
+    # Another caller changes the container before that.
     await server.admin.containers.scale(namespace=where, name="web", replicas=2)
     await console.press("Apply the change")
     await console.sees("Somebody else has changed it")
@@ -108,7 +108,7 @@ async def test_a_container_is_made_changed_and_deleted(server: Server, console: 
     await poll_until(gone, lambda found: found)
 
 
-async def test_yaml_that_is_wrong_is_refused_with_its_place(server: Server, console: Console) -> None:
+async def test_invalid_yaml_is_refused_with_the_place_of_the_error(server: Server, console: Console) -> None:
     await console.open("containers")
     await console.press("New container")
     await console.page.locator("section select").first.select_option(server.namespace)
@@ -125,7 +125,7 @@ async def test_yaml_that_is_wrong_is_refused_with_its_place(server: Server, cons
     assert [each.name async for each in server.admin.containers.list(namespace=server.namespace)] == []
 
 
-async def test_services_volumes_and_objects_are_made_and_changed(server: Server, console: Console) -> None:
+async def test_services_volumes_and_objects_are_created_and_changed(server: Server, console: Console) -> None:
     where = server.namespace
     await server.admin.containers.create(
         namespace=where, container=pb.Container(name="web", image="nginx:1.27")
@@ -135,7 +135,7 @@ async def test_services_volumes_and_objects_are_made_and_changed(server: Server,
     await console.open(f"volumes?namespace={where}")
     await make(console, where, "volume", "data")
     await console.press("Edit")
-    # The cluster's class does not let it grow.
+    # The cluster's storage class does not allow the volume to grow.
     await console.page.get_by_label("Size").fill("2Gi")
     await console.press("Show what changes")
     await console.page.get_by_role("alert").first.wait_for()
@@ -171,7 +171,7 @@ async def test_a_secret_is_set_revealed_and_recorded(server: Server, console: Co
     await console.press("Show what changes")
     await console.sees("(hidden)")
     await console.press("Apply the change")
-    # The values of before are there until then.
+    # Until the form closes, the page shows the former values.
     await console.page.get_by_role("region", name="Change login").wait_for(state="detached")
     await console.press("Reveal")
     await console.agree()
@@ -217,7 +217,9 @@ async def test_a_namespace_gets_a_quota(server: Server, console: Console) -> Non
     assert (quota.containers, quota.memory) == (7, "8Gi")
 
 
-async def test_keys_sessions_grants_and_users_are_taken_away(server: Server, console: Console) -> None:
+async def test_keys_sessions_grants_and_users_are_revoked_and_deleted(
+    server: Server, console: Console
+) -> None:
     vera = await server.user("vera", {server.namespace: "viewer"})
     await vera.identity.who_am_i()
     await console.open("account")

@@ -1,4 +1,4 @@
-"""Hostile names, labels, messages and log lines: shown as text on every page, where nothing of them runs."""
+"""Hostile names, labels, messages and log lines are shown as text on every page, and no part of them runs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tests.system.test_console_looks import PAGES, fill
 
 pytestmark = pytest.mark.system
 
-# Pages whose answers have no text.
+# Pages whose responses have no text.
 NOTHING_SHOWN = ("tab=terminal", "tab=usage")
-# An override that turns text around, and a word that no line holds.
+# A right-to-left override, and a word that is too long for any line.
 WIDE = "\u202e" + "w" * 600
 
 
 async def _fill(server: Server) -> None:
-    """Puts hostile text into every field that takes any."""
+    """Puts hostile text into every field that accepts it."""
     admin = server.admin
     await admin.namespaces.create(
         namespace=namespace_pb2.Namespace(
@@ -77,12 +77,12 @@ async def _fill(server: Server) -> None:
         user=identity_pb2.User(username="odd", full_name=SCRIPT, email="odd@example.org"),
         password="correct horse battery staple",
     )
-    # Its name is in the record of the refusal.
+    # The record of the refusal contains the name.
     with pytest.raises(PilothouseError):
         await admin.containers.get(namespace="demo", name=SCRIPT)
 
 
-async def test_hostile_text_runs_nowhere_and_breaks_no_layout(database: Database, tmp_path: Path) -> None:
+async def test_hostile_text_never_runs_and_breaks_no_layout(database: Database, tmp_path: Path) -> None:
     async with served(database, tmp_path) as server, tab(port_of(server)) as console:
         await _fill(server)
         await console.log_in()
@@ -99,7 +99,7 @@ async def test_hostile_text_runs_nowhere_and_breaks_no_layout(database: Database
         for address in addresses:
             await console.open(address)
             await console.page.locator("main :is(h1, p)").first.wait_for()
-            # Rows come after the heading; a page that is watched is never idle, so there is nothing to wait for.
+            # Rows appear after the heading. A page with a watch is never idle, so there is no condition to wait for.
             await console.page.wait_for_timeout(500)
             if await console.page.locator("main img, main script").count():
                 ran.append(address)
@@ -110,7 +110,7 @@ async def test_hostile_text_runs_nowhere_and_breaks_no_layout(database: Database
                 wide[address] = width
         assert (ran, wide) == ([], {})
 
-        # In the editor, its differences, values and records, too.
+        # The editor, its differences, values and records are also checked.
         await console.open("containers/demo/front")
         await console.press("Edit")
         await console.page.locator("section textarea").wait_for()
@@ -130,7 +130,9 @@ async def test_hostile_text_runs_nowhere_and_breaks_no_layout(database: Database
 
 
 @pytest.mark.system(minutes=4)
-async def test_every_field_of_every_answer_may_be_hostile(database: Database, tmp_path: Path) -> None:
+async def test_hostile_text_in_every_field_of_every_response_is_harmless(
+    database: Database, tmp_path: Path
+) -> None:
     async with served(database, tmp_path) as server, tab(port_of(server)) as console:
         between = Between()
         await fill(server)
@@ -141,7 +143,7 @@ async def test_every_field_of_every_answer_may_be_hostile(database: Database, tm
         for fails in (False, True):
             between.fails = fails
             for address, _ in PAGES:
-                # One that is there already would keep what it has.
+                # If the page were open already, it would keep its contents.
                 await console.open("nowhere")
                 await console.page.get_by_text("There is no such page").wait_for()
                 await console.open(address)
@@ -156,7 +158,7 @@ async def test_every_field_of_every_answer_may_be_hostile(database: Database, tm
 
 
 async def _faults(console: Console) -> list[str]:
-    """Texts that ran, and widths at which the page is wider than its window."""
+    """Returns the texts that ran, and the widths at which the page is wider than its window."""
     page, found = console.page, []
     if await page.locator("img, body script").count():
         found.append("an element of the text is in the page")
@@ -169,14 +171,14 @@ async def _faults(console: Console) -> list[str]:
     return found
 
 
-async def test_rows_that_come_twice_are_shown_once(database: Database, tmp_path: Path) -> None:
+async def test_rows_that_arrive_twice_are_shown_once(database: Database, tmp_path: Path) -> None:
     records = [audit_pb2.Operation(sequence=each, operation_id=f"id-{each}") for each in (1, 2, 3)]
     found = [
         watch_pb2.FoundResource(noun=watch_pb2.NOUN_SERVICE, namespace="demo", name=each, uid=each)
         for each in ("one", "two", "three")
     ]
     pages: dict[str, list[Any]] = {
-        # A record of a long stream comes late, and belongs to a late page by its beginning.
+        # The record of a long stream is written late, but its start time places it on a later page.
         "ListOperations": [
             audit_pb2.ListOperationsResponse(operations=records[1:], next_page_token="next"),
             audit_pb2.ListOperationsResponse(operations=records[:2]),
@@ -201,7 +203,7 @@ async def test_rows_that_come_twice_are_shown_once(database: Database, tmp_path:
 
 
 async def _answers(page: Any, method: str, answers: list[Any]) -> None:
-    """Has a method answered without the server, by gRPC-Web: one frame and the trailers."""
+    """Fulfils the calls of a method without the server, as gRPC-Web: one frame and the trailers."""
 
     async def fulfil(route: Any) -> None:
         frames = framed(answers.pop(0).SerializeToString()) + framed(b"grpc-status:0\r\n", 0x80)

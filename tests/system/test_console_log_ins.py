@@ -1,4 +1,4 @@
-"""Log-ins on the page: at an issuer, with a second factor, with a new password; and how sessions end."""
+"""Log-ins on the console: at an issuer, with a second factor, with a new password; and how sessions end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.system
 
 @asynccontextmanager
 async def trusting(database: Database, folder: Path) -> AsyncIterator[tuple[Server, Issuer]]:
-    """A server that trusts an issuer: developers there are developers everywhere."""
+    """Yields a server that trusts an issuer: the issuer's developers are developers in every namespace."""
     async with issuer() as company:
         company.register(CLIENT)
         rule = {
@@ -54,7 +54,7 @@ async def at_issuer(console: Console) -> None:
     await console.sees("What is wrong")
 
 
-async def test_an_issuer_logs_somebody_in_and_they_are_back_at_the_page_they_wanted(
+async def test_a_log_in_at_an_issuer_returns_to_the_requested_page(
     database: Database, tmp_path: Path
 ) -> None:
     async with trusting(database, tmp_path) as (server, company), tab(port_of(server)) as console:
@@ -68,7 +68,7 @@ async def test_an_issuer_logs_somebody_in_and_they_are_back_at_the_page_they_wan
         storage = await console.page.evaluate("JSON.stringify([{...sessionStorage}, {...localStorage}])")
         assert "ph" not in storage.replace("pilothouse", "")
 
-        # Its session ends, and the browser is sent there again by itself.
+        # The session ends, and the page sends the browser to the issuer again by itself.
         sessions = [each async for each in server.admin.identity.list_sessions(username="ada")]
         assert [each.kind for each in sessions] == [identity_pb2.SESSION_KIND_CONSOLE]
         await server.admin.identity.revoke_session(username="ada", session_id=sessions[0].session_id)
@@ -76,18 +76,16 @@ async def test_an_issuer_logs_somebody_in_and_they_are_back_at_the_page_they_wan
             await console.open("containers")
         await console.page.get_by_role("heading", name="Containers").wait_for()
 
-        # Somebody who logs out is not.
+        # After a log-out, it does not.
         await console.press("Log out")
         await console.page.get_by_role("button", name="Log in at").wait_for()
 
 
-async def test_the_answer_of_a_log_in_that_this_browser_did_not_begin_is_refused(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_a_log_in_that_another_browser_began_is_refused(database: Database, tmp_path: Path) -> None:
     async with trusting(database, tmp_path) as (server, company), tab(port_of(server)) as console:
         company.arrive("mallory", preferred_username="mallory", groups=["devs"])
         begun = await server.admin.identity.begin_oidc_login(redirect_uri=f"{console.url}/callback")
-        # The link that Mallory sends leads to a code of hers.
+        # The link that Mallory sends leads to a code of her own.
         await console.page.goto(begun.authorization_url)
         await console.sees("This log-in was not begun in this tab")
         assert "code=" not in console.page.url
@@ -97,9 +95,11 @@ async def test_the_answer_of_a_log_in_that_this_browser_did_not_begin_is_refused
         assert await console.page.context.cookies() == []
 
 
-async def test_a_key_after_a_while_needs_the_issuer_once_more(database: Database, tmp_path: Path) -> None:
+async def test_creating_a_key_later_requires_another_log_in_at_the_issuer(
+    database: Database, tmp_path: Path
+) -> None:
     async with trusting(database, tmp_path) as (server, company), tab(port_of(server)) as console:
-        # The issuer asked her an hour ago.
+        # The user logged in at the issuer an hour ago.
         person = company.arrive(
             "ada", preferred_username="ada", groups=["devs"], auth_time=int(time.time()) - 3600
         )
@@ -117,7 +117,7 @@ async def test_a_key_after_a_while_needs_the_issuer_once_more(database: Database
         assert (await console.page.locator("p code").inner_text()).startswith("phk_")
 
 
-async def test_an_authenticator_is_set_up_and_asked_for_at_the_next_log_in(
+async def test_an_authenticator_is_set_up_and_required_at_the_next_log_in(
     database: Database, tmp_path: Path
 ) -> None:
     async with (
@@ -146,7 +146,7 @@ async def test_an_authenticator_is_set_up_and_asked_for_at_the_next_log_in(
         assert await console.page.context.cookies() == []
 
 
-async def test_somebody_who_must_have_an_authenticator_gets_recovery_codes(
+async def test_a_user_who_must_have_an_authenticator_gets_recovery_codes(
     database: Database, tmp_path: Path
 ) -> None:
     async with (
@@ -164,9 +164,7 @@ async def test_somebody_who_must_have_an_authenticator_gets_recovery_codes(
         assert len(await console.page.context.cookies()) == 1
 
 
-async def test_somebody_with_a_code_for_one_time_sets_a_new_password(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_a_user_with_a_one_time_code_sets_a_new_password(database: Database, tmp_path: Path) -> None:
     async with (
         served(database, tmp_path, with_cluster=False) as server,
         tab(port_of(server)) as console,
@@ -178,7 +176,7 @@ async def test_somebody_with_a_code_for_one_time_sets_a_new_password(
         await console.press("Log in")
         await console.sees("What is wrong")
         await console.press("Log out")
-        # The code is used up, and the former password is none any more.
+        # The code is used up, and the former password is no longer valid.
         for wrong in (code, PASSWORD):
             await console.begin_log_in("vera", wrong)
             await console.page.get_by_role("alert").first.wait_for()

@@ -1,4 +1,4 @@
-"""Every page in dark and light, wide and narrow: accessibility by axe-core, and no page wider than its window."""
+"""Every page in dark and light, wide and narrow: accessibility with axe-core, and no page wider than its window."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.waiting import poll_until
 pytestmark = pytest.mark.system
 
 AXE = Path(__file__).parents[2] / "client/console/node_modules/axe-core/axe.min.js"
-# Of WCAG, and not the further advice of axe.
+# The rules of WCAG only, without axe's further advice.
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 PAGES = (
     ("overview", "What is wrong"),
@@ -61,7 +61,7 @@ CLOSED = '{"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}'
 
 
 async def fill(server: Server) -> None:
-    """Puts one of each noun into the namespace, and a container that does not run."""
+    """Creates one resource of each noun in the namespace, and a container that does not run."""
     admin = server.admin
     await admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
     await admin.applications.apply(
@@ -117,7 +117,7 @@ async def shown(
 
 
 async def visit(console: Console, address: str, text: str) -> None:
-    """Opens a page and waits until its text is there."""
+    """Opens a page and waits until its text is shown."""
     await console.open(address)
     await console.page.locator("main").get_by_text(text).first.wait_for()
 
@@ -147,7 +147,7 @@ async def test_no_page_breaks_a_rule_of_wcag(shown: Server, scheme: Any) -> None
         assert {page: faults for page, faults in found.items() if faults} == {}
 
 
-async def test_a_narrow_window_is_wide_enough(shown: Server) -> None:
+async def test_no_page_is_wider_than_a_narrow_window(shown: Server) -> None:
     async with tab(port_of(shown)) as console:
         await console.page.set_viewport_size({"width": 390, "height": 780})
         await console.log_in()
@@ -160,7 +160,8 @@ async def test_a_narrow_window_is_wide_enough(shown: Server) -> None:
         assert wide == {}
 
 
-# In a narrow window: the tallest row, whether the link of this page is in view, and the cells that are cut off.
+# Measures a narrow window: the tallest row, whether the current page's link is in view, and the cells that are cut
+# off.
 _NARROW = """() => {
   const all = (which) => [...document.querySelectorAll(which)];
   const link = document.querySelector('nav [aria-current]')?.getBoundingClientRect();
@@ -171,11 +172,11 @@ _NARROW = """() => {
     beyond: all('.of-one tbody td:nth-child(3)').filter(each => each.getBoundingClientRect().right > innerWidth).length,
   };
 }"""
-# The longest message there has fifteen lines; where its column gave way it had forty.
+# The longest message has fifteen lines; when its column was squeezed, it had forty.
 MOST_OF_ROW = 400
 
 
-async def test_a_narrow_window_shows_what_is_there(shown: Server) -> None:
+async def test_a_narrow_window_cuts_nothing_off(shown: Server) -> None:
     async with tab(port_of(shown)) as console:
         await console.page.set_viewport_size({"width": 390, "height": 780})
         await console.log_in()
@@ -188,7 +189,7 @@ async def test_a_narrow_window_shows_what_is_there(shown: Server) -> None:
         assert faults == []
 
 
-async def test_an_image_is_listed_by_its_end(shown: Server) -> None:
+async def test_a_long_image_name_is_listed_by_its_end(shown: Server) -> None:
     image = "registry.invalid/a-team/with-a-long-path/front:v0.10.6"
     await shown.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="far"))
     await shown.admin.containers.create(namespace="far", container=pb.Container(name="far", image=image))
@@ -201,7 +202,7 @@ async def test_an_image_is_listed_by_its_end(shown: Server) -> None:
         await shown.admin.namespaces.delete(name="far", cascade=True)
 
 
-async def test_the_keyboard_alone_leads_to_pages_and_searches(shown: Server) -> None:
+async def test_pages_and_searches_are_reached_with_the_keyboard_alone(shown: Server) -> None:
     async with tab(port_of(shown)) as console:
         await console.log_in()
         keys = console.page.keyboard
@@ -216,12 +217,12 @@ async def test_the_keyboard_alone_leads_to_pages_and_searches(shown: Server) -> 
         await keys.type("front")
         await console.page.get_by_role("link", name="broken", exact=True).wait_for(state="detached")
         assert console.page.url.endswith("#/containers?q=front")
-        # Letters in a field lead nowhere.
+        # In an input field, letters are no shortcuts.
         await keys.type(" gn")
         assert console.page.url.endswith("#/containers?q=front+gn")
 
 
-async def test_the_search_finds_all_nouns_and_is_left_by_keys(shown: Server) -> None:
+async def test_the_search_finds_all_nouns_and_is_closed_by_keys(shown: Server) -> None:
     async with tab(port_of(shown)) as console:
         await console.log_in()
         keys, main = console.page.keyboard, console.page.locator("main")
@@ -232,7 +233,7 @@ async def test_the_search_finds_all_nouns_and_is_left_by_keys(shown: Server) -> 
         await keys.type("FRONT")
         await main.get_by_role("link", name="demo/front", exact=True).nth(1).wait_for()
         assert await main.get_by_role("heading", level=2).all_inner_texts() == ["Containers", "Services"]
-        # The second of the two is the Service.
+        # The second result is the Service.
         await keys.press("ArrowDown")
         await keys.press("ArrowDown")
         await keys.press("Enter")
@@ -251,7 +252,7 @@ async def test_the_search_finds_all_nouns_and_is_left_by_keys(shown: Server) -> 
         await console.page.wait_for_url("**/#/volumes")
 
 
-async def test_the_overview_follows_what_goes_wrong_and_right(shown: Server) -> None:
+async def test_the_overview_follows_failures_and_recoveries(shown: Server) -> None:
     async with tab(port_of(shown)) as console:
         limits = namespace_pb2.ResourceQuota(containers=5, cpu="2")
         await shown.admin.namespaces.create(

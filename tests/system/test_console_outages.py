@@ -1,4 +1,4 @@
-"""The page after a server was killed, and after a session or a right has ended."""
+"""The console after a server was killed, and after a session or a right has ended."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def _make(client: AsyncClient, first: int, last: int) -> None:
 
 
 async def _is_as_stored(console: Console, database: Database, count: int) -> None:
-    """Waits until the table has the rows of the database, and all of them run."""
+    """Waits until the table has the rows of the database, and all containers run."""
     connection = await asyncpg.connect(database.admin_dsn)
     try:
 
@@ -64,7 +64,7 @@ async def _is_as_stored(console: Console, database: Database, count: int) -> Non
         await connection.close()
 
 
-async def test_a_table_is_as_the_database_after_the_server_was_killed(
+async def test_a_table_equals_the_database_after_the_server_was_killed(
     database: Database, tmp_path: Path
 ) -> None:
     port = _free_port()
@@ -89,7 +89,7 @@ async def test_a_table_is_as_the_database_after_the_server_was_killed(
                 await console.log_in()
                 await console.open("containers")
                 await _is_as_stored(console, database, 4)
-                # Killed while these still come.
+                # The server is killed while these containers start.
                 await _make(client, 4, 12)
             await console.sees("Not up to date")
             async with killed_at_the_end(variables) as client:
@@ -99,7 +99,7 @@ async def test_a_table_is_as_the_database_after_the_server_was_killed(
                 assert await console.page.get_by_text("Not up to date").count() == 0
 
 
-async def test_a_session_that_has_become_old_shows_the_log_in(database: Database, tmp_path: Path) -> None:
+async def test_an_expired_session_shows_the_log_in(database: Database, tmp_path: Path) -> None:
     async with (
         served(database, tmp_path, with_cluster=False, console_max_age_seconds=3) as server,
         tab(port_of(server)) as console,
@@ -109,7 +109,7 @@ async def test_a_session_that_has_become_old_shows_the_log_in(database: Database
         assert await console.page.locator("input[name=username]").count() == 1
 
 
-async def test_a_namespace_that_one_may_no_longer_see_leaves_the_table(
+async def test_a_namespace_whose_access_is_revoked_leaves_the_table(
     database: Database, tmp_path: Path
 ) -> None:
     async with served(database, tmp_path) as server, tab(port_of(server)) as console:
@@ -125,7 +125,7 @@ async def test_a_namespace_that_one_may_no_longer_see_leaves_the_table(
         await server.admin.identity.revoke_role(username="vera", role="viewer", namespace="lost")
         await console.page.get_by_role("link", name="web-lost").wait_for(state="detached")
         await console.page.get_by_role("link", name="web-kept").wait_for()
-        # With the last right the list itself is refused.
+        # Without any right, the list itself is refused.
         await server.admin.identity.revoke_role(username="vera", role="viewer", namespace="kept")
         await console.page.get_by_role("link", name="web-kept").wait_for(state="detached")
         assert await console.page.locator("tbody tr").count() == 0

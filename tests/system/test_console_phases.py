@@ -31,7 +31,7 @@ async def apply(console: Console, documents: Sequence[dict[str, Any]]) -> None:
 
 
 async def shows(console: Console, *rows: tuple[str, str, str, str]) -> None:
-    """Waits until the application's objects are these, in this order; of the last cell the beginning."""
+    """Waits until the application's objects are these, in this order; the last cell need only begin like this."""
 
     async def found() -> list[list[str]]:
         shown: list[list[str]] = await console.page.evaluate(_ROWS)
@@ -70,7 +70,7 @@ async def test_an_application_is_shown_step_by_step(database: Database, tmp_path
         ]
         await console.press("Apply")
         await console.page.wait_for_url("**/#/applications/demo/shop")
-        # The hook has ended, and `back` is not ready: nothing after it is applied.
+        # The hook has ended, and `back` is not ready, so nothing after it is applied.
         await shows(
             console,
             ("Job/migrate", "Pre sync (hook)", "Healthy", "Completed"),
@@ -101,7 +101,7 @@ async def test_an_application_is_shown_step_by_step(database: Database, tmp_path
         )
 
 
-async def test_a_hook_that_fails_is_named_with_its_phase_and_its_end(
+async def test_a_failed_hook_is_named_with_its_phase_and_its_result(
     database: Database, tmp_path: Path
 ) -> None:
     async with served(database, tmp_path) as server, tab(port_of(server)) as console:
@@ -113,7 +113,7 @@ async def test_a_hook_that_fails_is_named_with_its_phase_and_its_end(
         await apply(console, [deployment(), config_map()])
         await console.page.wait_for_url("**/#/applications/demo/shop")
         await console.page.locator(".bar", has_text="Healthy").first.wait_for()
-        # Without steps there is no column of them.
+        # Without steps, the table has no column for them.
         assert "Step" not in await console.page.locator("main th").all_inner_texts()
 
         await console.press("Apply YAML")
@@ -131,7 +131,7 @@ async def test_a_hook_that_fails_is_named_with_its_phase_and_its_end(
             ("ConfigMap/settings", "Sync", "Healthy", ""),
             ("Job/announce", "Post sync (hook)", "Progressing", "WaitingForWave"),
         )
-        # The overview says it, too, and the hook's own page.
+        # The overview and the hook's own page also show the reason.
         await console.open("overview")
         table = console.page.get_by_role("region", name="What is wrong")
         await table.get_by_role("row", name="demo/shop").get_by_text("PreSync hook migrate").wait_for()

@@ -1,8 +1,8 @@
-"""Pictures of every page, compared with those that were looked at: as grids of brightness, in which a moved, missing or
-recoloured part is seen and the hinting of a font is not.
+"""Pictures of every page, compared with the approved ones.
 
-`PILOTHOUSE_WRITE_PICTURES=1` writes the grids again; the pictures themselves are then in the folder of pytest, to be
-looked at before the grids are committed.
+The pictures are compared as grids of brightness: a moved, missing or recoloured part changes the grid, but the
+hinting of a font does not. `PILOTHOUSE_WRITE_PICTURES=1` writes the grids again. The pictures themselves are then in
+pytest's folder; check them before you commit the grids.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.system.test_console_looks import PAGES, fill, visit
 pytestmark = pytest.mark.system(minutes=3)
 
 GRIDS = Path(__file__).with_name("pictures.json")
-# The tabs of `front` whose lines, curves and rows would be of the time since the server's start; here they are fixed.
+# Fixed contents for those tabs of `front` whose lines, curves and rows would depend on the server's start time.
 LOG = (
     ("front-1", "started"),
     ("front-1", "GET /cart 200"),
@@ -42,11 +42,11 @@ LOG = (
 )
 CORES = (0.1, 0.4, 0.3, 0.8, 0.5)
 EVENTS = (("Warning", "Unhealthy", "Readiness probe failed: HTTP 503"), ("Normal", "Started", "Started main"))
-# 2026-01-01, at noon.
+# 2026-01-01, at noon UTC.
 BEGAN = 1_767_268_800
 SIZES = {"light": (1280, 800), "dark": (1280, 800), "narrow": (390, 780)}
 COLUMNS, ROWS = 40, 25
-# Of 256 levels of brightness; and the part of the cells that may differ by more.
+# The tolerance in levels of brightness (of 256), and the share of cells that may exceed it.
 LEVELS, CELLS = 6, 0.06
 _GRID = """async ([png, columns, rows]) => {
   const image = await createImageBitmap(await (await fetch(`data:image/png;base64,${png}`)).blob());
@@ -72,13 +72,13 @@ async def pictured(
         yield running
 
 
-async def test_every_page_looks_as_it_did(pictured: Server, tmp_path: Path) -> None:
+async def test_every_page_looks_as_in_its_approved_picture(pictured: Server, tmp_path: Path) -> None:
     known = json.loads(GRIDS.read_text()) if GRIDS.exists() else {}
     found: dict[str, list[str]] = {}
     async with tab(port_of(pictured)) as console:
         await console.log_in()
         await _fix(console.page)
-        # The policy of the console's own page forbids to read a picture there.
+        # The console's content security policy does not allow its page to read a picture.
         canvas = await console.page.context.new_page()
         await console.page.bring_to_front()
         for look, (width, height) in SIZES.items():
@@ -99,7 +99,7 @@ async def test_every_page_looks_as_it_did(pictured: Server, tmp_path: Path) -> N
 
 
 async def _fix(page: Any) -> None:
-    """Has the log, the usage and the Kubernetes Events of a container answered without the server."""
+    """Fulfils the calls for a container's log, usage and Kubernetes Events without the server."""
     lines = [
         pb.LogEntry(timestamp=Timestamp(seconds=BEGAN + at), pod=pod, program="main", line=line.encode())
         for at, (pod, line) in enumerate(LOG)
@@ -112,7 +112,7 @@ async def _fix(page: Any) -> None:
         )
         for at, cores in enumerate(CORES)
     ]
-    # Two hours ago, which is shown without minutes.
+    # Two hours ago, which the page shows without minutes.
     ago = Timestamp(seconds=int(time.time()) - 7_500)
     events = [
         resource_pb2.KubernetesEvent(
@@ -144,7 +144,7 @@ async def _fulfil(route: Any, **answer: Any) -> None:
 
 
 async def _settled(console: Console) -> bytes:
-    """The picture once two in turn are alike: parts of a page come one after another."""
+    """Returns the picture once two in a row are equal: the parts of a page arrive one after another."""
     before = b""
     for _ in range(20):
         picture: bytes = await console.page.screenshot(animations="disabled", caret="hide")
@@ -156,7 +156,7 @@ async def _settled(console: Console) -> bytes:
 
 
 def _differing(known: list[str], found: list[str]) -> float:
-    """The part of the cells whose brightness differs."""
+    """Returns the share of the cells whose brightness differs."""
     pairs = zip(bytes.fromhex("".join(known)), bytes.fromhex("".join(found)), strict=True)
     cells = [abs(one - other) > LEVELS for one, other in pairs]
     return sum(cells) / len(cells)

@@ -1,4 +1,4 @@
-"""No list of the page has two rows with one key, in any order of the news of the watch."""
+"""No list of the console shows two rows with one key, for any order of the watch's changes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.waiting import poll_until
 
 pytestmark = pytest.mark.system(minutes=3)
 
-# Twenty times faster: pauses, silences and the time in which a tab reads, so that each state is read in many parts.
+# Makes pauses, silences and a tab's reading time twenty times shorter, so that each state is read in many parts.
 _QUICK = """
 const [later, times, now] = [window.setTimeout, window.setInterval, performance.now.bind(performance)];
 window.setTimeout = (run, ms = 0, ...more) => later(run, ms / 20, ...more);
 window.setInterval = (run, ms = 0, ...more) => times(run, ms / 20, ...more);
 performance.now = () => 20 * now();
 """
-# Notes each uid that a table shows in two rows, whenever anything has changed.
+# Records each uid that a table shows in two rows, after every change of the page.
 _SEEN_TWICE = r"""
 window.twice = [];
 new MutationObserver(() => {
@@ -49,13 +49,13 @@ ENDINGS = {"silence", "closed", "unavailable", "unknown", "scope"}
 
 
 async def shown(console: Console) -> list[str]:
-    """The uids in the rows of the page's tables."""
+    """Returns the uids in the rows of the page's tables."""
     texts: list[str] = await console.page.locator("main tbody tr").all_inner_texts()
     return sorted(uid for text in texts for uid in _UID.findall(text))
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_a_hostile_watch_never_gives_two_rows_one_key(
+async def test_a_hostile_watch_never_produces_two_rows_with_one_key(
     database: Database, tmp_path: Path, seed: int
 ) -> None:
     async with (
@@ -86,7 +86,7 @@ async def test_a_hostile_watch_never_gives_two_rows_one_key(
             await poll_until(streams, lambda count: count >= 8)
             assert console.complaints == [], address
             assert await console.page.evaluate("window.twice") == [], address
-            # It sends the truth, and the page shows it.
+            # The feed now sends its true state, and the page must show it.
             feed.honest = True
             feed.cut()
             await poll_until(both, lambda found: found[0] == found[1])

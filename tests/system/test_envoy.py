@@ -39,7 +39,7 @@ async def namespaces(
 async def listed(
     stub: namespace_pb2_grpc.NamespaceServiceAsyncStub, authorization: str, *more: tuple[str, str]
 ) -> tuple[grpc.StatusCode, str]:
-    """How a call ends, and the reason that the server gives."""
+    """Returns the status of a call, and the name of the error details' trailer if the server sent it."""
     call = stub.ListNamespaces(
         namespace_pb2.ListNamespacesRequest(),
         metadata=(("authorization", authorization), *more),
@@ -50,7 +50,7 @@ async def listed(
     return code, "grpc-status-details-bin" if "grpc-status-details-bin" in details else ""
 
 
-async def test_calls_and_watches_go_through_with_the_address_of_the_client(
+async def test_calls_and_watches_pass_with_the_address_of_the_client(
     database: Database, tmp_path: Path
 ) -> None:
     async with (
@@ -63,11 +63,11 @@ async def test_calls_and_watches_go_through_with_the_address_of_the_client(
             async for event in watched:
                 if event.resource.name == "shop":
                     break
-        # Envoy appends the address that it sees: a client that claims to be another is not believed.
+        # Envoy appends the address that it sees: a client cannot claim another address.
         forged = ("x-forwarded-for", "203.0.113.7")
         assert await listed(stub, authorization, forged) == (grpc.StatusCode.OK, "")
         seen = {record.client_ip async for record in server.admin.audit.list_operations()}
-        # In place of a loopback address Envoy sends one of its machine.
+        # Envoy sends an address of its machine in place of a loopback address.
         assert seen.isdisjoint({"203.0.113.7", PROXY})
         assert seen - {"", "127.0.0.1"}
 
@@ -75,7 +75,7 @@ async def test_calls_and_watches_go_through_with_the_address_of_the_client(
 @pytest.mark.parametrize(
     ("kilobytes", "ends"), [(None, False), (4, True)], ids=["as deployed", "a lower bound"]
 )
-async def test_a_header_ends_a_call_at_the_proxy_by_its_bound(
+async def test_a_header_beyond_the_proxys_bound_ends_a_call(
     database: Database, tmp_path: Path, kilobytes: int | None, ends: bool
 ) -> None:
     def lower(config: dict[str, Any]) -> None:
@@ -94,7 +94,7 @@ async def test_a_header_ends_a_call_at_the_proxy_by_its_bound(
         assert details == ""
 
 
-async def test_an_address_that_sends_too_many_calls_is_refused_and_others_are_not(
+async def test_an_address_with_too_many_calls_is_refused_and_others_are_not(
     database: Database, tmp_path: Path
 ) -> None:
     def fewer(config: dict[str, Any]) -> None:
@@ -112,7 +112,7 @@ async def test_an_address_that_sends_too_many_calls_is_refused_and_others_are_no
 
 
 def serving_browsers(config: dict[str, Any]) -> None:
-    """The changes that docs/browser.md names, for clients of gRPC-Web."""
+    """Makes the changes that docs/browser.md names for clients of gRPC-Web."""
     chain = config["static_resources"]["listeners"][0]["filter_chains"][0]
     chain["transport_socket"]["typed_config"]["common_tls_context"]["alpn_protocols"] = ["h2", "http/1.1"]
     http = manager(config)
@@ -123,7 +123,7 @@ def serving_browsers(config: dict[str, Any]) -> None:
 
 
 async def test_clients_of_grpc_web_reach_the_grpc_port(database: Database, tmp_path: Path) -> None:
-    """A unary call, an error with its details, a stream, and gRPC itself, all through one Envoy."""
+    """A unary call, an error with its details, a stream, and gRPC itself all pass through one Envoy."""
     async with behind_envoy(database, tmp_path, serving_browsers) as (server, address, tls):
         trusted = ssl.create_default_context(cadata=(tls.root_certificates or b"").decode())
         connector = aiohttp.TCPConnector(ssl=trusted)
@@ -143,7 +143,7 @@ async def test_clients_of_grpc_web_reach_the_grpc_port(database: Database, tmp_p
                 async with within(30), session.post(rule.method, data=body, headers=headers) as response:
                     kind = response.content_type
                     found = await response.read()
-                # An error without an answer comes in the headers, as gRPC-Web allows.
+                # An error without a response message arrives in the headers, as gRPC-Web allows.
                 if "grpc-status" in response.headers:
                     return Ended(int(response.headers["grpc-status"])), kind
                 return read_all(found, rule.response_class), kind

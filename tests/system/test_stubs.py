@@ -1,4 +1,4 @@
-"""The commands of docs/stubs.md, for Go and TypeScript, and that the exported files are a module by themselves."""
+"""The commands of docs/stubs.md work for Go and TypeScript, and the exported files are a complete module."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.transparency.go import PLACES, source
 from tests.waiting import patient
 
 BIN = Path(sys.executable).parent
-# Where `.ci/run` unpacks packages of Debian that are not installed.
+# The folder where `.ci/run` unpacks Debian packages that are not installed.
 UNPACKED = Path(sys.prefix, "gocode")
 PAGE = (ROOT / "docs/stubs.md").read_text(encoding="utf-8")
 
 
-# As the page has them.
+# The commands exactly as on the page.
 ENVIRONMENT = "export PILOTHOUSE_SERVER=127.0.0.1:50051 PILOTHOUSE_TOKEN=phk_… PILOTHOUSE_NAMESPACE=demo"
 GO = (
     "pilothouse protos api",
@@ -41,7 +41,7 @@ TYPESCRIPT = (
 
 @pytest.fixture(scope="module")
 def variables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The page's variables, for a server with a container."""
+    """Yields the page's variables, for a server with a container."""
     with serving(tmp_path_factory.mktemp("server")) as server:
         values = {**server.environment, "PILOTHOUSE_NAMESPACE": server.new_namespace()}
         assert values.keys() == set(re.findall(r"(PILOTHOUSE_\w+)=", ENVIRONMENT))
@@ -53,7 +53,7 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
 
 
 def commands(language: str, folder: Path) -> tuple[str, ...]:
-    """Writes the files below a heading of the page to a folder; returns the commands."""
+    """Writes the files below a heading of the page to a folder, and returns the commands."""
     (section,) = re.findall(rf"^## {language}\n(.+?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
     blocks = re.findall(r"^```(\w+)\n(.+?)^```", section, re.DOTALL | re.MULTILINE)
     assert [kind for kind, _ in blocks][-1] == "sh"
@@ -78,7 +78,7 @@ def run(line: str, folder: Path, variables: Mapping[str, str] | None = None) -> 
 
 
 @pytest.mark.full
-def test_the_exported_files_are_a_module_by_themselves(tmp_path: Path) -> None:
+def test_the_exported_files_are_a_complete_module(tmp_path: Path) -> None:
     run("pilothouse protos api", tmp_path)
     run("buf build api", tmp_path)
     files = list((tmp_path / "api").rglob("*.proto"))
@@ -90,7 +90,7 @@ def test_the_exported_files_are_a_module_by_themselves(tmp_path: Path) -> None:
 
 
 @pytest.mark.system(minutes=5)
-def test_stubs_of_go(tmp_path: Path, variables: dict[str, str]) -> None:
+def test_the_stubs_for_go_work_as_documented(tmp_path: Path, variables: dict[str, str]) -> None:
     program("go")
     for each in ("protoc-gen-go", "protoc-gen-go-grpc"):
         if not (UNPACKED / "usr/bin" / each).exists():
@@ -98,7 +98,7 @@ def test_stubs_of_go(tmp_path: Path, variables: dict[str, str]) -> None:
     if source("google.golang.org/grpc") is None:
         pytest.skip("needs golang-google-grpc-dev")
     assert commands("Go", tmp_path) == GO
-    # Like the other programs of Go in tests, so that its library is compiled once.
+    # The same flags as the other Go programs in tests, so that the library is compiled once.
     variables = {**variables, "GOFLAGS": "'-gcflags=all=-N -l' '-ldflags=-s -w'", "GOTOOLCHAIN": "local"}
     places = ":".join(str(place) for place in PLACES)
     printed = [run(line.replace("/usr/share/gocode", places), tmp_path, variables) for line in GO]
@@ -106,7 +106,7 @@ def test_stubs_of_go(tmp_path: Path, variables: dict[str, str]) -> None:
 
 
 @pytest.mark.system(minutes=3)
-def test_stubs_of_typescript(tmp_path: Path, variables: dict[str, str]) -> None:
+def test_the_stubs_for_typescript_work_as_documented(tmp_path: Path, variables: dict[str, str]) -> None:
     program("npm")
     assert commands("TypeScript", tmp_path) == TYPESCRIPT
     printed = [run(line, tmp_path, variables) for line in TYPESCRIPT]

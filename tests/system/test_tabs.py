@@ -1,4 +1,4 @@
-"""Tabs of one browser share one watch: the server has one stream, and two connections, for all pages that they show."""
+"""Tabs of one browser share one watch: the server has one stream and two connections for all their pages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAGES = ("overview", "namespaces", "containers", "services", "objects", "volumes
 
 
 async def watches() -> dict[str, int]:
-    """The numbers of open watches of the server in this process, by method."""
+    """Returns the numbers of open watches of the server in this process, by method."""
     found = {}
     for family in REGISTRY.collect():
         for sample in family.samples:
@@ -32,7 +32,7 @@ async def watches() -> dict[str, int]:
 
 
 def connections(port: int) -> int:
-    """The number of open connections to a port of this machine, as the kernel lists the server's ends of them."""
+    """Returns the number of open connections to a port of this machine, counted at the server's end."""
     own = f"{port:04X}"
     ends = set()
     for table in ("tcp", "tcp6"):
@@ -56,10 +56,10 @@ async def test_nine_tabs_have_two_connections(database: Database, tmp_path: Path
             await each.open(name)
             await each.page.locator("main h1").wait_for()
         assert len(console.page.context.pages) == 9
-        # Those that loaded the pages are idle now, and end.
+        # The connections that loaded the pages are idle now, and end.
         await poll_until(count, lambda number: number == 2)
         assert await watches() == {"Watch": 1}
-        # Live pages stay live by these two, and a call of any tab finds its connection.
+        # The two connections keep live pages live, and a call of any tab finds its connection.
         await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="everywhere"))
         for page in console.page.context.pages:
             if page.url.endswith("namespaces"):
@@ -80,7 +80,7 @@ async def test_nine_tabs_have_one_watch(database: Database, tmp_path: Path) -> N
                 await each.page.bring_to_front()
                 await each.sees("everywhere")
         assert await poll_until(watches, lambda found: found == {"Watch": 1}, seconds=10) == {"Watch": 1}
-        # Another page needs another scope: still one, which goes on where the former one was.
+        # Another page needs another scope: there is still one watch, which resumes where the former one ended.
         await console.page.bring_to_front()
         await console.open("namespaces")
         await console.sees("everywhere")
@@ -90,7 +90,7 @@ async def test_nine_tabs_have_one_watch(database: Database, tmp_path: Path) -> N
         for each in tabs[1:]:
             assert each.complaints == []
             await each.page.close()
-        # The session of all tabs ends in one of them.
+        # A log-out in one tab ends the session of all tabs.
         await console.press("Log out")
         await poll_until(watches, lambda found: not found, seconds=10)
 
