@@ -1,4 +1,4 @@
-"""A command at its own pseudo terminal, whose keyboard, screen and size the test controls."""
+"""A command at its own pseudo terminal; the test controls its keyboard, screen and size."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def good(**fields: Any) -> pb.Container:
 
 
 async def restricted(server: Server) -> None:
-    """Makes the test's namespace, whose own labels set the level."""
+    """Makes the test's namespace; its own labels set the level."""
     labels = {ENFORCE: "restricted", WARN: "restricted"}
     await server.admin.namespaces.create(
         namespace=namespace_pb2.Namespace(name=server.namespace, labels=labels)
