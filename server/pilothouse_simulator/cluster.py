@@ -143,7 +143,7 @@ class SimulatedCluster:
     def install(self, *definitions: JsonObject) -> None:
         """Creates CustomResourceDefinitions unless they exist; their kinds are served when this returns.
 
-        The definitions of the Gateway API also bring the GatewayClass `simulated`, whose Gateways get an address.
+        The definitions of the Gateway API also bring the GatewayClass `simulated`; its Gateways get an address.
         """
         for definition in definitions:
             if self.store.get(CUSTOM_RESOURCE_DEFINITIONS, None, definition["metadata"]["name"]) is not None:

@@ -75,7 +75,10 @@ FROM namespaces AS n LEFT JOIN applications AS a ON a.namespace_id = n.id WHERE 
 
 
 class Moment(NamedTuple):
-    """A call, and the table at whose first write it is killed; with `commits`, in the COMMIT after that write."""
+    """A call, and a table.
+
+    The call is killed at the first write to it; with `commits`, in the COMMIT after that write.
+    """
 
     verb: Verb
     table: str

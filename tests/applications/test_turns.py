@@ -42,7 +42,7 @@ _MAKERS: Final[Mapping[str, Callable[[str], JsonObject]]] = {
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def place(database: Database, tmp_path: Path) -> AsyncIterator[Place]:
-    """Yields a namespace on the test's own server, whose reconciler does no work."""
+    """Yields a namespace on the test's own server; its reconciler does no work."""
     async with running_server(database, tmp_path, reconciler=IDLE) as server:
         await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
         assert server.cluster is not None

@@ -76,7 +76,7 @@ def put(line: str, places: dict[str, str]) -> str:
 
 
 async def restored_for_development(shell: Shell, name: str, with_cluster: dict[str, str]) -> None:
-    """Follows the section on `serve --dev`, whose folder contains an earlier database that is moved away."""
+    """Follows the section on `serve --dev`; the folder contains an earlier database, which is moved away."""
     shell = Shell("", shell.directory, directory_of_files=shell.directory)
     await shell.run("mkdir -p .pilothouse/postgres/data && touch .pilothouse/postgres/data/PG_VERSION")
     line = put(RESTORE_DEV, {NAME: name})

@@ -1,4 +1,4 @@
-"""Whatever the server responds, no verb lets it control the terminal or ends in a traceback."""
+"""No response of a server lets it control the terminal or ends a verb in a traceback."""
 
 from __future__ import annotations
 

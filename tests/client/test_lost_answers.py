@@ -1,4 +1,4 @@
-"""What the client reports about a call whose response is lost, and how long it retries.
+"""The client's report about a call whose response is lost, and the duration of its retries.
 
 The server is a separate process that commits a call and dies (`mortal_server`). The same tests run with the blocking
 and the asynchronous client.

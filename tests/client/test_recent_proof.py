@@ -1,4 +1,4 @@
-"""Recent proofs in the command: with a terminal it prompts and continues, without one it prints what to run."""
+"""Recent proofs in the command: with a terminal it prompts and continues, without one it prints the command to run."""
 
 from __future__ import annotations
 

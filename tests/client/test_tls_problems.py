@@ -250,7 +250,7 @@ def hinted(ended: Ended) -> list[str]:
 
 
 async def typed(pilothouse: Command, ended: Ended) -> Ended:
-    """Runs the printed command as it is, and enters what it would ask for: the password, and the user if missing."""
+    """Runs the printed command as it is, and enters the password, and the user if it is missing."""
     words = hinted(ended)
     # Without a terminal, the password is read from standard input.
     login = words.index("login") + 1

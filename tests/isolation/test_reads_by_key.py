@@ -1,4 +1,4 @@
-"""Reads in one message: each caller sees only their own rows, whoever used the connection before."""
+"""Reads in one message: each caller sees only their own rows, even if another caller used the connection before."""
 
 from __future__ import annotations
 

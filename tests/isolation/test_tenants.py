@@ -1,4 +1,4 @@
-"""Isolation by behaviour: what the app role reaches on behalf of a tenant's user, without any WHERE clause."""
+"""Isolation by behaviour: the rows that the app role reads and writes for a tenant's user, without any WHERE clause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics show what holds VACUUM back, and the log names a connection that does so for long."""
+"""The metrics show the snapshots that hold VACUUM back, and the log names a connection that does so for long."""
 
 from __future__ import annotations
 

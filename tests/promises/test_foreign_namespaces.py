@@ -82,7 +82,7 @@ async def test_methods_of_the_platform_still_work(full_world: World) -> None:
 
 
 async def test_no_method_changes_a_namespace_without_naming_it(world: World) -> None:
-    """Checks what the rule depends on.
+    """Checks the conditions that the rule depends on.
 
     The rule would not cover a method that has its namespace in another field.
     """

@@ -179,7 +179,7 @@ async def test_records_contain_few_headers(
 
 
 async def test_records_of_one_minute_are_small(world: World) -> None:
-    """Makes large calls without a token, whose records must be small."""
+    """Makes large calls without a token; their records must be small."""
     stranger = Caller(world.admin.channel)
     stranger.metadata = tuple((f"grpc-filler-{number}", "x" * 900) for number in range(8))
     login = world.rule("Login")

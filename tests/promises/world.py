@@ -208,7 +208,7 @@ async def _world(
 
 
 async def _run_already(world: World, cluster: SimulatedCluster, namespace: str) -> None:
-    """Creates on the cluster what a reconciler and another tool would.
+    """Creates the objects on the cluster that a reconciler and another tool would create.
 
     These are the namespace, and objects to import.
     """

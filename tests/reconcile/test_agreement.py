@@ -1,4 +1,4 @@
-"""An object matches its manifest if an apply would change nothing and no old field of ours remains."""
+"""An object matches its manifest if an apply would change nothing and none of our old fields remains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leadership: any server that can do the work can lead, whatever the database's clock says, and can be cancelled."""
+"""Leadership: any server that can do the work can lead, with any time of the database's clock, and can be cancelled."""
 
 from __future__ import annotations
 

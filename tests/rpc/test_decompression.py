@@ -69,7 +69,7 @@ async def test_malformed_bytes_stay_as_they_are(pack: _Packer) -> None:
 
 
 def test_no_request_begins_like_a_compressed_one() -> None:
-    """gzip begins with 0x1f, whose wire type 7 does not exist, and zlib with 0x78, a number in field 15."""
+    """gzip begins with 0x1f, that is wire type 7, which does not exist; zlib with 0x78, a number in field 15."""
     assert len(METHODS) > 100
     for method in METHODS:
         field = method.input_type.fields_by_number.get(15)

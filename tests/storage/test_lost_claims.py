@@ -1,4 +1,4 @@
-"""Lost claims, whose storage is gone or which another client deleted, and what happens to them."""
+"""Lost claims: their storage is gone, or another client deleted them."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ async def test_a_restored_dump_begins_a_new_history(
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """Yields the servers' folder, whose path is short enough for a socket."""
+    """Yields the servers' folder, with a path short enough for a socket."""
     with tempfile.TemporaryDirectory(prefix="ph-history-", ignore_cleanup_errors=True) as made:
         # A server that root starts runs as another user.
         Path(made).chmod(0o755)

@@ -3,7 +3,7 @@
 The program in Debian's package 0.4.3 signs nothing. It passes an array of bytes to its database library, which accepts
 only slices: Debian built it with go-llsqlite instead of the program's own crawshaw.io/sqlite. So the program panics
 when it stores the first head, for any content of its database. The tests build it from Debian's sources, with the hash
-as text in that one place, which is what the program's own library would have stored.
+as text in that one place, as the program's own library would have stored it.
 """
 
 from __future__ import annotations

@@ -201,7 +201,7 @@ async def test_a_tenant_can_prove_only_records_that_it_may_see(database: Databas
 
 
 async def test_two_servers_grow_one_tree(database: Database, tmp_path: Path) -> None:
-    """Two servers write and seal one log, whose key follows from the shared master keys."""
+    """Two servers write and seal one log; its key follows from the shared master keys."""
     async with running_server(database, tmp_path, with_cluster=False, audit_seal_seconds=0.05) as one:
         async with running_server(database, tmp_path, with_cluster=False, audit_seal_seconds=0.05) as two:
             await asyncio.gather(

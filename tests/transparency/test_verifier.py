@@ -1,4 +1,4 @@
-"""The verifier for auditors accepts no forged export, whatever the export claims."""
+"""The verifier for auditors accepts no forged export, regardless of the export's claims."""
 
 from __future__ import annotations
 

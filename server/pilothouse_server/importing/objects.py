@@ -1,6 +1,6 @@
 """Takes over existing objects of a carried kind. The objects stay as they are, and only get the platform's label.
 
-    discover (outside any transaction): converts each object; a dry run shows what a first apply would change
+    discover (outside any transaction): converts each object; a dry run shows the changes of a first apply
     create (one transaction): inserts a row for each importable object, and work for the reconciler, which
         sets the label
 

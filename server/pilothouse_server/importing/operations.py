@@ -1,6 +1,6 @@
 """Takes over existing workloads of a Kubernetes namespace without restarting a pod.
 
-    discover (outside any transaction): converts each workload; a dry run shows what a first apply would change
+    discover (outside any transaction): converts each workload; a dry run shows the changes of a first apply
     create (one transaction): inserts a row for each importable workload, and work for the reconciler, which
         sets the label
 
@@ -409,7 +409,7 @@ def _limits(container: Container) -> Iterator[str]:
 async def _foreign_account(
     client: ClusterClient, namespace: Namespace, container: Container, may: May
 ) -> tuple[str, ...]:
-    """Returns why the pods may not use their service account, whose rights the platform does not know."""
+    """Returns why the pods may not use their service account: the platform does not know its rights."""
     name = container.spec.service_account
     if name in ("", "default") or may(PRIVILEGED):
         return ()

@@ -1,6 +1,6 @@
 """Takes over existing Services of a Kubernetes namespace; they stay as they are, and only get the platform's label.
 
-    discover (outside any transaction): converts each Service; a dry run shows what a first apply would change
+    discover (outside any transaction): converts each Service; a dry run shows the changes of a first apply
     create (one transaction): inserts a row for each importable Service, and work for the reconciler, which
         sets the label
 

@@ -295,7 +295,10 @@ class ClusterClient:
         return Page(tuple(items), resource_version, left_out=tuple(left_out))
 
     async def _read(self, body: msgspec.Raw, resource: Resource[T], left_out: _Keys) -> T | None:
-        """Returns an object; None for an unreadable one, whose key is added to `left_out`. Raises AnswerTooLarge."""
+        """Returns an object.
+
+        Adds the key of an unreadable one to `left_out` and returns None. Raises AnswerTooLarge.
+        """
         try:
             if len(body) > AT_ONCE_BYTES:
                 await self._transport.check_values(body, "an object of a list")

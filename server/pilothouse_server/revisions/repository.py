@@ -141,7 +141,7 @@ async def list_revisions(
 
 
 def values_binding(of: RevisedResource, number: int, secret_name: str) -> Binding:
-    """Returns what binds the values of a secret to the revision `number` of a resource."""
+    """Returns the data that binds the values of a secret to the revision `number` of a resource."""
     return SEALED_VALUES.binding(f"{of.uid}/{number}/{secret_name}", str(of.namespace_id))
 
 

@@ -134,7 +134,7 @@ def _default_service(obj: JsonObject) -> None:
 
 
 def admit_pod(obj: JsonObject, account: JsonObject | None = None) -> None:
-    """Adds to a new pod what admission adds: service account, its token volume, tolerations.
+    """Adds the defaults of admission to a new pod: service account, its token volume, tolerations.
 
     The pod's `automountServiceAccountToken` decides whether it gets a token; if it is absent, that of its `account`
     does.

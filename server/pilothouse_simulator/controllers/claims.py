@@ -51,7 +51,7 @@ WorkKey = tuple[str, str, str]
 
 
 def create_storage_classes(store: ObjectStore) -> None:
-    """Creates the class of a new cluster, which provisions on demand and whose claims can grow."""
+    """Creates the class of a new cluster: it provisions on demand, and its claims can grow."""
     store.create(
         STORAGE_CLASSES,
         {

@@ -423,7 +423,7 @@ class JobStep:
         return done
 
     def _settle(self) -> None:
-        """Counts the recorded pods, whose finalizers are removed now."""
+        """Counts the recorded pods; their finalizers are removed now."""
         uncounted = self.status["uncountedTerminatedPods"]
         for kind in ("succeeded", "failed"):
             if uids := uncounted.pop(kind, []):

@@ -298,7 +298,7 @@ class ObjectStore:
         return subscription
 
     def restore(self, revision: int, objects: Iterable[tuple[ResourceType, JsonObject]]) -> None:
-        """Replaces all objects by a saved state, whose history counts as compacted."""
+        """Replaces all objects by a saved state; its history counts as compacted."""
         self._objects.clear()
         for resource, obj in objects:
             self._put(resource, obj)

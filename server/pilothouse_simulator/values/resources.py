@@ -5,7 +5,7 @@ A `ResourceType` defines the address of a kind (group, version, plural), its dis
 needs one entry here and its rules in `strategy`.
 
 Resource types are compared by identity. Each built-in type exists exactly once, as a constant of this module. The types
-of custom resources belong to one cluster, whose `ResourceTypes` contains them and the built-in types.
+of custom resources belong to one cluster; its `ResourceTypes` contains them and the built-in types.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Attacks on the transport.
 
 These are resets, silent connections, readers that read nothing, and oversized data. Each attack runs until it
-is over, and reports what it did. `attacker.attacking` starts it.
+is over, and reports its actions. `attacker.attacking` starts it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A TCP proxy to a server, whose connections can be cut, held and delayed.
+"""A TCP proxy to a server; its connections can be cut, held and delayed.
 
 Clients keep its address while the server behind it is killed and started again on another port.
 """

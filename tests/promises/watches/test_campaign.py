@@ -17,7 +17,7 @@ from tests.promises.watches.validators import violations
 
 
 def uneventful(recording: Recording) -> list[str]:
-    """Returns what a meaningful campaign must contain and this one does not."""
+    """Returns the parts of a meaningful campaign that this one lacks."""
     counts = recording.counts
     wanted = {
         "a kill": counts["fault: kill_a_server"],
