@@ -140,7 +140,8 @@ class _Tests:
         while ahead:
             place = ahead.pop()
             for wanted in _asked_for(self.modules[place[0]].functions[place[1]]):
-                fixture = self.fixture(place[0] if place[0] != path else path, wanted)
+                # pytest looks from the test's own file, also for fixtures that other fixtures request.
+                fixture = self.fixture(path, wanted)
                 if fixture is not None and fixture not in found and fixture != place:
                     found.add(fixture)
                     ahead.append(fixture)
