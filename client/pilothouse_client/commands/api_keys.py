@@ -27,7 +27,7 @@ from pilothouse_client.commands.values import age, moment
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
-app = verbs.VerbGroup(no_args_is_help=True, help="Keys by which programs call.")
+app = verbs.VerbGroup(no_args_is_help=True, help="API keys for programs.")
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAME", lambda key: key.name),
     OutputColumn("KEY", lambda key: f"{key.prefix}…"),
@@ -101,15 +101,15 @@ def create(
     ] = None,
     namespace: Annotated[
         list[str] | None,
-        verbs.Option("-n", "--namespace", help="Where it works; repeat; not given: everywhere."),
+        verbs.Option("-n", "--namespace", help="Namespace in which it works; repeat; not given: all."),
     ] = None,
     read_only: Annotated[
-        bool, verbs.Option("--read-only", help="The key changes and reveals nothing.")
+        bool, verbs.Option("--read-only", help="The key cannot change or reveal anything.")
     ] = False,
     expires_in: _ExpiresIn = "",
     allow_from: Annotated[
         list[str] | None,
-        verbs.Option("--allow-from", help="Address or network it is taken from, such as 10.0.0.0/8; repeat."),
+        verbs.Option("--allow-from", help="Address or network that may use it, such as 10.0.0.0/8; repeat."),
     ] = None,
     service_account: Annotated[
         str,
@@ -121,7 +121,7 @@ def create(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Make a key; it is shown this once."""
+    """Create a key; it is shown only once."""
     answer = with_recent_proof(
         lambda client: client.identity.create_api_key(
             name=name,
@@ -140,17 +140,19 @@ def create(
 @app.command("list")
 def list_keys(
     user: _Whose = "",
-    all_users: Annotated[bool, verbs.Option("--all-users", help="Everybody's, for administrators.")] = False,
+    all_users: Annotated[
+        bool, verbs.Option("--all-users", help="Keys of all users, for administrators.")
+    ] = False,
     *,
     options: TableOptions,
 ) -> None:
-    """List living keys, with their last use. Filter by every field that is shown."""
+    """List valid keys, with their last use. Filter by any field that is shown."""
     options.show(COLUMNS, lambda client: client.identity.list_api_keys, username=user, all_users=all_users)
 
 
 @app.command("describe")
 def describe_keys(keys: _Keys, user: _Whose = "") -> None:
-    """Show all about keys: permissions, namespaces, networks, end, last use, changes."""
+    """Show details of keys: permissions, namespaces, networks, expiry, last use, changes."""
     describe.describe_each("api-keys", keys, user)
 
 
@@ -159,16 +161,16 @@ def rotate(
     key: _Key,
     user: _Whose = "",
     overlap: Annotated[
-        str, verbs.Option("--overlap", help="How long the old one lives on, at most 7d; not given: it ends.")
+        str, verbs.Option("--overlap", help="Time that the old key stays valid, at most 7d; not given: none.")
     ] = "",
     expires_in: Annotated[
-        str, verbs.Option("--expires-in", help="Such as 12h, 30d; not given: as long as the old one.")
+        str, verbs.Option("--expires-in", help="Such as 12h, 30d; not given: as for the old key.")
     ] = "",
     quiet: _Alone = False,
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Make a key with the limits of another, and replace that one; the key is shown only now."""
+    """Replace a key by a new one with the same limits; the new key is shown only once."""
     answer = with_recent_proof(
         lambda client: client.identity.rotate_api_key(
             api_key_id=_id_of(client, key, user, "NOT rotate_time:*"),
@@ -193,7 +195,7 @@ def revoke(
     validate_only: ValidateOnly = False,
     yes: Yes = False,
 ) -> None:
-    """End keys: calls with them are refused within a second."""
+    """Revoke keys: calls with them are refused within a second."""
     if bool(keys) == everything:
         raise CommandError("name keys, or use --all", 2)
     if keys and not validate_only:

@@ -39,7 +39,7 @@ from pilothouse_client.commands.values import enum_label, moment
 if TYPE_CHECKING:
     from pilothouse_client import Client
 
-app = verbs.VerbGroup(no_args_is_help=True, help="Objects that change together, and go back together.")
+app = verbs.VerbGroup(no_args_is_help=True, help="Objects that are changed and rolled back together.")
 app.command("describe")(describe.of("applications"))
 
 _Name = Annotated[
@@ -48,7 +48,7 @@ _Name = Annotated[
 ]
 _Replace = Annotated[
     bool,
-    verbs.Option("--replace", help="Make a new StatefulSet where Kubernetes permits no change of it."),
+    verbs.Option("--replace", help="Recreate a StatefulSet that Kubernetes does not let change."),
 ]
 _DeleteClaims = Annotated[
     bool, verbs.Option("--delete-claims", help="Delete its volumes, too, with their data.")
@@ -138,7 +138,7 @@ def create(
         bool,
         verbs.Option(
             "--from-containers",
-            help="Of containers that run, with the Services, config maps and volumes that only they use.",
+            help="From existing containers, with the Services, config maps and volumes that only they use.",
         ),
     ] = False,
     selector: Selector = "",
@@ -146,7 +146,7 @@ def create(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Make an application of containers that exist. Nothing changes on the cluster."""
+    """Create an application from existing containers. Nothing changes on the cluster."""
     if not from_containers:
         raise CommandError(
             "add --from-containers, with names, -l or --all; files become an application by "
@@ -198,7 +198,7 @@ def list_applications(
 
 @app.command("get")
 def get(name: _Name, namespace: Namespace = "", output: Output = Format.TABLE) -> None:
-    """Show an application with its objects, and the changes of other calls."""
+    """Show an application with its objects and the changes that other calls made."""
     with connect() as client:
         found = client.applications.get(namespace=namespace_or_default(namespace), name=name)
     show(found, COLUMNS, output)
@@ -317,18 +317,18 @@ def rollback(
             "--revision",
             min=0,
             complete=complete_application_revision,
-            help="The revision to bring back; default the one before the newest.",
+            help="Revision to restore; default: the one before the newest.",
         ),
     ] = 0,
     rerun: Annotated[
-        bool, verbs.Option("--rerun", help="Start a new run of each Job whose values are brought back.")
+        bool, verbs.Option("--rerun", help="Start a new run of each Job that changes, and run upgrade hooks.")
     ] = False,
     replace: _Replace = False,
     etag: Etag = "",
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Bring back all objects of an earlier revision, as a new one, and print the changes and the parts that stay."""
+    """Restore all objects of an earlier revision as a new revision; print the changes and the parts not restored."""
     with connect() as client:
         answer = client.applications.rollback(
             namespace=namespace_or_default(namespace),
@@ -381,7 +381,7 @@ def export(
         ),
     ] = 0,
 ) -> None:
-    """Print an application as Kubernetes YAML. Secrets are in it only for holders of config.reveal."""
+    """Print an application as Kubernetes YAML. It contains secrets only if you hold config.reveal."""
     import yaml
 
     with connect() as client:

@@ -59,18 +59,21 @@ def command(
             "--application",
             metavar="NAME",
             complete=complete_application,
-            help="Make the files the whole of this application: one change, one revision.",
+            help="Make this application match the files: one change, one revision.",
         ),
     ] = "",
     kustomize: Annotated[
-        str, verbs.Option("-k", "--kustomize", metavar="DIR", help="Apply what kustomize makes of a folder.")
+        str,
+        verbs.Option("-k", "--kustomize", metavar="DIR", help="Apply the output of kustomize for a folder."),
     ] = "",
     prune: Annotated[
         bool,
-        verbs.Option("--prune", help="Delete objects of the application that the files lack; volumes stay."),
+        verbs.Option(
+            "--prune", help="Delete objects of the application that are not in the files; volumes stay."
+        ),
     ] = False,
     take_over: Annotated[
-        bool, verbs.Option("--take-over", help="Take objects that belong to no application.")
+        bool, verbs.Option("--take-over", help="Take over objects that belong to no application.")
     ] = False,
     force: Annotated[
         bool, verbs.Option("--force", help="Overwrite what other calls changed since the last revision.")
@@ -80,7 +83,10 @@ def command(
     ] = False,
     rollback_on_failure: Annotated[
         bool,
-        verbs.Option("--rollback-on-failure", help="Have the server roll back if it is not healthy in time."),
+        verbs.Option(
+            "--rollback-on-failure",
+            help="Let the server roll back if the application is not healthy in time.",
+        ),
     ] = False,
     deadline: Annotated[
         int,
@@ -103,25 +109,24 @@ def command(
         bool,
         verbs.Option(
             "--replace",
-            help="Change settings that are immutable: delete a StatefulSet, without its pods and claims, and "
-            "create it again.",
+            help="Change immutable settings: delete a StatefulSet, but not its pods and claims, and recreate it.",
         ),
     ] = False,
     skip_unsupported: Annotated[
         _Skipped | None,
         verbs.Option(
             "--skip-unsupported",
-            help="Continue without fields and documents that cannot be represented, and list them: those whose "
-            "loss is harmless, or also those that change behaviour, or also those that weaken security.",
+            help="List and leave out fields and documents that cannot be represented, up to this class of loss: "
+            "harmless, a change of behaviour, or weaker security.",
         ),
     ] = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Take Kubernetes YAML over into the platform: Deployments, Services, ServiceAccounts, ConfigMaps,
-    Secrets and PersistentVolumeClaims.
+    """Apply Kubernetes YAML to the platform: workloads, Services, ServiceAccounts, ConfigMaps, Secrets,
+    PersistentVolumeClaims and other objects.
 
-    Fields that cannot be represented, and objects that the server or the cluster would refuse, are refused with their
-    file and line before anything is changed. Applying the same again changes nothing.
+    If a field cannot be represented, or the server or the cluster would refuse an object, the command names file and
+    line and changes nothing. Applying the same files again changes nothing.
     """
     if output not in (Format.TABLE, Format.JSON):
         raise CommandError(f"apply writes text or, with -o json, JSON, not {output}", 2)

@@ -95,18 +95,24 @@ def _time(text: str, option: str) -> str:
 def list_operations(
     namespace: Namespace = "",
     everywhere: AllNamespaces = False,
-    user: Annotated[str, verbs.Option("--user", help="Only those of this user.")] = "",
+    user: Annotated[str, verbs.Option("--user", help="Only calls of this user.")] = "",
     action: Annotated[str, verbs.Option("--action", help="Only this action, such as create.")] = "",
-    resource_type: Annotated[str, verbs.Option("--type", help="Only this kind of thing.")] = "",
+    resource_type: Annotated[
+        str, verbs.Option("--type", help="Only this type of resource, such as container.")
+    ] = "",
     failed: Annotated[bool, verbs.Option("--failed", help="Only calls that were refused or failed.")] = False,
     since: Annotated[
-        str, verbs.Option("--since", help="Only calls that began at this time or later; or how long ago.")
+        str,
+        verbs.Option(
+            "--since", help="Only calls that began at this time or later; or how long ago, such as 2h."
+        ),
     ] = "",
     until: Annotated[
-        str, verbs.Option("--until", help="Only calls that began before this time; or how long ago.")
+        str,
+        verbs.Option("--until", help="Only calls that began before this time; or how long ago, such as 1h."),
     ] = "",
     dry_runs: Annotated[
-        bool, verbs.Option("--dry-run", help="Only calls that validated and changed nothing.")
+        bool, verbs.Option("--dry-run", help="Only dry runs, which validated and changed nothing.")
     ] = False,
     filter_: Filter = "",
     order_by: OrderBy = "",
@@ -139,7 +145,7 @@ def get(
     operation_id: Annotated[str, verbs.Argument(help="As `list -o wide` shows it.")],
     output: Output = Format.YAML,
 ) -> None:
-    """Show a record with all that was asked and answered."""
+    """Show a record with the request and the response."""
     with connect() as client:
         show(client.audit.get_operation(operation_id=operation_id), COLUMNS, output, data_of=_as_data)
 
@@ -148,15 +154,17 @@ def get(
 def tail(
     namespace: Namespace = "",
     everywhere: AllNamespaces = False,
-    user: Annotated[str, verbs.Option("--user", help="Only those of this user.")] = "",
+    user: Annotated[str, verbs.Option("--user", help="Only calls of this user.")] = "",
     action: Annotated[str, verbs.Option("--action", help="Only this action, such as create.")] = "",
-    resource_type: Annotated[str, verbs.Option("--type", help="Only this kind of thing.")] = "",
+    resource_type: Annotated[
+        str, verbs.Option("--type", help="Only this type of resource, such as container.")
+    ] = "",
     resume_token: Annotated[
         str, verbs.Option("--resume-token", help="Continue after the response with this token.")
     ] = "",
     output: Output = Format.TABLE,
 ) -> None:
-    """Show records as they are made, until interrupted."""
+    """Show new records as they are written, until interrupted."""
     where = given_or_all(namespace, everywhere)
     with (
         connect() as client,

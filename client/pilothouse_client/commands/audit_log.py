@@ -47,7 +47,7 @@ _FINDING: list[OutputColumn[Any]] = [
 FromCheckpoint = Annotated[
     Path | None,
     verbs.Option(
-        "--from-checkpoint", help="A checkpoint that you kept, of this log.", exists=True, dir_okay=False
+        "--from-checkpoint", help="A checkpoint of this log that you kept.", exists=True, dir_okay=False
     ),
 ]
 
@@ -68,7 +68,7 @@ def register(app: verbs.VerbGroup) -> None:
 def head(
     size: Annotated[int, verbs.Option("--size", min=0, help="The head of this size; 0: the newest.")] = 0,
     checkpoint: Annotated[
-        bool, verbs.Option("--checkpoint", help="Only the signed checkpoint, to store it.")
+        bool, verbs.Option("--checkpoint", help="Print only the signed checkpoint, to store it.")
     ] = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -90,14 +90,15 @@ def head(
 def prove(
     operation_id: Annotated[str, verbs.Argument(help="As `list -o wide` shows it.")],
     sequence: Annotated[
-        int, verbs.Option("--sequence", min=0, help="Of a stream's two records, that at this place.")
+        int,
+        verbs.Option("--sequence", min=0, help="Place of the record, of the two of a stream; 0: the later."),
     ] = 0,
     record: Annotated[
-        Path | None, verbs.Option("--record", help="File to write the record to, as it is hashed.")
+        Path | None, verbs.Option("--record", help="Write the record, exactly as it is hashed, to this file.")
     ] = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show the proof that a record stands in the log (C2SP tlog-proof); its leaf's data is the record's SHA-256."""
+    """Show the proof that the log contains a record (C2SP tlog-proof); the leaf's data is the record's SHA-256."""
     with connect() as client:
         found = client.audit.prove_operation(operation_id=operation_id, sequence=sequence)
     _check_proof(found)
@@ -148,14 +149,14 @@ def verify(
     ] = None,
     witness: Annotated[
         list[str] | None,
-        verbs.Option("--witness", help="Key of a witness that has to have signed; repeatable."),
+        verbs.Option("--witness", help="Key of a witness that must have signed; repeatable."),
     ] = None,
     quorum: Annotated[
-        int, verbs.Option("--quorum", min=0, help="How many of the witnesses have to have signed; 0: all.")
+        int, verbs.Option("--quorum", min=0, help="How many of these witnesses must have signed; 0: all.")
     ] = 0,
     output: Output = Format.TABLE,
 ) -> None:
-    """Verify all of the log, or an export; ends with 1 if anything is wrong, and with 3 if nothing was compared."""
+    """Verify the log or an export; exits with 1 if anything is wrong, with 3 if the checkpoint was not compared."""
     witnesses = Witnesses(witness or [], quorum)
     if offline is not None:
         _verify_offline(offline, key or [], from_checkpoint, witnesses)
@@ -296,10 +297,10 @@ def export(
     from_checkpoint: FromCheckpoint = None,
     witnessed: Annotated[
         bool,
-        verbs.Option("--witnessed", help="Up to the newest head that the server has from enough witnesses."),
+        verbs.Option("--witnessed", help="Only up to the newest head that enough witnesses have signed."),
     ] = False,
 ) -> None:
-    """Export records with their proofs, as lines of JSON that `audit verify --offline` and others verify."""
+    """Export records with their proofs, as JSON lines that `audit verify --offline` and other programs verify."""
     if file.exists() and not resume:
         raise CommandError(f"{file} exists: name another file, or continue it with --resume", 2)
     fresh, where = not file.exists(), given_or_all(namespace, everywhere)
@@ -451,7 +452,7 @@ def _write_line(written: Any, entry: dict[str, Any]) -> None:
 def publish(
     folder: Annotated[Path, verbs.Argument(help="Folder to write to; existing files stay.", file_okay=False)],
 ) -> None:
-    """Write the newest head and the tiles of its tree to a folder, as C2SP tlog-tiles, for a web server."""
+    """Write the newest witnessed head and the tiles of its tree to a folder, as C2SP tlog-tiles, for a web server."""
     with connect() as client:
         found = client.audit.get_audit_head(witnessed=True)
         count = 0

@@ -23,7 +23,7 @@ from pilothouse_client.commands.options import (
 from pilothouse_client.commands.output import OutputColumn, done, show
 from pilothouse_client.commands.values import age, enum_label
 
-app = verbs.VerbGroup(no_args_is_help=True, help="Where records are sent.")
+app = verbs.VerbGroup(no_args_is_help=True, help="Receivers of audit records.")
 app.command("describe")(describe.of("audit-sinks"))
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("NAME", lambda sink: sink.name),
@@ -54,31 +54,40 @@ def create(
         verbs.Option("--format", complete=complete_words(pb.AuditSinkFormat), help="ocsf or cloudevents."),
     ] = "",
     required: Annotated[
-        bool, verbs.Option("--required", help="Keep records for as long as this sink does not have them.")
+        bool, verbs.Option("--required", help="Keep records until this sink has them.")
     ] = False,
-    ca_file: Annotated[str, verbs.Option("--ca-file", help="Authorities that the sink is trusted by.")] = "",
-    certificate_file: Annotated[
-        str, verbs.Option("--client-certificate-file", help="Shown to the sink.")
+    ca_file: Annotated[
+        str, verbs.Option("--ca-file", help="PEM file of authorities to trust for the sink.")
     ] = "",
-    key_file: Annotated[str, verbs.Option("--client-key-file", help="Its key.")] = "",
-    signing_key_file: Annotated[str, verbs.Option("--signing-key-file", help="Signs each request.")] = "",
+    certificate_file: Annotated[
+        str, verbs.Option("--client-certificate-file", help="PEM file of the certificate for the sink.")
+    ] = "",
+    key_file: Annotated[str, verbs.Option("--client-key-file", help="PEM file of its key.")] = "",
+    signing_key_file: Annotated[
+        str, verbs.Option("--signing-key-file", help="File of the key that signs each request.")
+    ] = "",
     headers_file: Annotated[
-        str, verbs.Option("--headers-file", help="Headers of each request, one a line: Name: value.")
+        str,
+        verbs.Option("--headers-file", help="File of headers for each request, one per line: Name: value."),
     ] = "",
     rotate_bytes: Annotated[
-        int, verbs.Option("--rotate-bytes", min=0, help="Of a file: when it is full.")
+        int, verbs.Option("--rotate-bytes", min=0, help="Bytes at which a file is full; 0: 64 MiB.")
     ] = 0,
-    keep_files: Annotated[int, verbs.Option("--keep-files", min=0, help="How many full ones; 0: all.")] = 0,
+    keep_files: Annotated[
+        int, verbs.Option("--keep-files", min=0, help="Number of full files to keep; 0: all.")
+    ] = 0,
     start_after: Annotated[
         int | None,
-        verbs.Option("--start-after", min=0, help="Begin after this record; default: the oldest stored one."),
+        verbs.Option(
+            "--start-after", min=0, help="Send only records after this one; default: all stored ones."
+        ),
     ] = None,
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Send all records to a place from now on: at least once, and in the order of the log.
+    """Create a sink, which receives all records at least once and in the order of the log.
 
-    Credentials are read from files, stored encrypted and never shown again.
+    The command reads credentials from files. The server stores them encrypted and never shows them again.
     """
     sink = pb.AuditSink(
         name=name,
@@ -108,13 +117,13 @@ def create(
 
 @app.command("list")
 def list_sinks(options: TableOptions) -> None:
-    """List sinks, with how far each has come."""
+    """List sinks, with the progress of each."""
     options.show(COLUMNS, lambda client: client.audit.list_audit_sinks)
 
 
 @app.command("delete")
 def delete(name: _Name, yes: Yes = False, validate_only: ValidateOnly = False) -> None:
-    """Send nothing more to a sink, and forget how far it has come."""
+    """Delete a sink and its position: it receives no more records."""
     confirm(f"Send no more records to {name}, and delete its position?", yes or validate_only)
     with connect() as client:
         client.audit.delete_audit_sink(name=name, validate_only=validate_only)

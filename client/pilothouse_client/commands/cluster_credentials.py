@@ -20,13 +20,15 @@ Kubeconfig = Annotated[
     str, verbs.Option("--kubeconfig", metavar="FILE", help="Kubeconfig; '-': standard input.")
 ]
 Context = Annotated[
-    str, verbs.Option("--kube-context", help="Which of its contexts; default the current one.")
+    str, verbs.Option("--kube-context", help="Context of the kubeconfig; default its current one.")
 ]
 ApiServer = Annotated[str, verbs.Option("--api-server", metavar="URL", help="Address of the API server.")]
 TokenStdin = Annotated[bool, verbs.Option("--token-stdin", help="Read the token from standard input.")]
 CaFile = Annotated[str, verbs.Option("--ca-file", metavar="FILE", help="PEM file of authorities to trust.")]
-ProxyUrl = Annotated[str, verbs.Option("--proxy-url", help="Proxy to go through.")]
-InCluster = Annotated[bool, verbs.Option("--in-cluster", help="The service account of the server's own pod.")]
+ProxyUrl = Annotated[str, verbs.Option("--proxy-url", help="Proxy to connect through.")]
+InCluster = Annotated[
+    bool, verbs.Option("--in-cluster", help="Use the service account of the server's own pod.")
+]
 
 # For cluster and user: the entry that names a file -> the entry for its content, and whether that is in base64.
 _FILES = {

@@ -92,8 +92,8 @@ _ObjectKinds = Annotated[
     verbs.Option(
         "--object-kind",
         metavar="API-VERSION/KIND[,KEY=VALUE…]",
-        help="Custom resources that it carries; keys: open-to (privileged or tenants), max, secret, refused (paths); "
-        "repeat; '': none.",
+        help="Kind of custom resource that objects may have; keys: open-to (privileged or tenants), max, secret, "
+        "refused (paths); repeat; '': none.",
     ),
 ]
 _SharedGateways = Annotated[
@@ -101,14 +101,14 @@ _SharedGateways = Annotated[
     verbs.Option(
         "--shared-gateway",
         metavar="NAMESPACE/NAME",
-        help="Gateways that routes of all namespaces may name; repeat; '': none.",
+        help="Gateway that routes of all namespaces may name; repeat; '': none.",
     ),
 ]
 _ForbidBudgets = Annotated[
     bool | None,
     verbs.Option(
         "--forbid-blocking-budgets/--allow-blocking-budgets",
-        help="Whether budgets that block every drain of a node are refused.",
+        help="Whether to refuse disruption budgets that block every drain of a node.",
     ),
 ]
 _Labels = Annotated[list[str] | None, verbs.Option("--label", metavar="KEY=VALUE", help="Repeat for more.")]
@@ -155,9 +155,9 @@ def register(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Register a cluster, by one of --kubeconfig, --api-server with --token-stdin, and --in-cluster.
+    """Register a cluster, with --kubeconfig, with --api-server and --token-stdin, or with --in-cluster.
 
-    It is tried out first. Its credentials are stored encrypted and never shown again.
+    The server tries the credentials out first. It stores them encrypted and never shows them again.
     """
     given = credentials(kubeconfig, context, api_server, token_stdin, ca_file, proxy_url, in_cluster)
     if given is None:
@@ -190,7 +190,7 @@ def update(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Change a cluster, or give it new credentials. Labels given replace all it has."""
+    """Change a cluster or its credentials. New labels replace all existing ones."""
     given = credentials(kubeconfig, context, api_server, token_stdin, ca_file, proxy_url, in_cluster)
     cluster, paths = pb.Cluster(name=name), []
     if display_name is not None:
@@ -230,8 +230,8 @@ def deregister(
         verbs.Option(
             "--objects",
             help=(
-                "Treatment of its namespaces: orphan (remove them here, leave them there) or delete "
-                "(there too). Default: refuse if there are any."
+                "Treatment of its namespaces: orphan (remove them here, leave them on the cluster) or delete "
+                "(remove both). Default: refuse if there are any."
             ),
         ),
     ] = "",
@@ -242,7 +242,7 @@ def deregister(
     yes: Yes = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Forget clusters. One with namespaces is refused without --objects."""
+    """Deregister clusters. A cluster with namespaces is refused without --objects."""
     many.check_etag(etag, names)
     number = enum_number(pb.DeregisteredObjects, objects, "--objects")
     if not validate_only:
@@ -280,11 +280,11 @@ def deregister(
 def rbac(
     name: Annotated[
         str,
-        verbs.Argument(help="Name of a cluster to ask which rights it denies.", complete=complete_cluster),
+        verbs.Argument(help="Name of a cluster; shows which rights it grants.", complete=complete_cluster),
     ] = "",
     output: Output = Format.TABLE,
 ) -> None:
-    """Print the rights that a cluster must grant, as YAML for `kubectl apply`; with NAME, the rights that it grants."""
+    """Print the rights that a cluster must grant, as YAML for `kubectl apply`; with NAME, whether it grants each."""
     with connect() as client:
         answer = client.namespaces.get_required_rights(name=name)
     if name or not output.is_table:
@@ -297,7 +297,7 @@ def rbac(
 def orphans(
     name: _Name,
     import_: Annotated[
-        bool, verbs.Option("--import", help="Take them into the database, without a restart.")
+        bool, verbs.Option("--import", help="Import them into the database, without a restart.")
     ] = False,
     keep: Annotated[
         bool, verbs.Option("--keep", help="Leave them on the cluster until somebody deletes them.")
@@ -314,10 +314,10 @@ def orphans(
     yes: Yes = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """List the objects on a cluster that the database does not know, or decide about them.
+    """List the objects on a cluster that the database does not contain, or decide about them.
 
-    After a restored backup none of them is deleted until an administrator decides: by one of --import, --keep and
-    --delete, with --uid or --all. Filter the list by kind, kubernetes_namespace, name, uid, state, first_seen_time.
+    After a restore, the server deletes none of them until an administrator decides: with --import, --keep or --delete,
+    and with --uid or --all. Filter the list by kind, kubernetes_namespace, name, uid, state, first_seen_time.
     """
     chosen = [
         action

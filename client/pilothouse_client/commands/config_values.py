@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Literals = Annotated[
     list[str] | None,
-    verbs.Option("--from-literal", metavar="KEY=VALUE", help="A value as it is; repeat for more."),
+    verbs.Option("--from-literal", metavar="KEY=VALUE", help="A literal value; repeat for more."),
 ]
 Files = Annotated[
     list[str] | None,

@@ -39,7 +39,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     *AGE_COLUMNS,
 ]
 _Name = Annotated[str, verbs.Argument(help="Name of the config map.", complete=complete_config)]
-_Key = Annotated[str, verbs.Option("--key", help="Write the value of this key, as it is.")]
+_Key = Annotated[str, verbs.Option("--key", help="Print only the value of this key.")]
 
 
 @app.command("create")
@@ -55,7 +55,7 @@ def create(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Make a config map. Files that are no text become binary values."""
+    """Create a config map. Files that are not text become binary values."""
     data, binary_data = config_values.split_text(config_values.read_values(literal, file, env_file))
     config_map = pb.ConfigMap(
         name=name,
@@ -74,7 +74,7 @@ def create(
 
 @app.command("get")
 def get(name: _Name, namespace: Namespace = "", key: _Key = "", output: Output = Format.TABLE) -> None:
-    """Show a config map; with --key one of its values. -o yaml shows them all."""
+    """Show a config map; with --key, one of its values. -o yaml shows all values."""
     with connect() as client:
         found = client.config.get_config_map(namespace=namespace_or_default(namespace), name=name)
     if not key:
@@ -115,7 +115,7 @@ def update(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Change a config map. Keys that are not given stay, unless --replace."""
+    """Change a config map. Keys that are not given stay, unless --replace is given."""
     data, binary_data = config_values.split_text(config_values.read_values(literal, file, env_file))
     config_values.check_replaced(replace, remove)
     paths = [
@@ -163,7 +163,7 @@ _CONFIG_MAPS = many.ListedNoun(
 app.command("delete")(
     many.deletion_verb(
         _CONFIG_MAPS,
-        "Delete config maps. One that is used is refused.",
+        "Delete config maps. A config map that is in use is refused.",
         lambda client: client.config.delete_config_map,
     )
 )

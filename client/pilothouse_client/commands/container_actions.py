@@ -58,7 +58,7 @@ _CLAIMS = 20
 # Verb -> its help text, and the goal of `--wait`.
 _ACTIONS = {
     "start": ("Start stopped containers with the replicas they had.", Goal.RUNNING),
-    "stop": ("Stop containers: no pods, the replicas remembered.", Goal.STOPPED),
+    "stop": ("Stop containers and remember their replicas.", Goal.STOPPED),
     "resume": ("End a pause.", Goal.RUNNING),
     "restart": ("Replace every pod, a few at a time.", Goal.RUNNING),
 }
@@ -226,7 +226,7 @@ def scale(
     stable_for: StableSeconds = 10.0,
     output: Output = Format.TABLE,
 ) -> None:
-    """Set the number of pods; of a stopped or paused container those that it gets when it goes on."""
+    """Set the number of pods; a stopped or paused container gets them when it starts or resumes."""
     *names, last = replicas
     if not (last.isascii() and last.isdecimal()):
         raise CommandError(f"REPLICAS, the last argument, is a number of pods, not {last!r}", 2)
@@ -301,7 +301,7 @@ def delete(
     wait_timeout: WaitSeconds = 300.0,
     output: Output = Format.TABLE,
 ) -> None:
-    """Delete containers; each is listed until its cluster has let it go."""
+    """Delete containers; each stays listed until it is gone from its cluster."""
     where = namespace_or_default(namespace)
     waits = wait and not validate_only
 

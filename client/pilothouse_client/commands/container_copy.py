@@ -23,11 +23,11 @@ _PART_BYTES = 32 * 1024
 
 def copy(
     source: Annotated[
-        str, verbs.Argument(help="NAME:/path in a container, or a path here.", metavar="SOURCE")
+        str, verbs.Argument(help="NAME:/path in a container, or a local path.", metavar="SOURCE")
     ],
     target: Annotated[
         str,
-        verbs.Argument(help="The same; a folder that is there takes the source into it.", metavar="TARGET"),
+        verbs.Argument(help="The same; an existing folder receives the source inside it.", metavar="TARGET"),
     ],
     namespace: Namespace = "",
     pod: Annotated[str, verbs.Option("--pod", help="This pod; default the newest that is ready.")] = "",

@@ -41,7 +41,7 @@ def execute(
         bool, verbs.Option("--record", help="Store input and output in the audit record.")
     ] = False,
 ) -> None:
-    """Run a program in a container; ends with its exit code. -it gives a terminal."""
+    """Run a program in a container and exit with its exit code. -it gives a terminal."""
     if tty and not sys.stdin.isatty():
         raise CommandError("--tty needs a terminal")
     start = pb.ExecStart(

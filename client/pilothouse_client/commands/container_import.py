@@ -55,9 +55,9 @@ def import_deployments(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Take existing workloads over, with the claims, config maps and secrets that they use, without restarting a pod.
+    """Import existing workloads, with the claims, config maps and secrets that they use, without restarting a pod.
 
-    Exits 1 if one that was named is not taken over.
+    Exits with 1 if a named workload is not imported.
     """
     with connect() as client:
         answer = client.containers.import_(

@@ -24,7 +24,9 @@ def logs(
     namespace: Namespace = "",
     selector: Selector = "",
     follow: Annotated[bool, verbs.Option("-f", "--follow", help="Continue with new lines.")] = False,
-    previous: Annotated[bool, verbs.Option("--previous", help="Of the run before the last restart.")] = False,
+    previous: Annotated[
+        bool, verbs.Option("--previous", help="Show the log of the run before the last restart.")
+    ] = False,
     tail: Annotated[
         int, verbs.Option("--tail", min=-1, help="Only the last lines of each pod; -1: all.")
     ] = -1,
@@ -32,14 +34,14 @@ def logs(
         str, verbs.Option("--since", help="Only newer lines: a time, or how long ago, such as 5m.")
     ] = "",
     until: Annotated[
-        str, verbs.Option("--until", help="Only older lines, likewise; with --tail the last of these.")
+        str, verbs.Option("--until", help="Only older lines, likewise; with --tail, the last of them.")
     ] = "",
     timestamps: Annotated[
         bool, verbs.Option("--timestamps", help="Show when each line was written.")
     ] = False,
     pod: Annotated[str, verbs.Option("--pod", help="Only this pod.")] = "",
     run: Annotated[
-        int, verbs.Option("--run", min=0, help="Only of this run of a Job or CronJob, by its number.")
+        int, verbs.Option("--run", min=0, help="Only this run of a Job or CronJob, by its number.")
     ] = 0,
     program: Annotated[
         list[str] | None,
@@ -50,26 +52,25 @@ def logs(
         ),
     ] = None,
     all_programs: Annotated[
-        bool, verbs.Option("--all-programs", "--all-containers", help="Of all programs of the pods.")
+        bool,
+        verbs.Option("--all-programs", "--all-containers", help="Show the logs of all programs of the pods."),
     ] = False,
     init_container: Annotated[
         str, verbs.Option("--init-container", help="The same as --container.", hidden=True)
     ] = "",
-    grep: Annotated[
-        str, verbs.Option("--grep", metavar="REGEX", help="Only lines in which this is found.")
-    ] = "",
+    grep: Annotated[str, verbs.Option("--grep", metavar="REGEX", help="Only lines that match.")] = "",
     prefix: Annotated[
         bool | None,
         verbs.Option(
             "--prefix/--no-prefix",
             help=(
                 "Begin each line with CONTAINER/POD, and with the program if there are several; default if "
-                "lines of several logs may come."
+                "there may be several logs."
             ),
         ),
     ] = None,
 ) -> None:
-    """Show the log of a container, or of several; after a cut a followed one continues without duplicates.
+    """Show the log of a container, or of several; after an interruption, -f continues without duplicates.
 
     Of several logs those that can be read are shown; the others are named on standard error, and the exit code is then
     7, or 9 where the cluster fails.

@@ -46,7 +46,7 @@ def create(
     times: Times,
     output: Output = Format.TABLE,
 ) -> None:
-    """Make a container and start it."""
+    """Create and start a container."""
     container = container_spec.container_from_file(from_file) if from_file else pb.Container()
     container.name = name
     specification.write_to(container)
@@ -71,17 +71,17 @@ def update(
     *,
     specification: container_spec.Specification,
     remove_env: Annotated[
-        list[str] | None, verbs.Option("--remove-env", metavar="KEY", help="Repeat.")
+        list[str] | None, verbs.Option("--remove-env", metavar="KEY", help="Remove a variable; repeat.")
     ] = None,
     remove_label: Annotated[
-        list[str] | None, verbs.Option("--remove-label", metavar="KEY", help="Repeat.")
+        list[str] | None, verbs.Option("--remove-label", metavar="KEY", help="Remove a label; repeat.")
     ] = None,
     replace: Annotated[
         bool,
         verbs.Option(
             "--replace",
-            help="Change settings that are immutable: delete a StatefulSet, without its pods and claims, and "
-            "create it again; alone: bring back one that others made.",
+            help="Change immutable settings: delete a StatefulSet, but not its pods and claims, and recreate it; "
+            "without other changes: restore one that others created differently.",
         ),
     ] = False,
     etag: Etag = "",
@@ -92,8 +92,8 @@ def update(
 ) -> None:
     """Change a container.
 
-    Variables, labels and annotations are added; ports, mounts and image pull secrets replace all it has. A file has all
-    fields that it shall have, as `containers get -o yaml` writes them.
+    New variables, labels and annotations are added; new ports, mounts and image pull secrets replace all existing ones.
+    A file, as `containers get -o yaml` writes it, replaces all fields: those that it lacks are cleared.
     """
     where = namespace_or_default(namespace)
     with connect() as client:

@@ -69,7 +69,7 @@ def list_pods(
     name: ContainerName,
     namespace: Namespace = "",
     programs: Annotated[
-        bool, verbs.Option("--programs", help="A line for each program of each pod, in tables.")
+        bool, verbs.Option("--programs", help="In tables, a line for each program of each pod.")
     ] = False,
     limit: Limit = 0,
     output: Output = Format.TABLE,

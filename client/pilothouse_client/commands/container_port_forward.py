@@ -64,12 +64,12 @@ def port_forward(
     name: ContainerName,
     ports: Annotated[
         list[str],
-        verbs.Argument(help="PORT, LOCAL:PORT, or :PORT for any free port here.", metavar="PORT..."),
+        verbs.Argument(help="PORT, LOCAL:PORT, or :PORT for any free local port.", metavar="PORT..."),
     ],
     namespace: Namespace = "",
     pod: Annotated[str, verbs.Option("--pod", help="This pod; default the newest that is ready.")] = "",
     address: Annotated[
-        str, verbs.Option("--address", help="Address to listen on; others than this machine's are warned of.")
+        str, verbs.Option("--address", help="Address to listen on; warns unless it is a loopback address.")
     ] = "127.0.0.1",
 ) -> None:
     """Forward ports of this machine to a container until interrupted."""

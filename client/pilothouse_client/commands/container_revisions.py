@@ -56,13 +56,13 @@ def revisions(
             "--revision",
             min=0,
             complete=complete_container_revision,
-            help="Only this one: all its differences, or -o yaml all its fields.",
+            help="Only this one: all its differences; with -o yaml, all its fields.",
         ),
     ] = 0,
     limit: Limit = 0,
     output: Output = Format.TABLE,
 ) -> None:
-    """List the revisions of a container, newest first, with what each has changed."""
+    """List the revisions of a container, newest first, with the changes of each."""
     with connect() as client:
         found: Iterable[Any] = client.containers.list_revisions(
             namespace=namespace_or_default(namespace), name=name, number=revision
@@ -89,15 +89,15 @@ def rollback(
             "--revision",
             min=0,
             complete=complete_container_revision,
-            help="The revision to bring back; default the one before the newest.",
+            help="Revision to restore; default: the one before the newest.",
         ),
     ] = 0,
     rerun: Annotated[
-        bool, verbs.Option("--rerun", help="Start a new run of a Job with the values brought back.")
+        bool, verbs.Option("--rerun", help="Start a new run of a Job with the restored values.")
     ] = False,
     replace: Annotated[
         bool,
-        verbs.Option("--replace", help="Make a new StatefulSet where Kubernetes permits no change of it."),
+        verbs.Option("--replace", help="Recreate a StatefulSet that Kubernetes does not let change."),
     ] = False,
     etag: Etag = "",
     *,
@@ -106,7 +106,7 @@ def rollback(
     times: Times,
     output: Output = Format.TABLE,
 ) -> None:
-    """Bring back all fields of an earlier revision, as a new one, and print what changes and what does not."""
+    """Restore all fields of an earlier revision as a new revision; print the changes and the fields not restored."""
     with connect() as client:
         answer = client.containers.rollback(
             namespace=namespace_or_default(namespace),

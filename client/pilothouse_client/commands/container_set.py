@@ -197,7 +197,7 @@ def edit(
     times: Times,
     output: Output = Format.TABLE,
 ) -> None:
-    """Change a container in your editor (VISUAL, EDITOR); a refused change comes back with the reason."""
+    """Change a container in your editor (VISUAL, EDITOR); a refused change is opened again with the reason."""
     with connect() as client:
         before = client.containers.get(namespace=namespace_or_default(namespace), name=name)
         text = as_yaml(container_changes.editable(before))

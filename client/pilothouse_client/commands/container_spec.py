@@ -33,9 +33,9 @@ class Specification:
     display_name: Annotated[str | None, verbs.Option("--display-name", help="Name for people.")] = None
     command: Annotated[
         list[str] | None,
-        verbs.Option("--command", metavar="WORD", help="Program in place of the image's; repeat."),
+        verbs.Option("--command", metavar="WORD", help="Program to run instead of the image's; repeat."),
     ] = None
-    args: Annotated[list[str] | None, verbs.Argument(help="Arguments in place of the image's, after --.")] = (
+    args: Annotated[list[str] | None, verbs.Argument(help="Arguments instead of the image's, after --.")] = (
         None
     )
     env: Annotated[
@@ -65,7 +65,7 @@ class Specification:
     ] = ""
     mounts: Annotated[
         list[str] | None,
-        verbs.Option("--mount", metavar="VOLUME:/PATH[:ro]", help="Volume in the file system; repeat."),
+        verbs.Option("--mount", metavar="VOLUME:/PATH[:ro]", help="Volume to mount at the path; repeat."),
     ] = None
     cpu_request: Annotated[str | None, verbs.Option("--cpu-request", help="Such as 100m.")] = None
     cpu_limit: Annotated[str | None, verbs.Option("--cpu-limit", help="Such as 1.")] = None
@@ -86,7 +86,9 @@ class Specification:
     ] = None
     image_pull_secrets: Annotated[
         list[str] | None,
-        verbs.Option("--image-pull-secret", metavar="SECRET", help="Log-in to a registry; repeat for more."),
+        verbs.Option(
+            "--image-pull-secret", metavar="SECRET", help="Secret with a registry's log-in; repeat."
+        ),
     ] = None
     priority_class: Annotated[
         str | None, verbs.Option("--priority-class", help="PriorityClass of the cluster; '': its default.")
@@ -116,7 +118,7 @@ class Specification:
     ] = None
     strategy: Annotated[
         str | None,
-        verbs.Option("--strategy", help="Of a rollout: RollingUpdate or Recreate; '': the default."),
+        verbs.Option("--strategy", help="How to roll out: RollingUpdate or Recreate; '': the default."),
     ] = None
     max_surge: Annotated[
         str | None,
@@ -149,7 +151,7 @@ class Specification:
     automount_token: Annotated[
         bool | None,
         verbs.Option(
-            "--automount-token/--no-automount-token", help="A token of the service account for the pods."
+            "--automount-token/--no-automount-token", help="Whether pods get a token of the service account."
         ),
     ] = None
     extra: Annotated[

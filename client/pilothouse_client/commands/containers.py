@@ -37,12 +37,12 @@ from pilothouse_client.commands.terminal import plain, say
 
 app = verbs.VerbGroup(no_args_is_help=True, help="Workloads: create, change, start, stop, watch.")
 for _verb, _place, _summary in (
-    ("create", "container_making:create", "Make a container and start it."),
+    ("create", "container_making:create", "Create and start a container."),
     ("update", "container_making:update", "Change a container."),
     ("set", "container_set:app", "Change the image, variables or resources of a container."),
     ("edit", "container_set:edit", "Change a container in your editor."),
     ("start", "container_actions:start", "Start stopped containers with the replicas they had."),
-    ("stop", "container_actions:stop", "Stop containers: no pods, the replicas remembered."),
+    ("stop", "container_actions:stop", "Stop containers and remember their replicas."),
     ("pause", "container_actions:pause", "Pause containers, and print which data and connections are lost."),
     ("resume", "container_actions:resume", "End a pause."),
     ("restart", "container_actions:restart", "Replace every pod, a few at a time."),
@@ -51,7 +51,7 @@ for _verb, _place, _summary in (
     ("run", "container_actions:run", "Start a new run of a Job or CronJob."),
     ("runs", "container_actions:runs", "List the runs of a Job or CronJob, newest first, or watch them."),
     ("revisions", "container_revisions:revisions", "List the revisions of a container, newest first."),
-    ("rollback", "container_revisions:rollback", "Bring back all fields of an earlier revision."),
+    ("rollback", "container_revisions:rollback", "Restore all fields of an earlier revision."),
     ("logs", "container_logs:logs", "Show the log of a container, or of several."),
     ("pods", "container_pods:list_pods", "List the pods of a container."),
     ("port-forward", "container_port_forward:port_forward", "Forward ports of this machine to a container."),
@@ -59,7 +59,7 @@ for _verb, _place, _summary in (
     (
         "import",
         "container_import:import_deployments",
-        "Take existing workloads over without restarting a pod.",
+        "Import existing workloads without restarting a pod.",
     ),
 ):
     app.later(_verb, _place, _summary)
@@ -72,7 +72,7 @@ app.later(
 app.later(
     "describe",
     lambda: importlib.import_module("pilothouse_client.commands.describe").of("containers"),
-    "All about a container: wanted and observed, events, changes.",
+    "Show a container's state, conditions, events and changes.",
 )
 
 

@@ -80,12 +80,12 @@ def add(
     name: Annotated[str, verbs.Argument(help="Name of the context.")],
     namespace: Annotated[str, verbs.Option("--namespace", "-n", help="Default namespace; '' for none.")] = "",
 ) -> None:
-    """Remember a server that knows you by a certificate, and use it: no log-in is needed.
+    """Add a context for a server that authenticates you by certificate, and use it; you need not log in.
 
     \b
       pilothouse --server HOST:PORT --ca-file ca.pem --client-cert me.pem --client-key me.key contexts add ci
 
-    The files stay in their place, and each command reads them again.
+    Leave the files in place: each command reads them again.
     """
     from pilothouse_client import Client
 
@@ -139,6 +139,6 @@ def set_context(
 
 @app.command("delete")
 def delete(name: _Name) -> None:
-    """Forget a context with its tokens. Log out first to end the session on the server."""
+    """Delete a context with its tokens. Log out first to end the session on the server."""
     _change(name, "delete")
     say(f"context {name} forgotten")

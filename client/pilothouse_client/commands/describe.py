@@ -44,7 +44,7 @@ _WRONG_COMMAND_LINE = 2
 _MOST_CHANGES, _MOST_REVISIONS, _MOST_PODS = 3, 5, 1000
 # Actions that change nothing; the list of last changes omits them.
 _READING = ("get", "list", "watch", "logs", "exec", "query", "reveal")
-DOES = "Show all about it: wanted and observed, conditions, events, changes."
+DOES = "Show details: desired and observed state, conditions, events, changes."
 _Names = Annotated[list[str], verbs.Argument(help="Names.", metavar="NAME...", complete=complete_any)]
 
 
@@ -204,7 +204,7 @@ def describe(
     names: _Names,
     namespace: Namespace = "",
 ) -> None:
-    """Show all about resources: wanted and observed, conditions, events, changes."""
+    """Show details of resources: desired and observed state, conditions, events, changes."""
     word = noun.lower()
     found = next((each for each in (word, f"{word}s", verbs.SYNONYMS.get(word)) if each in NOUNS), None)
     if found is None:
@@ -266,7 +266,7 @@ def describe_objects(
     names: _Names,
     namespace: Namespace = "",
 ) -> None:
-    """Show all about objects: wanted and observed, conditions, events, changes."""
+    """Show details of objects: desired and observed state, conditions, events, changes."""
     from pilothouse.object.v1 import object_pb2 as pb
     from pilothouse_client.commands.object_kinds import kind_of
 

@@ -18,7 +18,7 @@ def command(
     watch: Watch = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show the Kubernetes Events of a namespace, the oldest first; --watch goes on with those that come."""
+    """Show the Kubernetes Events of a namespace, oldest first; --watch then shows new ones."""
     where = namespace_or_default(namespace)
     with (
         connect() as client,

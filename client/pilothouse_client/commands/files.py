@@ -48,7 +48,7 @@ def _sources(files: Sequence[str] | None, more: Sequence[str] | None) -> list[st
 
 
 def diff(files: Files = None, more_files: MoreFiles = None, namespace: Namespace = "") -> None:
-    """Show what `apply` would change, as a diff; the exit code is 1 if anything would, else 0."""
+    """Show the changes that `apply` would make, as a diff; exits with 0 for none, 1 for any, 3 for refused files."""
     differs = False
 
     def show(line: str) -> None:
@@ -89,7 +89,7 @@ def delete(
     validate_only: ValidateOnly = False,
     yes: Yes = False,
 ) -> None:
-    """Delete the objects of Kubernetes YAML; those that are not there are passed over."""
+    """Delete the objects of Kubernetes YAML; objects that do not exist are skipped."""
     problems = Problems()
     documents = read_documents(_sources(files, more_files), problems)
     if problems.all:

@@ -51,9 +51,9 @@ def create(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Grant a role in -n, else in the namespace of the context; in every namespace with -A, or if there is none.
+    """Grant a role in the namespace of -n, else of the context; with -A, or without either, in every namespace.
 
-    Granting again changes when it expires.
+    Granting the role again changes its expiry.
     """
     namespace = _where(namespace, everywhere)
     with connect() as client:
@@ -123,7 +123,7 @@ def _end(expires_in: str) -> Any:
 def delete(
     username: _Username, role: _Role, namespace: Namespace = "", everywhere: _Everywhere = False
 ) -> None:
-    """Take a grant back: in -n, else the namespace of the context; in every namespace with -A, or if there is none."""
+    """Revoke a grant in the namespace of -n, else of the context; with -A, or without either, in every namespace."""
     namespace = _where(namespace, everywhere)
     with connect() as client:
         client.identity.revoke_role(username=username, role=role, namespace=namespace)

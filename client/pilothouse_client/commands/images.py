@@ -59,7 +59,7 @@ def delete(
     images: Annotated[list[str], verbs.Argument(help="Images.", complete=complete_image, metavar="IMAGE...")],
     validate_only: ValidateOnly = False,
 ) -> None:
-    """Forget images that no container uses."""
+    """Remove images that no container uses from the list."""
     with connect() as client:
 
         def act(image: str) -> None:

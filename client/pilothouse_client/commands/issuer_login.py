@@ -43,11 +43,14 @@ _FOREIGN = "This page belongs to no log-in that is under way here."
 
 
 Issuer = Annotated[
-    str, verbs.Option("--issuer", help="Log in at this issuer, as the server calls it; default the only one.")
+    str,
+    verbs.Option("--issuer", help="Log in at this issuer, by its name on the server; default the only one."),
 ]
-ByBrowser = Annotated[bool, verbs.Option("--browser", help="Log in at an issuer by this machine's browser.")]
+ByBrowser = Annotated[
+    bool, verbs.Option("--browser", help="Log in at an issuer with this machine's browser.")
+]
 ByDevice = Annotated[
-    bool, verbs.Option("--device", help="Log in at an issuer by a code that is typed in any browser.")
+    bool, verbs.Option("--device", help="Log in at an issuer with a code that you type in any browser.")
 ]
 NoOpen = Annotated[bool, verbs.Option("--no-open", help="Print the address instead of opening a browser.")]
 CallbackPort = Annotated[

@@ -38,7 +38,7 @@ _WRONG_COMMAND_LINE = 2
 # The greatest number of names in a question.
 _NAMED = 10
 DEFAULT_TIMEOUT_SECONDS = 300.0
-Everything = Annotated[bool, verbs.Option("--all", help="All of the namespace.")]
+Everything = Annotated[bool, verbs.Option("--all", help="All in the namespace.")]
 
 
 def names_of(nouns: str, complete: verbs.Complete, *, required: bool = False) -> Any:

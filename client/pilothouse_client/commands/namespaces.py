@@ -81,20 +81,21 @@ class _Given:
         list[str] | None, verbs.Option("--label", metavar="KEY=VALUE", help="Repeat for more.")
     ] = None
     quota_containers: Annotated[
-        int | None, verbs.Option("--quota-containers", min=0, help="Most containers; 0: no limit.")
+        int | None,
+        verbs.Option("--quota-containers", min=0, help="Maximum number of containers; 0: no limit."),
     ] = None
     quota_cpu: Annotated[
-        str | None, verbs.Option("--quota-cpu", help="Most cpu, such as 4 or 500m; '': no limit.")
+        str | None, verbs.Option("--quota-cpu", help="Maximum cpu, such as 4 or 500m; '': no limit.")
     ] = None
     quota_memory: Annotated[
-        str | None, verbs.Option("--quota-memory", help="Most memory, such as 8Gi; '': no limit.")
+        str | None, verbs.Option("--quota-memory", help="Maximum memory, such as 8Gi; '': no limit.")
     ] = None
     quota_services: Annotated[
-        int | None, verbs.Option("--quota-services", min=0, help="Most Services; 0: no limit.")
+        int | None, verbs.Option("--quota-services", min=0, help="Maximum number of Services; 0: no limit.")
     ] = None
     quota_storage: Annotated[
         str | None,
-        verbs.Option("--quota-storage", help="Most storage of claims, such as 100Gi; '': no limit."),
+        verbs.Option("--quota-storage", help="Maximum storage of claims, such as 100Gi; '': no limit."),
     ] = None
     service_types: Annotated[
         list[str] | None,
@@ -107,7 +108,7 @@ class _Given:
         verbs.Option(
             "--external-source",
             metavar="PATTERN",
-            help="Config maps and secrets of the cluster that may be named, such as shared-*; repeat; '': none.",
+            help="Cluster-only config maps and secrets that may be used, such as shared-*; repeat; '': none.",
         ),
     ] = None
     allowed_hosts: Annotated[
@@ -120,14 +121,16 @@ class _Given:
     ] = None
     network_policies: Annotated[
         str | None,
-        verbs.Option("--network-policies", help="open, or protected: for privileged callers alone."),
+        verbs.Option(
+            "--network-policies", help="open, or protected: only privileged callers may change them."
+        ),
     ] = None
     enforce_on_cluster: Annotated[
         bool | None,
         verbs.Option(
             "--enforce-on-cluster/--no-enforce-on-cluster",
-            help="Whether the cluster refuses pods beyond the cpu and memory of the quota, and those that "
-            "state neither.",
+            help="Whether the cluster refuses pods that exceed the cpu and memory of the quota, and pods that "
+            "do not state theirs.",
         ),
     ] = None
 
@@ -183,22 +186,22 @@ class _Given:
 def create(
     name: _Name,
     cluster: Annotated[
-        str, verbs.Option("--cluster", complete=complete_cluster, help="Which cluster; default local.")
+        str, verbs.Option("--cluster", complete=complete_cluster, help="Name of the cluster; default local.")
     ] = "",
     kubernetes_name: Annotated[
-        str, verbs.Option("--kubernetes-name", help="Name there; default the name.")
+        str, verbs.Option("--kubernetes-name", help="Name on the cluster; default the same name.")
     ] = "",
     *,
     given: _Given,
     adopt: Annotated[
-        bool, verbs.Option("--adopt", help="Take over a Kubernetes namespace that exists.")
+        bool, verbs.Option("--adopt", help="Take over an existing Kubernetes namespace.")
     ] = False,
     wait: Wait = False,
     wait_timeout: WaitSeconds = 300.0,
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Make a namespace."""
+    """Create a namespace."""
     namespace = pb.Namespace(name=name, cluster_name=cluster, kubernetes_name=kubernetes_name)
     given.write_to(namespace)
     with connect() as client:
@@ -245,9 +248,7 @@ def update(
     ] = False,
     legal_hold: Annotated[
         bool | None,
-        verbs.Option(
-            "--legal-hold/--no-legal-hold", help="Whether retention keeps the records of its audit log."
-        ),
+        verbs.Option("--legal-hold/--no-legal-hold", help="Whether retention keeps its audit records."),
     ] = None,
     etag: Etag = "",
     wait: Wait = False,
@@ -255,7 +256,7 @@ def update(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Change a namespace. Labels given replace all it has; only the given parts of the quota change."""
+    """Change a namespace. New labels replace all existing ones; only the given parts of the quota change."""
     namespace = pb.Namespace(name=name)
     paths = given.write_to(namespace)
     if legal_hold is not None:
@@ -288,7 +289,7 @@ def update(
 def delete(
     names: Annotated[list[str] | None, many.names_of("namespaces", complete_namespace)] = None,
     selector: Selector = "",
-    everything: Annotated[bool, verbs.Option("--all", help="All that you may see.")] = False,
+    everything: Annotated[bool, verbs.Option("--all", help="All namespaces that you may see.")] = False,
     cascade: Annotated[bool, verbs.Option("--cascade", help="Also delete their contents.")] = False,
     etag: Etag = "",
     wait: Wait = False,
@@ -297,7 +298,7 @@ def delete(
     yes: Yes = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Delete namespaces. One that is not empty is refused without --cascade."""
+    """Delete namespaces. A namespace that is not empty is refused without --cascade."""
     noun = many.ListedNoun(
         "namespace",
         "namespaces",

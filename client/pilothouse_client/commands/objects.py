@@ -122,7 +122,7 @@ def create(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Make an object from its YAML."""
+    """Create an object from its YAML."""
     wanted = pb.Object(
         document=_document(file), drift_policy=_policy(drift_policy), protected=bool(protected)
     )
@@ -212,7 +212,7 @@ def update(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Change an object. A document replaces all it has."""
+    """Change an object. A file replaces its whole document."""
     version, of_kind = kind_of(kind)
     wanted = pb.Object(
         document=_document(file) if file else "",
@@ -242,7 +242,7 @@ def import_objects(
     names: Annotated[
         list[str] | None,
         verbs.Argument(
-            help="Names on the cluster; default: all that the platform did not make.", metavar="[NAME]..."
+            help="Names on the cluster; default: all that the platform did not create.", metavar="[NAME]..."
         ),
     ] = None,
     namespace: Namespace = "",
@@ -250,9 +250,9 @@ def import_objects(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Take existing objects of a kind over as they are.
+    """Import existing objects of a kind as they are.
 
-    Exits 1 if one that was named is not taken over.
+    Exits with 1 if a named object is not imported.
     """
     version, of_kind = kind_of(kind)
     with connect() as client:
@@ -271,8 +271,8 @@ def import_objects(
 
 @app.command("kinds")
 def kinds(namespace: Namespace = "", output: Output = Format.TABLE) -> None:
-    """List the kinds that objects of the namespace may have, and who may make them; with -o wide also the kinds of
-    the cluster that no object may have, and why."""
+    """List the kinds that objects of the namespace may have, with the callers that may create them; with -o wide, also
+    the kinds of the cluster that no object may have, and why."""
     with connect() as client:
         found = list(client.objects.kinds(namespace=namespace_or_default(namespace)))
     show_kinds(found, output)

@@ -125,13 +125,13 @@ Namespace = Annotated[
 ]
 AllNamespaces = Annotated[bool, verbs.Option("-A", "--all-namespaces", help="Every namespace you may see.")]
 Selector = Annotated[
-    str, verbs.Option("-l", "--selector", help="Those with these labels, such as app=web,tier!=db.")
+    str, verbs.Option("-l", "--selector", help="Only those with these labels, such as app=web,tier!=db.")
 ]
 Filter = Annotated[str, verbs.Option("--filter", help="AIP-160 filter, such as 'status = RUNNING'.")]
-OrderBy = Annotated[str, verbs.Option("--order-by", help="Such as 'create_time desc'.")]
+OrderBy = Annotated[str, verbs.Option("--order-by", help="Order, such as 'create_time desc'.")]
 Limit = Annotated[int, verbs.Option("--limit", min=0, help="At most this many; 0: all.")]
 Watch = Annotated[bool, verbs.Option("-w", "--watch", help="Show changes until interrupted.")]
-Wait = Annotated[bool, verbs.Option("--wait", help="Wait until the cluster has done it.")]
+Wait = Annotated[bool, verbs.Option("--wait", help="Wait until the cluster has applied it.")]
 WaitSeconds = Annotated[float, verbs.Option("--wait-timeout", min=0.1, help="Seconds to wait at most.")]
 StableSeconds = Annotated[
     float,
@@ -145,8 +145,8 @@ ValidateOnly = Annotated[
         "--validate-only", "--dry-run", callback=_note_dry_run, help="Check everything, change nothing."
     ),
 ]
-Etag = Annotated[str, verbs.Option("--etag", help="Refuse if it has changed since this etag.")]
-Yes = Annotated[bool, verbs.Option("-y", "--yes", help="Do not ask.")]
+Etag = Annotated[str, verbs.Option("--etag", help="Refuse if the resource has changed since this etag.")]
+Yes = Annotated[bool, verbs.Option("-y", "--yes", help="Do not ask for confirmation.")]
 
 
 def namespace_or_default(given: str) -> str:

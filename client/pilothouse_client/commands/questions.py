@@ -68,9 +68,9 @@ def can_i(
     everywhere: AllNamespaces = False,
     user: _User = "",
 ) -> None:
-    """Print yes or no: whether you may do something. Exits with 0 or 1.
+    """Print whether you may do something: yes (exit code 0) or no (1).
 
-    In the namespace of -n, else the context's; with -A, or without either, in all namespaces.
+    It checks the namespace of -n, else of the context; with -A, or without either, all namespaces.
     """
     asked = _asked(verb, thing)
     place = _place(asked, namespace, everywhere)
@@ -95,8 +95,8 @@ def why(
     user: _User = "",
     output: Output = Format.TABLE,
 ) -> None:
-    """Print the grant by which you may do something, or where the permission ends and which users can grant it; exits
-    with 0 or 1.
+    """Print the grant that permits something, or where the permission ends and which users can grant it. Exits with 0
+    if you may do it, else 1.
 
     `pilothouse why delete container/web`, or with a permission: `pilothouse why container.delete`.
     """
@@ -126,7 +126,7 @@ def who_can(
     limit: Limit = 0,
     output: Output = Format.TABLE,
 ) -> None:
-    """List who may do something, by grant. Filter by username, role, namespace, service_account.
+    """List the users who may do something, by grant. Filter by username, role, namespace, service_account.
 
     `pilothouse who-can delete containers`, or with a permission: `pilothouse who-can container.delete`.
     """

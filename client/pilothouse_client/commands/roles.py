@@ -56,7 +56,7 @@ def create(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Make a role. Nobody can give permissions that they do not hold."""
+    """Create a role. You cannot give permissions that you do not hold."""
     role = pb.Role(
         name=name,
         display_name=display_name or "",
@@ -90,7 +90,7 @@ def update(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Change a role; permissions given replace all that it has."""
+    """Change a role. New permissions replace all existing ones."""
     values: dict[str, Any] = {
         "permissions": permission,
         "display_name": display_name,

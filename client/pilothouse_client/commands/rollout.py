@@ -25,7 +25,7 @@ from pilothouse_client.commands.values import enum_label
 
 app = verbs.VerbGroup(
     no_args_is_help=True,
-    help="The newest change of a container: follow it, take it back.",
+    help="Rollouts of a container: follow, list, undo.",
     elsewhere={"restart": "containers restart"},
 )
 _Name = Annotated[
@@ -43,7 +43,7 @@ def status(
     *,
     times: Times,
 ) -> None:
-    """Follow a rollout; ends with 10 if it fails, or has not ended in time."""
+    """Follow a rollout; exits with 10 if it fails or does not end in time."""
     with connect() as client:
         found = client.containers.get(namespace=namespace_or_default(namespace), name=_bare(name))
         if watch:
@@ -96,7 +96,7 @@ def undo(
     times: Times,
     output: Output = Format.TABLE,
 ) -> None:
-    """Bring an earlier revision back, as `containers rollback` does."""
+    """Restore an earlier revision, as `containers rollback` does."""
     container_revisions.rollback(
         _bare(name),
         namespace,

@@ -36,7 +36,7 @@ _COLUMNS: list[OutputColumn[Any]] = [
 
 def command(
     words: Annotated[
-        list[str], verbs.Argument(help="Words that all must be found, such as web app=shop nginx.")
+        list[str], verbs.Argument(help="Words that must all match, such as web app=shop nginx.")
     ],
     namespace: Namespace = "",
     all_namespaces: AllNamespaces = False,

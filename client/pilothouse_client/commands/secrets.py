@@ -62,7 +62,7 @@ def create(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Make a secret. Better give values by --from-file: a command line can be read by others."""
+    """Create a secret. Prefer --from-file for values: other users can read a command line."""
     secret = pb.Secret(
         name=name,
         type=type_,
@@ -114,7 +114,7 @@ def update(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Change a secret. Keys that are not given stay, and need not be known, unless --replace."""
+    """Change a secret. Keys that are not given stay, unless --replace is given; you need not know their values."""
     values = config_values.read_values(literal, file, env_file)
     config_values.check_replaced(replace, remove)
     paths = [
@@ -159,7 +159,7 @@ _SECRETS = many.ListedNoun(
 app.command("delete")(
     many.deletion_verb(
         _SECRETS,
-        "Delete secrets. One that is used is refused.",
+        "Delete secrets. A secret that is in use is refused.",
         lambda client: client.config.delete_secret,
     )
 )
@@ -174,7 +174,7 @@ def purge(
     validate_only: ValidateOnly = False,
     yes: Yes = False,
 ) -> None:
-    """Remove the former values of secrets, which revisions keep. Their present values stay."""
+    """Remove the former values of secrets, which revisions keep. The current values stay."""
     where = namespace_or_default(namespace)
     with connect() as client:
         meant = many.chosen(client, _SECRETS, where, many.Meant(names, selector, everything))
@@ -192,10 +192,10 @@ def purge(
 def reveal(
     name: _Name,
     namespace: Namespace = "",
-    key: Annotated[str, verbs.Option("--key", help="Write the value of this key, as it is.")] = "",
+    key: Annotated[str, verbs.Option("--key", help="Print only the value of this key.")] = "",
     output: Output = Format.TABLE,
 ) -> None:
-    """Show the values of a secret. That it was done is recorded."""
+    """Show the values of a secret. The audit log records it."""
     with connect() as client:
         answer = client.config.reveal_secret(
             namespace=namespace_or_default(namespace), name=name, keys=[key] if key else []

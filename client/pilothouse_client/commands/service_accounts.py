@@ -23,7 +23,7 @@ from pilothouse_client.commands.options import (
 )
 from pilothouse_client.commands.output import AGE_COLUMNS, OutputColumn, done, show
 
-app = verbs.VerbGroup(no_args_is_help=True, help="Users that are programs, of a namespace.")
+app = verbs.VerbGroup(no_args_is_help=True, help="Accounts for programs, by namespace.")
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("USERNAME", lambda account: account.username, whole=True),
     OutputColumn("NAMESPACE", lambda account: account.namespace or "-"),
@@ -32,9 +32,11 @@ COLUMNS: list[OutputColumn[Any]] = [
     *AGE_COLUMNS,
 ]
 _Name = Annotated[
-    str, verbs.Argument(help="Its name, without that of the namespace.", complete=complete_service_account)
+    str, verbs.Argument(help="Its name, without the namespace.", complete=complete_service_account)
 ]
-_Platform = Annotated[bool, verbs.Option("--platform", help="Of no namespace, but of the platform.")]
+_Platform = Annotated[
+    bool, verbs.Option("--platform", help="An account of the platform, not of a namespace.")
+]
 
 
 def _check(namespace: str, platform: bool) -> None:
@@ -53,11 +55,11 @@ def create(
     name: _Name,
     namespace: Namespace = "",
     platform: _Platform = False,
-    description: Annotated[str, verbs.Option("--description", help="For people.")] = "",
+    description: Annotated[str, verbs.Option("--description", help="Purpose, for people.")] = "",
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Make a service account. Then grant roles to its user name, and make a key for it."""
+    """Create a service account. Then grant roles to its user name, and create a key for it."""
     with connect() as client:
         made = client.identity.create_service_account(
             namespace=_where(namespace, platform),
@@ -71,7 +73,7 @@ def create(
 def list_accounts(
     namespace: Namespace = "", everywhere: AllNamespaces = False, *, options: TableOptions
 ) -> None:
-    """List service accounts. Filter by every field that is shown."""
+    """List service accounts. Filter by any field that is shown."""
     options.show(
         COLUMNS,
         lambda client: client.identity.list_service_accounts,
@@ -85,7 +87,7 @@ def describe_accounts(
     namespace: Namespace = "",
     platform: _Platform = False,
 ) -> None:
-    """Show all about service accounts: grants, keys, changes."""
+    """Show details of service accounts: grants, keys, changes."""
     _check(namespace, platform)
     accounts = [f"sa:{name.removeprefix('sa:')}" for name in names] if platform else names
     describe.describe_each("service-accounts", accounts, namespace)

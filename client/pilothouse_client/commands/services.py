@@ -115,15 +115,18 @@ class _Given:
         verbs.Option("--port", help="[NAME=]PORT[:TARGET][/PROTOCOL], such as http=80:8080 or 53/udp."),
     ] = None
     select: Annotated[
-        list[str] | None, verbs.Option("--select", help="KEY=VALUE of the pods that receive the traffic.")
+        list[str] | None,
+        verbs.Option("--select", help="Label KEY=VALUE of the pods that receive the traffic."),
     ] = None
     container: Annotated[
         str,
-        verbs.Option("--container", complete=complete_container, help="The container whose pods receive it."),
+        verbs.Option(
+            "--container", complete=complete_container, help="The container whose pods receive the traffic."
+        ),
     ] = ""
     headless: Annotated[
         bool | None,
-        verbs.Option("--headless/--no-headless", help="Names that resolve to the pods themselves."),
+        verbs.Option("--headless/--no-headless", help="Whether its name resolves to the pods themselves."),
     ] = None
     drift_policy: Annotated[
         str, verbs.Option("--drift-policy", help="repair, report or adopt changes by others on the cluster.")
@@ -168,7 +171,7 @@ def create(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Make a Service in front of the pods with some labels, or of a container."""
+    """Create a Service for the pods that have some labels, or for a container."""
     service, _ = given.service()
     if not service.selector and not service.containers:
         words = (
@@ -243,7 +246,7 @@ def update(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Change a Service. Ports, selected labels, labels and annotations are replaced."""
+    """Change a Service. New ports, selected labels, labels and annotations replace all existing ones."""
     service, paths = given.service()
     check_changes(paths)
     with connect() as client:
@@ -263,7 +266,8 @@ def import_services(
     names: Annotated[
         list[str] | None,
         verbs.Argument(
-            help="Names on the cluster; default: all that the platform did not make.", metavar="[SERVICE]..."
+            help="Names on the cluster; default: all that the platform did not create.",
+            metavar="[SERVICE]...",
         ),
     ] = None,
     namespace: Namespace = "",
@@ -271,9 +275,9 @@ def import_services(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Take existing Services over as they are.
+    """Import existing Services as they are.
 
-    Exits 1 if one that was named is not taken over.
+    Exits with 1 if a named Service is not imported.
     """
     with connect() as client:
         answer = client.network.import_services(

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 sessions = verbs.VerbGroup(no_args_is_help=True, help="Your log-ins.")
 _Whose = Annotated[
-    str, verbs.Option("--user", complete=complete_user, help="Another user's, for administrators.")
+    str, verbs.Option("--user", complete=complete_user, help="The user, if not you; for administrators.")
 ]
 _SESSIONS: list[OutputColumn[Any]] = [
     OutputColumn("ID", lambda session: session.session_id, whole=True),
@@ -70,7 +70,7 @@ def login(
         verbs.Option(
             "--server",
             metavar="HOST:PORT",
-            help="Server, or several with commas between; default the context's.",
+            help="Server, or several separated by commas; default the context's.",
         ),
     ] = "",
     user: Annotated[
@@ -91,10 +91,13 @@ def login(
     insecure: Annotated[bool | None, verbs.Option("--insecure/--secure", help="Plain text or TLS.")] = None,
     ca_file: Annotated[str, verbs.Option("--ca-file", help="PEM file of authorities to trust.")] = "",
     fingerprint: Annotated[
-        str, verbs.Option("--fingerprint", help="That of the server's certificate, as the server printed it.")
+        str,
+        verbs.Option(
+            "--fingerprint", help="Fingerprint of the server's certificate, as the server printed it."
+        ),
     ] = "",
     trust_new_certificate: Annotated[
-        bool, verbs.Option("--trust-new-certificate", help="The server's certificate was replaced.")
+        bool, verbs.Option("--trust-new-certificate", help="Trust the certificate even if it has changed.")
     ] = False,
     issuer: Issuer = "",
     browser: ByBrowser = False,
@@ -104,13 +107,12 @@ def login(
 ) -> None:
     """Log in to a server and remember the session. The context becomes the current one.
 
-    By a password, or at an OpenID Connect issuer that the server trusts: with --browser (or --issuer) on this machine,
-    with --device by a code that is typed in any browser.
+    Log in by password, or at an OpenID Connect issuer that the server trusts: with --browser (or --issuer) on this
+    machine, or with --device and a code that you type in any browser.
 
-    With --password-stdin the lines after the first are a new password and a code, where they are needed.
+    With --password-stdin, the lines after the first are a new password and a code, if they are required.
 
-    A certificate that nobody but the server itself vouches for is shown and trusted the first time; another one is
-    refused from then on.
+    The first log-in shows the fingerprint of a self-signed certificate and trusts it; later ones refuse any other.
     """
     from pilothouse_client import Client, MemoryTokenStore
     from pilothouse_client.commands.server_certificate import Wish
@@ -242,7 +244,7 @@ def _device_token(configuration: Configuration, address: str, username: str) -> 
 
 
 def logout() -> None:
-    """End the session and forget its tokens. The context stays, to log in again."""
+    """End the session and delete its tokens. The context stays, to log in again."""
     from pilothouse_client import DeadlineExceededError, RetryPolicy, UnavailableError
 
     file = config_file()
@@ -271,7 +273,7 @@ def logout() -> None:
 
 
 def whoami(output: Output = Format.TABLE) -> None:
-    """Show who you are, your grants and the permissions you hold everywhere."""
+    """Show your user, your grants and the permissions that you hold everywhere."""
     with connect() as client:
         answer = client.identity.who_am_i()
     if not output.is_table:

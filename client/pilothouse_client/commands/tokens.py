@@ -32,13 +32,13 @@ from pilothouse_client.config_file import Configuration, Context
 if TYPE_CHECKING:
     from pilothouse_client import Client, MemoryTokenStore
 
-app = verbs.VerbGroup(no_args_is_help=True, help="Tokens of programs.")
+app = verbs.VerbGroup(no_args_is_help=True, help="Tokens for programs.")
 _LONGEST_TOKEN = 16 * 1024
 
 
 @app.main_verb()
 def _group() -> None:
-    """Tokens of programs."""
+    """Tokens for programs."""
 
 
 @app.command()
@@ -53,14 +53,14 @@ def exchange(
         ),
     ] = "",
     lifetime: Annotated[
-        float | None, verbs.Option("--lifetime", min=1, help="Seconds that the session shall last at most.")
+        float | None, verbs.Option("--lifetime", min=1, help="Maximum lifetime of the session, in seconds.")
     ] = None,
     store: Annotated[
         bool, verbs.Option("--store", help="Store the token as the current context, and do not print it.")
     ] = False,
     name: Annotated[str, verbs.Option("--name", help="Name of the context; default USERNAME@SERVER.")] = "",
 ) -> None:
-    """Exchange the token of a Kubernetes ServiceAccount or a CI job for that of a short session, and print it."""
+    """Exchange the token of a Kubernetes ServiceAccount or a CI job for a short session's, and print the new token."""
     from pilothouse_client import MemoryTokenStore, Workload
 
     subject_token = _read(subject_token_file)

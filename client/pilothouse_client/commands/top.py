@@ -69,7 +69,7 @@ def command(
     all_namespaces: AllNamespaces = False,
     by: Annotated[By, verbs.Option("--by", help="Order of the containers.")] = By.CPU,
     limit: Annotated[int, verbs.Option("--limit", min=1, max=1000, help="How many to show.")] = 20,
-    once: Annotated[bool, verbs.Option("--once", help="Show it once.")] = False,
+    once: Annotated[bool, verbs.Option("--once", help="Show the table once.")] = False,
     watch: Annotated[
         bool, verbs.Option("-w", "--watch", help="Print every new sample, as JSON lines.")
     ] = False,
@@ -78,7 +78,7 @@ def command(
     ] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show the containers that use most; live on a terminal, until interrupted."""
+    """Show the containers with the highest usage; live on a terminal, until interrupted."""
     where = namespace_or_all(namespace, all_namespaces)
     with connect() as client:
         if watch:

@@ -20,7 +20,7 @@ app = verbs.VerbGroup(no_args_is_help=True, help="Your second factor: an authent
 
 @app.command("enrol")
 def enrol() -> None:
-    """Get the key of a new authenticator. It counts once `totp confirm` has had a code of it."""
+    """Get the key of a new authenticator. `totp confirm` activates it with a first code."""
     show_enrolment(with_recent_proof(lambda client: client.identity.enrol_totp()))
     say("then: pilothouse totp confirm", err=True)
 
@@ -28,10 +28,10 @@ def enrol() -> None:
 @app.command("confirm")
 def confirm(
     code: Annotated[
-        str, verbs.Option("--code", help="Present code; the command asks for it if it is missing.")
+        str, verbs.Option("--code", help="Current code; the command asks for it if it is missing.")
     ] = "",
 ) -> None:
-    """Have the new authenticator count, and get recovery codes. Your other sessions end."""
+    """Activate the new authenticator, and get recovery codes. Your other sessions end."""
     shown = code or read_code("Code", from_stdin=False)
     codes = with_recent_proof(lambda client: client.identity.confirm_totp(code=shown))
     show_recovery_codes(codes)
@@ -41,11 +41,11 @@ def confirm(
 @app.command("disable")
 def disable(
     code: Annotated[
-        str, verbs.Option("--code", help="Its present code or a recovery code, in place of the password.")
+        str, verbs.Option("--code", help="Its current code or a recovery code, instead of the password.")
     ] = "",
     password_stdin: FromStdin = False,
 ) -> None:
-    """Take the authenticator away, with its recovery codes. Needs your password or a code. Your other sessions end."""
+    """Remove the authenticator and its recovery codes. Needs your password or a code. Your other sessions end."""
     shown = shown_code(code) if code else {"password": read_password("Password", from_stdin=password_stdin)}
     with connect() as client:
         client.identity.disable_totp(**shown)

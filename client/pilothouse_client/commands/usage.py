@@ -64,20 +64,22 @@ def command(
         str, verbs.Option("--since", help="Time, or how long ago, such as 6h; default an hour.")
     ] = "",
     until: Annotated[str, verbs.Option("--until", help="Time, or how long ago; default now.")] = "",
-    step: Annotated[str, verbs.Option("--step", help="Such as 1m; default a hundredth of the range.")] = "",
+    step: Annotated[
+        str, verbs.Option("--step", help="Length of a step, such as 1m; default a hundredth of the range.")
+    ] = "",
     program: Annotated[
         str, verbs.Option("-c", "--container", help="Only this program of the container's pods.")
     ] = "",
     run: Annotated[
         int,
-        verbs.Option("--run", min=0, help="Only while this run of a Job or CronJob went on, by its number."),
+        verbs.Option("--run", min=0, help="Only the time of this run of a Job or CronJob, by its number."),
     ] = 0,
     limit: Limit = 0,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show usage over a range of time: of one container in steps, of all a line each. --limit counts containers.
+    """Show usage over a range of time: one container in steps, or all with a line each. --limit counts containers.
 
-    With -c the CPU and memory of one program of the pods, as far back as samples are stored (14 days).
+    With -c, it shows CPU and memory of one program of the pods, as far back as samples are stored (default 14 days).
     """
     from itertools import islice
 

@@ -68,7 +68,7 @@ def create(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Make a user; the password is asked for."""
+    """Create a user; the command asks for the password."""
     user, _ = _user(
         username, {"email": email, "full_name": full_name, "avatar_url": avatar_url, "status": status}
     )
@@ -102,7 +102,7 @@ def update(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Change a user. One who is made inactive or locked loses all sessions."""
+    """Change a user. A user who becomes inactive or locked loses all sessions."""
     user, paths = _user(
         username, {"email": email, "full_name": full_name, "avatar_url": avatar_url, "status": status}
     )
@@ -143,7 +143,7 @@ def reset_password(
     username: _Username,
     password_stdin: FromStdin = False,
     one_time_code: Annotated[
-        bool, verbs.Option("--one-time-code", help="Return a code with which the user sets a new password.")
+        bool, verbs.Option("--one-time-code", help="Print a code with which the user sets a new password.")
     ] = False,
     end_keys: EndKeys = False,
 ) -> None:
@@ -183,7 +183,7 @@ def keys_left(number: int, username: str = "") -> None:
 
 @app.command("reset-second-factor")
 def reset_second_factor(username: _Username, yes: Yes = False) -> None:
-    """Take a user's authenticator away, where it is lost, and end all sessions of that user."""
+    """Remove a user's lost authenticator, and end all sessions of that user."""
     confirm(f"Let {username} log in without a second factor?", yes)
     with connect() as client:
         client.identity.reset_second_factor(username=username)

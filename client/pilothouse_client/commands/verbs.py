@@ -147,6 +147,8 @@ class _Number(click.FloatRange):
 def _type(annotation: Any, declared: _Declared) -> click.ParamType[Any]:
     if declared.type is not None:
         return declared.type
+    if annotation in (int, float):
+        assert (declared.min, declared.max) != (None, None), "a number needs a bound"
     if annotation is int:
         least, most = (None if each is None else int(each) for each in (declared.min, declared.max))
         return _WholeNumber(least, most)

@@ -66,9 +66,9 @@ _Container = Annotated[
     verbs.Argument(help="Name of the container.", complete=complete_container, metavar="CONTAINER"),
 ]
 _Size = Annotated[
-    str, verbs.Option("--size", help="Such as 10Gi; size of a claim, or greatest size of an emptyDir.")
+    str, verbs.Option("--size", help="Size of a claim, or maximum size of an emptyDir, such as 10Gi.")
 ]
-_MountPath = Annotated[str, verbs.Option("--mount-path", help="Default path for attach.")]
+_MountPath = Annotated[str, verbs.Option("--mount-path", help="Default mount path for attach.")]
 _Labels = Annotated[list[str] | None, verbs.Option("--label", help="KEY=VALUE.")]
 _Annotations = Annotated[list[str] | None, verbs.Option("--annotation", help="KEY=VALUE.")]
 
@@ -86,20 +86,20 @@ def create(
         ),
     ] = "persistent-volume-claim",
     size: _Size = "",
-    storage_class: Annotated[str, verbs.Option("--storage-class", help="Of a claim.")] = "",
+    storage_class: Annotated[str, verbs.Option("--storage-class", help="Storage class of a claim.")] = "",
     access_mode: Annotated[
         str,
         verbs.Option(
             "--access-mode",
-            help="read-write-once, read-only-many, read-write-many or read-write-once-pod; or as in Kubernetes.",
+            help="read-write-once, read-only-many, read-write-many or read-write-once-pod; or Kubernetes' own word.",
         ),
     ] = "",
     source: Annotated[str, verbs.Option("--source", help="The config map or secret to show as files.")] = "",
     optional: Annotated[
-        bool, verbs.Option("--optional", help="Start pods also where the config map or secret is missing.")
+        bool, verbs.Option("--optional", help="Start pods even if the config map or secret is missing.")
     ] = False,
     external: Annotated[
-        bool, verbs.Option("--external", help="The config map or secret is one that only the cluster has.")
+        bool, verbs.Option("--external", help="The config map or secret exists only on the cluster.")
     ] = False,
     host_path: Annotated[str, verbs.Option("--host-path", help="The folder of the node.")] = "",
     medium: Annotated[str, verbs.Option("--medium", help="Memory, for an emptyDir in memory.")] = "",
@@ -109,7 +109,7 @@ def create(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Make a volume; a claim of storage unless --type says otherwise."""
+    """Create a volume: a claim of storage, unless --type names another type."""
     volume = pb.Volume(
         name=name,
         type=pb.VolumeType.ValueType(enum_number(pb.VolumeType, type_, "--type")),
@@ -170,17 +170,19 @@ def update(
     name: _Name,
     namespace: Namespace = "",
     size: _Size = "",
-    mount_path: Annotated[str | None, verbs.Option("--mount-path", help="Where attach mounts it.")] = None,
+    mount_path: Annotated[
+        str | None, verbs.Option("--mount-path", help="Default mount path for attach.")
+    ] = None,
     label: _Labels = None,
     annotation: _Annotations = None,
     replace_lost_claim: Annotated[
-        bool, verbs.Option("--replace-lost-claim", help="Make a new, empty claim in place of a lost one.")
+        bool, verbs.Option("--replace-lost-claim", help="Create a new, empty claim in place of a lost one.")
     ] = False,
     etag: Etag = "",
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Change a volume. A claim can grow, where its storage class allows it. Labels and annotations are replaced."""
+    """Change a volume. A claim can grow if its storage class permits it. New labels and annotations replace all."""
     paths = [
         path
         for path, given in (
@@ -221,7 +223,7 @@ _VOLUMES = many.ListedNoun(
 app.command("delete")(
     many.deletion_verb(
         _VOLUMES,
-        "Delete volumes, with the data of their claims. One that is mounted is refused.",
+        "Delete volumes, with the data of their claims. A mounted volume is refused.",
         lambda client: client.storage.delete_volume,
         more=" with all that is in them",
     )
@@ -235,11 +237,13 @@ def attach(
     namespace: Namespace = "",
     mount_path: Annotated[str, verbs.Option("--mount-path", help="Default: the volume's own.")] = "",
     read_only: Annotated[bool, verbs.Option("--read-only", help="Mount it read-only.")] = False,
-    sub_path: Annotated[str, verbs.Option("--sub-path", help="A folder of the volume; default all.")] = "",
+    sub_path: Annotated[
+        str, verbs.Option("--sub-path", help="A folder of the volume; default the whole volume.")
+    ] = "",
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Mount a volume into a container. Its pods are replaced for it."""
+    """Mount a volume into a container. This replaces its pods."""
     where = namespace_or_default(namespace)
     with connect() as client:
         answer = client.storage.attach_volume(
@@ -263,11 +267,13 @@ def detach(
     name: _Name,
     container: _Container,
     namespace: Namespace = "",
-    mount_path: Annotated[str, verbs.Option("--mount-path", help="Only this mount; default all.")] = "",
+    mount_path: Annotated[
+        str, verbs.Option("--mount-path", help="Only this mount; default all mounts.")
+    ] = "",
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Take a volume out of a container. Its pods are replaced for it."""
+    """Unmount a volume from a container. This replaces its pods."""
     with connect() as client:
         answer = client.storage.detach_volume(
             namespace=namespace_or_default(namespace),

@@ -111,10 +111,10 @@ def wait(
     ],
     namespace: Namespace = "",
     timeout: Annotated[
-        float, verbs.Option("--wait-timeout", min=0.1, help="Seconds for all of them.")
+        float, verbs.Option("--wait-timeout", min=0.1, help="Seconds to wait for all of them.")
     ] = 300.0,
 ) -> None:
-    """Wait until resources are in a state; ends with 10 if they are not in time."""
+    """Wait until resources are in a state; exits with 10 if they are not in time."""
     wish = wish_of(wished)
     word = noun.lower()
     found = next((each for each in (word, f"{word}s", verbs.SYNONYMS.get(word)) if each in _WATCHES), None)

@@ -24,20 +24,23 @@ _USAGE = 2
 
 
 def reset_password(
-    username: Annotated[str, verbs.Argument(help="Whose.")] = "admin",
-    local: Annotated[bool, verbs.Option("--local", help="Directly in the server's database.")] = False,
+    username: Annotated[str, verbs.Argument(help="User name.")] = "admin",
+    local: Annotated[bool, verbs.Option("--local", help="Change the server's database directly.")] = False,
     password_stdin: Annotated[
         bool,
-        verbs.Option("--password-stdin", help="Read the new password; otherwise one is made and shown once."),
+        verbs.Option(
+            "--password-stdin",
+            help="Read the new password from standard input; else generate one and show it once.",
+        ),
     ] = False,
     remove_second_factor: Annotated[
-        bool, verbs.Option("--remove-second-factor", help="Take the authenticator away, too.")
+        bool, verbs.Option("--remove-second-factor", help="Also remove the user's authenticator.")
     ] = False,
 ) -> None:
-    """Set a user's password on the server's machine, if nobody who may reset it can log in.
+    """Set a user's password on the server's machine, for when nobody who may reset it can log in.
 
     Needs the server's settings (PILOTHOUSE_DATABASE_URL, or PILOTHOUSE_DATA_DIR of `serve --dev`). The user's
-    sessions end; it stands in the audit log. If you can log in, use `pilothouse users reset-password`.
+    sessions end, and the audit log records the change. If you can log in, use `pilothouse users reset-password`.
     """
     if not local:
         _fail(

@@ -53,11 +53,11 @@ def make(
         bool,
         verbs.Option(
             "--with-master-keys",
-            help="Take the file of the master keys along; needs a key file, to encrypt it.",
+            help="Include the file of the master keys; needs a key file to encrypt it.",
         ),
     ] = False,
 ) -> None:
-    """Make a backup of the database, and print where it is."""
+    """Back up the database, and print the path of the backup."""
     if context.invoked_subcommand is not None:
         return
     from pilothouse_server.app import SEALED
@@ -97,7 +97,7 @@ def make(
 
 @backup.command("list")
 def list_backups(directory: _Folder = None) -> None:
-    """List the backups of a folder, oldest first."""
+    """List the backups in a folder, oldest first."""
     from pilothouse_server.backup import manifests
     from pilothouse_server.backup.manifests import Backup
 
@@ -132,8 +132,8 @@ def verify(path: _Path, key_file: _KeyFile = None) -> None:
 
 
 @backup.command("key")
-def make_key(file: Annotated[Path, verbs.Argument(help="The file to make.")]) -> None:
-    """Make a key file that backups can be encrypted under. Keep it where the backups are not."""
+def make_key(file: Annotated[Path, verbs.Argument(help="The file to create.")]) -> None:
+    """Create a key file to encrypt backups with. Do not store it with the backups."""
     from pilothouse_server.backup import sealing
 
     async def made() -> str:
@@ -147,7 +147,9 @@ def restore(
     path: _Path,
     admin_url: Annotated[
         str,
-        verbs.Option(help="postgresql:// URL of a superuser, to the empty database; missing roles are made."),
+        verbs.Option(
+            help="postgresql:// URL of a superuser, for the empty database; missing roles are created."
+        ),
     ] = "",
     key_file: _KeyFile = None,
     master_keys_to: Annotated[
@@ -157,15 +159,15 @@ def restore(
     dev: Annotated[
         bool,
         verbs.Option(
-            "--dev", help="Into a data folder without a database, for `pilothouse serve --dev` to start with."
+            "--dev", help="Restore into a data folder without a database, for `pilothouse serve --dev`."
         ),
     ] = False,
 ) -> None:
     """Restore a backup into an empty database, whole or not at all.
 
-    Into the database of --admin-url, else of the maintenance login of the settings; with --dev into the data folder.
-    Resume tokens of watches that were given out before are refused afterwards: a new history begins. Servers are
-    started on it as on any database; they compare the clusters with it.
+    The target is the database of --admin-url, else of the maintenance login in the settings, or with --dev the data
+    folder. A new history of events begins: servers refuse resume tokens of earlier watches. Start servers on the
+    database as usual; they compare the clusters with it.
     """
     from pilothouse_server.backup import restoring
 

@@ -42,7 +42,7 @@ def analyze(tables: _Tables = None) -> None:
 
 @app.command("vacuum")
 def vacuum(tables: _Tables = None) -> None:
-    """Give back the room of dead rows, and analyze."""
+    """Reclaim the space of dead rows, and analyze."""
     _care(lambda care: care.vacuum(tables or ()))
 
 
@@ -55,11 +55,11 @@ def reindex(
             "--bloat-percent",
             min=0,
             max=100,
-            help="Without a table: the share of an index that is empty; default 50.",
+            help="Without a table: rebuild indexes that are empty to this percentage; default 50.",
         ),
     ] = None,
 ) -> None:
-    """Rebuild indexes while servers run: those of TABLE, or those that are largely empty."""
+    """Rebuild indexes while servers run: those of TABLE, or all that are largely empty."""
     names = tables or ()
     _care(lambda care: care.reindex(names) if bloat_percent is None else care.reindex(names, bloat_percent))
 

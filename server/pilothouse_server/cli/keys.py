@@ -47,7 +47,7 @@ def add(
         str, verbs.Option(help="file, environment or pkcs11; default: the first of PILOTHOUSE_KEY_PROVIDERS.")
     ] = "",
 ) -> None:
-    """Make a new newest key. It is used from the next `pilothouse keys rotate` on."""
+    """Create a new key. It encrypts from the next `pilothouse keys rotate` on."""
     from pilothouse_server.encryption import keys
 
     settings = _settings()
@@ -81,7 +81,7 @@ def add(
 
 @app.command("list")
 def list_keys(file: _File = None) -> None:
-    """Show the identifiers of the keys, newest first; of several providers, with the provider."""
+    """List the identifiers of the keys, newest first; if there are several providers, with the provider."""
     try:
         held = _held(_settings(), file)
     except SettingsError as error:
@@ -97,10 +97,10 @@ def remove(
     file: _File = None,
     force: Annotated[
         bool,
-        verbs.Option("--force", help="Do not check whether it is used; the former file stays next to it."),
+        verbs.Option("--force", help="Do not check whether the key is used; keep a copy of the key file."),
     ] = False,
 ) -> None:
-    """Take a key out of its provider. Refused while anything in the database is encrypted under it."""
+    """Remove a key from its provider. This is refused while anything in the database is encrypted under it."""
     from pilothouse_server.encryption import keys
 
     settings = _settings()
@@ -131,10 +131,10 @@ def remove(
 def rotate(
     batch_size: Annotated[int, verbs.Option("--batch-size", min=1, max=10_000)] = 1000,
     timeout: Annotated[
-        float, verbs.Option("--wait-timeout", min=0.1, help="Seconds at most without progress.")
+        float, verbs.Option("--wait-timeout", min=0.1, help="Maximum seconds without progress.")
     ] = 10.0,
 ) -> None:
-    """Wrap every data key by the newest key of the server's key file. May be cut off and called again."""
+    """Wrap every data key with the server's newest key. If it is interrupted, run it again to continue."""
     from pilothouse_client.commands.invocation import connect
 
     ends = time.monotonic() + timeout

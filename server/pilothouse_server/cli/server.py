@@ -89,7 +89,7 @@ migrate = verbs.VerbGroup(help="Bring a database to this version's schema.", no_
 def _serve_until_ended(
     dev: Annotated[
         bool,
-        verbs.Option("--dev", help="Start PostgreSQL and a simulated cluster if none is configured."),
+        verbs.Option("--dev", help="Start PostgreSQL and a simulated cluster unless they are configured."),
     ] = False,
     processes: Annotated[
         int | None,
@@ -97,14 +97,14 @@ def _serve_until_ended(
             min=1,
             max=MOST_PROCESSES,
             metavar="N",
-            help="Serve by N processes on the one port; default PILOTHOUSE_PROCESSES.",
+            help="Serve with N processes on one port; default PILOTHOUSE_PROCESSES.",
         ),
     ] = None,
     tls_self_signed: Annotated[
         bool,
         verbs.Option(
             "--tls-self-signed",
-            help="With --dev: serve TLS by a self-signed certificate in the data folder.",
+            help="With --dev: serve TLS with a self-signed certificate in the data folder.",
         ),
     ] = False,
 ) -> None:
@@ -327,7 +327,7 @@ def _own_command() -> str:
 @migrate.command("init")
 def migrate_init(
     admin_url: Annotated[
-        str, verbs.Option(help="postgresql:// URL of a superuser, to the product's database.")
+        str, verbs.Option(help="postgresql:// URL of a superuser, for the product's database.")
     ],
     app_password: Annotated[
         str, verbs.Option(envvar=f"{PREFIX}APP_PASSWORD", help="Password of the role pilothouse_app.")
@@ -342,7 +342,7 @@ def migrate_init(
         ),
     ] = "",
 ) -> None:
-    """Make the four database roles, once, as an administrator; then run `pilothouse migrate up`."""
+    """Create the four database roles, once, as an administrator; then run `pilothouse migrate up`."""
     from pilothouse_migrations.roles import LOGINS, OWNER, ensure_roles
 
     given = {"app": app_password, "system": system_password, "maintenance": maintenance_password}
@@ -385,10 +385,10 @@ def migrate_status() -> None:
 def migrate_new_history(
     reason: Annotated[str, verbs.Option(help="Reason, for the audit log.")] = "an administrator asked for it",
 ) -> None:
-    """Begin a new history of events, after a database was put back where no server could notice it.
+    """Begin a new history of events, after a database rewind that no server can detect.
 
     Resume tokens of earlier watches are refused from then on; running watches end and their clients list
-    again. The servers may keep running. It changes nothing else, and stands in the audit log.
+    again. The servers may keep running. Nothing else changes; the audit log records the call.
     """
     from pilothouse_migrations.histories import begin_new_history
 
@@ -396,7 +396,7 @@ def migrate_new_history(
 
 
 def simulate_cluster(
-    port: Annotated[int, verbs.Option(help="0: a free one.")] = 0,
+    port: Annotated[int, verbs.Option(min=0, max=65535, help="Port of the API server; 0: a free one.")] = 0,
     nodes: Annotated[int, verbs.Option(min=1, max=1000)] = 3,
     speed: Annotated[float, verbs.Option(min=0.01, max=1000.0, help="Simulated seconds per second.")] = 1.0,
     state: Annotated[Path | None, verbs.Option(help="File that stores the cluster between runs.")] = None,
@@ -408,36 +408,37 @@ def simulate_cluster(
       KUBECONFIG=k.yaml kubectl get nodes
       PILOTHOUSE_KUBECONFIG=k.yaml pilothouse serve --dev
 
-    It speaks HTTPS; its certificate and token are new in each run, and in the kubeconfig.
+    It serves HTTPS. Each run has a new certificate and a new token, which are in the kubeconfig.
 
-    The annotation simulate.pilothouse.dev/behavior of a pod decides its behavior:
+    The annotation simulate.pilothouse.dev/behavior of a pod sets its behavior:
 
     \b
       run                it serves (as without the annotation)
       crash-loop         its containers fail again and again
-      exit:CODE          its containers end with this code
-      oom                its containers are killed for their memory
+      exit:CODE          its containers exit with this code
+      oom                its containers are OOM-killed
       start-error        its containers cannot be started
-      readiness-failing  it runs and never gets ready
+      readiness-failing  it runs but never becomes ready
       image-pull-error   its images cannot be pulled
-      unschedulable      no node takes it
+      unschedulable      no node accepts it
 
-    Next to it simulate.pilothouse.dev/cpu and /memory are quantities of usage, and /start-seconds is the time that a
-    container needs until it serves.
+    The annotations simulate.pilothouse.dev/cpu and /memory set the usage of each main container, as quantities, and
+    /start-seconds sets the time until a container serves.
 
-    Faults of the whole cluster are set by a POST of JSON to /simulator/faults, and shown by a GET:
+    A POST of JSON to /simulator/faults sets faults of the whole cluster, and a GET shows them:
 
     \b
       echo '{"latency_seconds": 2}' | kubectl create --raw /simulator/faults -f -
-      latency_seconds, error_rate, error_code   every answer, or a share of them
-      fail_next {"count", "code"}               the next answers
-      lose_answers                              the next writes are done and answered 504
-      retry_after_seconds                       the delay in an answer with code 429
+      latency_seconds                           delay of every response
+      error_rate, error_code                    share of requests, and their code
+      fail_next {"count", "code"}               the next requests fail
+      lose_answers                              next writes succeed but return 504
+      retry_after_seconds                       delay in a response with code 429
       refuse_connections, storage_stalled, storage_stopped, too_busy_for_bookmarks
                                                 true, and false again
       webhooks                                  refuse writes: a list of {"name", "resources", "message", "fails"}
-      restart {"kill", "down_seconds"}          the API server goes and comes back
-      drop_watches, clear                       true: immediately
+      restart {"kill", "down_seconds"}          the API server stops and restarts
+      drop_watches, clear                       true: end watches; remove faults
     """
     from pilothouse_server.launch.simulation import simulate_for_kubectl
 

@@ -69,18 +69,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     A field `name` is the variable `PILOTHOUSE_NAME`. Its type has the description that `pilothouse serve --help` shows.
     """
 
-    listen: Annotated[str, "HOST:PORT to serve gRPC on; port 0 takes a free one."] = "127.0.0.1:50051"
+    listen: Annotated[str, "HOST:PORT to serve gRPC on; port 0 means a free one."] = "127.0.0.1:50051"
     processes: Annotated[
         int,
-        f"Server processes on that address, at most {MOST_PROCESSES}; one that ends is restarted. More than the"
-        " machine has cores have no effect.",
+        f"Server processes on that address, at most {MOST_PROCESSES}; one that ends is restarted. More processes"
+        " than cores have no effect.",
     ] = 1
     event_loop: Annotated[
         str,
-        "Event loop: asyncio, which is Python's own, or uvloop, which uses less processor time.",
+        "Event loop: asyncio, which is Python's own, or uvloop, which uses less CPU.",
     ] = "asyncio"
     data_dir: Annotated[
-        Path, "Folder of the master key, and with --dev of the database and the simulated cluster."
+        Path, "Folder of the master key and, with --dev, of the database and the simulated cluster."
     ] = Path(".pilothouse")
     simulated_definitions_file: Annotated[
         Path | None,
@@ -88,22 +88,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     database_template_dir: Annotated[
         Path | None,
-        "With --dev: folder of a migrated, empty database that a new data folder begins with; it is made there first."
-        " For tests.",
+        "With --dev: folder of a migrated, empty database, which is copied into a new data folder and created if it is"
+        " missing. For tests.",
     ] = None
     bootstrap_password: Annotated[
-        str, "Password of the first administrator; without one, the server makes one and shows it once."
+        str, "Password of the first administrator; empty: the server generates one and shows it once."
     ] = ""
     reflection: Annotated[
-        bool, "Whether gRPC server reflection is served, which grpcurl and buf curl use."
+        bool, "Whether to serve gRPC server reflection, which grpcurl and buf curl use."
     ] = True
     tls_certificate_file: Annotated[
-        Path | None, "PEM file of the certificate chain to serve TLS with; needs the key, too."
+        Path | None, "PEM file of the certificate chain to serve TLS with; also needs the key."
     ] = None
     tls_key_file: Annotated[Path | None, "PEM file of the key of that certificate."] = None
     tls_client_ca_file: Annotated[
         Path | None,
-        "PEM file of the authorities of clients' certificates; each client of LISTEN must show one of theirs.",
+        "PEM file of the authorities of client certificates; each client of LISTEN must present one of theirs.",
     ] = None
     tls_client_listen: Annotated[
         str,
@@ -115,74 +115,72 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     tls_client_crl_file: Annotated[
         Path | None,
-        "File of the lists of revoked certificates of those authorities, PEM or DER; empty: none.",
+        "File of the revocation lists (CRLs) of those authorities, PEM or DER; empty: none.",
     ] = None
     insecure: Annotated[
         bool,
-        "True also serves plain text to other machines, for a server behind a proxy that terminates TLS; passwords and"
-        " tokens are then sent as plain text.",
+        "True also serves plain text to other machines, for a server behind a proxy that terminates TLS; then passwords"
+        " and tokens are sent as plain text.",
     ] = False
     http_listen: Annotated[
         str,
-        "HOST:PORT to serve browsers and HTTP/JSON on; empty: nowhere, and 127.0.0.1:50080 with --dev on the default"
+        "HOST:PORT to serve browsers and HTTP/JSON on; empty: nowhere, but 127.0.0.1:50080 with --dev and the default"
         " LISTEN.",
     ] = ""
     http_allowed_origins: Annotated[
         str,
-        "Origins, separated by commas, such as https://tools.example.com, whose pages may call that port by"
-        " tokens.",
+        "Origins, separated by commas, whose pages may call that port with tokens, such as"
+        " https://tools.example.com.",
     ] = ""
     metrics_listen: Annotated[str, "HOST:PORT to serve Prometheus metrics on; empty: nowhere."] = ""
     log_level: Annotated[str, "DEBUG, INFO, WARNING or ERROR."] = "INFO"
     log_format: Annotated[str, "text for people, json for programs."] = "text"
     trusted_proxies: Annotated[
         str,
-        "Addresses and networks, separated by commas, whose statement of the client's address is believed;"
-        " unix: callers over a Unix socket.",
+        "Addresses and networks of proxies, separated by commas, that may name the client's address; unix: callers over"
+        " a Unix socket.",
     ] = ""
 
     database_url: Annotated[
-        str, "postgresql:// URL of the database, as pilothouse_app or one that may take on all three roles."
+        str, "postgresql:// URL of the database, for pilothouse_app or a login that may set all three roles."
     ] = ""
-    system_database_url: Annotated[str, "The same as pilothouse_system; empty: DATABASE_URL."] = ""
+    system_database_url: Annotated[str, "The same for pilothouse_system; empty: DATABASE_URL."] = ""
     maintenance_database_url: Annotated[
-        str, "The same as pilothouse_maintenance, for migrations and partitions; empty: DATABASE_URL."
+        str, "The same for pilothouse_maintenance (migrations and partitions); empty: DATABASE_URL."
     ] = ""
     direct_database_url: Annotated[
         str,
-        "The same as SYSTEM_DATABASE_URL without the transaction pooler, for LISTEN; empty: there is no pooler.",
+        "SYSTEM_DATABASE_URL without the transaction pooler, for LISTEN; empty: there is no pooler.",
     ] = ""
     replica_database_url: Annotated[
-        str, "A read replica, for ListOperations and QueryUsage; empty: none."
+        str, "URL of a read replica, for ListOperations and QueryUsage; empty: none."
     ] = ""
     database_ca_file: Annotated[
         Path | None,
-        "PEM file of the authorities of PostgreSQL's certificate, if a URL names none; empty: the system's.",
+        "PEM file of the authorities of PostgreSQL's certificate, if the URL names none; empty: the system's.",
     ] = None
     # The pool of the seed's § 6.2.
     pool_idle_connections: Annotated[
         int, "Idle database connections that stay open, in all processes together."
     ] = 10
     pool_open_connections: Annotated[
-        int, "Greatest number of database connections of each pool, in all processes together."
+        int, "Maximum number of database connections of each pool, in all processes together."
     ] = 100
     pool_working_connections: Annotated[
-        int, "Connections that work at the same time, except for long work; in all processes together."
+        int, "Maximum connections in use concurrently, not counting long work; in all processes together."
     ] = 8
     pool_prepared_statements: Annotated[
         bool, "False behind a transaction pooler that does not support prepared statements."
     ] = True
     pool_max_lifetime_seconds: Annotated[float, "Age at which a database connection is replaced."] = 3600.0
-    pool_max_idle_seconds: Annotated[
-        float, "Time without work after which a database connection is closed."
-    ] = 1800.0
+    pool_max_idle_seconds: Annotated[float, "Idle time after which a database connection is closed."] = 1800.0
 
     session_access_seconds: Annotated[int, "Lifetime of an access token."] = 900
     session_refresh_seconds: Annotated[int, "Lifetime of an unused refresh token."] = 7 * 86400
     session_max_age_seconds: Annotated[int, "Age at which a session ends, however often it is refreshed."] = (
         30 * 86400
     )
-    console_idle_seconds: Annotated[int, "Time without use after which a browser's console session ends."] = (
+    console_idle_seconds: Annotated[int, "Idle time after which a browser's console session ends."] = (
         12 * 3600
     )
     console_max_age_seconds: Annotated[
@@ -196,57 +194,60 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     login_failures_per_address: Annotated[
         int,
-        "Failed log-ins of one address (of IPv6: of one network of 64 bits) in each process before it has to wait; one"
-        " more each half second.",
+        "Failed log-ins from one address (IPv6: one /64 network) that each process accepts before it refuses more; one"
+        " is permitted again each half second.",
     ] = 100
 
-    password_min_length: Annotated[int, "Fewest characters of a new password; at least 12."] = 12
+    password_min_length: Annotated[int, "Minimum length of a new password, in characters; at least 12."] = 12
     password_breached_file: Annotated[
         Path | None,
-        "File of forbidden passwords, one a line, sorted by bytes: SHA-1 in upper-case hexadecimal, as in Have I Been"
+        "File of forbidden passwords, one per line, sorted by bytes: SHA-1 in upper-case hexadecimal, as in Have I Been"
         " Pwned, or the passwords themselves; empty: none.",
     ] = None
     second_factor_roles: Annotated[
         str,
-        "Roles, separated by commas, whose users need a second factor to log in by password; * means every user.",
+        "Roles, separated by commas, whose users need a second factor to log in by password; * means all users.",
     ] = ""
 
-    grace_seconds: Annotated[float, "Time for calls in flight when the server ends."] = 10.0
+    grace_seconds: Annotated[float, "Time that calls in flight have to finish when the server ends."] = 10.0
     max_concurrent_calls: Annotated[
-        int, "Concurrent calls of each process, without streams; further ones wait their turn."
+        int, "Maximum concurrent calls of each process, without streams; further calls wait."
     ] = 256
     max_calls_per_user: Annotated[int, "The same, for one user."] = 32
-    max_streams: Annotated[int, "Open streams in each process; further ones are refused."] = 2000
+    max_streams: Annotated[int, "Maximum open streams of each process; further streams are refused."] = 2000
     max_streams_per_user: Annotated[int, "The same, for one user."] = 200
-    watch_max_lag_events: Annotated[int, "Events that a watcher may be behind before its watch ends."] = (
-        10_000
-    )
-    event_ring_size: Annotated[int, "Newest events that each process has in memory for its watchers."] = 4096
+    watch_max_lag_events: Annotated[
+        int, "Number of events by which a watcher may lag before its watch ends."
+    ] = 10_000
+    event_ring_size: Annotated[
+        int, "Number of newest events that each process keeps in memory for watchers."
+    ] = 4096
 
     outbound_networks: Annotated[
         str,
-        "Networks of this machine or its link, separated by commas, that addresses from callers (clusters, sinks) may"
-        " use, such as 127.0.0.0/8; --dev permits loopback.",
+        "Networks, separated by commas, that the server otherwise denies to addresses from callers (of clusters,"
+        " sinks), such as 127.0.0.0/8; --dev permits loopback.",
     ] = ""
     kubeconfig: Annotated[Path | None, 'Kubeconfig of the cluster "local".'] = None
-    cluster_timeout_seconds: Annotated[float, "Time for one response of a cluster."] = 10.0
+    cluster_timeout_seconds: Annotated[float, "Maximum time for one response of a cluster."] = 10.0
     cluster_requests_per_second: Annotated[
-        float, "Requests of each process to one cluster a second on average; twice as many in a burst."
+        float,
+        "Maximum requests per second of each process to one cluster, on average; twice as many in a burst.",
     ] = 1000.0
 
     namespace_pod_security: Annotated[
         str,
-        "Level of the Pod Security Standards of new namespaces whose labels name none: privileged, baseline or"
-        " restricted; none: no level, so that the cluster's own default applies.",
+        "Pod Security Standards level of new namespaces whose labels name none: privileged, baseline or restricted;"
+        " none: no level, so that the cluster's own default applies.",
     ] = "baseline"
     namespace_allowed_hosts: Annotated[
         str,
-        "Hosts, separated by commas, that a new namespace may use if its request names none and no other one of its"
-        " cluster has them; --dev permits *.localhost and *.example.com.",
+        "Hosts, separated by commas, that a new namespace may use if its request names none and no other namespace of"
+        " the cluster has them; --dev permits *.localhost and *.example.com.",
     ] = ""
     guarded_namespace_keys: Annotated[
         str,
-        "Keys of labels and annotations of namespaces that need the permission namespace.security, separated by commas;"
+        "Keys of namespace labels and annotations, separated by commas, that need the permission namespace.security;"
         " * stands for any text, and ! before a pattern excludes its keys; none: no keys.",
     ] = ",".join(NAMESPACE_KEYS)
     guarded_object_keys: Annotated[str, "The same for volumes, config maps and secrets."] = ",".join(
@@ -255,46 +256,47 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     guarded_pod_keys: Annotated[
         str,
         "Keys of annotations and labels of pods and Deployments, and of labels of Services, that need the permission"
-        " container.privileged; written as GUARDED_NAMESPACE_KEYS.",
+        " container.privileged; in the form of GUARDED_NAMESPACE_KEYS.",
     ] = ",".join(POD_KEYS)
     service_annotations: Annotated[
         str,
-        "Keys of annotations of Services that every caller may set, separated by commas; PREFIX/* stands for all of a"
-        " prefix. Others need the permission container.privileged.",
+        "Keys of Service annotations, separated by commas, that every caller may set; PREFIX/* stands for all keys of a"
+        " prefix. Other keys need the permission container.privileged.",
     ] = "prometheus.io/*"
 
     drift_additions: Annotated[
         str,
-        "Additions by others to pod templates and Services that are no drift: FIELD-MANAGER:PATH, separated by commas;"
-        " * stands for any text in either.",
+        "Additions by others to pod templates and Services that do not count as drift: FIELD-MANAGER:PATH, separated by"
+        " commas; * stands for any text in either.",
     ] = ""
 
     audit_retention_months: Annotated[int, "Time for which audit records are kept."] = 24
     audit_origin: Annotated[
         str,
-        "Name of the audit log in its sealed heads, such as example.com/pilothouse; set once. Empty: it is generated.",
+        "Name of the audit log in its sealed heads, such as example.com/pilothouse; set it once. Empty: generated.",
     ] = ""
     audit_key_file: Annotated[
         Path | None,
-        "File of the keys that sign its heads, a line each: PRIVATE+KEY+NAME+ID+BASE64, and of a former key, which only"
-        " verifies, NAME+ID+BASE64. With no signing key, keys derive from the master keys.",
+        "File of the keys that sign the log's heads, one per line: PRIVATE+KEY+NAME+ID+BASE64, or NAME+ID+BASE64 for a"
+        " former key, which only verifies. Without a signing key, keys derive from the master keys.",
     ] = None
-    audit_key: Annotated[str, "Those keys themselves, in place of a file."] = ""
+    audit_key: Annotated[str, "Those keys themselves, instead of a file."] = ""
     audit_seal_seconds: Annotated[
         float, "Time between two seals of the audit log while there are new records; at most 60."
     ] = 30.0
     audit_witnesses: Annotated[
         str,
-        "Witnesses that sign the heads of the audit log, and the required number: K of KEY@URL, KEY@URL; empty: none.",
+        "Witnesses that sign the heads of the audit log, and the required number K: K of KEY@URL, KEY@URL; empty:"
+        " none.",
     ] = ""
     audit_tiles_listen: Annotated[
         str,
-        "HOST:PORT to serve the heads and tiles of the audit log on, by HTTP to everybody; empty: nowhere.",
+        "HOST:PORT to serve the heads and tiles of the audit log on, over HTTP to everybody; empty: nowhere.",
     ] = ""
     audit_headers: Annotated[
         str,
         "Request headers, separated by commas, that audit records contain in addition to user-agent, content-type,"
-        " traceparent and grpc-*; PREFIX* stands for all of a prefix.",
+        " traceparent and grpc-*; PREFIX* stands for all headers with a prefix.",
     ] = ""
     audit_sink_dir: Annotated[Path | None, "Folder of file sinks of the audit log; empty: no file sinks."] = (
         None
@@ -306,32 +308,35 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     backup_dir: Annotated[Path | None, "Folder of scheduled backups; empty: no scheduled backups."] = None
     backup_period_hours: Annotated[float, "Time between two scheduled backups."] = 24.0
-    backup_retention_days: Annotated[float, "Time for which they are kept; the newest is kept longer."] = 7.0
+    backup_retention_days: Annotated[
+        float, "Time for which backups are kept; the newest backup always stays."
+    ] = 7.0
     backup_key_file: Annotated[
         Path | None, "File of the key that encrypts backups; empty: they are not encrypted."
     ] = None
     care_period_hours: Annotated[
-        float, "Time between two rounds of ANALYZE and VACUUM over all tables; 0: none."
+        float,
+        "Time after which tables get ANALYZE and VACUUM again, and bloated indexes a rebuild; 0: never.",
     ] = 24.0
 
     oidc_issuers_file: Annotated[
         Path | None,
-        "File (YAML or JSON) of the OpenID Connect issuers whose users may log in, and the grants of their groups;"
-        " docs/identity.md. Empty: no issuers.",
+        "File (YAML or JSON) of the OpenID Connect issuers whose users may log in, and of the grants of their groups;"
+        " see docs/identity.md. Empty: no issuers.",
     ] = None
 
     key_providers: Annotated[
         str,
-        "Key providers, separated by commas: file, environment, pkcs11. The first one's newest key encrypts, all keys"
-        " decrypt, and the last key of file or environment signs page and resume tokens.",
+        "Key providers, separated by commas: file, environment, pkcs11. The newest key of the first provider encrypts,"
+        " all keys decrypt, and the last key of file or environment signs page and resume tokens.",
     ] = "file"
     secret_key_file: Annotated[Path | None, "File of the master keys; empty: master.key in DATA_DIR."] = None
     secret_keys: Annotated[
-        str, "For the provider environment: the master keys themselves, the newest first, in hexadecimal."
+        str, "For the provider environment: the master keys themselves, newest first, in hexadecimal."
     ] = ""
     pkcs11_module: Annotated[Path | None, "For the provider pkcs11: the library of the token (HSM)."] = None
     pkcs11_token: Annotated[str, "Label of the token."] = ""
-    pkcs11_pin_file: Annotated[Path | None, "File of the PIN of its user."] = None
+    pkcs11_pin_file: Annotated[Path | None, "File of the PIN of the token's user."] = None
     pkcs11_key_label: Annotated[str, "Label of the keys; the newest is the one with the greatest CKA_ID."] = (
         "pilothouse"
     )
