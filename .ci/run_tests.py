@@ -14,7 +14,7 @@ from pathlib import Path
 
 # pytest's list of the tests that failed in the last run.
 FAILED = Path(".pytest_cache/v/cache/lastfailed")
-# The tests in which processes crashed, as written by tests/endings.py.
+# The tests in which processes crashed, as written by tests/hang_and_leak.py.
 CRASHED = Path(".pytest_cache/v/tests/crashed")
 TIERS = ("make", "test", "test-all")
 # Includes the tests of the tier `system`, which are skipped if a program is missing. The last `-m` is the one that

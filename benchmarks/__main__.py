@@ -16,7 +16,7 @@ from benchmarks import machine, processor, table
 from benchmarks.machine import Cores
 from benchmarks.measure import Figure
 from benchmarks.rows.every import ROWS
-from benchmarks.world import DEFAULT, FULL, QUICK, SMOKE, Scale, World
+from benchmarks.testbed import DEFAULT, FULL, QUICK, SMOKE, Scale, Testbed
 
 _SCALES = {"quick": QUICK, "full": FULL, "smoke": SMOKE}
 
@@ -66,12 +66,12 @@ async def _measure(names: Sequence[str], scale: Scale, command: str, arguments: 
     with tempfile.TemporaryDirectory(
         prefix="pilothouse-bench-", dir=arguments.directory, ignore_cleanup_errors=True
     ) as own:
-        world = await World.found(Path(own), scale, cores)
+        testbed = await Testbed.found(Path(own), scale, cores)
         try:
-            heading = [*machine.description(await world.version()), str(cores)]
+            heading = [*machine.description(await testbed.version()), str(cores)]
             for name in names:
                 try:
-                    async for figure in ROWS[name].measure(world):
+                    async for figure in ROWS[name].measure(testbed):
                         figures.append(figure)
                         _tell(figure, time.monotonic() - began)
                 except Exception as error:  # noqa: BLE001 - a failed row must not stop the others
@@ -79,7 +79,7 @@ async def _measure(names: Sequence[str], scale: Scale, command: str, arguments: 
                     figures.append(Figure(name, ROWS[name].about, reason=f"{type(error).__name__}: {error}"))
                     _tell(figures[-1], time.monotonic() - began)
         finally:
-            await world.close()
+            await testbed.close()
     length = (
         f"{time.monotonic() - began:.0f} s in all, {processor.seconds(os.getpid()):.0f} s of processor time"
     )

@@ -33,7 +33,7 @@ from benchmarks.machine import Cores
 from benchmarks.population import ACTIVE_NAMESPACES
 from benchmarks.product import Product
 from benchmarks.rows import changing, reading, writing
-from benchmarks.world import QUICK, World, connected
+from benchmarks.testbed import QUICK, Testbed, connected
 
 # A run takes half a minute, or longer if the machine does other work.
 _LIMIT_SECONDS = 600.0
@@ -118,28 +118,28 @@ async def _bounded(arguments: argparse.Namespace) -> None:
 async def _profile(arguments: argparse.Namespace) -> None:
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="pilothouse-profile-", ignore_cleanup_errors=True) as own:
-        world = await World.found(Path(own), QUICK, Cores.of_this_machine())
+        testbed = await Testbed.found(Path(own), QUICK, Cores.of_this_machine())
         try:
-            for line in (*machine.description(await world.version()), str(world.cores)):
+            for line in (*machine.description(await testbed.version()), str(testbed.cores)):
                 print(line)
-            await _on(world, arguments)
+            await _on(testbed, arguments)
         finally:
-            await world.close()
+            await testbed.close()
     print(f"load of the machine: {load_before:.1f} before, {os.getloadavg()[0]:.1f} after")
 
 
-async def _on(world: World, arguments: argparse.Namespace) -> None:
+async def _on(testbed: Testbed, arguments: argparse.Namespace) -> None:
     row, seconds, containers = arguments.row, arguments.seconds, arguments.containers
-    file = world.directory / "samples.json"
+    file = testbed.directory / "samples.json"
     program = (sys.executable, "-m", "benchmarks.sampled", str(file), "serve")
     async with (
-        world.database(containers) as database,
-        world.product(database, program=program) as product,
-        world.children(
-            ("baselines.grpc_server", world.cores.serving),
-            ("loads.calls", world.cores.asking),
-            ("loads.changes", world.cores.asking),
-            ("loads.applications", world.cores.asking),
+        testbed.database(containers) as database,
+        testbed.product(database, program=program) as product,
+        testbed.children(
+            ("baselines.grpc_server", testbed.cores.serving),
+            ("loads.calls", testbed.cores.asking),
+            ("loads.changes", testbed.cores.asking),
+            ("loads.applications", testbed.cores.asking),
         ) as (bare, calls, changes, applications),
     ):
         token = await product.tenant_token()
@@ -191,7 +191,7 @@ async def _on(world: World, arguments: argparse.Namespace) -> None:
         await load(min(seconds, _WARM_SECONDS))
         async with connected(database.superuser) as connection:
             await connection.execute("SELECT pilothouse_statistics.pg_stat_statements_reset()")
-            measured = await _measured(world, product, file, load, seconds)
+            measured = await _measured(testbed, product, file, load, seconds)
             statements = await connection.fetch(_TOP_STATEMENTS)
     what = _CALLS[row]
     print(
@@ -204,8 +204,8 @@ async def _on(world: World, arguments: argparse.Namespace) -> None:
     _print_cumulative(measured)
 
 
-async def _measured(world: World, product: Product, file: Path, load: Load, seconds: float) -> Measured:
-    postmaster = world.postgres.process_id
+async def _measured(testbed: Testbed, product: Product, file: Path, load: Load, seconds: float) -> Measured:
+    postmaster = testbed.postgres.process_id
     assert postmaster is not None
     server, threads = processor.seconds(product.process_id), processor.by_thread(product.process_id)
     database = processor.by_role(postmaster)

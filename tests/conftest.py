@@ -27,7 +27,7 @@ from pilothouse_migrations import roles, runner
 from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.identity.credentials import passwords
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
-from pilothouse_server.rpc import lines
+from pilothouse_server.rpc import listener_shards
 from pilothouse_server.runtime.process_tuning import collect_rarely
 from pilothouse_server.store import partitions
 from tests import reduced
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 # The event loop of the tests and of the servers in their process: `uvloop`, or empty for the standard library's.
 LOOP = os.environ.get("PILOTHOUSE_TEST_EVENT_LOOP", "")
-pytest_plugins = ["tests.tiers", "tests.endings", "tests.prepared", *(["tests.loops"] if LOOP else [])]
+pytest_plugins = ["tests.tiers", "tests.hang_and_leak", "tests.prepared", *(["tests.loops"] if LOOP else [])]
 
 TEMPLATE = "pilothouse_template"
 StartMigrated = Callable[[EmbeddedPostgres, str], Awaitable[None]]
@@ -131,8 +131,8 @@ hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("patient")
-# The production value of `LINES`.
-_LINES = lines.LINES
+# The production value of `SHARDS`.
+_SHARDS = listener_shards.SHARDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +269,7 @@ def _servers_have_few_lines() -> Iterator[None]:
     request `promised_lines`.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines, "LINES", 2)
+        patch.setattr(listener_shards, "SHARDS", 2)
         yield
 
 
@@ -298,7 +298,7 @@ def no_finalizers() -> Iterator[None]:
 def promised_lines() -> Iterator[None]:
     """Gives the servers of this module the production number of listener shards."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines, "LINES", _LINES)
+        patch.setattr(listener_shards, "SHARDS", _SHARDS)
         yield
 
 

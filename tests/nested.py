@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.waiting import patient
 
 ROOT = Path(__file__).parents[1]
-_PLUGINS = ("-p", "tests.tiers", "-p", "tests.endings")
+_PLUGINS = ("-p", "tests.tiers", "-p", "tests.hang_and_leak")
 
 
 def pytest_run(

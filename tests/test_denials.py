@@ -19,16 +19,16 @@ from pilothouse_server.authorization.access import (
     within,
 )
 from pilothouse_server.authorization.denials import (
-    Beyond,
+    DatabaseFacts,
     Denial,
     Giver,
     Question,
     asked,
+    explain,
+    explain_credential,
     metadata,
     reason,
     summary,
-    weigh,
-    weigh_credential,
 )
 from pilothouse_server.errors import NotFound, PermissionDenied
 from pilothouse_server.identity.access.permission_words import PermissionWords
@@ -79,7 +79,7 @@ def _decided(rule: Rule, principal: Principal, namespace: str) -> str:
 
 def _told(rule: Rule, principal: Principal, namespace: str) -> str:
     """Returns the explanation's result."""
-    finding = weigh(WORDS.question_of(rule, namespace), principal.living_grants())
+    finding = explain(WORDS.question_of(rule, namespace), principal.living_grants())
     if finding.allowed:
         return "OK"
     return "NOT_FOUND" if finding.denial is Denial.NAMESPACE_NOT_FOUND else "PERMISSION_DENIED"
@@ -149,12 +149,12 @@ def test_the_explanation_agrees_with_the_decision_for_keys(
         assert decided == "OK"
         return
     question = WORDS.question_of(rule, where)
-    finding = weigh_credential(question, weigh(question, principal.living_grants()), principal.credential)
+    finding = explain_credential(question, explain(question, principal.living_grants()), principal.credential)
     told = "OK" if finding.allowed else "PERMISSION_DENIED"
     assert ("NOT_FOUND" if finding.denial is Denial.NAMESPACE_NOT_FOUND else told) == decided
     if told == "PERMISSION_DENIED" and finding.denial is not Denial.NAMESPACE_NOT_FOUND:
         assert finding.key_refuses or finding.owner_refuses
-        assert finding.owner_refuses == (not weigh(question, owned, known=True).allowed)
+        assert finding.owner_refuses == (not explain(question, owned, known=True).allowed)
 
 
 @given(held=st.lists(_grants, max_size=3), permission=st.sampled_from(sorted(KNOWN)))
@@ -162,9 +162,9 @@ def test_an_unreachable_namespace_looks_like_a_missing_one(held: list[Grant], pe
     confined = [grant for grant in held if grant.namespace is not None]
     ended = Grant("old", None, None, frozenset({"*"}), expires_at=_ENDED)
     there = Grant("old", "three", 3, frozenset({"*"}), expires_at=_ENDED)
-    beyond = Beyond((ended, there), (Giver("bob"),))
-    foreign = weigh(asked(permission, "three"), confined, beyond)
-    missing = weigh(asked(permission, "never"), confined, beyond)
+    beyond = DatabaseFacts((ended, there), (Giver("bob"),))
+    foreign = explain(asked(permission, "three"), confined, beyond)
+    missing = explain(asked(permission, "never"), confined, beyond)
     assert foreign.denial is Denial.NAMESPACE_NOT_FOUND
     assert foreign.givers == ()
     assert summary(foreign).replace("three", "never") == summary(missing)
@@ -177,7 +177,7 @@ def test_an_unreachable_namespace_looks_like_a_missing_one(held: list[Grant], pe
     namespace=st.sampled_from(["", "one"]),
 )
 def test_a_refusal_has_a_summary_and_metadata(held: list[Grant], permission: str, namespace: str) -> None:
-    finding = weigh(WORDS.question(permission, namespace), held)
+    finding = explain(WORDS.question(permission, namespace), held)
     for details in (True, False):
         for of in ("", "ann"):
             words = summary(finding, of, details=details)
@@ -232,14 +232,16 @@ def test_a_refusal_has_a_summary_and_metadata(held: list[Grant], permission: str
 def test_a_refusal_names_its_reason(
     held: list[Grant], question: Question, denial: Denial, words: str
 ) -> None:
-    finding = weigh(question, held)
+    finding = explain(question, held)
     assert (finding.denial, reason(finding)) == (denial, words)
 
 
 def test_an_expired_grant_is_reported_with_its_end_and_whom_to_ask() -> None:
     living = [_grant("viewer", frozenset({"container.get"}), frozenset(), "one")]
     ended = Grant("maker", "one", 1, frozenset({"container.*"}), expires_at=_ENDED)
-    finding = weigh(asked("container.delete", "one"), living, Beyond((ended,), (Giver("bob"), Giver("eve"))))
+    finding = explain(
+        asked("container.delete", "one"), living, DatabaseFacts((ended,), (Giver("bob"), Giver("eve")))
+    )
     assert reason(finding) == (
         'your grant of role "maker" in namespace "one" ended at 2020-01-01T00:00:00Z; bob, eve could grant it'
     )
@@ -253,7 +255,7 @@ def test_an_expired_grant_is_reported_with_its_end_and_whom_to_ask() -> None:
 
 def test_lists_are_bounded() -> None:
     held = [Grant("maker", f"n{number}", number, frozenset({"container.delete"})) for number in range(1, 200)]
-    finding = weigh(asked("container.delete", ""), held)
+    finding = explain(asked("container.delete", ""), held)
     assert len(finding.considered) == denials.MOST_CONSIDERED
     assert metadata(finding)["held_in"].count(",") == denials.MOST_NAMED - 1
     assert len(reason(finding)) < 200
@@ -277,12 +279,12 @@ def test_a_temporary_grant_is_explained_with_its_expiry() -> None:
     until = datetime.now(UTC) + timedelta(days=1)
     for_a_while = Grant("maker", "one", 1, frozenset({"container.*"}), expires_at=until)
     question = asked("container.get", "one")
-    assert summary(weigh(question, [for_a_while])) == (
+    assert summary(explain(question, [for_a_while])) == (
         'container.get in namespace "one" is allowed by role "maker" in namespace "one", '
         f"until {until:%Y-%m-%dT%H:%M:%SZ}"
     )
     for_good = Grant("owner", "one", 1, frozenset({"*"}))
-    assert summary(weigh(question, [for_a_while, for_good])).endswith('by role "owner" in namespace "one"')
+    assert summary(explain(question, [for_a_while, for_good])).endswith('by role "owner" in namespace "one"')
 
 
 @pytest.mark.parametrize(
@@ -305,7 +307,7 @@ def test_a_refusal_names_whether_the_key_or_its_owner_refuses(
 ) -> None:
     principal = _by_key([Grant("owned", None, None, frozenset({owned}))], **limits)
     question = WORDS.question(permission, namespace)
-    finding = weigh_credential(question, weigh(question, principal.living_grants()), principal.credential)
+    finding = explain_credential(question, explain(question, principal.living_grants()), principal.credential)
     if refuses is None:
         assert finding.allowed
     else:
@@ -320,7 +322,9 @@ def test_a_key_learns_nothing_of_its_owners_other_namespaces() -> None:
     told = []
     for namespace in ("two", "never"):
         question = WORDS.question("container.get", namespace)
-        finding = weigh_credential(question, weigh(question, principal.living_grants()), principal.credential)
+        finding = explain_credential(
+            question, explain(question, principal.living_grants()), principal.credential
+        )
         assert finding.denial is Denial.NAMESPACE_NOT_FOUND
         told.append((summary(finding).replace(namespace, "x"), finding.considered))
     assert told[0] == told[1]

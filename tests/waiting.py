@@ -9,8 +9,8 @@ a test's verdict must not depend on the load. With a patience of 1, the deadline
     await asyncio.wait_for(process.wait(), patient(10.0))
     call(timeout=runs_out(0.5))                       # the test is about the end of this time
 
-No wait is longer than the rest of the test's own time limit (`tests.endings`). A wait that fails therefore ends with
-its own message, before the alarm ends the test.
+No wait is longer than the rest of the test's own time limit (`tests.hang_and_leak`). A wait that fails therefore ends
+with its own message, before the alarm ends the test.
 """
 
 from __future__ import annotations

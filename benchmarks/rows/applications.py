@@ -26,7 +26,7 @@ from benchmarks.measure import (
 from benchmarks.population import NAMESPACES
 from benchmarks.product import Product
 from benchmarks.rows.watching import LATENCY_WATCHERS, Changes
-from benchmarks.world import Database, World, connected
+from benchmarks.testbed import Database, Testbed, connected
 
 _CALLERS = 16
 _TIMES = 5
@@ -39,23 +39,23 @@ WHERE datname = $1 AND usename = 'pilothouse_app' AND xact_start IS NOT NULL
 """
 
 
-async def apply_application(world: World) -> AsyncIterator[Figure]:
+async def apply_application(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures an application of some containers, one of five times as many, and the creates, each in a namespace."""
-    few = world.scale.applied
+    few = testbed.scale.applied
     async with (
-        world.database(world.scale.containers[0]) as database,
-        world.product(database) as product,
-        world.children(("loads.applications", world.cores.asking)) as (load,),
+        testbed.database(testbed.scale.containers[0]) as database,
+        testbed.product(database) as product,
+        testbed.children(("loads.applications", testbed.cores.asking)) as (load,),
     ):
-        runs = _Runs(world, database, product, load, await product.tenant_token(NAMESPACES))
+        runs = _Runs(testbed, database, product, load, await product.tenant_token(NAMESPACES))
         created, small, large = await all_in_turns(
             (
                 lambda: runs.run("create", _TIMES * few, concurrency=_CALLERS),
                 lambda: runs.run("apply", few),
                 lambda: runs.run("apply", _TIMES * few),
             ),
-            world.scale.runs,
-            warm=world.scale.warm,
+            testbed.scale.runs,
+            warm=testbed.scale.warm,
         )
     what = f"ApplyApplication of {_TIMES * few} containers"
     name = f"CreateContainer, {_CALLERS} callers"
@@ -69,25 +69,27 @@ async def apply_application(world: World) -> AsyncIterator[Figure]:
         "15",
         f"{what}: longest that its transaction was open",
         "s",
-        median(runs.held[-world.scale.runs :]),
+        median(runs.held[-testbed.scale.runs :]),
         goal=("≤", _MOST_HELD_SECONDS),
         goal_of="value",
     )
 
 
-async def beside_applies(world: World) -> AsyncIterator[Figure]:
+async def beside_applies(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures row 5 while an application is applied each second in another namespace, against row 5 alone."""
-    containers = _TIMES * world.scale.applied
+    containers = _TIMES * testbed.scale.applied
     numbers = count()
     async with (
-        world.database(world.scale.containers[0]) as database,
-        world.product(database) as product,
-        world.children(("loads.watches", world.cores.asking), ("loads.applications", world.cores.asking)) as (
+        testbed.database(testbed.scale.containers[0]) as database,
+        testbed.product(database) as product,
+        testbed.children(
+            ("loads.watches", testbed.cores.asking), ("loads.applications", testbed.cores.asking)
+        ) as (
             watches,
             load,
         ),
     ):
-        changes = await Changes.made(world, product, database, watches)
+        changes = await Changes.made(testbed, product, database, watches)
         token = await product.tenant_token(NAMESPACES)
 
         async def beside() -> Run:
@@ -98,12 +100,12 @@ async def beside_applies(world: World) -> AsyncIterator[Figure]:
                 namespaces=[f"tenant-{number}" for number in range(NAMESPACES)],
                 name=f"beside-{next(numbers)}",
                 count=containers,
-                seconds=world.scale.seconds,
+                seconds=testbed.scale.seconds,
             )
             run, _ = await asyncio.gather(changes.run(), applying)
             return run
 
-        pairs = await in_turns(beside, changes.run, world.scale.runs, warm=world.scale.warm)
+        pairs = await in_turns(beside, changes.run, testbed.scale.runs, warm=testbed.scale.warm)
     what = f"change to delivery, p99 of {LATENCY_WATCHERS} watchers, and an apply of {containers} containers a second"
     yield compared("15", what, "ms", pairs, "without applies", ("≤", 1.5))
 
@@ -115,8 +117,10 @@ def _of(created: Series) -> float:
 class _Runs:
     """The runs of all arms; `held` lists the longest transaction of each large apply."""
 
-    def __init__(self, world: World, database: Database, product: Product, load: Child, token: str) -> None:
-        self._world = world
+    def __init__(
+        self, testbed: Testbed, database: Database, product: Product, load: Child, token: str
+    ) -> None:
+        self._testbed = testbed
         self._database = database
         self._product = product
         self._load = load
@@ -134,10 +138,10 @@ class _Runs:
             **others,
         }
         async with self._watched() as held:
-            run = await self._world.metered(
+            run = await self._testbed.metered(
                 self._product.process_id, self._database, self._load.ask(verb, **asked), "seconds"
             )
-        if verb == "apply" and containers > self._world.scale.applied:
+        if verb == "apply" and containers > self._testbed.scale.applied:
             self.held.append(max(held, default=0.0))
         return run
 
@@ -146,7 +150,7 @@ class _Runs:
         held: list[float] = []
 
         async def look() -> None:
-            async with connected(self._world.postgres.dsn()) as connection:
+            async with connected(self._testbed.postgres.dsn()) as connection:
                 while True:
                     held.append(await connection.fetchval(_OPEN, self._database.name))
                     await asyncio.sleep(_LOOK_SECONDS)

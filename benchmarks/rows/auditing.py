@@ -16,7 +16,7 @@ import grpc.aio
 from benchmarks import population
 from benchmarks.measure import Figure, Run, compared, in_turns
 from benchmarks.product import Product
-from benchmarks.world import Database, World, connected
+from benchmarks.testbed import Database, Testbed, connected
 from pilothouse.audit.v1 import audit_pb2
 
 _SERVICE = "/pilothouse.audit.v1.AuditService"
@@ -44,10 +44,10 @@ class _Auditor:
             yield response.FromString(answer)
 
 
-async def audit_log(world: World) -> AsyncIterator[Figure]:
+async def audit_log(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures the row."""
-    records = world.scale.records[-1]
-    async with world.database() as database:
+    records = testbed.scale.records[-1]
+    async with testbed.database() as database:
         async with connected(database.superuser) as connection:
             await population.audited_records(connection, records)
             ids = [
@@ -59,18 +59,18 @@ async def audit_log(world: World) -> AsyncIterator[Figure]:
                 )
             ]
         async with (
-            world.product(database) as product,
+            testbed.product(database) as product,
             grpc.aio.insecure_channel(product.address) as channel,
         ):
             auditor = _Auditor(channel, await product.token())
-            yield await _sealing(world, product, database, auditor, records)
-            yield await _proofs(world, product, database, auditor, ids, records)
-            yield await _verification(world, product, database, auditor, records)
-            yield await _export(world, product, database, auditor, records)
+            yield await _sealing(testbed, product, database, auditor, records)
+            yield await _proofs(testbed, product, database, auditor, ids, records)
+            yield await _verification(testbed, product, database, auditor, records)
+            yield await _export(testbed, product, database, auditor, records)
 
 
 async def _sealing(
-    world: World, product: Product, database: Database, auditor: _Auditor, records: int
+    testbed: Testbed, product: Product, database: Database, auditor: _Auditor, records: int
 ) -> Figure:
     async def sealed() -> dict[str, float]:
         began = time.perf_counter()
@@ -84,7 +84,7 @@ async def _sealing(
                 raise RuntimeError("the head does not have all records")
         return {"seconds": time.perf_counter() - began, "calls": records}
 
-    run = await world.metered(product.process_id, database, sealed(), "seconds")
+    run = await testbed.metered(product.process_id, database, sealed(), "seconds")
     cost = (run.server or 0.0) + (run.database or 0.0)
     return Figure(
         "audit",
@@ -99,7 +99,7 @@ async def _sealing(
 
 
 async def _proofs(
-    world: World, product: Product, database: Database, auditor: _Auditor, ids: list[str], records: int
+    testbed: Testbed, product: Product, database: Database, auditor: _Auditor, ids: list[str], records: int
 ) -> Figure:
     async def timed(method: str, request: Any, response: Any) -> dict[str, float]:
         began = time.perf_counter()
@@ -108,20 +108,20 @@ async def _proofs(
         return {"ms": (time.perf_counter() - began) / len(ids) * 1000, "calls": len(ids)}
 
     async def run(method: str, request: Any, response: Any) -> Run:
-        return await world.metered(product.process_id, database, timed(method, request, response), "ms")
+        return await testbed.metered(product.process_id, database, timed(method, request, response), "ms")
 
     pairs = await in_turns(
         lambda: run("ProveOperation", audit_pb2.ProveOperationRequest, audit_pb2.ProveOperationResponse),
         lambda: run("GetOperation", audit_pb2.GetOperationRequest, audit_pb2.GetOperationResponse),
-        world.scale.runs,
-        warm=world.scale.warm,
+        testbed.scale.runs,
+        warm=testbed.scale.warm,
     )
     what = f"a proof among {records:,}"
     return compared("audit", what, "ms", pairs, "GetOperation", ("≤", 20.0), goal_of="value")
 
 
 async def _verification(
-    world: World, product: Product, database: Database, auditor: _Auditor, records: int
+    testbed: Testbed, product: Product, database: Database, auditor: _Auditor, records: int
 ) -> Figure:
     async def verified() -> dict[str, float]:
         began = time.perf_counter()
@@ -134,17 +134,17 @@ async def _verification(
         return {"seconds": (time.perf_counter() - began) * 1e6 / answer.verified_records, "calls": records}
 
     async def run() -> Run:
-        return await world.metered(product.process_id, database, verified(), "seconds")
+        return await testbed.metered(product.process_id, database, verified(), "seconds")
 
     pairs = await in_turns(
-        run, lambda: _bare(database, records, per_million=True), world.scale.runs, warm=world.scale.warm
+        run, lambda: _bare(database, records, per_million=True), testbed.scale.runs, warm=testbed.scale.warm
     )
     what = f"VerifyAuditLog of {records:,}, as for 1,000,000"
     return compared("audit", what, "s", pairs, "rows read and hashed", ("≤", 60.0), goal_of="value")
 
 
 async def _export(
-    world: World, product: Product, database: Database, auditor: _Auditor, records: int
+    testbed: Testbed, product: Product, database: Database, auditor: _Auditor, records: int
 ) -> Figure:
     async def exported() -> dict[str, float]:
         began, count = time.perf_counter(), 0
@@ -157,10 +157,10 @@ async def _export(
         return {"rate": count / (time.perf_counter() - began), "calls": count}
 
     async def run() -> Run:
-        return await world.metered(product.process_id, database, exported())
+        return await testbed.metered(product.process_id, database, exported())
 
     pairs = await in_turns(
-        run, lambda: _bare(database, records, per_million=False), world.scale.runs, warm=world.scale.warm
+        run, lambda: _bare(database, records, per_million=False), testbed.scale.runs, warm=testbed.scale.warm
     )
     what = f"export of {records:,}"
     return compared("audit", what, "/s", pairs, "rows read and hashed", ("≥", 20_000.0), goal_of="value")

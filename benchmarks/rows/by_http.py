@@ -13,23 +13,25 @@ from google.protobuf import json_format
 from benchmarks.machine import free_port
 from benchmarks.measure import Arm, Figure, Pairs, Run, all_in_turns, compared, server_cost
 from benchmarks.rows.reading import CONCURRENCY, METHOD, encoded_requests
-from benchmarks.world import World
+from benchmarks.testbed import Testbed
 from pilothouse.container.v1 import container_pb2 as pb
 
 
-async def by_http(world: World) -> AsyncIterator[Figure]:
+async def by_http(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures the rate, and the server's CPU time per call."""
     port = free_port()
     async with AsyncExitStack() as stack:
         calls, posts = await stack.enter_async_context(
-            world.children(("loads.calls", world.cores.asking), ("loads.http_calls", world.cores.asking))
+            testbed.children(
+                ("loads.calls", testbed.cores.asking), ("loads.http_calls", testbed.cores.asking)
+            )
         )
-        database = await stack.enter_async_context(world.database(world.scale.containers[0]))
+        database = await stack.enter_async_context(testbed.database(testbed.scale.containers[0]))
         product = await stack.enter_async_context(
-            world.product(database, variables={"PILOTHOUSE_HTTP_LISTEN": f"127.0.0.1:{port}"})
+            testbed.product(database, variables={"PILOTHOUSE_HTTP_LISTEN": f"127.0.0.1:{port}"})
         )
         token = await product.tenant_token()
-        load: dict[str, Any] = {"concurrency": CONCURRENCY, "seconds": world.scale.seconds}
+        load: dict[str, Any] = {"concurrency": CONCURRENCY, "seconds": testbed.scale.seconds}
 
         async def by_grpc() -> Run:
             asked = calls.ask(
@@ -40,7 +42,7 @@ async def by_http(world: World) -> AsyncIterator[Figure]:
                 requests=encoded_requests(),
                 **load,
             )
-            return await world.metered(product.process_id, database, asked)
+            return await testbed.metered(product.process_id, database, asked)
 
         def posting(content_type: str, requests: list[str]) -> Arm:
             headers = {"authorization": f"Bearer {token}", "content-type": content_type}
@@ -53,13 +55,13 @@ async def by_http(world: World) -> AsyncIterator[Figure]:
                     headers=headers,
                     **load,
                 )
-                return await world.metered(product.process_id, database, asked)
+                return await testbed.metered(product.process_id, database, asked)
 
             return run
 
         web = posting("application/grpc-web+proto", [_framed(each) for each in encoded_requests()])
         plain = posting("application/json", [_as_json(each) for each in encoded_requests()])
-        base, *others = await all_in_turns((by_grpc, web, plain), world.scale.runs, warm=world.scale.warm)
+        base, *others = await all_in_turns((by_grpc, web, plain), testbed.scale.runs, warm=testbed.scale.warm)
     for form, runs in zip(("gRPC-Web", "JSON"), others, strict=True):
         what = f"GetContainer by {form}, {CONCURRENCY} at a time"
         pairs = Pairs(runs, base)

@@ -11,33 +11,33 @@ from benchmarks.measure import Arm, Figure, Pairs, Run, all_in_turns, compared, 
 from benchmarks.population import NAMESPACES
 from benchmarks.product import Product
 from benchmarks.rows import writing
-from benchmarks.world import Database, World, connected
+from benchmarks.testbed import Database, Testbed, connected
 
 # The number of containers of each caller.
 _EACH = 10
 
 
-async def change_container(world: World) -> AsyncIterator[Figure]:
+async def change_container(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures each kind of change, at the smallest number of containers."""
-    size = world.scale.containers[0]
+    size = testbed.scale.containers[0]
     async with AsyncExitStack() as stack:
         calls, changes = await stack.enter_async_context(
-            world.children(("loads.calls", world.cores.asking), ("loads.changes", world.cores.asking))
+            testbed.children(("loads.calls", testbed.cores.asking), ("loads.changes", testbed.cores.asking))
         )
-        database = await stack.enter_async_context(world.database(size))
-        product = await stack.enter_async_context(world.product(database))
+        database = await stack.enter_async_context(testbed.database(size))
+        product = await stack.enter_async_context(testbed.product(database))
         token = await product.tenant_token()
 
         async def created() -> Run:
-            made = writing.create(calls, product.address, token, world.scale.seconds)
-            return await world.metered(product.process_id, database, made)
+            made = writing.create(calls, product.address, token, testbed.scale.seconds)
+            return await testbed.metered(product.process_id, database, made)
 
         arms = [
             created,
-            await _updating(stack, world, size),
-            *(_changing(world, changes, product, database, token, kind, size) for kind in KINDS),
+            await _updating(stack, testbed, size),
+            *(_changing(testbed, changes, product, database, token, kind, size) for kind in KINDS),
         ]
-        creates, bare, *measured = await all_in_turns(arms, world.scale.runs, warm=world.scale.warm)
+        creates, bare, *measured = await all_in_turns(arms, testbed.scale.runs, warm=testbed.scale.warm)
     for kind, runs in zip(KINDS, measured, strict=True):
         what = f"{kind}, {size:,} containers, {writing.CLIENTS} clients"
         yield compared("2c", what, "/s", Pairs(runs, bare), "bare updates, no lock")
@@ -61,7 +61,7 @@ def owned(size: int) -> list[list[list[str]]]:
 
 
 def _changing(
-    world: World, changes: Child, product: Product, database: Database, token: str, kind: str, size: int
+    testbed: Testbed, changes: Child, product: Product, database: Database, token: str, kind: str, size: int
 ) -> Arm:
     async def run() -> Run:
         changed = changes.ask(
@@ -69,18 +69,20 @@ def _changing(
             address=product.address,
             kind=kind,
             owned=owned(size),
-            seconds=world.scale.seconds,
+            seconds=testbed.scale.seconds,
             token=token,
         )
-        return await world.metered(product.process_id, database, changed)
+        return await testbed.metered(product.process_id, database, changed)
 
     return run
 
 
-async def _updating(stack: AsyncExitStack, world: World, size: int) -> Arm:
+async def _updating(stack: AsyncExitStack, testbed: Testbed, size: int) -> Arm:
     """Returns the arm of the bare updates, in a separate process and database."""
-    database = await stack.enter_async_context(world.database(size))
-    (updates,) = await stack.enter_async_context(world.children(("baselines.updates", world.cores.serving)))
+    database = await stack.enter_async_context(testbed.database(size))
+    (updates,) = await stack.enter_async_context(
+        testbed.children(("baselines.updates", testbed.cores.serving))
+    )
     async with connected(database.superuser) as connection:
         await connection.execute(writing.USER)
     await updates.ask(
@@ -93,8 +95,8 @@ async def _updating(stack: AsyncExitStack, world: World, size: int) -> Arm:
     await updates.ask("own", each=_EACH)
 
     async def run() -> Run:
-        return await world.metered(
-            updates.process_id, database, updates.ask("run", seconds=world.scale.seconds)
+        return await testbed.metered(
+            updates.process_id, database, updates.ask("run", seconds=testbed.scale.seconds)
         )
 
     return run

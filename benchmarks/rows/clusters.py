@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from benchmarks.measure import Figure, Pairs, Run, Series, compared, in_turns
-from benchmarks.world import World
+from benchmarks.testbed import Testbed
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient
@@ -27,14 +27,14 @@ _NAMESPACE = "hundred"
 _BARE_NAMESPACE = "measured"
 
 
-async def observation(world: World) -> AsyncIterator[Figure]:
+async def observation(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures row 7: the time until all pods are known, and how long the event loop was blocked during it."""
     holds: list[float] = []
-    pods = world.scale.observed_pods
-    async with world.children(
-        ("loads.cluster", world.cores.asking),
-        ("loads.observation", world.cores.serving),
-        ("baselines.kubernetes", world.cores.serving),
+    pods = testbed.scale.observed_pods
+    async with testbed.children(
+        ("loads.cluster", testbed.cores.asking),
+        ("loads.observation", testbed.cores.serving),
+        ("baselines.kubernetes", testbed.cores.serving),
     ) as (cluster, observer, bare):
         kubeconfig = await cluster.ask("start", pods=pods)
 
@@ -49,14 +49,14 @@ async def observation(world: World) -> AsyncIterator[Figure]:
             _check(seen, pods)
             return float(seconds)
 
-        pairs = await in_turns(observed, listed, world.scale.runs, warm=world.scale.warm)
+        pairs = await in_turns(observed, listed, testbed.scale.runs, warm=testbed.scale.warm)
     notes = ("both wait for the same simulated cluster, whose own work is part of both times",)
     yield compared("7", f"first look at {pods:,} pods", "s", pairs, "HTTP + msgspec", ("≤", 2.0), notes=notes)
     yield Figure(
         "7",
         "longest that it held the event loop",
         "ms",
-        median(holds[-world.scale.runs :]),
+        median(holds[-testbed.scale.runs :]),
         goal=("≤", _LONGEST_HOLD_MILLISECONDS),
         goal_of="value",
     )
@@ -67,13 +67,15 @@ def _check(seen: float, pods: int) -> None:
         raise RuntimeError(f"{seen} pods were seen, not {pods}")
 
 
-async def hundred_containers(world: World) -> AsyncIterator[Figure]:
+async def hundred_containers(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures the time until a hundred new containers run; each run has a new server and cluster."""
     values, bases = [], []
-    containers = world.scale.brought_up
-    for number in range(world.scale.bring_ups):
-        bases.append(Run(await _bare_bring_up(world, containers)))
-        values.append(Run(await _bring_up(world, world.directory / f"kubeconfig_{number}.json", containers)))
+    containers = testbed.scale.brought_up
+    for number in range(testbed.scale.bring_ups):
+        bases.append(Run(await _bare_bring_up(testbed, containers)))
+        values.append(
+            Run(await _bring_up(testbed, testbed.directory / f"kubeconfig_{number}.json", containers))
+        )
     yield compared(
         "containers",
         f"{containers} containers made by one client, until all run",
@@ -82,13 +84,13 @@ async def hundred_containers(world: World) -> AsyncIterator[Figure]:
         "bare Deployments",
         ("≤", _GOAL_SECONDS),
         goal_of="value",
-        notes=(f"medians of {world.scale.bring_ups}; a container's Service is made in both",),
+        notes=(f"medians of {testbed.scale.bring_ups}; a container's Service is made in both",),
     )
 
 
-async def _bare_bring_up(world: World, containers: int) -> float:
-    async with world.children(
-        ("loads.cluster", world.cores.asking), ("baselines.kubernetes", world.cores.serving)
+async def _bare_bring_up(testbed: Testbed, containers: int) -> float:
+    async with testbed.children(
+        ("loads.cluster", testbed.cores.asking), ("baselines.kubernetes", testbed.cores.serving)
     ) as (cluster, bare):
         kubeconfig = await cluster.ask("start")
         seconds: float = await bare.ask(
@@ -97,15 +99,15 @@ async def _bare_bring_up(world: World, containers: int) -> float:
         return seconds
 
 
-async def _bring_up(world: World, file: Path, containers: int) -> float:
+async def _bring_up(testbed: Testbed, file: Path, containers: int) -> float:
     async with (
-        world.database(reconciled=True) as database,
-        world.children(("loads.cluster", world.cores.asking)) as (cluster,),
+        testbed.database(reconciled=True) as database,
+        testbed.children(("loads.cluster", testbed.cores.asking)) as (cluster,),
     ):
         kubeconfig: dict[str, Any] = await cluster.ask("start")
         # A kubeconfig is YAML, and JSON is YAML.
         await asyncio.to_thread(file.write_bytes, orjson.dumps(kubeconfig))
-        async with world.product(database, kubeconfig=file) as product:
+        async with testbed.product(database, kubeconfig=file) as product:
             client = await product.administrator()
             try:
                 async with asyncio.timeout(_LIMIT_SECONDS):

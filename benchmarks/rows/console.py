@@ -24,7 +24,7 @@ from benchmarks.measure import Figure, Run, in_turns, server_cost
 from benchmarks.population import WATCHED
 from benchmarks.product import PASSWORD, Product
 from benchmarks.rows.watching import make_watched, repeated_event
-from benchmarks.world import Database, World, connected
+from benchmarks.testbed import Database, Testbed, connected
 from pilothouse.container.v1 import container_pb2
 from pilothouse.watch.v1 import watch_pb2 as pb
 
@@ -54,15 +54,15 @@ ORDER BY c.id LIMIT 200
 """
 
 
-async def console(world: World) -> AsyncIterator[Figure]:
+async def console(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures the tab, then the server."""
-    async for figure in _tab(world):
+    async for figure in _tab(testbed):
         yield figure
-    yield await _consoles(world)
+    yield await _consoles(testbed)
 
 
-async def _tab(world: World) -> AsyncIterator[Figure]:
-    containers = min(10000, world.scale.listed[-1])
+async def _tab(testbed: Testbed) -> AsyncIterator[Figure]:
+    containers = min(10000, testbed.scale.listed[-1])
     try:
         async_api = importlib.import_module("playwright.async_api")
     except ModuleNotFoundError:
@@ -74,8 +74,8 @@ async def _tab(world: World) -> AsyncIterator[Figure]:
         return
     port = free_port()
     async with (
-        world.database(containers) as database,
-        world.product(database, variables={"PILOTHOUSE_HTTP_LISTEN": f"127.0.0.1:{port}"}) as product,
+        testbed.database(containers) as database,
+        testbed.product(database, variables={"PILOTHOUSE_HTTP_LISTEN": f"127.0.0.1:{port}"}) as product,
         async_api.async_playwright() as driver,
     ):
         browser = await driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
@@ -90,7 +90,7 @@ async def _tab(world: World) -> AsyncIterator[Figure]:
             await page.get_by_text(f"{containers} of {containers}").wait_for(timeout=120_000)
             read = await page.evaluate("window.longest")
             await page.evaluate("window.longest = 0")
-            changed = await _change(world, product, database)
+            changed = await _change(testbed, product, database)
             longest = await page.evaluate("window.longest")
             memory = await _renderer_bytes(browser) / 2**20
         finally:
@@ -118,11 +118,11 @@ async def _log_in(page: Any, url: str) -> None:
     await page.get_by_text("What is there").wait_for()
 
 
-async def _change(world: World, product: Product, database: Database) -> float:
+async def _change(testbed: Testbed, product: Product, database: Database) -> float:
     """Changes labels of random containers out of 200; returns the rate, in changes a second."""
     async with connected(database.superuser) as owner:
         rows = await owner.fetch(_CONTAINERS)
-    seconds = max(_LEAST_SECONDS, world.scale.seconds)
+    seconds = max(_LEAST_SECONDS, testbed.scale.seconds)
     client = await product.administrator()
 
     async def change(number: int) -> None:
@@ -158,15 +158,17 @@ def _bytes_of(process_id: int) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
 
-async def _consoles(world: World) -> Figure:
+async def _consoles(testbed: Testbed) -> Figure:
     """Measures events to `_CONSOLES` consoles, against the same watches with gRPC."""
     scope = pb.Scope(noun=pb.NOUN_CONTAINER, namespace=WATCHED)
     request = b64encode(pb.WatchRequest(scopes=[scope]).SerializeToString()).decode()
     port = free_port()
     async with (
-        world.database() as database,
-        world.product(database, variables={"PILOTHOUSE_HTTP_LISTEN": f"127.0.0.1:{port}"}) as product,
-        world.children(("loads.sockets", world.cores.asking), ("loads.watches", world.cores.asking)) as (
+        testbed.database() as database,
+        testbed.product(database, variables={"PILOTHOUSE_HTTP_LISTEN": f"127.0.0.1:{port}"}) as product,
+        testbed.children(
+            ("loads.sockets", testbed.cores.asking), ("loads.watches", testbed.cores.asking)
+        ) as (
             sockets,
             watches,
         ),
@@ -189,7 +191,7 @@ async def _consoles(world: World) -> Figure:
         async def by_sockets() -> Run:
             url = f"ws://127.0.0.1:{port}/ws{_WATCH}"
             await sockets.ask("open", url=url, token=token, request=request, consoles=_CONSOLES)
-            run = await world.metered(product.process_id, database, delivered(sockets))
+            run = await testbed.metered(product.process_id, database, delivered(sockets))
             await sockets.ask("close")
             return run
 
@@ -202,9 +204,9 @@ async def _consoles(world: World) -> Figure:
                 watchers=_CONSOLES,
                 token=token,
             )
-            run = await world.metered(product.process_id, database, delivered(watches))
+            run = await testbed.metered(product.process_id, database, delivered(watches))
             await watches.ask("close")
             return run
 
-        pairs = await in_turns(by_sockets, by_grpc, world.scale.runs, warm=world.scale.warm)
+        pairs = await in_turns(by_sockets, by_grpc, testbed.scale.runs, warm=testbed.scale.warm)
     return server_cost("18", f"an event to one of {_CONSOLES} open consoles", pairs, "gRPC watchers", 1.0)

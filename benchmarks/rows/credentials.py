@@ -14,7 +14,7 @@ from benchmarks.child import Child
 from benchmarks.measure import Arm, Figure, Pairs, Run, all_in_turns, compared, server_cost
 from benchmarks.product import Product
 from benchmarks.rows.reading import CONCURRENCY, METHOD, encoded_requests
-from benchmarks.world import Database, World, connected
+from benchmarks.testbed import Database, Testbed, connected
 
 _LOOKS_EACH_TIME = {"PILOTHOUSE_PRINCIPAL_CACHE_SECONDS": "0"}
 # One in ten is live, as after a storm of log-ins; all belong to users that make no calls.
@@ -35,21 +35,21 @@ DROP TABLE crowd;
 """
 
 
-async def keys(world: World) -> AsyncIterator[Figure]:
+async def keys(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures a key against a session; then calls that all look up their key, at each number of credentials."""
-    sizes = world.scale.credentials
+    sizes = testbed.scale.credentials
     async with AsyncExitStack() as stack:
-        (calls,) = await stack.enter_async_context(world.children(("loads.calls", world.cores.asking)))
-        few = await stack.enter_async_context(world.database(world.scale.containers[0]))
-        product = await stack.enter_async_context(world.product(few))
+        (calls,) = await stack.enter_async_context(testbed.children(("loads.calls", testbed.cores.asking)))
+        few = await stack.enter_async_context(testbed.database(testbed.scale.containers[0]))
+        product = await stack.enter_async_context(testbed.product(few))
         session = await product.tenant_token()
         arms = [
-            _getting(world, calls, product, few, token, CONCURRENCY)
+            _getting(testbed, calls, product, few, token, CONCURRENCY)
             for token in (session, await product.tenant_key())
         ]
         for size in sizes:
-            database = await stack.enter_async_context(world.database(world.scale.containers[0]))
-            looking = await stack.enter_async_context(world.product(database, variables=_LOOKS_EACH_TIME))
+            database = await stack.enter_async_context(testbed.database(testbed.scale.containers[0]))
+            looking = await stack.enter_async_context(testbed.product(database, variables=_LOOKS_EACH_TIME))
             await looking.tenant_token()
             token = await looking.tenant_key()
             async with connected(database.superuser) as sql:
@@ -57,8 +57,8 @@ async def keys(world: World) -> AsyncIterator[Figure]:
                 await sql.execute("VACUUM ANALYZE sessions")
                 await sql.execute("VACUUM ANALYZE api_keys")
                 await sql.execute("VACUUM ANALYZE users")
-            arms.append(_getting(world, calls, looking, database, token, 1))
-        by_session, by_key, *looked_up = await all_in_turns(arms, world.scale.runs, warm=world.scale.warm)
+            arms.append(_getting(testbed, calls, looking, database, token, 1))
+        by_session, by_key, *looked_up = await all_in_turns(arms, testbed.scale.runs, warm=testbed.scale.warm)
     what = f"GetContainer by an API key, {CONCURRENCY} at a time"
     pairs = Pairs(by_key, by_session)
     yield compared("keys", what, "/s", pairs, "by a session", ("≥", 0.95))
@@ -70,7 +70,7 @@ async def keys(world: World) -> AsyncIterator[Figure]:
 
 
 def _getting(
-    world: World, calls: Child, product: Product, database: Database, token: str, concurrency: int
+    testbed: Testbed, calls: Child, product: Product, database: Database, token: str, concurrency: int
 ) -> Arm:
     async def run() -> Run:
         asked = calls.ask(
@@ -80,8 +80,8 @@ def _getting(
             token=token,
             requests=encoded_requests(),
             concurrency=concurrency,
-            seconds=world.scale.seconds,
+            seconds=testbed.scale.seconds,
         )
-        return await world.metered(product.process_id, database, asked)
+        return await testbed.metered(product.process_id, database, asked)
 
     return run

@@ -27,7 +27,7 @@ from benchmarks.rows import (
     whole,
     writing,
 )
-from benchmarks.world import World
+from benchmarks.testbed import Testbed
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Row:
     """
 
     about: str
-    measure: Callable[[World], AsyncIterator[Figure]]
+    measure: Callable[[Testbed], AsyncIterator[Figure]]
     usual: bool = True
     printed: str = ""
 

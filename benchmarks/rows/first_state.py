@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from benchmarks.measure import Figure, Run, compared, in_turns
-from benchmarks.world import World
+from benchmarks.testbed import Testbed
 
 _PAGE_SIZE = 1_000
 
 
-async def first_state(world: World) -> AsyncIterator[Figure]:
+async def first_state(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures the whole state, and the time until its first message."""
-    containers = world.scale.containers[-1]
+    containers = testbed.scale.containers[-1]
     async with (
-        world.database(containers) as database,
-        world.product(database) as product,
-        world.children(("loads.first_state", world.cores.asking)) as (asker,),
+        testbed.database(containers) as database,
+        testbed.product(database) as product,
+        testbed.children(("loads.first_state", testbed.cores.asking)) as (asker,),
     ):
         asked = {"address": product.address, "token": await product.token()}
         firsts: list[float] = []
@@ -34,12 +34,12 @@ async def first_state(world: World) -> AsyncIterator[Figure]:
             return found
 
         async def run_watch() -> Run:
-            return await world.metered(product.process_id, database, watch(), "seconds")
+            return await testbed.metered(product.process_id, database, watch(), "seconds")
 
         async def run_pages() -> Run:
-            return await world.metered(product.process_id, database, pages(), "seconds")
+            return await testbed.metered(product.process_id, database, pages(), "seconds")
 
-        pairs = await in_turns(run_watch, run_pages, world.scale.runs, warm=world.scale.warm)
+        pairs = await in_turns(run_watch, run_pages, testbed.scale.runs, warm=testbed.scale.warm)
         if len(counts) != 1:
             raise RuntimeError(f"the watch and the list do not show the same containers: {counts}")
         what = f"first state of {containers:,} containers"
@@ -52,5 +52,5 @@ async def first_state(world: World) -> AsyncIterator[Figure]:
             ("≤", 1.5),
             notes=("processor time of one container",),
         )
-        first = sorted(firsts[-world.scale.runs :])[world.scale.runs // 2]
+        first = sorted(firsts[-testbed.scale.runs :])[testbed.scale.runs // 2]
         yield Figure("13", f"its first answer, {what}", "s", first, goal=("≤", 0.2), goal_of="value")

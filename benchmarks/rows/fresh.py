@@ -16,13 +16,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from benchmarks.measure import Figure
-from benchmarks.world import World
+from benchmarks.testbed import Testbed
 
 _LIMIT_SECONDS = 900.0
 _SAYS = b"Pilothouse serves gRPC on "
 
 
-async def make_run(world: World) -> AsyncIterator[Figure]:
+async def make_run(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures one run, and a second run of the same clone, which has its packages and its database."""
     what = "git clone and make run, until it serves"
     if shutil.which("git") is None or shutil.which("make") is None:

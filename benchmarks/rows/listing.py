@@ -17,7 +17,7 @@ import grpc.aio
 from benchmarks import population
 from benchmarks.measure import Figure, Run, compared, in_turns
 from benchmarks.product import Product
-from benchmarks.world import Database, World, connected
+from benchmarks.testbed import Database, Testbed, connected
 from pilothouse.audit.v1 import audit_pb2
 from pilothouse.container.v1 import container_pb2
 
@@ -57,14 +57,14 @@ class _Reader:
 
     def __init__(
         self,
-        world: World,
+        testbed: Testbed,
         product: Product,
         database: Database,
         listed: _List,
         channel: grpc.aio.Channel,
         token: str,
     ) -> None:
-        self._world = world
+        self._testbed = testbed
         self._product = product
         self._database = database
         self._listed = listed
@@ -89,7 +89,7 @@ class _Reader:
 
     async def run(self, token: str) -> Run:
         """Measures the milliseconds of a page, and its CPU time."""
-        return await self._world.metered(self._product.process_id, self._database, self._timed(token), "ms")
+        return await self._testbed.metered(self._product.process_id, self._database, self._timed(token), "ms")
 
     async def _timed(self, token: str) -> dict[str, float]:
         began = time.perf_counter()
@@ -105,22 +105,22 @@ class _Reader:
         return self._listed.response.FromString(answer)
 
 
-async def lists(world: World) -> AsyncIterator[Figure]:
+async def lists(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures row 8."""
-    async for figure in _operations(world):
+    async for figure in _operations(testbed):
         yield figure
-    async for figure in _containers(world):
+    async for figure in _containers(testbed):
         yield figure
 
 
-async def _operations(world: World) -> AsyncIterator[Figure]:
-    sizes = world.scale.records
+async def _operations(testbed: Testbed) -> AsyncIterator[Figure]:
+    sizes = testbed.scale.records
     async with AsyncExitStack() as stack:
         readers, databases = [], []
         for _ in range(2):
-            database = await stack.enter_async_context(world.database())
+            database = await stack.enter_async_context(testbed.database())
             databases.append(database)
-            readers.append(await _reader(stack, world, database, _OPERATIONS))
+            readers.append(await _reader(stack, testbed, database, _OPERATIONS))
         smallest, growing = readers
         await _records(databases[0], 0, sizes[0])
         written = 0
@@ -128,7 +128,7 @@ async def _operations(world: World) -> AsyncIterator[Figure]:
             await _records(databases[1], written, records)
             written = records
             page = min(_LATE_PAGE, records // _PAGE_SIZE)
-            yield await _compared(world, growing, smallest, page, records, sizes[0], 1.2)
+            yield await _compared(testbed, growing, smallest, page, records, sizes[0], 1.2)
 
 
 async def _records(database: Database, before: int, records: int) -> None:
@@ -137,31 +137,31 @@ async def _records(database: Database, before: int, records: int) -> None:
         await population.records(connection, records - before)
 
 
-async def _containers(world: World) -> AsyncIterator[Figure]:
-    smallest, *larger = world.scale.listed
+async def _containers(testbed: Testbed) -> AsyncIterator[Figure]:
+    smallest, *larger = testbed.scale.listed
     async with AsyncExitStack() as stack:
         base = await _reader(
-            stack, world, await stack.enter_async_context(world.database(smallest)), _CONTAINERS
+            stack, testbed, await stack.enter_async_context(testbed.database(smallest)), _CONTAINERS
         )
         for containers in larger:
-            database = await stack.enter_async_context(world.database(containers))
-            reader = await _reader(stack, world, database, _CONTAINERS)
+            database = await stack.enter_async_context(testbed.database(containers))
+            reader = await _reader(stack, testbed, database, _CONTAINERS)
             for page in (1, min(_LATE_PAGE, containers // _PAGE_SIZE)):
-                yield await _compared(world, reader, base, page, containers, smallest, 2.0)
+                yield await _compared(testbed, reader, base, page, containers, smallest, 2.0)
 
 
-async def _reader(stack: AsyncExitStack, world: World, database: Database, listed: _List) -> _Reader:
-    product = await stack.enter_async_context(world.product(database))
+async def _reader(stack: AsyncExitStack, testbed: Testbed, database: Database, listed: _List) -> _Reader:
+    product = await stack.enter_async_context(testbed.product(database))
     channel = await stack.enter_async_context(grpc.aio.insecure_channel(product.address))
-    return _Reader(world, product, database, listed, channel, await product.token())
+    return _Reader(testbed, product, database, listed, channel, await product.token())
 
 
 async def _compared(
-    world: World, reader: _Reader, base: _Reader, page: int, rows: int, fewest: int, most: float
+    testbed: Testbed, reader: _Reader, base: _Reader, page: int, rows: int, fewest: int, most: float
 ) -> Figure:
     late = await reader.token_of(page)
     pairs = await in_turns(
-        lambda: reader.run(late), lambda: base.run(""), world.scale.runs, warm=world.scale.warm
+        lambda: reader.run(late), lambda: base.run(""), testbed.scale.runs, warm=testbed.scale.warm
     )
     return compared(
         "8",

@@ -18,7 +18,7 @@ import orjson
 from benchmarks.child import Child
 from benchmarks.loads.pace import CALLERS
 from benchmarks.measure import Figure, Pairs, Run, Series, compared
-from benchmarks.world import Database, World, connected
+from benchmarks.testbed import Database, Testbed, connected
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient
 
@@ -41,76 +41,76 @@ UPDATE reconcile_work SET due_at = clock_timestamp() WHERE resource_type = 'obje
 """
 
 
-async def deployments(world: World) -> AsyncIterator[Figure]:
+async def deployments(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures Deployments alone, then with a Service each; each run has a new server and a new cluster."""
     for load, also in (("deployments", ""), ("services", ", a Service each")):
         about = f"containers made by {CALLERS} callers{also}: until their Deployments exist"
-        yield await _measured(world, "14", load, about)
+        yield await _measured(testbed, "14", load, about)
 
 
-async def objects(world: World) -> AsyncIterator[Figure]:
+async def objects(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures carried objects (NetworkPolicies) until the cluster has them: stored before, then with their calls."""
     about = "carried objects that are wanted: until they exist"
-    yield await _measured(world, "objects", "objects", about, wanted=True)
+    yield await _measured(testbed, "objects", "objects", about, wanted=True)
     about = f"carried objects made by {CALLERS} callers: until they exist"
-    yield await _measured(world, "objects", "objects", about)
+    yield await _measured(testbed, "objects", "objects", about)
 
 
-async def _measured(world: World, row: str, load: str, about: str, *, wanted: bool = False) -> Figure:
+async def _measured(testbed: Testbed, row: str, load: str, about: str, *, wanted: bool = False) -> Figure:
     values, bases, answered = [], [], []
-    for number in range(world.scale.bring_ups):
-        bases.append(Run(await _bare(world, load)))
-        file = world.directory / f"kubeconfig_pace_{load}_{wanted}_{number}.json"
-        run, seconds = await _product(world, load, file, wanted=wanted)
+    for number in range(testbed.scale.bring_ups):
+        bases.append(Run(await _bare(testbed, load)))
+        file = testbed.directory / f"kubeconfig_pace_{load}_{wanted}_{number}.json"
+        run, seconds = await _product(testbed, load, file, wanted=wanted)
         values.append(run)
         answered.append(seconds)
     return compared(
         row,
-        f"{_count(world):,} {about}",
+        f"{_count(testbed):,} {about}",
         "s",
         Pairs(Series(tuple(values)), Series(tuple(bases))),
         "bare client",
         ("≤", _GOAL),
         notes=(
-            f"medians of {world.scale.bring_ups}, each on a new cluster; the calls were answered after "
+            f"medians of {testbed.scale.bring_ups}, each on a new cluster; the calls were answered after "
             f"{median(answered):.1f} s",
             "both wait for the simulated cluster, which shares a core with PostgreSQL and the one who asks",
         ),
     )
 
 
-async def _bare(world: World, load: str) -> float:
-    async with world.children(
-        ("loads.cluster", world.cores.asking), ("baselines.applying", world.cores.serving)
+async def _bare(testbed: Testbed, load: str) -> float:
+    async with testbed.children(
+        ("loads.cluster", testbed.cores.asking), ("baselines.applying", testbed.cores.serving)
     ) as (cluster, bare):
-        kubeconfig = await cluster.ask("start", nodes=_nodes(world))
+        kubeconfig = await cluster.ask("start", nodes=_nodes(testbed))
         await bare.ask("prepare", kubeconfig=kubeconfig, namespaces=_NAMESPACES)
         seconds: float = await bare.ask(
             "apply",
             kubeconfig=kubeconfig,
             namespaces=_NAMESPACES,
-            count=_count(world),
+            count=_count(testbed),
             concurrency=CALLERS,
             load=load,
         )
         return seconds
 
 
-async def _product(world: World, load: str, file: Path, *, wanted: bool) -> tuple[Run, float]:
+async def _product(testbed: Testbed, load: str, file: Path, *, wanted: bool) -> tuple[Run, float]:
     """Returns the run until the objects exist, and the seconds until the calls had returned.
 
     If `wanted` is set, all objects but one are created before, and the run starts with the call for the last one.
     """
     async with (
-        world.database(reconciled=True) as database,
-        world.children(("loads.cluster", world.cores.asking), ("loads.pace", world.cores.asking)) as (
+        testbed.database(reconciled=True) as database,
+        testbed.children(("loads.cluster", testbed.cores.asking), ("loads.pace", testbed.cores.asking)) as (
             cluster,
             callers,
         ),
     ):
-        kubeconfig = await cluster.ask("start", nodes=_nodes(world))
+        kubeconfig = await cluster.ask("start", nodes=_nodes(testbed))
         await asyncio.to_thread(file.write_bytes, orjson.dumps(kubeconfig))
-        async with world.product(database, kubeconfig=file) as product:
+        async with testbed.product(database, kubeconfig=file) as product:
             client = await product.administrator()
             try:
                 await _prepare(client)
@@ -121,14 +121,14 @@ async def _product(world: World, load: str, file: Path, *, wanted: bool) -> tupl
                 "token": await product.token(),
                 "kubeconfig": kubeconfig,
                 "namespaces": _NAMESPACES,
-                "numbers": (0, _count(world)),
-                "awaited": _count(world),
+                "numbers": (0, _count(testbed)),
+                "awaited": _count(testbed),
                 "load": load,
             }
             if wanted:
                 asked |= await _make_all_but_one(callers, database, asked)
             made = asyncio.ensure_future(callers.ask("create", **asked))
-            run = await world.metered(product.process_id, database, made, "there")
+            run = await testbed.metered(product.process_id, database, made, "there")
             return run, made.result()["answered"]
 
 
@@ -156,9 +156,9 @@ async def _prepare(client: AsyncClient) -> None:
             await asyncio.sleep(_POLL_SECONDS)
 
 
-def _count(world: World) -> int:
-    return world.scale.pods // _SHARE
+def _count(testbed: Testbed) -> int:
+    return testbed.scale.pods // _SHARE
 
 
-def _nodes(world: World) -> int:
-    return 1 + _count(world) // _PODS_OF_A_NODE
+def _nodes(testbed: Testbed) -> int:
+    return 1 + _count(testbed) // _PODS_OF_A_NODE

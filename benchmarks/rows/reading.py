@@ -14,7 +14,7 @@ from benchmarks.child import Child
 from benchmarks.measure import Arm, Figure, Pairs, Run, all_in_turns, compared, database_cost, server_cost
 from benchmarks.population import ACTIVE_NAMESPACES
 from benchmarks.product import Product
-from benchmarks.world import Database, World
+from benchmarks.testbed import Database, Testbed
 from pilothouse.container.v1 import container_pb2 as pb
 
 METHOD = "/pilothouse.container.v1.ContainerService/GetContainer"
@@ -25,30 +25,30 @@ _REQUESTS = [
 ]
 
 
-async def get_container(world: World) -> AsyncIterator[Figure]:
+async def get_container(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures row 1 at each number of containers, and the largest against the smallest."""
-    sizes = world.scale.containers
+    sizes = testbed.scale.containers
     async with AsyncExitStack() as stack:
         bare, calls = await stack.enter_async_context(
-            world.children(
-                ("baselines.grpc_server", world.cores.serving), ("loads.calls", world.cores.asking)
+            testbed.children(
+                ("baselines.grpc_server", testbed.cores.serving), ("loads.calls", testbed.cores.asking)
             )
         )
         arms: list[Arm] = []
         answer = b""
         for size in sizes:
-            database = await stack.enter_async_context(world.database(size))
-            product = await stack.enter_async_context(world.product(database))
+            database = await stack.enter_async_context(testbed.database(size))
+            product = await stack.enter_async_context(testbed.product(database))
             token = await product.tenant_token()
             answer = await one_answer(product.address, token)
-            arms.append(_getting(world, calls, product, database, token))
+            arms.append(_getting(testbed, calls, product, database, token))
         echo = await bare.ask("start", answer=b64encode(answer).decode())
 
         async def echoed() -> Run:
-            asked = calls.ask("run", address=echo, method=GET, **_load(world))
-            return await world.metered(bare.process_id, None, asked)
+            asked = calls.ask("run", address=echo, method=GET, **_load(testbed))
+            return await testbed.metered(bare.process_id, None, asked)
 
-        base, *products = await all_in_turns((echoed, *arms), world.scale.runs, warm=world.scale.warm)
+        base, *products = await all_in_turns((echoed, *arms), testbed.scale.runs, warm=testbed.scale.warm)
     for size, product_runs in zip(sizes, products, strict=True):
         what = f"GetContainer, {size:,} containers, {CONCURRENCY} at a time"
         pairs = Pairs(product_runs, base)
@@ -60,16 +60,16 @@ async def get_container(world: World) -> AsyncIterator[Figure]:
         yield compared("1", what, "/s", Pairs(products[-1], products[0]), f"at {sizes[0]:,}", ("≥", 0.9))
 
 
-def _getting(world: World, calls: Child, product: Product, database: Database, token: str) -> Arm:
+def _getting(testbed: Testbed, calls: Child, product: Product, database: Database, token: str) -> Arm:
     async def run() -> Run:
-        asked = calls.ask("run", address=product.address, method=METHOD, token=token, **_load(world))
-        return await world.metered(product.process_id, database, asked)
+        asked = calls.ask("run", address=product.address, method=METHOD, token=token, **_load(testbed))
+        return await testbed.metered(product.process_id, database, asked)
 
     return run
 
 
-def _load(world: World) -> dict[str, Any]:
-    return {"requests": encoded_requests(), "concurrency": CONCURRENCY, "seconds": world.scale.seconds}
+def _load(testbed: Testbed) -> dict[str, Any]:
+    return {"requests": encoded_requests(), "concurrency": CONCURRENCY, "seconds": testbed.scale.seconds}
 
 
 def encoded_requests() -> list[str]:

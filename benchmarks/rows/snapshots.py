@@ -14,22 +14,24 @@ from contextlib import AsyncExitStack
 from benchmarks.measure import Figure, Run, compared, in_turns
 from benchmarks.rows.watching import LATENCY_WATCHERS, Changes
 from benchmarks.rows.writing import CLIENTS, create
-from benchmarks.world import World, connected
+from benchmarks.testbed import Testbed, connected
 
 
-async def snapshot(world: World) -> AsyncIterator[Figure]:
+async def snapshot(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures CreateContainer, and change to delivery, with the snapshot against without."""
-    seconds, runs, warm = world.scale.held_seconds, world.scale.runs, world.scale.warm
+    seconds, runs, warm = testbed.scale.held_seconds, testbed.scale.runs, testbed.scale.warm
     async with AsyncExitStack() as stack:
         sides, changes = [], []
         for _ in range(2):
-            database = await stack.enter_async_context(world.database(world.scale.containers[0]))
-            product = await stack.enter_async_context(world.product(database))
+            database = await stack.enter_async_context(testbed.database(testbed.scale.containers[0]))
+            product = await stack.enter_async_context(testbed.product(database))
             calls, watches = await stack.enter_async_context(
-                world.children(("loads.calls", world.cores.asking), ("loads.watches", world.cores.asking))
+                testbed.children(
+                    ("loads.calls", testbed.cores.asking), ("loads.watches", testbed.cores.asking)
+                )
             )
             sides.append((product, database, calls, await product.tenant_token()))
-            changes.append(await Changes.made(world, product, database, watches))
+            changes.append(await Changes.made(testbed, product, database, watches))
         held = await stack.enter_async_context(connected(sides[0][1].superuser))
         await held.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         await held.fetchval("SELECT revision FROM stream_head")
@@ -37,12 +39,15 @@ async def snapshot(world: World) -> AsyncIterator[Figure]:
         async def created(side: int, length: float) -> Run:
             product, database, calls, token = sides[side]
             made = create(calls, product.address, token, length)
-            return await world.metered(product.process_id, database, made)
+            return await testbed.metered(product.process_id, database, made)
 
         # The load runs on both servers in parallel; a longer load leaves more dead rows.
         await asyncio.gather(*(created(side, seconds) for side in range(2)))
         creates = await in_turns(
-            lambda: created(0, world.scale.seconds), lambda: created(1, world.scale.seconds), runs, warm=warm
+            lambda: created(0, testbed.scale.seconds),
+            lambda: created(1, testbed.scale.seconds),
+            runs,
+            warm=warm,
         )
         deliveries = await in_turns(changes[0].run, changes[1].run, runs, warm=warm)
     held_open = f"a snapshot held open for {seconds:g} s of it"

@@ -19,7 +19,7 @@ from benchmarks.population import WATCHED
 from benchmarks.product import COMMAND, Product
 from benchmarks.rows import reading
 from benchmarks.rows.watching import METHOD as WATCH
-from benchmarks.world import Database, World
+from benchmarks.testbed import Database, Testbed
 from pilothouse.container.v1 import container_pb2 as pb
 
 # By then, the records of the opened watches are written.
@@ -29,7 +29,7 @@ _REQUEST = b64encode(pb.WatchContainersRequest(namespace=WATCHED).SerializeToStr
 _CONNECTIONS = 16
 
 
-async def processes(world: World) -> AsyncIterator[Figure]:
+async def processes(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures row 10: calls a second if the client has its own cores, otherwise CPU time per call."""
     what = "GetContainer by two server processes"
     shown = await asyncio.to_thread(
@@ -38,15 +38,15 @@ async def processes(world: World) -> AsyncIterator[Figure]:
     if "--processes" not in shown.stdout:
         yield Figure("10", what, reason="no such option: `pilothouse serve` has no --processes")
         return
-    cores = sorted(world.cores.serving | world.cores.asking | world.cores.database)
+    cores = sorted(testbed.cores.serving | testbed.cores.asking | testbed.cores.database)
     own = len(cores) >= 4
     # With too few cores, the server still gets two; the client and PostgreSQL share them.
     serving, asking = frozenset(cores[:2]), frozenset(cores[2:] if own else cores)
     async with (
-        world.database(world.scale.containers[0]) as database,
-        world.product(database, cores=serving) as one,
-        world.product(database, arguments=("--processes", "2"), cores=serving) as both,
-        world.children(*((("loads.calls", asking),) * 2)) as callers,
+        testbed.database(testbed.scale.containers[0]) as database,
+        testbed.product(database, cores=serving) as one,
+        testbed.product(database, arguments=("--processes", "2"), cores=serving) as both,
+        testbed.children(*((("loads.calls", asking),) * 2)) as callers,
     ):
         token = await one.tenant_token()
 
@@ -60,7 +60,7 @@ async def processes(world: World) -> AsyncIterator[Figure]:
                         requests=reading.encoded_requests(),
                         concurrency=_CONNECTIONS,
                         connections=_CONNECTIONS,
-                        seconds=world.scale.seconds,
+                        seconds=testbed.scale.seconds,
                         token=token,
                     )
                     for caller in callers
@@ -69,9 +69,11 @@ async def processes(world: World) -> AsyncIterator[Figure]:
             return {name: sum(answer[name] for answer in answers) for name in ("rate", "calls")}
 
         async def run(server: Product) -> Run:
-            return await world.metered(server.process_id, database, rate(server))
+            return await testbed.metered(server.process_id, database, rate(server))
 
-        pairs = await in_turns(lambda: run(both), lambda: run(one), world.scale.runs, warm=world.scale.warm)
+        pairs = await in_turns(
+            lambda: run(both), lambda: run(one), testbed.scale.runs, warm=testbed.scale.warm
+        )
     if own:
         yield compared("10", what, "/s", pairs, "one process", ("≥", 1.7))
         return
@@ -80,18 +82,18 @@ async def processes(world: World) -> AsyncIterator[Figure]:
     yield server_cost("10", what, pairs, "one process", 1.1)
 
 
-async def memory(world: World) -> AsyncIterator[Figure]:
+async def memory(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures row 11: memory and idle CPU time. Each run starts new processes, and reads them when they are idle."""
     mine: list[_Idle] = []
     bare: list[_Idle] = []
-    watchers = world.scale.idle_watchers
-    async with world.database() as database:
+    watchers = testbed.scale.idle_watchers
+    async with testbed.database() as database:
         # This start writes the bytecode for the measured ones.
-        async with world.product(database):
+        async with testbed.product(database):
             pass
-        for _ in range(world.scale.bring_ups):
-            mine.append(await _of_product(world, database))
-            bare.append(await _of_bare(world))
+        for _ in range(testbed.scale.bring_ups):
+            mine.append(await _of_product(testbed, database))
+            bare.append(await _of_bare(testbed))
     what = f"of {watchers} idle watchers"
     yield Figure(
         "11", "memory of an idle server", "MB", median(idle.megabytes for idle in mine),
@@ -104,7 +106,7 @@ async def memory(world: World) -> AsyncIterator[Figure]:
     percent, watched = (median(idle.percent for idle in mine), median(idle.watched_percent for idle in mine))
     yield Figure(
         "11", "idle server with its PostgreSQL, of a core", "%", percent, goal=("≤", 0.3), goal_of="value",
-        notes=(f"over {world.scale.idle_seconds:g} s, medians of {world.scale.bring_ups} servers",),
+        notes=(f"over {testbed.scale.idle_seconds:g} s, medians of {testbed.scale.bring_ups} servers",),
     )  # fmt: skip
     yield Figure(
         "11", f"the same {what}", "%", watched, percent, "without watchers", goal=("≤", 0.3), goal_of="difference"
@@ -121,65 +123,67 @@ class _Idle:
     watched_percent: float
 
 
-async def _of_product(world: World, database: Database) -> _Idle:
+async def _of_product(testbed: Testbed, database: Database) -> _Idle:
     async with (
-        world.product(database) as product,
-        world.children(("loads.watches", world.cores.asking)) as (watches,),
+        testbed.product(database) as product,
+        testbed.children(("loads.watches", testbed.cores.asking)) as (watches,),
     ):
-        return await _idle(world, product.process_id, watches, product.address, WATCH, await product.token())
+        return await _idle(
+            testbed, product.process_id, watches, product.address, WATCH, await product.token()
+        )
 
 
-async def _of_bare(world: World) -> _Idle:
-    async with world.children(
-        ("baselines.grpc_server", world.cores.serving), ("loads.watches", world.cores.asking)
+async def _of_bare(testbed: Testbed) -> _Idle:
+    async with testbed.children(
+        ("baselines.grpc_server", testbed.cores.serving), ("loads.watches", testbed.cores.asking)
     ) as (bare, watches):
-        return await _idle(world, bare.process_id, watches, await bare.ask("start"), STREAM, "")
+        return await _idle(testbed, bare.process_id, watches, await bare.ask("start"), STREAM, "")
 
 
 async def _idle(
-    world: World, process_id: int, watches: Child, address: str, method: str, token: str
+    testbed: Testbed, process_id: int, watches: Child, address: str, method: str, token: str
 ) -> _Idle:
-    watchers = world.scale.idle_watchers
+    watchers = testbed.scale.idle_watchers
     await asyncio.sleep(_SETTLE_SECONDS)
     alone = proportional_bytes(process_id)
     counts = method == WATCH
-    percent = await _percent(world, process_id) if counts else 0.0
+    percent = await _percent(testbed, process_id) if counts else 0.0
     await watches.ask(
         "open", address=address, method=method, request=_REQUEST, watchers=watchers, token=token
     )
     await asyncio.sleep(_SETTLE_SECONDS)
     watched = proportional_bytes(process_id)
-    watched_percent = await _percent(world, process_id) if counts else 0.0
+    watched_percent = await _percent(testbed, process_id) if counts else 0.0
     await watches.ask("close")
     return _Idle(alone / 1e6, (watched - alone) / watchers / 1e3, percent, watched_percent)
 
 
-async def _percent(world: World, process_id: int) -> float:
+async def _percent(testbed: Testbed, process_id: int) -> float:
     """Returns the share of a core that the process and PostgreSQL use, in percent."""
     # Work that is done once after a start, or after watches are opened, does not count as idle load.
-    await asyncio.sleep(world.scale.idle_seconds / 2)
-    postmaster = world.postgres.process_id
+    await asyncio.sleep(testbed.scale.idle_seconds / 2)
+    postmaster = testbed.postgres.process_id
     assert postmaster is not None
     before, began = processor.seconds(process_id) + processor.seconds(postmaster), time.monotonic()
-    await asyncio.sleep(world.scale.idle_seconds)
+    await asyncio.sleep(testbed.scale.idle_seconds)
     used = processor.seconds(process_id) + processor.seconds(postmaster) - before
     return used / (time.monotonic() - began) * 100
 
 
-async def start(world: World) -> AsyncIterator[Figure]:
+async def start(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures row 12: from the start of the command to the first response, with an existing database."""
     async with (
-        world.database(world.scale.containers[0]) as database,
-        world.children(
-            ("baselines.grpc_server", world.cores.serving), ("loads.importing", world.cores.serving)
+        testbed.database(testbed.scale.containers[0]) as database,
+        testbed.children(
+            ("baselines.grpc_server", testbed.cores.serving), ("loads.importing", testbed.cores.serving)
         ) as (bare, importing),
     ):
-        async with world.product(database) as product:
+        async with testbed.product(database) as product:
             token = await product.tenant_token()
         echo = await bare.ask("start")
 
         async def started() -> float:
-            async with world.product(database) as product:
+            async with testbed.product(database) as product:
                 await reading.one_answer(product.address, token)
                 return time.monotonic() - product.spawned
 
@@ -187,6 +191,6 @@ async def start(world: World) -> AsyncIterator[Figure]:
             seconds: float = await importing.ask("connect", address=echo)
             return seconds
 
-        pairs = await in_turns(started, connected, world.scale.runs, warm=world.scale.warm)
+        pairs = await in_turns(started, connected, testbed.scale.runs, warm=testbed.scale.warm)
     what = "start to first answered call"
     yield compared("12", what, "s", pairs, "import grpc, connect", ("≤", 1.2), goal_of="value")

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 
 from benchmarks.measure import Figure, Goal, compared, in_turns
 from benchmarks.product import COMMAND
-from benchmarks.world import World
+from benchmarks.testbed import Testbed
 
 _BASELINE = (sys.executable, "-c", "import grpc; from pilothouse.container.v1 import container_pb2")
 _COMPLETION = {
@@ -32,14 +32,17 @@ def _used(words: tuple[str, ...], environment: Mapping[str, str]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-async def command(world: World) -> AsyncIterator[Figure]:
+async def command(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures row 17: help, an everyday command and a completion, each against the imports of a client."""
-    async with world.database(world.scale.containers[0]) as database, world.product(database) as product:
+    async with (
+        testbed.database(testbed.scale.containers[0]) as database,
+        testbed.product(database) as product,
+    ):
         own = {
-            **world.environment,
+            **testbed.environment,
             "PILOTHOUSE_SERVER": product.address,
             "PILOTHOUSE_TOKEN": await product.tenant_token(),
-            "PILOTHOUSE_CONFIG": str(world.directory / "config.json"),
+            "PILOTHOUSE_CONFIG": str(testbed.directory / "config.json"),
         }
         pilothouse = COMMAND[:1]
         listed = (*pilothouse, "containers", "list", "--limit", "10")
@@ -56,5 +59,5 @@ async def command(world: World) -> AsyncIterator[Figure]:
             async def imported() -> float:
                 return await asyncio.to_thread(_used, _BASELINE, own)
 
-            pairs = await in_turns(used, imported, world.scale.runs, warm=world.scale.warm)
+            pairs = await in_turns(used, imported, testbed.scale.runs, warm=testbed.scale.warm)
             yield compared("17", what, "s", pairs, "import grpc and a stub", goal)

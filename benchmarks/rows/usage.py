@@ -11,7 +11,7 @@ import asyncpg
 
 from benchmarks import population
 from benchmarks.measure import Figure, Run, compared, in_turns
-from benchmarks.world import Database, World, connected
+from benchmarks.testbed import Database, Testbed, connected
 
 _DAYS = 30
 _TABLE = "copied_usage"
@@ -34,13 +34,13 @@ SELECT EXISTS (SELECT FROM container_usage_days WHERE format = 0 AND day < date_
 """
 
 
-async def record_usage(world: World) -> AsyncIterator[Figure]:
+async def record_usage(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures row 6."""
-    samples = world.scale.samples
+    samples = testbed.scale.samples
     async with (
-        world.database(world.scale.containers[0]) as database,
-        world.product(database) as product,
-        world.children(("loads.usage", world.cores.asking), ("loads.usage", world.cores.serving)) as (
+        testbed.database(testbed.scale.containers[0]) as database,
+        testbed.product(database) as product,
+        testbed.children(("loads.usage", testbed.cores.asking), ("loads.usage", testbed.cores.serving)) as (
             sender,
             copier,
         ),
@@ -53,13 +53,13 @@ async def record_usage(world: World) -> AsyncIterator[Figure]:
 
         async def recorded() -> Run:
             asked = sender.ask("record", address=product.address, token=token, **common)
-            return await world.metered(product.process_id, database, asked)
+            return await testbed.metered(product.process_id, database, asked)
 
         async def copied() -> Run:
             asked = copier.ask("copy", dsn=database.superuser, table=_TABLE, **common)
-            return await world.metered(copier.process_id, database, asked)
+            return await testbed.metered(copier.process_id, database, asked)
 
-        pairs = await in_turns(recorded, copied, world.scale.runs, warm=world.scale.warm)
+        pairs = await in_turns(recorded, copied, testbed.scale.runs, warm=testbed.scale.warm)
     yield compared(
         "6",
         f"RecordUsage, {samples:,} samples of {len(containers):,} containers",
@@ -73,17 +73,19 @@ async def record_usage(world: World) -> AsyncIterator[Figure]:
     )
 
 
-async def query_usage(world: World) -> AsyncIterator[Figure]:
+async def query_usage(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures row 9: the usage of all containers, and of one."""
-    containers = world.scale.usage_containers
+    containers = testbed.scale.usage_containers
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(world.database(containers))
+        database = await stack.enter_async_context(testbed.database(containers))
         connection = await stack.enter_async_context(connected(database.superuser))
         await population.usage(connection, _DAYS)
         one = await _first_container(connection)
         # The product rolls up and packs existing samples when it starts.
-        product = await stack.enter_async_context(world.product(database))
-        children = world.children(("loads.usage", world.cores.asking), ("loads.usage", world.cores.serving))
+        product = await stack.enter_async_context(testbed.product(database))
+        children = testbed.children(
+            ("loads.usage", testbed.cores.asking), ("loads.usage", testbed.cores.serving)
+        )
         asker, bare = await stack.enter_async_context(children)
         await _packed(connection)
         await population.analyze(connection, "container_usage_days")
@@ -95,10 +97,10 @@ async def query_usage(world: World) -> AsyncIterator[Figure]:
             question = {"address": product.address, "token": token, "days": _DAYS, **names}
             summed = {"dsn": database.superuser, "days": _DAYS, "container_id": container_id}
             arms = (
-                _Asked(world, product.process_id, database, lambda q=question: asker.ask("query", **q)),  # type: ignore[misc]
-                _Asked(world, bare.process_id, database, lambda a=summed: bare.ask("aggregate", **a)),  # type: ignore[misc]
+                _Asked(testbed, product.process_id, database, lambda q=question: asker.ask("query", **q)),  # type: ignore[misc]
+                _Asked(testbed, bare.process_id, database, lambda a=summed: bare.ask("aggregate", **a)),  # type: ignore[misc]
             )
-            pairs = await in_turns(arms[0].run, arms[1].run, world.scale.runs, warm=world.scale.warm)
+            pairs = await in_turns(arms[0].run, arms[1].run, testbed.scale.runs, warm=testbed.scale.warm)
             points = arms[0].points | arms[1].points
             if len(points) != 1:
                 raise RuntimeError(f"the product and the aggregate do not answer the same points: {points}")
@@ -110,9 +112,9 @@ class _Asked:
     """An arm that runs one query per run; `points` are the numbers of points in the responses."""
 
     def __init__(
-        self, world: World, process_id: int, database: Database, ask: Callable[[], Awaitable[list[float]]]
+        self, testbed: Testbed, process_id: int, database: Database, ask: Callable[[], Awaitable[list[float]]]
     ) -> None:
-        self._world = world
+        self._testbed = testbed
         self._process_id = process_id
         self._database = database
         self._ask = ask
@@ -120,7 +122,7 @@ class _Asked:
 
     async def run(self) -> Run:
         """Measures the seconds of the query."""
-        return await self._world.metered(self._process_id, self._database, self._answered(), "seconds")
+        return await self._testbed.metered(self._process_id, self._database, self._answered(), "seconds")
 
     async def _answered(self) -> dict[str, float]:
         seconds, found = await self._ask()

@@ -17,7 +17,7 @@ from benchmarks.child import Child
 from benchmarks.measure import Figure, Goal, Pairs, Run, Series, all_in_turns, compared, in_turns
 from benchmarks.population import WATCHED
 from benchmarks.product import Product
-from benchmarks.world import Database, World, connected
+from benchmarks.testbed import Database, Testbed, connected
 from pilothouse.container.v1 import container_pb2 as pb
 
 METHOD = "/pilothouse.container.v1.ContainerService/WatchContainers"
@@ -36,21 +36,21 @@ _SEQUENCE = "SELECT count(*) FROM sequence_changes()"
 _NUMBERED_SECONDS = 10.0
 
 
-async def fan_out(world: World) -> AsyncIterator[Figure]:
+async def fan_out(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures row 4 at each number of watchers."""
-    for watchers in world.scale.watchers:
-        yield await _fan_out(world, watchers)
+    for watchers in testbed.scale.watchers:
+        yield await _fan_out(testbed, watchers)
 
 
-async def _fan_out(world: World, watchers: int) -> Figure:
-    events = max(1, int(_DELIVERIES[watchers] * min(1.0, world.scale.seconds)) // watchers)
+async def _fan_out(testbed: Testbed, watchers: int) -> Figure:
+    events = max(1, int(_DELIVERIES[watchers] * min(1.0, testbed.scale.seconds)) // watchers)
     async with (
-        world.database() as database,
-        world.product(database) as product,
-        world.children(
-            ("baselines.grpc_server", world.cores.serving),
-            ("loads.watches", world.cores.asking),
-            ("loads.watches", world.cores.asking),
+        testbed.database() as database,
+        testbed.product(database) as product,
+        testbed.children(
+            ("baselines.grpc_server", testbed.cores.serving),
+            ("loads.watches", testbed.cores.asking),
+            ("loads.watches", testbed.cores.asking),
         ) as (bare, watches, bare_watches),
         connected(database.system) as connection,
     ):
@@ -78,10 +78,10 @@ async def _fan_out(world: World, watchers: int) -> Figure:
             return _rate(events * watchers, await bare_watches.ask("finished") - began)
 
         pairs = await in_turns(
-            lambda: world.metered(product.process_id, database, delivered()),
-            lambda: world.metered(bare.process_id, None, delivered_bare()),
-            world.scale.runs,
-            warm=world.scale.warm,
+            lambda: testbed.metered(product.process_id, database, delivered()),
+            lambda: testbed.metered(bare.process_id, None, delivered_bare()),
+            testbed.scale.runs,
+            warm=testbed.scale.warm,
         )
     return compared(
         "4",
@@ -139,19 +139,19 @@ def _change(event: asyncpg.Record) -> dict[str, Any]:
     }
 
 
-async def latency(world: World) -> AsyncIterator[Figure]:
+async def latency(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures row 5: from the commit of a change to its delivery, against etcd from put to watch."""
     async with (
-        world.database() as database,
-        world.product(database) as product,
-        world.children(("loads.watches", world.cores.asking)) as (watches,),
+        testbed.database() as database,
+        testbed.product(database) as product,
+        testbed.children(("loads.watches", testbed.cores.asking)) as (watches,),
     ):
-        changes = await Changes.made(world, product, database, watches)
+        changes = await Changes.made(testbed, product, database, watches)
         if not etcd.installed():
-            (_,) = await all_in_turns((changes.run,), world.scale.runs, warm=world.scale.warm)
+            (_,) = await all_in_turns((changes.run,), testbed.scale.runs, warm=testbed.scale.warm)
             yield Figure("5", _WHAT, reason="etcd is not installed (Debian: apt-get install etcd-server)")
         else:
-            async for figure in _beside_etcd(world, changes):
+            async for figure in _beside_etcd(testbed, changes):
                 yield figure
     yield Figure(
         "5",
@@ -170,28 +170,28 @@ _WHAT = f"change to delivery, p99 of {LATENCY_WATCHERS} watchers, one writer"
 class Changes:
     """An arm whose runs have two figures: from the response to the writer, and from the writer's request."""
 
-    def __init__(self, world: World, process_id: int, database: Database | None) -> None:
-        self._world = world
+    def __init__(self, testbed: Testbed, process_id: int, database: Database | None) -> None:
+        self._testbed = testbed
         self._process_id = process_id
         self._database = database
         self._ask: Any = None
         self._said: list[dict[str, float]] = []
 
     @classmethod
-    async def made(cls, world: World, product: Product, database: Database, watches: Child) -> Changes:
+    async def made(cls, testbed: Testbed, product: Product, database: Database, watches: Child) -> Changes:
         """Returns the arm of the product, with its watchers."""
-        arm = cls(world, product.process_id, database)
+        arm = cls(testbed, product.process_id, database)
         token = await product.tenant_token()
         await make_watched(product)
         await open_watches(watches, product, token, LATENCY_WATCHERS)
         where = {"address": product.address, "token": token, "namespace": WATCHED, "name": WATCHED}
-        arm._ask = lambda: watches.ask("latencies_of_changes", **where, **_pace(world))
+        arm._ask = lambda: watches.ask("latencies_of_changes", **where, **_pace(testbed))
         return arm
 
     @classmethod
-    async def of_etcd(cls, world: World, process_id: int, address: str, watches: Child) -> Changes:
+    async def of_etcd(cls, testbed: Testbed, process_id: int, address: str, watches: Child) -> Changes:
         """Returns the arm of etcd, with its watchers."""
-        arm = cls(world, process_id, None)
+        arm = cls(testbed, process_id, None)
         await watches.ask(
             "open",
             address=address,
@@ -200,12 +200,12 @@ class Changes:
             watchers=LATENCY_WATCHERS,
             etcd=True,
         )
-        arm._ask = lambda: watches.ask("latencies_of_puts", address=address, **_pace(world))
+        arm._ask = lambda: watches.ask("latencies_of_puts", address=address, **_pace(testbed))
         return arm
 
     async def run(self) -> Run:
         """Measures one run; its figure counts from the response to the writer."""
-        return await self._world.metered(self._process_id, self._database, self._measured(), "answered")
+        return await self._testbed.metered(self._process_id, self._database, self._measured(), "answered")
 
     async def _measured(self) -> dict[str, float]:
         self._said.append(await self._ask())
@@ -213,20 +213,20 @@ class Changes:
 
     def series(self, clock: str) -> Series:
         """Returns the runs that counted, by one of the clocks: `answered` or `sent`."""
-        return Series(tuple(Run(said[clock]) for said in self._said[-self._world.scale.runs :]))
+        return Series(tuple(Run(said[clock]) for said in self._said[-self._testbed.scale.runs :]))
 
 
-def _pace(world: World) -> dict[str, float]:
-    return {"events": max(20, int(world.scale.seconds / _LATENCY_PAUSE)), "pause": _LATENCY_PAUSE}
+def _pace(testbed: Testbed) -> dict[str, float]:
+    return {"events": max(20, int(testbed.scale.seconds / _LATENCY_PAUSE)), "pause": _LATENCY_PAUSE}
 
 
-async def _beside_etcd(world: World, changes: Changes) -> AsyncIterator[Figure]:
+async def _beside_etcd(testbed: Testbed, changes: Changes) -> AsyncIterator[Figure]:
     async with (
-        etcd.running(world.directory / "etcd", world.cores.serving) as (address, process_id),
-        world.children(("loads.watches", world.cores.asking)) as (watches,),
+        etcd.running(testbed.directory / "etcd", testbed.cores.serving) as (address, process_id),
+        testbed.children(("loads.watches", testbed.cores.asking)) as (watches,),
     ):
-        puts = await Changes.of_etcd(world, process_id, address, watches)
-        pairs = await in_turns(changes.run, puts.run, world.scale.runs, warm=world.scale.warm)
+        puts = await Changes.of_etcd(testbed, process_id, address, watches)
+        pairs = await in_turns(changes.run, puts.run, testbed.scale.runs, warm=testbed.scale.warm)
     notes = ("CPU is that of one change to all watchers",)
     name = "etcd put to watch"
     goal: Goal = ("≤", 2.0)

@@ -21,7 +21,7 @@ import orjson
 from benchmarks.machine import pin
 from benchmarks.measure import Figure
 from benchmarks.product import Product
-from benchmarks.world import Database, World, connected
+from benchmarks.testbed import Database, Testbed, connected
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient
@@ -53,9 +53,9 @@ SELECT (SELECT count(*) FROM container_runs WHERE status = 'succeeded')
 _ENDS = {"simulate.pilothouse.dev/behavior": "exit:0"}
 
 
-async def whole_server(world: World) -> AsyncIterator[Figure]:
+async def whole_server(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures a server that starts the pods, then a server that is started after them."""
-    pods = world.scale.pods
+    pods = testbed.scale.pods
     given = _Load(
         "7",
         f"{pods:,} pods of {pods // _REPLICAS} containers",
@@ -64,17 +64,17 @@ async def whole_server(world: World) -> AsyncIterator[Figure]:
         _SEEN,
         pods,
     )
-    async for figure in _both(world, given):
+    async for figure in _both(testbed, given):
         yield figure
 
 
-async def other_kinds(world: World) -> AsyncIterator[Figure]:
+async def other_kinds(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures the same with Jobs that end, and with StatefulSets."""
-    runs = world.scale.pods // _PODS_OF_A_RUN
+    runs = testbed.scale.pods // _PODS_OF_A_RUN
     sets = runs // _RUNS_OF_A_SET
     what = f"{runs:,} finished runs of Jobs and {sets} StatefulSets"
     containers = [*map(_set, range(sets)), *map(_job, range(runs))]
-    async for figure in _both(world, _Load("kinds", what, what, containers, _KINDS_SEEN, runs + sets)):
+    async for figure in _both(testbed, _Load("kinds", what, what, containers, _KINDS_SEEN, runs + sets)):
         yield figure
 
 
@@ -90,30 +90,30 @@ class _Load:
     count: int
 
 
-async def _both(world: World, load: _Load) -> AsyncIterator[Figure]:
+async def _both(testbed: Testbed, load: _Load) -> AsyncIterator[Figure]:
     # This process itself makes the calls, and must not use the server's core.
-    pin(os.getpid(), world.cores.asking)
+    pin(os.getpid(), testbed.cores.asking)
     async with (
-        world.database(reconciled=True) as database,
-        world.children(("loads.cluster", world.cores.asking)) as (cluster,),
+        testbed.database(reconciled=True) as database,
+        testbed.children(("loads.cluster", testbed.cores.asking)) as (cluster,),
     ):
-        kubeconfig = world.directory / "kubeconfig_whole.json"
+        kubeconfig = testbed.directory / "kubeconfig_whole.json"
         await asyncio.to_thread(
             kubeconfig.write_bytes, orjson.dumps(await cluster.ask("start", nodes=_NODES))
         )
-        held_bringing_up = world.directory / "held_bringing_up"
-        async with _watched(world, database, kubeconfig, held_bringing_up) as product:
+        held_bringing_up = testbed.directory / "held_bringing_up"
+        async with _watched(testbed, database, kubeconfig, held_bringing_up) as product:
             client = await product.administrator()
             try:
                 brought_up = await _bring_up(client, database, load)
             finally:
                 await client.close()
         seconds, files = [], []
-        for number in range(world.scale.bring_ups):
+        for number in range(testbed.scale.bring_ups):
             async with connected(database.superuser) as connection:
                 await connection.execute(_UNSEEN)
-            file = world.directory / f"held_{number}"
-            async with _watched(world, database, kubeconfig, file) as product:
+            file = testbed.directory / f"held_{number}"
+            async with _watched(testbed, database, kubeconfig, file) as product:
                 await _all_seen(database, load)
                 seconds.append(time.monotonic() - product.spawned)
             files.append(file)
@@ -131,7 +131,7 @@ async def _both(world: World, load: _Load) -> AsyncIterator[Figure]:
         "s",
         median(seconds),
         notes=(
-            f"medians of {world.scale.bring_ups}; the database had forgotten all statuses, pods and runs",
+            f"medians of {testbed.scale.bring_ups}; the database had forgotten all statuses, pods and runs",
         ),
     )
     yield _hold(load.row, "longest that this held its event loop", files)
@@ -151,9 +151,11 @@ def _hold(row: str, what: str, files: Sequence[Path]) -> Figure:
 
 
 @asynccontextmanager
-async def _watched(world: World, database: Database, kubeconfig: Path, file: Path) -> AsyncIterator[Product]:
+async def _watched(
+    testbed: Testbed, database: Database, kubeconfig: Path, file: Path
+) -> AsyncIterator[Product]:
     program = (sys.executable, "-m", "benchmarks.held", str(file), "serve")
-    async with world.product(database, kubeconfig=kubeconfig, program=program) as product:
+    async with testbed.product(database, kubeconfig=kubeconfig, program=program) as product:
         yield product
 
 

@@ -25,8 +25,8 @@ from benchmarks.measure import (
 )
 from benchmarks.population import ACTIVE_NAMESPACES, WRITTEN_NAMESPACES
 from benchmarks.product import Product
+from benchmarks.testbed import Database, Testbed, connected
 from benchmarks.unrecorded import NOTHING_PENDING
-from benchmarks.world import Database, World, connected
 
 CLIENTS = 16
 # The number of sidecars of a container.
@@ -45,29 +45,29 @@ SELECT (SELECT count(*) FROM operation_logs WHERE action = 'create' AND resource
 """
 
 
-async def create_container(world: World) -> AsyncIterator[Figure]:
+async def create_container(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures rows 2 and 2b at each number of containers, and the largest against the smallest."""
-    sizes = world.scale.containers
+    sizes = testbed.scale.containers
     async with AsyncExitStack() as stack:
         bare, calls = await stack.enter_async_context(
-            world.children(
-                ("baselines.grpc_server", world.cores.serving), ("loads.calls", world.cores.asking)
+            testbed.children(
+                ("baselines.grpc_server", testbed.cores.serving), ("loads.calls", testbed.cores.asking)
             )
         )
         echo = await bare.ask("start")
 
         async def echoed() -> Run:
-            return await world.metered(
-                bare.process_id, None, create(calls, echo, "", world.scale.seconds, method=CREATE)
+            return await testbed.metered(
+                bare.process_id, None, create(calls, echo, "", testbed.scale.seconds, method=CREATE)
             )
 
         arms: list[Arm] = [echoed]
         for size in sizes:
-            database = await stack.enter_async_context(world.database(size))
-            product = await stack.enter_async_context(world.product(database))
-            arms.append(_creating(world, calls, product, database, await product.tenant_token()))
-            arms += [await _inserting(stack, world, size, locked=locked) for locked in (True, False)]
-        echoes, *measured = await all_in_turns(arms, world.scale.runs, warm=world.scale.warm)
+            database = await stack.enter_async_context(testbed.database(size))
+            product = await stack.enter_async_context(testbed.product(database))
+            arms.append(_creating(testbed, calls, product, database, await product.tenant_token()))
+            arms += [await _inserting(stack, testbed, size, locked=locked) for locked in (True, False)]
+        echoes, *measured = await all_in_turns(arms, testbed.scale.runs, warm=testbed.scale.warm)
     products, locked, unlocked = measured[::3], measured[1::3], measured[2::3]
     for number, size in enumerate(sizes):
         what = f"CreateContainer, durable, {size:,} containers, {CLIENTS} clients"
@@ -81,42 +81,42 @@ async def create_container(world: World) -> AsyncIterator[Figure]:
         yield compared("2", what, "/s", Pairs(products[-1], products[0]), f"at {sizes[0]:,}", ("≥", 0.9))
 
 
-async def create_with_sidecars(world: World) -> AsyncIterator[Figure]:
+async def create_with_sidecars(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures row 2d at the smallest number of containers, on the same server."""
     pairs = await _of_one_server(
-        world, lambda *where: _creating(*where, having={"sidecars": _SIDECARS}), _creating
+        testbed, lambda *where: _creating(*where, having={"sidecars": _SIDECARS}), _creating
     )
     what = f"CreateContainer with {_SIDECARS} sidecars"
     yield compared("2d", f"{what}, {_COMPARED}", "µs", pairs, "without", ("≤", 1.3))
 
 
-async def create_with_service(world: World) -> AsyncIterator[Figure]:
+async def create_with_service(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures row 2e, like row 2d. Another transaction writes the row and the event of the Service."""
     pairs = await _of_one_server(
-        world, _creating, lambda *where: _creating(*where, having={"service": False})
+        testbed, _creating, lambda *where: _creating(*where, having={"service": False})
     )
     yield compared("2e", f"CreateContainer with a Service, {_COMPARED}", "µs", pairs, "without")
 
 
 async def _of_one_server(
-    world: World,
-    first: Callable[[World, Child, Product, Database, str], Arm],
-    second: Callable[[World, Child, Product, Database, str], Arm],
+    testbed: Testbed,
+    first: Callable[[Testbed, Child, Product, Database, str], Arm],
+    second: Callable[[Testbed, Child, Product, Database, str], Arm],
 ) -> Pairs:
     """Returns the total CPU time, server and PostgreSQL, of two kinds of creates, in turns on the same server."""
-    size = world.scale.containers[0]
+    size = testbed.scale.containers[0]
     async with (
-        world.database(size) as database,
-        world.product(database) as product,
-        world.children(("loads.calls", world.cores.asking)) as (calls,),
+        testbed.database(size) as database,
+        testbed.product(database) as product,
+        testbed.children(("loads.calls", testbed.cores.asking)) as (calls,),
     ):
-        where = (world, calls, product, database, await product.tenant_token())
-        pairs = await in_turns(first(*where), second(*where), world.scale.runs, warm=world.scale.warm)
+        where = (testbed, calls, product, database, await product.tenant_token())
+        pairs = await in_turns(first(*where), second(*where), testbed.scale.runs, warm=testbed.scale.warm)
     return Pairs(together(pairs.product), together(pairs.baseline))
 
 
 def _creating(
-    world: World,
+    testbed: Testbed,
     calls: Child,
     product: Product,
     database: Database,
@@ -125,16 +125,18 @@ def _creating(
     having: Mapping[str, int] = {},
 ) -> Arm:
     async def run() -> Run:
-        made = create(calls, product.address, token, world.scale.seconds, having=having)
-        return await world.metered(product.process_id, database, made)
+        made = create(calls, product.address, token, testbed.scale.seconds, having=having)
+        return await testbed.metered(product.process_id, database, made)
 
     return run
 
 
-async def _inserting(stack: AsyncExitStack, world: World, size: int, *, locked: bool) -> Arm:
+async def _inserting(stack: AsyncExitStack, testbed: Testbed, size: int, *, locked: bool) -> Arm:
     """Returns the arm of the bare inserts, in a separate process and database."""
-    database = await stack.enter_async_context(world.database(size))
-    (inserts,) = await stack.enter_async_context(world.children(("baselines.inserts", world.cores.serving)))
+    database = await stack.enter_async_context(testbed.database(size))
+    (inserts,) = await stack.enter_async_context(
+        testbed.children(("baselines.inserts", testbed.cores.serving))
+    )
     async with connected(database.superuser) as connection:
         await connection.execute(USER)
     await inserts.ask(
@@ -142,8 +144,8 @@ async def _inserting(stack: AsyncExitStack, world: World, size: int, *, locked: 
     )
 
     async def run() -> Run:
-        inserted = inserts.ask("run", seconds=world.scale.seconds)
-        return await world.metered(inserts.process_id, database, inserted)
+        inserted = inserts.ask("run", seconds=testbed.scale.seconds)
+        return await testbed.metered(inserts.process_id, database, inserted)
 
     return run
 
@@ -176,16 +178,16 @@ async def create(
     return answer
 
 
-async def audit(world: World) -> AsyncIterator[Figure]:
+async def audit(testbed: Testbed) -> AsyncIterator[Figure]:
     """Measures row 3 at each number of writers."""
-    size = world.scale.containers[0]
+    size = testbed.scale.containers[0]
     unrecorded = (sys.executable, "-m", "benchmarks.unrecorded", "serve")
     async with (
-        world.database(size) as database,
-        world.database(size) as other_database,
-        world.product(database) as product,
-        world.product(other_database, program=unrecorded) as without,
-        world.children(("loads.calls", world.cores.asking)) as (calls,),
+        testbed.database(size) as database,
+        testbed.database(size) as other_database,
+        testbed.product(database) as product,
+        testbed.product(other_database, program=unrecorded) as without,
+        testbed.children(("loads.calls", testbed.cores.asking)) as (calls,),
         connected(other_database.superuser) as connection,
     ):
         await connection.execute(NOTHING_PENDING)
@@ -200,18 +202,18 @@ async def audit(world: World) -> AsyncIterator[Figure]:
                 calls,
                 server.address,
                 token,
-                world.scale.seconds,
+                testbed.scale.seconds,
                 clients=writers,
                 namespaces=_MANY_NAMESPACES,
             )
-            return await world.metered(server.process_id, stored, made)
+            return await testbed.metered(server.process_id, stored, made)
 
-        for writers in world.scale.writers:
+        for writers in testbed.scale.writers:
             pairs = await in_turns(
                 lambda writers=writers: written(0, writers),  # type: ignore[misc]
                 lambda writers=writers: written(1, writers),  # type: ignore[misc]
-                world.scale.runs,
-                warm=world.scale.warm,
+                testbed.scale.runs,
+                warm=testbed.scale.warm,
             )
             yield compared(
                 "3",

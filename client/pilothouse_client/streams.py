@@ -90,7 +90,7 @@ class _Reopening(Generic[TransportT, Request, Response]):
         self._request.CopyFrom(request)
         self._deadline = Deadline(connection.options.timeout)
         self._stream: AnswerStream[Response] | None = None
-        self._openings = 0
+        self._times_opened = 0
         self._tokens: Tokens | None = None
         self._closed = False
         self._answered = False
@@ -122,7 +122,7 @@ class _Reopening(Generic[TransportT, Request, Response]):
                     self._stream, self._tokens = await self._connection.open_stream(
                         self._method, self._request, self._deadline
                     )
-                    self._openings += 1
+                    self._times_opened += 1
                     if self._is_closed():  # by another thread, which found no stream to cancel
                         self._stream.cancel()
                 answer = await self._stream.read()
@@ -239,7 +239,7 @@ class WatchStream(
         self._delivered = True
         if answer.resume_token:
             self._resume_token = self._set_token(answer.resume_token)
-        resumed, self._opening_before = self._openings != self._opening_before, self._openings
+        resumed, self._opening_before = self._times_opened != self._opening_before, self._times_opened
         return Change(
             _kind_of(answer.change_type),
             self._resource_of(answer),

@@ -150,7 +150,7 @@ def judge(asked: pb.Container, seen: pb.Container, goal: Goal) -> Verdict:
         return Verdict(WaitOutcome.ARRIVED if ended else WaitOutcome.WAITING)
     if why := failed_for_good(seen):
         return Verdict(WaitOutcome.FAILED, why)
-    return Verdict(WaitOutcome.ARRIVED if runs_as_wanted(seen) else WaitOutcome.WAITING)
+    return Verdict(WaitOutcome.ARRIVED if runs_completely(seen) else WaitOutcome.WAITING)
 
 
 def _judge_run(seen: pb.Container, goal: Goal) -> Verdict:
@@ -163,7 +163,7 @@ def _judge_run(seen: pb.Container, goal: Goal) -> Verdict:
     return Verdict(WaitOutcome.ARRIVED if arrived else WaitOutcome.WAITING)
 
 
-def runs_as_wanted(container: pb.Container) -> bool:
+def runs_completely(container: pb.Container) -> bool:
     """Returns whether the container runs, or has zero replicas, and its rollout has ended or is held.
 
     Call it only for a container whose generation is observed.

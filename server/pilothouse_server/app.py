@@ -124,10 +124,9 @@ from pilothouse_server.settings.model import (
 from pilothouse_server.storage.noun import storage_noun
 from pilothouse_server.storage.operations import count_storage, write_mount_events
 from pilothouse_server.storage.tables import STORAGE_TABLES
-from pilothouse_server.store import continuity
+from pilothouse_server.store import rewind_detection
 from pilothouse_server.store.audit_writer import AuditWriter
 from pilothouse_server.store.backfill import BACKFILL_SECONDS, Watched, backfill_messages
-from pilothouse_server.store.continuity import Continuity
 from pilothouse_server.store.engine import Database, plain_dsn
 from pilothouse_server.store.feed import Feed
 from pilothouse_server.store.follow_ups import FollowUps
@@ -139,6 +138,7 @@ from pilothouse_server.store.periodic import (
     earlier_now,
     standard_jobs,
 )
+from pilothouse_server.store.rewind_detection import RewindDetector
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store
 from pilothouse_server.values.database_address import tls_problem, weakness
 from pilothouse_server.values.key_patterns import KeyPatterns
@@ -203,8 +203,8 @@ class Application:
         self._keys = KeyRing.of(settings)
         self.envelopes = Envelopes(self._keys, token_keys(settings), providers(settings))
         self.hub = Hub(settings.event_ring_size)
-        self._continuity = Continuity(self.store, settings.data_dir / continuity.FILE_NAME)
-        self.feed = Feed(self.store, self.hub, self._continuity)
+        self._rewind_detector = RewindDetector(self.store, settings.data_dir / rewind_detection.FILE_NAME)
+        self.feed = Feed(self.store, self.hub, self._rewind_detector)
         self.audit_writer = AuditWriter(self.store)
         self.sealer = Sealer(
             self.store,
@@ -353,7 +353,7 @@ class Application:
         self._supervisor.start("follow-ups of commits", follow_ups.run)
         self._supervisor.start("statuses of applications", self._follower.run)
         self._supervisor.start("idle connections", self.database.close_unneeded)
-        self._supervisor.start("lost sessions", self.database.end_lost_sessions)
+        self._supervisor.start("lost sessions", self.database.close_dead_connections)
         self._supervisor.start("usage stream", self.usage_stream.run)
         rendering = Periodic(
             "render messages again", BACKFILL_SECONDS, lambda: backfill_messages(self.store, self.watched)
@@ -364,16 +364,16 @@ class Application:
         periodic = PeriodicWork(self.store, jobs)
         self.feed.on_partitions_wanted = lambda: periodic.run_now(MAKE_PARTITIONS)
 
-        def begin_anew() -> None:
+        def reset_after_rewind() -> None:
             """Drops state that belongs to the history before the rewind of the database."""
             self._callers.invalidate()
-            self.usage_stream.begin_anew()
-            self.reconciler.begin_anew()
+            self.usage_stream.reset_after_rewind()
+            self.reconciler.reset_after_rewind()
             for job in (MAKE_PARTITIONS, ROLL_UP):
                 periodic.run_now(job)
 
-        self.feed.on_new_history = begin_anew
-        self._continuity.on_tampering = self.sealer.tampered
+        self.feed.on_new_history = reset_after_rewind
+        self._rewind_detector.on_tampering = self.sealer.tampered
         self._supervisor.start("periodic work", periodic.run)
         self._supervisor.start("audit sealer", self.sealer.run)
         if self.sealer.identity.policy.witnesses:

@@ -16,7 +16,7 @@ from tests.applications.test_following import BEHAVIOR
 from tests.conftest import Database, connection
 from tests.harness import PASSWORD
 from tests.main_job import loaded
-from tests.readme.served import environment
+from tests.readme.served import server_variables
 from tests.waiting import poll_until, within
 
 from pilothouse.application.v1 import application_pb2 as pb
@@ -53,7 +53,7 @@ def variables_of(database: Database, cluster: SimulatedCluster, folder: Path) ->
     """Returns the environment of a server that may be killed: the database and the cluster outlive it."""
     (folder / "kubeconfig.json").write_text(json.dumps(cluster.kubeconfig()))
     return {
-        **environment(folder),
+        **server_variables(folder),
         "PILOTHOUSE_DATABASE_URL": database.app_dsn,
         "PILOTHOUSE_SYSTEM_DATABASE_URL": database.system_dsn,
         "PILOTHOUSE_MAINTENANCE_DATABASE_URL": database.maintenance_dsn,

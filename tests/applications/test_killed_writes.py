@@ -17,11 +17,11 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from tests.agreement import agree
 from tests.applications.conftest import JsonObject, budget, config_map, deployment, given, secret, service
 from tests.applications.test_killed_rollback import server, token, variables_of
 from tests.conftest import Database
 from tests.harness import PASSWORD, running_server
+from tests.state_comparison import agree
 from tests.waiting import poll_until, within
 
 from pilothouse.application.v1 import application_pb2 as pb

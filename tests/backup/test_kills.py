@@ -11,7 +11,7 @@ from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.backup.copies import back_up, empty_database, objects_in, restore
 from tests.conftest import Database, connection
 from tests.processes import started
-from tests.readme.served import BIN, environment
+from tests.readme.served import BIN, server_variables
 from tests.waiting import poll_until
 
 pytestmark = pytest.mark.full
@@ -43,7 +43,7 @@ async def test_a_killed_restore_leaves_the_database_empty(
         hold = other.transaction()
         await hold.start()
         await other.execute("CREATE TABLE public.volumes ()")
-        async with started(*command, env=environment(tmp_path)) as process:
+        async with started(*command, env=server_variables(tmp_path)) as process:
 
             async def held_up() -> bool:
                 return bool(await admin.fetchval(_HELD, other.get_server_pid()))
@@ -70,7 +70,7 @@ async def test_a_killed_backup_does_not_count_as_a_backup(tenants: Database, tmp
         await other.execute("LOCK TABLE volumes IN ACCESS EXCLUSIVE MODE")
         variables = {"PILOTHOUSE_MAINTENANCE_DATABASE_URL": tenants.maintenance_dsn}
         command = (str(BIN / "pilothouse"), "backup", "--directory", str(folder))
-        async with started(*command, env=environment(tmp_path) | variables) as process:
+        async with started(*command, env=server_variables(tmp_path) | variables) as process:
 
             async def held_up() -> bool:
                 return bool(await admin.fetchval(_HELD, other.get_server_pid()))

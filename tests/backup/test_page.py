@@ -49,7 +49,7 @@ SERVE_DEV = "pilothouse serve --dev"
 COPY_BASE = "cp -r /var/backups/pilothouse/base /var/lib/postgresql/restored"
 SIGNAL = "touch /var/lib/postgresql/restored/recovery.signal"
 NEW_HISTORY = 'pilothouse migrate new-history --reason "restored to a point in time"'
-CARE = (
+MAINTENANCE = (
     ("pilothouse database analyze", 'ANALYZE public."containers"'),
     ("pilothouse database vacuum containers", 'VACUUM (ANALYZE) public."containers"'),
     ("pilothouse database reindex containers", 'REINDEX TABLE CONCURRENTLY public."containers"'),
@@ -110,7 +110,7 @@ async def test_a_backup_is_made_and_restored(
                 secret = config_pb2.Secret(name="pin", string_data={"value": "correct horse"})
                 await client.config.create_secret(namespace="vault", secret=secret)
             name = await made(shell, tmp_path)
-            for line, said in CARE:
+            for line, said in MAINTENANCE:
                 assert said in await shell.run(line)
             login = f"pilothouse login --server {address} --user admin --password-stdin"
             await shell.run(login, PASSWORD + "\n")

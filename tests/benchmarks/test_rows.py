@@ -14,7 +14,7 @@ from benchmarks.rows.every import ROWS
 
 from tests.prepared import memory
 from tests.processes import finished
-from tests.readme.served import ROOT, Shell, environment
+from tests.readme.served import ROOT, Shell, server_variables
 
 pytestmark = pytest.mark.full(minutes=30)
 
@@ -31,7 +31,7 @@ async def test_each_row_prints_a_figure(tmp_path: Path) -> None:
         *("--directory", str(memory() or tmp_path)),
         seconds=400.0,
         cwd=ROOT,
-        env=environment(tmp_path),
+        env=server_variables(tmp_path),
     )
     assert code == 0, output.decode() + errors.decode()
     assert "start to first answered call" in output.decode()
@@ -51,7 +51,7 @@ async def test_a_profile_has_layers_and_statements(tmp_path: Path) -> None:
     code, output, errors = await finished(
         *(*FORKED, "benchmarks.profile", "--row", "2", "--seconds", "0.3", "--containers", "100"),
         cwd=ROOT,
-        env=environment(tmp_path),
+        env=server_variables(tmp_path),
     )
     assert code == 0, output.decode() + errors.decode()
     for words in (

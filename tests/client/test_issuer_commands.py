@@ -37,7 +37,7 @@ JOB = {"repository": "example/shop"}
 
 
 @dataclass
-class World:
+class Environment:
     """A server and the issuer that it trusts."""
 
     server: IdentityServer
@@ -49,9 +49,9 @@ class World:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def world(
+async def environment(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[World]:
+) -> AsyncIterator[Environment]:
     folder = tmp_path_factory.mktemp("issuers")
     (folder / "secret").write_text(SECRET)
     async with (
@@ -74,13 +74,15 @@ async def world(
         admin = await server.admin()
         for username in ("robot", "auditor"):
             await server.user(admin, username, log_in=False)
-        yield World(server, company)
+        yield Environment(server, company)
 
 
-async def test_a_token_is_exchanged_and_printed(world: World, pilothouse: Command, tmp_path: Path) -> None:
+async def test_a_token_is_exchanged_and_printed(
+    environment: Environment, pilothouse: Command, tmp_path: Path
+) -> None:
     path = tmp_path / "token"
-    path.write_text(world.job() + "\n")
-    address = world.server.address
+    path.write_text(environment.job() + "\n")
+    address = environment.server.address
     printed = await pilothouse(
         "--server", address, "token", "exchange", "--subject-token-file", str(path), "--lifetime", "60"
     )
@@ -91,30 +93,34 @@ async def test_a_token_is_exchanged_and_printed(world: World, pilothouse: Comman
     assert shown.lines[0].startswith("robot ")
 
 
-async def test_a_token_is_exchanged_and_stored(world: World, pilothouse: Command, tmp_path: Path) -> None:
-    address = world.server.address
+async def test_a_token_is_exchanged_and_stored(
+    environment: Environment, pilothouse: Command, tmp_path: Path
+) -> None:
+    address = environment.server.address
     exchange = ("token", "exchange", "--username", "auditor", "--store")
-    kept = await pilothouse("--server", address, *exchange, stdin=world.job())
+    kept = await pilothouse("--server", address, *exchange, stdin=environment.job())
     assert (kept.code, kept.out) == (0, "")
     assert f"acting as auditor at {address}" in kept.err
     assert (tmp_path / "config.json").stat().st_mode & 0o777 == 0o600
     context = json.loads((tmp_path / "config.json").read_text())["contexts"][f"auditor@{address}"]
     assert context["tokens"]["refresh_token"] == ""
     assert (await pilothouse("whoami")).lines[0].startswith("auditor ")
-    again = await pilothouse("token", "exchange", stdin=world.job())
+    again = await pilothouse("token", "exchange", stdin=environment.job())
     assert again.out.startswith("pht_"), "the server is that of the context"
 
 
-async def test_an_invalid_subject_token_is_refused(world: World, pilothouse: Command, tmp_path: Path) -> None:
-    exchange = ("--server", world.server.address, "token", "exchange")
+async def test_an_invalid_subject_token_is_refused(
+    environment: Environment, pilothouse: Command, tmp_path: Path
+) -> None:
+    exchange = ("--server", environment.server.address, "token", "exchange")
     assert "it is empty" in (await pilothouse(*exchange, stdin="\n")).err
     assert "too long" in (await pilothouse(*exchange, stdin="x" * 20_000)).err
     missing = await pilothouse(*exchange, "--subject-token-file", str(tmp_path / "none"))
     assert (missing.code, "No such file" in missing.err) == (2, True)
-    assert "name the server" in (await pilothouse("token", "exchange", stdin=world.job())).err
+    assert "name the server" in (await pilothouse("token", "exchange", stdin=environment.job())).err
     refused = await pilothouse(*exchange, stdin="none.of.yours")
     assert (refused.code, "[ISSUER_TOKEN_REFUSED]" in refused.err) == (4, True)
-    not_given = await pilothouse(*exchange, "--username", "admin", stdin=world.job())
+    not_given = await pilothouse(*exchange, "--username", "admin", stdin=environment.job())
     assert (not_given.code, "[WORKLOAD_NOT_ALLOWED]" in not_given.err) == (5, True)
 
 
@@ -143,9 +149,12 @@ def follow(url: str) -> str:
 
 
 async def test_login_by_browser(
-    world: World, pilothouse: Command, browser: Callable[[Callable[[str], object]], None], tmp_path: Path
+    environment: Environment,
+    pilothouse: Command,
+    browser: Callable[[Callable[[str], object]], None],
+    tmp_path: Path,
 ) -> None:
-    world.company.arrive("ada", preferred_username="ada")
+    environment.company.arrive("ada", preferred_username="ada")
     shown = []
 
     def open_it(url: str) -> None:
@@ -156,9 +165,11 @@ async def test_login_by_browser(
         shown.append(follow(url))
 
     browser(open_it)
-    ended = await pilothouse("login", "--server", world.server.address, "--browser")
+    ended = await pilothouse("login", "--server", environment.server.address, "--browser")
     assert ended.code == 0, ended.err
-    assert ended.out == (f"logged in to {world.server.address} as ada (context ada@{world.server.address})\n")
+    assert ended.out == (
+        f"logged in to {environment.server.address} as ada (context ada@{environment.server.address})\n"
+    )
     assert shown[:2] == ["404", "404"]
     assert "continues in your terminal" in shown[2]
     assert (await pilothouse("whoami")).lines[0].startswith("ada ")
@@ -166,7 +177,7 @@ async def test_login_by_browser(
 
 
 async def test_a_new_browser_login_gives_a_recent_proof(
-    world: World,
+    environment: Environment,
     pilothouse: Command,
     browser: Callable[[Callable[[str], object]], None],
     monkeypatch: pytest.MonkeyPatch,
@@ -179,24 +190,24 @@ async def test_a_new_browser_login_gives_a_recent_proof(
         follow(url)
 
     browser(open_it)
-    world.company.arrive("faye", preferred_username="faye")
-    login = ("login", "--server", world.server.address, "--issuer", "company")
+    environment.company.arrive("faye", preferred_username="faye")
+    login = ("login", "--server", environment.server.address, "--issuer", "company")
     assert (await pilothouse(*login)).code == 0
-    await grow_old(world.server.database, "faye")
+    await grow_old(environment.server.database, "faye")
     create = ("api-keys", "create", "ci", "--quiet")
     without = await pilothouse(*create)
     assert (without.code, hinted(without)) == (
         5,
-        ["login", "--server", world.server.address, "--browser", "--issuer", "company"],
+        ["login", "--server", environment.server.address, "--browser", "--issuer", "company"],
     )
     monkeypatch.setattr(recent_proof, "can_ask", lambda **_: True)
     # Another person logs in at the browser: the context keeps its user.
-    world.company.arrive("gail", preferred_username="gail", auth_time=int(time.time()))
+    environment.company.arrive("gail", preferred_username="gail", auth_time=int(time.time()))
     before = remembered(tmp_path)
     other = await pilothouse(*create)
     assert (other.code, "gail, but this context belongs to faye" in other.err) == (5, True)
     assert remembered(tmp_path) == before
-    world.company.arrive("faye", preferred_username="faye", auth_time=int(time.time()))
+    environment.company.arrive("faye", preferred_username="faye", auth_time=int(time.time()))
     made = await pilothouse(*create)
     assert (made.code, made.out[:4]) == (0, "phk_"), made.err
     assert parse_qs(urlsplit(opened[-1]).query)["max_age"] == ["60"]
@@ -204,13 +215,13 @@ async def test_a_new_browser_login_gives_a_recent_proof(
 
 
 async def test_a_browser_login_that_fails_is_reported(
-    world: World,
+    environment: Environment,
     pilothouse: Command,
     browser: Callable[[Callable[[str], object]], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    login = ("login", "--server", world.server.address, "--issuer", "company")
-    world.company.person = None
+    login = ("login", "--server", environment.server.address, "--issuer", "company")
+    environment.company.person = None
     pages: list[str] = []
     browser(lambda url: pages.append(follow(url)))
     refused = await pilothouse(*login)
@@ -221,7 +232,7 @@ async def test_a_browser_login_that_fails_is_reported(
     missing = await pilothouse(*login)
     assert (missing.code, "no browser returned in time" in missing.err) == (4, True)
     assert missing.err.endswith(
-        f": pilothouse login --server {world.server.address} --device --issuer company\n"
+        f": pilothouse login --server {environment.server.address} --device --issuer company\n"
     )
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -231,33 +242,35 @@ async def test_a_browser_login_that_fails_is_reported(
     assert (both.code, "exclude each other" in both.err) == (2, True)
     named = await pilothouse(*login, "--user", "ada")
     assert (named.code, "--user is for log-ins by password" in named.err) == (2, True)
-    unknown = await pilothouse("login", "--server", world.server.address, "--issuer", "nobody")
+    unknown = await pilothouse("login", "--server", environment.server.address, "--issuer", "nobody")
     assert (unknown.code, "[ISSUER_NOT_FOUND]" in unknown.err) == (6, True)
 
 
-async def by_device(world: World, pilothouse: Command, *words: str, agrees: bool = True) -> Ended:
+async def by_device(environment: Environment, pilothouse: Command, *words: str, agrees: bool = True) -> Ended:
     """Runs a device login. The user dora approves or denies it at the issuer."""
-    world.company.device_interval = 1
-    world.company._devices.clear()
+    environment.company.device_interval = 1
+    environment.company._devices.clear()
 
     async def agree() -> None:
         async def codes() -> list[str]:
-            return [device.user_code for device in world.company._devices.values() if not device.person]
+            return [device.user_code for device in environment.company._devices.values() if not device.person]
 
         (code,) = await poll_until(codes, what="a device that waits")
         if agrees:
-            world.company.approve(code, "dora", preferred_username="dora")
+            environment.company.approve(code, "dora", preferred_username="dora")
         else:
-            world.company.deny(code)
+            environment.company.deny(code)
 
     ended, _ = await asyncio.gather(pilothouse(*words), agree())
     return ended
 
 
-async def test_login_by_device_code(world: World, pilothouse: Command) -> None:
-    ended = await by_device(world, pilothouse, "login", "--server", world.server.address, "--device")
+async def test_login_by_device_code(environment: Environment, pilothouse: Command) -> None:
+    ended = await by_device(
+        environment, pilothouse, "login", "--server", environment.server.address, "--device"
+    )
     assert ended.code == 0, ended.err
-    assert f"open {world.company.url}/device in any browser, and type the code " in ended.err
+    assert f"open {environment.company.url}/device in any browser, and type the code " in ended.err
     assert " as dora " in ended.out
 
 
@@ -282,16 +295,16 @@ def change_contexts(tmp_path: Path, change: Callable[[dict[str, Any]], object]) 
 
 
 async def test_a_hint_repeats_the_options_of_the_last_login(
-    world: World, pilothouse: Command, tmp_path: Path
+    environment: Environment, pilothouse: Command, tmp_path: Path
 ) -> None:
-    way = ("login", "--server", world.server.address, "--device", "--issuer", "company")
-    assert (await by_device(world, pilothouse, *way)).code == 0
+    way = ("login", "--server", environment.server.address, "--device", "--issuer", "company")
+    assert (await by_device(environment, pilothouse, *way)).code == 0
     assert (await pilothouse("logout")).code == 0
     ended = await pilothouse("whoami")
     assert ended.code == 4
     assert hinted(ended) == list(way)
     # The hint works as printed.
-    assert (await by_device(world, pilothouse, *hinted(ended))).code == 0
+    assert (await by_device(environment, pilothouse, *hinted(ended))).code == 0
     # The issuer gives no refresh token to a device here, so the session ends with its first access token.
     change_contexts(tmp_path, lambda context: context["tokens"].update(received=1, access_expire=2))
     ended = await pilothouse("whoami")
@@ -300,17 +313,17 @@ async def test_a_hint_repeats_the_options_of_the_last_login(
     # A configuration file of an earlier release has no login options.
     change_contexts(tmp_path, lambda context: context.pop("login_options"))
     change_contexts(tmp_path, lambda context: context.update(tokens=None))
-    assert hinted(await pilothouse("whoami")) == ["login", "--server", world.server.address]
+    assert hinted(await pilothouse("whoami")) == ["login", "--server", environment.server.address]
 
 
 async def test_a_hint_names_the_browser_and_its_port(
-    world: World, pilothouse: Command, browser: Callable[[Callable[[str], object]], None]
+    environment: Environment, pilothouse: Command, browser: Callable[[Callable[[str], object]], None]
 ) -> None:
-    world.company.arrive("ada", preferred_username="ada")
+    environment.company.arrive("ada", preferred_username="ada")
     browser(lambda url: follow(url))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    login = ("login", "--server", world.server.address, "--browser")
+    login = ("login", "--server", environment.server.address, "--browser")
     # Some issuers allow redirects only to one port.
     for way in (login, (*login, "--callback-port", port)):
         ended = await pilothouse(*way)
@@ -320,46 +333,46 @@ async def test_a_hint_names_the_browser_and_its_port(
 
 
 async def test_a_hint_names_a_context_with_a_custom_name(
-    world: World, pilothouse: Command, tmp_path: Path
+    environment: Environment, pilothouse: Command, tmp_path: Path
 ) -> None:
-    login = ("login", "--server", world.server.address, "--device")
-    ended = await by_device(world, pilothouse, *login, "--name", "its own", "-n", "demo")
+    login = ("login", "--server", environment.server.address, "--device")
+    ended = await by_device(environment, pilothouse, *login, "--name", "its own", "-n", "demo")
     assert ended.code == 0, ended.err
     assert (await pilothouse("logout")).code == 0
     ended = await pilothouse("whoami")
     assert hinted(ended) == ["--context", "its own", *login]
-    assert (await by_device(world, pilothouse, *hinted(ended))).code == 0
+    assert (await by_device(environment, pilothouse, *hinted(ended))).code == 0
     assert list(remembered(tmp_path)) == ["its own"]
     assert remembered(tmp_path)["its own"]["namespace"] == "demo"
 
 
 async def test_an_exchanged_token_clears_the_login_options(
-    world: World, pilothouse: Command, tmp_path: Path
+    environment: Environment, pilothouse: Command, tmp_path: Path
 ) -> None:
-    login = ("login", "--server", world.server.address, "--device", "--name", "ours")
-    assert (await by_device(world, pilothouse, *login)).code == 0
+    login = ("login", "--server", environment.server.address, "--device", "--name", "ours")
+    assert (await by_device(environment, pilothouse, *login)).code == 0
     assert remembered(tmp_path)["ours"]["login_options"] == ["--device"]
     exchange = ("--context", "ours", "token", "exchange", "--username", "auditor", "--store")
-    assert (await pilothouse(*exchange, stdin=world.job())).code == 0
+    assert (await pilothouse(*exchange, stdin=environment.job())).code == 0
     assert remembered(tmp_path)["ours"]["login_options"] == []
 
 
 async def test_a_hint_keeps_the_options_that_select_the_context(
-    world: World, pilothouse: Command, tmp_path: Path
+    environment: Environment, pilothouse: Command, tmp_path: Path
 ) -> None:
-    login = ("login", "--server", world.server.address, "--device", "--issuer", "company")
-    refused = await by_device(world, pilothouse, *login, "--name", "my ctx", "-n", "demo", agrees=False)
+    login = ("login", "--server", environment.server.address, "--device", "--issuer", "company")
+    refused = await by_device(environment, pilothouse, *login, "--name", "my ctx", "-n", "demo", agrees=False)
     assert (refused.code, "[LOGIN_DENIED]" in refused.err) == (4, True)
     assert hinted(refused) == [*login, "--name", "my ctx", "--namespace", "demo"]
-    ended = await by_device(world, pilothouse, *hinted(refused))
+    ended = await by_device(environment, pilothouse, *hinted(refused))
     assert ended.code == 0, ended.err
     assert remembered(tmp_path)["my ctx"]["namespace"] == "demo"
     # The hint also renews a context named before the verb, whether or not that context is the current one.
     for current in ("my ctx", "other"):
         assert json.loads((tmp_path / "config.json").read_text())["current"] == current
-        refused = await by_device(world, pilothouse, "--context", "my ctx", *login, agrees=False)
+        refused = await by_device(environment, pilothouse, "--context", "my ctx", *login, agrees=False)
         assert hinted(refused) == ["--context", "my ctx", *login, "--namespace", "demo"]
-        assert (await by_device(world, pilothouse, *login, "--name", "other")).code == 0
+        assert (await by_device(environment, pilothouse, *login, "--name", "other")).code == 0
 
 
 @pytest.mark.parametrize("way", [("--device",), ("--browser",), ("--issuer", "company")])
@@ -373,12 +386,12 @@ async def test_password_options_are_refused_with_a_login_at_an_issuer(
     assert (ended.code, f"{option[0]} is for log-ins by password" in ended.err) == (2, True)
 
 
-async def test_a_browser_login_can_be_interrupted(world: World, tmp_path: Path) -> None:
-    environment = {"PILOTHOUSE_CONFIG": str(tmp_path / "config.json"), "PATH": ""}
-    words = ("login", "--server", world.server.address, "--browser", "--no-open")
+async def test_a_browser_login_can_be_interrupted(environment: Environment, tmp_path: Path) -> None:
+    variables = {"PILOTHOUSE_CONFIG": str(tmp_path / "config.json"), "PATH": ""}
+    words = ("login", "--server", environment.server.address, "--browser", "--no-open")
     pipe = asyncio.subprocess.PIPE
     async with started(
-        sys.executable, "-m", "pilothouse_client", *words, env=environment, stderr=pipe
+        sys.executable, "-m", "pilothouse_client", *words, env=variables, stderr=pipe
     ) as process:
         lines: list[str] = []
         assert process.stderr is not None

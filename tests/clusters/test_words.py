@@ -22,7 +22,7 @@ from pilothouse_server.kubernetes.errors import (
     CredentialsRefused,
     TooManyValues,
 )
-from pilothouse_server.kubernetes.homes import refuse_foreign
+from pilothouse_server.kubernetes.namespace_ownership import refuse_foreign
 from pilothouse_server.kubernetes.transport import TransportLimits
 from pilothouse_server.values.resources import NamespaceRef
 from pilothouse_simulator.api.server_certificate import Authority

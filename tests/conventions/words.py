@@ -26,7 +26,7 @@ PARTS = ("server", "client", "migrations", "protos", "docs", "tests")
 # The largest number of findings of each rule in each part.
 LIMITS: Mapping[str, Mapping[str, int]] = {
     "headless": {"server": 0, "client": 0, "migrations": 0, "protos": 0, "docs": 0, "tests": 0},
-    "docstring": {"server": 20, "client": 10, "migrations": 0, "tests": 1},
+    "docstring": {"server": 12, "client": 0, "migrations": 0, "tests": 0},
     "banned": {"server": 0, "client": 0, "migrations": 0, "protos": 0, "docs": 0, "tests": 0},
     "class name": {"server": 16},
 }

@@ -16,7 +16,7 @@ from tests.waiting import within
 WATCH_EVENTS = RULES["WatchEvents"]
 
 
-async def furnish(server: Server, *names: str) -> str:
+async def populate(server: Server, *names: str) -> str:
     """Creates the test's namespace with containers whose image cannot be pulled."""
     own = server.namespace
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=own))
@@ -39,7 +39,7 @@ async def once(caller: Caller, namespace: str) -> Outcome:
 
 async def test_existing_and_new_events_are_sent(shared_server: Server) -> None:
     server = shared_server.for_one_test()
-    own, caller = await furnish(server, "web"), await caller_of(server)
+    own, caller = await populate(server, "web"), await caller_of(server)
     seen: list[tuple[str, str]] = []
 
     async def until(stream: Any, kind: str, prefix: str) -> None:
@@ -63,7 +63,7 @@ async def test_existing_and_new_events_are_sent(shared_server: Server) -> None:
 
 async def test_each_kind_needs_the_permission_of_its_noun(shared_server: Server) -> None:
     server = shared_server.for_one_test()
-    own = await furnish(server)
+    own = await populate(server)
     for name, permission in (("sees-services", "service.watch"), ("sees-nothing", "audit.get")):
         role = f"{name}-{own}"
         await server.admin.identity.create_role(

@@ -31,7 +31,7 @@ async def ask(caller: Caller, method: str, **fields: Any) -> Outcome:
     return await caller.invoke(rule, rule.request_class(**fields))
 
 
-async def furnish(server: Server, name: str, containers: Collection[str]) -> None:
+async def populate(server: Server, name: str, containers: Collection[str]) -> None:
     """Creates a namespace with stopped containers, a quota and a config map."""
     await server.admin.namespaces.create(
         namespace=namespace_pb2.Namespace(
@@ -62,8 +62,8 @@ async def test_the_overview_counts_only_the_namespaces_of_its_caller(server: Ser
         "api": ("pending", "ImagePullBackOff"),
         "job": ("running", ""),
     }
-    await furnish(server, "ours", wrong)
-    await furnish(server, "theirs", {"web": ("failed", "Error")})
+    await populate(server, "ours", wrong)
+    await populate(server, "theirs", {"web": ("failed", "Error")})
     await server.user("tenant", {"ours": "viewer"})
     caller, admin = await caller_of(server, "tenant"), await caller_of(server)
 
@@ -95,7 +95,7 @@ async def test_the_overview_counts_only_the_namespaces_of_its_caller(server: Ser
 
 
 async def test_usage_is_summed_and_downsampled(server: Server) -> None:
-    await furnish(server, "used", {"web": ("running", ""), "api": ("running", "")})
+    await populate(server, "used", {"web": ("running", ""), "api": ("running", "")})
     async with server.database.owner() as owner:
         await owner.execute(
             "INSERT INTO container_usage_hourly (container_id, namespace_id, bucket, samples, cpu_cores_avg, "
@@ -115,7 +115,7 @@ async def test_usage_is_summed_and_downsampled(server: Server) -> None:
 async def test_a_search_matches_all_words_and_returns_pages(shared_server: Server) -> None:
     server = shared_server.for_one_test()
     own = server.namespace
-    await furnish(server, own, {"shop-web": ("", ""), "shop-api": ("", ""), "blog": ("", "")})
+    await populate(server, own, {"shop-web": ("", ""), "shop-api": ("", ""), "blog": ("", "")})
     caller = await caller_of(server)
     found = (await ask(caller, "Search", query="SHOP frontend", namespace=own)).answer.results
     # The containers' image contains both words.
@@ -145,8 +145,8 @@ async def test_a_search_matches_all_words_and_returns_pages(shared_server: Serve
 async def test_a_foreign_namespace_is_reported_as_missing(shared_server: Server, method: str) -> None:
     server = shared_server.for_one_test()
     own, foreign = server.namespace, f"{server.namespace}-foreign"
-    await furnish(server, own, {})
-    await furnish(server, foreign, {"secretive": ("", "")})
+    await populate(server, own, {})
+    await populate(server, foreign, {"secretive": ("", "")})
     await server.user("searcher", {own: "viewer"})
     caller = await caller_of(server, server.own("searcher"))
     more = {"query": "e"} if method == "Search" else {}

@@ -118,7 +118,7 @@ def case(number: int, bundle: Sequence[Leaf], variant: int = 0) -> Case:
     return Case(values, container)
 
 
-async def furnish(server: Server, namespace: str) -> None:
+async def populate(server: Server, namespace: str) -> None:
     """Creates the objects that the generated values refer to."""
     config = server.admin.config
     for name in ("alpha", "beta"):
@@ -144,7 +144,7 @@ async def lost(server: Server, examined: list[Leaf]) -> dict[str, str]:
     )
     kubectl = await legacy(server)
     for namespace in ("demo", "legacy"):
-        await furnish(server, namespace)
+        await populate(server, namespace)
     together = bundles(examined)
     cases = [case(number, bundle) for number, bundle in enumerate(together)]
     found: dict[str, str] = {}

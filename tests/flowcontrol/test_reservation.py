@@ -276,7 +276,7 @@ async def test_a_drain_refuses_no_call_of_an_earlier_burst() -> None:
         reservation = Reservation(admission, streams=False)
         admission.call_began()
         try:
-            if not admission.arrivals.passes(7):
+            if not admission.burst_gate.passes(7):
                 await reservation.pass_burst(7)
             # Serving takes as long as on a busy machine.
             await pass_time(0.1)
@@ -286,7 +286,7 @@ async def test_a_drain_refuses_no_call_of_an_earlier_burst() -> None:
 
     calls = [asyncio.create_task(call()) for _ in range(100)]
     await pass_time(0.01)
-    assert admission.arrivals.waiting > 50
+    assert admission.burst_gate.waiting > 50
     await admission.drain(3.0)
     await asyncio.gather(*calls)
 

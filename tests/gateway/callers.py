@@ -18,7 +18,7 @@ from google.rpc import status_pb2
 from pilothouse_server.rpc.method_rules import Rule
 from tests.gateway.browser import Browser, Ended, framed, port_of, read_all
 from tests.promises.calling import STATUS_KEY, Caller, Outcome, token_of
-from tests.promises.world import World
+from tests.promises.environment import Environment
 
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
@@ -56,16 +56,18 @@ class HttpCaller(Caller):
 
 
 @asynccontextmanager
-async def by_http(world: World, without: Collection[str] = ()) -> AsyncIterator[World]:
+async def by_http(environment: Environment, without: Collection[str] = ()) -> AsyncIterator[Environment]:
     """Yields the environment with HTTP callers, except those in `without`.
 
     They use the tokens of the environment's callers.
     """
-    async with Browser(port_of(world.server), origin="") as browser:
+    async with Browser(port_of(environment.server), origin="") as browser:
         callers: dict[str, Any] = {
-            name: HttpCaller(browser, each) for name, each in world.callers.items() if name not in without
+            name: HttpCaller(browser, each)
+            for name, each in environment.callers.items()
+            if name not in without
         }
-        yield replace(world, callers=callers)
+        yield replace(environment, callers=callers)
 
 
 def _outcome(ended: Ended) -> Outcome:

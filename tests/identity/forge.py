@@ -7,7 +7,7 @@ A forger has all public data: the issuer's public keys and their names, and othe
 own keys and serves files at its own address. Some tokens here have the issuer's own signature: the issuer
 made them for other clients, for another time, or for another use.
 
-Each forgery names the only checks that refuse it. `tests.identity.careful` implements each check separately,
+Each forgery names the only checks that refuse it. `tests.identity.reference_verifier` implements each check separately,
 and a test switches it off. So no forgery is refused for a reason that a forger could correct.
 """
 

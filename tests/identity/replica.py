@@ -17,12 +17,12 @@ from tests.harness import running_server
 from tests.identity.issuer import issuer
 from tests.identity.trusting_server import AUDIENCE, accounts, entry
 from tests.promises.calling import Caller
-from tests.promises.world import World
+from tests.promises.environment import Environment
 from tests.tls.replica import USERS
 
 
 @asynccontextmanager
-async def by_exchanged_token(world: World, folder: Path) -> AsyncIterator[World]:
+async def by_exchanged_token(environment: Environment, folder: Path) -> AsyncIterator[Environment]:
     """Yields the environment with the same users and rows.
 
     Each caller has a short session without a login.
@@ -33,16 +33,16 @@ async def by_exchanged_token(world: World, folder: Path) -> AsyncIterator[World]
         path.write_text(json.dumps({"issuers": [entry("platform", platform, workloads=given)]}))
         async with (
             running_server(
-                world.server.database,
+                environment.server.database,
                 folder,
-                cluster=world.server.cluster,
-                secret_key_file=world.server.application.settings.key_file,
+                cluster=environment.server.cluster,
+                secret_key_file=environment.server.application.settings.key_file,
                 oidc_issuers_file=path,
                 outbound_networks="127.0.0.0/8",
             ) as server,
             grpc.aio.insecure_channel(server.address) as channel,
         ):
-            second = replace(world, admin=Caller(channel))
+            second = replace(environment, admin=Caller(channel))
 
             async def caller(username: str) -> Caller:
                 token = platform.sign(platform.claims(f"job of {username}", AUDIENCE, job=username))
@@ -51,4 +51,4 @@ async def by_exchanged_token(world: World, folder: Path) -> AsyncIterator[World]
                 return Caller(channel, answer.access_token)
 
             callers = {name: await caller(username) for name, username in USERS.items()}
-            yield replace(world, admin=await caller("admin"), callers=callers)
+            yield replace(environment, admin=await caller("admin"), callers=callers)

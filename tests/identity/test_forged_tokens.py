@@ -28,10 +28,10 @@ from pilothouse_server.identity.federation.oidc.verify import Expected, Verified
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, new_database
 from tests.identity.browser import browse
-from tests.identity.careful import CHECKS
 from tests.identity.forge import FORGERIES, FORGERS_KEYS, Forge, Forgery
 from tests.identity.issuer import Claims, Issuer, issuer
 from tests.identity.jose import SigningKey
+from tests.identity.reference_verifier import CHECKS
 from tests.identity.server import Caller, IdentityServer, Refused, valid
 from tests.identity.trusting import CLIENT, trusted
 from tests.identity.trusting_server import AUDIENCE, SECRET, accounts, entry, trusting

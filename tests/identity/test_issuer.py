@@ -16,13 +16,13 @@ import jwt
 import pytest
 import pytest_asyncio
 
-from tests.identity import careful
+from tests.identity import reference_verifier
 from tests.identity.browser import Landing, browse
-from tests.identity.careful import CHECKS, Expected
 from tests.identity.faults import Fault
 from tests.identity.forge import FORGERIES, Forge, Forgery
 from tests.identity.issuer import AUTHORIZE, DEVICE, DEVICE_GRANT, DISCOVERY, KEYS, TOKEN, Issuer, issuer
 from tests.identity.jose import SigningKey, b64
+from tests.identity.reference_verifier import CHECKS, Expected
 from tests.waiting import patient, runs_out
 
 CLIENT = "pilothouse"
@@ -222,7 +222,7 @@ async def test_each_forgery_is_refused_only_by_its_checks() -> None:
         forge = Forge(company)
         expected = Expected(forge, CLIENT, "n")
         honest = company.claims("ada", CLIENT, nonce="n")
-        careful.verify(forge.honest(honest), expected)
+        reference_verifier.verify(forge.honest(honest), expected)
         assert {check for forgery in FORGERIES for check in forgery.checks.split("+")} == set(CHECKS)
         assert len({forgery.name for forgery in FORGERIES}) == len(FORGERIES)
         wrong = [problem for forgery in FORGERIES for problem in _problems(forgery, expected, honest)]
@@ -233,13 +233,13 @@ def _problems(forgery: Forgery, expected: Expected, honest: dict[str, Any]) -> l
     made, checks = forgery.make(expected.forge, dict(honest)), forgery.checks.split("+")
     problems = []
     try:
-        careful.verify(made, expected)
+        reference_verifier.verify(made, expected)
         problems.append(f"{forgery.name}: taken by who checks everything")
-    except careful.Refused as refusal:
+    except reference_verifier.Refused as refusal:
         if str(refusal) not in checks:
             problems.append(f"{forgery.name}: refused by {refusal}")
     try:
-        careful.verify(made, expected, checks)
-    except careful.Refused as refusal:
+        reference_verifier.verify(made, expected, checks)
+    except reference_verifier.Refused as refusal:
         problems.append(f"{forgery.name}: refused by {refusal}, without {checks}")
     return problems

@@ -21,64 +21,70 @@ from tests.identity.browser import browse
 from tests.identity.faults import TRAP, Fault
 from tests.identity.forge import FORGERIES, Forge
 from tests.identity.issuer import TOKEN, Claims, issuer
-from tests.identity.oidc_world import HOME, RULES, SECRET, OidcWorld, oidc_world
+from tests.identity.oidc_environment import HOME, RULES, SECRET, OidcEnvironment, oidc_environment
 from tests.identity.server import Caller, Refused, heard_until_limited, refused, running
 from tests.identity.trusting import CLIENT, REACH, config_of, trusted
 from tests.waiting import poll_until, within
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def shared_world(postgres: EmbeddedPostgres, template_database: Database) -> AsyncIterator[OidcWorld]:
-    async with new_database(postgres, template_database.name) as database, oidc_world(database) as made:
+async def shared_environment(
+    postgres: EmbeddedPostgres, template_database: Database
+) -> AsyncIterator[OidcEnvironment]:
+    async with new_database(postgres, template_database.name) as database, oidc_environment(database) as made:
         yield made
 
 
 @pytest.fixture
-def world(shared_world: OidcWorld) -> OidcWorld:
+def environment(shared_environment: OidcEnvironment) -> OidcEnvironment:
     """Returns the environment, reset; each test uses its own names."""
-    shared_world.at_rest()
-    return shared_world
+    shared_environment.at_rest()
+    return shared_environment
 
 
-async def _not_completed(world: OidcWorld, request: federation_pb2.CompleteOidcLoginRequest) -> Refused:
-    return await refused(world.server.stranger, "CompleteOidcLogin", request)
+async def _not_completed(
+    environment: OidcEnvironment, request: federation_pb2.CompleteOidcLoginRequest
+) -> Refused:
+    return await refused(environment.server.stranger, "CompleteOidcLogin", request)
 
 
-async def test_a_user_logs_in_and_gets_the_grants_of_the_rules(world: OidcWorld) -> None:
-    ada = await world.log_in("ada", ["devs", "no rule's"], name="company")
+async def test_a_user_logs_in_and_gets_the_grants_of_the_rules(environment: OidcEnvironment) -> None:
+    ada = await environment.log_in("ada", ["devs", "no rule's"], name="company")
     answer = await ada.WhoAmI(identity_pb2.WhoAmIRequest())
     assert (answer.user.username, answer.user.email) == ("ada", "ada@example.com")
     assert answer.user.HasField("last_login_time")
-    assert await world.held(ada) == {
+    assert await environment.held(ada) == {
         ("developer", "shop", "company"),
         ("developer", "bakery", "company"),
     }
     (session,) = (await ada.ListSessions(identity_pb2.ListSessionsRequest())).sessions
     assert session.method == identity_pb2.SESSION_METHOD_OIDC
     # The second login gives the same user, even if the issuer has changed the user's name.
-    again = await world.log_in("ada", ["devs"], preferred_username="ada.lovelace")
+    again = await environment.log_in("ada", ["devs"], preferred_username="ada.lovelace")
     assert (await again.WhoAmI(identity_pb2.WhoAmIRequest())).user.uid == answer.user.uid
 
 
 async def test_the_secrets_of_a_login_are_neither_stored_nor_logged(
-    world: OidcWorld, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    environment: OidcEnvironment, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
-    world.company.arrive("nina", preferred_username="nina", groups=["devs"])
+    environment.company.arrive("nina", preferred_username="nina", groups=["devs"])
     tokens: list[str] = []
 
     def keeping(claims: Claims) -> str:
-        tokens.append(world.company.sign(claims))
+        tokens.append(environment.company.sign(claims))
         return tokens[-1]
 
-    world.company.forged = keeping
-    begun = await world.begin()
-    exchanged = len(world.company.seen)
-    answer = await world.server.stranger.CompleteOidcLogin(begun.request())
-    renewed = await world.refresh(Caller(world.server.stub, answer.access_token, answer.refresh_token))
-    asked, again = (seen.parameters for seen in world.company.seen[exchanged:] if seen.path == TOKEN)
+    environment.company.forged = keeping
+    begun = await environment.begin()
+    exchanged = len(environment.company.seen)
+    answer = await environment.server.stranger.CompleteOidcLogin(begun.request())
+    renewed = await environment.refresh(
+        Caller(environment.server.stub, answer.access_token, answer.refresh_token)
+    )
+    asked, again = (seen.parameters for seen in environment.company.seen[exchanged:] if seen.path == TOKEN)
     # Refused logins are recorded with their request, too.
-    await _not_completed(world, begun.request())
+    await _not_completed(environment, begun.request())
     issuers = [*tokens, again["refresh_token"], SECRET]
     secrets = [
         begun.answer.login_token,
@@ -92,11 +98,11 @@ async def test_the_secrets_of_a_login_are_neither_stored_nor_logged(
     ]
     # Bytes in a row are shown in hexadecimal.
     shapes = [shape for secret in secrets for shape in (secret, secret.encode().hex())]
-    tables = await world.rows(
+    tables = await environment.rows(
         "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE 'operation_logs_%'"
     )
     for table in tables:
-        for row in await world.rows(f"SELECT t::text AS row FROM {table['tablename']} AS t"):
+        for row in await environment.rows(f"SELECT t::text AS row FROM {table['tablename']} AS t"):
             assert not [shape for shape in shapes if shape in row["row"]], table["tablename"]
     # The issuer's own log is in this process as well; it contains the browser's requests.
     ours = [record.getMessage() for record in caplog.records if record.name != "aiohttp.access"]
@@ -104,17 +110,17 @@ async def test_the_secrets_of_a_login_are_neither_stored_nor_logged(
     assert begun.answer.state in caplog.text
     assert not [shape for shape in shapes if shape in said]
     # The search covers the row of the issuer's next refresh token, where the token is encrypted.
-    assert await world.rows(
+    assert await environment.rows(
         "SELECT 1 FROM user_secrets s JOIN users u ON u.id = s.user_id WHERE u.username = 'nina'"
     )
     # The address contains the PKCE challenge of the verifier, but not the verifier.
     assert asked["code_verifier"] not in begun.answer.authorization_url
 
 
-async def test_the_record_names_the_user_and_the_grants_of_the_rules(world: OidcWorld) -> None:
-    await world.log_in("rita", ["viewers"])
+async def test_the_record_names_the_user_and_the_grants_of_the_rules(environment: OidcEnvironment) -> None:
+    await environment.log_in("rita", ["viewers"])
     found = await poll_until(
-        lambda: world.rows(
+        lambda: environment.rows(
             "SELECT resource_name, metadata::text AS metadata FROM operation_logs "
             "WHERE request_path LIKE '%CompleteOidcLogin' AND username = 'rita' AND error_code IS NULL"
         ),
@@ -125,29 +131,30 @@ async def test_the_record_names_the_user_and_the_grants_of_the_rules(world: Oidc
     assert "viewer in all namespaces" in found[0]["metadata"]
 
 
-async def test_a_login_works_once(world: OidcWorld) -> None:
-    world.company.arrive("once", preferred_username="once", groups=["devs"])
-    begun = await world.begin()
-    await world.server.stranger.CompleteOidcLogin(begun.request())
-    assert (await _not_completed(world, begun.request())).reason == "INVALID_LOGIN"
+async def test_a_login_works_once(environment: OidcEnvironment) -> None:
+    environment.company.arrive("once", preferred_username="once", groups=["devs"])
+    begun = await environment.begin()
+    await environment.server.stranger.CompleteOidcLogin(begun.request())
+    assert (await _not_completed(environment, begun.request())).reason == "INVALID_LOGIN"
     # A code that is still valid does not help.
     fresh = await browse(begun.answer.authorization_url)
-    assert (await _not_completed(world, begun.request(code=fresh.code))).reason == "INVALID_LOGIN"
+    assert (await _not_completed(environment, begun.request(code=fresh.code))).reason == "INVALID_LOGIN"
 
 
-async def test_concurrent_calls_complete_a_login_once(world: OidcWorld) -> None:
-    world.company.arrive("twice", preferred_username="twice", groups=["devs"])
-    begun = await world.begin()
+async def test_concurrent_calls_complete_a_login_once(environment: OidcEnvironment) -> None:
+    environment.company.arrive("twice", preferred_username="twice", groups=["devs"])
+    begun = await environment.begin()
     fresh = await browse(begun.answer.authorization_url)
     requests = [begun.request(), begun.request(code=fresh.code)]
     outcomes = await asyncio.gather(
-        *(world.server.stranger.CompleteOidcLogin(request) for request in requests), return_exceptions=True
+        *(environment.server.stranger.CompleteOidcLogin(request) for request in requests),
+        return_exceptions=True,
     )
     lost = [each for each in outcomes if isinstance(each, Refused)]
     assert [each.reason for each in lost] == ["INVALID_LOGIN"]
     assert (
         len(
-            await world.rows(
+            await environment.rows(
                 "SELECT 1 FROM sessions s JOIN users u ON u.id = s.user_id WHERE u.username = 'twice'"
             )
         )
@@ -155,43 +162,45 @@ async def test_concurrent_calls_complete_a_login_once(world: OidcWorld) -> None:
     )
 
 
-async def test_a_login_may_complete_on_another_server_but_only_once(world: OidcWorld) -> None:
-    world.company.arrive("wanderer", preferred_username="wanderer", groups=["devs"])
-    begun = await world.begin()
+async def test_a_login_may_complete_on_another_server_but_only_once(environment: OidcEnvironment) -> None:
+    environment.company.arrive("wanderer", preferred_username="wanderer", groups=["devs"])
+    begun = await environment.begin()
     fresh = await browse(begun.answer.authorization_url)
-    entry = config_of(world.company, client_secret=SECRET, rules=RULES)
+    entry = config_of(environment.company, client_secret=SECRET, rules=RULES)
     issuers = TrustedIssuers([TrustedIssuer(entry, REACH)])
     try:
-        async with running(world.server.database, issuers=issuers) as second:
+        async with running(environment.server.database, issuers=issuers) as second:
             answer = await second.stranger.CompleteOidcLogin(begun.request())
             assert answer.user.username == "wanderer"
             again = begun.request(code=fresh.code)
             assert (await refused(second.stranger, "CompleteOidcLogin", again)).reason == "INVALID_LOGIN"
-            assert (await _not_completed(world, again)).reason == "INVALID_LOGIN"
+            assert (await _not_completed(environment, again)).reason == "INVALID_LOGIN"
     finally:
         await issuers.close()
 
 
-async def test_a_used_code_is_refused_in_another_login(world: OidcWorld) -> None:
-    world.company.arrive("coder", preferred_username="coder", groups=["devs"])
-    first, second = await world.begin(), await world.begin()
-    await world.server.stranger.CompleteOidcLogin(first.request())
-    refusal = await _not_completed(world, second.request(code=first.landing.code))
+async def test_a_used_code_is_refused_in_another_login(environment: OidcEnvironment) -> None:
+    environment.company.arrive("coder", preferred_username="coder", groups=["devs"])
+    first, second = await environment.begin(), await environment.begin()
+    await environment.server.stranger.CompleteOidcLogin(first.request())
+    refusal = await _not_completed(environment, second.request(code=first.landing.code))
     assert (refusal.code, refusal.reason) == ("UNAUTHENTICATED", "CODE_REFUSED")
 
 
-async def test_the_code_of_another_browser_is_refused(world: OidcWorld) -> None:
-    world.company.arrive("mallory", preferred_username="mallory", groups=["devs"])
-    mallorys, victims = await world.begin(), await world.begin()
+async def test_the_code_of_another_browser_is_refused(environment: OidcEnvironment) -> None:
+    environment.company.arrive("mallory", preferred_username="mallory", groups=["devs"])
+    mallorys, victims = await environment.begin(), await environment.begin()
     # Mallory's code and state in the victim's browser, and Mallory's code with the victim's own state.
     slipped = victims.request(state=mallorys.landing.state, code=mallorys.landing.code)
-    assert (await _not_completed(world, slipped)).reason == "INVALID_LOGIN"
-    assert (await _not_completed(world, victims.request(code=mallorys.landing.code))).reason == "CODE_REFUSED"
-    assert not await world.rows("SELECT 1 FROM users WHERE username = 'mallory'")
+    assert (await _not_completed(environment, slipped)).reason == "INVALID_LOGIN"
+    assert (
+        await _not_completed(environment, victims.request(code=mallorys.landing.code))
+    ).reason == "CODE_REFUSED"
+    assert not await environment.rows("SELECT 1 FROM users WHERE username = 'mallory'")
 
 
-async def test_a_forged_login_token_or_state_is_refused(world: OidcWorld) -> None:
-    begun = await world.begin()
+async def test_a_forged_login_token_or_state_is_refused(environment: OidcEnvironment) -> None:
+    begun = await environment.begin()
     token = begun.answer.login_token
     body, _, mac = token.partition(".")
     for forged in (
@@ -203,62 +212,70 @@ async def test_a_forged_login_token_or_state_is_refused(world: OidcWorld) -> Non
         "phl_.",
         "é",
     ):
-        refusal = await _not_completed(world, begun.request(login_token=forged))
+        refusal = await _not_completed(environment, begun.request(login_token=forged))
         assert (refusal.code, refusal.reason) == ("UNAUTHENTICATED", "INVALID_LOGIN"), forged
     for state in ("x", begun.landing.state[:-1], begun.landing.state + "a"):
-        assert (await _not_completed(world, begun.request(state=state))).reason == "INVALID_LOGIN"
+        assert (await _not_completed(environment, begun.request(state=state))).reason == "INVALID_LOGIN"
 
 
-async def test_a_log_in_ends_after_minutes(world: OidcWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_log_in_ends_after_minutes(
+    environment: OidcEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(oidc_logins, "LOGIN_LASTS", -oidc_logins.LOGIN_LASTS)
-    begun, asked = await world.begin(), world.company.asked(TOKEN)
-    refusal = await _not_completed(world, begun.request())
+    begun, asked = await environment.begin(), environment.company.asked(TOKEN)
+    refusal = await _not_completed(environment, begun.request())
     assert refusal.reason == "INVALID_LOGIN"
     assert "expired" in refusal.message
-    assert world.company.asked(TOKEN) == asked
+    assert environment.company.asked(TOKEN) == asked
 
 
-async def test_issuers_are_not_mixed_up(world: OidcWorld) -> None:
-    world.company.arrive("mixed", preferred_username="mixed", groups=["devs"])
-    world.other.arrive("mixed", preferred_username="mixed", groups=["devs"])
-    at_company, at_other = await world.begin(), await world.begin("other")
+async def test_issuers_are_not_mixed_up(environment: OidcEnvironment) -> None:
+    environment.company.arrive("mixed", preferred_username="mixed", groups=["devs"])
+    environment.other.arrive("mixed", preferred_username="mixed", groups=["devs"])
+    at_company, at_other = await environment.begin(), await environment.begin("other")
     # The response of one issuer, in the login that began at the other: the response names its issuer.
     crossed = at_company.request(code=at_other.landing.code, iss=at_other.landing.issuer)
-    assert (await _not_completed(world, crossed)).reason == "INVALID_LOGIN"
-    assert (await _not_completed(world, at_company.request(iss=""))).reason == "INVALID_LOGIN"
+    assert (await _not_completed(environment, crossed)).reason == "INVALID_LOGIN"
+    assert (await _not_completed(environment, at_company.request(iss=""))).reason == "INVALID_LOGIN"
     # The code of a response that names no issuer is sent only to the issuer of the login.
-    asked = world.other.asked(TOKEN)
+    asked = environment.other.asked(TOKEN)
     crossed = at_company.request(code=at_other.landing.code)
-    assert (await _not_completed(world, crossed)).reason == "CODE_REFUSED"
-    assert world.other.asked(TOKEN) == asked
+    assert (await _not_completed(environment, crossed)).reason == "CODE_REFUSED"
+    assert environment.other.asked(TOKEN) == asked
     # An ID token of one issuer is not valid as one of the other.
-    world.company.forged = lambda claims: world.other.sign(claims | {"iss": world.other.url})
-    refusal = await _not_completed(world, at_company.request())
+    environment.company.forged = lambda claims: environment.other.sign(
+        claims | {"iss": environment.other.url}
+    )
+    refusal = await _not_completed(environment, at_company.request())
     assert refusal.reason == "ISSUER_TOKEN_REFUSED"
 
 
-async def test_an_id_token_of_another_login_or_party_is_refused(world: OidcWorld) -> None:
+async def test_an_id_token_of_another_login_or_party_is_refused(environment: OidcEnvironment) -> None:
     tried = 0
     for forgery in (each for each in FORGERIES if each.of_log_ins or each.checks == "azp"):
-        world.company.arrive("forged", preferred_username="forged", groups=["admins"])
-        begun = await world.begin()
-        world.company.forged = lambda claims, forgery=forgery: forgery.make(Forge(world.company), claims)
-        refusal = await _not_completed(world, begun.request())
+        environment.company.arrive("forged", preferred_username="forged", groups=["admins"])
+        begun = await environment.begin()
+        environment.company.forged = lambda claims, forgery=forgery: forgery.make(
+            Forge(environment.company), claims
+        )
+        refusal = await _not_completed(environment, begun.request())
         assert (refusal.reason, refusal.metadata["rule"]) == ("ISSUER_TOKEN_REFUSED", forgery.checks), forgery
         tried += 1
     assert tried >= 4
     # The nonce of an earlier login, with a valid signature.
-    first = await world.begin()
+    first = await environment.begin()
     kept: list[str] = []
 
     def keeping(claims: Claims) -> str:
-        kept.append(world.company.sign(claims))
+        kept.append(environment.company.sign(claims))
         return kept[0]
 
-    world.company.forged = keeping
-    await world.server.stranger.CompleteOidcLogin(first.request())
-    world.company.forged = lambda _claims: kept[0]
-    assert (await _not_completed(world, (await world.begin()).request())).metadata["rule"] == "nonce"
+    environment.company.forged = keeping
+    await environment.server.stranger.CompleteOidcLogin(first.request())
+    environment.company.forged = lambda _claims: kept[0]
+    assert (await _not_completed(environment, (await environment.begin()).request())).metadata[
+        "rule"
+    ] == "nonce"
 
 
 @pytest.mark.parametrize(
@@ -266,29 +283,29 @@ async def test_an_id_token_of_another_login_or_party_is_refused(world: OidcWorld
 )
 @pytest.mark.usefixtures("no_finalizers")
 async def test_a_faulty_response_of_an_issuer_is_refused_and_harms_nothing(
-    world: OidcWorld, fault: Fault
+    environment: OidcEnvironment, fault: Fault
 ) -> None:
     name = f"faulty-{fault.name.lower().replace('_', '-')}"
-    world.company.arrive(name, preferred_username=name, groups=["devs"])
-    begun = await world.begin()
-    world.company.faults[TOKEN] = fault
+    environment.company.arrive(name, preferred_username=name, groups=["devs"])
+    begun = await environment.begin()
+    environment.company.faults[TOKEN] = fault
     async with within(10.0):
-        refusal = await _not_completed(world, begun.request())
+        refusal = await _not_completed(environment, begun.request())
     assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "ISSUER_UNAVAILABLE")
     assert "secret words" not in refusal.message
-    assert world.company.asked(TRAP) == 0
-    world.company.faults.clear()
-    await world.server.stranger.CompleteOidcLogin(begun.request())
+    assert environment.company.asked(TRAP) == 0
+    environment.company.faults.clear()
+    await environment.server.stranger.CompleteOidcLogin(begun.request())
 
 
-async def test_an_unavailable_issuer_is_reported(world: OidcWorld) -> None:
-    begun = await world.begin()
-    await world.company.go_away()
-    world.at_rest()
-    refusal = await _not_completed(world, begun.request())
+async def test_an_unavailable_issuer_is_reported(environment: OidcEnvironment) -> None:
+    begun = await environment.begin()
+    await environment.company.go_away()
+    environment.at_rest()
+    refusal = await _not_completed(environment, begun.request())
     assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "ISSUER_UNAVAILABLE")
     assert "the connection is refused" in refusal.message
-    await world.company.come_back()
+    await environment.company.come_back()
 
 
 @pytest.mark.parametrize(
@@ -306,19 +323,23 @@ async def test_an_unavailable_issuer_is_reported(world: OidcWorld) -> None:
         "127.0.0.1:80",
     ],
 )
-async def test_a_browser_is_redirected_only_to_this_machine(world: OidcWorld, address: str) -> None:
+async def test_a_browser_is_redirected_only_to_this_machine(
+    environment: OidcEnvironment, address: str
+) -> None:
     request = federation_pb2.BeginOidcLoginRequest(issuer="company", redirect_uri=address)
-    refusal = await refused(world.server.stranger, "BeginOidcLogin", request)
+    refusal = await refused(environment.server.stranger, "BeginOidcLogin", request)
     assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "REDIRECT_REFUSED")
     assert refusal.fields == ["redirect_uri"]
 
 
-async def test_the_issuer_must_be_named_if_there_are_several(world: OidcWorld) -> None:
+async def test_the_issuer_must_be_named_if_there_are_several(environment: OidcEnvironment) -> None:
     request = federation_pb2.BeginOidcLoginRequest(redirect_uri=HOME)
-    refusal = await refused(world.server.stranger, "BeginOidcLogin", request)
+    refusal = await refused(environment.server.stranger, "BeginOidcLogin", request)
     assert (refusal.code, refusal.fields) == ("INVALID_ARGUMENT", ["issuer"])
     request = federation_pb2.BeginOidcLoginRequest(issuer="nobody", redirect_uri=HOME)
-    assert (await refused(world.server.stranger, "BeginOidcLogin", request)).reason == "ISSUER_NOT_FOUND"
+    assert (
+        await refused(environment.server.stranger, "BeginOidcLogin", request)
+    ).reason == "ISSUER_NOT_FOUND"
 
 
 async def test_a_server_without_issuers_reports_that(database: Database) -> None:
@@ -342,18 +363,18 @@ async def test_issuers_without_a_client_id_are_not_for_logins() -> None:
         assert found.value.reason == "ISSUER_NOT_FOUND"
 
 
-async def test_no_account_is_taken_over_by_name_or_address(world: OidcWorld) -> None:
-    admin = await world.server.admin()
-    await world.server.user(admin, "boss", ("admin", ""))
+async def test_no_account_is_taken_over_by_name_or_address(environment: OidcEnvironment) -> None:
+    admin = await environment.server.admin()
+    await environment.server.user(admin, "boss", ("admin", ""))
     claims: Claims = {"preferred_username": "BOSS", "email": "Boss@Example.org", "email_verified": True}
-    caller = await world.log_in("not-the-boss", ["devs"], **claims)
+    caller = await environment.log_in("not-the-boss", ["devs"], **claims)
     user = (await caller.WhoAmI(identity_pb2.WhoAmIRequest())).user
     assert user.username.startswith("BOSS-")
     assert len(user.username) == len("BOSS-") + 8
     assert user.email.endswith("@company.invalid")
-    assert {role for role, _, _ in await world.held(caller)} == {"developer"}
+    assert {role for role, _, _ in await environment.held(caller)} == {"developer"}
     # The same subject at another issuer is another user.
-    another = await world.log_in("not-the-boss", ["devs"], name="other", **claims)
+    another = await environment.log_in("not-the-boss", ["devs"], name="other", **claims)
     assert (await another.WhoAmI(identity_pb2.WhoAmIRequest())).user.uid != user.uid
 
 
@@ -361,10 +382,10 @@ async def test_no_account_is_taken_over_by_name_or_address(world: OidcWorld) -> 
     ("verified", "is_stored"), [(True, True), (False, False), (None, False), ("true", False)]
 )
 async def test_an_address_is_stored_only_if_its_issuer_has_verified_it(
-    world: OidcWorld, verified: object, is_stored: bool
+    environment: OidcEnvironment, verified: object, is_stored: bool
 ) -> None:
     name = f"reached-{type(verified).__name__}-{verified}".lower()
-    caller = await world.log_in(name, ["devs"], email_verified=verified)
+    caller = await environment.log_in(name, ["devs"], email_verified=verified)
     email = (await caller.WhoAmI(identity_pb2.WhoAmIRequest())).user.email
     assert (email == f"{name}@example.com") is is_stored
     assert is_stored or email.endswith("@company.invalid")
@@ -384,27 +405,29 @@ async def test_an_address_is_stored_only_if_its_issuer_has_verified_it(
     ],
 )
 async def test_an_invalid_name_is_converted_to_a_valid_one(
-    world: OidcWorld, claims: Claims, username: str
+    environment: OidcEnvironment, claims: Claims, username: str
 ) -> None:
-    caller = await world.log_in(f"named-{abs(hash(username))}", ["devs"], **claims)
+    caller = await environment.log_in(f"named-{abs(hash(username))}", ["devs"], **claims)
     made = (await caller.WhoAmI(identity_pb2.WhoAmIRequest())).user.username
     assert made.startswith(username)
     assert len(made) <= 50
 
 
-async def test_a_name_that_is_taken_concurrently_gets_a_suffix(world: OidcWorld) -> None:
-    world.company.arrive("racer", preferred_username="racer", email="racer@example.com", groups=["devs"])
-    begun = await world.begin()
-    async with world.server.database.owner() as connection:
+async def test_a_name_that_is_taken_concurrently_gets_a_suffix(environment: OidcEnvironment) -> None:
+    environment.company.arrive(
+        "racer", preferred_username="racer", email="racer@example.com", groups=["devs"]
+    )
+    begun = await environment.begin()
+    async with environment.server.database.owner() as connection:
         change = connection.transaction()
         await change.start()
         await connection.execute(
             "INSERT INTO users (username, username_normalized, email, email_normalized, password_hash) "
             "VALUES ('racer', 'racer', 'racer@example.com', 'racer@example.com', '!')"
         )
-        completing = asyncio.ensure_future(world.server.stranger.CompleteOidcLogin(begun.request()))
+        completing = asyncio.ensure_future(environment.server.stranger.CompleteOidcLogin(begun.request()))
         await poll_until(
-            lambda: world.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"),
+            lambda: environment.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"),
             what="the log-in that waits for the name",
         )
         await change.commit()
@@ -413,32 +436,33 @@ async def test_a_name_that_is_taken_concurrently_gets_a_suffix(world: OidcWorld)
     assert answer.user.email.endswith("@company.invalid")
 
 
-async def test_a_deleted_user_returns_as_another_user(world: OidcWorld) -> None:
-    caller = await world.log_in("phoenix", ["devs"])
+async def test_a_deleted_user_returns_as_another_user(environment: OidcEnvironment) -> None:
+    caller = await environment.log_in("phoenix", ["devs"])
     former = (await caller.WhoAmI(identity_pb2.WhoAmIRequest())).user
-    admin = await world.server.admin()
+    admin = await environment.server.admin()
     await admin.GrantRole(
         identity_pb2.GrantRoleRequest(username="phoenix", role="operator", namespace="shop")
     )
     await admin.DeleteUser(identity_pb2.DeleteUserRequest(username="phoenix"))
-    again = await world.log_in("phoenix", ["viewers"])
+    again = await environment.log_in("phoenix", ["viewers"])
     assert (await again.WhoAmI(identity_pb2.WhoAmIRequest())).user.uid != former.uid
-    assert await world.held(again) == {("viewer", "", "company")}
+    assert await environment.held(again) == {("viewer", "", "company")}
 
 
 async def test_calls_that_wait_for_a_slow_issuer_hold_no_connections(database: Database) -> None:
-    async with oidc_world(database) as world:
-        caller = await world.log_in("bystander", ["devs"])
-        world.company.arrive("waiting", preferred_username="waiting", groups=["devs"])
-        begun = [await world.begin() for _ in range(20)]
-        world.company.faults[TOKEN] = Fault.SLOW
-        asked = world.company.asked(TOKEN)
+    async with oidc_environment(database) as environment:
+        caller = await environment.log_in("bystander", ["devs"])
+        environment.company.arrive("waiting", preferred_username="waiting", groups=["devs"])
+        begun = [await environment.begin() for _ in range(20)]
+        environment.company.faults[TOKEN] = Fault.SLOW
+        asked = environment.company.asked(TOKEN)
         completing = [
-            asyncio.ensure_future(world.server.stranger.CompleteOidcLogin(each.request())) for each in begun
+            asyncio.ensure_future(environment.server.stranger.CompleteOidcLogin(each.request()))
+            for each in begun
         ]
 
         async def waiting() -> int:
-            return world.company.asked(TOKEN) - asked
+            return environment.company.asked(TOKEN) - asked
 
         # Anonymous callers have this many connections to the issuer. More calls wait than the database pool
         # has connections.
@@ -448,37 +472,39 @@ async def test_calls_that_wait_for_a_slow_issuer_hold_no_connections(database: D
         )
         # The server's own work holds a connection for a moment now and then; waiting calls would hold theirs
         # all the time.
-        await poll_until(lambda: world.rows(held), lambda rows: not rows, what="no connection that is held")
+        await poll_until(
+            lambda: environment.rows(held), lambda rows: not rows, what="no connection that is held"
+        )
         # Known users have separate connections to the issuer, and all other calls have connections to the
         # database.
         assert (await caller.WhoAmI(identity_pb2.WhoAmIRequest())).user.username == "bystander"
-        world.company.faults.clear()
-        renewed = await world.refresh(caller)
-        assert await world.held(renewed)
-        world.company.released.set()
+        environment.company.faults.clear()
+        renewed = await environment.refresh(caller)
+        assert await environment.held(renewed)
+        environment.company.released.set()
         outcomes = await asyncio.gather(*completing, return_exceptions=True)
         assert {getattr(each, "reason", "") for each in outcomes} <= {"", "ISSUER_UNAVAILABLE"}
 
 
-async def test_a_user_without_a_matching_rule_gets_no_account(world: OidcWorld) -> None:
-    world.company.arrive("guest", preferred_username="guest", groups=["guests"])
-    refusal = await _not_completed(world, (await world.begin()).request())
+async def test_a_user_without_a_matching_rule_gets_no_account(environment: OidcEnvironment) -> None:
+    environment.company.arrive("guest", preferred_username="guest", groups=["guests"])
+    refusal = await _not_completed(environment, (await environment.begin()).request())
     assert (refusal.code, refusal.reason) == ("UNAUTHENTICATED", "NO_ACCOUNT")
-    assert not await world.rows("SELECT 1 FROM users WHERE username = 'guest'")
+    assert not await environment.rows("SELECT 1 FROM users WHERE username = 'guest'")
 
 
-async def test_a_deactivated_user_cannot_log_in(world: OidcWorld) -> None:
-    caller = await world.log_in("leaver", ["devs"])
-    admin = await world.server.admin()
+async def test_a_deactivated_user_cannot_log_in(environment: OidcEnvironment) -> None:
+    caller = await environment.log_in("leaver", ["devs"])
+    admin = await environment.server.admin()
     change = identity_pb2.UpdateUserRequest(
         username="leaver", user=identity_pb2.User(status=identity_pb2.USER_STATUS_INACTIVE)
     )
     change.update_mask.paths.append("status")
     await admin.UpdateUser(change)
-    refusal = await _not_completed(world, (await world.begin()).request())
+    refusal = await _not_completed(environment, (await environment.begin()).request())
     assert (refusal.code, refusal.reason) == ("UNAUTHENTICATED", "ACCOUNT_CLOSED")
     request = identity_pb2.RefreshSessionRequest(refresh_token=caller.refresh_token)
-    assert (await refused(world.server.stranger, "RefreshSession", request)).code == "UNAUTHENTICATED"
+    assert (await refused(environment.server.stranger, "RefreshSession", request)).code == "UNAUTHENTICATED"
 
 
 async def test_an_address_with_many_failed_logins_is_limited(database: Database) -> None:
@@ -492,11 +518,11 @@ async def test_an_address_with_many_failed_logins_is_limited(database: Database)
         assert await heard_until_limited(completed) <= {"INVALID_LOGIN", "LOGIN_LIMITED"}
 
 
-async def test_a_client_that_the_issuer_does_not_know_is_reported(world: OidcWorld) -> None:
-    world.company.arrive("secretive", preferred_username="secretive", groups=["devs"])
-    begun = await world.begin()
-    kept = world.company.clients.pop(CLIENT)
-    refusal = await _not_completed(world, begun.request())
+async def test_a_client_that_the_issuer_does_not_know_is_reported(environment: OidcEnvironment) -> None:
+    environment.company.arrive("secretive", preferred_username="secretive", groups=["devs"])
+    begun = await environment.begin()
+    kept = environment.company.clients.pop(CLIENT)
+    refusal = await _not_completed(environment, begun.request())
     assert refusal.reason == "ISSUER_UNAVAILABLE"
     assert "check the client_id and the secret" in refusal.message
-    world.company.clients[CLIENT] = kept
+    environment.company.clients[CLIENT] = kept

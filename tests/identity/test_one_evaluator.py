@@ -83,7 +83,7 @@ class _Given:
 
 
 @dataclass(frozen=True)
-class _World:
+class _Environment:
     roles: tuple[_Role, ...]
     grants: tuple[_Given, ...]
     wanted: _Given
@@ -101,8 +101,8 @@ _roles = st.tuples(
     ]
 )
 _given = st.builds(_Given, st.integers(0, 2), _places, st.sampled_from(_ENDS))
-_worlds = st.builds(
-    _World,
+_environments = st.builds(
+    _Environment,
     _roles,
     st.lists(_given, max_size=4, unique_by=lambda each: (each.role, each.place)).map(tuple),
     _given,
@@ -159,11 +159,11 @@ def _covered(form: str) -> list[str]:
 
 
 async def _put(
-    sql: asyncpg.Connection, world: _World, username: str, namespaces: dict[str, int | None]
+    sql: asyncpg.Connection, environment: _Environment, username: str, namespaces: dict[str, int | None]
 ) -> dict[int, str]:
     """Writes an example's roles, user and grants; returns the names of the roles."""
     names = {}
-    for place, role in enumerate(world.roles):
+    for place, role in enumerate(environment.roles):
         names[place] = role.shipped or f"{username}-{place}"
         if not role.shipped:
             await sql.execute(
@@ -176,7 +176,7 @@ async def _put(
         "VALUES ($1, $1, $1, $1, '!') RETURNING id",
         username,
     )
-    for grant in _distinct(world):
+    for grant in _distinct(environment):
         await sql.execute(
             "INSERT INTO user_roles (user_id, role_id, namespace_id, expires_at) "
             "SELECT $1, id, $3, $4 FROM roles WHERE name = $2",
@@ -188,23 +188,23 @@ async def _put(
     return names
 
 
-def _distinct(world: _World) -> tuple[_Given, ...]:
+def _distinct(environment: _Environment) -> tuple[_Given, ...]:
     """Returns one grant for each role and namespace.
 
     Two of the roles may be the same shipped role.
     """
     found = {}
-    for grant in world.grants:
-        shipped = world.roles[grant.role].shipped
+    for grant in environment.grants:
+        shipped = environment.roles[grant.role].shipped
         found[shipped or grant.role, grant.place] = grant
     return tuple(found.values())
 
 
-def _model(world: _World) -> _Model:
+def _model(environment: _Environment) -> _Model:
     shipped_forms = {"admin": ("*",), **_SHIPPED}
     return _Model(
-        {place: shipped_forms.get(role.shipped, role.forms) for place, role in enumerate(world.roles)},
-        {place: _EXCLUDED.get(role.shipped, set()) for place, role in enumerate(world.roles)},
+        {place: shipped_forms.get(role.shipped, role.forms) for place, role in enumerate(environment.roles)},
+        {place: _EXCLUDED.get(role.shipped, set()) for place, role in enumerate(environment.roles)},
     )
 
 
@@ -236,9 +236,9 @@ async def _namespaces(shared: IdentityServer) -> dict[str, int | None]:
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
 )
-@given(world=_worlds)
+@given(environment=_environments)
 async def test_the_four_calls_agree_with_the_model(
-    shared: IdentityServer, root: Caller, world: _World
+    shared: IdentityServer, root: Caller, environment: _Environment
 ) -> None:
     """Regression: a grant in one namespace seemed to give platform permissions.
 
@@ -248,10 +248,10 @@ async def test_the_four_calls_agree_with_the_model(
     namespaces = await _namespaces(shared)
     username = f"model{next(_numbers)}"
     async with connection(shared.database.admin_dsn) as sql:
-        names = await _put(sql, world, username, namespaces)
-    model, grants = _model(world), _distinct(world)
+        names = await _put(sql, environment, username, namespaces)
+    model, grants = _model(environment), _distinct(environment)
     for place in _PLACES:
-        for form in world.forms:
+        for form in environment.forms:
             held = all(model.holding(grants, each, place) for each in _covered(form))
             checked = await root.CheckPermission(
                 pb.CheckPermissionRequest(permission=form, namespace=place, username=username)
@@ -259,7 +259,7 @@ async def test_the_four_calls_agree_with_the_model(
             assert checked.allowed == held, (form, place)
             for permission in _covered(form)[:1]:
                 await _asked_one(root, model, grants, names, (username, permission, place))
-    await _simulated(root, world, model, names, username)
+    await _simulated(root, environment, model, names, username)
 
 
 async def _asked_one(
@@ -291,9 +291,9 @@ async def _asked_one(
 
 
 async def _simulated(
-    root: Caller, world: _World, model: _Model, names: dict[int, str], username: str
+    root: Caller, environment: _Environment, model: _Model, names: dict[int, str], username: str
 ) -> None:
-    wanted, before = world.wanted, _distinct(world)
+    wanted, before = environment.wanted, _distinct(environment)
     same = [each for each in before if (names[each.role], each.place) == (names[wanted.role], wanted.place)]
     after = (*(each for each in before if each not in same), wanted)
     request = permissions.SimulateGrantRequest(

@@ -20,7 +20,7 @@ from pilothouse.identity.v1.reauthentication_pb2 import ReauthenticateRequest
 from tests.conftest import Database
 from tests.identity.browser import browse
 from tests.identity.factors import enrolled
-from tests.identity.oidc_world import HOME, Begun, OidcWorld, oidc_world
+from tests.identity.oidc_environment import HOME, Begun, OidcEnvironment, oidc_environment
 from tests.identity.server import (
     PASSWORD,
     Caller,
@@ -243,23 +243,25 @@ async def test_a_password_change_counts_keys_and_revokes_them_on_request(
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def world(database: Database) -> AsyncIterator[OidcWorld]:
-    async with oidc_world(database) as made:
+async def environment(database: Database) -> AsyncIterator[OidcEnvironment]:
+    async with oidc_environment(database) as made:
         yield made
 
 
-async def _begun(world: OidcWorld, max_age_seconds: int) -> Begun:
+async def _begun(environment: OidcEnvironment, max_age_seconds: int) -> Begun:
     request = federation_pb2.BeginOidcLoginRequest(
         issuer="company", redirect_uri=HOME, max_age_seconds=max_age_seconds
     )
-    answer = await world.server.stranger.BeginOidcLogin(request)
+    answer = await environment.server.stranger.BeginOidcLogin(request)
     return Begun(answer, await browse(answer.authorization_url))
 
 
-async def test_a_session_of_an_issuer_is_proved_by_a_new_login_with_max_age(world: OidcWorld) -> None:
-    ada = await world.log_in("ada", ["devs"])
+async def test_a_session_of_an_issuer_is_proved_by_a_new_login_with_max_age(
+    environment: OidcEnvironment,
+) -> None:
+    ada = await environment.log_in("ada", ["devs"])
     await make(ada, "first")
-    await grow_old(world.server.database, "ada")
+    await grow_old(environment.server.database, "ada")
     request = keys_pb.CreateApiKeyRequest(name="second")
     refusal = await refused(ada, "CreateApiKey", request)
     assert (refusal.reason, refusal.metadata["proof"]) == (_REQUIRED, "log_in")
@@ -268,39 +270,43 @@ async def test_a_session_of_an_issuer_is_proved_by_a_new_login_with_max_age(worl
     assert (await refused(ada, "Reauthenticate", shown)).reason == "ISSUER_SESSION"
     assert (await refused(ada, "CreateApiKey", request)).reason == _REQUIRED
     # A refresh sends a request to the issuer, but the issuer does not ask the user.
-    assert (await refused(await world.refresh(ada), "CreateApiKey", request)).reason == _REQUIRED
-    world.company.arrive("ada", preferred_username="ada", groups=["devs"], auth_time=int(time.time()))
-    begun = await _begun(world, 60)
+    assert (await refused(await environment.refresh(ada), "CreateApiKey", request)).reason == _REQUIRED
+    environment.company.arrive("ada", preferred_username="ada", groups=["devs"], auth_time=int(time.time()))
+    begun = await _begun(environment, 60)
     assert "max_age=60" in begun.answer.authorization_url
-    answer = await world.server.stranger.CompleteOidcLogin(begun.request())
-    await make(Caller(world.server.stub, answer.access_token, answer.refresh_token), "second")
+    answer = await environment.server.stranger.CompleteOidcLogin(begun.request())
+    await make(Caller(environment.server.stub, answer.access_token, answer.refresh_token), "second")
 
 
 @pytest.mark.parametrize("seconds_ago", [None, 300, 86_400])
 async def test_a_login_with_max_age_needs_a_recent_authentication(
-    world: OidcWorld, seconds_ago: int | None
+    environment: OidcEnvironment, seconds_ago: int | None
 ) -> None:
     claims = {} if seconds_ago is None else {"auth_time": int(time.time()) - seconds_ago}
-    world.company.arrive("eve", preferred_username="eve", groups=["devs"], **claims)
-    begun = await _begun(world, 60)
-    refusal = await refused(world.server.stranger, "CompleteOidcLogin", begun.request())
+    environment.company.arrive("eve", preferred_username="eve", groups=["devs"], **claims)
+    begun = await _begun(environment, 60)
+    refusal = await refused(environment.server.stranger, "CompleteOidcLogin", begun.request())
     assert (refusal.reason, refusal.metadata["rule"]) == ("ISSUER_TOKEN_REFUSED", "auth_time")
 
 
-async def test_an_old_authentication_at_the_issuer_is_not_a_recent_proof(world: OidcWorld) -> None:
+async def test_an_old_authentication_at_the_issuer_is_not_a_recent_proof(
+    environment: OidcEnvironment,
+) -> None:
     """Single sign-on: the user authenticated at the issuer an hour ago.
 
     The browser has a session at the issuer.
     """
-    ada = await world.log_in("ada", ["devs"], auth_time=int(time.time()) - 3600)
+    ada = await environment.log_in("ada", ["devs"], auth_time=int(time.time()) - 3600)
     request = keys_pb.CreateApiKeyRequest(name="key")
     assert (await refused(ada, "CreateApiKey", request)).metadata["proof"] == "log_in"
-    bob = await world.log_in("bob", ["devs"], auth_time=int(time.time()))
+    bob = await environment.log_in("bob", ["devs"], auth_time=int(time.time()))
     await make(bob, "key")
 
 
 @pytest.mark.parametrize("wrong", ["yesterday", True, -5, [1]])
-async def test_an_invalid_auth_time_is_refused(world: OidcWorld, wrong: object) -> None:
-    world.company.arrive("odd", preferred_username="odd", groups=["devs"], auth_time=wrong)
-    refusal = await refused(world.server.stranger, "CompleteOidcLogin", (await world.begin()).request())
+async def test_an_invalid_auth_time_is_refused(environment: OidcEnvironment, wrong: object) -> None:
+    environment.company.arrive("odd", preferred_username="odd", groups=["devs"], auth_time=wrong)
+    refusal = await refused(
+        environment.server.stranger, "CompleteOidcLogin", (await environment.begin()).request()
+    )
     assert (refusal.reason, refusal.metadata["rule"]) == ("ISSUER_TOKEN_REFUSED", "auth_time")

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from pilothouse_server.authorization.access import Grant, Principal
-from pilothouse_server.authorization.denials import Beyond, asked
+from pilothouse_server.authorization.denials import DatabaseFacts, asked
 from pilothouse_server.errors import Unavailable
 from pilothouse_server.identity.access.refusal_reasons import RefusalReasons
 from pilothouse_server.store.unit_of_work import Store
@@ -77,13 +77,13 @@ async def test_an_explanation_is_cached_for_a_while(shared: IdentityServer, root
     reasons, watched, clock, principal = await _made(shared, root, "reasons-kept")
     question = asked("container.delete", "reasons-kept")
     for _ in range(5):
-        found = await reasons.beyond(principal, question)
+        found = await reasons.database_facts(principal, question)
         assert [giver.username for giver in found.givers] == ["reasons-kept-chief"]
     assert watched.reads == 1
-    await reasons.beyond(principal, asked("container.stop", "reasons-kept"))
+    await reasons.database_facts(principal, asked("container.stop", "reasons-kept"))
     assert watched.reads == 2
     clock.now += 10.0
-    await reasons.beyond(principal, question)
+    await reasons.database_facts(principal, question)
     assert watched.reads == 3
 
 
@@ -93,7 +93,7 @@ async def test_concurrent_and_waiting_queries_are_limited(shared: IdentityServer
     waiting = [
         asyncio.create_task(
             # Each query is for another user, so that no user reaches its own limit.
-            reasons.beyond(
+            reasons.database_facts(
                 replace(principal, user_id=10_000 + number), asked("container.get", "reasons-flood")
             )
         )
@@ -105,13 +105,15 @@ async def test_concurrent_and_waiting_queries_are_limited(shared: IdentityServer
 
     assert await poll_until(looking)
     # One more refusal gets no explanation, and does not wait.
-    assert await reasons.beyond(principal, asked("container.more", "reasons-flood")) == Beyond()
+    assert (
+        await reasons.database_facts(principal, asked("container.more", "reasons-flood")) == DatabaseFacts()
+    )
     watched.free.set()
     await asyncio.gather(*waiting)
     assert watched.most_at_once == 2
     # Queries are possible again.
     clock.now += 10.0
-    found = await reasons.beyond(principal, asked("container.more", "reasons-flood"))
+    found = await reasons.database_facts(principal, asked("container.more", "reasons-flood"))
     assert found.givers
 
 
@@ -121,29 +123,29 @@ async def test_a_refusal_stays_unexplained_while_the_database_is_away(
     reasons, watched, _, principal = await _made(shared, root, "reasons-away")
     question = asked("container.delete", "reasons-away")
     watched.away = True
-    assert await reasons.beyond(principal, question) == Beyond()
+    assert await reasons.database_facts(principal, question) == DatabaseFacts()
     watched.away = False
     # The missing explanation is not cached.
-    assert (await reasons.beyond(principal, question)).givers
+    assert (await reasons.database_facts(principal, question)).givers
 
 
 async def test_the_size_of_the_cache_is_limited(shared: IdentityServer, root: Caller) -> None:
     reasons, watched, _, principal = await _made(shared, root, "reasons-many")
     watched.away = True
     for number in range(1100):
-        reasons._keep((principal.user_id, "", asked(f"container.a{number}", "")), Beyond())
+        reasons._keep((principal.user_id, "", asked(f"container.a{number}", "")), DatabaseFacts())
     assert len(reasons._kept) == 1000
 
 
 async def test_queries_are_limited_for_each_user_and_in_total(shared: IdentityServer, root: Caller) -> None:
     reasons, watched, clock, principal = await _made(shared, root, "reasons-many-questions")
     for number in range(40):
-        await reasons.beyond(principal, asked(f"container.a{number}", "reasons-many-questions"))
+        await reasons.database_facts(principal, asked(f"container.a{number}", "reasons-many-questions"))
     assert watched.reads == 10
     # Other users have their own limit, and all users together have another.
     for number in range(150):
-        await reasons.beyond(replace(principal, user_id=20_000 + number), asked("container.get", ""))
+        await reasons.database_facts(replace(principal, user_id=20_000 + number), asked("container.get", ""))
     assert watched.reads == 100
     clock.now += 10.0
     question = asked("container.delete", "reasons-many-questions")
-    assert (await reasons.beyond(principal, question)).givers
+    assert (await reasons.database_facts(principal, question)).givers

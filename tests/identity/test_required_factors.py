@@ -19,7 +19,7 @@ from tests.conftest import Database
 from tests.harness import running_server
 from tests.identity.console import begin
 from tests.identity.factors import Authenticator, challenged, complete, enrolled, reason
-from tests.identity.oidc_world import oidc_world
+from tests.identity.oidc_environment import oidc_environment
 from tests.identity.server import ADMIN_PASSWORD, Caller, ended, refused, running, valid
 from tests.waiting import poll_until
 
@@ -120,13 +120,13 @@ async def test_the_rule_does_not_apply_to_sessions_of_an_issuer(
     async def everybody(*_arguments: object) -> bool:
         return True
 
-    async with oidc_world(database) as world:
-        plain = await world.server.admin()
+    async with oidc_environment(database) as environment:
+        plain = await environment.server.admin()
         monkeypatch.setattr(SecondFactors, "must_have_one", everybody)
-        caller = await world.log_in("anna", ["devs"])
-        assert await valid(await world.refresh(caller))
+        caller = await environment.log_in("anna", ["devs"])
+        assert await valid(await environment.refresh(caller))
         refusal = await refused(
-            world.server.stranger,
+            environment.server.stranger,
             "RefreshSession",
             pb.RefreshSessionRequest(refresh_token=plain.refresh_token),
         )

@@ -36,7 +36,7 @@ POD = {"namespace": "ci", "pod": {"name": "p-1"}, "serviceaccount": {"name": "de
 
 
 @dataclass
-class World:
+class Environment:
     """A server that trusts a CI platform, a cluster, and a company.
 
     The company has no workload rules.
@@ -67,9 +67,9 @@ class World:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def world(
+async def environment(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[World]:
+) -> AsyncIterator[Environment]:
     given = accounts(
         ("robot", JOB),
         ("auditor", {"repository": "example/shop"}),
@@ -121,74 +121,84 @@ async def world(
                 update_mask=FieldMask(paths=["status"]),
             )
         )
-        yield World(server, admin, forge, company, cluster)
+        yield Environment(server, admin, forge, company, cluster)
 
 
-async def test_a_job_gets_the_account_of_its_rule(world: World) -> None:
-    answer = await world.exchange(world.token())
+async def test_a_job_gets_the_account_of_its_rule(environment: Environment) -> None:
+    answer = await environment.exchange(environment.token())
     assert (answer.user.username, answer.token_type) == ("robot", "Bearer")
     assert answer.issued_token_type == "urn:ietf:params:oauth:token-type:access_token"
-    me = await world.caller(answer).WhoAmI(pb.WhoAmIRequest())
+    me = await environment.caller(answer).WhoAmI(pb.WhoAmIRequest())
     assert [(grant.role, grant.namespace) for grant in me.grants] == [("developer", "shop")]
-    async with world.server.database.system() as connection:
+    async with environment.server.database.system() as connection:
         query = "SELECT method FROM sessions WHERE access_token_hash = sha256($1::text::bytea)"
         assert await connection.fetchval(query, answer.access_token) == "token_exchange"
 
 
-async def test_a_kubernetes_service_account_is_matched_by_its_claims(world: World) -> None:
+async def test_a_kubernetes_service_account_is_matched_by_its_claims(environment: Environment) -> None:
     def token(**changes: Any) -> str:
-        claims = world.cluster.claims("system:serviceaccount:ci:deployer", AUDIENCE)
+        claims = environment.cluster.claims("system:serviceaccount:ci:deployer", AUDIENCE)
         # The API server signs them in this form: the audience in a list, no `typ`, a name for the key.
         claims |= {"aud": [AUDIENCE], "nbf": claims["iat"], "kubernetes.io": POD | changes}
-        return world.cluster.key.sign(claims, world.cluster.key.header(typ=None))
+        return environment.cluster.key.sign(claims, environment.cluster.key.header(typ=None))
 
-    answer = await world.exchange(token(), username="sa:shop:deployer")
+    answer = await environment.exchange(token(), username="sa:shop:deployer")
     assert answer.user.username == "sa:shop:deployer"
-    me = await world.caller(answer).WhoAmI(pb.WhoAmIRequest())
+    me = await environment.caller(answer).WhoAmI(pb.WhoAmIRequest())
     assert [(grant.role, grant.namespace) for grant in me.grants] == [("viewer", "shop")]
     refusal = ("PERMISSION_DENIED", "WORKLOAD_NOT_ALLOWED", "")
-    assert await world.refused(token(namespace="other")) == refusal
-    assert await world.refused(token(serviceaccount={"name": "default"})) == refusal
-    assert await world.refused(token(serviceaccount="deployer")) == refusal
+    assert await environment.refused(token(namespace="other")) == refusal
+    assert await environment.refused(token(serviceaccount={"name": "default"})) == refusal
+    assert await environment.refused(token(serviceaccount="deployer")) == refusal
 
 
-async def test_a_new_key_of_the_issuer_is_accepted_immediately(world: World) -> None:
-    claims = world.cluster.claims("system:serviceaccount:ci:deployer", AUDIENCE, **{"kubernetes.io": POD})
-    former = world.cluster.sign(claims)
-    assert (await world.exchange(former)).user.username == "sa:shop:deployer"
-    world.cluster.rotate()
-    assert (await world.exchange(world.cluster.sign(claims))).user.username == "sa:shop:deployer"
-    assert await world.refused(former) == ("UNAUTHENTICATED", "ISSUER_TOKEN_REFUSED", "key")
+async def test_a_new_key_of_the_issuer_is_accepted_immediately(environment: Environment) -> None:
+    claims = environment.cluster.claims(
+        "system:serviceaccount:ci:deployer", AUDIENCE, **{"kubernetes.io": POD}
+    )
+    former = environment.cluster.sign(claims)
+    assert (await environment.exchange(former)).user.username == "sa:shop:deployer"
+    environment.cluster.rotate()
+    assert (await environment.exchange(environment.cluster.sign(claims))).user.username == "sa:shop:deployer"
+    assert await environment.refused(former) == ("UNAUTHENTICATED", "ISSUER_TOKEN_REFUSED", "key")
 
 
-async def test_a_session_lasts_for_the_shortest_of_its_limits(world: World) -> None:
+async def test_a_session_lasts_for_the_shortest_of_its_limits(environment: Environment) -> None:
     def left(answer: Any) -> float:
         end: datetime = answer.access_expire_time.ToDatetime(UTC)
         return (end - datetime.now(UTC)).total_seconds()
 
     now = int(datetime.now(UTC).timestamp())
     # The limits are the rule's 600 s, the requested lifetime, and the remaining lifetime of the token.
-    assert 500 < left(await world.exchange(world.token(exp=now + 3600))) <= 600
-    assert 20 < left(await world.exchange(world.token(exp=now + 3600), lifetime=timedelta(seconds=60))) <= 60
-    assert left(await world.exchange(world.token(exp=now + 200), lifetime=timedelta(hours=9))) <= 200
+    assert 500 < left(await environment.exchange(environment.token(exp=now + 3600))) <= 600
+    assert (
+        20
+        < left(await environment.exchange(environment.token(exp=now + 3600), lifetime=timedelta(seconds=60)))
+        <= 60
+    )
+    assert (
+        left(await environment.exchange(environment.token(exp=now + 200), lifetime=timedelta(hours=9))) <= 200
+    )
     # An expired token is refused even within the clock skew, because no session may outlive its token.
-    assert await world.refused(world.token(exp=now - 5)) == (
+    assert await environment.refused(environment.token(exp=now - 5)) == (
         "UNAUTHENTICATED",
         "ISSUER_TOKEN_REFUSED",
         "expiry",
     )
-    too_short = await world.refused(world.token(), lifetime=timedelta(0))
+    too_short = await environment.refused(environment.token(), lifetime=timedelta(0))
     assert too_short == ("INVALID_ARGUMENT", "TOO_SHORT", "")
     # Another issuer's entry permits more than the default of 900 s.
-    claims = world.cluster.claims("system:serviceaccount:ci:deployer", AUDIENCE, **{"kubernetes.io": POD})
-    long = await world.exchange(world.cluster.sign({**claims, "exp": now + 10_000}))
+    claims = environment.cluster.claims(
+        "system:serviceaccount:ci:deployer", AUDIENCE, **{"kubernetes.io": POD}
+    )
+    long = await environment.exchange(environment.cluster.sign({**claims, "exp": now + 10_000}))
     assert 7000 < left(long) <= 7200
 
 
-async def test_a_session_ends_when_its_access_token_expires(world: World) -> None:
-    robot = world.caller(await world.exchange(world.token()))
+async def test_a_session_ends_when_its_access_token_expires(environment: Environment) -> None:
+    robot = environment.caller(await environment.exchange(environment.token()))
     assert await valid(robot)
-    async with world.server.database.system() as connection:
+    async with environment.server.database.system() as connection:
         ended = await connection.execute(
             "UPDATE sessions SET access_expires_at = now() - interval '1 s', "
             "refresh_expires_at = now() - interval '1 s' WHERE access_token_hash = sha256($1::text::bytea)",
@@ -202,41 +212,46 @@ async def test_a_session_ends_when_its_access_token_expires(world: World) -> Non
     assert await poll_until(is_taken, lambda taken: not taken, what="the end of the session") is False
 
 
-async def test_only_accounts_of_matching_rules_can_be_requested(world: World) -> None:
-    assert (await world.exchange(world.token(), username="auditor")).user.username == "auditor"
-    assert (await world.exchange(world.token(), username="Auditor")).user.username == "auditor"
-    elsewhere = world.token(ref="refs/heads/pulled")
-    assert (await world.exchange(elsewhere)).user.username == "auditor"
+async def test_only_accounts_of_matching_rules_can_be_requested(environment: Environment) -> None:
+    assert (await environment.exchange(environment.token(), username="auditor")).user.username == "auditor"
+    assert (await environment.exchange(environment.token(), username="Auditor")).user.username == "auditor"
+    elsewhere = environment.token(ref="refs/heads/pulled")
+    assert (await environment.exchange(elsewhere)).user.username == "auditor"
     refusal = ("PERMISSION_DENIED", "WORKLOAD_NOT_ALLOWED", "")
     # An account that no rule gives, one that does not exist, and one that may not log in get the same
     # refusal.
-    assert await world.refused(elsewhere, username="robot") == refusal
-    assert await world.refused(world.token(), username="admin") == refusal
-    assert await world.refused(world.token(repository="example/other")) == refusal
-    assert await world.refused(world.token(repository="example/ghosts")) == refusal
-    assert await world.refused(world.token(repository="example/closed")) == refusal
-    assert await world.refused(world.token(repository=["example/shop"])) == refusal
-    assert await world.refused(world.token(repository=None)) == refusal
+    assert await environment.refused(elsewhere, username="robot") == refusal
+    assert await environment.refused(environment.token(), username="admin") == refusal
+    assert await environment.refused(environment.token(repository="example/other")) == refusal
+    assert await environment.refused(environment.token(repository="example/ghosts")) == refusal
+    assert await environment.refused(environment.token(repository="example/closed")) == refusal
+    assert await environment.refused(environment.token(repository=["example/shop"])) == refusal
+    assert await environment.refused(environment.token(repository=None)) == refusal
 
 
-async def test_issuers_without_workload_rules_give_no_sessions(world: World) -> None:
+async def test_issuers_without_workload_rules_give_no_sessions(environment: Environment) -> None:
     unknown = ("UNAUTHENTICATED", "ISSUER_TOKEN_REFUSED", "issuer")
-    trusted_for_people = world.company.sign(world.company.claims("ada", CLIENT))
-    assert await world.refused(trusted_for_people) == unknown
-    assert await world.refused(world.company.sign(world.company.claims("ada", AUDIENCE, **JOB))) == unknown
-    assert await world.refused(world.admin.access_token) == (*unknown[:2], "form")
-    wrong_type = await world.refused(
-        world.token(), subject_token_type="urn:ietf:params:oauth:token-type:saml2"
+    trusted_for_people = environment.company.sign(environment.company.claims("ada", CLIENT))
+    assert await environment.refused(trusted_for_people) == unknown
+    assert (
+        await environment.refused(
+            environment.company.sign(environment.company.claims("ada", AUDIENCE, **JOB))
+        )
+        == unknown
+    )
+    assert await environment.refused(environment.admin.access_token) == (*unknown[:2], "form")
+    wrong_type = await environment.refused(
+        environment.token(), subject_token_type="urn:ietf:params:oauth:token-type:saml2"
     )
     assert wrong_type == ("INVALID_ARGUMENT", "UNKNOWN_TOKEN_TYPE", "")
 
 
-async def test_a_session_ends_within_a_second_when_its_account_is_closed(world: World) -> None:
-    caller = world.caller(await world.exchange(world.token(), username="robot"))
+async def test_a_session_ends_within_a_second_when_its_account_is_closed(environment: Environment) -> None:
+    caller = environment.caller(await environment.exchange(environment.token(), username="robot"))
     assert await valid(caller)
 
     async def closed(status: pb.UserStatus.ValueType) -> None:
-        await world.admin.UpdateUser(
+        await environment.admin.UpdateUser(
             pb.UpdateUserRequest(
                 username="robot", user=pb.User(status=status), update_mask=FieldMask(paths=["status"])
             )
@@ -247,7 +262,7 @@ async def test_a_session_ends_within_a_second_when_its_account_is_closed(world: 
 
     await closed(pb.USER_STATUS_INACTIVE)
     await poll_until(is_taken, lambda taken: not taken, seconds=1.0, what="the end of the session")
-    assert await world.refused(world.token(), username="robot") == (
+    assert await environment.refused(environment.token(), username="robot") == (
         "PERMISSION_DENIED",
         "WORKLOAD_NOT_ALLOWED",
         "",
@@ -256,104 +271,108 @@ async def test_a_session_ends_within_a_second_when_its_account_is_closed(world: 
     assert not await valid(caller), "what has ended stays ended"
 
 
-async def test_a_program_cannot_create_lasting_credentials(world: World) -> None:
-    robot = world.caller(await world.exchange(world.token()))
+async def test_a_program_cannot_create_lasting_credentials(environment: Environment) -> None:
+    robot = environment.caller(await environment.exchange(environment.token()))
     change = pb.ChangePasswordRequest(current_password="x" * 12, new_password="y" * 12)
     for rpc, request in (("ChangePassword", change), ("ListSessions", pb.ListSessionsRequest())):
         refusal = await refused(robot, rpc, request)
         assert (refusal.code, refusal.reason) == ("PERMISSION_DENIED", "SESSION_NEEDED")
 
 
-async def test_the_record_names_the_subject_and_issuer_of_the_token(world: World) -> None:
+async def test_the_record_names_the_subject_and_issuer_of_the_token(environment: Environment) -> None:
     subject = "repo:example/recorded"
-    token = world.forge.sign(world.forge.claims(subject, AUDIENCE, repository="example/shop"))
-    await world.exchange(token)
+    token = environment.forge.sign(environment.forge.claims(subject, AUDIENCE, repository="example/shop"))
+    await environment.exchange(token)
     query = (
         "SELECT username, metadata::text AS metadata, request_body::text AS body FROM operation_logs "
         "WHERE request_path LIKE '%ExchangeToken' AND resource_name = $1"
     )
 
     async def record() -> Any:
-        async with world.server.database.system() as connection:
+        async with environment.server.database.system() as connection:
             return await connection.fetchrow(query, subject)
 
     found = await poll_until(record, lambda row: row is not None, what="the record")
     assert found["username"] == "auditor"
     assert f'"subject": "{subject}"' in found["metadata"]
-    assert f'"issuer": "{world.forge.url}"' in found["metadata"]
+    assert f'"issuer": "{environment.forge.url}"' in found["metadata"]
     assert token not in found["body"]
 
 
-async def test_known_keys_work_while_the_issuer_is_away(world: World) -> None:
-    await world.exchange(world.token())
-    known = world.forge.keys
-    await world.forge.go_away()
+async def test_known_keys_work_while_the_issuer_is_away(environment: Environment) -> None:
+    await environment.exchange(environment.token())
+    known = environment.forge.keys
+    await environment.forge.go_away()
     try:
-        await world.exchange(world.token())
-        world.forge.rotate()
-        code, reason, _ = await world.refused(world.token())
+        await environment.exchange(environment.token())
+        environment.forge.rotate()
+        code, reason, _ = await environment.refused(environment.token())
         assert (code, reason) == ("UNAUTHENTICATED", "ISSUER_TOKEN_REFUSED")
     finally:
-        world.forge.keys = known
-        await world.forge.come_back()
+        environment.forge.keys = known
+        await environment.forge.come_back()
 
 
-async def test_an_address_that_shows_only_forged_tokens_is_limited(world: World) -> None:
-    forged = world.token()[:-20]
+async def test_an_address_that_shows_only_forged_tokens_is_limited(environment: Environment) -> None:
+    forged = environment.token()[:-20]
     most = Settings().login_failures_per_address
-    assert set(await reasons(world, "198.51.100.9", *[forged] * most)) == {"ISSUER_TOKEN_REFUSED"}
-    await heard_until_limited(lambda: reason(world, "198.51.100.9", forged))
-    assert await reason(world, "198.51.100.10", world.token()) == "taken"
+    assert set(await reasons(environment, "198.51.100.9", *[forged] * most)) == {"ISSUER_TOKEN_REFUSED"}
+    await heard_until_limited(lambda: reason(environment, "198.51.100.9", forged))
+    assert await reason(environment, "198.51.100.10", environment.token()) == "taken"
     # Accepted tokens use up no budget, however many are shown.
-    shown = await reasons(world, "198.51.100.11", *(world.token() for _ in range(most + 20)))
+    shown = await reasons(environment, "198.51.100.11", *(environment.token() for _ in range(most + 20)))
     assert set(shown) == {"taken"}
 
 
-async def reason(world: World, address: str, token: str) -> str:
+async def reason(environment: Environment, address: str, token: str) -> str:
     """Returns the outcome of a token that is shown from an address."""
     try:
-        await world.server.at(address).ExchangeToken(ExchangeTokenRequest(subject_token=token))
+        await environment.server.at(address).ExchangeToken(ExchangeTokenRequest(subject_token=token))
     except Refused as refusal:
         return refusal.reason
     return "taken"
 
 
-async def reasons(world: World, address: str, *tokens: str) -> list[str]:
+async def reasons(environment: Environment, address: str, *tokens: str) -> list[str]:
     """Returns the outcomes of tokens shown one after the other from an address."""
-    return [await reason(world, address, token) for token in tokens]
+    return [await reason(environment, address, token) for token in tokens]
 
 
-def of_another(world: World, subject: str, **claims: Any) -> str:
+def of_another(environment: Environment, subject: str, **claims: Any) -> str:
     """Returns a token of a job whose repository no rule names."""
-    return world.forge.sign(world.forge.claims(subject, AUDIENCE, repository="example/other", **claims))
+    return environment.forge.sign(
+        environment.forge.claims(subject, AUDIENCE, repository="example/other", **claims)
+    )
 
 
-async def test_a_broken_job_does_not_block_other_jobs_of_its_address(world: World) -> None:
-    address, broken = "198.51.100.21", of_another(world, "repo:example/broken")
-    heard = await reasons(world, address, *[broken] * REFUSED_AT_ONCE)
+async def test_a_broken_job_does_not_block_other_jobs_of_its_address(environment: Environment) -> None:
+    address, broken = "198.51.100.21", of_another(environment, "repo:example/broken")
+    heard = await reasons(environment, address, *[broken] * REFUSED_AT_ONCE)
     assert heard == ["WORKLOAD_NOT_ALLOWED"] * REFUSED_AT_ONCE
-    await heard_until_limited(lambda: reason(world, address, broken))
-    assert await reasons(world, address, *(world.token() for _ in range(14))) == ["taken"] * 14
+    await heard_until_limited(lambda: reason(environment, address, broken))
+    assert await reasons(environment, address, *(environment.token() for _ in range(14))) == ["taken"] * 14
     # The limit of the broken job does not apply to the next job.
-    assert await reasons(world, address, of_another(world, "repo:example/next")) == ["WORKLOAD_NOT_ALLOWED"]
+    assert await reasons(environment, address, of_another(environment, "repo:example/next")) == [
+        "WORKLOAD_NOT_ALLOWED"
+    ]
 
 
-async def test_expired_tokens_count_against_their_job_and_not_its_address(world: World) -> None:
+async def test_expired_tokens_count_against_their_job_and_not_its_address(environment: Environment) -> None:
     address = "198.51.100.22"
     now = int(datetime.now(UTC).timestamp())
-    expired = of_another(world, "repo:example/slow", iat=now - 7200, exp=now - 3600)
-    heard = await reasons(world, address, *[expired] * REFUSED_AT_ONCE)
+    expired = of_another(environment, "repo:example/slow", iat=now - 7200, exp=now - 3600)
+    heard = await reasons(environment, address, *[expired] * REFUSED_AT_ONCE)
     assert heard == ["ISSUER_TOKEN_REFUSED"] * REFUSED_AT_ONCE
-    await heard_until_limited(lambda: reason(world, address, expired))
+    await heard_until_limited(lambda: reason(environment, address, expired))
     # The limit also applies to the job's next valid token, but not to another job's.
-    assert await reasons(world, address, world.token()) == ["taken"]
+    assert await reasons(environment, address, environment.token()) == ["taken"]
 
 
-async def test_the_failures_of_a_rule_are_recorded_and_summed(world: World) -> None:
+async def test_the_failures_of_a_rule_are_recorded_and_summed(environment: Environment) -> None:
     subject, address = "repo:example/summed", "198.51.100.23"
-    heard = await reasons(world, address, *[of_another(world, subject)] * REFUSED_AT_ONCE)
+    heard = await reasons(environment, address, *[of_another(environment, subject)] * REFUSED_AT_ONCE)
     assert heard == ["WORKLOAD_NOT_ALLOWED"] * REFUSED_AT_ONCE
-    world.server.audit.flush()
+    environment.server.audit.flush()
     query = (
         "SELECT count(*) FILTER (WHERE metadata ->> 'summed' IS NULL) AS singly, "
         "coalesce(sum((metadata ->> 'summed')::int), 0)::int AS summed FROM operation_logs "
@@ -362,7 +381,7 @@ async def test_the_failures_of_a_rule_are_recorded_and_summed(world: World) -> N
     )
 
     async def counted() -> tuple[int, int]:
-        async with world.server.database.system() as connection:
+        async with environment.server.database.system() as connection:
             await number_changes(connection)
             row = await connection.fetchrow(query, subject)
         return row["singly"], row["summed"]
@@ -373,23 +392,27 @@ async def test_the_failures_of_a_rule_are_recorded_and_summed(world: World) -> N
     )
 
 
-async def test_a_token_for_several_audiences_must_name_this_server_in_azp(world: World) -> None:
+async def test_a_token_for_several_audiences_must_name_this_server_in_azp(environment: Environment) -> None:
     several = ["https://other.example.com", AUDIENCE]
-    assert await world.refused(world.token(aud=several)) == ("UNAUTHENTICATED", "ISSUER_TOKEN_REFUSED", "azp")
-    assert await world.refused(world.token(aud=several, azp=several[0])) == (
+    assert await environment.refused(environment.token(aud=several)) == (
         "UNAUTHENTICATED",
         "ISSUER_TOKEN_REFUSED",
         "azp",
     )
-    assert (await world.exchange(world.token(aud=several, azp=AUDIENCE))).user.username == "robot"
+    assert await environment.refused(environment.token(aud=several, azp=several[0])) == (
+        "UNAUTHENTICATED",
+        "ISSUER_TOKEN_REFUSED",
+        "azp",
+    )
+    assert (await environment.exchange(environment.token(aud=several, azp=AUDIENCE))).user.username == "robot"
     # With one audience `azp` is not checked: Google's tokens name the requesting service account there.
-    assert (await world.exchange(world.token(azp="1234"))).user.username == "robot"
+    assert (await environment.exchange(environment.token(azp="1234"))).user.username == "robot"
 
 
-async def test_the_client_exchanges_tokens_automatically(world: World, tmp_path: Path) -> None:
+async def test_the_client_exchanges_tokens_automatically(environment: Environment, tmp_path: Path) -> None:
     path = tmp_path / "token"
-    path.write_text(world.token(exp=int(datetime.now(UTC).timestamp()) + 600) + "\n")
-    address = world.server.address
+    path.write_text(environment.token(exp=int(datetime.now(UTC).timestamp()) + 600) + "\n")
+    address = environment.server.address
     async with AsyncClient(address, workload=Workload.from_file(path)) as client:
         assert (await client.identity.who_am_i()).user.username == "robot"
         await client.logout()

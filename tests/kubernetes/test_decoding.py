@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse_server.kubernetes import decoding, logs, marks
+from pilothouse_server.kubernetes import decoding, fingerprints, logs
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.decoding import MOST_ITEMS, MOST_VALUES
 from pilothouse_server.kubernetes.errors import AnswerTooLarge, ClusterError, TooManyValues, Unreachable
@@ -294,7 +294,7 @@ async def test_a_long_list_is_read_completely_in_parts(monkeypatch: pytest.Monke
     # Each share is used up immediately.
     monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
     names: list[str] = []
-    read = marks.read
+    read = fingerprints.read
     turns = 0
 
     async def others() -> None:
@@ -434,13 +434,13 @@ async def test_characters_within_a_text_are_not_counted_as_values(text: str) -> 
     ],
 )
 def test_a_long_object_has_a_fingerprint(changes: dict[str, Any], same: bool) -> None:
-    first, other = (marks.read(_annotated(**each), DEPLOYMENTS).mark for each in ({}, changes))
-    assert marks.same(first, other) is same
+    first, other = (fingerprints.read(_annotated(**each), DEPLOYMENTS).mark for each in ({}, changes))
+    assert fingerprints.same(first, other) is same
 
 
 def test_the_fingerprint_of_a_versioned_object_ignores_its_values() -> None:
     first, other = (
-        marks.read(_annotated(**each), CONFIG_MAP_METADATA).mark
+        fingerprints.read(_annotated(**each), CONFIG_MAP_METADATA).mark
         for each in ({}, {"metadata__annotations__0": "x"})
     )
     assert first == other

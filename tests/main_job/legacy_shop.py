@@ -70,7 +70,7 @@ def shop(name: str = "shop", **pod: Any) -> dict[str, Any]:
     return wanted
 
 
-async def furnished(kubectl: Kubectl) -> None:
+async def prepare(kubectl: Kubectl) -> None:
     """Makes the claim, config maps and secrets that `shop` needs."""
     await kubectl.ask("POST", f"{CORE}/persistentvolumeclaims", claim("shop.data"))
     files = source("ConfigMap", "shop-config", data={"a.ini": "x=1"}, binaryData={"b": encoded("b")})
@@ -126,7 +126,7 @@ async def name_of_claim(server: Server) -> str:
     return listed[0].name
 
 
-async def furnished_secret(kubectl: Kubectl) -> None:
+async def prepare_secret(kubectl: Kubectl) -> None:
     await kubectl.ask(
         "POST", f"{CORE}/secrets", source("Secret", "shop-db", type="Opaque", data={"password": encoded("p")})
     )

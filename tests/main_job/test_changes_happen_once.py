@@ -23,7 +23,7 @@ from tests.main_job.test_created_at_once import Meanwhile, by_sql
 _NAMED: dict[str, Any] = {"namespace": "shop", "name": "web"}
 
 
-async def furnished(server: Server, namespace: str = "shop") -> None:
+async def prepare(server: Server, namespace: str = "shop") -> None:
     """Makes a namespace with a secret and a container that does not read it."""
     admin = server.admin
     await admin.namespaces.create(namespace=namespace_pb2.Namespace(name=namespace))
@@ -59,7 +59,7 @@ async def test_two_servers_execute_a_request_id_once(database: Database, tmp_pat
         running_server(database, tmp_path, with_cluster=False) as one,
         running_server(database, tmp_path, with_cluster=False) as two,
     ):
-        await furnished(one)
+        await prepare(one)
         request = str(uuid4())
         changed = await asyncio.gather(
             *(server.admin.containers.restart(**_NAMED, request_id=request) for server in (one, two) * 10)
@@ -86,7 +86,7 @@ async def test_a_change_of_a_lost_caller_happens_once_when_it_is_repeated(
             await send(draft, statement, parameters)
 
     async with running_server(database, tmp_path, with_cluster=False) as server:
-        await furnished(server)
+        await prepare(server)
         request = str(uuid4())
         with monkeypatch.context() as patched:
             patched.setattr(Draft, "_send", held)
@@ -133,7 +133,7 @@ async def test_a_grant_revoked_before_the_write_prevents_the_change(
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
         for name, call in _CALLS.items():
-            await furnished(server, name)
+            await prepare(server, name)
             user = await server.user(f"dora-{name}", {name: "admin"})
             revoked = by_sql(
                 database,
@@ -151,7 +151,7 @@ async def test_a_secret_deleted_before_the_write_is_not_read(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
-        await furnished(server)
+        await prepare(server)
         Meanwhile(monkeypatch, lambda: server.admin.config.delete_secret(namespace="shop", name="login"))
         assert await outcome(update(server.admin)) == "INVALID_CONTAINER"
 
@@ -161,7 +161,7 @@ async def test_a_namespace_deleted_before_the_write_leaves_the_container_alone(
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
         for name in ("stop", "restart"):
-            await furnished(server, name)
+            await prepare(server, name)
             with monkeypatch.context() as patched:
 
                 def deleted(name: str = name) -> Awaitable[object]:

@@ -45,7 +45,7 @@ def port(service: str) -> container_pb2.Port:
     return container_pb2.Port(container_port=80, service_name=service)
 
 
-async def furnished(server: Server, name: str = "shared") -> None:
+async def prepare(server: Server, name: str = "shared") -> None:
     """Makes a namespace with a quota of two containers, one container and a config map."""
     admin = server.admin
     quota = namespace_pb2.ResourceQuota(containers=2)
@@ -134,7 +134,7 @@ async def test_changes_after_admission_have_the_same_result_as_if_seen(
     async with running_server(database, tmp_path, with_cluster=False, reconciler=IDLE) as server:
         for number, (change, (statement, expected)) in enumerate(_CHANGES.items()):
             name, wanted = f"shared-{number}", container(ports=[port("web")])
-            await furnished(server, name)
+            await prepare(server, name)
             if change == "secret gone":
                 await server.admin.config.create_secret(
                     namespace=name,
@@ -163,7 +163,7 @@ async def test_without_the_check_at_the_write_the_change_would_be_missed(
     """The positive control."""
     statement, _ = _CHANGES[change]
     async with running_server(database, tmp_path, with_cluster=False) as server:
-        await furnished(server)
+        await prepare(server)
         await by_sql(database, _NO_CHECK)()
         Meanwhile(monkeypatch, by_sql(database, statement))
         assert await outcome(server, container()) == "created"
@@ -176,7 +176,7 @@ async def test_a_create_outdated_again_and_again_fails_with_concurrent_change(
         "resource_quota = jsonb_build_object('containers', (resource_quota ->> 'containers')::int + 1)"
     )
     async with running_server(database, tmp_path, with_cluster=False) as server:
-        await furnished(server)
+        await prepare(server)
         meanwhile = Meanwhile(monkeypatch, by_sql(database, raised), times=MOST_DRAFTS)
         assert await outcome(server, container()) == "CONCURRENT_CHANGE"
         assert meanwhile.sent == MOST_DRAFTS
@@ -193,7 +193,7 @@ async def test_a_draft_is_written_only_in_the_name_of_its_caller(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
-        await furnished(server)
+        await prepare(server)
         await server.user("stranger", {})
         await server.user("other", {"": "admin"})
         statements: list[Any] = []
@@ -229,7 +229,7 @@ async def test_two_servers_make_one_container_for_a_request_id(database: Databas
         running_server(database, tmp_path, with_cluster=False) as one,
         running_server(database, tmp_path, with_cluster=False) as two,
     ):
-        await furnished(one)
+        await prepare(one)
         request = str(uuid4())
         made = await asyncio.gather(
             *(
@@ -261,7 +261,7 @@ async def race(database: Database, tmp_path: Path, *, locked: bool) -> list[str]
         running_server(database, tmp_path, with_cluster=False) as two,
         connection(database.admin_dsn) as sql,
     ):
-        await furnished(one)
+        await prepare(one)
         if not locked:
             source = await sql.fetchval("SELECT pg_get_functiondef('lock_facts'::regproc)")
             lock = "PERFORM pg_advisory_xact_lock(hashtextextended('quota/' || p_namespace_id, 0));"

@@ -24,7 +24,7 @@ from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_simulator.store.state_file import parse
 from tests.conftest import StartMigrated
 from tests.processes import is_gone
-from tests.readme.served import BIN, Shell, environment
+from tests.readme.served import BIN, Shell, server_variables
 from tests.waiting import patient, poll_until, within
 
 PASSWORD = "correct horse battery staple"
@@ -83,7 +83,7 @@ async def development(directory: Path) -> AsyncIterator[Development]:
         "serve",
         "--dev",
         cwd=directory,
-        env={**environment(directory), **variables},
+        env={**server_variables(directory), **variables},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

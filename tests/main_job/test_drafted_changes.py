@@ -67,7 +67,7 @@ def many(name: str = "first") -> container_pb2.Container:
     )
 
 
-async def furnished(server: Server, namespace: str = "shared") -> None:
+async def prepare(server: Server, namespace: str = "shared") -> None:
     """Makes a namespace with a quota, a config map, a volume, and the container `first` that uses them."""
     admin = server.admin
     quota = namespace_pb2.ResourceQuota(containers=9, cpu="1")
@@ -130,7 +130,7 @@ async def test_a_change_is_read_by_one_message_and_written_by_another(
         return await begin(unit)
 
     async with running_server(database, tmp_path, with_cluster=False) as server:
-        await furnished(server)
+        await prepare(server)
         monkeypatch.setattr(Draft, "read", counted_read)
         monkeypatch.setattr(Draft, "_send", counted_send)
         monkeypatch.setattr(UnitOfWork, "begin", counted_begin)
@@ -147,7 +147,7 @@ async def test_a_call_that_changes_nothing_stores_its_response_for_replays(
     database: Database, tmp_path: Path
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
-        await furnished(server)
+        await prepare(server)
         request = str(uuid4())
         start = server.admin.containers.start
         answers = [await start(namespace="shared", name="first", request_id=request) for _ in range(2)]
@@ -216,7 +216,7 @@ async def test_changes_after_the_read_have_the_same_result_as_if_seen(
     async with running_server(database, tmp_path, with_cluster=False) as server:
         for number, (change, (statement, expected)) in enumerate(_CHANGES.items()):
             name = f"shared-{number}"
-            await furnished(server, name)
+            await prepare(server, name)
             with monkeypatch.context() as patched:
                 meanwhile = Meanwhile(patched, by_sql(database, statement, name))
                 found[change] = await outcome(demanding(server, name))
@@ -234,7 +234,7 @@ async def test_without_the_check_at_the_write_the_change_would_be_missed(
     """The positive control."""
     statement, _ = _CHANGES[change]
     async with running_server(database, tmp_path, with_cluster=False) as server:
-        await furnished(server)
+        await prepare(server)
         await by_sql(database, _NO_CHECK)()
         Meanwhile(monkeypatch, by_sql(database, statement))
         assert await outcome(demanding(server)) == "changed"
@@ -244,7 +244,7 @@ async def test_a_start_in_a_namespace_that_just_became_inactive_is_refused(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
-        await furnished(server)
+        await prepare(server)
         move = moves(server)
         await move["stop"]()
         Meanwhile(monkeypatch, by_sql(database, _NAMESPACE.format("status = 'inactive'")))
@@ -256,7 +256,7 @@ async def test_an_etag_outdated_by_another_change_is_refused(
 ) -> None:
     raised = "UPDATE containers SET resource_version = resource_version + 1 WHERE name = 'first'"
     async with running_server(database, tmp_path, with_cluster=False) as server:
-        await furnished(server)
+        await prepare(server)
         stored = await server.admin.containers.get(namespace="shared", name="first")
         Meanwhile(monkeypatch, by_sql(database, raised))
         with pytest.raises(PilothouseError) as refused:
@@ -274,7 +274,7 @@ async def test_a_change_outdated_again_and_again_fails_with_concurrent_change(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
-        await furnished(server)
+        await prepare(server)
         meanwhile = Meanwhile(monkeypatch, by_sql(database, _ANOTHER_WRITE), times=MOST_DRAFTS)
         stop = moves(server)["stop"]
         assert await outcome(stop) == "CONCURRENT_CHANGE"
@@ -287,7 +287,7 @@ async def test_changes_by_two_servers_build_on_each_other(database: Database, tm
         running_server(database, tmp_path, with_cluster=False) as one,
         running_server(database, tmp_path, with_cluster=False) as two,
     ):
-        await furnished(one)
+        await prepare(one)
         outcomes = Counter(
             await asyncio.gather(
                 *(
@@ -306,7 +306,7 @@ async def test_a_container_read_for_a_change_equals_the_ordinary_read(
 ) -> None:
     """`admit_container_change` returns the same value as the statement of all other reads, for every kind of row."""
     async with running_server(database, tmp_path, with_cluster=False) as server:
-        await furnished(server)
+        await prepare(server)
         await server.admin.containers.create(namespace="shared", container=container("plain", env=[]))
         await server.admin.containers.restart(namespace="shared", name="first")
         store = server.application.store

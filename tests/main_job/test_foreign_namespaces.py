@@ -12,7 +12,7 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import AsyncClient, PilothouseError
-from pilothouse_server.kubernetes import homes
+from pilothouse_server.kubernetes import namespace_ownership
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_simulator.values import resources
 from tests.conftest import connection
@@ -159,7 +159,7 @@ async def test_without_asking_the_cluster_an_import_would_read_their_objects(
         return False
 
     monkeypatch.setattr(Rule, "acts_in_namespace", False)
-    monkeypatch.setattr(homes, "is_foreign", nobody_asks)
+    monkeypatch.setattr(namespace_ownership, "is_foreign", nobody_asks)
     _, operator = await theirs(server)
     (result,) = (await operator.containers.import_(namespace="legacy")).results
     assert result.container.name == "agent"

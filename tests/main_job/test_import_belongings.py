@@ -19,10 +19,10 @@ from tests.main_job.legacy_shop import (
     OURS,
     claim,
     encoded,
-    furnished,
-    furnished_secret,
     labels_without_ours,
     name_of_claim,
+    prepare,
+    prepare_secret,
     settled,
     shop,
 )
@@ -40,7 +40,7 @@ async def test_an_application_is_taken_over_completely_without_a_restart(
     server: Server, tmp_path: Path
 ) -> None:
     kubectl = await legacy(server)
-    await furnished(kubectl)
+    await prepare(kubectl)
     await kubectl.ask("POST", DEPLOYMENTS, shop())
     await all_run(kubectl, "shop", 1)
     pods = await kubectl.pods()
@@ -101,7 +101,7 @@ async def test_an_application_is_taken_over_completely_without_a_restart(
 
 async def test_an_imported_container_is_changed_like_any_other(server: Server) -> None:
     kubectl = await legacy(server)
-    await furnished(kubectl)
+    await prepare(kubectl)
     await kubectl.ask("POST", DEPLOYMENTS, shop())
     await all_run(kubectl, "shop", 1)
     await server.admin.containers.import_(namespace=server.legacy, names=["shop"])
@@ -201,7 +201,7 @@ async def test_an_imported_container_is_changed_like_any_other(server: Server) -
     assert "shop-db" not in names
 
     # The same objects can be imported once more.
-    await furnished_secret(kubectl)
+    await prepare_secret(kubectl)
     await kubectl.ask("POST", DEPLOYMENTS, shop())
     answer = await server.admin.containers.import_(namespace=server.legacy, names=["shop"])
     assert list(answer.results[0].problems) == []
@@ -241,7 +241,7 @@ async def test_a_claim_made_again_belongs_to_the_platform(server: Server) -> Non
 
 async def test_shared_objects_are_made_once_and_found_by_a_second_import(server: Server) -> None:
     kubectl = await legacy(server)
-    await furnished(kubectl)
+    await prepare(kubectl)
     for name in ("one", "two", "three"):
         await kubectl.ask("POST", DEPLOYMENTS, shop(name))
     answer = await server.admin.containers.import_(namespace=server.legacy, names=["one", "two"])

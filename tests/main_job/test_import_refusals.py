@@ -20,12 +20,12 @@ from tests.config.canaries import found_in
 from tests.conftest import connection, number_changes
 from tests.harness import PASSWORD, Server
 from tests.main_job.legacy import DEPLOYMENTS, SERVICES, deployment, legacy, service
-from tests.main_job.legacy_shop import CANARY, CORE, OURS, claim, furnished, settled, shop, source
+from tests.main_job.legacy_shop import CANARY, CORE, OURS, claim, prepare, settled, shop, source
 
 
 async def test_refused_objects_are_reported_and_nothing_is_made(server: Server) -> None:
     kubectl = await legacy(server)
-    await furnished(kubectl)
+    await prepare(kubectl)
     cases: dict[str, tuple[str, dict[str, Any] | None, str]] = {
         "of-helm": (
             "secrets",
@@ -60,7 +60,7 @@ async def test_refused_objects_are_reported_and_nothing_is_made(server: Server) 
 
 async def test_an_import_needs_the_permissions_to_create_its_objects(server: Server) -> None:
     kubectl = await legacy(server)
-    await furnished(kubectl)
+    await prepare(kubectl)
     await kubectl.ask("POST", DEPLOYMENTS, shop())
     await server.admin.identity.create_role(
         role=identity_pb2.Role(name="importer", permissions=["container.*", "namespace.get", "config.use"])
@@ -93,7 +93,7 @@ async def test_secret_values_are_stored_only_encrypted(
     server: Server, capfd: pytest.CaptureFixture[str]
 ) -> None:
     kubectl = await legacy(server)
-    await furnished(kubectl)
+    await prepare(kubectl)
     await kubectl.ask("POST", DEPLOYMENTS, shop())
     for validate_only in (True, False):
         answer = await server.admin.containers.import_(
@@ -128,7 +128,7 @@ async def test_secret_values_are_stored_only_encrypted(
 async def test_an_import_over_quota_leaves_nothing_behind_and_others_succeed(server: Server) -> None:
     """Its claim and its secrets are made before its share of the quota is counted."""
     kubectl = await legacy(server)
-    await furnished(kubectl)
+    await prepare(kubectl)
     await kubectl.ask("POST", DEPLOYMENTS, deployment("greedy", replicas=1))
     wanted = shop()
     wanted["spec"]["replicas"] = 3

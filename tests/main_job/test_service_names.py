@@ -24,7 +24,7 @@ _PORT = container_pb2.Port(container_port=80, service_name="front")
 Call = Callable[[], Awaitable[object]]
 
 
-async def furnished(server: Server) -> None:
+async def prepare(server: Server) -> None:
     """Makes a namespace without a quota, and two containers without Services."""
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="small"))
     for name in ("one", "two"):
@@ -70,7 +70,7 @@ async def test_only_one_of_two_servers_gives_a_container_the_service(
         running_server(database, tmp_path, with_cluster=False) as two,
         connection(database.admin_dsn) as sql,
     ):
-        await furnished(one)
+        await prepare(one)
         source = await sql.fetchval("SELECT pg_get_functiondef('write_container_parts'::regproc)")
         barrier = f"PERFORM pg_advisory_xact_lock_shared({_BARRIER});"
         await sql.execute(source.replace("BEGIN", f"BEGIN {barrier}", 1))
@@ -97,7 +97,7 @@ async def test_a_container_cannot_take_the_name_of_a_standalone_service(
     database: Database, tmp_path: Path, kind: Callable[[Server, str], Call]
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
-        await furnished(server)
+        await prepare(server)
         await serves(server)()
         name = "three" if kind is creates else "one"
         with pytest.raises(PilothouseError) as refused:
@@ -111,6 +111,6 @@ async def test_a_service_made_before_the_container_is_written_keeps_its_name(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Callable[[Server, str], Call]
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
-        await furnished(server)
+        await prepare(server)
         Meanwhile(monkeypatch, serves(server))
         assert await outcome(kind(server, "three" if kind is creates else "one")) == "SERVICE_ALREADY_EXISTS"

@@ -102,7 +102,7 @@ async def test_nothing_is_put_into_a_namespace_that_was_made_again(server: Serve
     if adopt:
         store.create(resources.NAMESPACES, {"metadata": {"name": name}})
     home = await admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name), adopt=adopt)
-    all_there = await furnished(server, name)
+    all_there = await prepare(server, name)
     for resource, each in list(store.objects()):
         if each["metadata"].get("namespace") == name:
             store.remove(resource, name, each["metadata"]["name"])
@@ -139,7 +139,7 @@ async def test_objects_deleted_before_a_takeover_are_deleted_on_the_cluster(
     assert server.cluster is not None
     store, admin, name = server.cluster.store, server.admin, f"lost-{whole}".lower()
     await admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name))
-    await furnished(server, name)
+    await prepare(server, name)
     label_again(store, name, None)
 
     async def lost() -> bool:
@@ -209,7 +209,7 @@ def label_again(store: ObjectStore, name: str, uid: str | None) -> None:
     store.update(resources.NAMESPACES, {**found, "metadata": {**found["metadata"], "labels": labels}})
 
 
-async def furnished(server: Server, name: str) -> Callable[[], Awaitable[bool]]:
+async def prepare(server: Server, name: str) -> Callable[[], Awaitable[bool]]:
     """Makes one object of each kind in a namespace, and waits until all of them are on its cluster.
 
     Returns a function that checks that again.

@@ -33,7 +33,7 @@ QUOTAS: Resource[Any] = Resource("/api/v1", "resourcequotas", "ResourceQuota", C
 
 
 @asynccontextmanager
-async def furnished(server: Server) -> AsyncIterator[ClusterClient]:
+async def prepare(server: Server) -> AsyncIterator[ClusterClient]:
     """Makes a namespace with a running, a paused and a stopped container and their sources, all on the cluster."""
     assert server.cluster is not None
     admin = server.admin
@@ -86,13 +86,13 @@ async def furnished(server: Server) -> AsyncIterator[ClusterClient]:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def demo(shared_server: Server) -> AsyncIterator[ClusterClient]:
     """Yields a client for tests that do not change the objects."""
-    async with furnished(shared_server) as client:
+    async with prepare(shared_server) as client:
         yield client
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def own_demo(server: Server) -> AsyncIterator[ClusterClient]:
-    async with furnished(server) as client:
+    async with prepare(server) as client:
         yield client
 
 

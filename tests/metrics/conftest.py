@@ -9,14 +9,14 @@ import pytest_asyncio
 
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, new_database
+from tests.metrics.environment import Environment, environment_of
 from tests.metrics.served import Served, serving
-from tests.metrics.world import World, world_of
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def world(database: Database) -> AsyncIterator[World]:
+async def environment(database: Database) -> AsyncIterator[Environment]:
     """Yields an environment on an empty database."""
-    async with world_of(database) as made:
+    async with environment_of(database) as made:
         yield made
 
 

@@ -19,7 +19,7 @@ from pilothouse_client import AsyncClient
 from pilothouse_server.metrics.model import UsageSample
 from tests.conftest import Database, number_changes
 from tests.harness import Server, running_server
-from tests.metrics.world import Box, make_box
+from tests.metrics.environment import Box, make_box
 
 
 class Served:

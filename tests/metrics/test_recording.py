@@ -13,8 +13,8 @@ import pytest
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_client.errors import PilothouseError
+from tests.metrics.environment import Box
 from tests.metrics.served import Served, measured, reasons, request
-from tests.metrics.world import Box
 from tests.waiting import poll_until
 
 

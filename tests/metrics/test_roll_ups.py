@@ -19,7 +19,7 @@ from pilothouse_server.metrics.model import Point, StepSizes, UsageSample
 from pilothouse_server.metrics.operations import pack_days, roll_up, roll_ups, usage
 from pilothouse_server.metrics.repository import series
 from pilothouse_server.store.paging import PageRequest
-from tests.metrics.world import DAY, HOUR, Box, World, midnight
+from tests.metrics.environment import DAY, HOUR, Box, Environment, midnight
 
 DAYS = 4
 QUARTER = 900
@@ -116,9 +116,9 @@ def check(points: Sequence[Point], wanted: dict[tuple[int, int], dict[str, Any]]
         assert point.disk_bytes_max == bin_["disk"]
 
 
-async def stored_points(world: World, table: str) -> list[Point]:
+async def stored_points(environment: Environment, table: str) -> list[Point]:
     """Returns the rows of a roll-up table as points."""
-    rows = await world.rows(
+    rows = await environment.rows(
         f"SELECT container_id, extract(epoch FROM bucket)::bigint, samples, cpu_cores_avg::float8, "
         f"cpu_cores_max::float8, memory_bytes_avg, memory_bytes_max, network_bytes_rx, network_bytes_tx, "
         f"disk_bytes_max FROM {table}"
@@ -126,15 +126,15 @@ async def stored_points(world: World, table: str) -> list[Point]:
     return [Point(*row.values()) for row in rows]
 
 
-async def asked_points(world: World, step: int, boxes: Sequence[Box]) -> list[Point]:
+async def asked_points(environment: Environment, step: int, boxes: Sequence[Box]) -> list[Point]:
     """Returns the points of a query over all days."""
     start = int(midnight(DAYS).timestamp())
     steps = StepSizes(start - start % step, start + (DAYS + 1) * 86400, step)
-    async with world.store.system_read() as transaction:
+    async with environment.store.system_read() as transaction:
         return await series.points(transaction, steps, [box.id for box in boxes])
 
 
-async def shown_points(world: World, boxes: Sequence[Box], lower: int, upper: int) -> list[Point]:
+async def shown_points(environment: Environment, boxes: Sequence[Box], lower: int, upper: int) -> list[Point]:
     """Returns the points of a response by the hour.
 
     The range begins and ends `lower` and `upper` hours after the first day's start.
@@ -143,7 +143,7 @@ async def shown_points(world: World, boxes: Sequence[Box], lower: int, upper: in
     steps = StepSizes(start + lower * 3600, start + upper * 3600, 3600)
     names = {box.id: box.name for box in boxes}
     found = []
-    async with world.store.system_read() as transaction:
+    async with environment.store.system_read() as transaction:
         answered, _ = await usage(
             transaction,
             PageRequest(key=b"k" * 32, page_size=100),
@@ -182,12 +182,12 @@ hours = st.integers(-3, DAYS * 24 + 3)
 @given(history, st.tuples(hours, hours).filter(lambda pair: pair[0] < pair[1]))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_roll_ups_equal_an_aggregation_of_all_samples(
-    world: World, batches: list[tuple[list[Measured], int | None, bool]], range_: tuple[int, int]
+    environment: Environment, batches: list[tuple[list[Measured], int | None, bool]], range_: tuple[int, int]
 ) -> None:
     start = midnight(DAYS)
-    await world.partitions_since(start)
-    await world.empty()
-    boxes = [await _box(world, index) for index in range(3)]
+    await environment.partitions_since(start)
+    await environment.empty()
+    boxes = [await _box(environment, index) for index in range(3)]
     samples: list[UsageSample] = []
     taken: set[tuple[int, int]] = set()
     for batch, hour, pack in batches:
@@ -197,87 +197,89 @@ async def test_roll_ups_equal_an_aggregation_of_all_samples(
         taken |= {(item.box, item.at) for item in fresh}
         new = [item.sample(boxes, start) for item in fresh]
         if new:
-            stored = await world.usage.write(new)
+            stored = await environment.usage.write(new)
             assert stored.stored == len(new)
         samples += new
         if hour is not None:
-            await roll_up(world.store, start + timedelta(hours=hour, seconds=SECONDS_AFTER))
+            await roll_up(environment.store, start + timedelta(hours=hour, seconds=SECONDS_AFTER))
         if pack:
-            await pack_days(world.store, messages.POINTS)
+            await pack_days(environment.store, messages.POINTS)
     by_the_hour = expected(samples, start, 3600)
-    check(await asked_points(world, 3600, boxes), by_the_hour)
-    check(await shown_points(world, boxes, *range_), within(by_the_hour, *range_))
-    await roll_up(world.store, start + timedelta(days=DAYS, seconds=SECONDS_AFTER))
-    await pack_days(world.store, messages.POINTS)
-    assert await unpacked(world) == 0
-    check(await shown_points(world, boxes, 0, DAYS * 24), by_the_hour)
-    check(await shown_points(world, boxes, *range_), within(by_the_hour, *range_))
+    check(await asked_points(environment, 3600, boxes), by_the_hour)
+    check(await shown_points(environment, boxes, *range_), within(by_the_hour, *range_))
+    await roll_up(environment.store, start + timedelta(days=DAYS, seconds=SECONDS_AFTER))
+    await pack_days(environment.store, messages.POINTS)
+    assert await unpacked(environment) == 0
+    check(await shown_points(environment, boxes, 0, DAYS * 24), by_the_hour)
+    check(await shown_points(environment, boxes, *range_), within(by_the_hour, *range_))
 
-    check(await stored_points(world, "container_usage_hourly"), expected(samples, start, 3600))
-    check(await stored_points(world, "container_usage_daily"), expected(samples, start, 86400))
+    check(await stored_points(environment, "container_usage_hourly"), expected(samples, start, 3600))
+    check(await stored_points(environment, "container_usage_daily"), expected(samples, start, 86400))
     for step in (QUARTER, 3600, 6 * 3600, 86400, 2 * 86400):
-        check(await asked_points(world, step, boxes), expected(samples, start, step))
+        check(await asked_points(environment, step, boxes), expected(samples, start, step))
 
 
-async def unpacked(world: World) -> int:
+async def unpacked(environment: Environment) -> int:
     """Returns the number of complete days that are not packed."""
-    (found,) = await world.rows(
+    (found,) = await environment.rows(
         "SELECT count(*) AS count FROM container_usage_days WHERE format = 0 AND day < $1", midnight(0)
     )
     return int(found["count"])
 
 
-async def _box(world: World, index: int) -> Box:
+async def _box(environment: Environment, index: int) -> Box:
     """Returns the container with this number, which the first example creates and all use."""
-    found = await world.rows(
+    found = await environment.rows(
         "SELECT c.id, c.namespace_id FROM containers AS c WHERE c.name = $1", f"box{index}"
     )
     if not found:
-        return await world.box(name=f"box{index}")
+        return await environment.box(name=f"box{index}")
     return Box(found[0]["id"], found[0]["namespace_id"], "shop", f"box{index}")
 
 
-async def test_an_hour_is_rolled_up_once_it_has_settled(world: World) -> None:
-    box = await world.box()
+async def test_an_hour_is_rolled_up_once_it_has_settled(environment: Environment) -> None:
+    box = await environment.box()
     # Not the last hour of its day, because the day would be rolled up with that one.
     hour = midnight(1) + 12 * HOUR
-    await world.usage.write([box.sample(hour + timedelta(minutes=10))])
-    assert await roll_up(world.store, hour + HOUR + timedelta(seconds=30)) == 0
-    assert await roll_up(world.store, hour + HOUR + timedelta(seconds=SECONDS_AFTER)) == 1
-    assert [row["bucket"] for row in await world.rows("SELECT bucket FROM container_usage_hourly")] == [hour]
+    await environment.usage.write([box.sample(hour + timedelta(minutes=10))])
+    assert await roll_up(environment.store, hour + HOUR + timedelta(seconds=30)) == 0
+    assert await roll_up(environment.store, hour + HOUR + timedelta(seconds=SECONDS_AFTER)) == 1
+    assert [row["bucket"] for row in await environment.rows("SELECT bucket FROM container_usage_hourly")] == [
+        hour
+    ]
 
 
-async def test_a_repeated_roll_up_changes_nothing(world: World) -> None:
-    box = await world.box()
+async def test_a_repeated_roll_up_changes_nothing(environment: Environment) -> None:
+    box = await environment.box()
     start = midnight(1)
-    await world.usage.write([box.sample(start + minutes) for minutes in _every(20, 60)])
+    await environment.usage.write([box.sample(start + minutes) for minutes in _every(20, 60)])
     now = start + DAY + timedelta(seconds=SECONDS_AFTER)
-    assert await roll_up(world.store, now) == 20 + 1
-    before = await stored_points(world, "container_usage_hourly")
-    assert await roll_up(world.store, now) == 0
-    assert await stored_points(world, "container_usage_hourly") == before
+    assert await roll_up(environment.store, now) == 20 + 1
+    before = await stored_points(environment, "container_usage_hourly")
+    assert await roll_up(environment.store, now) == 0
+    assert await stored_points(environment, "container_usage_hourly") == before
 
 
-async def test_a_roll_up_continues_where_another_was_interrupted(world: World) -> None:
-    box = await world.box()
+async def test_a_roll_up_continues_where_another_was_interrupted(environment: Environment) -> None:
+    box = await environment.box()
     start = midnight(1)
-    await world.usage.write([box.sample(start + minutes) for minutes in _every(10, 60)])
-    async with world.store.system_write("test") as transaction:
+    await environment.usage.write([box.sample(start + minutes) for minutes in _every(10, 60)])
+    async with environment.store.system_write("test") as transaction:
         await series.roll(transaction, "hour", int(start.timestamp()))
-    assert await roll_up(world.store, start + timedelta(hours=11)) == 9
-    assert len(await stored_points(world, "container_usage_hourly")) == 10
+    assert await roll_up(environment.store, start + timedelta(hours=11)) == 9
+    assert len(await stored_points(environment, "container_usage_hourly")) == 10
 
 
-async def test_roll_ups_are_deleted_with_their_container(world: World) -> None:
-    box = await world.box()
+async def test_roll_ups_are_deleted_with_their_container(environment: Environment) -> None:
+    box = await environment.box()
     start = midnight(1)
-    await world.usage.write([box.sample(start)])
-    await roll_up(world.store, start + DAY + timedelta(seconds=SECONDS_AFTER))
-    assert await stored_points(world, "container_usage_daily")
-    async with world.database.system() as connection:
+    await environment.usage.write([box.sample(start)])
+    await roll_up(environment.store, start + DAY + timedelta(seconds=SECONDS_AFTER))
+    assert await stored_points(environment, "container_usage_daily")
+    async with environment.database.system() as connection:
         await connection.execute("DELETE FROM containers WHERE id = $1", box.id)
-    assert not await stored_points(world, "container_usage_hourly")
-    assert not await stored_points(world, "container_usage_daily")
+    assert not await stored_points(environment, "container_usage_hourly")
+    assert not await stored_points(environment, "container_usage_daily")
 
 
 def _every(count: int, minutes: int) -> list[timedelta]:
@@ -304,11 +306,11 @@ class Ahead:
 
 
 async def test_a_clock_that_is_ahead_rolls_up_no_hour_before_its_end(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await world.empty()
-    box = await world.box(name="early")
-    await world.usage.write([box.sample(datetime.now(UTC))])
+    await environment.empty()
+    box = await environment.box(name="early")
+    await environment.usage.write([box.sample(datetime.now(UTC))])
     monkeypatch.setattr(roll_ups, "datetime", Ahead)
-    assert await roll_up(world.store) == 0
-    assert await world.rows("SELECT 1 FROM container_usage_hourly") == []
+    assert await roll_up(environment.store) == 0
+    assert await environment.rows("SELECT 1 FROM container_usage_hourly") == []

@@ -20,8 +20,8 @@ from pilothouse_server.metrics.operations import roll_up
 from pilothouse_server.runtime.event_loop import Share
 from tests.conftest import connection
 from tests.harness import Server
+from tests.metrics.environment import midnight
 from tests.metrics.served import Served, names
-from tests.metrics.world import midnight
 from tests.waiting import poll_until
 
 

@@ -15,7 +15,7 @@ from pilothouse_server.metrics.model import StoredSample
 from pilothouse_server.metrics.usage_stream import Interest, PublishedSample, UsageStream
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.conftest import Database, connection
-from tests.metrics.world import Box, World, world_of
+from tests.metrics.environment import Box, Environment, environment_of
 from tests.waiting import Stopwatch, poll_until, within
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -27,9 +27,9 @@ def render(sample: StoredSample) -> bytes:
 
 
 @asynccontextmanager
-async def running(world: World, **changes: float) -> AsyncIterator[UsageStream]:
+async def running(environment: Environment, **changes: float) -> AsyncIterator[UsageStream]:
     """Runs the live samples of one server, as its supervisor does."""
-    stream = UsageStream(world.store, render, **changes)
+    stream = UsageStream(environment.store, render, **changes)
     task = asyncio.create_task(stream.run())
     try:
         yield stream
@@ -38,10 +38,12 @@ async def running(world: World, **changes: float) -> AsyncIterator[UsageStream]:
 
 
 @asynccontextmanager
-async def watched(world: World, **changes: float) -> AsyncIterator[AsyncIterator[Sequence[PublishedSample]]]:
+async def watched(
+    environment: Environment, **changes: float
+) -> AsyncIterator[AsyncIterator[Sequence[PublishedSample]]]:
     """Yields the samples that a server sends to a watcher of everything."""
     async with (
-        running(world, **changes) as stream,
+        running(environment, **changes) as stream,
         stream.watching() as position,
         aclosing(stream.follow(position, (), EVERYTHING)) as answers,
     ):
@@ -75,44 +77,49 @@ def stored(box: Box, second: int, id_: int = 0) -> StoredSample:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def other(database: Database, world: World) -> AsyncIterator[World]:
+async def other(database: Database, environment: Environment) -> AsyncIterator[Environment]:
     """Yields another server on the same database."""
-    async with world_of(database) as made:
+    async with environment_of(database) as made:
         yield made
 
 
-async def test_a_sample_stored_by_another_server_is_sent(world: World, other: World) -> None:
-    boxes = [await world.box(name=name) for name in ("api", "web")]
-    async with watched(world) as answers:
+async def test_a_sample_stored_by_another_server_is_sent(
+    environment: Environment, other: Environment
+) -> None:
+    boxes = [await environment.box(name=name) for name in ("api", "web")]
+    async with watched(environment) as answers:
         for box in boxes:
             now = datetime.now(UTC)
             await other.usage.store([box.sample(now)])
             assert await told(answers) == [(box.name, now)]
 
 
-async def test_samples_of_two_writers_are_sent_despite_unordered_ids(world: World) -> None:
+async def test_samples_of_two_writers_are_sent_despite_unordered_ids(environment: Environment) -> None:
     """A batch that took its ids first and commits last is not skipped."""
-    early, late = await world.box(name="early"), await world.box(name="late")
+    early, late = await environment.box(name="early"), await environment.box(name="late")
     now = datetime.now(UTC)
     insert = (
         "WITH stored AS (INSERT INTO container_resource_usage (container_id, namespace_id, timestamp) "
         "VALUES ($1, $2, $3) RETURNING id) SELECT pg_notify('pilothouse_usage', id::text) FROM stored"
     )
-    async with watched(world, poll_seconds=60.0) as answers, world.database.system() as connection:
+    async with (
+        watched(environment, poll_seconds=60.0) as answers,
+        environment.database.system() as connection,
+    ):
         open_transaction = connection.transaction()
         await open_transaction.start()
         await connection.execute(insert, early.id, early.namespace_id, now)
-        await world.usage.store([late.sample(now)])
+        await environment.usage.store([late.sample(now)])
         assert await told(answers) == [("late", now)]
         await open_transaction.commit()
         assert await told(answers) == [("early", now)]
 
 
-async def test_a_lost_notification_costs_no_sample(world: World) -> None:
-    box = await world.box()
-    async with watched(world, poll_seconds=0.05) as answers:
+async def test_a_lost_notification_costs_no_sample(environment: Environment) -> None:
+    box = await environment.box()
+    async with watched(environment, poll_seconds=0.05) as answers:
         now = datetime.now(UTC)
-        async with world.database.system() as connection:
+        async with environment.database.system() as connection:
             await connection.execute(
                 "INSERT INTO container_resource_usage (container_id, namespace_id, timestamp) VALUES ($1, $2, $3)",
                 box.id,
@@ -122,12 +129,14 @@ async def test_a_lost_notification_costs_no_sample(world: World) -> None:
         assert await told(answers) == [("web", now)]
 
 
-async def test_the_stream_continues_after_its_listener_was_ended(world: World, database: Database) -> None:
-    box = await world.box()
-    async with watched(world, poll_seconds=0.2) as answers:
+async def test_the_stream_continues_after_its_listener_was_ended(
+    environment: Environment, database: Database
+) -> None:
+    box = await environment.box()
+    async with watched(environment, poll_seconds=0.2) as answers:
         assert await _end_listeners(database) == 1
         now = datetime.now(UTC)
-        await world.usage.store([box.sample(now)])
+        await environment.usage.store([box.sample(now)])
         assert await told(answers) == [("web", now)]
 
 
@@ -135,8 +144,8 @@ async def _end_listeners(database: Database) -> int:
     return await _of_listeners(database, "count(pg_terminate_backend(pid))")
 
 
-async def test_no_connection_is_held_without_a_watcher(world: World, database: Database) -> None:
-    async with running(world) as stream:
+async def test_no_connection_is_held_without_a_watcher(environment: Environment, database: Database) -> None:
+    async with running(environment) as stream:
         async with stream.watching():
             assert await _listeners(database) == 1
 
@@ -161,9 +170,9 @@ async def _of_listeners(database: Database, number: str) -> int:
 
 
 @pytest.fixture
-def stream(world: World) -> UsageStream:
+def stream(environment: Environment) -> UsageStream:
     """Returns live samples without a task: the test publishes them."""
-    return UsageStream(world.store, render, sign_of_life_seconds=0.05)
+    return UsageStream(environment.store, render, sign_of_life_seconds=0.05)
 
 
 WEB, API, FOREIGN = Box(1, 1, "shop", "web"), Box(2, 1, "shop", "api"), Box(3, 2, "bank", "vault")
@@ -243,25 +252,25 @@ async def test_a_period_limits_how_often_a_container_is_sent(stream: UsageStream
 
 
 @pytest.mark.full
-async def test_the_stream_is_reset_after_a_rewind(world: World) -> None:
+async def test_the_stream_is_reset_after_a_rewind(environment: Environment) -> None:
     """The database gives the same ids again, lower than those that were read."""
-    box = await world.box()
+    box = await environment.box()
     first_id = "SELECT setval(pg_get_serial_sequence('container_resource_usage', 'id'), $1, false)"
     insert = (
         "INSERT INTO container_resource_usage (container_id, namespace_id, timestamp) VALUES ($1, $2, $3)"
     )
     now = datetime.now(UTC)
-    async with running(world, poll_seconds=0.05) as stream, world.database.owner() as owner:
+    async with running(environment, poll_seconds=0.05) as stream, environment.database.owner() as owner:
         await owner.execute(first_id, 1000)
         async with (
             stream.watching() as position,
             aclosing(stream.follow(position, (), EVERYTHING)) as answers,
         ):
-            await world.usage.store([box.sample(now)])
+            await environment.usage.store([box.sample(now)])
             assert await told(answers) == [(box.name, now)]
             await owner.execute("DELETE FROM container_resource_usage")
             await owner.execute(first_id, 1)
-            stream.begin_anew()
+            stream.reset_after_rewind()
             async with within(10):
                 with pytest.raises(Unavailable):
                     await anext(answers)

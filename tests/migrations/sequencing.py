@@ -1,7 +1,7 @@
 """Writers, sequencers and a checker for the order that `put_changes` and `sequence_changes` promise.
 
-`World` has objects in its own table. A writer locks some, raises their versions, and puts one event for each, with
-`object:version` as its message. `faults` then reads the events and returns the faults of their order.
+`Environment` has objects in its own table. A writer locks some, raises their versions, and puts one event for each,
+with `object:version` as its message. `faults` then reads the events and returns the faults of their order.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ async def drain(opened: asyncpg.Connection) -> None:
 
 
 @dataclass
-class World:
+class Environment:
     """Objects that writers change.
 
     `committed` contains the acknowledged operations, in that order.

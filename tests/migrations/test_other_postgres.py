@@ -20,13 +20,13 @@ ROOT = Path(__file__).parents[2]
 _OF_THE_STORE = (
     "audit_writer",
     "canonical_json",
-    "continuity",
     "expiry",
     "filtering",
     "list_plans",
     "paging",
     "reach",
     "reads_by_key",
+    "rewind_detection",
 )
 _SUITES = (
     *(f"tests/store/test_{name}.py" for name in _OF_THE_STORE),

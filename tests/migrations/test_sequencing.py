@@ -19,7 +19,7 @@ from pilothouse_server.store.partitions import Partitions
 from tests.conftest import Database, connection
 from tests.identity.server import settings_of
 from tests.migrations.sequencing import (
-    World,
+    Environment,
     drain,
     event,
     numbering_faults,
@@ -34,14 +34,14 @@ WRITERS = 8
 CHANGES = 15
 
 
-async def _campaign(world: World, *, kills: int = 0) -> list[str]:
+async def _campaign(environment: Environment, *, kills: int = 0) -> list[str]:
     """Runs writers and two sequencers concurrently, numbers the rest, and returns the faults."""
     done = asyncio.Event()
-    async with connection(world.database.admin_dsn) as admin:
+    async with connection(environment.database.admin_dsn) as admin:
         async with asyncio.TaskGroup() as group:
             for seed in (1, 2):
-                group.create_task(world.number(seed, done))
-            writing = [group.create_task(world.write(seed, CHANGES)) for seed in range(WRITERS)]
+                group.create_task(environment.number(seed, done))
+            writing = [group.create_task(environment.write(seed, CHANGES)) for seed in range(WRITERS)]
             choose = random.Random(0)
             while kills and not all(task.done() for task in writing):
                 pids = await admin.fetch(
@@ -54,25 +54,25 @@ async def _campaign(world: World, *, kills: int = 0) -> list[str]:
             await asyncio.wait(writing)
             done.set()
         await drain(admin)
-        return await world.faults()
+        return await environment.faults()
 
 
 async def test_order_holds_under_writers_sequencers_and_kills(database: Database) -> None:
-    world = World(database)
-    await world.prepare()
-    assert await _campaign(world, kills=25) == []
-    assert len(world.committed) > WRITERS
+    environment = Environment(database)
+    await environment.prepare()
+    assert await _campaign(environment, kills=25) == []
+    assert len(environment.committed) > WRITERS
 
 
 async def test_a_call_returns_what_it_numbered(database: Database) -> None:
-    world = World(database)
-    await world.prepare()
-    assert await _campaign(world) == []
+    environment = Environment(database)
+    await environment.prepare()
+    assert await _campaign(environment) == []
     async with database.system() as system:
         stored = {row["revision"]: row for row in await system.fetch("SELECT * FROM events")}
-    revisions = [row["revision"] for row in world.returned]
+    revisions = [row["revision"] for row in environment.returned]
     assert len(set(revisions)) == len(revisions), "no event is returned twice"
-    for row in world.returned:
+    for row in environment.returned:
         kept = stored[row["revision"]]
         assert [row[name] for name in ("message", "kind", "pending_id", "mark", "resource_name")] == [
             kept[name] for name in ("message", "kind", "pending_id", "mark", "resource_name")
@@ -104,8 +104,8 @@ async def _two_change_one_object(database: Database, *, id_before_lock: bool) ->
 
     With `id_before_lock`, the fault, the second writer takes its id before it waits.
     """
-    world = World(database, objects=1)
-    await world.prepare()
+    environment = Environment(database, objects=1)
+    await environment.prepare()
     async with database.system() as first, database.system() as second, database.system() as observer:
 
         async def change(opened: asyncpg.Connection, early: bool) -> None:
@@ -127,7 +127,7 @@ async def _two_change_one_object(database: Database, *, id_before_lock: bool) ->
         await holding.commit()
         await waiting
         await drain(observer)
-    return await world.faults()
+    return await environment.faults()
 
 
 async def _take_id(opened: asyncpg.Connection) -> int:
@@ -165,8 +165,8 @@ async def test_an_id_taken_before_the_row_lock_is_detected(database: Database) -
 
 async def test_a_pending_row_inserted_next_to_the_change_is_detected(database: Database) -> None:
     """Control: within one statement (a CTE) the insert does not wait for the change, so its id is taken too early."""
-    world = World(database, objects=1)
-    await world.prepare()
+    environment = Environment(database, objects=1)
+    await environment.prepare()
     async with connection(database.admin_dsn) as admin:
         await admin.execute("""
 CREATE FUNCTION control_beside() RETURNS void LANGUAGE sql SECURITY DEFINER AS $$
@@ -199,7 +199,7 @@ GRANT EXECUTE ON FUNCTION control_beside(), control_fill() TO pilothouse_system"
         await holding.commit()
         await waiting
         await drain(observer)
-    assert await world.faults() != []
+    assert await environment.faults() != []
 
 
 async def _commit_while_the_head_is_held(database: Database) -> int:

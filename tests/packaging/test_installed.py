@@ -23,7 +23,7 @@ import pytest
 
 from tests.conventions.sources import ROOT
 from tests.harness import PASSWORD, Server
-from tests.readme.served import environment, serving
+from tests.readme.served import server_variables, serving
 
 pytestmark = pytest.mark.full(minutes=10)
 
@@ -79,7 +79,7 @@ def run(*words: str | Path, cwd: Path, variables: Mapping[str, str] | None = Non
     finished = subprocess.run(
         words,
         cwd=cwd,
-        env={**environment(cwd), **(variables or {})},
+        env={**server_variables(cwd), **(variables or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -124,7 +124,7 @@ class Installation:
             self.bin / "pilothouse",
             *words,
             cwd=self.folder,
-            env=environment(self.folder),
+            env=server_variables(self.folder),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

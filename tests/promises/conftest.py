@@ -10,21 +10,23 @@ import pytest_asyncio
 
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, new_database
-from tests.promises.furniture import Furniture
-from tests.promises.world import World, quiet_world
+from tests.promises.environment import Environment, quiet_environment
+from tests.promises.environment_fixtures import EnvironmentTemplate
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def world(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+async def environment(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Environment]:
     """Yields a server with two empty namespaces, in which nothing happens without a call."""
-    async with quiet_world(database, tmp_path, monkeypatch) as made:
+    async with quiet_environment(database, tmp_path, monkeypatch) as made:
         yield made
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def shared_world(
+async def shared_environment(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[World]:
+) -> AsyncIterator[Environment]:
     """Yields one environment for all tests of a module.
 
     Each test has its own users and resources.
@@ -32,25 +34,25 @@ async def shared_world(
     with pytest.MonkeyPatch.context() as patching:
         async with (
             new_database(postgres, template_database.name) as database,
-            quiet_world(database, tmp_path_factory.mktemp("shared"), patching) as made,
+            quiet_environment(database, tmp_path_factory.mktemp("shared"), patching) as made,
         ):
             yield made
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def furniture(
+async def environment_fixtures(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Furniture]:
+) -> AsyncIterator[EnvironmentTemplate]:
     """Makes the source of the filled environments."""
-    made = Furniture(postgres, template_database, tmp_path_factory.mktemp("furnished"))
+    made = EnvironmentTemplate(postgres, template_database, tmp_path_factory.mktemp("furnished"))
     yield made
     await made.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def full_world(
-    furniture: Furniture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[World]:
+async def full_environment(
+    environment_fixtures: EnvironmentTemplate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Environment]:
     """Yields an environment with a target for every mutation."""
-    async with furniture.world(tmp_path / "server", monkeypatch) as made:
+    async with environment_fixtures.environment(tmp_path / "server", monkeypatch) as made:
         yield made

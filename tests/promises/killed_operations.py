@@ -32,7 +32,7 @@ from tests.applications.conftest import (
 from tests.clusters.given import register
 from tests.harness import Server
 from tests.main_job.legacy import DEPLOYMENTS, SERVICES, Kubectl
-from tests.main_job.legacy_shop import furnished, shop
+from tests.main_job.legacy_shop import prepare, shop
 from tests.promises.killing import REGISTERED, SPACE, Operation, Seen, nothing_is_due
 from tests.waiting import poll_until
 
@@ -95,7 +95,7 @@ async def make_legacy(server: Server) -> None:
     kubectl = Kubectl(server)
     manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}}
     await kubectl.ask("POST", "/api/v1/namespaces", manifest)
-    await furnished(kubectl)
+    await prepare(kubectl)
     await kubectl.ask("POST", DEPLOYMENTS, shop())
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=SPACE), adopt=True)
 

@@ -1,4 +1,4 @@
-"""A valid request for every RPC, in the environment of `tests.promises.world`.
+"""A valid request for every RPC, in the environment of `tests.promises.environment`.
 
 A new RPC needs an entry here; `test_requests.py` fails until it has one. Requests are written in their JSON
 form. Each mutation has a target of its own, named after the RPC, so that all mutations can be made one after

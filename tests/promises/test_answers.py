@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.promises.environment import Environment
 from tests.promises.requests import OWN, config_map, secret, volume
-from tests.promises.world import World
 
 WIDE: dict[str, Any] = {
     "name": "wide",
@@ -56,23 +56,23 @@ SMALL = {"name": "small", "image": "nginx:1.27"}
 
 @pytest.mark.parametrize("wanted", [WIDE, SMALL], ids=["wide", "small"])
 async def test_the_response_of_a_create_equals_the_stored_container(
-    world: World, wanted: dict[str, Any]
+    environment: Environment, wanted: dict[str, Any]
 ) -> None:
-    await world.must("CreateConfigMap", {"namespace": OWN, "configMap": config_map("settings")})
-    await world.must("CreateSecret", {"namespace": OWN, "secret": secret("keys")})
-    await world.must("CreateVolume", {"namespace": OWN, "volume": volume("data")})
-    created = (await world.must("CreateContainer", {"namespace": OWN, "container": wanted})).container
-    read = (await world.must("GetContainer", {"namespace": OWN, "name": wanted["name"]})).container
+    await environment.must("CreateConfigMap", {"namespace": OWN, "configMap": config_map("settings")})
+    await environment.must("CreateSecret", {"namespace": OWN, "secret": secret("keys")})
+    await environment.must("CreateVolume", {"namespace": OWN, "volume": volume("data")})
+    created = (await environment.must("CreateContainer", {"namespace": OWN, "container": wanted})).container
+    read = (await environment.must("GetContainer", {"namespace": OWN, "name": wanted["name"]})).container
     assert created.uid
     # The uptime may grow between the two calls.
     created.ClearField("uptime")
     read.ClearField("uptime")
     assert created == read
     history = (
-        await world.must("ListStatusHistory", {"namespace": OWN, "name": wanted["name"]})
+        await environment.must("ListStatusHistory", {"namespace": OWN, "name": wanted["name"]})
     ).status_changes
     assert [(line.username, bool(line.operation_id)) for line in history] == [("admin", True)]
-    async with world.sql() as sql:
+    async with environment.sql() as sql:
         work = await sql.fetchval(
             "SELECT count(*) FROM reconcile_work AS w JOIN containers AS c ON c.id = w.resource_id "
             "WHERE w.resource_type = 'container' AND c.name = $1",

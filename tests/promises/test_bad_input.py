@@ -18,9 +18,9 @@ from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, new_database, number_changes
 from tests.harness import PASSWORD
 from tests.promises.calling import OPERATION_KEY, Caller
+from tests.promises.environment import Environment, quiet_environment
 from tests.promises.requests import OWN, REQUESTS, Fields, workload
 from tests.promises.tables import RECORDS, contents
-from tests.promises.world import World, quiet_world
 
 _TIGHT = "tight"
 _WEB = {**workload("web"), "ports": [{"containerPort": 80, "serviceName": "taken"}]}
@@ -246,26 +246,26 @@ _CASES = (
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def tried(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[World]:
+) -> AsyncIterator[Environment]:
     """Yields one environment for all tests, because these calls do not change it."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         async with (
             new_database(postgres, template_database.name) as database,
-            quiet_world(database, tmp_path_factory.mktemp("server"), monkeypatch) as world,
+            quiet_environment(database, tmp_path_factory.mktemp("server"), monkeypatch) as environment,
         ):
-            await world.must("CreateContainer", {"namespace": OWN, "container": _WEB})
-            await world.must(
+            await environment.must("CreateContainer", {"namespace": OWN, "container": _WEB})
+            await environment.must(
                 "CreateNamespace", {"namespace": {"name": _TIGHT, "resourceQuota": {"cpu": "1"}}}
             )
-            yield world
+            yield environment
 
 
-async def _refused(world: World, case: Case, caller: Caller | None = None) -> list[str]:
+async def _refused(environment: Environment, case: Case, caller: Caller | None = None) -> list[str]:
     """Makes a call that must be refused; returns the deviations from the case."""
-    async with world.sql() as sql:
+    async with environment.sql() as sql:
         leaving_out = RECORDS | case.beside
         before = await contents(sql, leaving_out)
-        outcome = await world.call(case.method, case.fields, caller)
+        outcome = await environment.call(case.method, case.fields, caller)
         after = await contents(sql, leaving_out)
         operation_id = str(outcome.trailing[OPERATION_KEY])
         await number_changes(sql)
@@ -288,13 +288,13 @@ async def _refused(world: World, case: Case, caller: Caller | None = None) -> li
 
 
 @pytest.mark.parametrize("case", _CASES, ids=[case.what for case in _CASES])
-async def test_bad_input_is_refused_and_leaves_nothing(tried: World, case: Case) -> None:
+async def test_bad_input_is_refused_and_leaves_nothing(tried: Environment, case: Case) -> None:
     assert await _refused(tried, case) == []
 
 
 @pytest.mark.parametrize("mask", [None, ""], ids=["left out", "empty"])
 async def test_an_update_that_names_no_field_is_refused_for_every_noun(
-    tried: World, mask: str | None
+    tried: Environment, mask: str | None
 ) -> None:
     updates = [rule.name for rule in tried.rules.values() if "updateMask" in REQUESTS[rule.name]]
     assert len(updates) >= 8
@@ -310,7 +310,7 @@ async def test_an_update_that_names_no_field_is_refused_for_every_noun(
         assert await _refused(tried, case) == [], method
 
 
-async def test_an_expired_token_is_refused_and_leaves_nothing(tried: World) -> None:
+async def test_an_expired_token_is_refused_and_leaves_nothing(tried: Environment) -> None:
     caller = await tried.log_in("admin")
     async with tried.sql() as sql:
         await sql.execute(
@@ -328,7 +328,7 @@ async def test_an_expired_token_is_refused_and_leaves_nothing(tried: World) -> N
     assert await _refused(tried, case, caller) == []
 
 
-async def test_a_call_that_leaves_changes_is_found(tried: World) -> None:
+async def test_a_call_that_leaves_changes_is_found(tried: Environment) -> None:
     """The control: a call that succeeds is not one of these refusals."""
     good = Case("nothing bad", "CreateContainer", _creating(OWN, name="good"))
     faults = await _refused(tried, good)

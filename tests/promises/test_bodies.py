@@ -29,10 +29,10 @@ from pilothouse_server.rpc.longest import LEAST_BYTES
 from pilothouse_server.rpc.method_rules import Rule
 from tests.conftest import Database, new_database
 from tests.promises.calling import OPERATION_KEY, Caller, token_of
+from tests.promises.environment import Environment, quiet_environment
 from tests.promises.hostile import wire
 from tests.promises.hostile.wire import frame
 from tests.promises.requests import request_for
-from tests.promises.world import World, quiet_world
 from tests.waiting import poll_until
 
 MOST = 64 * 1024
@@ -41,19 +41,19 @@ MOST = 64 * 1024
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def tight(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[World]:
+) -> AsyncIterator[Environment]:
     """Yields an environment that limits requests to 64 KiB, for this file."""
     folder = tmp_path_factory.mktemp("tight")
     with pytest.MonkeyPatch.context() as patching:
         async with (
             new_database(postgres, template_database.name) as database,
-            quiet_world(database, folder, patching, max_message_bytes=MOST) as made,
+            quiet_environment(database, folder, patching, max_message_bytes=MOST) as made,
         ):
             yield made
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def since(tight: World) -> int:
+async def since(tight: Environment) -> int:
     """Returns the sequence number of the last record before this test."""
     async with tight.sql() as sql:
         return int(await sql.fetchval("SELECT audit_sequence FROM stream_head"))
@@ -76,7 +76,7 @@ def _varint(number: int) -> bytes:
     return bytes((*out, number))
 
 
-async def unrecorded_bodies(world: World, rules: Iterable[Rule]) -> list[str]:
+async def unrecorded_bodies(environment: Environment, rules: Iterable[Rule]) -> list[str]:
     """Sends methods a body slightly too long; returns the faults.
 
     Each call must be refused and recorded.
@@ -84,9 +84,9 @@ async def unrecorded_bodies(world: World, rules: Iterable[Rule]) -> list[str]:
     found = []
     body = too_long(MOST + 1)
     outcomes = [
-        (rule, await world.admin.invoke(rule, body)) for rule in rules if rule.shape.startswith("unary")
+        (rule, await environment.admin.invoke(rule, body)) for rule in rules if rule.shape.startswith("unary")
     ]
-    async with world.sql() as sql:
+    async with environment.sql() as sql:
         records = {
             str(record["operation_id"]): record
             for record in await sql.fetch("SELECT * FROM operation_logs WHERE completed_at IS NOT NULL")
@@ -107,7 +107,7 @@ async def unrecorded_bodies(world: World, rules: Iterable[Rule]) -> list[str]:
 
 
 @pytest.mark.full
-async def test_a_body_above_the_limit_is_refused_and_recorded_for_every_method(tight: World) -> None:
+async def test_a_body_above_the_limit_is_refused_and_recorded_for_every_method(tight: Environment) -> None:
     assert await unrecorded_bodies(tight, tight.rules.values()) == []
     get = tight.rule("GetContainer")
     assert (await tight.admin.invoke(get, too_long(MOST))).code == "INVALID_ARGUMENT"
@@ -115,7 +115,7 @@ async def test_a_body_above_the_limit_is_refused_and_recorded_for_every_method(t
 
 @pytest.mark.full
 async def test_a_body_that_is_taken_or_refused_without_a_record_is_found(
-    tight: World, monkeypatch: pytest.MonkeyPatch
+    tight: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: an oversized body is accepted, or leaves no record.
 
@@ -133,7 +133,7 @@ async def test_a_body_that_is_taken_or_refused_without_a_record_is_found(
 
 
 async def test_what_no_field_may_hold_is_refused_by_its_bytes(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sends names longer than any field may be.
 
@@ -150,10 +150,10 @@ async def test_what_no_field_may_hold_is_refused_by_its_bytes(
     monkeypatch.setattr(receiving, "parsed", noting)
     name = "n" * LEAST_BYTES
     for method in ("GetContainer", "DeleteContainer", "ListPods", "CheckPermission", "StreamLogs"):
-        rule = world.rule(method)
+        rule = environment.rule(method)
         fields = descriptor_of(rule.request_class).fields_by_name
         field = next(each for each in ("permission", "name", "namespace") if each in fields)
-        outcome = await world.admin.invoke(rule, rule.request_class(**{field: name}))
+        outcome = await environment.admin.invoke(rule, rule.request_class(**{field: name}))
         assert (outcome.code, outcome.reason) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE"), method
         assert f"may have {LEAST_BYTES}" in outcome.message
     assert made == []
@@ -163,12 +163,14 @@ async def test_what_no_field_may_hold_is_refused_by_its_bytes(
         ("GetContainer", {"namespace": "own", "name": name[:-100]}),
         ("CreateContainer", {"namespace": "own", "container": {"name": name, "image": "nginx:1.27"}}),
     ):
-        outcome = await world.admin.invoke(world.rule(method), request_for(world.rule(method), request))
+        outcome = await environment.admin.invoke(
+            environment.rule(method), request_for(environment.rule(method), request)
+        )
         assert (outcome.code, outcome.reason) == ("INVALID_ARGUMENT", "INVALID_FIELD"), method
     assert made == ["GetContainer", "CreateContainer"]
 
 
-async def test_a_very_long_name_is_refused_and_its_request_is_not_recorded(world: World) -> None:
+async def test_a_very_long_name_is_refused_and_its_request_is_not_recorded(environment: Environment) -> None:
     """Sends names as long as a request, in several fields.
 
     The record does not contain the request, because the request is refused as one that cannot be read.
@@ -180,11 +182,11 @@ async def test_a_very_long_name_is_refused_and_its_request_is_not_recorded(world
         ("UpdateConfigMap", "name", {"namespace": "own", "name": name}),
         ("Exec", "start.namespace", {"start": {"namespace": name}}),
     ):
-        rule = world.rule(method)
-        outcome = await world.admin.invoke(rule, request_for(rule, fields))
+        rule = environment.rule(method)
+        outcome = await environment.admin.invoke(rule, request_for(rule, fields))
         assert (outcome.code, outcome.reason) == ("INVALID_ARGUMENT", "INVALID_FIELD"), method
         assert outcome.message == f"{field}: must not be longer than 1024 characters"
-        async with world.sql() as sql:
+        async with environment.sql() as sql:
             record = await sql.fetchrow(
                 "SELECT * FROM operation_logs WHERE operation_id = $1::text::uuid AND completed_at IS NOT NULL",
                 outcome.trailing[OPERATION_KEY],
@@ -193,14 +195,14 @@ async def test_a_very_long_name_is_refused_and_its_request_is_not_recorded(world
         assert record["request_body"] is None
 
 
-async def the_record_of(world: World, rule: Rule, since: int) -> asyncpg.Record:
+async def the_record_of(environment: Environment, rule: Rule, since: int) -> asyncpg.Record:
     """Returns the record of the end of a method's one call, once it exists.
 
     The record is after the record `since`.
     """
 
     async def records() -> list[asyncpg.Record]:
-        async with world.sql() as sql:
+        async with environment.sql() as sql:
             return list(
                 await sql.fetch(
                     "SELECT * FROM operation_logs"
@@ -214,7 +216,9 @@ async def the_record_of(world: World, rule: Rule, since: int) -> asyncpg.Record:
     return record
 
 
-async def test_calls_that_grpc_refuses_are_recorded_with_the_callers_code(tight: World, since: int) -> None:
+async def test_calls_that_grpc_refuses_are_recorded_with_the_callers_code(
+    tight: Environment, since: int
+) -> None:
     """Tries calls of each kind.
 
     They are of a user or an anonymous caller, with one or many requests and responses.
@@ -236,7 +240,7 @@ async def test_calls_that_grpc_refuses_are_recorded_with_the_callers_code(tight:
         assert record["username"] == (None if rule.public else "admin")
 
 
-async def test_a_later_request_that_grpc_refuses_is_recorded(tight: World, since: int) -> None:
+async def test_a_later_request_that_grpc_refuses_is_recorded(tight: Environment, since: int) -> None:
     """Sends an oversized request after a valid one.
 
     The oversized request is not mistaken for the end of the client's stream.
@@ -266,7 +270,7 @@ async def test_a_later_request_that_grpc_refuses_is_recorded(tight: World, since
     ids=["late", "cancelled", "none", "torn"],
 )
 async def test_an_incomplete_request_is_recorded_with_the_code_of_its_call(
-    tight: World, since: int, sent: bytes, code: str
+    tight: Environment, since: int, sent: bytes, code: str
 ) -> None:
     rule = tight.rule("GetContainer")
     # The token belongs to a session that no other test has used.
@@ -293,7 +297,7 @@ async def test_an_incomplete_request_is_recorded_with_the_code_of_its_call(
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
 async def test_a_compressed_request_is_limited_by_its_decompressed_size(
-    tight: World, compression: grpc.Compression
+    tight: Environment, compression: grpc.Compression
 ) -> None:
     get = tight.rule("GetRole")
     async with grpc.aio.insecure_channel(tight.server.address, compression=compression) as channel:
@@ -311,7 +315,7 @@ async def test_a_compressed_request_is_limited_by_its_decompressed_size(
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
 async def test_infrastructure_services_read_compressed_requests(
-    tight: World, compression: grpc.Compression
+    tight: Environment, compression: grpc.Compression
 ) -> None:
     async with grpc.aio.insecure_channel(tight.server.address, compression=compression) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
@@ -335,7 +339,7 @@ async def test_infrastructure_services_read_compressed_requests(
     "torn", [b"\xff" * 9, gzip.compress(b"\x0a" + b"\xff" * 200_000)], ids=["torn", "packed"]
 )
 async def test_infrastructure_services_refuse_invalid_requests_with_our_message(
-    tight: World, torn: bytes
+    tight: Environment, torn: bytes
 ) -> None:
     good = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
     async with grpc.aio.insecure_channel(tight.server.address) as channel:

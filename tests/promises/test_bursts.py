@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pilothouse_server.flowcontrol import arrivals
-from pilothouse_server.flowcontrol.arrivals import Arrivals
+from pilothouse_server.flowcontrol import burst_gate
+from pilothouse_server.flowcontrol.burst_gate import BurstGate
 from tests.conftest import Database
+from tests.promises.environment import Environment, quiet_environment
 from tests.promises.hostile import wire
 from tests.promises.hostile.wire import Connection, frame, header_block
 from tests.promises.requests import OWN, request_for
 from tests.promises.test_admission import admission_of
-from tests.promises.world import World, quiet_world
 from tests.waiting import poll_until, within
 
 _CONNECTIONS, _CALLS_OF_EACH = 5, 100
@@ -23,27 +23,27 @@ _CALLS = _CONNECTIONS * _CALLS_OF_EACH
 _HELD_AT_LEAST = _CALLS // 2
 
 
-async def _held_behind_others(world: World, monkeypatch: pytest.MonkeyPatch) -> int:
+async def _held_behind_others(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> int:
     """Returns how many calls of a burst are held while another caller is served.
 
     The burst has been accepted completely by then.
     """
-    eve = await world.make_user("eve", {OWN: "viewer"})
-    bob = await world.make_user("bob", {OWN: "viewer"})
+    eve = await environment.make_user("eve", {OWN: "viewer"})
+    bob = await environment.make_user("bob", {OWN: "viewer"})
     for user in (eve, bob):
         # A caller whose token the server has not seen is held by its address, which both users share.
-        await world.must("GetNamespace", {"name": OWN}, user)
-    rule = world.rule("GetNamespace")
+        await environment.must("GetNamespace", {"name": OWN}, user)
+    rule = environment.rule("GetNamespace")
     head = header_block(rule.method, dict(eve.metadata)["authorization"].removeprefix("Bearer "))
     body = wire.message(request_for(rule, {"name": OWN}).SerializeToString())
-    held = admission_of(world).arrivals
+    held = admission_of(environment).burst_gate
     # The duration of accepting the burst does not matter: the gate forgets passed calls once more, and then not
     # again.
-    monkeypatch.setattr(arrivals, "_FORGOTTEN_SECONDS", 3600.0)
+    monkeypatch.setattr(burst_gate, "_FORGOTTEN_SECONDS", 3600.0)
     with ExitStack() as stack:
         streams: list[tuple[Connection, int]] = []
         for _ in range(_CONNECTIONS):
-            connection = Connection(world.server.address)
+            connection = Connection(environment.server.address)
             stack.callback(connection.close)
             await connection.open()
             streams += [(connection, connection.stream()) for _ in range(_CALLS_OF_EACH)]
@@ -57,7 +57,7 @@ async def _held_behind_others(world: World, monkeypatch: pytest.MonkeyPatch) -> 
             return held.waiting + sum(each.ended(number).is_set() for each, number in streams)
 
         await poll_until(taken_in, lambda count: count == _CALLS, what="the burst is taken in")
-        answer = await world.call("GetNamespace", {"name": OWN}, bob)
+        answer = await environment.call("GetNamespace", {"name": OWN}, bob)
         assert answer.code == "OK", answer
         waiting = held.waiting
         held.end()
@@ -75,20 +75,20 @@ def never_calm(monkeypatch: pytest.MonkeyPatch) -> None:
     The duration of handing calls over therefore does not matter.
     """
     for name in ("_CALM_SECONDS", "_CALM_AFTER_MANY_SECONDS"):
-        monkeypatch.setattr(arrivals, name, 3600.0)
+        monkeypatch.setattr(burst_gate, name, 3600.0)
 
 
 async def test_a_call_overtakes_an_earlier_burst(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with quiet_world(database, tmp_path, monkeypatch) as world:
-        assert await _held_behind_others(world, monkeypatch) in range(_HELD_AT_LEAST, _CALLS)
+    async with quiet_environment(database, tmp_path, monkeypatch) as environment:
+        assert await _held_behind_others(environment, monkeypatch) in range(_HELD_AT_LEAST, _CALLS)
 
 
 @pytest.mark.full
 async def test_a_burst_that_is_served_in_order_of_arrival_is_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Arrivals, "passes", lambda *_: True)
-    async with quiet_world(database, tmp_path, monkeypatch) as world:
-        assert await _held_behind_others(world, monkeypatch) == 0
+    monkeypatch.setattr(BurstGate, "passes", lambda *_: True)
+    async with quiet_environment(database, tmp_path, monkeypatch) as environment:
+        assert await _held_behind_others(environment, monkeypatch) == 0

@@ -18,9 +18,9 @@ from google.rpc import error_details_pb2 as details
 from pilothouse_server.containers import operations
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.promises.calling import Outcome
+from tests.promises.environment import Environment
 from tests.promises.requests import OWN, workload
 from tests.promises.test_recorded_calls import GARBAGE
-from tests.promises.world import World
 from tests.server_logs import logging_as_served
 from tests.waiting import patient, poll_until
 
@@ -45,18 +45,18 @@ def lacks(outcome: Outcome) -> list[str]:
     return found
 
 
-async def poor_errors(world: World) -> list[str]:
+async def poor_errors(environment: Environment) -> list[str]:
     """Makes every RPC fail in several ways; returns the incomplete errors."""
-    nobody = await world.make_user("nobody")
+    nobody = await environment.make_user("nobody")
     faults = []
-    for rule in world.rules.values():
+    for rule in environment.rules.values():
         for caller, request in (
-            (world.stranger, GARBAGE),
-            (world.admin, GARBAGE),
-            (nobody, world.request(rule)),
-            (world.admin, b""),
+            (environment.stranger, GARBAGE),
+            (environment.admin, GARBAGE),
+            (nobody, environment.request(rule)),
+            (environment.admin, b""),
         ):
-            if rule.name == "Logout" and caller is world.admin:
+            if rule.name == "Logout" and caller is environment.admin:
                 continue
             outcome = await caller.invoke(rule, request, timeout=patient(0.3 if rule.streams else 30.0))
             if outcome.code not in ("OK", "DEADLINE_EXCEEDED"):
@@ -64,14 +64,14 @@ async def poor_errors(world: World) -> list[str]:
     return faults
 
 
-async def test_every_error_carries_its_reason(full_world: World) -> None:
-    assert await poor_errors(full_world) == []
+async def test_every_error_carries_its_reason(full_environment: Environment) -> None:
+    assert await poor_errors(full_environment) == []
 
 
-async def test_many_violations_fit_into_the_trailers(world: World) -> None:
+async def test_many_violations_fit_into_the_trailers(environment: Environment) -> None:
     env = [{"name": f"bad name {number} {'é' * 50}"} for number in range(500)]
     fields = {"namespace": OWN, "container": {**workload("web"), "env": env}}
-    outcome = await world.call("CreateContainer", fields)
+    outcome = await environment.call("CreateContainer", fields)
     assert (outcome.code, lacks(outcome)) == ("INVALID_ARGUMENT", [])
     assert sum(len(detail.value) for detail in outcome.details) < 8000
 
@@ -91,43 +91,45 @@ def server_log(request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
 
 
 @pytest.mark.parametrize("server_log", ["text", "json"], indirect=True)
-async def test_an_unexpected_exception_leaks_nothing(world: World, server_log: io.StringIO) -> None:
+async def test_an_unexpected_exception_leaks_nothing(
+    environment: Environment, server_log: io.StringIO
+) -> None:
     for error in (
         asyncpg.UndefinedColumnError(f"SELECT password FROM users WHERE x = {PASSWORD}"),
         RuntimeError(f"login with {PASSWORD} failed at /srv/app.py"),
         KeyError(PASSWORD),
     ):
         with pytest.MonkeyPatch.context() as patch:
-            await _leaks_nothing(world, patch, error)
+            await _leaks_nothing(environment, patch, error)
     logged = server_log.getvalue()
     assert logged.count("call failed unexpectedly") == 9
     assert PASSWORD not in logged
 
 
-async def _leaks_nothing(world: World, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+async def _leaks_nothing(environment: Environment, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     monkeypatch.setattr(operations, "locate", _fails_with(error))
     monkeypatch.setattr(operations, "draft_creation", _fails_with(error))
     for name, fields in (
         ("GetContainer", {"namespace": OWN, "name": "web"}),
         ("CreateContainer", {"namespace": OWN, "container": workload("web")}),
     ):
-        outcome = await world.call(name, fields)
+        outcome = await environment.call(name, fields)
         assert (outcome.code, outcome.reason, lacks(outcome)) == ("INTERNAL", "INTERNAL", [])
         info = outcome.detail(details.ErrorInfo)
         assert info is not None
         assert info.metadata["operation_id"] == outcome.trailing["pilothouse-operation-id"]
     # The caller is authenticated before any layer runs.
-    monkeypatch.setattr(world.server.application.authenticator, "authenticate", _fails_with(error))
-    outcome = await world.call("GetContainer", {"namespace": OWN, "name": "web"})
+    monkeypatch.setattr(environment.server.application.authenticator, "authenticate", _fails_with(error))
+    outcome = await environment.call("GetContainer", {"namespace": OWN, "name": "web"})
     assert (outcome.code, outcome.reason, lacks(outcome)) == ("INTERNAL", "INTERNAL", [])
-    async with world.sql() as sql:
+    async with environment.sql() as sql:
         kept = await sql.fetchval("SELECT string_agg(o::text, '') FROM operation_logs AS o")
         assert PASSWORD not in kept
 
 
-async def open_work(world: World) -> list[str]:
+async def open_work(environment: Environment) -> list[str]:
     """Returns the server's connections in a transaction, by their last statement."""
-    async with world.sql() as sql:
+    async with environment.sql() as sql:
         rows = await sql.fetch(
             "SELECT state, query FROM pg_stat_activity WHERE datname = current_database() "
             "AND application_name LIKE 'pilothouse-%' AND state <> 'idle'"
@@ -135,18 +137,20 @@ async def open_work(world: World) -> list[str]:
     return [f"{row['state']}: {row['query'][:80]}" for row in rows]
 
 
-def connections(world: World) -> int:
+def connections(environment: Environment) -> int:
     """Returns the number of connections that the server's pools have lent."""
-    engines = world.server.application.database
+    engines = environment.server.application.database
     return engines.app.lent + engines.system.lent
 
 
-async def test_a_storm_of_cancellations_leaves_nothing_open(full_world: World) -> None:
-    world = full_world
-    get, update, watch = (world.rule(name) for name in ("GetContainer", "UpdateContainer", "WatchContainers"))
+async def test_a_storm_of_cancellations_leaves_nothing_open(full_environment: Environment) -> None:
+    environment = full_environment
+    get, update, watch = (
+        environment.rule(name) for name in ("GetContainer", "UpdateContainer", "WatchContainers")
+    )
     for wave in range(8):
         calls = [
-            world.admin.open(rule, world.request(rule).SerializeToString())
+            environment.admin.open(rule, environment.request(rule).SerializeToString())
             for rule in (get, update, watch)
             for _ in range(15)
         ]
@@ -159,17 +163,17 @@ async def test_a_storm_of_cancellations_leaves_nothing_open(full_world: World) -
         await cancel_and_wait(*tasks)
 
     async def settled() -> bool:
-        return not await open_work(world) and connections(world) == 0
+        return not await open_work(environment) and connections(environment) == 0
 
     await poll_until(settled, seconds=10)
-    await world.must("GetContainer", {"namespace": OWN, "name": "web"})
+    await environment.must("GetContainer", {"namespace": OWN, "name": "web"})
 
 
 @pytest.mark.full
-async def test_a_connection_that_is_not_returned_is_found(world: World) -> None:
-    pool = world.server.application.database.app
+async def test_a_connection_that_is_not_returned_is_found(environment: Environment) -> None:
+    pool = environment.server.application.database.app
     kept = await pool.take()
     await kept.command("BEGIN; SELECT 1")
-    assert connections(world) >= 1
-    assert any(item.startswith("idle in transaction") for item in await open_work(world))
+    assert connections(environment) >= 1
+    assert any(item.startswith("idle in transaction") for item in await open_work(environment))
     pool.give(kept)

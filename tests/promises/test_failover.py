@@ -3,7 +3,7 @@
 Acknowledged changes are on the standby, watches resume, and no call hangs. Replication is synchronous, so the
 standby has every acknowledged change. The primary is killed, or it stops responding with its connections open,
 as a machine does that lost its power or network. In that case the dead-connection reaper
-(`store/lost_sessions`) ends its sessions within ten seconds.
+(`store/dead_connections`) ends its sessions within ten seconds.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from pilothouse.container.v1 import container_pb2 as container
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.conftest import Database, StartMigrated, connection, number_changes
+from tests.promises.environment import Environment, quiet_environment
 from tests.promises.following import Follower, faults
 from tests.promises.requests import OWN, Fields
-from tests.promises.world import World, quiet_world
 from tests.store.going_back import NAME, SETTINGS, Standby, one_address, point, send_to_all
 from tests.waiting import poll_until, within
 
@@ -89,7 +89,7 @@ async def _end(primary: EmbeddedPostgres) -> None:
 class Writer:
     """Creates containers one after the other, and stores which ones were acknowledged."""
 
-    world: World
+    environment: Environment
     number: int
     acknowledged: list[str] = field(default_factory=list)
     poor: list[str] = field(default_factory=list)
@@ -109,7 +109,7 @@ class Writer:
             await poll_until(lambda: self._try(name, fields), seconds=60, what=name)  # noqa: B023
 
     async def _try(self, name: str, fields: Fields) -> bool:
-        outcome = await self.world.call("CreateContainer", fields)
+        outcome = await self.environment.call("CreateContainer", fields)
         if outcome.code == "OK":
             self.acknowledged.append(name)
         elif outcome.code not in _AWAY:
@@ -124,12 +124,14 @@ async def lost(database: Database, writers: Sequence[Writer]) -> list[str]:
     return [name for writer in writers for name in writer.acknowledged if name not in there]
 
 
-async def failed_over(world: World, pair: Pair, loss: str, watchers: int = _FOLLOWERS) -> list[str]:
+async def failed_over(
+    environment: Environment, pair: Pair, loss: str, watchers: int = _FOLLOWERS
+) -> list[str]:
     """Returns the faults that writers and watchers met while the primary was lost."""
-    writers = [Writer(world, number) for number in range(_WRITERS)]
-    rule = world.rule("WatchContainers")
+    writers = [Writer(environment, number) for number in range(_WRITERS)]
+    rule = environment.rule("WatchContainers")
     request = container.WatchContainersRequest(namespace=OWN, bookmark_period_seconds=1)
-    followers = [Follower(rule, [world.admin], request, number) for number in range(watchers)]
+    followers = [Follower(rule, [environment.admin], request, number) for number in range(watchers)]
     watching = [asyncio.create_task(follower.run()) for follower in followers]
     writing: list[asyncio.Task[None]] = []
     try:
@@ -187,9 +189,9 @@ async def test_a_synchronous_standby_takes_over_under_load(
         Path(made).chmod(0o755)
         async with (
             replicated(Path(made), start_migrated) as pair,
-            quiet_world(pair.database, tmp_path, monkeypatch) as world,
+            quiet_environment(pair.database, tmp_path, monkeypatch) as environment,
         ):
-            assert await failed_over(world, pair, loss) == []
+            assert await failed_over(environment, pair, loss) == []
 
 
 async def test_acknowledged_changes_that_the_standby_lacks_are_found(
@@ -200,11 +202,11 @@ async def test_acknowledged_changes_that_the_standby_lacks_are_found(
         Path(made).chmod(0o755)
         async with (
             replicated(Path(made), start_migrated) as pair,
-            quiet_world(pair.database, tmp_path, monkeypatch) as world,
+            quiet_environment(pair.database, tmp_path, monkeypatch) as environment,
         ):
             async with connection(pair.primary.dsn()) as admin:
                 await admin.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
                 await admin.execute("SELECT pg_reload_conf()")
             await pair.standby.follow_no_longer()
-            problems = await failed_over(world, pair, "killed", watchers=0)
+            problems = await failed_over(environment, pair, "killed", watchers=0)
             assert any("was acknowledged and is lost" in problem for problem in problems)

@@ -12,8 +12,8 @@ import pytest
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.rpc.method_rules import Rule
 from tests.promises.calling import Caller
+from tests.promises.environment import Environment
 from tests.promises.requests import OWN
-from tests.promises.world import World
 
 # Methods that name a namespace, change something, and change none of the namespace's objects on its cluster.
 OF_THE_PLATFORM = {"UpdateNamespace", "DeleteNamespace", "GrantRole", "RevokeRole"}
@@ -21,31 +21,31 @@ OF_THE_PLATFORM = {"UpdateNamespace", "DeleteNamespace", "GrantRole", "RevokeRol
 WITHOUT_NAMESPACE = {"RecordUsage"}
 
 
-async def taken(world: World, reason: str) -> Caller:
+async def taken(environment: Environment, reason: str) -> Caller:
     """Stores the reconciler's finding that the namespace is managed by others.
 
     Returns a caller that has just logged in.
     """
     condition = {"type": "Applied", "status": "False", "reason": reason}
     words = "it exists and is not managed"
-    async with world.sql() as sql:
+    async with environment.sql() as sql:
         await sql.execute(
             "UPDATE namespaces SET conditions = $1::jsonb, message = $2 WHERE name = $3",
             json.dumps([condition]),
             words,
             OWN,
         )
-    return await world.log_in("admin")
+    return await environment.log_in("admin")
 
 
-def acting(world: World) -> list[Rule]:
+def acting(environment: Environment) -> list[Rule]:
     """Returns every method that acts in a namespace.
 
     A method that only reads or is of the platform does not count.
     """
     return [
         rule
-        for rule in world.rules.values()
+        for rule in environment.rules.values()
         if rule.namespace_field
         and rule.audit != options.AUDIT_LEVEL_READ
         and rule.name not in OF_THE_PLATFORM
@@ -53,42 +53,44 @@ def acting(world: World) -> list[Rule]:
 
 
 @pytest.mark.parametrize("reason", ["NameTaken", "LabelLost"])
-async def test_no_method_acts_in_a_foreign_namespace(full_world: World, reason: str) -> None:
-    caller = await taken(full_world, reason)
-    rules = acting(full_world)
+async def test_no_method_acts_in_a_foreign_namespace(full_environment: Environment, reason: str) -> None:
+    caller = await taken(full_environment, reason)
+    rules = acting(full_environment)
     assert {
         *("ImportContainers", "ImportServices", "AttachVolume", "DetachVolume"),
         *("Exec", "StreamLogs", "RevealSecret"),
     } <= {rule.name for rule in rules}
     done = []
     for rule in rules:
-        outcome = await caller.invoke(rule, full_world.request(rule))
+        outcome = await caller.invoke(rule, full_environment.request(rule))
         if (outcome.code, outcome.reason) != ("FAILED_PRECONDITION", "NAMESPACE_NOT_OURS"):
             done.append((rule.name, outcome.code, outcome.message))
         else:
             assert outcome.message == f'namespace "{OWN}" is read-only: it exists and is not managed'
     assert done == []
     # The namespace can still be read.
-    for rule in full_world.rules.values():
+    for rule in full_environment.rules.values():
         if rule.namespace_field and rule.audit == options.AUDIT_LEVEL_READ and rule.shape == "unary_unary":
-            assert (await caller.invoke(rule, full_world.request(rule))).code == "OK", rule.name
+            assert (await caller.invoke(rule, full_environment.request(rule))).code == "OK", rule.name
 
 
-async def test_methods_of_the_platform_still_work(full_world: World) -> None:
-    caller = await taken(full_world, "NameTaken")
+async def test_methods_of_the_platform_still_work(full_environment: Environment) -> None:
+    caller = await taken(full_environment, "NameTaken")
     for name in ("GrantRole", "RevokeRole", "UpdateNamespace", "DeleteNamespace"):
-        outcome = await caller.invoke(full_world.rule(name), full_world.request(full_world.rule(name)))
+        outcome = await caller.invoke(
+            full_environment.rule(name), full_environment.request(full_environment.rule(name))
+        )
         assert outcome.code == "OK", (name, outcome.message)
 
 
-async def test_no_method_changes_a_namespace_without_naming_it(world: World) -> None:
+async def test_no_method_changes_a_namespace_without_naming_it(environment: Environment) -> None:
     """Checks the conditions that the rule depends on.
 
     The rule would not cover a method that has its namespace in another field.
     """
     left_out = {
         rule.name
-        for rule in world.rules.values()
+        for rule in environment.rules.values()
         if not rule.namespace_field
         and rule.audit != options.AUDIT_LEVEL_READ
         and rule.access == options.ACCESS_PERMISSION
@@ -99,12 +101,12 @@ async def test_no_method_changes_a_namespace_without_naming_it(world: World) -> 
 
 @pytest.mark.full
 async def test_without_the_rule_methods_act_in_a_foreign_namespace(
-    full_world: World, monkeypatch: pytest.MonkeyPatch
+    full_environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The positive control."""
     monkeypatch.setattr(Rule, "acts_in_namespace", False)
-    caller = await taken(full_world, "NameTaken")
-    rule = full_world.rule("CreateContainer")
-    assert (await caller.invoke(rule, full_world.request(rule))).code == "OK"
-    rule = full_world.rule("RevealSecret")
-    assert (await caller.invoke(rule, full_world.request(rule))).code == "OK"
+    caller = await taken(full_environment, "NameTaken")
+    rule = full_environment.rule("CreateContainer")
+    assert (await caller.invoke(rule, full_environment.request(rule))).code == "OK"
+    rule = full_environment.rule("RevealSecret")
+    assert (await caller.invoke(rule, full_environment.request(rule))).code == "OK"

@@ -8,8 +8,8 @@ import pytest
 
 from pilothouse_server.store import paging
 from tests.promises.calling import Caller
+from tests.promises.environment import Environment
 from tests.promises.requests import OWN, request_for
-from tests.promises.world import World
 from tests.waiting import within
 
 _WATCHES = [
@@ -22,9 +22,11 @@ _WATCHES = [
 ]
 
 
-async def _begins(world: World, method: str, fields: dict[str, Any], caller: Caller | None = None) -> None:
-    rule = world.rule(method)
-    watching = (caller or world.admin).watching(rule, request_for(rule, fields))
+async def _begins(
+    environment: Environment, method: str, fields: dict[str, Any], caller: Caller | None = None
+) -> None:
+    rule = environment.rule(method)
+    watching = (caller or environment.admin).watching(rule, request_for(rule, fields))
     async with within(20), watching as answers:
         async for answer in answers:
             if answer.resume_token:
@@ -33,7 +35,7 @@ async def _begins(world: World, method: str, fields: dict[str, Any], caller: Cal
 
 
 async def test_a_first_state_is_read_by_a_cached_statement(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[object] = []
     whole_rows = paging._whole_rows
@@ -43,17 +45,17 @@ async def test_a_first_state_is_read_by_a_cached_statement(
         return whole_rows(*arguments)
 
     monkeypatch.setattr(paging, "_whole_rows", noted)
-    eve = await world.make_user("eve", {OWN: "viewer"})
+    eve = await environment.make_user("eve", {OWN: "viewer"})
     for method, fields in _WATCHES:
-        await _begins(world, method, fields)
+        await _begins(environment, method, fields)
         made.clear()
-        await _begins(world, method, fields)
+        await _begins(environment, method, fields)
         assert made == [], method
         # Another caller's statement differs only in its values.
-        await _begins(world, method, fields, eve)
+        await _begins(environment, method, fields, eve)
         made.clear()
-        await _begins(world, method, fields, eve)
+        await _begins(environment, method, fields, eve)
         assert made == [], method
         # The control: the text of a statement with a selector depends on the selector.
-        await _begins(world, method, {**fields, "labelSelector": "app=web"})
+        await _begins(environment, method, {**fields, "labelSelector": "app=web"})
         assert made, method

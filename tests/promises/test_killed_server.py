@@ -28,7 +28,7 @@ from pilothouse_simulator.values.resources import CONFIG_MAPS, CRON_JOBS, DEPLOY
 from tests.conftest import Database
 from tests.harness import PASSWORD
 from tests.main_job import loaded
-from tests.readme.served import environment
+from tests.readme.served import server_variables
 from tests.waiting import poll_until, within
 
 CONTAINERS = 6
@@ -162,7 +162,7 @@ async def killed_and_followed(database: Database, tmp_path: Path, finished: int)
         kubeconfig = tmp_path / "kubeconfig.json"
         kubeconfig.write_text(json.dumps(cluster.kubeconfig()))
         variables = {
-            **environment(tmp_path),
+            **server_variables(tmp_path),
             "PILOTHOUSE_DATABASE_URL": database.app_dsn,
             "PILOTHOUSE_SYSTEM_DATABASE_URL": database.system_dsn,
             "PILOTHOUSE_MAINTENANCE_DATABASE_URL": database.maintenance_dsn,

@@ -22,8 +22,8 @@ from pilothouse_server.store import in_namespaces
 from pilothouse_server.store.paging import read_in_pages
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from tests.promises.calling import Caller, Outcome, failed, token_of
+from tests.promises.environment import Environment
 from tests.promises.requests import OWN, request_for
-from tests.promises.world import World
 from tests.waiting import poll_until, within
 
 ADDED, SYNCED = resource.CHANGE_TYPE_ADDED, resource.CHANGE_TYPE_SYNCED
@@ -39,15 +39,15 @@ _HELD = (
 )
 
 
-async def fill(world: World, count: int) -> None:
+async def fill(environment: Environment, count: int) -> None:
     """Inserts containers into the namespace `own` by SQL."""
-    async with world.sql() as sql:
+    async with environment.sql() as sql:
         await sql.execute(_FILL, count, OWN)
 
 
-async def held(world: World) -> int:
+async def held(environment: Environment) -> int:
     """Returns how many connections of requests are occupied by a transaction."""
-    async with world.sql() as sql:
+    async with environment.sql() as sql:
         return int(await sql.fetchval(_HELD))
 
 
@@ -73,19 +73,19 @@ class Held:
         monkeypatch.setattr(in_namespaces, "read_in_pages", pages)
 
 
-def stream_of(world: World, caller: Caller | None = None) -> Any:
+def stream_of(environment: Environment, caller: Caller | None = None) -> Any:
     """Opens a watch of the containers in the namespace `own`."""
-    rule = world.rule("WatchContainers")
-    return (caller or world.admin).watching(rule, request_for(rule, {"namespace": OWN}))
+    rule = environment.rule("WatchContainers")
+    return (caller or environment.admin).watching(rule, request_for(rule, {"namespace": OWN}))
 
 
 async def test_first_messages_arrive_before_the_last_rows_are_read(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await fill(world, 300)
+    await fill(environment, 300)
     reading = Held(monkeypatch)
     names = []
-    async with within(20), stream_of(world) as stream:
+    async with within(20), stream_of(environment) as stream:
         async for answer in stream:
             if answer.change_type == SYNCED:
                 break
@@ -97,15 +97,15 @@ async def test_first_messages_arrive_before_the_last_rows_are_read(
 
 
 async def test_a_first_state_that_is_read_slowly_shows_one_moment(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await fill(world, 300)
-    before = {item.name: item.etag for item in await listed(world)}
+    await fill(environment, 300)
+    before = {item.name: item.etag for item in await listed(environment)}
     reading = Held(monkeypatch)
     state: dict[str, str] = {}
     changes: list[tuple[int, str]] = []
-    async with within(30), stream_of(world) as stream:
-        writing = asyncio.create_task(write_meanwhile(world, reading))
+    async with within(30), stream_of(environment) as stream:
+        writing = asyncio.create_task(write_meanwhile(environment, reading))
         async for answer in stream:
             if answer.change_type == ADDED and not answer.resume_token:
                 state[answer.container.name] = answer.container.etag
@@ -118,7 +118,7 @@ async def test_a_first_state_that_is_read_slowly_shows_one_moment(
                     break
         await writing
     monkeypatch.undo()
-    assert state == {item.name: item.etag for item in await listed(world)}
+    assert state == {item.name: item.etag for item in await listed(environment)}
     assert changes == [
         (resource.CHANGE_TYPE_MODIFIED, "web-00001"),
         (resource.CHANGE_TYPE_MODIFIED, "web-00300"),
@@ -128,7 +128,7 @@ async def test_a_first_state_that_is_read_slowly_shows_one_moment(
     ]
 
 
-async def write_meanwhile(world: World, reading: Held) -> None:
+async def write_meanwhile(environment: Environment, reading: Held) -> None:
     """Changes read and unread rows once the reading waits, and unblocks it."""
     await reading.reached.wait()
     for name in ("web-00001", "web-00300"):
@@ -138,10 +138,10 @@ async def write_meanwhile(world: World, reading: Held) -> None:
             "container": {"labels": {"a": "b"}},
             "updateMask": "labels",
         }
-        await world.must("UpdateContainer", fields)
+        await environment.must("UpdateContainer", fields)
     for name in ("aaa", "zzz", "last"):
         made = {"namespace": OWN, "container": {"name": name, "image": "nginx"}}
-        await world.must("CreateContainer", made)
+        await environment.must("CreateContainer", made)
     reading.goes_on.set()
 
 
@@ -153,16 +153,16 @@ def take(state: dict[str, str], answer: Any) -> None:
         state[answer.container.name] = answer.container.etag
 
 
-async def listed(world: World) -> list[Any]:
+async def listed(environment: Environment) -> list[Any]:
     """Returns the containers of the namespace `own`."""
-    return list((await world.must("ListContainers", {"namespace": OWN, "pageSize": 1000})).containers)
+    return list((await environment.must("ListContainers", {"namespace": OWN, "pageSize": 1000})).containers)
 
 
 async def test_rows_without_a_message_are_read_page_by_page(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Simulates the time after an upgrade, when no row has a stored message."""
-    await fill(world, 300)
+    await fill(environment, 300)
     read: list[int] = []
     load = containers.CACHED.load
 
@@ -172,7 +172,7 @@ async def test_rows_without_a_message_are_read_page_by_page(
 
     monkeypatch.setattr(containers.CACHED, "load", counted)
     names = []
-    async with within(20), stream_of(world) as stream:
+    async with within(20), stream_of(environment) as stream:
         async for answer in stream:
             if answer.change_type == SYNCED:
                 break
@@ -182,46 +182,46 @@ async def test_rows_without_a_message_are_read_page_by_page(
 
 
 async def test_a_watch_cancelled_during_its_first_state_returns_the_connection(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await fill(world, 300)
+    await fill(environment, 300)
     reading = Held(monkeypatch)
-    async with within(20), stream_of(world) as stream:
+    async with within(20), stream_of(environment) as stream:
         await anext(aiter(stream))
         await reading.reached.wait()
         # The control: until then the connection is occupied.
-        assert await held(world) == 1
+        assert await held(environment) == 1
 
     async def given_back() -> bool:
-        return await held(world) == 0
+        return await held(environment) == 0
 
     await poll_until(given_back, seconds=10)
 
 
 async def test_a_stalled_first_state_returns_its_connection_and_is_reported(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = AheadLimits(answers=2, stalled_seconds=0.5)
     monkeypatch.setattr(watch, "ReadAhead", lambda _limits, read: ReadAhead(limits, read))
     for number in range(12):
         annotations = {f"p{part}": "x" * 30_000 for part in range(4)}
         container = {"name": f"big-{number}", "image": "nginx", "annotations": annotations}
-        await world.must("CreateContainer", {"namespace": OWN, "container": container})
+        await environment.must("CreateContainer", {"namespace": OWN, "container": container})
     # The flow-control window does not grow, so that little data fills it.
     narrow = grpc.aio.insecure_channel(
-        world.server.address,
+        environment.server.address,
         options=(("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535)),
     )
     outcome, seen = Outcome("OK"), 0
-    async with within(30), stream_of(world, Caller(narrow, token_of(world.admin))) as stream:
+    async with within(30), stream_of(environment, Caller(narrow, token_of(environment.admin))) as stream:
         answers = aiter(stream)
         assert (await anext(answers)).change_type == ADDED
 
         async def is_held() -> bool:
-            return await held(world) == 1
+            return await held(environment) == 1
 
         async def given_back() -> bool:
-            return await held(world) == 0
+            return await held(environment) == 0
 
         await poll_until(is_held, seconds=10)
         # The stream is still open, and the client has read no more of it.
@@ -241,9 +241,9 @@ async def test_a_stalled_first_state_returns_its_connection_and_is_reported(
 
 @pytest.mark.full
 async def test_ten_thousand_containers_are_never_all_in_memory(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await fill(world, 10_000)
+    await fill(environment, 10_000)
     most = 0
     put = ReadAhead.put
 
@@ -254,11 +254,11 @@ async def test_ten_thousand_containers_are_never_all_in_memory(
 
     monkeypatch.setattr(ReadAhead, "put", counted)
     narrow = grpc.aio.insecure_channel(
-        world.server.address,
+        environment.server.address,
         options=(("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535)),
     )
     names = []
-    async with within(60), stream_of(world, Caller(narrow, token_of(world.admin))) as stream:
+    async with within(60), stream_of(environment, Caller(narrow, token_of(environment.admin))) as stream:
         answers = aiter(stream)
         names.append((await anext(answers)).container.name)
 

@@ -6,13 +6,13 @@ import pytest
 
 from pilothouse_server.rpc import encoding
 from pilothouse_server.store import paging
+from tests.promises.environment import Environment
 from tests.promises.requests import OWN
-from tests.promises.world import World
 
 _COUNT, _BYTES = 8, 800_000
 
 
-async def faults_of_large_pages(world: World) -> list[str]:
+async def faults_of_large_pages(environment: Environment) -> list[str]:
     """Lists config maps that are larger together than a client's message limit.
 
     Returns the pages that are too large, and missing resources.
@@ -20,13 +20,13 @@ async def faults_of_large_pages(world: World) -> list[str]:
     names = [f"large-{number}" for number in range(_COUNT)]
     for name in names:
         config_map = {"name": name, "data": {"key": "x" * _BYTES}}
-        await world.must("CreateConfigMap", {"namespace": OWN, "configMap": config_map})
+        await environment.must("CreateConfigMap", {"namespace": OWN, "configMap": config_map})
     listed: list[str] = []
     found: list[str] = []
     token = ""
     for _ in names:
         page = {"namespace": OWN, "pageSize": 1000, "orderBy": "name", "pageToken": token}
-        outcome = await world.call("ListConfigMaps", page)
+        outcome = await environment.call("ListConfigMaps", page)
         if outcome.code != "OK":
             return [f"{outcome.code} {outcome.message}"]
         size = outcome.answer.ByteSize()
@@ -38,12 +38,14 @@ async def faults_of_large_pages(world: World) -> list[str]:
     return [*found, *([] if listed == names else [f"the pages together list {listed}"])]
 
 
-async def test_pages_of_large_resources_are_bounded_and_complete(world: World) -> None:
-    assert await faults_of_large_pages(world) == []
+async def test_pages_of_large_resources_are_bounded_and_complete(environment: Environment) -> None:
+    assert await faults_of_large_pages(environment) == []
 
 
 @pytest.mark.full
-async def test_a_page_without_a_bound_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_page_without_a_bound_is_found(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(encoding, "LARGEST_PAGE_BYTES", 10**9)
     monkeypatch.setattr(paging, "LARGEST_PAGE_BYTES", 10**9)
-    assert await faults_of_large_pages(world) != []
+    assert await faults_of_large_pages(environment) != []

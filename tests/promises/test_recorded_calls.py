@@ -23,17 +23,17 @@ from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Layer, Pipeline, _parse
 from tests.promises.calling import OPERATION_KEY, Caller, Outcome
-from tests.promises.furniture import Furniture
+from tests.promises.environment import Environment
+from tests.promises.environment_fixtures import EnvironmentTemplate
 from tests.promises.requests import OWN, request_for
-from tests.promises.world import World
 from tests.waiting import poll_until
 
 GARBAGE = b"\xff\xff\xff\xff"
 
 
-async def record_of(world: World, operation_id: str) -> asyncpg.Record | None:
+async def record_of(environment: Environment, operation_id: str) -> asyncpg.Record | None:
     """Returns the record of an operation."""
-    async with world.sql() as sql:
+    async with environment.sql() as sql:
         found: asyncpg.Record | None = await sql.fetchrow(
             "SELECT * FROM operation_logs WHERE operation_id = $1::text::uuid", operation_id
         )
@@ -59,29 +59,29 @@ def faults_of(record: asyncpg.Record | None, code: str, method: str, what: str) 
     ]
 
 
-async def unrecorded_refusals(world: World) -> list[str]:
+async def unrecorded_refusals(environment: Environment) -> list[str]:
     """Refuses calls in every possible way; returns those without a proper record."""
-    nobody = await world.make_user(f"nobody-{uuid4().hex[:8]}")
-    create, get = world.rule("CreateContainer"), world.rule("GetContainer")
+    nobody = await environment.make_user(f"nobody-{uuid4().hex[:8]}")
+    create, get = environment.rule("CreateContainer"), environment.rule("GetContainer")
     tried: dict[str, tuple[str, Any, Outcome]] = {}
 
     async def refuse(what: str, code: str, caller: Any, rule: Any, request: Any) -> None:
         tried[what] = (code, rule, await caller.invoke(rule, request))
 
     for rule in (create, get):
-        request = world.request(rule)
-        await refuse(f"unauthenticated {rule.name}", "UNAUTHENTICATED", world.stranger, rule, request)
+        request = environment.request(rule)
+        await refuse(f"unauthenticated {rule.name}", "UNAUTHENTICATED", environment.stranger, rule, request)
         await refuse(f"unreachable {rule.name}", "NOT_FOUND", nobody, rule, request)
-        await refuse(f"malformed {rule.name}", "INVALID_ARGUMENT", world.admin, rule, GARBAGE)
+        await refuse(f"malformed {rule.name}", "INVALID_ARGUMENT", environment.admin, rule, GARBAGE)
         bad = request_for(rule, {"namespace": "No Name"})
-        await refuse(f"invalid {rule.name}", "INVALID_ARGUMENT", world.admin, rule, bad)
-    await refuse("denied", "PERMISSION_DENIED", nobody, world.rule("CreateUser"), b"")
+        await refuse(f"invalid {rule.name}", "INVALID_ARGUMENT", environment.admin, rule, bad)
+    await refuse("denied", "PERMISSION_DENIED", nobody, environment.rule("CreateUser"), b"")
     missing = request_for(get, {"namespace": OWN, "name": "nothing"})
-    await refuse("failed", "NOT_FOUND", world.admin, get, missing)
-    watch = world.rule("WatchContainers")
-    await refuse("stream", "NOT_FOUND", nobody, watch, world.request(watch))
-    wrong = request_for(world.rule("Login"), {"username": "admin", "password": "a wrong password"})
-    await refuse("log-in", "UNAUTHENTICATED", world.stranger, world.rule("Login"), wrong)
+    await refuse("failed", "NOT_FOUND", environment.admin, get, missing)
+    watch = environment.rule("WatchContainers")
+    await refuse("stream", "NOT_FOUND", nobody, watch, environment.request(watch))
+    wrong = request_for(environment.rule("Login"), {"username": "admin", "password": "a wrong password"})
+    await refuse("log-in", "UNAUTHENTICATED", environment.stranger, environment.rule("Login"), wrong)
 
     faults: list[str] = []
     for what, (code, rule, outcome) in tried.items():
@@ -90,34 +90,34 @@ async def unrecorded_refusals(world: World) -> list[str]:
         operation_id = str(outcome.trailing.get(OPERATION_KEY, uuid4()))
         if rule.streams:
             continue
-        faults += faults_of(await record_of(world, operation_id), code, rule.method, what)
+        faults += faults_of(await record_of(environment, operation_id), code, rule.method, what)
     return faults
 
 
-async def test_refused_and_failed_calls_are_recorded(world: World) -> None:
-    assert await unrecorded_refusals(world) == []
+async def test_refused_and_failed_calls_are_recorded(environment: Environment) -> None:
+    assert await unrecorded_refusals(environment) == []
 
 
 @pytest.mark.full
 async def test_refusals_that_are_not_recorded_are_found(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def forget(_self: AuditLayer, _call: object, _error: BaseException) -> None:
         return
 
     monkeypatch.setattr(AuditLayer, "_record_failure", forget)
-    assert len(await unrecorded_refusals(world)) >= 9
+    assert len(await unrecorded_refusals(environment)) >= 9
 
 
-async def test_a_cancelled_mutation_is_recorded_and_changes_nothing(world: World) -> None:
-    rule = world.rule("UpdateNamespace")
-    async with world.sql() as sql:
+async def test_a_cancelled_mutation_is_recorded_and_changes_nothing(environment: Environment) -> None:
+    rule = environment.rule("UpdateNamespace")
+    async with environment.sql() as sql:
         async with sql.transaction():
             await sql.execute("SELECT FROM namespaces WHERE name = $1 FOR UPDATE", OWN)
-            call = world.admin.open(rule, world.request(rule).SerializeToString())
+            call = environment.admin.open(rule, environment.request(rule).SerializeToString())
 
             async def waits() -> bool:
-                async with world.sql() as looking:
+                async with environment.sql() as looking:
                     return bool(
                         await looking.fetchval(
                             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
@@ -143,18 +143,18 @@ async def test_a_cancelled_mutation_is_recorded_and_changes_nothing(world: World
         assert await sql.fetchval("SELECT description FROM namespaces WHERE name = $1", OWN) is None
 
 
-async def test_a_stream_that_opens_has_two_records(world: World) -> None:
-    streams = [rule for rule in world.rules.values() if rule.shape == "unary_stream"]
+async def test_a_stream_that_opens_has_two_records(environment: Environment) -> None:
+    streams = [rule for rule in environment.rules.values() if rule.shape == "unary_stream"]
     assert streams
     for rule in streams:
-        await world.admin.invoke(rule, world.request(rule))
-    nobody = await world.make_user("nobody")
-    denied = world.rule("WatchContainers")
-    outcome = await nobody.invoke(denied, world.request(denied))
+        await environment.admin.invoke(rule, environment.request(rule))
+    nobody = await environment.make_user("nobody")
+    denied = environment.rule("WatchContainers")
+    outcome = await nobody.invoke(denied, environment.request(denied))
     assert outcome.code == "NOT_FOUND"
 
     async def complete() -> bool:
-        async with world.sql() as sql:
+        async with environment.sql() as sql:
             rows = await sql.fetch(
                 "SELECT request_path, stream_id, array_agg(metadata ->> 'stream_event' ORDER BY sequence) "
                 "AS said, "
@@ -171,12 +171,12 @@ async def test_a_stream_that_opens_has_two_records(world: World) -> None:
     await poll_until(complete)
 
 
-async def out_of_order(world: World) -> list[str]:
+async def out_of_order(environment: Environment) -> list[str]:
     """Returns the RPCs whose layers are out of order, judged by the first refusal.
 
     The environment must have a target for every mutation.
     """
-    nobody = await world.make_user("nobody")
+    nobody = await environment.make_user("nobody")
     found = []
 
     async def refuse(rule: Rule, caller: Caller, body: bytes, code: str, reason: str) -> None:
@@ -184,22 +184,22 @@ async def out_of_order(world: World) -> list[str]:
         if (outcome.code, outcome.reason) != (code, reason):
             found.append(f"{rule.shape} {rule.name}: {outcome.code} {outcome.reason}, not {code} {reason}")
 
-    for rule in world.rules.values():
+    for rule in environment.rules.values():
         if not rule.public:
             # Authentication comes before parsing.
-            await refuse(rule, world.stranger, GARBAGE, "UNAUTHENTICATED", "NO_TOKEN")
+            await refuse(rule, environment.stranger, GARBAGE, "UNAUTHENTICATED", "NO_TOKEN")
         if rule.shape.startswith("unary"):
-            await refuse(rule, world.admin, GARBAGE, "INVALID_ARGUMENT", "MALFORMED_MESSAGE")
+            await refuse(rule, environment.admin, GARBAGE, "INVALID_ARGUMENT", "MALFORMED_MESSAGE")
             # Authorization comes before validation: few of these RPCs accept an empty request, and this caller
             # may call none of them.
-            if rule.permission and not rule.namespace_of(world.request(rule)):
+            if rule.permission and not rule.namespace_of(environment.request(rule)):
                 await refuse(rule, nobody, b"", "PERMISSION_DENIED", "PERMISSION_DENIED")
     return found
 
 
 @pytest.mark.full
-async def test_layers_run_in_the_same_order_for_every_shape(full_world: World) -> None:
-    assert await out_of_order(full_world) == []
+async def test_layers_run_in_the_same_order_for_every_shape(full_environment: Environment) -> None:
+    assert await out_of_order(full_environment) == []
 
 
 def validation_first(audit: AuditLayer, authorization: AuthorizationLayer) -> tuple[Layer, ...]:
@@ -209,18 +209,18 @@ def validation_first(audit: AuditLayer, authorization: AuthorizationLayer) -> tu
 
 @pytest.mark.full
 async def test_validation_before_authorization_is_found(
-    furniture: Furniture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environment_fixtures: EnvironmentTemplate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await furniture.newest()
+    await environment_fixtures.newest()
     monkeypatch.setattr(interceptors, "standard_layers", validation_first)
-    async with furniture.world(tmp_path / "server", monkeypatch) as world:
-        found = await out_of_order(world)
+    async with environment_fixtures.environment(tmp_path / "server", monkeypatch) as environment:
+        found = await out_of_order(environment)
     assert len([each for each in found if "INVALID_ARGUMENT" in each and "not PERMISSION_DENIED" in each]) > 5
 
 
 @pytest.mark.full
 async def test_a_body_that_is_read_before_authentication_is_found(
-    full_world: World, monkeypatch: pytest.MonkeyPatch
+    full_environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_in = Pipeline._let_in
 
@@ -235,14 +235,14 @@ async def test_a_body_that_is_read_before_authentication_is_found(
             raise
 
     monkeypatch.setattr(Pipeline, "_let_in", reading)
-    found = await out_of_order(full_world)
+    found = await out_of_order(full_environment)
     for shape in ("unary_unary", "unary_stream"):
         assert [each for each in found if each.startswith(shape) and "not UNAUTHENTICATED" in each]
 
 
-async def test_a_change_of_a_user_does_not_deadlock_with_the_users_records(world: World) -> None:
-    somebody = await world.make_user("somebody", {OWN: "viewer"})
-    async with world.sql() as sql:
+async def test_a_change_of_a_user_does_not_deadlock_with_the_users_records(environment: Environment) -> None:
+    somebody = await environment.make_user("somebody", {OWN: "viewer"})
+    async with environment.sql() as sql:
         for number in range(15):
             fields = {
                 "username": "somebody",
@@ -250,9 +250,9 @@ async def test_a_change_of_a_user_does_not_deadlock_with_the_users_records(world
                 "updateMask": "fullName",
             }
             await asyncio.gather(
-                world.call("UpdateUser", fields),
-                *(world.call("CreateRole", {"role": {"name": "x"}}, somebody) for _ in range(10)),
+                environment.call("UpdateUser", fields),
+                *(environment.call("CreateRole", {"role": {"name": "x"}}, somebody) for _ in range(10)),
             )
             deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
             assert await sql.fetchval(deadlocks) == 0
-    assert world.server.application.audit_writer.lost == 0
+    assert environment.server.application.audit_writer.lost == 0

@@ -21,6 +21,7 @@ from pilothouse_server.rpc.interceptors import errors
 from pilothouse_server.rpc.pipeline import CallFailed
 from tests.conftest import Database
 from tests.promises.calling import Outcome
+from tests.promises.environment import Environment, quiet_environment
 from tests.promises.holding import (
     HEALTH_WATCH,
     LOGIN,
@@ -33,7 +34,6 @@ from tests.promises.holding import (
 )
 from tests.promises.requests import OWN, request_for
 from tests.promises.test_admission import admission_of
-from tests.promises.world import World, quiet_world
 from tests.waiting import patient, poll_until, runs_out
 
 _CALLS = 12
@@ -58,14 +58,17 @@ class _Counted(KeyedRate):
         await super().acquire(key)
 
 
-async def _told(world: World, hold: Hold, refused: int, code: str) -> int:
+async def _told(environment: Environment, hold: Hold, refused: int, code: str) -> int:
     """Returns how many refusals are sent while refusals are rate-limited.
 
     All remaining refusals are sent when the server shuts down.
     """
-    admission = admission_of(world)
+    admission = admission_of(environment)
     counted = admission.refusals = _Counted()
-    async with connections(world.server.address, 1) as channels, holding(channels, [hold], _CALLS) as tasks:
+    async with (
+        connections(environment.server.address, 1) as channels,
+        holding(channels, [hold], _CALLS) as tasks,
+    ):
 
         async def count() -> int:
             return counted.refused
@@ -77,8 +80,8 @@ async def _told(world: World, hold: Hold, refused: int, code: str) -> int:
 
         await poll_until(ended, lambda found: found >= _AT_FIRST, what="the first answers")
         # Other callers are served during that time, even if the same caller is refused in another class.
-        assert (await world.call("GetNamespace", {"name": OWN})).code == "OK"
-        assert await is_healthy(world.admin.channel, patient(5.0)) == "SERVING"
+        assert (await environment.call("GetNamespace", {"name": OWN})).code == "OK"
+        assert await is_healthy(environment.admin.channel, patient(5.0)) == "SERVING"
         told = await ended()
         counted.close()
         await poll_until(ended, lambda found: found == refused, what="the answers")
@@ -90,14 +93,14 @@ def _outcomes(tasks: Sequence[asyncio.Task[Outcome]]) -> list[Outcome]:
     return [task.result() for task in tasks if task.done()]
 
 
-async def _told_of_each_kind(world: World) -> dict[str, int]:
-    eve = await world.make_user("eve", {OWN: "viewer"})
-    watch, get = world.rule("WatchContainers"), world.rule("GetNamespace")
+async def _told_of_each_kind(environment: Environment) -> dict[str, int]:
+    eve = await environment.make_user("eve", {OWN: "viewer"})
+    watch, get = environment.rule("WatchContainers"), environment.rule("GetNamespace")
     streams = held(watch, request_for(watch, {"namespace": OWN}), eve.metadata)
     return {
-        "no token": await _told(world, held(get, request_for(get), ()), _CALLS, "UNAUTHENTICATED"),
-        "health": await _told(world, health_watch, _CALLS - 1, "RESOURCE_EXHAUSTED"),
-        "streams": await _told(world, streams, _CALLS - 1, "RESOURCE_EXHAUSTED"),
+        "no token": await _told(environment, held(get, request_for(get), ()), _CALLS, "UNAUTHENTICATED"),
+        "health": await _told(environment, health_watch, _CALLS - 1, "RESOURCE_EXHAUSTED"),
+        "streams": await _told(environment, streams, _CALLS - 1, "RESOURCE_EXHAUSTED"),
     }
 
 
@@ -105,8 +108,8 @@ async def test_refusals_are_sent_one_after_the_other(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classes, "REFUSALS", (0.001, 4, 1e9))
-    async with quiet_world(database, tmp_path, monkeypatch, **_NARROW) as world:
-        assert await _told_of_each_kind(world) == {"no token": 4, "health": 4, "streams": 4}
+    async with quiet_environment(database, tmp_path, monkeypatch, **_NARROW) as environment:
+        assert await _told_of_each_kind(environment) == {"no token": 4, "health": 4, "streams": 4}
 
 
 async def test_a_refusal_costs_nothing_before_its_turn(
@@ -125,14 +128,14 @@ async def test_a_refusal_costs_nothing_before_its_turn(
 
     monkeypatch.setattr(errors, "told", counting)
     monkeypatch.setattr(classes, "REFUSALS", (0.001, 4, 1e9))
-    async with quiet_world(database, tmp_path, monkeypatch, **_NARROW) as world:
-        eve = await world.make_user("eve", {OWN: "viewer"})
-        watch = world.rule("WatchContainers")
+    async with quiet_environment(database, tmp_path, monkeypatch, **_NARROW) as environment:
+        eve = await environment.make_user("eve", {OWN: "viewer"})
+        watch = environment.rule("WatchContainers")
         hold = held(watch, request_for(watch, {"namespace": OWN}), eve.metadata)
-        admission = admission_of(world)
+        admission = admission_of(environment)
         counted = admission.refusals = _Counted()
         async with (
-            connections(world.server.address, 1) as channels,
+            connections(environment.server.address, 1) as channels,
             holding(channels, [hold], _CALLS),
         ):
 
@@ -155,13 +158,13 @@ async def test_a_caller_that_leaves_before_its_refusal_is_recorded(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classes, "REFUSALS", (0.001, 1, 1e9))
-    async with quiet_world(database, tmp_path, monkeypatch, **_NARROW) as world:
-        admission = admission_of(world)
+    async with quiet_environment(database, tmp_path, monkeypatch, **_NARROW) as environment:
+        admission = admission_of(environment)
         counted = admission.refusals = _Counted()
-        eve = await world.make_user("eve", {OWN: "viewer"})
-        watch = world.rule("WatchContainers")
+        eve = await environment.make_user("eve", {OWN: "viewer"})
+        watch = environment.rule("WatchContainers")
         hold = held(watch, request_for(watch, {"namespace": OWN}), eve.metadata)
-        async with connections(world.server.address, 1) as channels, holding(channels, [hold], 3):
+        async with connections(environment.server.address, 1) as channels, holding(channels, [hold], 3):
 
             async def count() -> int:
                 return counted.refused
@@ -171,13 +174,13 @@ async def test_a_caller_that_leaves_before_its_refusal_is_recorded(
 
         # The record of the waiting refusal shows that its caller left. The other records show the code of the
         # refusal.
-        await poll_until(lambda: _codes(world), lambda found: len(found) >= 3, what="the records")
-        assert await _codes(world) == ["CANCELLED", "RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED"]
+        await poll_until(lambda: _codes(environment), lambda found: len(found) >= 3, what="the records")
+        assert await _codes(environment) == ["CANCELLED", "RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED"]
         assert admission.in_flight == 0
 
 
-async def _codes(world: World) -> Sequence[str]:
-    found = await world.must("ListOperations", {"filter": 'username = "eve"', "pageSize": 100})
+async def _codes(environment: Environment) -> Sequence[str]:
+    found = await environment.must("ListOperations", {"filter": 'username = "eve"', "pageSize": 100})
     return sorted(each.error_code for each in found.operations if each.error_code)
 
 
@@ -185,16 +188,16 @@ async def test_a_refusal_is_sent_before_its_callers_deadline(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classes, "REFUSALS", (0.001, 1, 1e9))
-    async with quiet_world(database, tmp_path, monkeypatch, **_NARROW) as world:
-        eve = await world.make_user("eve", {OWN: "viewer"})
-        watch = world.rule("WatchContainers")
+    async with quiet_environment(database, tmp_path, monkeypatch, **_NARROW) as environment:
+        eve = await environment.make_user("eve", {OWN: "viewer"})
+        watch = environment.rule("WatchContainers")
         request = request_for(watch, {"namespace": OWN})
         who = identity_pb2.WhoAmIRequest()
         wrong = identity_pb2.LoginRequest(username="eve", password="wrong")
-        async with connections(world.server.address, 1) as channels:
+        async with connections(environment.server.address, 1) as channels:
             (channel,) = channels
             async with holding(channels, [held(watch, request, eve.metadata), health_watch], 1):
-                await poll_until(lambda: _in_use(world), (1).__eq__, what="the one that has the seat")
+                await poll_until(lambda: _in_use(environment), (1).__eq__, what="the one that has the seat")
                 for method, shape, body, metadata, code in (
                     (watch.method, "unary_stream", request, eve.metadata, "RESOURCE_EXHAUSTED"),
                     (_WHO_AM_I, "unary_unary", who, (("authorization", "Bearer x"),), "UNAUTHENTICATED"),
@@ -215,21 +218,21 @@ async def test_a_refusal_is_sent_before_its_callers_deadline(
                     assert found.count(code) == 2, (method, found)
 
 
-async def _in_use(world: World) -> int:
-    return admission_of(world).streams.in_use
+async def _in_use(environment: Environment) -> int:
+    return admission_of(environment).streams.in_use
 
 
 async def test_streams_of_a_user_begin_one_after_the_other(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (
-        quiet_world(database, tmp_path, monkeypatch, max_streams_per_user=_CALLS) as world,
-        connections(world.server.address, 1) as (channel,),
+        quiet_environment(database, tmp_path, monkeypatch, max_streams_per_user=_CALLS) as environment,
+        connections(environment.server.address, 1) as (channel,),
     ):
-        admission = admission_of(world)
+        admission = admission_of(environment)
         admission.stream_opens = KeyedRate(0.001, 4, 1e9)
-        eve = await world.make_user("eve", {OWN: "viewer"})
-        watch = world.rule("WatchContainers")
+        eve = await environment.make_user("eve", {OWN: "viewer"})
+        watch = environment.rule("WatchContainers")
         hold = held(watch, request_for(watch, {"namespace": OWN}), eve.metadata)
         calls = [hold(channel) for _ in range(_CALLS)]
         first = [asyncio.create_task(call.read()) for call in calls]
@@ -243,10 +246,10 @@ async def test_streams_of_a_user_begin_one_after_the_other(
         await poll_until(came, _CALLS.__eq__, what="the streams")
         await poll_until(begun, (4).__eq__, what="the first streams")
         # During that time, streams of other users begin, and other calls of the same user are served.
-        other = await world.make_user("ann", {OWN: "viewer"})
+        other = await environment.make_user("ann", {OWN: "viewer"})
         async with other.watching(watch, request_for(watch, {"namespace": OWN})) as answers:
             await anext(answers)
-        assert (await world.call("GetNamespace", {"name": OWN}, caller=eve)).code == "OK"
+        assert (await environment.call("GetNamespace", {"name": OWN}, caller=eve)).code == "OK"
         assert await begun() == 4
         # The remaining streams begin when the server shuts down.
         admission.stream_opens.close()
@@ -259,17 +262,17 @@ async def test_a_waiting_stream_does_not_begin_during_a_drain(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (
-        quiet_world(database, tmp_path, monkeypatch) as world,
-        connections(world.server.address, 1) as (channel,),
+        quiet_environment(database, tmp_path, monkeypatch) as environment,
+        connections(environment.server.address, 1) as (channel,),
     ):
-        admission = admission_of(world)
+        admission = admission_of(environment)
         admission.stream_opens = KeyedRate(0.001, 1, 1e9)
-        eve = await world.make_user("eve", {OWN: "viewer"})
-        watch = world.rule("WatchContainers")
+        eve = await environment.make_user("eve", {OWN: "viewer"})
+        watch = environment.rule("WatchContainers")
         hold = held(watch, request_for(watch, {"namespace": OWN}), eve.metadata)
         calls = [hold(channel) for _ in range(3)]
         first = [asyncio.create_task(call.read()) for call in calls]
-        await poll_until(lambda: _in_use(world), (3).__eq__, what="the streams")
+        await poll_until(lambda: _in_use(environment), (3).__eq__, what="the streams")
 
         async def begun() -> int:
             return sum(task.done() for task in first)
@@ -302,5 +305,5 @@ async def test_refusals_that_are_sent_immediately_are_found(
         return
 
     monkeypatch.setattr(KeyedRate, "acquire", at_once)
-    async with quiet_world(database, tmp_path, monkeypatch, **_NARROW) as world:
-        assert min((await _told_of_each_kind(world)).values()) > 4
+    async with quiet_environment(database, tmp_path, monkeypatch, **_NARROW) as environment:
+        assert min((await _told_of_each_kind(environment)).values()) > 4

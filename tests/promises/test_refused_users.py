@@ -14,26 +14,26 @@ import pytest
 from pilothouse_server.rpc.interceptors import audit
 from pilothouse_server.rpc.refusals import Refusals
 from tests.conftest import Database, connection, number_changes
+from tests.promises.environment import Environment, quiet_environment
 from tests.promises.requests import OWN, request_for
-from tests.promises.world import World, quiet_world
 
 CALLS = 50
 _FIRST = audit._OF_A_USER.of_a_kind
 
 
-async def refuse(world: World) -> None:
+async def refuse(environment: Environment) -> None:
     """Has one user denied again and again, and another user once for each method.
 
     The calls end with PERMISSION_DENIED, or with NOT_FOUND for a resource or namespace.
     """
-    restless = await world.make_user("restless", {OWN: "viewer"})
-    other = await world.make_user("other", {OWN: "viewer"})
+    restless = await environment.make_user("restless", {OWN: "viewer"})
+    other = await environment.make_user("other", {OWN: "viewer"})
     for name, code, fields in (
         ("DeleteContainer", "PERMISSION_DENIED", {"name": "web"}),
         ("GetContainer", "NOT_FOUND", {"name": "nothing"}),
         ("WatchContainers", "NOT_FOUND", {"namespace": "nowhere"}),
     ):
-        rule = world.rule(name)
+        rule = environment.rule(name)
         request = request_for(rule, {"namespace": OWN, **fields})
         outcomes = await asyncio.gather(*(restless.invoke(rule, request) for _ in range(CALLS)))
         assert {outcome.code for outcome in outcomes} == {code}
@@ -61,8 +61,8 @@ async def test_repeated_refusals_of_a_user_are_summed(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     methods = ("DeleteContainer", "GetContainer", "WatchContainers")
-    async with quiet_world(database, tmp_path, monkeypatch) as world:
-        await refuse(world)
+    async with quiet_environment(database, tmp_path, monkeypatch) as environment:
+        await refuse(environment)
         before = await told(database.admin_dsn)
     expected = {("restless", method): (_FIRST, 0) for method in methods}
     others = {("other", method): (1, 0) for method in methods}
@@ -70,12 +70,12 @@ async def test_repeated_refusals_of_a_user_are_summed(
     after = await told(database.admin_dsn)
     assert after == dict.fromkeys(expected, (_FIRST, CALLS - _FIRST)) | others
     async with connection(database.admin_dsn) as sql:
-        homes = await sql.fetch(
+        namespace_ownership = await sql.fetch(
             "SELECT DISTINCT request_path, namespace_id IS NULL AS nowhere, metadata -> 'names' AS names "
             "FROM operation_logs WHERE metadata ? 'summed'"
         )
     # A sum belongs to the log of the namespace that was named, if the user reaches that namespace.
-    assert {row["request_path"].rpartition("/")[2]: row["nowhere"] for row in homes} == {
+    assert {row["request_path"].rpartition("/")[2]: row["nowhere"] for row in namespace_ownership} == {
         "DeleteContainer": False,
         "GetContainer": False,
         "WatchContainers": True,
@@ -84,10 +84,10 @@ async def test_repeated_refusals_of_a_user_are_summed(
 
 @pytest.mark.full
 async def test_refusals_that_are_all_recorded_singly_are_found(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: without the bound, all refusals are recorded singly."""
     monkeypatch.setattr(Refusals, "singly", lambda *_arguments: True)
-    await refuse(world)
-    found = await told(world.server.database.admin_dsn)
+    await refuse(environment)
+    found = await told(environment.server.database.admin_dsn)
     assert found["restless", "GetContainer"] == (CALLS, 0)

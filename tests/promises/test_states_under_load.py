@@ -19,9 +19,9 @@ from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.conftest import number_changes
 from tests.promises.calling import Caller, token_of
+from tests.promises.environment import Environment
 from tests.promises.requests import OWN, request_for
 from tests.promises.test_watches import write
-from tests.promises.world import World
 from tests.waiting import poll_until
 
 WATCHES, WRITERS, MUTATIONS = 168, 8, 60
@@ -45,12 +45,12 @@ class Sum:
     newest: int = 0
     faults: list[str] = field(default_factory=list)
 
-    async def run(self, world: World, caller: Caller, beginning: asyncio.Semaphore) -> None:
+    async def run(self, environment: Environment, caller: Caller, beginning: asyncio.Semaphore) -> None:
         """Watches until cancelled.
 
         It holds the semaphore until its first state has arrived.
         """
-        rule = world.rule("WatchContainers")
+        rule = environment.rule("WatchContainers")
         request = request_for(rule, {"namespace": OWN, "bookmarkPeriodSeconds": 1})
         await beginning.acquire()
         async with caller.watching(rule, request) as stream:
@@ -81,30 +81,32 @@ def plain(message: Any) -> bytes:
     return copy.SerializeToString(deterministic=True)
 
 
-async def final_state(world: World) -> Mapping[str, bytes]:
+async def final_state(environment: Environment) -> Mapping[str, bytes]:
     """Returns the containers as the server lists them."""
-    listed = (await world.must("ListContainers", {"namespace": OWN, "pageSize": 1000})).containers
+    listed = (await environment.must("ListContainers", {"namespace": OWN, "pageSize": 1000})).containers
     return {each.name: plain(each) for each in listed}
 
 
 @asynccontextmanager
-async def watching(world: World, sums: Sequence[Sum]) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+async def watching(
+    environment: Environment, sums: Sequence[Sum]
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Begins the watches.
 
     Yields a function that returns when all watches have seen every change committed so far.
     """
     callers = [
-        Caller(world.server.channel(own_connection=True), token_of(world.admin))
+        Caller(environment.server.channel(own_connection=True), token_of(environment.admin))
         for _ in range(-(-len(sums) // PER_CONNECTION))
     ]
     beginning = asyncio.Semaphore(BEGINNING)
     tasks = [
-        asyncio.create_task(each.run(world, callers[number // PER_CONNECTION], beginning))
+        asyncio.create_task(each.run(environment, callers[number // PER_CONNECTION], beginning))
         for number, each in enumerate(sums)
     ]
 
     async def seen() -> None:
-        async with world.sql() as sql:
+        async with environment.sql() as sql:
             await number_changes(sql)
             head = await sql.fetchval("SELECT revision FROM stream_head")
 
@@ -123,12 +125,16 @@ async def watching(world: World, sums: Sequence[Sum]) -> AsyncIterator[Callable[
 
 
 @pytest.mark.full
-async def test_state_and_events_of_watches_begun_under_load_equal_the_final_state(world: World) -> None:
+async def test_state_and_events_of_watches_begun_under_load_equal_the_final_state(
+    environment: Environment,
+) -> None:
     sums = [Sum() for _ in range(WATCHES)]
-    async with watching(world, sums) as seen:
-        await asyncio.gather(*(write(world, [world.admin], number, MUTATIONS) for number in range(WRITERS)))
+    async with watching(environment, sums) as seen:
+        await asyncio.gather(
+            *(write(environment, [environment.admin], number, MUTATIONS) for number in range(WRITERS))
+        )
         await seen()
-    final = await final_state(world)
+    final = await final_state(environment)
     assert len(final) == WRITERS * MUTATIONS // 4
     assert [number for number, each in enumerate(sums) if each.state != final] == []
     assert [fault for each in sums for fault in each.faults] == []
@@ -137,19 +143,19 @@ async def test_state_and_events_of_watches_begun_under_load_equal_the_final_stat
 
 
 @pytest.mark.full
-async def test_a_watcher_that_misses_the_changes_of_one_container_is_found(world: World) -> None:
+async def test_a_watcher_that_misses_the_changes_of_one_container_is_found(environment: Environment) -> None:
     """Control of the test above."""
-    await write(world, [world.admin], 0, 4)
+    await write(environment, [environment.admin], 0, 4)
     deaf = Sum(ignores="w0-0")
-    async with watching(world, [deaf]) as seen:
+    async with watching(environment, [deaf]) as seen:
         await seen()
-        assert deaf.state == await final_state(world)
+        assert deaf.state == await final_state(environment)
         fields = {
             "namespace": OWN,
             "name": "w0-0",
             "container": {"labels": {"a": "b"}},
             "updateMask": "labels",
         }
-        await world.must("UpdateContainer", fields)
+        await environment.must("UpdateContainer", fields)
         await seen()
-    assert deaf.state != await final_state(world)
+    assert deaf.state != await final_state(environment)

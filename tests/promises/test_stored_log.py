@@ -11,12 +11,12 @@ import asyncpg
 import pytest
 
 from tests.conftest import connection, number_changes
+from tests.promises.environment import Environment
 from tests.promises.requests import OWN
 from tests.promises.stored_log import log_faults, tree_faults
 from tests.promises.test_first_states import create, numbering_held
 from tests.promises.test_recorded_calls import GARBAGE
 from tests.promises.test_watches import write
-from tests.promises.world import World
 
 # Alterations of one or two stored records by the superuser.
 ALTERATIONS = {
@@ -29,18 +29,20 @@ ALTERATIONS = {
 }
 
 
-async def test_records_are_the_leaves_of_the_tree_and_every_alteration_is_found(world: World) -> None:
-    rule = world.rule("GetContainer")
+async def test_records_are_the_leaves_of_the_tree_and_every_alteration_is_found(
+    environment: Environment,
+) -> None:
+    rule = environment.rule("GetContainer")
     odd = {"name": "odd", "image": "nginx", "annotations": {"a": "é\u2028\U0001f600", "b": "\\u0000"}}
-    await world.must("CreateContainer", {"namespace": OWN, "container": odd})
+    await environment.must("CreateContainer", {"namespace": OWN, "container": odd})
     await asyncio.gather(
-        *(write(world, [world.admin], number, 12) for number in range(4)),
-        *(world.stranger.invoke(rule, GARBAGE) for _ in range(20)),
-        *(world.admin.invoke(rule, GARBAGE) for _ in range(20)),
-        *(world.admin.invoke(rule, world.request(rule)) for _ in range(20)),
+        *(write(environment, [environment.admin], number, 12) for number in range(4)),
+        *(environment.stranger.invoke(rule, GARBAGE) for _ in range(20)),
+        *(environment.admin.invoke(rule, GARBAGE) for _ in range(20)),
+        *(environment.admin.invoke(rule, environment.request(rule)) for _ in range(20)),
     )
-    async with world.sql() as sql:
-        size = (await world.server.application.sealer.seal()).size
+    async with environment.sql() as sql:
+        size = (await environment.server.application.sealer.seal()).size
 
         async def faults() -> list[str]:
             return await log_faults(sql) + await tree_faults(sql)
@@ -63,14 +65,14 @@ async def test_records_are_the_leaves_of_the_tree_and_every_alteration_is_found(
         assert await faults() == []
 
 
-async def test_an_alteration_before_the_numbering_is_found(world: World) -> None:
+async def test_an_alteration_before_the_numbering_is_found(environment: Environment) -> None:
     """Alters a record before it is numbered.
 
     The server computes the hash when it makes the record; the database only stores the hash.
     """
-    async with connection(world.server.database.admin_dsn) as sql:
-        with numbering_held(world):
-            await create(world, "web")
+    async with connection(environment.server.database.admin_dsn) as sql:
+        with numbering_held(environment):
+            await create(environment, "web")
             altered = await sql.fetchval(
                 "UPDATE pending_changes SET records = ARRAY(SELECT jsonb_populate_record(r::pending_record_row, "
                 """'{"username": "admit"}')::pending_record FROM unnest(records) AS r) RETURNING id"""
@@ -80,17 +82,17 @@ async def test_an_alteration_before_the_numbering_is_found(world: World) -> None
         assert [fault for fault in await log_faults(sql) if "record hash" in fault]
 
 
-async def test_only_the_owner_may_delete_a_change_before_the_numbering(world: World) -> None:
+async def test_only_the_owner_may_delete_a_change_before_the_numbering(environment: Environment) -> None:
     """Deletes a record before it is numbered.
 
     The log cannot show a record that it never contained. Only the owner of the tables may delete one.
     """
-    async with connection(world.server.database.admin_dsn) as sql:
-        with numbering_held(world):
-            await create(world, "web")
+    async with connection(environment.server.database.admin_dsn) as sql:
+        with numbering_held(environment):
+            await create(environment, "web")
             await sql.execute("DELETE FROM pending_changes")
         await number_changes(sql)
         assert await log_faults(sql) == []
-    async with world.server.database.system() as system:
+    async with environment.server.database.system() as system:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await system.execute("DELETE FROM pending_changes")

@@ -21,8 +21,8 @@ from pilothouse_server.rpc.method_rules import Rule
 from tests.clusters.given import QUICK
 from tests.conftest import Database
 from tests.harness import PASSWORD, running_server
+from tests.promises.environment import Environment, prepare, quiet_environment
 from tests.promises.requests import OWN, Fields
-from tests.promises.world import World, furnished, quiet_world
 from tests.waiting import patient, poll_until, within
 
 OPEN_TRANSACTIONS = """
@@ -55,10 +55,12 @@ _ASKING: dict[str, Fields] = {
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def world(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+async def environment(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Environment]:
     """Yields a server with a resource of every kind, and a ready pod."""
-    async with quiet_world(database, tmp_path, monkeypatch) as made:
-        await furnished(made)
+    async with quiet_environment(database, tmp_path, monkeypatch) as made:
+        await prepare(made)
         async with made.sql() as sql:
             await sql.execute(
                 "INSERT INTO container_pods (container_id, namespace_id, pod_name, uid, phase, ready) "
@@ -68,25 +70,25 @@ async def world(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         yield made
 
 
-def _asking(world: World) -> dict[str, Fields]:
+def _asking(environment: Environment) -> dict[str, Fields]:
     found = dict(_ASKING)
-    of_clusters = {*world.server.application.reconcilers, "cluster"}
-    for rule in world.rules.values():
+    of_clusters = {*environment.server.application.reconcilers, "cluster"}
+    for rule in environment.rules.values():
         if rule.has_validate_only and rule.resource_type in of_clusters and rule.name not in _ASKS_NOBODY:
-            found[rule.name] = {**_fields(world, rule), "validateOnly": True}
+            found[rule.name] = {**_fields(environment, rule), "validateOnly": True}
     assert len(found) > 20
     return found
 
 
-def _fields(world: World, rule: Rule) -> Fields:
-    fields: Fields = MessageToDict(world.request(rule))
+def _fields(environment: Environment, rule: Rule) -> Fields:
+    fields: Fields = MessageToDict(environment.request(rule))
     if rule.name == "UpdateCluster":
         # The call sends a request to a cluster only if it has new credentials. The credentials of the usual
         # cluster come from the server's configuration.
         return {
             **fields,
             "name": "unconfigured",
-            "credentials": world.fields["RegisterCluster"]["credentials"],
+            "credentials": environment.fields["RegisterCluster"]["credentials"],
         }
     return fields
 
@@ -116,18 +118,20 @@ async def _is_free(sql: asyncpg.Connection, what: str) -> None:
 
 
 @pytest.mark.full
-async def test_no_call_holds_a_transaction_or_lock_while_it_waits_for_a_cluster(world: World) -> None:
-    assert world.server.cluster is not None
-    faults = world.server.cluster.faults
-    async with world.sql() as sql:
+async def test_no_call_holds_a_transaction_or_lock_while_it_waits_for_a_cluster(
+    environment: Environment,
+) -> None:
+    assert environment.server.cluster is not None
+    faults = environment.server.cluster.faults
+    async with environment.sql() as sql:
         await sql.execute(
             "INSERT INTO clusters (name, api_server) VALUES ('unconfigured', 'http://127.0.0.1:1')"
         )
-        for name, fields in _asking(world).items():
+        for name, fields in _asking(environment).items():
             asked = asyncio.Event()
             faults.on_request = lambda _method, _path, asked=asked: asked.set()
             faults.latency_seconds = 3600.0
-            call = asyncio.create_task(world.call(name, fields))
+            call = asyncio.create_task(environment.call(name, fields))
             reached = asyncio.create_task(asked.wait())
             async with within(10.0):
                 await asyncio.wait([call, reached], return_when=asyncio.FIRST_COMPLETED)

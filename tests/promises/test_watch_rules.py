@@ -21,8 +21,8 @@ from pilothouse_server.rpc import pipeline
 from tests.conftest import Database, connection
 from tests.harness import running_server
 from tests.promises.calling import Caller, Outcome, failed, token_of
+from tests.promises.environment import FOREIGN, Environment, quiet_environment
 from tests.promises.requests import OWN, request_for
-from tests.promises.world import FOREIGN, World, quiet_world
 from tests.waiting import patient, poll_until, within
 
 ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
@@ -39,30 +39,30 @@ def _short(answer: Any) -> tuple[str, str]:
     return kind, answer.container.name
 
 
-async def make(world: World, name: str, **fields: Any) -> None:
+async def make(environment: Environment, name: str, **fields: Any) -> None:
     """Creates a container in the namespace `own`."""
     container = {"name": name, "image": "nginx:1.27", **fields}
-    await world.must("CreateContainer", {"namespace": OWN, "container": container})
+    await environment.must("CreateContainer", {"namespace": OWN, "container": container})
 
 
-async def relabel(world: World, name: str, labels: Mapping[str, str]) -> None:
+async def relabel(environment: Environment, name: str, labels: Mapping[str, str]) -> None:
     """Replaces the labels of a container."""
     fields = {"namespace": OWN, "name": name, "container": {"labels": dict(labels)}, "updateMask": "labels"}
-    await world.must("UpdateContainer", fields)
+    await environment.must("UpdateContainer", fields)
 
 
-async def resumed(world: World, caller: Caller, token: str, **fields: Any) -> Outcome:
+async def resumed(environment: Environment, caller: Caller, token: str, **fields: Any) -> Outcome:
     """Returns the outcome of a watch that resumes with a token."""
-    rule = world.rule("WatchContainers")
+    rule = environment.rule("WatchContainers")
     request = {"namespace": OWN, "bookmarkPeriodSeconds": 1, "resumeToken": token, **fields}
     return await caller.invoke(rule, request_for(rule, request))
 
 
-async def token_now(world: World, **fields: Any) -> str:
+async def token_now(environment: Environment, **fields: Any) -> str:
     """Returns the resume token of a watch that begins now."""
-    rule = world.rule("WatchContainers")
+    rule = environment.rule("WatchContainers")
     async with (
-        world.admin.watching(rule, request_for(rule, {"namespace": OWN, **fields})) as stream,
+        environment.admin.watching(rule, request_for(rule, {"namespace": OWN, **fields})) as stream,
         within(10),
     ):
         async for answer in stream:
@@ -72,13 +72,13 @@ async def token_now(world: World, **fields: Any) -> str:
 
 
 async def open_watch(
-    world: World, caller: Caller, fields: Mapping[str, Any], method: str = "WatchContainers"
+    environment: Environment, caller: Caller, fields: Mapping[str, Any], method: str = "WatchContainers"
 ) -> tuple[asyncio.Task[Outcome], asyncio.Event]:
     """Opens a watch that is read to its end.
 
     Returns its task, and an event that is set by SYNCED.
     """
-    rule = world.rule(method)
+    rule = environment.rule(method)
     synced = asyncio.Event()
 
     async def read() -> Outcome:
@@ -94,59 +94,61 @@ async def open_watch(
     return asyncio.create_task(read()), synced
 
 
-async def test_an_object_that_leaves_the_filter_is_deleted_for_its_watcher(world: World) -> None:
-    await make(world, "a", labels={"tier": "front"})
-    await make(world, "b")
-    rule = world.rule("WatchContainers")
+async def test_an_object_that_leaves_the_filter_is_deleted_for_its_watcher(environment: Environment) -> None:
+    await make(environment, "a", labels={"tier": "front"})
+    await make(environment, "b")
+    rule = environment.rule("WatchContainers")
     by_label = request_for(rule, {"namespace": OWN, "labelSelector": "tier=front"})
     by_status = request_for(rule, {"namespace": OWN, "status": "CONTAINER_STATUS_STOPPED"})
     by_name = request_for(rule, {"namespace": OWN, "name": "b"})
     async with (
-        world.admin.watching(rule, by_label) as labelled,
-        world.admin.watching(rule, by_status) as stopped,
-        world.admin.watching(rule, by_name) as named,
+        environment.admin.watching(rule, by_label) as labelled,
+        environment.admin.watching(rule, by_status) as stopped,
+        environment.admin.watching(rule, by_name) as named,
     ):
         assert await take(labelled, 2) == [(ADDED, "a"), ("SYNCED", "")]
         assert await take(stopped, 1) == [("SYNCED", "")]
         assert await take(named, 2) == [(ADDED, "b"), ("SYNCED", "")]
-        await relabel(world, "b", {"tier": "front"})
-        await relabel(world, "a", {"tier": "back"})
-        await relabel(world, "b", {"tier": "front", "x": "y"})
-        await world.must("StopContainer", {"namespace": OWN, "name": "a"})
-        await world.must("StartContainer", {"namespace": OWN, "name": "a"})
+        await relabel(environment, "b", {"tier": "front"})
+        await relabel(environment, "a", {"tier": "back"})
+        await relabel(environment, "b", {"tier": "front", "x": "y"})
+        await environment.must("StopContainer", {"namespace": OWN, "name": "a"})
+        await environment.must("StartContainer", {"namespace": OWN, "name": "a"})
         assert await take(labelled, 3) == [(ADDED, "b"), (DELETED, "a"), (MODIFIED, "b")]
         assert await take(stopped, 2) == [(ADDED, "a"), (DELETED, "a")]
         assert await take(named, 2) == [(MODIFIED, "b"), (MODIFIED, "b")]
 
 
-async def test_a_token_belongs_to_its_caller_and_filter(world: World) -> None:
-    token = await token_now(world)
-    assert (await resumed(world, world.admin, token)).code == "OK"
-    other = await world.make_user("other", {OWN: "viewer"})
+async def test_a_token_belongs_to_its_caller_and_filter(environment: Environment) -> None:
+    token = await token_now(environment)
+    assert (await resumed(environment, environment.admin, token)).code == "OK"
+    other = await environment.make_user("other", {OWN: "viewer"})
     for outcome in (
-        await resumed(world, other, token),
-        await resumed(world, world.admin, token, labelSelector="a=b"),
-        await resumed(world, world.admin, token, namespace=FOREIGN),
-        await resumed(world, world.admin, token, name="web"),
-        await resumed(world, world.admin, "nonsense"),
-        await resumed(world, world.admin, token[:-1] + "~"),
+        await resumed(environment, other, token),
+        await resumed(environment, environment.admin, token, labelSelector="a=b"),
+        await resumed(environment, environment.admin, token, namespace=FOREIGN),
+        await resumed(environment, environment.admin, token, name="web"),
+        await resumed(environment, environment.admin, "nonsense"),
+        await resumed(environment, environment.admin, token[:-1] + "~"),
     ):
         assert (outcome.code, outcome.reason) == ("INVALID_ARGUMENT", "RESUME_TOKEN")
 
 
-async def test_a_token_below_the_horizon_or_of_another_history_is_out_of_range(world: World) -> None:
-    token = await token_now(world)
+async def test_a_token_below_the_horizon_or_of_another_history_is_out_of_range(
+    environment: Environment,
+) -> None:
+    token = await token_now(environment)
     for name in ("a", "b", "c"):
-        await make(world, name)
-    async with world.sql() as sql:
+        await make(environment, name)
+    async with environment.sql() as sql:
         await sql.execute("UPDATE stream_head SET oldest_revision = revision")
         oldest = await sql.fetchval("SELECT oldest_revision FROM stream_head")
-        outcome = await resumed(world, world.admin, token)
+        outcome = await resumed(environment, environment.admin, token)
         assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_HORIZON")
         assert str(oldest) in outcome.message
-        fresh = await token_now(world)
+        fresh = await token_now(environment)
         watches = [
-            await open_watch(world, world.admin, {"namespace": OWN}, method)
+            await open_watch(environment, environment.admin, {"namespace": OWN}, method)
             for method in ("WatchContainers", "WatchOperations")
         ]
         for _, synced in watches:
@@ -157,97 +159,99 @@ async def test_a_token_below_the_horizon_or_of_another_history_is_out_of_range(w
     for watching, _ in watches:
         outcome = await asyncio.wait_for(watching, patient(5))
         assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_CHANGED")
-    outcome = await resumed(world, world.admin, fresh)
+    outcome = await resumed(environment, environment.admin, fresh)
     assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_CHANGED")
 
 
-async def test_a_token_of_a_diverged_copy_is_out_of_range(world: World) -> None:
+async def test_a_token_of_a_diverged_copy_is_out_of_range(environment: Environment) -> None:
     """Simulates a restored copy, which keeps the history's id.
 
     The events that the copy writes from then on have other marks.
     """
-    await make(world, "a")
-    token = await token_now(world)
-    assert (await resumed(world, world.admin, token, bookmarkPeriodSeconds=1)).code == "OK"
-    await make(world, "b")
-    async with world.sql() as sql:
+    await make(environment, "a")
+    token = await token_now(environment)
+    assert (await resumed(environment, environment.admin, token, bookmarkPeriodSeconds=1)).code == "OK"
+    await make(environment, "b")
+    async with environment.sql() as sql:
         # This replaces the marks of the token's own change and of all others before the head.
         mark = (
             "UPDATE events SET mark = $1 WHERE revision < (SELECT revision FROM stream_head) RETURNING mark"
         )
         assert await sql.fetchval(mark, b"another!") == b"another!"
-    outcome = await resumed(world, world.admin, token)
+    outcome = await resumed(environment, environment.admin, token)
     assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_CHANGED")
 
 
-async def test_changed_grants_end_a_watch_over_all_visible_namespaces(world: World) -> None:
-    somebody = await world.make_user("somebody", {OWN: "viewer", FOREIGN: "viewer"})
-    rule = world.rule("WatchContainers")
+async def test_changed_grants_end_a_watch_over_all_visible_namespaces(environment: Environment) -> None:
+    somebody = await environment.make_user("somebody", {OWN: "viewer", FOREIGN: "viewer"})
+    rule = environment.rule("WatchContainers")
     request = request_for(rule, {"bookmarkPeriodSeconds": 1})
     # Nothing happens, and no bookmark is due: the watch itself must notice that the grants have changed.
-    watching, synced = await open_watch(world, somebody, {"bookmarkPeriodSeconds": 300})
+    watching, synced = await open_watch(environment, somebody, {"bookmarkPeriodSeconds": 300})
     await asyncio.wait_for(synced.wait(), patient(10))
     async with somebody.watching(rule, request) as stream:
         token = (await anext(stream)).resume_token
-    await world.must("RevokeRole", {"username": "somebody", "role": "viewer", "namespace": FOREIGN})
+    await environment.must("RevokeRole", {"username": "somebody", "role": "viewer", "namespace": FOREIGN})
     outcome = await asyncio.wait_for(watching, patient(5))
     assert (outcome.code, outcome.reason) == ("OUT_OF_RANGE", "WATCH_CHANGED")
 
     async def refused() -> bool:
-        return (await resumed(world, somebody, token, namespace="")).reason == "WATCH_CHANGED"
+        return (await resumed(environment, somebody, token, namespace="")).reason == "WATCH_CHANGED"
 
     await poll_until(refused, seconds=2)
 
 
-async def test_an_idle_watch_sends_bookmarks_that_can_be_resumed(world: World) -> None:
-    rule = world.rule("WatchContainers")
+async def test_an_idle_watch_sends_bookmarks_that_can_be_resumed(environment: Environment) -> None:
+    rule = environment.rule("WatchContainers")
     request = request_for(rule, {"namespace": OWN, "bookmarkPeriodSeconds": 1})
-    async with world.admin.watching(rule, request) as stream:
+    async with environment.admin.watching(rule, request) as stream:
         assert await take(stream, 1) == [("SYNCED", "")]
         # Changes in other namespaces move the bookmark on, but send no message of their own.
         fields = {"namespace": FOREIGN, "container": {"name": "far", "image": "nginx"}}
-        await world.must("CreateContainer", fields)
+        await environment.must("CreateContainer", fields)
         async with within(5):
             bookmark = await anext(stream)
-    async with world.sql() as sql:
+    async with environment.sql() as sql:
         assert bookmark.revision == await sql.fetchval("SELECT revision FROM stream_head")
-    await make(world, "later")
-    outcome = await resumed(world, world.admin, bookmark.resume_token)
+    await make(environment, "later")
+    outcome = await resumed(environment, environment.admin, bookmark.resume_token)
     assert _short(outcome.answer) == (ADDED, "later")
 
 
 async def test_a_watch_resumes_after_a_restart_of_the_server(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with quiet_world(database, tmp_path, monkeypatch) as world:
-        token = await token_now(world)
-        await make(world, "while-away")
-        session = token_of(world.admin)
+    async with quiet_environment(database, tmp_path, monkeypatch) as environment:
+        token = await token_now(environment)
+        await make(environment, "while-away")
+        session = token_of(environment.admin)
     async with running_server(database, tmp_path, with_cluster=False) as server:
-        again = World(server, world.rules, Caller(server.channel(), session))
+        again = Environment(server, environment.rules, Caller(server.channel(), session))
         assert _short((await resumed(again, again.admin, token)).answer) == (ADDED, "while-away")
 
 
 async def test_a_slow_reader_receives_a_token_to_resume_with(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "WRITE_TIMEOUT_SECONDS", 0.3)
-    rule = world.rule("WatchContainers")
+    rule = environment.rule("WatchContainers")
     # The flow-control window does not grow, so that little data fills it.
     narrow = grpc.aio.insecure_channel(
-        world.server.address,
+        environment.server.address,
         options=(("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535)),
     )
-    reader = Caller(narrow, token_of(world.admin))
+    reader = Caller(narrow, token_of(environment.admin))
     seen: list[int] = []
     outcome = Outcome("OK")
     async with reader.watching(rule, request_for(rule, {"namespace": OWN})) as stream:
         assert (await take(stream, 1)) == [("SYNCED", "")]
         for number in range(12):
-            await make(world, f"big-{number}", annotations={f"p{part}": "x" * 30_000 for part in range(4)})
+            await make(
+                environment, f"big-{number}", annotations={f"p{part}": "x" * 30_000 for part in range(4)}
+            )
 
         async def ended() -> bool:
-            async with world.sql() as sql:
+            async with environment.sql() as sql:
                 count = "SELECT count(*) FROM operation_logs WHERE error_code = 'RESOURCE_EXHAUSTED'"
                 return bool(await sql.fetchval(count))
 
@@ -262,12 +266,12 @@ async def test_a_slow_reader_receives_a_token_to_resume_with(
     assert (outcome.code, outcome.reason) == ("RESOURCE_EXHAUSTED", "SLOW_CONSUMER")
     info = outcome.detail(error_details_pb2.ErrorInfo)
     assert info is not None
-    async with world.sql() as sql:
+    async with environment.sql() as sql:
         rows = await sql.fetch("SELECT revision FROM events WHERE resource_type = 'container' ORDER BY 1")
     everything = [row["revision"] for row in rows]
     assert len(seen) < len(everything)
     again = request_for(rule, {"namespace": OWN, "resumeToken": info.metadata["resume_token"]})
-    rest = await world.admin.invoke(rule, again, most=len(everything) - len(seen))
+    rest = await environment.admin.invoke(rule, again, most=len(everything) - len(seen))
     assert seen + [answer.revision for answer in rest.answers] == everything
 
 
@@ -291,16 +295,16 @@ async def test_a_watch_from_before_the_first_event_resumes(database: Database, t
             assert (change.kind, change.resource.name) == (ChangeKind.ADDED, "first")
 
 
-async def test_server_time_of_messages_is_comparable_to_the_times_of_rows(world: World) -> None:
-    rule = world.rule("WatchContainers")
+async def test_server_time_of_messages_is_comparable_to_the_times_of_rows(environment: Environment) -> None:
+    rule = environment.rule("WatchContainers")
     request = request_for(rule, {"namespace": OWN, "bookmarkPeriodSeconds": 1})
-    async with world.admin.watching(rule, request) as stream, within(20):
+    async with environment.admin.watching(rule, request) as stream, within(20):
         answer = await anext(stream)
         while answer.change_type != resource.CHANGE_TYPE_SYNCED:
             assert not answer.HasField("server_time")
             answer = await anext(stream)
         synced = answer.server_time.ToDatetime()
-        await make(world, "timed")
+        await make(environment, "timed")
         while answer.container.name != "timed":
             answer = await anext(stream)
         made = answer.container.create_time.ToDatetime()

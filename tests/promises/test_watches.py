@@ -21,9 +21,9 @@ from pilothouse_server.store.feed import FeedEvent
 from tests.conftest import number_changes
 from tests.harness import running_server
 from tests.promises.calling import Caller, token_of
+from tests.promises.environment import Environment
 from tests.promises.following import Follower, faults
 from tests.promises.requests import OWN
-from tests.promises.world import World
 from tests.waiting import patient, poll_until, within
 
 _LISTENERS = (
@@ -33,13 +33,13 @@ _LISTENERS = (
 
 
 @asynccontextmanager
-async def second_server(world: World, directory: Path) -> AsyncIterator[Caller]:
+async def second_server(environment: Environment, directory: Path) -> AsyncIterator[Caller]:
     """Yields the administrator's session at another server on the same database."""
-    async with running_server(world.server.database, directory, with_cluster=False) as other:
-        yield Caller(other.channel(), token_of(world.admin))
+    async with running_server(environment.server.database, directory, with_cluster=False) as other:
+        yield Caller(other.channel(), token_of(environment.admin))
 
 
-async def write(world: World, callers: Sequence[Caller], number: int, mutations: int) -> None:
+async def write(environment: Environment, callers: Sequence[Caller], number: int, mutations: int) -> None:
     """Runs one writer, which creates, relabels, stops and starts containers in turn."""
     for step in range(mutations):
         caller = callers[(number + step) % len(callers)]
@@ -48,21 +48,27 @@ async def write(world: World, callers: Sequence[Caller], number: int, mutations:
         match step % 4:
             case 0:
                 made = {"name": name, "image": "nginx:1.27", "labels": {"writer": str(number)}}
-                await world.must("CreateContainer", {"namespace": OWN, "container": made}, caller)
+                await environment.must("CreateContainer", {"namespace": OWN, "container": made}, caller)
             case 1:
                 relabelled = {"container": {"labels": {"step": str(step)}}, "updateMask": "labels"}
-                await world.must("UpdateContainer", {**target, **relabelled}, caller)
+                await environment.must("UpdateContainer", {**target, **relabelled}, caller)
             case 2:
-                await world.must("StopContainer", target, caller)
+                await environment.must("StopContainer", target, caller)
             case 3:
-                await world.must("StartContainer", target, caller)
+                await environment.must("StartContainer", target, caller)
 
 
 async def race(
-    world: World, callers: Sequence[Caller], *, writers: int, each: int, watchers: int, faulty: bool = True
+    environment: Environment,
+    callers: Sequence[Caller],
+    *,
+    writers: int,
+    each: int,
+    watchers: int,
+    faulty: bool = True,
 ) -> list[str]:
     """Runs writers and watchers concurrently; returns the watchers' wrong views."""
-    rule = world.rule("WatchContainers")
+    rule = environment.rule("WatchContainers")
     request = container.WatchContainersRequest(namespace=OWN, bookmark_period_seconds=1)
     followers = [
         Follower(rule, [*callers[index % 2 :], *callers[: index % 2]], request, index)
@@ -72,11 +78,11 @@ async def race(
     try:
         async with within(20):
             await asyncio.gather(*(follower.synced.wait() for follower in followers[: watchers // 2]))
-        writing = asyncio.gather(*(write(world, callers, number, each) for number in range(writers)))
-        async with world.sql() as sql:
+        writing = asyncio.gather(*(write(environment, callers, number, each) for number in range(writers)))
+        async with environment.sql() as sql:
             if faulty:
                 for _ in range(3):
-                    await kill_listeners(world)
+                    await kill_listeners(environment)
             await writing
             await number_changes(sql)
             head = await sql.fetchval("SELECT revision FROM stream_head")
@@ -97,9 +103,9 @@ async def race(
         await cancel_and_wait(*tasks)
 
 
-async def kill_listeners(world: World) -> None:
+async def kill_listeners(environment: Environment) -> None:
     """Terminates the listening backends, once each server has one."""
-    async with world.sql() as sql:
+    async with environment.sql() as sql:
         pids = await poll_until(lambda: _pids(sql))
         for pid in pids:
             await sql.fetchval("SELECT pg_terminate_backend($1)", pid)
@@ -115,38 +121,51 @@ async def _pids(sql: object) -> list[int]:
     return [row["pid"] for row in rows]
 
 
-async def test_no_event_is_lost_or_sent_twice_or_out_of_order(world: World, tmp_path: Path) -> None:
-    async with second_server(world, tmp_path) as other:
-        assert await race(world, [world.admin, other], writers=8, each=40, watchers=6) == []
+async def test_no_event_is_lost_or_sent_twice_or_out_of_order(
+    environment: Environment, tmp_path: Path
+) -> None:
+    async with second_server(environment, tmp_path) as other:
+        assert await race(environment, [environment.admin, other], writers=8, each=40, watchers=6) == []
 
 
 @pytest.mark.full
-async def test_a_watch_that_loses_events_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_watch_that_loses_events_is_found(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     change = watch._change
 
     def forgetful(event: FeedEvent, *arguments: Any) -> int | None:
         return change(event, *arguments) if event.revision % 7 else None
 
     monkeypatch.setattr(watch, "_change", forgetful)
-    found = await race(world, [world.admin, world.admin], writers=2, each=20, watchers=2, faulty=False)
+    found = await race(
+        environment, [environment.admin, environment.admin], writers=2, each=20, watchers=2, faulty=False
+    )
     assert any("missed" in fault for fault in found)
 
 
-async def test_no_event_is_lost_when_the_listener_ends(world: World) -> None:
-    await world.must("CreateContainer", {"namespace": OWN, "container": {"name": "a", "image": "nginx"}})
-    async with world.sql() as sql:
+async def test_no_event_is_lost_when_the_listener_ends(environment: Environment) -> None:
+    await environment.must(
+        "CreateContainer", {"namespace": OWN, "container": {"name": "a", "image": "nginx"}}
+    )
+    async with environment.sql() as sql:
         newest = await sql.fetchval("SELECT max(revision) FROM events")
     # The first state of a watch also contains changes without an event so far, which the checker would report
     # as lost events.
-    assert await world.server.application.hub.beyond(newest - 1, patient(10.0))
+    assert await environment.server.application.hub.beyond(newest - 1, patient(10.0))
     follower = Follower(
-        world.rule("WatchContainers"), [world.admin], container.WatchContainersRequest(), cut_after=(9, 9)
+        environment.rule("WatchContainers"),
+        [environment.admin],
+        container.WatchContainersRequest(),
+        cut_after=(9, 9),
     )
     task = asyncio.create_task(follower.run())
     await follower.synced.wait()
     for name in ("b", "c"):
-        await kill_listeners(world)
-        await world.must("CreateContainer", {"namespace": OWN, "container": {"name": name, "image": "nginx"}})
+        await kill_listeners(environment)
+        await environment.must(
+            "CreateContainer", {"namespace": OWN, "container": {"name": name, "image": "nginx"}}
+        )
 
         async def seen(wanted: str = name) -> bool:
             return any(change[2] == wanted for change in follower.changes)
@@ -154,5 +173,5 @@ async def test_no_event_is_lost_when_the_listener_ends(world: World) -> None:
         # Polling finds the change long before the listener is connected again.
         await poll_until(seen, seconds=2.0)
     await cancel_and_wait(task)
-    async with world.sql() as sql:
+    async with environment.sql() as sql:
         assert await faults(sql, [follower]) == []

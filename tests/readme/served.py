@@ -43,7 +43,7 @@ class Shell:
         forks it, in a tenth of the time.
         """
         line = line.replace(README_ADDRESS, self.address)
-        environment_ = {**environment(self.directory), **self.variables}
+        environment_ = {**server_variables(self.directory), **self.variables}
         if line.startswith("pilothouse ") and not _SYNTAX.search(line):
             command = loaded.run(
                 shlex.split(line)[1:], environment_, given.encode(), str(self.directory_of_files)
@@ -73,7 +73,7 @@ class Shell:
         return text
 
 
-def environment(directory: Path) -> dict[str, str]:
+def server_variables(directory: Path) -> dict[str, str]:
     """Returns the environment of a new shell, with the virtual environment on the path."""
     # The test run has variables of its own, and so has the `make` that started it.
     left_out = ("PILOTHOUSE_", "PYTEST_", "MAKE", "MFLAGS")
@@ -105,7 +105,7 @@ async def serving(
         "exec " + line,
         cwd=directory,
         env={
-            **environment(directory),
+            **server_variables(directory),
             "PILOTHOUSE_LISTEN": "127.0.0.1:0",
             "PILOTHOUSE_DATABASE_TEMPLATE_DIR": str(_TEMPLATES),
             **variables,

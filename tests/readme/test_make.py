@@ -22,7 +22,7 @@ import pytest
 from pilothouse_client import AsyncClient
 from tests.conftest import FIRST
 from tests.processes import is_gone
-from tests.readme.served import ROOT, Shell, environment
+from tests.readme.served import ROOT, Shell, server_variables
 from tests.waiting import poll_until, within
 
 PASSWORD = "correct horse battery staple"
@@ -72,7 +72,7 @@ async def make_run(data: Path, root: Path = ROOT) -> AsyncIterator[Run]:
         *MAKE_RUN.split(),
         cwd=root,
         # Packages are compiled on import: compiling all of them would take 14 seconds of CPU time.
-        env={**environment(data.parent), **variables, "MAKEFLAGS": "BYTECODE="},
+        env={**server_variables(data.parent), **variables, "MAKEFLAGS": "BYTECODE="},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         # A new session, whose only process group is the foreground's.

@@ -19,7 +19,7 @@ import yaml
 from pilothouse_migrations.databases import ensure_database
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_simulator import SimulatedCluster
-from tests.readme.served import PATH, ROOT, Shell, environment, serving
+from tests.readme.served import PATH, ROOT, Shell, server_variables, serving
 from tests.waiting import poll_until
 
 pytestmark = pytest.mark.full(minutes=10)
@@ -95,7 +95,7 @@ async def test_further_clusters_are_registered_and_grpcurl_watches(tmp_path: Pat
         kubectl.parent.mkdir()
         kubectl.write_text(KUBECTL)
         kubectl.chmod(0o755)
-        path = f"{kubectl.parent}:{environment(tmp_path)['PATH']}"
+        path = f"{kubectl.parent}:{server_variables(tmp_path)['PATH']}"
         shell = Shell(address, tmp_path, {"HOME": str(tmp_path), "PATH": path}, directory_of_files=tmp_path)
         await shell.run(f"{LOGIN} --password-stdin", PASSWORD + "\n")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.main_job import loaded
-from tests.readme.served import Shell, environment, serving
+from tests.readme.served import Shell, server_variables, serving
 from tests.waiting import patient
 
 SERVE = "pilothouse serve --dev --tls-self-signed"
@@ -23,7 +23,7 @@ _CHANGED = "another long password"
 async def refused(directory: Path, words: str, **variables: str) -> tuple[int, str]:
     """Returns the exit code and the errors of a server that does not start."""
     named = {f"PILOTHOUSE_{name}": value for name, value in variables.items()}
-    command = loaded.run(words.split(), {**environment(directory), **named}, folder=str(directory))
+    command = loaded.run(words.split(), {**server_variables(directory), **named}, folder=str(directory))
     code, _, errors = await asyncio.wait_for(command, patient(60))
     return code, errors.decode()
 

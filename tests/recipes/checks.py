@@ -34,9 +34,9 @@ from tests.fields.test_resources import test_every_resource_is_examined
 from tests.harness import Server, running_server
 from tests.isolation.rules import findings
 from tests.migrations.filling import fill
+from tests.promises.environment import ROLES
 from tests.promises.requests import REQUESTS
 from tests.promises.test_tenants_apart import holds
-from tests.promises.world import ROLES
 from tests.services import SERVICES
 from tests.waiting import poll_until, within
 

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 
 from tests.conftest import Database
-from tests.reconcile.world import World, world
+from tests.reconcile.environment import Environment, environment
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def here(database: Database) -> AsyncIterator[World]:
+async def here(database: Database) -> AsyncIterator[Environment]:
     """Yields a database and a cluster; no reconciler runs yet."""
-    async with world(database) as made:
+    async with environment(database) as made:
         yield made

@@ -19,7 +19,7 @@ from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICES, Manifest
 from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_server.values.permitted_additions import PermittedAdditions
 from pilothouse_server.values.resources import Condition
-from tests.reconcile.world import World
+from tests.reconcile.environment import Environment
 from tests.waiting import poll_until
 
 DEPLOYMENT = "/apis/apps/v1/namespaces/shop/deployments/web"
@@ -86,7 +86,7 @@ def drifted(row: Container) -> Condition:
     return next((c for c in row.observed.conditions if c.type == "Drifted"), Condition("Drifted", "Unknown"))
 
 
-async def running(here: World, policy: DriftPolicy, **fields: Any) -> Container:
+async def running(here: Environment, policy: DriftPolicy, **fields: Any) -> Container:
     await here.namespace()
     await here.create(drift_policy=policy, **fields)
     return await here.running()
@@ -98,7 +98,7 @@ async def whole(client: ClusterClient) -> Manifest:
 
 @asynccontextmanager
 async def meddled(
-    here: World, policy: DriftPolicy
+    here: Environment, policy: DriftPolicy
 ) -> AsyncIterator[tuple[ClusterClient, dict[str, Manifest]]]:
     """Yields the client and the Deployments as they were, by name, after others changed one for each of `ADDED`."""
     client = await here.connect("local")
@@ -118,7 +118,7 @@ def named(name: str, fields: list[str]) -> str:
     return "; ".join(f"Deployment {name} {field} by 'kubectl-patch'" for field in fields)
 
 
-async def test_report_names_what_others_added(here: World) -> None:
+async def test_report_names_what_others_added(here: Environment) -> None:
     async with meddled(here, "report") as (client, before):
         for name, (_, fields) in NAMES.items():
             row = await here.until(lambda row: drifted(row).status == "True", name)
@@ -128,7 +128,7 @@ async def test_report_names_what_others_added(here: World) -> None:
             assert after["metadata"]["generation"] == before[name]["metadata"]["generation"] + 1
 
 
-async def test_repair_removes_what_others_added_in_one_rollout(here: World) -> None:
+async def test_repair_removes_what_others_added_in_one_rollout(here: Environment) -> None:
     async with meddled(here, "repair") as (client, before):
         for name, (_, fields) in NAMES.items():
             row = await here.until(lambda row: drifted(row).reason == "Repaired", name)
@@ -141,7 +141,7 @@ async def test_repair_removes_what_others_added_in_one_rollout(here: World) -> N
 
 
 @pytest.mark.parametrize("policy", ["report", "repair"])
-async def test_additions_made_while_no_server_ran_are_found(here: World, policy: DriftPolicy) -> None:
+async def test_additions_made_while_no_server_ran_are_found(here: Environment, policy: DriftPolicy) -> None:
     async with here.reconciling():
         await running(here, policy)
     await here.patch_as("kubectl-patch", DEPLOYMENT, ADDED["a second program"][0])
@@ -153,7 +153,7 @@ async def test_additions_made_while_no_server_ran_are_found(here: World, policy:
 @pytest.mark.parametrize("policy", ["report", "repair"])
 @pytest.mark.parametrize("record", [[{}], None], ids=["cleared", "one entry taken out"])
 async def test_additions_are_found_after_managed_fields_were_cleared(
-    here: World, policy: DriftPolicy, record: list[Manifest] | None
+    here: Environment, policy: DriftPolicy, record: list[Manifest] | None
 ) -> None:
     client = await here.connect("local")
     async with here.reconciling():
@@ -177,7 +177,7 @@ async def test_additions_are_found_after_managed_fields_were_cleared(
 
 
 @pytest.mark.parametrize("policy", ["report", "repair"])
-async def test_additions_by_others_to_a_service_are_drift(here: World, policy: DriftPolicy) -> None:
+async def test_additions_by_others_to_a_service_are_drift(here: Environment, policy: DriftPolicy) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await running(here, policy, ports=PORTS)
@@ -201,7 +201,7 @@ async def test_additions_by_others_to_a_service_are_drift(here: World, policy: D
             assert after["spec"]["externalIPs"] == ["192.0.2.1"]
 
 
-async def test_api_defaults_are_no_drift_even_if_others_wrote_them(here: World) -> None:
+async def test_api_defaults_are_no_drift_even_if_others_wrote_them(here: Environment) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await running(here, "report", ports=PORTS)
@@ -226,7 +226,7 @@ async def test_api_defaults_are_no_drift_even_if_others_wrote_them(here: World) 
         assert (await whole(client))["spec"]["template"]["spec"]["containers"][0]["securityContext"]
 
 
-async def test_a_change_and_an_addition_are_reverted_together(here: World) -> None:
+async def test_a_change_and_an_addition_are_reverted_together(here: Environment) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await running(here, "repair")
@@ -241,7 +241,7 @@ async def test_a_change_and_an_addition_are_reverted_together(here: World) -> No
         assert after["metadata"]["generation"] == before["metadata"]["generation"] + 2
 
 
-async def test_drift_of_a_field_without_an_owner_names_no_manager(here: World) -> None:
+async def test_drift_of_a_field_without_an_owner_names_no_manager(here: Environment) -> None:
     """For example, one manager removes a label after another manager has written the object."""
     async with here.reconciling():
         await running(here, "report", labels={"team": "a"})
@@ -255,7 +255,7 @@ async def test_drift_of_a_field_without_an_owner_names_no_manager(here: World) -
 
 
 @pytest.mark.parametrize("policy", ["report", "repair", "adopt"])
-async def test_a_restart_by_others_is_no_drift(here: World, policy: DriftPolicy) -> None:
+async def test_a_restart_by_others_is_no_drift(here: Environment, policy: DriftPolicy) -> None:
     client = await here.connect("local")
     key = "kubectl.kubernetes.io/restartedAt"
     async with here.reconciling():
@@ -280,19 +280,19 @@ async def test_a_restart_by_others_is_no_drift(here: World, policy: DriftPolicy)
     assert len(await history(here, "RestartedByOthers")) == 2
 
 
-async def history(here: World, reason: str) -> list[str]:
+async def history(here: Environment, reason: str) -> list[str]:
     query = "SELECT message FROM container_status_history WHERE reason = $1 ORDER BY changed_at, id"
     return [entry["message"] for entry in await here.rows(query, reason)]
 
 
-async def recorded(here: World, reason: str, message: str, *, times: int = 1) -> None:
+async def recorded(here: Environment, reason: str, message: str, *, times: int = 1) -> None:
     """Waits until the history has the line `times` times."""
     await poll_until(lambda: history(here, reason), lambda lines: lines.count(message) == times)
 
 
 @pytest.mark.parametrize("policy", ["repair", "report", "adopt"])
 async def test_an_object_deleted_by_others_and_recreated_leaves_a_trace(
-    here: World, policy: DriftPolicy
+    here: Environment, policy: DriftPolicy
 ) -> None:
     client = await here.connect("local")
     resources: dict[str, Resource[Any]] = {"Deployment": DEPLOYMENTS, "Service": SERVICES}
@@ -310,7 +310,7 @@ async def test_an_object_deleted_by_others_and_recreated_leaves_a_trace(
         assert len(await history(here, "Recreated")) == 4
 
 
-async def test_a_service_that_the_reconciler_recreates_leaves_no_trace(here: World) -> None:
+async def test_a_service_that_the_reconciler_recreates_leaves_no_trace(here: Environment) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await running(here, "repair", ports=PORTS)
@@ -323,7 +323,7 @@ async def test_a_service_that_the_reconciler_recreates_leaves_no_trace(here: Wor
         assert await history(here, "Recreated") == []
 
 
-async def test_programs_added_by_others_show_in_the_status_while_they_exist(here: World) -> None:
+async def test_programs_added_by_others_show_in_the_status_while_they_exist(here: Environment) -> None:
     def foreign(row: Container) -> Condition | None:
         return next((c for c in row.observed.conditions if c.type == "ForeignPrograms"), None)
 
@@ -342,7 +342,7 @@ async def test_programs_added_by_others_show_in_the_status_while_they_exist(here
         await here.until(lambda row: foreign(row) is None and not row.observed.reason)
 
 
-async def test_adopt_takes_over_additions_that_the_model_can_express(here: World) -> None:
+async def test_adopt_takes_over_additions_that_the_model_can_express(here: Environment) -> None:
     client = await here.connect("local")
     main = {
         "env": [{"name": "X", "value": "1"}, {"name": "S", "valueFrom": SECRET}],
@@ -375,7 +375,7 @@ async def test_adopt_takes_over_additions_that_the_model_can_express(here: World
         assert [each["name"] for each in there["containers"]] == ["main", "miner"]
 
 
-async def test_permitted_additions_are_no_drift(here: World) -> None:
+async def test_permitted_additions_are_no_drift(here: Environment) -> None:
     client = await here.connect("local")
     sidecar = pod(
         beside=[{"name": "istio-proxy", "image": "proxy:1"}],

@@ -18,8 +18,8 @@ import yaml
 
 from tests.conftest import Database
 from tests.processes import finished
+from tests.reconcile.environment import Environment, environment
 from tests.reconcile.test_additions import drifted, recorded, running, whole
-from tests.reconcile.world import World, world
 
 _KUBECTL = shutil.which("kubectl")
 pytestmark = [
@@ -35,7 +35,7 @@ spec: {template: {spec: {containers: [{name: applied, image: "busybox:1"}]}}}
 Kubectl = Callable[..., Awaitable[str]]
 
 
-def _kubectl(here: World, folder: Path) -> Kubectl:
+def _kubectl(here: Environment, folder: Path) -> Kubectl:
     (folder / "config").write_text(yaml.safe_dump(here.cluster.kubeconfig()))
     # A separate HOME: kubectl caches discovery by server address.
     environment = {**os.environ, "KUBECONFIG": str(folder / "config"), "HOME": str(folder)}
@@ -58,13 +58,13 @@ def _kubectl(here: World, folder: Path) -> Kubectl:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def here(database: Database) -> AsyncIterator[World]:
+async def here(database: Database) -> AsyncIterator[Environment]:
     """Yields an environment with TLS: kubectl sends no token without it."""
-    async with world(database, tls=True) as made:
+    async with environment(database, tls=True) as made:
         yield made
 
 
-async def test_kubectl_additions_are_reverted_but_a_restart_is_not(here: World, tmp_path: Path) -> None:
+async def test_kubectl_additions_are_reverted_but_a_restart_is_not(here: Environment, tmp_path: Path) -> None:
     kubectl = _kubectl(here, tmp_path)
     client = await here.connect("local")
     main = '.spec.template.spec.containers[name="main"]'

@@ -6,7 +6,7 @@ from typing import Any
 
 from pilothouse_server.containers.model import Container
 from pilothouse_server.kubernetes.objects import HORIZONTAL_POD_AUTOSCALERS
-from tests.reconcile.world import World
+from tests.reconcile.environment import Environment
 
 _PATH = "/apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers/"
 
@@ -26,7 +26,7 @@ def _autoscaler(name: str, kind: str) -> dict[str, Any]:
     }
 
 
-async def test_an_autoscaler_of_another_kind_does_not_hide_a_deletion(here: World) -> None:
+async def test_an_autoscaler_of_another_kind_does_not_hide_a_deletion(here: Environment) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -38,4 +38,5 @@ async def test_an_autoscaler_of_another_kind_does_not_hide_a_deletion(here: Worl
         await here.until(lambda row: not row.reconciling and _autoscaled(row) == "True")
         ours = await client.get(HORIZONTAL_POD_AUTOSCALERS, "shop", "ours")
         await client.delete(HORIZONTAL_POD_AUTOSCALERS, "shop", "ours", uid=ours.metadata.uid)
-        await here.until(lambda row: _autoscaled(row) == "False")
+        row = await here.until(lambda row: _autoscaled(row) == "False")
+        assert row.replicas == 3

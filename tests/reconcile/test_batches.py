@@ -31,7 +31,7 @@ from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 from pilothouse_server.values.resources import NamespaceId
 from pilothouse_simulator.values.resources import DEPLOYMENTS as SIMULATED_DEPLOYMENTS
-from tests.reconcile.world import PLATFORM, RECONCILERS, World
+from tests.reconcile.environment import PLATFORM, RECONCILERS, Environment
 from tests.waiting import poll_until, within
 
 SETTINGS = WorkerSettings(poll_seconds=0.02, lease_seconds=10.0)
@@ -41,7 +41,7 @@ MANY = 6
 
 @asynccontextmanager
 async def working(
-    here: World, reconcilers: Reconcilers = RECONCILERS, settings: WorkerSettings = SETTINGS
+    here: Environment, reconcilers: Reconcilers = RECONCILERS, settings: WorkerSettings = SETTINGS
 ) -> AsyncIterator[None]:
     """Runs one worker, and no observer."""
     client = await here.connect("local")
@@ -58,26 +58,26 @@ async def working(
         await cancel_and_wait(running)
 
 
-async def applied_namespace(here: World) -> None:
+async def applied_namespace(here: Environment) -> None:
     """Makes a namespace and waits until it is on its cluster."""
     await here.namespace()
     async with working(here):
         await poll_until(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
 
 
-async def make_many(here: World) -> list[Container]:
+async def make_many(here: Environment) -> list[Container]:
     """Makes `MANY` containers with work that is due immediately."""
     return [await here.create(f"web-{number}") for number in range(MANY)]
 
 
-async def applied(here: World) -> set[str]:
+async def applied(here: Environment) -> set[str]:
     """Returns the names of the containers whose generation was observed."""
     return {
         row["name"] for row in await here.rows("SELECT name FROM containers WHERE observed_generation > 0")
     }
 
 
-class Sabotaged(ContainerReconciler):
+class FailingReconciler(ContainerReconciler):
     """Fails at the step `where` if the container `name` is in the batch.
 
     `batches`: the sizes of the batches, by operation.
@@ -101,7 +101,7 @@ class Sabotaged(ContainerReconciler):
         self._fail("act", [loaded.container])
         return await super().act(client, loaded)
 
-    async def write_at_once(
+    async def write_batch(
         self,
         store: Store,
         dones: Sequence[Done[LoadedContainer, ContainerProgress]],
@@ -109,7 +109,7 @@ class Sabotaged(ContainerReconciler):
     ) -> Mapping[Work, Result]:
         self.batches["write"].append(len(dones))
         self._fail("write", [done.loaded.container for done in dones])
-        return await super().write_at_once(store, dones, resync)
+        return await super().write_batch(store, dones, resync)
 
     async def write_progress(
         self,
@@ -122,34 +122,34 @@ class Sabotaged(ContainerReconciler):
 
     def _fail(self, where: str, containers: Sequence[Container]) -> None:
         if where == self.where and any(container.name == self.name for container in containers):
-            raise RuntimeError("sabotaged")
+            raise RuntimeError("failing")
 
 
 @pytest.mark.parametrize("where", ["load", "act", "write"])
-async def test_one_failure_does_not_delay_the_rest_of_its_batch(here: World, where: str) -> None:
+async def test_one_failure_does_not_delay_the_rest_of_its_batch(here: Environment, where: str) -> None:
     await applied_namespace(here)
     await make_many(here)
-    sabotaged = Sabotaged(where, "web-3")
+    failing = FailingReconciler(where, "web-3")
 
     async def failed() -> list[dict[str, Any]]:
         return await here.rows("SELECT resource_id, last_error FROM reconcile_work WHERE attempts > 0")
 
-    async with working(here, {"container": sabotaged, "namespace": NamespaceReconciler()}):
+    async with working(here, {"container": failing, "namespace": NamespaceReconciler()}):
         others = {f"web-{number}" for number in range(MANY)} - {"web-3"}
         await poll_until(lambda: applied(here), lambda names: names == others)
         (row,) = await poll_until(failed, bool)
         assert row["last_error"] == "internal error, see the server's log"
         # They were in one batch.
-        assert max(sabotaged.batches["load"]) == MANY
-        assert max(sabotaged.batches["write"]) > 1
+        assert max(failing.batches["load"]) == MANY
+        assert max(failing.batches["write"]) > 1
         # The failed container is applied when the fault ends.
-        sabotaged.where = ""
+        failing.where = ""
         async with here.database.system() as sql:
             await sql.execute("UPDATE reconcile_work SET due_at = clock_timestamp() WHERE attempts > 0")
         await poll_until(lambda: applied(here), lambda names: len(names) == MANY)
 
 
-async def test_work_of_an_unknown_resource_type_is_left_to_other_servers(here: World) -> None:
+async def test_work_of_an_unknown_resource_type_is_left_to_other_servers(here: Environment) -> None:
     await applied_namespace(here)
     await make_many(here)
     async with here.database.system() as sql:
@@ -167,7 +167,7 @@ async def test_work_of_an_unknown_resource_type_is_left_to_other_servers(here: W
 
 
 @pytest.mark.full
-async def test_a_locked_row_delays_only_its_own_container(here: World) -> None:
+async def test_a_locked_row_delays_only_its_own_container(here: Environment) -> None:
     await applied_namespace(here)
     held, *_ = await make_many(here)
     async with here.database.system() as sql:
@@ -180,7 +180,7 @@ async def test_a_locked_row_delays_only_its_own_container(here: World) -> None:
             await poll_until(lambda: applied(here), lambda names: len(names) == MANY)
 
 
-async def test_only_the_items_whose_lease_is_still_held_are_written(here: World) -> None:
+async def test_only_the_items_whose_lease_is_still_held_are_written(here: Environment) -> None:
     """Another server leases one item while it is applied: only that server may write its status."""
     await applied_namespace(here)
     lost, *_ = await make_many(here)
@@ -211,7 +211,7 @@ async def test_only_the_items_whose_lease_is_still_held_are_written(here: World)
     assert await applied(here) == others
 
 
-async def test_a_row_written_after_it_was_loaded_keeps_that_write(here: World) -> None:
+async def test_a_row_written_after_it_was_loaded_keeps_that_write(here: Environment) -> None:
     """Another transaction writes one row while its container is applied; the other rows are written in one batch."""
     await applied_namespace(here)
     touched, *_ = await make_many(here)
@@ -259,7 +259,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("where", ["load", "act"])
 async def test_work_of_a_server_killed_during_a_batch_is_finished_by_the_next(
-    here: World, where: str
+    here: Environment, where: str
 ) -> None:
     await applied_namespace(here)
     await make_many(here)
@@ -298,7 +298,7 @@ async def test_work_of_a_server_killed_during_a_batch_is_finished_by_the_next(
     assert {row["lease_epoch"] for row in rows} <= {1, 2, 3}
 
 
-async def test_a_lease_is_renewed_while_the_work_waits_to_be_loaded(here: World) -> None:
+async def test_a_lease_is_renewed_while_the_work_waits_to_be_loaded(here: Environment) -> None:
     """A busy server can take longer to load a batch than a lease lasts."""
     await applied_namespace(here)
     await make_many(here)
@@ -322,7 +322,7 @@ async def test_a_lease_is_renewed_while_the_work_waits_to_be_loaded(here: World)
     assert {row["lease_epoch"] for row in rows} == {1}
 
 
-async def test_an_unresponsive_cluster_delays_only_its_own_work(here: World) -> None:
+async def test_an_unresponsive_cluster_delays_only_its_own_work(here: Environment) -> None:
     await here.change(lambda tx: registration.put_configured(tx, "silent", here.cluster.url))
     # More than `workers_per_cluster`.
     wanted = [
@@ -367,7 +367,7 @@ async def test_an_unresponsive_cluster_delays_only_its_own_work(here: World) -> 
     ],
 )
 async def test_a_new_container_costs_no_needless_requests(
-    here: World, fields: dict[str, Any], requests: list[str]
+    here: Environment, fields: dict[str, Any], requests: list[str]
 ) -> None:
     await applied_namespace(here)
     await here.watched()
@@ -387,7 +387,7 @@ async def test_a_new_container_costs_no_needless_requests(
 
 @pytest.mark.parametrize("managed", [True, False])
 async def test_an_object_of_somebody_else_with_the_same_name_is_left_alone(
-    here: World, managed: bool
+    here: Environment, managed: bool
 ) -> None:
     """Also if no manager owns its fields, so that an apply would not conflict."""
     await applied_namespace(here)
@@ -431,7 +431,7 @@ def _document(version: str, kind: str, body: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": version, "kind": kind, **body}
 
 
-async def test_work_is_done_while_requests_keep_coming(here: World) -> None:
+async def test_work_is_done_while_requests_keep_coming(here: Environment) -> None:
     """Sixteen callers create containers until the first Deployment exists, and fail after `most` calls."""
     most = 400
     made = 0

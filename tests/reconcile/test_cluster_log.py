@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from pilothouse_server.reconcile.observe.health import HealthSettings
-from tests.reconcile.world import QUICK, World
+from tests.reconcile.environment import QUICK, Environment
 from tests.server_logs import logging_as_served
 from tests.waiting import poll_until
 
@@ -48,7 +48,7 @@ class _Log:
         return events.count("watch interrupted"), sum("is let go" in event for event in events)
 
 
-async def _outage(here: World, log: _Log) -> None:
+async def _outage(here: Environment, log: _Log) -> None:
     """Makes many tasks fail repeatedly until the server releases the cluster, and waits until it is back."""
     watches, lettings = await log.failures()
     here.cluster.faults.refuse_connections = True
@@ -66,7 +66,7 @@ async def _outage(here: World, log: _Log) -> None:
     await here.until(lambda row: row.observed.stale_since is None)
 
 
-async def test_an_outage_is_two_lines_of_the_log(here: World) -> None:
+async def test_an_outage_is_two_lines_of_the_log(here: Environment) -> None:
     with logging_as_served("DEBUG", "json") as written:
         log = _Log(written)
         async with here.reconciling(msgspec.structs.replace(QUICK, health=_HEALTH)):

@@ -17,8 +17,8 @@ from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.reconcile.observe.cluster_view import ClusterView
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_simulator.values.resources import CRON_JOBS, EVENTS, JOBS
+from tests.reconcile.environment import Environment
 from tests.reconcile.test_kills import die_at, next_server, settled
-from tests.reconcile.world import World
 from tests.waiting import poll_until
 
 # Jobs are deleted as soon as they end, so a Job is no proof that its run was made.
@@ -27,33 +27,33 @@ _SETTINGS: Final = CronJobSettings(
 )
 
 
-async def make(here: World) -> None:
+async def make(here: Environment) -> None:
     behavior = {"simulate.pilothouse.dev/behavior": "exit:0"}
     await here.create(spec=ContainerSpec(workload=_SETTINGS, pod_annotations=behavior))
 
 
-async def ran(here: World) -> None:
+async def ran(here: Environment) -> None:
     await here.move(run_container)
 
 
-async def ran_twice(here: World) -> None:
+async def ran_twice(here: Environment) -> None:
     """Requests two runs before a server reads the first request."""
     await ran(here)
     await ran(here)
 
 
-async def stopped_and_ran(here: World) -> None:
+async def stopped_and_ran(here: Environment) -> None:
     await here.move(stop_container)
     await ran(here)
 
 
-async def made_and_ran(here: World) -> None:
+async def made_and_ran(here: Environment) -> None:
     await make(here)
     await ran(here)
 
 
 # For each operation: the steps before it, the least number of its writes, and the runs that follow.
-OPERATIONS: Final[dict[str, tuple[tuple[Callable[[World], Awaitable[None]], ...], int, set[str]]]] = {
+OPERATIONS: Final[dict[str, tuple[tuple[Callable[[Environment], Awaitable[None]], ...], int, set[str]]]] = {
     "create": ((make,), 1, set()),
     "create and run": ((made_and_ran,), 4, {"web-run-1"}),
     "run": ((make, ran), 3, {"web-run-1"}),
@@ -62,7 +62,7 @@ OPERATIONS: Final[dict[str, tuple[tuple[Callable[[World], Awaitable[None]], ...]
 }
 
 
-def begun(here: World) -> list[str]:
+def begun(here: Environment) -> list[str]:
     """Returns the names of all Jobs for which pods were created, once for each Job."""
     found = {
         (each["involvedObject"]["uid"], each["involvedObject"]["name"])
@@ -72,7 +72,7 @@ def begun(here: World) -> list[str]:
     return sorted(name for _, name in found)
 
 
-async def _no_run_is_left(here: World) -> None:
+async def _no_run_is_left(here: Environment) -> None:
     """Waits until each started run is over and its Job is deleted."""
 
     async def begun_ones() -> list[Any]:
@@ -83,7 +83,7 @@ async def _no_run_is_left(here: World) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize("operation", OPERATIONS)
-async def test_killed_at_every_write(here: World, operation: str) -> None:
+async def test_killed_at_every_write(here: Environment, operation: str) -> None:
     client = await here.connect("local")
     await here.namespace()
     async with next_server(here, client):
@@ -117,7 +117,7 @@ async def test_killed_at_every_write(here: World, operation: str) -> None:
     assert step >= least
 
 
-async def test_requests_beyond_the_concurrent_runs_wait_until_one_has_ended(here: World) -> None:
+async def test_requests_beyond_the_concurrent_runs_wait_until_one_has_ended(here: Environment) -> None:
     """No observer runs here, so each request is accepted."""
     client = await here.connect("local")
     await here.namespace()
@@ -140,7 +140,7 @@ async def test_requests_beyond_the_concurrent_runs_wait_until_one_has_ended(here
         assert jobs() == {"web-run-2", "web-run-3"}
 
 
-async def test_a_job_deleted_by_its_ttl_unseen_has_failed_and_is_not_made_again(here: World) -> None:
+async def test_a_job_deleted_by_its_ttl_unseen_has_failed_and_is_not_made_again(here: Environment) -> None:
     """No observer runs here; its only record is that the Job existed."""
     client = await here.connect("local")
     await here.namespace()

@@ -24,7 +24,7 @@ from pilothouse_server.kubernetes.objects import (
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.values.resources import Condition
 from tests.kubernetes.containers import replicas_of
-from tests.reconcile.world import World
+from tests.reconcile.environment import Environment
 from tests.waiting import poll_until
 
 ZERO = {"type": "ScaledToZero", "status": "True", "reason": "ScaledToZero", "message": "no requests"}
@@ -49,13 +49,13 @@ async def main_container(client: ClusterClient) -> dict[str, Any]:
     return found
 
 
-async def running(here: World, **fields: Any) -> Container:
+async def running(here: Environment, **fields: Any) -> Container:
     await here.namespace()
     await here.create(**fields)
     return await here.running()
 
 
-async def test_adopted_fields_become_the_desired_state(here: World) -> None:
+async def test_adopted_fields_become_the_desired_state(here: Environment) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         before = await running(here, drift_policy="adopt", **WISHES)
@@ -92,7 +92,7 @@ async def test_adopted_fields_become_the_desired_state(here: World) -> None:
     assert (image["tag"], image["quota_cpu_millicores"]) == ("1.29", 200)
 
 
-async def test_drift_that_the_model_cannot_express_stays_reported(here: World) -> None:
+async def test_drift_that_the_model_cannot_express_stays_reported(here: Environment) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         # A Service's port is ours; no policy adopts values from Services.
@@ -121,7 +121,7 @@ async def test_drift_that_the_model_cannot_express_stays_reported(here: World) -
 
 
 @pytest.mark.parametrize("policy", ["report", "adopt"])
-async def test_fields_removed_by_others_are_drift(here: World, policy: Any) -> None:
+async def test_fields_removed_by_others_are_drift(here: Environment, policy: Any) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await running(here, drift_policy=policy, **WISHES)
@@ -132,7 +132,7 @@ async def test_fields_removed_by_others_are_drift(here: World, policy: Any) -> N
         assert [variable.name for variable in row.env] == (["A"] if policy == "adopt" else ["A", "B"])
 
 
-async def test_reported_drift_does_not_delay_requested_changes(here: World) -> None:
+async def test_reported_drift_does_not_delay_requested_changes(here: Environment) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await running(here, drift_policy="report", **WISHES)
@@ -151,7 +151,7 @@ async def test_reported_drift_does_not_delay_requested_changes(here: World) -> N
 
 
 @pytest.mark.parametrize("policy", ["repair", "report", "adopt"])
-async def test_a_replica_count_set_by_a_person_follows_the_policy(here: World, policy: Any) -> None:
+async def test_a_replica_count_set_by_a_person_follows_the_policy(here: Environment, policy: Any) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         before = await running(here, drift_policy=policy)
@@ -171,7 +171,7 @@ async def test_a_replica_count_set_by_a_person_follows_the_policy(here: World, p
 
 
 @pytest.mark.parametrize("policy", ["repair", "report", "adopt"])
-async def test_a_rollout_paused_by_others_follows_the_policy(here: World, policy: Any) -> None:
+async def test_a_rollout_paused_by_others_follows_the_policy(here: Environment, policy: Any) -> None:
     client = await here.connect("local")
 
     async def image_and_paused() -> tuple[str, bool]:
@@ -199,7 +199,7 @@ async def test_a_rollout_paused_by_others_follows_the_policy(here: World, policy
 
 
 @pytest.mark.parametrize("policy", ["repair", "report"])
-async def test_a_removed_or_changed_owner_label_is_restored(here: World, policy: Any) -> None:
+async def test_a_removed_or_changed_owner_label_is_restored(here: Environment, policy: Any) -> None:
     client = await here.connect("local")
     ports = (Port(container_port=80, service_name="web", service_port=80),)
     service = "/api/v1/namespaces/shop/services/web"
@@ -232,7 +232,7 @@ async def test_a_removed_or_changed_owner_label_is_restored(here: World, policy:
 
 
 @pytest.mark.parametrize(("policy", "left"), [("repair", 0), ("adopt", 0), ("report", 2)])
-async def test_a_stopped_container_stays_at_zero_replicas(here: World, policy: Any, left: int) -> None:
+async def test_a_stopped_container_stays_at_zero_replicas(here: Environment, policy: Any, left: int) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await running(here, drift_policy=policy)
@@ -248,7 +248,7 @@ async def test_a_stopped_container_stays_at_zero_replicas(here: World, policy: A
 
 
 async def test_an_autoscalers_count_is_adopted_and_never_reverted(
-    here: World, monkeypatch: pytest.MonkeyPatch
+    here: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = await here.connect("local")
     _autoscaled(monkeypatch, "web")
@@ -275,7 +275,7 @@ async def test_an_autoscalers_count_is_adopted_and_never_reverted(
 
 
 @pytest.mark.full
-async def test_a_deleted_autoscaler_is_forgotten(here: World) -> None:
+async def test_a_deleted_autoscaler_is_forgotten(here: Environment) -> None:
     client = await here.connect("local")
     spec = {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
@@ -346,7 +346,7 @@ def _autoscaled(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(ClusterClient, "list", list_)
 
 
-async def test_a_service_becomes_headless_and_back(here: World) -> None:
+async def test_a_service_becomes_headless_and_back(here: Environment) -> None:
     client = await here.connect("local")
 
     def port(kind: Any) -> tuple[Port, ...]:

@@ -12,13 +12,13 @@ from pilothouse_server.kubernetes.events import list_events
 from pilothouse_server.reconcile.observe import explanations
 from pilothouse_simulator.store.event_recorder import EventRecorder
 from pilothouse_simulator.values import resources
-from tests.reconcile.world import World
+from tests.reconcile.environment import Environment
 from tests.waiting import poll_until
 
 BEHAVIOR = "simulate.pilothouse.dev/behavior"
 
 
-async def lines(here: World, name: str, reason: str) -> int:
+async def lines(here: Environment, name: str, reason: str) -> int:
     found = await here.rows(
         "SELECT h.id FROM container_status_history AS h JOIN containers AS c ON c.id = h.container_id "
         "WHERE c.name = $1 AND h.reason = $2",
@@ -28,11 +28,11 @@ async def lines(here: World, name: str, reason: str) -> int:
     return len(found)
 
 
-async def recorded(here: World, name: str, reason: str) -> None:
+async def recorded(here: Environment, name: str, reason: str) -> None:
     await poll_until(lambda: lines(here, name, reason), bool)
 
 
-async def test_an_observer_that_takes_over_does_not_record_again(here: World) -> None:
+async def test_an_observer_that_takes_over_does_not_record_again(here: Environment) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create("first", annotations={BEHAVIOR: "unschedulable"})
@@ -46,7 +46,7 @@ async def test_an_observer_that_takes_over_does_not_record_again(here: World) ->
 
 
 @pytest.mark.full
-async def test_a_continuing_crash_loop_is_recorded_once(here: World) -> None:
+async def test_a_continuing_crash_loop_is_recorded_once(here: Environment) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create(annotations={BEHAVIOR: "crash-loop"})
@@ -57,7 +57,7 @@ async def test_a_continuing_crash_loop_is_recorded_once(here: World) -> None:
 
 
 @pytest.mark.full
-async def test_a_missing_program_and_a_failed_liveness_probe_are_reported(here: World) -> None:
+async def test_a_missing_program_and_a_failed_liveness_probe_are_reported(here: Environment) -> None:
     dead = Probe(Exec(("false",)), period_seconds=1, failure_threshold=1)
     async with here.reconciling():
         await here.namespace()
@@ -75,7 +75,7 @@ async def test_a_missing_program_and_a_failed_liveness_probe_are_reported(here: 
     assert statuses.count("crash_loop_back_off") == 1, statuses
 
 
-async def test_an_evicted_pod_is_recorded_even_if_its_successor_runs_already(here: World) -> None:
+async def test_an_evicted_pod_is_recorded_even_if_its_successor_runs_already(here: Environment) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create()
@@ -89,7 +89,7 @@ async def test_an_evicted_pod_is_recorded_even_if_its_successor_runs_already(her
     assert "The node was low on resource: memory." in line["message"]
 
 
-async def test_text_that_postgresql_cannot_store_blocks_no_observation(here: World) -> None:
+async def test_text_that_postgresql_cannot_store_blocks_no_observation(here: Environment) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create(annotations={BEHAVIOR: "readiness-failing"})
@@ -111,7 +111,7 @@ async def test_text_that_postgresql_cannot_store_blocks_no_observation(here: Wor
 
 @pytest.mark.full
 async def test_many_concurrent_event_requests_are_rate_limited(
-    here: World, monkeypatch: pytest.MonkeyPatch
+    here: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[float] = []
     clock = began = monotonic()

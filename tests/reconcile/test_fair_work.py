@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from pilothouse_server.reconcile.repository import work_queue
 from pilothouse_server.reconcile.repository.work_queue import Work
-from tests.reconcile.world import World
+from tests.reconcile.environment import Environment
 from tests.waiting import poll_until, within
 
 MOST = 16
@@ -23,8 +23,8 @@ MANY = 300
 class Queue:
     """Rows of work without resources: they are leased, but no worker executes them."""
 
-    def __init__(self, here: World, homes: dict[str, int]) -> None:
-        self._here, self._homes, self._made = here, homes, 0
+    def __init__(self, here: Environment, namespace_ownership: dict[str, int]) -> None:
+        self._here, self._homes, self._made = here, namespace_ownership, 0
 
     async def put(self, namespace: str, count: int, *, seconds_ago: float, going: bool = False) -> None:
         """Adds rows that have been due for `seconds_ago`, each a little less than the one before."""
@@ -68,15 +68,17 @@ class Queue:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def queue(here: World) -> Queue:
-    homes = {}
+async def queue(here: Environment) -> Queue:
+    namespace_ownership = {}
     for name in ("busy", "quiet", "third"):
         await here.namespace(name)
-        homes[name] = (await here.rows("SELECT id FROM namespaces WHERE name = $1", name))[0]["id"]
+        namespace_ownership[name] = (await here.rows("SELECT id FROM namespaces WHERE name = $1", name))[0][
+            "id"
+        ]
     async with here.database.system() as sql:
         # The namespaces' own rows are not part of these tests.
         await sql.execute("UPDATE reconcile_work SET due_at = clock_timestamp() + interval '1 day'")
-    return Queue(here, homes)
+    return Queue(here, namespace_ownership)
 
 
 async def test_deletions_in_one_namespace_do_not_delay_a_new_container_elsewhere(queue: Queue) -> None:
@@ -177,7 +179,7 @@ _WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid 
 
 @pytest.mark.parametrize("before", [1, FEW + 1])
 async def test_work_committed_during_a_lease_leaves_workers_to_the_others(
-    queue: Queue, here: World, before: int
+    queue: Queue, here: Environment, before: int
 ) -> None:
     async with here.database.owner() as sql:
         await sql.execute(_GATE)
@@ -204,7 +206,7 @@ async def test_work_committed_during_a_lease_leaves_workers_to_the_others(
         assert passes > 2
 
 
-async def test_work_of_a_deleted_container_is_marked_as_a_deletion(here: World) -> None:
+async def test_work_of_a_deleted_container_is_marked_as_a_deletion(here: Environment) -> None:
     await here.namespace("shop")
     await here.create()
     going = "SELECT going FROM reconcile_work WHERE resource_type = 'container'"
@@ -214,7 +216,7 @@ async def test_work_of_a_deleted_container_is_marked_as_a_deletion(here: World) 
 
 
 async def test_requeueing_a_recovered_cluster_does_not_wait_for_locked_rows(
-    queue: Queue, here: World
+    queue: Queue, here: Environment
 ) -> None:
     """Other transactions lock several rows in an order of their own."""
     await queue.put("busy", 3, seconds_ago=-60)

@@ -16,18 +16,18 @@ from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
 from pilothouse_server.store.rendered import Rendered
 from pilothouse_server.values.resources import NamespaceRef
 from tests.kubernetes.containers import container as model
-from tests.reconcile.world import World
+from tests.reconcile.environment import Environment
 from tests.waiting import poll_until
 
 BEHAVIOR = "simulate.pilothouse.dev/behavior"
 
 
-async def cluster_row(here: World) -> dict[str, Any]:
+async def cluster_row(here: Environment) -> dict[str, Any]:
     (row,) = await here.rows("SELECT status, reason, message, version, stale_since FROM clusters")
     return row
 
 
-async def test_troubled_pods_are_shown_with_the_reason(here: World) -> None:
+async def test_troubled_pods_are_shown_with_the_reason(here: Environment) -> None:
     troubles = {
         "crash-loop": ("crash_loop_back_off", {"CrashLoopBackOff"}),
         "oom": ("crash_loop_back_off", {"CrashLoopBackOff"}),
@@ -60,7 +60,7 @@ async def test_troubled_pods_are_shown_with_the_reason(here: World) -> None:
             assert row.name == "readiness-failing" or told & troubles[row.name][1]
 
 
-async def test_alternating_reasons_are_one_line_of_the_history(here: World) -> None:
+async def test_alternating_reasons_are_one_line_of_the_history(here: Environment) -> None:
     # Each of the two reasons lasts at least two seconds, so that a slow machine sees it.
     for kubelet in here.cluster.kubelets.by_node.values():
         kubelet.timings = replace(kubelet.timings, show_back_off=2.0 * here.cluster.clock.speed)
@@ -83,7 +83,7 @@ async def test_alternating_reasons_are_one_line_of_the_history(here: World) -> N
     assert sum(entry["reason"] in reasons for entry in history) == 1
 
 
-async def test_an_outage_is_shown_and_caught_up_with(here: World) -> None:
+async def test_an_outage_is_shown_and_caught_up_with(here: Environment) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create()
@@ -111,7 +111,7 @@ async def test_an_outage_is_shown_and_caught_up_with(here: World) -> None:
 
 
 @pytest.mark.full
-async def test_containers_run_on_a_cluster_that_often_fails(here: World) -> None:
+async def test_containers_run_on_a_cluster_that_often_fails(here: Environment) -> None:
     here.cluster.faults.error_rate = 0.3
     here.cluster.faults.error_code = 500
     async with here.reconciling():
@@ -122,7 +122,7 @@ async def test_containers_run_on_a_cluster_that_often_fails(here: World) -> None
             assert (await here.running(f"web-{number}")).observed.ready_replicas == 1
 
 
-async def test_throttling_is_obeyed_and_survived(here: World) -> None:
+async def test_throttling_is_obeyed_and_survived(here: Environment) -> None:
     async with here.reconciling():
         await here.namespace()
         here.cluster.faults.fail_next(6, 429)
@@ -130,7 +130,7 @@ async def test_throttling_is_obeyed_and_survived(here: World) -> None:
         assert (await here.running()).observed.reason == ""
 
 
-async def test_dropped_watches_lose_nothing(here: World) -> None:
+async def test_dropped_watches_lose_nothing(here: Environment) -> None:
     async with here.reconciling():
         await here.namespace()
         for number in range(8):
@@ -140,7 +140,7 @@ async def test_dropped_watches_lose_nothing(here: World) -> None:
             assert (await here.running(f"web-{number}")).observed.ready_replicas == 1
 
 
-async def test_a_name_conflict_is_refused_until_the_other_object_is_deleted(here: World) -> None:
+async def test_a_name_conflict_is_refused_until_the_other_object_is_deleted(here: Environment) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -158,7 +158,7 @@ async def test_a_name_conflict_is_refused_until_the_other_object_is_deleted(here
         assert row.observed.reason == ""
 
 
-async def test_a_refusal_shows_the_clusters_message_and_the_old_pods_keep_serving(here: World) -> None:
+async def test_a_refusal_shows_the_clusters_message_and_the_old_pods_keep_serving(here: Environment) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create(ports=(Port(container_port=80, service_name="web", service_port=80),))
@@ -198,7 +198,7 @@ async def test_a_refusal_shows_the_clusters_message_and_the_old_pods_keep_servin
         )
 
 
-async def test_orphans_are_deleted_only_in_our_own_namespaces(here: World) -> None:
+async def test_orphans_are_deleted_only_in_our_own_namespaces(here: Environment) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -227,7 +227,7 @@ async def test_orphans_are_deleted_only_in_our_own_namespaces(here: World) -> No
         assert await client.find(SERVICES, "other", "orphan") is not None
 
 
-async def test_a_service_account_is_deleted_when_no_container_names_it(here: World) -> None:
+async def test_a_service_account_is_deleted_when_no_container_names_it(here: Environment) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -247,7 +247,7 @@ async def test_a_service_account_is_deleted_when_no_container_names_it(here: Wor
         assert there == {"default", "kept", "new", "theirs"}
 
 
-async def test_usage_is_collected(here: World) -> None:
+async def test_usage_is_collected(here: Environment) -> None:
     async with here.reconciling():
         await here.namespace()
         row = await here.create(replicas=2)

@@ -14,14 +14,14 @@ from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster, 
 from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.unit_of_work import ReadTransaction
-from tests.reconcile.world import World
+from tests.reconcile.environment import Environment
 from tests.waiting import poll_until
 
 
 class _Cluster:
     name = "local"
 
-    def __init__(self, here: World) -> None:
+    def __init__(self, here: Environment) -> None:
         self.store = here.store
 
 
@@ -30,7 +30,7 @@ class _FailingObserver(StatusObserver):
 
     subject = "rows"
 
-    def __init__(self, here: World, failures: int) -> None:
+    def __init__(self, here: Environment, failures: int) -> None:
         super().__init__(cast("LeasedCluster", _Cluster(here)), gather_seconds=0.01)
         self.failures = failures
         # Whether `synced` was set at the beginning of each write.
@@ -59,7 +59,7 @@ class _FailingObserver(StatusObserver):
 
 
 async def test_an_observer_is_synced_only_after_a_complete_pass(
-    here: World, monkeypatch: pytest.MonkeyPatch
+    here: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster_observer, "_DATABASE_SECONDS", 0.01)
     observer = _FailingObserver(here, failures=2)

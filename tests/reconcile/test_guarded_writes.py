@@ -13,13 +13,13 @@ from pilothouse_server.kubernetes.errors import GUARDED, Refused
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICES, Resource
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from tests.guard.objects import Guarded, deployment
-from tests.reconcile.world import World
+from tests.reconcile.environment import Environment
 from tests.waiting import poll_until
 
 PRIVILEGED = Guarded("spec.containers[0].securityContext.privileged", True, "privileged")
 
 
-async def test_a_privilege_that_was_not_granted_is_not_written(here: World) -> None:
+async def test_a_privilege_that_was_not_granted_is_not_written(here: Environment) -> None:
     await here.namespace()
     privileged = ContainerSpec(security_context=SecurityContext(privileged=True))
     await here.create(spec=privileged, may=lambda _: True)
@@ -59,7 +59,7 @@ async def test_a_privilege_that_was_not_granted_is_not_written(here: World) -> N
     ],
 )
 async def test_the_reconcilers_client_refuses_before_it_writes(
-    here: World, resource: Resource[Any], document: dict[str, Any], admitted: Admitted, path: str
+    here: Environment, resource: Resource[Any], document: dict[str, Any], admitted: Admitted, path: str
 ) -> None:
     async with here.reconciling():
         await here.namespace()
@@ -76,7 +76,7 @@ async def test_the_reconcilers_client_refuses_before_it_writes(
         assert await cluster.find(resource, "shop", "web") is not None
 
 
-async def test_a_privilege_added_by_others_is_reported_and_not_adopted(here: World) -> None:
+async def test_a_privilege_added_by_others_is_reported_and_not_adopted(here: Environment) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()

@@ -10,14 +10,14 @@ import pytest
 
 from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
 from pilothouse_server.reconcile.repository import work_queue
-from tests.reconcile.world import QUICK, World
+from tests.reconcile.environment import QUICK, Environment
 from tests.waiting import patient, poll_until
 
 FEW = msgspec.structs.replace(QUICK, worker=msgspec.structs.replace(QUICK.worker, workers_per_cluster=4))
 
 
 async def runs_beside_what_hangs(
-    here: World, monkeypatch: pytest.MonkeyPatch, seconds: float, *, least: int
+    here: Environment, monkeypatch: pytest.MonkeyPatch, seconds: float, *, least: int
 ) -> bool:
     """Returns whether a container runs while applies of another namespace hang.
 
@@ -53,13 +53,13 @@ async def _soon(value: int) -> int:
 
 
 async def test_hanging_applies_do_not_block_a_container_of_another_namespace(
-    here: World, monkeypatch: pytest.MonkeyPatch
+    here: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await runs_beside_what_hangs(here, monkeypatch, patient(30.0), least=3)
 
 
 @pytest.mark.full
-async def test_ignoring_held_work_is_detected(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_ignoring_held_work_is_detected(here: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: the lease does not learn how much work of each namespace is held."""
     lease = work_queue.lease
 

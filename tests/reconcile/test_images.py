@@ -23,7 +23,7 @@ from pilothouse_server.kubernetes.objects import (
 from pilothouse_server.reconcile.observe.images import RunningImage, running_images
 from pilothouse_server.reconcile.repository.images import ImageSeen, write_failed, write_seen
 from tests.kubernetes.containers import container as model
-from tests.reconcile.world import World
+from tests.reconcile.environment import Environment
 from tests.waiting import poll_until, within
 
 BEHAVIOR = "simulate.pilothouse.dev/behavior"
@@ -38,7 +38,7 @@ _WAITS = (
 _ONE, _ANOTHER = (f"sha256:{digit * 64}" for digit in "ab")
 
 
-async def images(here: World) -> dict[str, dict[str, Any]]:
+async def images(here: Environment) -> dict[str, dict[str, Any]]:
     """Returns the image rows in use, by container."""
     rows = await here.rows(
         "SELECT c.name AS container, i.* FROM containers AS c JOIN container_images AS i ON i.id = c.image_id"
@@ -46,7 +46,7 @@ async def images(here: World) -> dict[str, dict[str, Any]]:
     return {row["container"]: row for row in rows}
 
 
-async def test_digest_size_and_platform_come_from_pods_and_nodes(here: World) -> None:
+async def test_digest_size_and_platform_come_from_pods_and_nodes(here: Environment) -> None:
     async with here.reconciling():
         await here.namespace()
         made = await here.create()
@@ -76,7 +76,7 @@ async def test_digest_size_and_platform_come_from_pods_and_nodes(here: World) ->
         assert moved["web"]["digest"] != web["digest"]
 
 
-async def test_images_of_sidecars_and_init_containers_get_their_digests(here: World) -> None:
+async def test_images_of_sidecars_and_init_containers_get_their_digests(here: Environment) -> None:
     others = (
         "SELECT p.program, i.name, i.digest FROM program_images AS p JOIN container_images AS i ON i.id = p.image_id"
         " ORDER BY program"
@@ -94,7 +94,7 @@ async def test_images_of_sidecars_and_init_containers_get_their_digests(here: Wo
     assert rows[0]["digest"] != rows[1]["digest"]
 
 
-async def test_an_image_that_cannot_be_pulled_has_the_status_error(here: World) -> None:
+async def test_an_image_that_cannot_be_pulled_has_the_status_error(here: Environment) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create(image="nowhere/nothing:1", annotations={BEHAVIOR: "image-pull-error"})
@@ -102,7 +102,7 @@ async def test_an_image_that_cannot_be_pulled_has_the_status_error(here: World) 
         assert found["web"]["digest"] is None
 
 
-async def test_a_report_about_an_image_no_longer_desired_is_ignored(here: World) -> None:
+async def test_a_report_about_an_image_no_longer_desired_is_ignored(here: Environment) -> None:
     """Reports are written a moment later; by then the container may have another image."""
     await here.namespace()
     made = await here.create(image="nginx:1.27")
@@ -120,7 +120,7 @@ async def test_a_report_about_an_image_no_longer_desired_is_ignored(here: World)
     assert await write("nginx:1.28", "sha256:bb") == {"tag": "1.28", "digest": "sha256:bb", "failed": True}
 
 
-async def test_a_report_about_the_old_image_waits_for_the_change_and_is_ignored(here: World) -> None:
+async def test_a_report_about_the_old_image_waits_for_the_change_and_is_ignored(here: Environment) -> None:
     """The report is written while the image changes: the second writer waits."""
     await here.namespace()
     made = await here.create(image="nginx:1.28")
@@ -140,7 +140,7 @@ async def test_a_report_about_the_old_image_waits_for_the_change_and_is_ignored(
     assert (row["tag"], row["digest"]) == ("1.28", None)
 
 
-async def test_containers_are_locked_in_the_order_of_their_ids(here: World) -> None:
+async def test_containers_are_locked_in_the_order_of_their_ids(here: Environment) -> None:
     """In another order an observer and an apply could each wait for a row that the other has locked."""
     await here.namespace()
     names = [f"web-{number}" for number in range(5)]

@@ -35,7 +35,7 @@ from pilothouse_server.reconcile.repository.applied_containers import Applied
 from pilothouse_server.reconcile.repository.container_status import Change
 from pilothouse_server.reconcile.repository.work_queue import Release
 from pilothouse_server.runtime.tasks import cancel_and_wait
-from tests.reconcile.world import RECONCILERS, World
+from tests.reconcile.environment import RECONCILERS, Environment
 from tests.waiting import poll_until
 
 # The leases of `SHORT` expire soon, because the next server waits for them.
@@ -72,14 +72,14 @@ class DyingClient:
         return write
 
 
-async def leased(here: World, settings: WorkerSettings = SHORT) -> list[work_queue.Work]:
+async def leased(here: Environment, settings: WorkerSettings = SHORT) -> list[work_queue.Work]:
     async with here.store.system_call() as connection:
         seconds = settings.lease_seconds
         found = await work_queue.lease(connection, owner="test", lease_seconds=seconds, most=10)
         return found.works
 
 
-async def die_at(here: World, step: int) -> bool:
+async def die_at(here: Environment, step: int) -> bool:
     """Lets one server work until it is killed at write `step`.
 
     Returns False if there were fewer writes.
@@ -103,7 +103,7 @@ async def die_at(here: World, step: int) -> bool:
     return dying.died
 
 
-async def die_on_the_way(here: World, step: int, is_over: Callable[[], Awaitable[bool]]) -> bool:
+async def die_on_the_way(here: Environment, step: int, is_over: Callable[[], Awaitable[bool]]) -> bool:
     """Lets one server do all due work until it is killed at write `step`.
 
     Work that becomes due again is included. Returns False if everything was over before.
@@ -162,7 +162,7 @@ def _without_uids(text: str) -> str:
     return "".join(part for part in text.split('"') if "-4" not in part or len(part) != 36)
 
 
-async def make(here: World) -> None:
+async def make(here: Environment) -> None:
     await here.create(
         replicas=2,
         ports=(
@@ -173,55 +173,55 @@ async def make(here: World) -> None:
     )
 
 
-async def make_daemon_set(here: World) -> None:
+async def make_daemon_set(here: Environment) -> None:
     await here.create(spec=ContainerSpec(workload=DaemonSetSettings()))
 
 
-async def make_job(here: World) -> None:
+async def make_job(here: Environment) -> None:
     behavior = {"simulate.pilothouse.dev/behavior": "run"}
     await here.create(spec=ContainerSpec(workload=JobSettings(), pod_annotations=behavior))
 
 
-async def renamed_port(here: World) -> None:
+async def renamed_port(here: Environment) -> None:
     await here.update(ports=(Port(container_port=80, service_name="other", service_port=80),), replicas=1)
 
 
-async def headless(here: World) -> None:
+async def headless(here: Environment) -> None:
     """Makes the Service headless, which deletes it and makes it again: a server killed in between leaves none."""
     port = Port(container_port=80, service_name="web", service_port=80, service_type="Headless")
     await here.update(ports=(port,))
 
 
-async def stopped(here: World) -> None:
+async def stopped(here: Environment) -> None:
     await here.move(stop_container)
 
 
-async def started(here: World) -> None:
+async def started(here: Environment) -> None:
     await here.move(start_container)
 
 
-async def resumed(here: World) -> None:
+async def resumed(here: Environment) -> None:
     await here.move(resume_container)
 
 
-async def paused(here: World) -> None:
+async def paused(here: Environment) -> None:
     await here.change(lambda tx: pause_container(tx, "shop", "web", "suspend"))
 
 
-async def restarted(here: World) -> None:
+async def restarted(here: Environment) -> None:
     await here.move(restart_container)
 
 
-async def deleted(here: World) -> None:
+async def deleted(here: Environment) -> None:
     await here.delete()
 
 
-async def settled(here: World) -> None:
+async def settled(here: Environment) -> None:
     """Waits until nothing is left to do."""
     await poll_until(here.seen, lambda row: row is None or not row.reconciling)
 
 
-OPERATIONS: dict[str, Callable[[World], Awaitable[None]]] = {
+OPERATIONS: dict[str, Callable[[Environment], Awaitable[None]]] = {
     "create": make,
     "update": renamed_port,
     "headless": headless,
@@ -243,7 +243,7 @@ BEFORE = {"start": stopped, "resume": paused}
 
 
 @asynccontextmanager
-async def next_server(here: World, client: ClusterClient) -> AsyncIterator[None]:
+async def next_server(here: Environment, client: ClusterClient) -> AsyncIterator[None]:
     """Runs the worker of another server; without an observer, so that it starts immediately."""
 
     async def connect(_: str) -> ClusterClient:
@@ -262,7 +262,7 @@ async def next_server(here: World, client: ClusterClient) -> AsyncIterator[None]
 
 @pytest.mark.full
 @pytest.mark.parametrize("operation", OPERATIONS)
-async def test_killed_at_every_write(here: World, operation: str) -> None:
+async def test_killed_at_every_write(here: Environment, operation: str) -> None:
     """A kill after each write is also one before the next; after the last write it is one before the write-back."""
     client = await here.connect("local")
     await here.namespace()
@@ -314,7 +314,7 @@ async def test_killed_at_every_write(here: World, operation: str) -> None:
     assert step >= least
 
 
-async def test_a_frozen_server_cannot_write_back(here: World) -> None:
+async def test_a_frozen_server_cannot_write_back(here: Environment) -> None:
     """It leased work, was stopped past its lease, and wakes up after another server has continued."""
     await here.namespace()
     async with here.reconciling():
@@ -337,7 +337,7 @@ async def test_a_frozen_server_cannot_write_back(here: World) -> None:
     assert await here.seen() == before
 
 
-async def test_a_lease_is_renewed_as_long_as_the_work_takes(here: World) -> None:
+async def test_a_lease_is_renewed_as_long_as_the_work_takes(here: Environment) -> None:
     """Each response takes longer than the lease, but no other worker starts the work again."""
     await here.namespace()
     async with here.reconciling():
@@ -363,13 +363,13 @@ async def test_a_lease_is_renewed_as_long_as_the_work_takes(here: World) -> None
     assert row["lease_epoch"] == 1
 
 
-async def test_an_expired_lease_stops_the_next_write(here: World) -> None:
+async def test_an_expired_lease_stops_the_next_write(here: Environment) -> None:
     client = LeasedClient(await here.connect("local"), monotonic())
     with pytest.raises(LeaseLost):
         await client.apply(DEPLOYMENTS, {"metadata": {"name": "x", "namespace": "y"}}, Admitted("y"))
 
 
-async def test_work_requested_during_the_work_is_done_after_it(here: World) -> None:
+async def test_work_requested_during_the_work_is_done_after_it(here: Environment) -> None:
     await here.namespace()
     (work,) = await leased(here, LONG)
     async with here.store.system_write("test") as transaction:
@@ -391,7 +391,7 @@ async def test_work_requested_during_the_work_is_done_after_it(here: World) -> N
     assert len(await leased(here)) == 1
 
 
-async def test_work_requested_after_the_lease_expired_is_done_after_it(here: World) -> None:
+async def test_work_requested_after_the_lease_expired_is_done_after_it(here: Environment) -> None:
     """The worker is slow, and no other server took the lease. A request does not postpone a row that is already due."""
     await here.namespace()
     (work,) = await leased(here, LONG)
@@ -406,7 +406,7 @@ async def test_work_requested_after_the_lease_expired_is_done_after_it(here: Wor
     assert len(await leased(here)) == 1
 
 
-async def test_work_requested_for_an_applied_container_after_its_lease_is_done(here: World) -> None:
+async def test_work_requested_for_an_applied_container_after_its_lease_is_done(here: Environment) -> None:
     """As above, but the result of the apply also ends the lease."""
     await here.namespace()
     await leased(here, LONG)
@@ -428,7 +428,7 @@ async def test_work_requested_for_an_applied_container_after_its_lease_is_done(h
     assert again.resource_id == container.id
 
 
-async def test_concurrent_workers_lease_a_row_once(here: World) -> None:
+async def test_concurrent_workers_lease_a_row_once(here: Environment) -> None:
     for number in range(5):
         await here.namespace(f"shop-{number}")
     taken = await asyncio.gather(*(leased(here, LONG) for _ in range(6)))
@@ -436,7 +436,7 @@ async def test_concurrent_workers_lease_a_row_once(here: World) -> None:
     assert len(ids) == len(set(ids)) == 5
 
 
-async def test_a_lease_belongs_to_one_server_until_it_ends(here: World) -> None:
+async def test_a_lease_belongs_to_one_server_until_it_ends(here: Environment) -> None:
     async def take(owner: str, seconds: float) -> leases.Lease | None:
         async with here.store.system_write("test") as transaction:
             return await leases.take(transaction, "x", owner, seconds)

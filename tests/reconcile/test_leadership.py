@@ -12,7 +12,7 @@ from pilothouse_server.reconcile.repository import leases
 from pilothouse_server.reconcile.repository.leases import Lease, SeenLease
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.unit_of_work import Transaction
-from tests.reconcile.world import World
+from tests.reconcile.environment import Environment
 from tests.waiting import Stopwatch, within
 
 NAME = "observe/local"
@@ -40,7 +40,7 @@ class SlowToEnd:
                 self.ended.set()
 
 
-async def test_a_leader_cancelled_while_it_winds_up_a_lost_lease_ends(here: World) -> None:
+async def test_a_leader_cancelled_while_it_winds_up_a_lost_lease_ends(here: Environment) -> None:
     work = SlowToEnd()
     leading = asyncio.create_task(lead(here.store, NAME, "this", work, seconds=LEASE_SECONDS))
     async with within(LIMIT_SECONDS):
@@ -58,7 +58,7 @@ async def test_a_leader_cancelled_while_it_winds_up_a_lost_lease_ends(here: Worl
     assert work.ended.is_set()
 
 
-async def held_by(here: World, owner: str | None, ahead: str) -> None:
+async def held_by(here: Environment, owner: str | None, ahead: str) -> None:
     """Writes the lease with this owner and an end that is `ahead` of now."""
     async with here.database.system() as sql:
         await sql.execute(
@@ -69,7 +69,7 @@ async def held_by(here: World, owner: str | None, ahead: str) -> None:
         )
 
 
-async def leads(here: World, *, seconds: float = LEASE_SECONDS) -> Lease:
+async def leads(here: Environment, *, seconds: float = LEASE_SECONDS) -> Lease:
     """Returns the lease once this server has it."""
     taken: asyncio.Queue[Lease] = asyncio.Queue()
 
@@ -85,13 +85,13 @@ async def leads(here: World, *, seconds: float = LEASE_SECONDS) -> Lease:
         await cancel_and_wait(leading)
 
 
-async def test_a_lease_without_an_owner_is_free_whatever_its_end(here: World) -> None:
+async def test_a_lease_without_an_owner_is_free_whatever_its_end(here: Environment) -> None:
     await held_by(here, None, "2 years")
     # A lease so long that no caller could wait for its end.
     assert (await leads(here, seconds=3600.0)).epoch == 8
 
 
-async def test_a_lease_ending_in_two_years_counts_as_expired_with_a_warning(here: World) -> None:
+async def test_a_lease_ending_in_two_years_counts_as_expired_with_a_warning(here: Environment) -> None:
     await held_by(here, "dead", "2 years")
     with capture_logs() as logs:
         assert (await leads(here)).epoch == 8
@@ -100,7 +100,7 @@ async def test_a_lease_ending_in_two_years_counts_as_expired_with_a_warning(here
     assert told["ahead_seconds"] > 365 * 86400
 
 
-async def test_a_lease_renewed_since_it_was_read_is_left_to_its_holder(here: World) -> None:
+async def test_a_lease_renewed_since_it_was_read_is_left_to_its_holder(here: Environment) -> None:
     await held_by(here, "alive", "2 years")
 
     async def see(transaction: Transaction) -> SeenLease | None:
@@ -118,7 +118,7 @@ async def test_a_lease_renewed_since_it_was_read_is_left_to_its_holder(here: Wor
     assert await take("this", await here.change(see)) == Lease(NAME, "this", 8)
 
 
-async def test_a_server_that_cannot_lead_lets_another_lead_until_it_can(here: World) -> None:
+async def test_a_server_that_cannot_lead_lets_another_lead_until_it_can(here: Environment) -> None:
     able = asyncio.Event()
     left = asyncio.Event()
     held: dict[str, asyncio.Event] = {"unable": asyncio.Event(), "other": asyncio.Event()}
@@ -162,7 +162,7 @@ async def test_a_server_that_cannot_lead_lets_another_lead_until_it_can(here: Wo
     assert (told["lease"], told["why"]) == (NAME, "no kubeconfig")
 
 
-async def test_a_lease_whose_work_no_server_can_do_changes_hands_slowly(here: World) -> None:
+async def test_a_lease_whose_work_no_server_can_do_changes_hands_slowly(here: Environment) -> None:
     taken: list[str] = []
     enough = asyncio.Event()
 

@@ -17,11 +17,11 @@ from pilothouse_server.errors import Aborted
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICE_ACCOUNTS, SERVICES
 from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
 from tests.kubernetes.containers import replicas_of
-from tests.reconcile.world import World
+from tests.reconcile.environment import Environment
 from tests.waiting import poll_until
 
 
-async def test_a_container_runs_and_is_deleted(here: World) -> None:
+async def test_a_container_runs_and_is_deleted(here: Environment) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create(
@@ -62,7 +62,7 @@ async def test_a_container_runs_and_is_deleted(here: World) -> None:
     assert await here.rows("SELECT FROM reconcile_work WHERE resource_type = 'container'") == []
 
 
-async def test_a_scaled_up_container_is_not_running_before_all_replicas_are_ready(here: World) -> None:
+async def test_a_scaled_up_container_is_not_running_before_all_replicas_are_ready(here: Environment) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create()
@@ -75,7 +75,7 @@ async def test_a_scaled_up_container_is_not_running_before_all_replicas_are_read
     assert [line["status"] for line in history].count("running") == 2, history
 
 
-async def test_stop_and_start_remember_the_replicas(here: World) -> None:
+async def test_stop_and_start_remember_the_replicas(here: Environment) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -89,7 +89,7 @@ async def test_stop_and_start_remember_the_replicas(here: World) -> None:
         assert (await here.running()).observed.ready_replicas == 3
 
 
-async def test_pause_suspends_and_resume_runs_the_container_again(here: World) -> None:
+async def test_pause_suspends_and_resume_runs_the_container_again(here: Environment) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -106,7 +106,7 @@ async def test_pause_suspends_and_resume_runs_the_container_again(here: World) -
         await here.running()
 
 
-async def test_a_held_rollout_keeps_the_old_pods_until_resume(here: World) -> None:
+async def test_a_held_rollout_keeps_the_old_pods_until_resume(here: Environment) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -128,7 +128,7 @@ async def test_a_held_rollout_keeps_the_old_pods_until_resume(here: World) -> No
         assert "paused" not in deployment["spec"]
 
 
-async def test_restart_replaces_the_pods(here: World) -> None:
+async def test_restart_replaces_the_pods(here: Environment) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create()
@@ -140,7 +140,7 @@ async def test_restart_replaces_the_pods(here: World) -> None:
         assert row.observed.restart_count == 0
 
 
-async def test_a_container_that_never_ran_may_be_created_stopped(here: World) -> None:
+async def test_a_container_that_never_ran_may_be_created_stopped(here: Environment) -> None:
     """No pod may start on the way: a nightly job must not run by day."""
     client = await here.connect("local")
     await here.namespace()
@@ -152,7 +152,7 @@ async def test_a_container_that_never_ran_may_be_created_stopped(here: World) ->
     assert await replicas_of(client) == 0
 
 
-async def test_services_follow_the_ports(here: World) -> None:
+async def test_services_follow_the_ports(here: Environment) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -164,7 +164,7 @@ async def test_services_follow_the_ports(here: World) -> None:
         assert [port["port"] for port in service["spec"]["ports"]] == [8080]
 
 
-async def test_scaling_by_others_is_not_reverted_under_the_report_policy(here: World) -> None:
+async def test_scaling_by_others_is_not_reverted_under_the_report_policy(here: Environment) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -180,7 +180,7 @@ async def test_scaling_by_others_is_not_reverted_under_the_report_policy(here: W
         await poll_until(lambda: replicas_of(client), lambda replicas: replicas == 2)
 
 
-async def test_a_namespace_is_deleted_after_its_contents(here: World) -> None:
+async def test_a_namespace_is_deleted_after_its_contents(here: Environment) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         made = await here.namespace()
@@ -200,7 +200,7 @@ async def test_a_namespace_is_deleted_after_its_contents(here: World) -> None:
     assert "deleted" in [row["kind"] for row in kinds]
 
 
-async def test_a_change_based_on_an_outdated_row_is_refused(here: World) -> None:
+async def test_a_change_based_on_an_outdated_row_is_refused(here: Environment) -> None:
     await here.namespace()
     stored = await here.create()
     await here.change(lambda tx: stop_container(tx, "shop", "web"))

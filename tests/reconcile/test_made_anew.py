@@ -12,14 +12,14 @@ from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES
 from pilothouse_server.reconcile.apply import namespace_reconciler
 from pilothouse_server.reconcile.repository import container_status
+from tests.reconcile.environment import Environment
 from tests.reconcile.test_kills import next_server
-from tests.reconcile.world import World
 from tests.waiting import poll_until
 
 ANEW = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}
 
 
-async def made_anew(here: World, client: ClusterClient) -> None:
+async def made_anew(here: Environment, client: ClusterClient) -> None:
     """Deletes the Kubernetes namespace and makes one of the same name, as another client."""
     there = await client.get(NAMESPACES, None, "shop")
     await client.delete(NAMESPACES, None, "shop", uid=there.metadata.uid)
@@ -27,11 +27,11 @@ async def made_anew(here: World, client: ClusterClient) -> None:
     await here.apply_as("team-b", "/api/v1/namespaces/shop", ANEW)
 
 
-async def settled(here: World) -> None:
+async def settled(here: Environment) -> None:
     await poll_until(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
 
 
-async def is_refused(here: World, client: ClusterClient) -> bool:
+async def is_refused(here: Environment, client: ClusterClient) -> bool:
     """Returns whether the container reports that its namespace is somebody else's, and nothing was put there."""
 
     def told(row: Container) -> bool:
@@ -41,7 +41,7 @@ async def is_refused(here: World, client: ClusterClient) -> bool:
     return told(row) and (await client.list(DEPLOYMENTS, "shop")).items == ()
 
 
-async def test_a_container_is_refused_while_no_server_observes(here: World) -> None:
+async def test_a_container_is_refused_while_no_server_observes(here: Environment) -> None:
     client = await here.connect("local")
     await here.namespace()
     async with next_server(here, client):
@@ -53,7 +53,7 @@ async def test_a_container_is_refused_while_no_server_observes(here: World) -> N
 
 
 async def test_a_container_is_refused_while_the_namespace_is_reconciled(
-    here: World, monkeypatch: pytest.MonkeyPatch
+    here: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = await here.connect("local")
     looked = asyncio.Event()
@@ -72,7 +72,7 @@ async def test_a_container_is_refused_while_the_namespace_is_reconciled(
         assert await is_refused(here, client)
 
 
-async def test_a_container_is_refused_when_its_work_is_retried(here: World) -> None:
+async def test_a_container_is_refused_when_its_work_is_retried(here: Environment) -> None:
     """The work may have waited for long, and the observer may not have seen the new namespace in that time."""
     client = await here.connect("local")
     await here.namespace()
@@ -99,7 +99,9 @@ async def test_a_container_is_refused_when_its_work_is_retried(here: World) -> N
     ],
     ids=["given up", "run out", "ends", "due", "failed", "in hand"],
 )
-async def test_the_namespace_is_unverified_when_its_owner_may_have_changed(here: World, change: str) -> None:
+async def test_the_namespace_is_unverified_when_its_owner_may_have_changed(
+    here: Environment, change: str
+) -> None:
     await here.namespace()
     async with next_server(here, await here.connect("local")):
         await settled(here)
@@ -114,7 +116,7 @@ async def test_the_namespace_is_unverified_when_its_owner_may_have_changed(here:
     async def is_doubted() -> bool:
         async with here.store.system_look() as transaction:
             found = await container_status.find_placed(transaction, [int(made.id)])
-        return found[int(made.id)].namespace_doubted
+        return found[int(made.id)].namespace_unverified
 
     assert not await is_doubted()
     await here.rows(change)

@@ -15,7 +15,7 @@ from pilothouse_simulator.values.resources import (
     HORIZONTAL_POD_AUTOSCALERS,
     RESOURCE_QUOTAS,
 )
-from tests.reconcile.world import LIMITS, PLATFORM, World
+from tests.reconcile.environment import LIMITS, PLATFORM, Environment
 from tests.waiting import poll_until
 
 JsonObject = dict[str, Any]
@@ -23,16 +23,16 @@ JsonObject = dict[str, Any]
 _PATH = "/api/v1/namespaces/shop/resourcequotas/pilothouse"
 
 
-async def _quota(here: World) -> JsonObject | None:
+async def _quota(here: Environment) -> JsonObject | None:
     return here.cluster.store.get(RESOURCE_QUOTAS, "shop", "pilothouse")
 
 
-async def _hard(here: World) -> JsonObject:
+async def _hard(here: Environment) -> JsonObject:
     found = await _quota(here)
     return {} if found is None else dict(found["spec"]["hard"])
 
 
-async def _set(here: World, **values: Any) -> None:
+async def _set(here: Environment, **values: Any) -> None:
     stored = await here.seen_namespace()
     assert stored is not None
     paths = ["resource_quota" if name == "quota" else name for name in values]
@@ -40,7 +40,7 @@ async def _set(here: World, **values: Any) -> None:
     await here.change(lambda tx: change_namespace(tx, "shop", wanted, paths, lambda _: None, caller=PLATFORM))
 
 
-async def _condition(here: World) -> tuple[str, str] | None:
+async def _condition(here: Environment) -> tuple[str, str] | None:
     namespace = await here.seen_namespace()
     assert namespace is not None
     found = [each for each in namespace.conditions if each.type == "QuotaEnforced"]
@@ -67,7 +67,7 @@ def test_the_limits_leave_room_for_what_the_database_admits() -> None:
     }
 
 
-async def test_a_quota_is_written_repaired_and_removed(here: World) -> None:
+async def test_a_quota_is_written_repaired_and_removed(here: Environment) -> None:
     await here.namespace()
     async with here.reconciling():
         await _set(here, quota=Quota(containers=2, memory="1Gi"))
@@ -85,7 +85,7 @@ async def test_a_quota_is_written_repaired_and_removed(here: World) -> None:
 
 
 async def test_a_quota_refusal_is_shown_verbatim_and_its_limit_follows_the_pods(
-    here: World,
+    here: Environment,
 ) -> None:
     await here.namespace()
     async with here.reconciling():
@@ -108,7 +108,7 @@ async def test_a_quota_refusal_is_shown_verbatim_and_its_limit_follows_the_pods(
         await poll_until(lambda: _hard(here), lambda hard: hard["pods"] in ("22", "60"))
 
 
-async def test_a_quota_of_others_is_left_alone(here: World) -> None:
+async def test_a_quota_of_others_is_left_alone(here: Environment) -> None:
     await here.namespace()
     async with here.reconciling():
         await poll_until(here.seen_namespace, lambda row: row is not None and not row.reconciling)
@@ -121,7 +121,7 @@ async def test_a_quota_of_others_is_left_alone(here: World) -> None:
         assert await _hard(here) == {"secrets": "9"}
 
 
-async def test_a_cluster_that_denies_quotas_still_gets_the_namespace(here: World) -> None:
+async def test_a_cluster_that_denies_quotas_still_gets_the_namespace(here: Environment) -> None:
     groups = ("apps", "autoscaling", "batch", "discovery.k8s.io", "storage.k8s.io")
     core = ("namespaces", "pods", "events", "services", "serviceaccounts", "configmaps", "secrets")
     rules = [

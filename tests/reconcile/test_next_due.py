@@ -12,7 +12,7 @@ from pilothouse_server.reconcile.repository import work_queue
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.feed import Feed
 from pilothouse_server.watch.hub import Hub
-from tests.reconcile.world import QUICK, World
+from tests.reconcile.environment import QUICK, Environment
 from tests.waiting import poll_until
 
 # Polling alone would never find the work in time.
@@ -28,7 +28,7 @@ SELDOM = msgspec.structs.replace(QUICK, worker=WorkerSettings(poll_seconds=3600.
         "lease_owner = 'killed', lease_epoch = 7",
     ],
 )
-async def test_work_is_executed_when_it_becomes_due(here: World, later: str) -> None:
+async def test_work_is_executed_when_it_becomes_due(here: Environment, later: str) -> None:
     await here.namespace("shop")
     async with here.database.system() as sql:
         await sql.execute(f"UPDATE reconcile_work SET {later}")
@@ -41,7 +41,7 @@ async def test_work_is_executed_when_it_becomes_due(here: World, later: str) -> 
         await poll_until(leases, lambda epoch: epoch > before, what="the lease of what became due")
 
 
-async def test_work_that_another_server_left_due_is_found_by_the_feed(here: World) -> None:
+async def test_work_that_another_server_left_due_is_found_by_the_feed(here: Environment) -> None:
     await here.namespace("shop")
     feed = Feed(here.store, Hub(16))
 
@@ -67,7 +67,7 @@ async def test_work_that_another_server_left_due_is_found_by_the_feed(here: Worl
             await cancel_and_wait(running)
 
 
-async def test_work_leased_by_another_server_causes_no_polling(here: World) -> None:
+async def test_work_leased_by_another_server_causes_no_polling(here: Environment) -> None:
     """A row requested again during its lease is due, but no other worker may lease it: no hot loop."""
     await here.namespace("shop")
     async with here.database.system() as sql:

@@ -11,13 +11,13 @@ from pilothouse_server.reconcile.apply.container_reconciler import ContainerReco
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserverSettings
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_simulator.values.resources import NODES
-from tests.reconcile.world import QUICK, World
+from tests.reconcile.environment import QUICK, Environment
 
 
 class _Late(ContainerReconciler):
     """Returns from an apply after the observer has written that all pods run."""
 
-    def __init__(self, here: World) -> None:
+    def __init__(self, here: Environment) -> None:
         super().__init__()
         self._here = here
         self.nodes = len(here.cluster.store.list(NODES))
@@ -29,7 +29,7 @@ class _Late(ContainerReconciler):
         return done
 
 
-async def test_pods_that_run_before_their_apply_is_written_are_counted(here: World) -> None:
+async def test_pods_that_run_before_their_apply_is_written_are_counted(here: Environment) -> None:
     # A long `node_seconds`: otherwise images that a node does not list yet would make the observer look again.
     observer = ContainerObserverSettings(gather_seconds=0.01, node_seconds=600.0)
     settings = msgspec.structs.replace(QUICK, containers=observer)

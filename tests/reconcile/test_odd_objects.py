@@ -22,8 +22,8 @@ from pilothouse_server.containers.observation import observe
 from pilothouse_server.kubernetes import events
 from pilothouse_server.kubernetes.client import ClusterClient, object_key
 from pilothouse_server.kubernetes.errors import Unreachable
+from pilothouse_server.kubernetes.fingerprints import read
 from pilothouse_server.kubernetes.left_out import LEFT_OUT
-from pilothouse_server.kubernetes.marks import read
 from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
     EVENTS,
@@ -50,7 +50,7 @@ from tests.clusters.hostile import hostile_server
 from tests.harness import NOWHERE
 from tests.kubernetes.containers import SHOP
 from tests.kubernetes.containers import container as smallest
-from tests.reconcile.world import World
+from tests.reconcile.environment import Environment
 from tests.waiting import poll_until
 
 Json = dict[str, Any]
@@ -234,11 +234,8 @@ def shown_beside(kind: str, body: bytes) -> dict[str, Any]:
     return found
 
 
-async def written(here: World, container: Container, kind: str, body: bytes, done: set[int]) -> None:
-    """Writes the observed state of the objects and reads the row, as an observer and a service do.
-
-    A state in `done` is not written again.
-    """
+async def written(here: Environment, container: Container, kind: str, body: bytes, done: set[int]) -> None:
+    """Writes the observed state, unless it is in `done`, and reads the row, as an observer and a service do."""
     found = shown_beside(kind, body)
     pods = [found["pod"]] if "pod" in found else []
     told = [found["event"]] if "event" in found else []
@@ -268,7 +265,7 @@ async def written(here: World, container: Container, kind: str, body: bytes, don
 
 @pytest.mark.full
 @pytest.mark.parametrize("kind", list(OBSERVED))
-async def test_no_value_of_an_object_fails_an_observation(here: World, kind: str) -> None:
+async def test_no_value_of_an_object_fails_an_observation(here: Environment, kind: str) -> None:
     await here.namespace()
     container = await here.create()
     _, value = OBSERVED[kind]
@@ -372,7 +369,7 @@ def of_odd_pods(monkeypatch: pytest.MonkeyPatch, field: str, odd: bytes) -> None
 
 @pytest.mark.parametrize("odd", ["2^70", "text", "half of a surrogate pair"])
 async def test_a_malformed_object_hides_no_other(
-    here: World, monkeypatch: pytest.MonkeyPatch, odd: str
+    here: Environment, monkeypatch: pytest.MonkeyPatch, odd: str
 ) -> None:
     of_odd_pods(monkeypatch, "restartCount", ODD[odd])
     before = LEFT_OUT.labels("Pod")._value.get()
@@ -392,7 +389,7 @@ async def test_a_malformed_object_hides_no_other(
 
 
 async def test_objects_that_users_made_too_dense_hide_no_other(
-    here: World, monkeypatch: pytest.MonkeyPatch
+    here: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another client gives two Deployments half a million empty arguments each."""
     read = destinations.read
@@ -442,7 +439,7 @@ def _reasons(row: Container) -> set[str]:
 
 
 async def test_a_state_that_cannot_be_written_does_not_delay_the_others(
-    here: World, monkeypatch: pytest.MonkeyPatch
+    here: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def observed(container: Container, *arguments: Any, **named: Any) -> Any:
         found = observe(container, *arguments, **named)
@@ -487,7 +484,7 @@ async def test_half_a_surrogate_pair_in_a_watch_line_is_replaced() -> None:
     assert event.object.metadata.labels == {"a": "\ufffd"}
 
 
-async def test_two_pods_with_the_same_uid_are_written_as_one(here: World) -> None:
+async def test_two_pods_with_the_same_uid_are_written_as_one(here: Environment) -> None:
     await here.namespace()
     container = await here.create()
     found = shown_beside("", b"")
@@ -502,7 +499,7 @@ async def test_two_pods_with_the_same_uid_are_written_as_one(here: World) -> Non
 
 
 async def test_an_image_with_an_invalid_digest_hides_no_other(
-    here: World, monkeypatch: pytest.MonkeyPatch
+    here: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_odd_pods(monkeypatch, "imageID", b'"docker.io/library/nginx@sha256:' + b"a" * 1000 + b'"')
     await here.namespace()
@@ -523,7 +520,7 @@ async def test_an_image_with_an_invalid_digest_hides_no_other(
 
 @pytest.mark.parametrize("odd", [b"-5", b"9223372036854775808"])
 async def test_an_invalid_image_size_is_not_stored(
-    here: World, monkeypatch: pytest.MonkeyPatch, odd: bytes
+    here: Environment, monkeypatch: pytest.MonkeyPatch, odd: bytes
 ) -> None:
     asked: list[str] = []
 
@@ -556,7 +553,7 @@ async def test_an_invalid_image_size_is_not_stored(
 
 @pytest.mark.parametrize("odd", [b"1" + b"0" * 400, b'"much"', rb'"\ud800"'])
 async def test_unreadable_pod_usage_hides_no_other(
-    here: World, monkeypatch: pytest.MonkeyPatch, odd: bytes
+    here: Environment, monkeypatch: pytest.MonkeyPatch, odd: bytes
 ) -> None:
     def changed(body: bytes) -> bytes:
         try:

@@ -17,7 +17,7 @@ from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerat
 from pilothouse_server.reconcile.repository import leases
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.conftest import connection
-from tests.reconcile.world import QUICK, World
+from tests.reconcile.environment import QUICK, Environment
 from tests.waiting import poll_until
 
 RESOURCES: dict[str, Resource[Any]] = {
@@ -27,7 +27,7 @@ RESOURCES: dict[str, Resource[Any]] = {
 }
 
 
-async def made_and_forgotten(here: World, *, new_history: bool) -> str:
+async def made_and_forgotten(here: Environment, *, new_history: bool) -> str:
     """Makes a container on the cluster and deletes its row; returns its uid."""
     async with here.reconciling():
         await here.namespace()
@@ -46,7 +46,7 @@ async def made_and_forgotten(here: World, *, new_history: bool) -> str:
 
 
 @asynccontextmanager
-async def sweeping(here: World, uid: str) -> AsyncIterator[Sweep]:
+async def sweeping(here: Environment, uid: str) -> AsyncIterator[Sweep]:
     """Yields a sweep of the cluster, called by hand, once the container with this uid is known to have no row."""
     lease = await here.change(lambda tx: leases.take(tx, "observe/local", "test", 600.0))
     cluster = LeasedCluster("local", here.store, await here.connect("local"), lease)
@@ -67,20 +67,20 @@ async def sweeping(here: World, uid: str) -> AsyncIterator[Sweep]:
         await cancel_and_wait(running)
 
 
-async def kinds_there(here: World) -> set[str]:
+async def kinds_there(here: Environment) -> set[str]:
     client = await here.connect("local")
     return {kind for kind, resource in RESOURCES.items() if await client.find(resource, "shop", "web")}
 
 
-async def states(here: World) -> dict[str, str]:
+async def states(here: Environment) -> dict[str, str]:
     return {row["kind"]: row["state"] for row in await here.rows("SELECT kind, state FROM orphans")}
 
 
-async def decided(here: World) -> None:
+async def decided(here: Environment) -> None:
     await here.rows("UPDATE clusters SET orphans_decided_in = current_history()")
 
 
-async def test_a_new_history_keeps_orphans_until_an_administrator_decides(here: World) -> None:
+async def test_a_new_history_keeps_orphans_until_an_administrator_decides(here: Environment) -> None:
     uid = await made_and_forgotten(here, new_history=True)
     async with sweeping(here, uid) as sweep:
         for _ in range(3):
@@ -97,7 +97,7 @@ async def test_a_new_history_keeps_orphans_until_an_administrator_decides(here: 
     await poll_until(lambda: kinds_there(here), lambda kinds: not kinds)
 
 
-async def test_a_decision_covers_only_the_orphans_that_it_names(here: World) -> None:
+async def test_a_decision_covers_only_the_orphans_that_it_names(here: Environment) -> None:
     uid = await made_and_forgotten(here, new_history=True)
     async with sweeping(here, uid) as sweep:
         assert await sweep.sweep() == 0
@@ -122,7 +122,7 @@ async def test_a_decision_covers_only_the_orphans_that_it_names(here: World) -> 
     assert await kinds_there(here) == {"Deployment"}
 
 
-async def test_orphans_deleted_from_the_cluster_leave_the_list(here: World) -> None:
+async def test_orphans_deleted_from_the_cluster_leave_the_list(here: Environment) -> None:
     uid = await made_and_forgotten(here, new_history=True)
     async with sweeping(here, uid) as sweep:
         await sweep.sweep()
@@ -134,7 +134,7 @@ async def test_orphans_deleted_from_the_cluster_leave_the_list(here: World) -> N
     assert set(await states(here)) == {"Deployment", "ServiceAccount"}
 
 
-async def test_a_rewind_between_two_sweeps_deletes_nothing(here: World) -> None:
+async def test_a_rewind_between_two_sweeps_deletes_nothing(here: Environment) -> None:
     """No server has detected the rewind yet: the rows of the previous sweep are missing in the older database."""
     uid = await made_and_forgotten(here, new_history=False)
     async with sweeping(here, uid) as sweep:

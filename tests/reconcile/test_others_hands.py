@@ -15,14 +15,14 @@ from pilothouse_server.kubernetes.ownership import MANAGED_BY, NAMESPACE, NAMESP
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import change as change_namespace
 from pilothouse_server.reconcile.apply import namespace_reconciler
+from tests.reconcile.environment import PLATFORM, Environment
 from tests.reconcile.test_kills import die_on_the_way
-from tests.reconcile.world import PLATFORM, World
 from tests.waiting import poll_until
 
 BEHAVIOR = "simulate.pilothouse.dev/behavior"
 
 
-async def test_a_deployment_deleted_by_others_is_created_again(here: World) -> None:
+async def test_a_deployment_deleted_by_others_is_created_again(here: Environment) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -38,7 +38,7 @@ async def test_a_deployment_deleted_by_others_is_created_again(here: World) -> N
         await here.running()
 
 
-async def test_a_deployment_with_a_held_rollout_is_created_again_with_its_pods(here: World) -> None:
+async def test_a_deployment_with_a_held_rollout_is_created_again_with_its_pods(here: Environment) -> None:
     """The rollout is held again afterwards: a Deployment that is created paused gets no pods."""
     client = await here.connect("local")
     async with here.reconciling():
@@ -61,7 +61,7 @@ async def test_a_deployment_with_a_held_rollout_is_created_again_with_its_pods(h
         assert (await here.running()).hold_rollout
 
 
-async def test_a_service_deleted_or_changed_by_others_is_restored(here: World) -> None:
+async def test_a_service_deleted_or_changed_by_others_is_restored(here: Environment) -> None:
     client = await here.connect("local")
     ports = (Port(container_port=80, service_name="web", service_port=80),)
 
@@ -96,7 +96,7 @@ def _service(fields: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, **fields}
 
 
-async def test_a_namespace_deleted_by_others_is_created_again_with_its_containers(here: World) -> None:
+async def test_a_namespace_deleted_by_others_is_created_again_with_its_containers(here: Environment) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -123,7 +123,9 @@ async def test_a_namespace_deleted_by_others_is_created_again_with_its_container
 
 
 @pytest.mark.parametrize("whose", ["ours", "others"])
-async def test_a_service_account_is_deleted_with_its_container_if_it_is_ours(here: World, whose: str) -> None:
+async def test_a_service_account_is_deleted_with_its_container_if_it_is_ours(
+    here: Environment, whose: str
+) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         uid = (await here.namespace()).uid
@@ -156,7 +158,7 @@ async def test_a_service_account_is_deleted_with_its_container_if_it_is_ours(her
 
 
 @pytest.mark.parametrize(("policy", "image"), [("repair", "nginx:1.27"), ("report", "nginx:evil")])
-async def test_changes_by_others_follow_the_drift_policy(here: World, policy: Any, image: str) -> None:
+async def test_changes_by_others_follow_the_drift_policy(here: Environment, policy: Any, image: str) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()
@@ -178,7 +180,7 @@ async def test_changes_by_others_follow_the_drift_policy(here: World, policy: An
         assert manifest["spec"]["template"]["spec"]["containers"][0]["image"] == image
 
 
-async def test_a_foreign_namespace_is_taken_over_only_on_request(here: World) -> None:
+async def test_a_foreign_namespace_is_taken_over_only_on_request(here: Environment) -> None:
     client = await here.connect("local")
     manifest = {
         "apiVersion": "v1",
@@ -218,7 +220,7 @@ async def test_a_foreign_namespace_is_taken_over_only_on_request(here: World) ->
     ids=["made anew", "others'"],
 )
 async def test_a_namespace_made_again_is_not_taken_over_without_a_request(
-    here: World, anew: dict[str, str | None]
+    here: Environment, anew: dict[str, str | None]
 ) -> None:
     client = await here.connect("local")
 
@@ -263,7 +265,7 @@ async def test_a_namespace_made_again_is_not_taken_over_without_a_request(
 
 
 async def test_a_container_deleted_before_a_takeover_is_not_forgotten(
-    here: World, monkeypatch: pytest.MonkeyPatch
+    here: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = await here.connect("local")
 
@@ -301,7 +303,7 @@ async def test_a_container_deleted_before_a_takeover_is_not_forgotten(
     ids=["", "killed as it is ours", "its Service goes", "its Deployment goes", "it is given back"],
 )
 async def test_a_namespace_deleted_before_its_takeover_takes_our_objects_along(
-    here: World, step: int | None
+    here: Environment, step: int | None
 ) -> None:
     """Our objects are deleted, other objects stay, and the Kubernetes namespace is released."""
     client = await here.connect("local")
@@ -341,7 +343,7 @@ async def test_a_namespace_deleted_before_its_takeover_takes_our_objects_along(
     ids=["its uid alone", "made anew"],
 )
 async def test_an_adopted_namespace_without_its_label_is_released_or_says_why_not(
-    here: World, gone: dict[str, str | None], told: bool
+    here: Environment, gone: dict[str, str | None], told: bool
 ) -> None:
     client = await here.connect("local")
     manifest = {
@@ -398,7 +400,7 @@ def _labelled(namespace: Namespace) -> Namespace:
 
 @pytest.mark.parametrize("also", [{}, {MANAGED_BY: None}], ids=["one", "all"])
 async def test_a_namespace_that_lost_our_label_is_reported_and_not_forgotten(
-    here: World, monkeypatch: pytest.MonkeyPatch, also: dict[str, str | None]
+    here: Environment, monkeypatch: pytest.MonkeyPatch, also: dict[str, str | None]
 ) -> None:
     monkeypatch.setattr(namespace_reconciler, "LABEL_SECONDS", 0.2)
     client = await here.connect("local")
@@ -435,7 +437,7 @@ async def test_a_namespace_that_lost_our_label_is_reported_and_not_forgotten(
 
 
 async def test_an_empty_namespace_that_lost_our_label_is_not_forgotten(
-    here: World, monkeypatch: pytest.MonkeyPatch
+    here: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(namespace_reconciler, "LABEL_SECONDS", 0.2)
     client = await here.connect("local")

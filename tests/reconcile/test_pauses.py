@@ -41,7 +41,7 @@ from pilothouse_server.reconcile.queue.backoff import (
 from pilothouse_server.runtime.backoff import backoff_seconds
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_simulator import SimulatedCluster
-from tests.reconcile.world import QUICK, World
+from tests.reconcile.environment import QUICK, Environment
 from tests.virtual_time import pass_time, virtual_time
 from tests.waiting import Stopwatch, poll_until
 
@@ -125,7 +125,7 @@ async def test_no_request_is_sent_before_the_retry_after_has_passed() -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize("code", [500, 503, 504, 403])
-async def test_requests_are_few_while_the_cluster_fails(here: World, code: int) -> None:
+async def test_requests_are_few_while_the_cluster_fails(here: Environment, code: int) -> None:
     settings = msgspec.structs.replace(
         QUICK,
         health=HealthSettings(probe_seconds=1.0, answer_seconds=2.0),

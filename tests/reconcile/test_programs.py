@@ -20,7 +20,7 @@ from pilothouse_server.kubernetes.objects import DEPLOYMENTS
 from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_server.values.resources import Condition
 from tests.kubernetes.containers import container
-from tests.reconcile.world import World
+from tests.reconcile.environment import Environment
 from tests.waiting import poll_until
 
 DEPLOYMENT = "/apis/apps/v1/namespaces/shop/deployments/web"
@@ -43,13 +43,13 @@ def types(row: Container) -> set[str]:
     return {condition.type for condition in row.observed.conditions}
 
 
-async def running(here: World, policy: str) -> Container:
+async def running(here: Environment, policy: str) -> Container:
     await here.namespace()
     await here.create(drift_policy=policy, spec=SPEC)
     return await here.running()
 
 
-async def test_only_programs_added_by_others_are_foreign(here: World) -> None:
+async def test_only_programs_added_by_others_are_foreign(here: Environment) -> None:
     async with here.reconciling():
         assert "ForeignPrograms" not in types(await running(here, "report"))
         await here.patch_as("kubectl-patch", DEPLOYMENT, patch({"name": "miner", "image": "busybox:1"}))
@@ -57,7 +57,7 @@ async def test_only_programs_added_by_others_are_foreign(here: World) -> None:
         assert row.observed.message == "others have added programs to its pods: miner"
 
 
-async def test_a_change_of_a_sidecar_is_repaired(here: World) -> None:
+async def test_a_change_of_a_sidecar_is_repaired(here: Environment) -> None:
     client = await here.connect("local")
     async with here.reconciling():
         await running(here, "repair")
@@ -76,7 +76,7 @@ async def test_a_change_of_a_sidecar_is_repaired(here: World) -> None:
         assert [each["name"] for each in (await programs())[1]["env"]] == ["A", "B"]
 
 
-async def test_changes_of_our_programs_are_adopted_but_an_added_program_is_not(here: World) -> None:
+async def test_changes_of_our_programs_are_adopted_but_an_added_program_is_not(here: Environment) -> None:
     async with here.reconciling():
         before = await running(here, "adopt")
         change = patch(

@@ -22,7 +22,7 @@ from pilothouse_server.reconcile.queue.resource_reconciler import Done
 from pilothouse_server.reconcile.repository import leases, work_queue
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_simulator.values.resources import SERVICES
-from tests.reconcile.world import QUICK, World
+from tests.reconcile.environment import QUICK, Environment
 from tests.waiting import poll_until
 
 _WORK = "SELECT FROM reconcile_work WHERE resource_type = $1 AND resource_id = $2 FOR UPDATE"
@@ -36,14 +36,14 @@ def deployment(uid: str, generation: int) -> Deployment:
     return Deployment(metadata=metadata)
 
 
-async def observed(here: World) -> LeasedCluster:
+async def observed(here: Environment) -> LeasedCluster:
     """Returns the cluster under a lease of the test's own."""
     lease = await here.change(lambda tx: leases.take(tx, "observe/local", "test", 600.0))
     return LeasedCluster("local", here.store, await here.connect("local"), lease)
 
 
 async def assert_locks_in_order(
-    here: World, type_: str, first: int, later: int, locking: Coroutine[Any, Any, object]
+    here: Environment, type_: str, first: int, later: int, locking: Coroutine[Any, Any, object]
 ) -> None:
     """Checks that `locking` waits for the work of the lower id before it locks that of the higher."""
     assert first < later
@@ -61,7 +61,7 @@ async def assert_locks_in_order(
             await cancel_and_wait(going)
 
 
-async def test_changed_and_deleted_containers_are_locked_in_order(here: World) -> None:
+async def test_changed_and_deleted_containers_are_locked_in_order(here: Environment) -> None:
     await here.namespace()
     changed, deleted = await here.create("changed"), await here.create("deleted")
     observer = ContainerObserver(await observed(here), AppliedGenerations(), QUICK.containers)
@@ -80,7 +80,7 @@ async def test_changed_and_deleted_containers_are_locked_in_order(here: World) -
     await assert_locks_in_order(here, "container", int(changed.id), int(deleted.id), observer.write_due())
 
 
-async def test_containers_whose_services_others_deleted_are_locked_in_order(here: World) -> None:
+async def test_containers_whose_services_others_deleted_are_locked_in_order(here: Environment) -> None:
     await here.namespace()
     ports = (Port(container_port=80, service_port=80),)
     made = [await here.create(f"web-{number}", ports=ports) for number in range(2)]
@@ -97,7 +97,7 @@ async def test_containers_whose_services_others_deleted_are_locked_in_order(here
     await assert_locks_in_order(here, "container", int(first.id), int(later.id), observer.run())
 
 
-async def test_containers_of_a_deleted_namespace_are_locked_in_order(here: World) -> None:
+async def test_containers_of_a_deleted_namespace_are_locked_in_order(here: Environment) -> None:
     """Their names are in the opposite order."""
     await here.namespace()
     first, later = await here.create("b"), await here.create("a")
@@ -106,7 +106,7 @@ async def test_containers_of_a_deleted_namespace_are_locked_in_order(here: World
     )
 
 
-async def test_vanished_namespaces_are_locked_in_order(here: World) -> None:
+async def test_vanished_namespaces_are_locked_in_order(here: Environment) -> None:
     """Their containers are written in the order of their own ids."""
     first, later = await here.namespace("first"), await here.namespace("later")
     await here.create("web", "later")

@@ -24,12 +24,12 @@ from pilothouse_server.reconcile.queue.worker import Worker
 from pilothouse_server.reconcile.repository import leases
 from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.runtime.tasks import cancel_and_wait
-from tests.reconcile.world import QUICK, World
+from tests.reconcile.environment import QUICK, Environment
 from tests.waiting import poll_until
 
 
 async def test_two_servers_share_the_work_and_one_observes(
-    here: World, monkeypatch: pytest.MonkeyPatch
+    here: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leased: tuple[set[Any], set[Any]] = (set(), set())
     both = asyncio.Event()
@@ -69,7 +69,7 @@ async def test_two_servers_share_the_work_and_one_observes(
     assert {row["runs"] for row in history} == {1}
 
 
-async def test_the_next_server_observes_when_the_first_has_stopped(here: World) -> None:
+async def test_the_next_server_observes_when_the_first_has_stopped(here: Environment) -> None:
     async with here.reconciling():
         await here.namespace()
         await here.create()
@@ -85,7 +85,7 @@ async def without_credentials(name: str) -> ClusterClient:
     raise CredentialsRefused(f'this server has no credentials for cluster "{name}"')
 
 
-async def test_a_server_that_cannot_reach_the_cluster_leaves_it_to_one_that_can(here: World) -> None:
+async def test_a_server_that_cannot_reach_the_cluster_leaves_it_to_one_that_can(here: Environment) -> None:
     """The first server has no credentials, like a replica without a kubeconfig, and takes the lease first."""
 
     async def held() -> list[dict[str, Any]]:
@@ -116,7 +116,7 @@ async def test_a_server_that_cannot_reach_the_cluster_leaves_it_to_one_that_can(
         assert not first.leaves("local")
 
 
-async def test_a_server_that_never_led_leaves_the_work_that_it_cannot_do(here: World) -> None:
+async def test_a_server_that_never_led_leaves_the_work_that_it_cannot_do(here: Environment) -> None:
     async def leaves() -> bool:
         # The server finds out by the work that it leases.
         await here.move(restart_container)
@@ -133,7 +133,7 @@ async def test_a_server_that_never_led_leaves_the_work_that_it_cannot_do(here: W
             assert all(condition.reason != "CredentialsRefused" for condition in row.observed.conditions)
 
 
-async def test_a_container_is_observed_only_on_its_own_cluster(here: World) -> None:
+async def test_a_container_is_observed_only_on_its_own_cluster(here: Environment) -> None:
     """Objects restored into a second cluster carry the same uid: they are neither the container's nor orphans."""
     client = await here.connect("second")
     async with here.reconciling():

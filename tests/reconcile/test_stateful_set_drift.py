@@ -9,8 +9,8 @@ import pytest
 from pilothouse_server.containers.model import Container, DriftPolicy
 from pilothouse_server.containers.operations import resume as resume_container
 from pilothouse_simulator.values.resources import PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS
+from tests.reconcile.environment import Environment
 from tests.reconcile.test_stateful_set_kills import held, make, named, partition_of
-from tests.reconcile.world import World
 from tests.waiting import poll_until
 
 pytestmark = pytest.mark.full
@@ -18,13 +18,13 @@ _PATH: Final = "/apis/apps/v1/namespaces/shop/statefulsets/web"
 _BROKEN: Final = "registry.invalid/x:1"
 
 
-async def _made(here: World) -> None:
+async def _made(here: Environment) -> None:
     await here.namespace()
     await make(here)
     await _ready(here)
 
 
-async def _ready(here: World, count: int = 2) -> Container:
+async def _ready(here: Environment, count: int = 2) -> Container:
     return await here.until(
         lambda row: (
             row.observed.status == "running"
@@ -35,7 +35,7 @@ async def _ready(here: World, count: int = 2) -> Container:
     )
 
 
-def _live(here: World) -> dict[str, Any]:
+def _live(here: Environment) -> dict[str, Any]:
     found = here.cluster.store.get(STATEFUL_SETS, "shop", "web")
     return found or {"metadata": {"uid": ""}, "spec": {}}
 
@@ -47,19 +47,19 @@ def _image(manifest: dict[str, Any] | None) -> str:
     return str(spec.get("template", manifest)["spec"]["containers"][0]["image"])
 
 
-async def _until_stuck(here: World) -> None:
+async def _until_stuck(here: Environment) -> None:
     async def look() -> bool:
         return _image(here.cluster.store.get(PODS, "shop", "web-1")) == _BROKEN
 
     await poll_until(look)
 
 
-async def _stuck_pods(here: World) -> list[str]:
+async def _stuck_pods(here: Environment) -> list[str]:
     rows = await here.rows("SELECT message FROM container_status_history WHERE reason = 'StuckPodDeleted'")
     return [str(row["message"]) for row in rows]
 
 
-async def _set_image(here: World, image: str) -> None:
+async def _set_image(here: Environment, image: str) -> None:
     template = {"spec": {"containers": [{"name": "main", "image": image}]}}
     await here.patch_as("kubectl-edit", _PATH, {"spec": {"template": template}})
 
@@ -73,7 +73,7 @@ async def _set_image(here: World, image: str) -> None:
     ],
 )
 async def test_changes_made_while_no_server_ran_follow_the_policy(
-    here: World, policy: DriftPolicy, image: str, replicas: int, reason: str
+    here: Environment, policy: DriftPolicy, image: str, replicas: int, reason: str
 ) -> None:
     async with here.reconciling():
         await _made(here)
@@ -94,7 +94,7 @@ async def test_changes_made_while_no_server_ran_follow_the_policy(
     assert set(named(here, PODS)) == {f"web-{ordinal}" for ordinal in range(replicas)}
 
 
-async def test_a_repaired_template_releases_a_stuck_rollout(here: World) -> None:
+async def test_a_repaired_template_releases_a_stuck_rollout(here: Environment) -> None:
     async with here.reconciling():
         await _made(here)
     await _set_image(here, _BROKEN)
@@ -105,7 +105,7 @@ async def test_a_repaired_template_releases_a_stuck_rollout(here: World) -> None
     assert len(await _stuck_pods(here)) == 1
 
 
-async def test_a_template_reverted_while_held_deletes_no_pod_before_resume(here: World) -> None:
+async def test_a_template_reverted_while_held_deletes_no_pod_before_resume(here: Environment) -> None:
     async with here.reconciling():
         await _made(here)
         await here.update(image=_BROKEN)
@@ -124,7 +124,7 @@ async def test_a_template_reverted_while_held_deletes_no_pod_before_resume(here:
     assert line.startswith("Pod web-1 was deleted")
 
 
-async def test_scaling_to_zero_deletes_claims_as_requested(here: World) -> None:
+async def test_scaling_to_zero_deletes_claims_as_requested(here: Environment) -> None:
     async with here.reconciling():
         await _made(here)
         await here.update(replicas=0)

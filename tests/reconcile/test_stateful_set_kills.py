@@ -18,8 +18,8 @@ from pilothouse_server.guard.model import UNGUARDED
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.values.volumes import VolumeMount
 from pilothouse_simulator.values.resources import PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS
+from tests.reconcile.environment import Environment
 from tests.reconcile.test_kills import die_at, next_server, on_cluster, settled
-from tests.reconcile.world import World
 from tests.waiting import poll_until
 
 _SETTINGS: Final = StatefulSetSettings(
@@ -28,7 +28,7 @@ _SETTINGS: Final = StatefulSetSettings(
 )
 
 
-async def make(here: World) -> None:
+async def make(here: Environment) -> None:
     await here.create(
         replicas=2,
         ports=(Port(container_port=80, service_name="web", service_port=80, service_type="Headless"),),
@@ -37,32 +37,32 @@ async def make(here: World) -> None:
     )
 
 
-async def updated(here: World) -> None:
+async def updated(here: Environment) -> None:
     await here.update(image="nginx:1.28")
 
 
-async def scaled_down(here: World) -> None:
+async def scaled_down(here: Environment) -> None:
     await here.update(replicas=1)
 
 
-async def stopped(here: World) -> None:
+async def stopped(here: Environment) -> None:
     await here.move(stop_container)
 
 
-async def held(here: World) -> None:
+async def held(here: Environment) -> None:
     await here.change(lambda tx: pause_container(tx, "shop", "web", "hold_rollout"))
 
 
-async def held_and_changed(here: World) -> None:
+async def held_and_changed(here: Environment) -> None:
     await held(here)
     await updated(here)
 
 
-async def held_and_scaled(here: World) -> None:
+async def held_and_scaled(here: Environment) -> None:
     await here.update(replicas=3)
 
 
-async def replaced(here: World) -> None:
+async def replaced(here: Environment) -> None:
     parallel = msgspec.structs.replace(_SETTINGS, pod_management="Parallel")
 
     def merge(stored: Container) -> Container:
@@ -82,12 +82,12 @@ async def replaced(here: World) -> None:
     )
 
 
-async def deleted(here: World) -> None:
+async def deleted(here: Environment) -> None:
     await here.delete()
 
 
 # For each operation: the least number of its writes, and its steps, of which the last is the operation.
-OPERATIONS: Final[dict[str, tuple[int, tuple[Callable[[World], Awaitable[None]], ...]]]] = {
+OPERATIONS: Final[dict[str, tuple[int, tuple[Callable[[Environment], Awaitable[None]], ...]]]] = {
     "scale down": (2, (make, scaled_down)),
     "stop": (3, (make, stopped)),
     "scale while held": (3, (make, held_and_changed, held_and_scaled)),
@@ -95,7 +95,7 @@ OPERATIONS: Final[dict[str, tuple[int, tuple[Callable[[World], Awaitable[None]],
 }
 
 
-def named(here: World, resource: Any) -> dict[str, str]:
+def named(here: Environment, resource: Any) -> dict[str, str]:
     """Returns the uids of the objects of a kind, by name."""
     found = here.cluster.store.list(resource, "shop")
     return {each["metadata"]["name"]: each["metadata"]["uid"] for each in found}
@@ -106,7 +106,7 @@ def partition_of(stateful_set: dict[str, Any]) -> int:
     return int(stateful_set["spec"]["updateStrategy"]["rollingUpdate"]["partition"])
 
 
-async def _history(here: World) -> set[str]:
+async def _history(here: Environment) -> set[str]:
     """Returns the reasons in the container's history that are about whole objects."""
     rows = await here.rows(
         "SELECT h.reason FROM container_status_history AS h JOIN containers AS c ON c.id = h.container_id "
@@ -115,7 +115,7 @@ async def _history(here: World) -> set[str]:
     return {row["reason"] for row in rows}
 
 
-async def _finished(here: World, client: ClusterClient) -> None:
+async def _finished(here: Environment, client: ClusterClient) -> None:
     """Waits until a server and the controllers of the cluster have nothing left to do."""
 
     async def look() -> bool:
@@ -134,7 +134,7 @@ async def _finished(here: World, client: ClusterClient) -> None:
         await poll_until(look)
 
 
-async def _outcome(here: World, client: ClusterClient, before: dict[str, str]) -> dict[str, Any]:
+async def _outcome(here: Environment, client: ClusterClient, before: dict[str, str]) -> dict[str, Any]:
     """Finishes the work, returns the objects and the pods that were kept, and deletes everything."""
     await _finished(here, client)
     pods = here.cluster.store.list(PODS, "shop")
@@ -160,7 +160,7 @@ async def _outcome(here: World, client: ClusterClient, before: dict[str, str]) -
 
 @pytest.mark.full
 @pytest.mark.parametrize("operation", OPERATIONS)
-async def test_killed_at_every_write(here: World, operation: str) -> None:
+async def test_killed_at_every_write(here: Environment, operation: str) -> None:
     """The next server finishes: objects, claims, history and kept pods are the same as without a kill."""
     client = await here.connect("local")
     await here.namespace()

@@ -7,16 +7,16 @@ from typing import Any
 import msgspec
 
 from pilothouse_server.reconcile.observe.health import HealthSettings
-from tests.reconcile.world import QUICK, World
+from tests.reconcile.environment import QUICK, Environment
 from tests.waiting import poll_until
 
 
-async def cluster_row(here: World) -> dict[str, Any]:
+async def cluster_row(here: Environment) -> dict[str, Any]:
     (row,) = await here.rows("SELECT status, reason, message, stale_since, last_seen_at FROM clusters")
     return row
 
 
-async def test_a_cluster_with_stalled_storage_is_away_until_it_recovers(here: World) -> None:
+async def test_a_cluster_with_stalled_storage_is_away_until_it_recovers(here: Environment) -> None:
     settings = msgspec.structs.replace(
         QUICK, health=HealthSettings(probe_seconds=0.1, answer_seconds=0.5, last_seen_seconds=0.1)
     )
@@ -44,7 +44,7 @@ async def test_a_cluster_with_stalled_storage_is_away_until_it_recovers(here: Wo
         assert (await cluster_row(here))["stale_since"] is None
 
 
-async def test_a_denied_request_does_not_mean_stalled_storage(here: World) -> None:
+async def test_a_denied_request_does_not_mean_stalled_storage(here: Environment) -> None:
     rules = [{"verbs": ["*"], "apiGroups": ["apps"], "resources": ["*"]}]
     here.cluster.users.add("narrow", "narrow", rules)
     here.cluster.token = "narrow"
@@ -52,7 +52,7 @@ async def test_a_denied_request_does_not_mean_stalled_storage(here: World) -> No
         await poll_until(lambda: cluster_row(here), lambda row: row["status"] == "healthy")
 
 
-async def test_throttling_is_no_outage_and_is_obeyed(here: World) -> None:
+async def test_throttling_is_no_outage_and_is_obeyed(here: Environment) -> None:
     async with here.reconciling():
         await poll_until(lambda: cluster_row(here), lambda row: row["status"] == "healthy")
         here.cluster.faults.error_code = 429

@@ -27,8 +27,8 @@ from tests.reconcile.unseen import (
     deployment,
     differences,
     drifted,
-    furnish,
     kept_cluster,
+    populate,
     rows,
     service,
     shown,
@@ -88,7 +88,7 @@ async def test_changes_made_while_no_server_ran_are_found_at_the_start(
     async with SimulatedCluster(speed=10.0) as cluster:
         others = Others(cluster)
         async with running_server(database, tmp_path, cluster=cluster, reconciler=LASTING) as server:
-            await furnish(server, *POLICIES, *KINDS, "calm", "labelled", "deleted")
+            await populate(server, *POLICIES, *KINDS, "calm", "labelled", "deleted")
         await meddle(others)
         with written(cluster) as writes:
             async with running_server(database, tmp_path, cluster=cluster, reconciler=LASTING) as server:
@@ -107,7 +107,7 @@ async def test_a_start_without_differences_writes_nothing(database: Database, tm
     """Both with matching fingerprints and without any."""
     async with SimulatedCluster(speed=10.0) as cluster:
         async with running_server(database, tmp_path, cluster=cluster, reconciler=LASTING) as server:
-            await furnish(server, *POLICIES, *KINDS)
+            await populate(server, *POLICIES, *KINDS)
         for forget in (False, True):
             if forget:
                 async with database.owner() as sql:
@@ -142,7 +142,7 @@ async def test_a_hand_over_finds_unobserved_changes(
         running_server(database, tmp_path, cluster=cluster),
     ):
         others = Others(cluster)
-        await furnish(server, *POLICIES, *KINDS, "calm", "labelled", "deleted")
+        await populate(server, *POLICIES, *KINDS, "calm", "labelled", "deleted")
         async with database.system() as sql:
             await sql.execute(
                 "UPDATE leases SET owner = 'nobody', epoch = epoch + 1, expires_at = now() + interval '1 hour' "
@@ -187,7 +187,7 @@ async def test_a_cluster_older_than_the_database_is_brought_up_to_date(
     state, copy = tmp_path / "cluster", tmp_path / "copy"
     async with kept_cluster(state) as cluster:
         async with running_server(database, tmp_path, cluster=cluster, reconciler=LASTING) as server:
-            await furnish(server, *POLICIES, "calm")
+            await populate(server, *POLICIES, "calm")
         port = cluster.api_server.port
     shutil.copy(state, copy)
     async with (

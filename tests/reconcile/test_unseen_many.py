@@ -18,7 +18,7 @@ from tests.reconcile.unseen import (
     agreeing,
     deployment,
     differences,
-    furnish,
+    populate,
     written,
 )
 from tests.waiting import patient
@@ -39,7 +39,7 @@ async def test_only_the_twenty_touched_of_140_deployments_are_written(
         async with running_server(
             database, tmp_path, cluster=cluster, reconciler=LASTING, request_seconds=seconds
         ) as server:
-            await furnish(server)
+            await populate(server)
             free = asyncio.Semaphore(AT_ONCE)
 
             async def make(number: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from pilothouse_server.reconcile.repository import container_status, namespace_status, work_queue
 from pilothouse_server.store.unit_of_work import Transaction
-from tests.reconcile.world import World
+from tests.reconcile.environment import Environment
 from tests.waiting import poll_until, within
 
 End = Callable[[Transaction, int], Awaitable[None]]
@@ -42,7 +42,7 @@ async def end_namespace(transaction: Transaction, namespace_id: int) -> None:
     await namespace_status.delete(transaction, locked)
 
 
-async def both(here: World, *, deletes_first: bool, kind: str) -> Sequence[Any]:
+async def both(here: Environment, *, deletes_first: bool, kind: str) -> Sequence[Any]:
     """Deletes a resource and requests its work; the second transaction waits for the first.
 
     Returns the remaining work.
@@ -73,12 +73,14 @@ async def both(here: World, *, deletes_first: bool, kind: str) -> Sequence[Any]:
 
 @pytest.mark.parametrize("deletes_first", [True, False], ids=["deleted first", "asked for first"])
 @pytest.mark.parametrize("kind", ["container", "namespace"])
-async def test_no_work_is_left_for_a_deleted_resource(here: World, kind: str, deletes_first: bool) -> None:
+async def test_no_work_is_left_for_a_deleted_resource(
+    here: Environment, kind: str, deletes_first: bool
+) -> None:
     assert await both(here, deletes_first=deletes_first, kind=kind) == []
 
 
 @pytest.mark.parametrize("kind", ["container", "namespace"])
-async def test_requested_work_of_an_existing_resource_is_stored(here: World, kind: str) -> None:
+async def test_requested_work_of_an_existing_resource_is_stored(here: Environment, kind: str) -> None:
     """The control: a resource that is not deleted has its work."""
     namespace = await here.namespace()
     container = await here.create()

@@ -19,8 +19,8 @@ from pilothouse_server.reconcile.queue.worker import WorkerSettings
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.controllers.claims import PROVISIONER
 from pilothouse_simulator.values.resources import NODES, STORAGE_CLASSES
-from tests.agreement import agree, disagreements
 from tests.harness import QUICK, Server
+from tests.state_comparison import agree, disagreements
 from tests.waiting import poll_until
 
 SPACE = "shop"
@@ -126,7 +126,7 @@ def wanted(name: str, **fields: Any) -> pb.Container:
     )
 
 
-async def furnish(server: Server, *names: str) -> None:
+async def populate(server: Server, *names: str) -> None:
     """Makes a namespace with every kind of object and these containers, and waits until all are applied."""
     admin = server.admin
     assert server.cluster is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 
 from pilothouse_server.flowcontrol.classes import CallLimits
-from pilothouse_server.rpc.lines import LINES
+from pilothouse_server.rpc.listener_shards import SHARDS
 from pilothouse_server.rpc.server import options
 from pilothouse_server.settings.model import Settings
 
@@ -61,7 +61,7 @@ def test_the_queued_calls_of_all_shards_are_bounded() -> None:
     given = dict(options(Settings(), CallLimits()))
     least, most = (f"grpc.server.max_pending_requests{end}" for end in ("", "_hard_limit"))
     assert 20_000 < given[least] < given[most]
-    assert given[most] * LINES < 1_000_000
+    assert given[most] * SHARDS < 1_000_000
 
 
 def test_an_invented_option_name_is_detected() -> None:

@@ -16,7 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pilothouse_server.rpc.health import SERVING, Health
-from pilothouse_server.rpc.lines import Lines
+from pilothouse_server.rpc.listener_shards import ListenerShards
 from pilothouse_server.rpc.server import GrpcServer
 from pilothouse_server.settings.model import Settings, SettingsError
 from tests.waiting import patient
@@ -27,7 +27,7 @@ def _made(address: str) -> tuple[GrpcServer, grpc.aio.Server]:
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     # The server only binds an address; it admits no calls.
     nobody: Any = None
-    return GrpcServer(Lines([server]), health, (), Settings(listen=address), nobody), server
+    return GrpcServer(ListenerShards([server]), health, (), Settings(listen=address), nobody), server
 
 
 @asynccontextmanager

@@ -30,7 +30,7 @@ from pilothouse_simulator.controllers.claims import PROVISIONER
 from pilothouse_simulator.values.resources import PERSISTENT_VOLUME_CLAIMS, STORAGE_CLASSES
 from tests.conftest import Database
 from tests.harness import QUICK, running_server
-from tests.reconcile.world import LABELLING, RECONCILERS, World, world
+from tests.reconcile.environment import LABELLING, RECONCILERS, Environment, environment
 from tests.storage.conftest import Place
 from tests.waiting import poll_until
 
@@ -62,8 +62,8 @@ class DyingClient:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def here(database: Database) -> AsyncIterator[World]:
-    async with world(database) as made:
+async def here(database: Database) -> AsyncIterator[Environment]:
+    async with environment(database) as made:
         made.store.renderers["volume"] = lambda entity: Rendered(msgspec.json.encode(entity.name))
         made.cluster.store.create(
             STORAGE_CLASSES,
@@ -73,7 +73,7 @@ async def here(database: Database) -> AsyncIterator[World]:
 
 
 @asynccontextmanager
-async def reconciling(here: World) -> AsyncIterator[None]:
+async def reconciling(here: Environment) -> AsyncIterator[None]:
     clients = ClusterClients(here.connect)
     settings = msgspec.structs.replace(QUICK, worker=SHORT)
     reconciler = Reconciler(here.store, clients, None, settings, reconcilers=WITH_VOLUMES)
@@ -85,12 +85,12 @@ async def reconciling(here: World) -> AsyncIterator[None]:
         await clients.close()
 
 
-async def seen(here: World) -> Volume | None:
+async def seen(here: Environment) -> Volume | None:
     async with here.store.system_read() as transaction:
         return await repository.find(transaction, "shop", "data")
 
 
-async def settled(here: World) -> None:
+async def settled(here: Environment) -> None:
     """Waits until nothing is left to do."""
     await poll_until(
         lambda: seen(here),
@@ -98,14 +98,14 @@ async def settled(here: World) -> None:
     )
 
 
-async def make(here: World) -> None:
+async def make(here: Environment) -> None:
     wanted = Volume(name="data", type="persistent_volume_claim", size="1Gi", storage_class="quick")
     await here.change(
         lambda tx: operations.create(tx, "shop", wanted, labelling=LABELLING, may_use_host_paths=False)
     )
 
 
-async def grow(here: World) -> None:
+async def grow(here: Environment) -> None:
     def grown(stored: Volume) -> Volume:
         return msgspec.structs.replace(stored, size="2Gi")
 
@@ -114,14 +114,14 @@ async def grow(here: World) -> None:
     )
 
 
-async def delete(here: World) -> None:
+async def delete(here: Environment) -> None:
     async def nothing(_volume: object) -> None:
         """Refuses no volume."""
 
     await here.change(lambda tx: operations.delete(tx, "shop", "data", lambda _: None, nothing))
 
 
-async def die(here: World) -> None:
+async def die(here: Environment) -> None:
     """Lets one server work until it is killed after its write."""
     client = await here.connect("local")
 
@@ -157,7 +157,7 @@ async def die(here: World) -> None:
     await poll_until(died)
 
 
-def sizes(here: World) -> list[str]:
+def sizes(here: Environment) -> list[str]:
     claims = here.cluster.store.list(PERSISTENT_VOLUME_CLAIMS, "shop")
     return [claim["spec"]["resources"]["requests"]["storage"] for claim in claims]
 
@@ -167,7 +167,10 @@ def sizes(here: World) -> list[str]:
     [(make, [], ["1Gi"]), (grow, ["1Gi"], ["2Gi"]), (delete, ["1Gi"], [])],
 )
 async def test_after_a_kill_the_next_server_finishes_the_work(
-    here: World, operation: Callable[[World], Awaitable[None]], before: list[str], after: list[str]
+    here: Environment,
+    operation: Callable[[Environment], Awaitable[None]],
+    before: list[str],
+    after: list[str],
 ) -> None:
     await here.namespace()
     async with reconciling(here):

@@ -23,13 +23,13 @@ from pilothouse_server.values.resources import ContainerId
 from pilothouse_server.values.volumes import VolumeMount
 from tests.conftest import Database, connection, number_changes
 from tests.harness import running_server
-from tests.reconcile.world import LABELLING, World, world
+from tests.reconcile.environment import LABELLING, Environment, environment
 from tests.waiting import poll_until
 
 MOUNT = VolumeMount("data", "/data")
 
 
-async def notified(here: World) -> list[tuple[str, tuple[str, ...]]]:
+async def notified(here: Environment) -> list[tuple[str, tuple[str, ...]]]:
     """Writes the pending events; returns their volumes, with the containers that mount them."""
     return [(volume.name, volume.mounted_by) for volume in await write_mount_events(here.store)]
 
@@ -39,7 +39,7 @@ def web(**fields: object) -> Container:
     return Container(**(base | fields))  # type: ignore[arg-type]
 
 
-async def prepared(here: World) -> None:
+async def prepared(here: Environment) -> None:
     here.store.renderers["volume"] = messages.CACHE.render
     await here.namespace()
     wanted = Volume(name="data", type="empty_dir")
@@ -52,7 +52,7 @@ async def prepared(here: World) -> None:
 async def test_a_new_container_notifies_the_watchers_of_its_volumes(
     database: Database, mounts: tuple[VolumeMount, ...]
 ) -> None:
-    async with world(database) as here:
+    async with environment(database) as here:
         await prepared(here)
         wanted = web(volume_mounts=mounts)
         await here.change(
@@ -63,7 +63,7 @@ async def test_a_new_container_notifies_the_watchers_of_its_volumes(
 
 
 async def test_a_changed_or_deleted_container_notifies_the_watchers(database: Database) -> None:
-    async with world(database) as here:
+    async with environment(database) as here:
         await prepared(here)
         await here.change(
             lambda tx: operations.create(tx, "shop", web(), keys=UNGUARDED, may=lambda _: False)
@@ -86,7 +86,7 @@ async def test_a_changed_or_deleted_container_notifies_the_watchers(database: Da
 
 async def test_a_volume_deleted_while_its_event_is_written_gets_no_event(database: Database) -> None:
     """The writer of the event waits for the volume before it locks anything that the deletion removes."""
-    async with world(database) as here, connection(database.admin_dsn) as sql:
+    async with environment(database) as here, connection(database.admin_dsn) as sql:
         await prepared(here)
         wanted = web(volume_mounts=(MOUNT,))
         await here.change(

@@ -24,7 +24,7 @@ from pilothouse_client.streams import Change, ChangeKind
 from pilothouse_migrations import roles
 from pilothouse_migrations.histories import begin_new_history
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres, program
-from pilothouse_server.store import continuity
+from pilothouse_server.store import rewind_detection
 from tests.conftest import Database, StartMigrated, connection, new_database, number_changes
 from tests.harness import Server, running_server
 from tests.processes import finished
@@ -291,7 +291,7 @@ async def test_a_restored_snapshot_begins_a_new_history(prepared: Path, tmp_path
                 token = await token_of(server)
             second = EmbeddedPostgres(place / "second", settings=SETTINGS)
             point(address, second)
-            known = json.loads((tmp_path / continuity.FILE_NAME).read_text())[-1]
+            known = json.loads((tmp_path / rewind_detection.FILE_NAME).read_text())[-1]
             async with running(second):
                 # Another server continues with the snapshot until its head is beyond the stored position: then only the
                 # marks differ.

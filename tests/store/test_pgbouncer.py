@@ -16,8 +16,8 @@ from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, connection
 from tests.pgbouncer import needs_pgbouncer, pooled
+from tests.promises.environment import FOREIGN, Environment, prepare, quiet_environment
 from tests.promises.requests import OWN
-from tests.promises.world import FOREIGN, World, furnished, quiet_world
 from tests.waiting import patient, runs_out
 
 pytestmark = [pytest.mark.full, needs_pgbouncer]
@@ -25,14 +25,14 @@ _OURS = ("INTERNAL", "UNKNOWN", "UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED", "
 _EACH = 12
 
 
-async def _failures(world: World) -> list[str]:
+async def _failures(environment: Environment) -> list[str]:
     """Returns the wrong results of every RPC that would be a pooler's fault."""
     found = []
     # Methods that delete the resources of others come last.
-    for rule in sorted(world.rules.values(), key=lambda rule: rule.name == "DeleteNamespace"):
+    for rule in sorted(environment.rules.values(), key=lambda rule: rule.name == "DeleteNamespace"):
         # Some streams have nothing to send here.
         seconds = runs_out(3.0) if rule.streams else patient(10.0)
-        outcome = await world.caller_of(rule).invoke(rule, world.request(rule), timeout=seconds)
+        outcome = await environment.caller_of(rule).invoke(rule, environment.request(rule), timeout=seconds)
         silent = rule.streams and outcome.code == "DEADLINE_EXCEEDED"
         if outcome.code in _OURS and not silent:
             found.append(f"{rule.name}: {outcome.code} {outcome.message}")
@@ -49,27 +49,27 @@ async def test_every_call_works_behind_a_transaction_pooler(
 ) -> None:
     async with (
         pooled(postgres, database, prepared_statements=prepared_statements) as settings,
-        quiet_world(database, tmp_path, monkeypatch, **settings) as world,
+        quiet_environment(database, tmp_path, monkeypatch, **settings) as environment,
     ):
-        await furnished(world)
-        await _tenants_stay_apart(world)
-        assert await _failures(world) == []
+        await prepare(environment)
+        await _tenants_stay_apart(environment)
+        assert await _failures(environment) == []
 
 
-async def _tenants_stay_apart(world: World) -> None:
+async def _tenants_stay_apart(environment: Environment) -> None:
     """Many concurrent callers of two tenants share connections that the other tenant uses a moment later."""
     callers = {
-        namespace: await world.make_user(f"only-{namespace}", {namespace: "operator"})
+        namespace: await environment.make_user(f"only-{namespace}", {namespace: "operator"})
         for namespace in (OWN, FOREIGN)
     }
-    listing = world.rule("ListContainers")
+    listing = environment.rule("ListContainers")
     seen: dict[str, set[str]] = {namespace: set() for namespace in callers}
-    watch = world.rule("WatchContainers")
+    watch = environment.rule("WatchContainers")
 
     async def work(namespace: str, number: int) -> None:
         container: dict[str, Any] = {"name": f"pooled-{number}", "image": "nginx:1.27", "replicas": 0}
         caller = callers[namespace]
-        await world.must("CreateContainer", {"namespace": namespace, "container": container}, caller)
+        await environment.must("CreateContainer", {"namespace": namespace, "container": container}, caller)
         request = listing.request_class(page_size=100)
         answer = (await caller.invoke(listing, request)).answer
         seen[namespace].update(found.namespace for found in answer.containers)

@@ -18,7 +18,7 @@ from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.engine import Database as Engines
 from tests.conftest import Database, connection, new_database
 from tests.harness import Server, running_server
-from tests.promises.world import furnished, quiet_world
+from tests.promises.environment import prepare, quiet_environment
 
 _FROM_REPLICA = {"ListOperations", "QueryUsage"}
 # Port 1 has no listener.
@@ -68,12 +68,13 @@ async def test_the_two_reads_return_the_content_of_the_replica(
 async def test_no_other_call_needs_the_replica(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with quiet_world(database, tmp_path, monkeypatch, replica_database_url=_AWAY) as world:
-        await furnished(world)
+    async with quiet_environment(database, tmp_path, monkeypatch, replica_database_url=_AWAY) as environment:
+        await prepare(environment)
         # Methods that delete the resources of others come last.
-        rules = sorted(world.rules.values(), key=lambda rule: rule.name == "DeleteNamespace")
+        rules = sorted(environment.rules.values(), key=lambda rule: rule.name == "DeleteNamespace")
         outcomes = {
-            rule.name: await world.caller_of(rule).invoke(rule, world.request(rule)) for rule in rules
+            rule.name: await environment.caller_of(rule).invoke(rule, environment.request(rule))
+            for rule in rules
         }
     without = {name for name, outcome in outcomes.items() if outcome.reason == "DATABASE_UNAVAILABLE"}
     assert without == _FROM_REPLICA

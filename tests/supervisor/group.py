@@ -23,7 +23,7 @@ from pilothouse_client import AsyncClient, Client, RetryPolicy
 from pilothouse_client.retry import DEFAULT_RETRY
 from tests.conftest import Database
 from tests.harness import NOWHERE
-from tests.readme.served import BIN, environment
+from tests.readme.served import BIN, server_variables
 from tests.waiting import patient, poll_until, within
 
 PASSWORD = "correct horse battery staple"
@@ -141,7 +141,7 @@ def variables(database: Database, directory: Path) -> dict[str, str]:
     (directory / "kubeconfig.json").write_text(json.dumps(NOWHERE))
     return {
         "PILOTHOUSE_KUBECONFIG": "kubeconfig.json",
-        **environment(directory),
+        **server_variables(directory),
         "PILOTHOUSE_DATABASE_URL": database.app_dsn,
         "PILOTHOUSE_SYSTEM_DATABASE_URL": database.system_dsn,
         "PILOTHOUSE_MAINTENANCE_DATABASE_URL": database.maintenance_dsn,

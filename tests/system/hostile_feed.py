@@ -71,7 +71,7 @@ class HostileFeed:
         self._gone: dict[int, dict[str, pb.Resource]] = {}
         self.honest = False
         self.streams = 0
-        self.endings: set[str] = set()
+        self.hang_and_leak: set[str] = set()
         self._made = 0
         self._closing: list[asyncio.Future[None]] = []
         self._socket: Any = None
@@ -192,7 +192,7 @@ class HostileFeed:
 
     def _break_off(self, scopes: Sequence[pb.Scope]) -> None:
         how = self._random.choice(("silence", "closed", "unavailable", "unknown", "scope"))
-        self.endings.add(how)
+        self.hang_and_leak.add(how)
         match how:
             case "closed":
                 self._closing.append(asyncio.ensure_future(self._socket.close()))

@@ -18,7 +18,7 @@ from tests.conftest import Database
 from tests.gateway.browser import port_of
 from tests.harness import PASSWORD
 from tests.promises.test_killed_server import killed_at_the_end
-from tests.readme.served import environment
+from tests.readme.served import server_variables
 from tests.system.console import Console, served, tab
 from tests.waiting import poll_until
 
@@ -72,7 +72,7 @@ async def test_a_table_equals_the_database_after_the_server_was_killed(
         kubeconfig = tmp_path / "kubeconfig.json"
         kubeconfig.write_text(json.dumps(cluster.kubeconfig()))
         variables = {
-            **environment(tmp_path),
+            **server_variables(tmp_path),
             "PILOTHOUSE_DATABASE_URL": database.app_dsn,
             "PILOTHOUSE_SYSTEM_DATABASE_URL": database.system_dsn,
             "PILOTHOUSE_MAINTENANCE_DATABASE_URL": database.maintenance_dsn,

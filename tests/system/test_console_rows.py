@@ -90,4 +90,4 @@ async def test_a_hostile_watch_never_produces_two_rows_with_one_key(
             feed.honest = True
             feed.cut()
             await poll_until(both, lambda found: found[0] == found[1])
-        assert feed.endings == ENDINGS
+        assert feed.hang_and_leak == ENDINGS

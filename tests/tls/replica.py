@@ -16,7 +16,7 @@ import grpc.aio
 
 from tests.client.certificates import made
 from tests.promises.calling import Caller
-from tests.promises.world import ROLES, World
+from tests.promises.environment import ROLES, Environment
 from tests.tls.serving import serving_tls
 
 # The user name of each caller in an environment with tenants.
@@ -27,7 +27,7 @@ USERS = {
 
 
 @asynccontextmanager
-async def by_certificate(world: World, folder: Path) -> AsyncIterator[World]:
+async def by_certificate(environment: Environment, folder: Path) -> AsyncIterator[Environment]:
     """Yields the environment with the same users and rows.
 
     Each caller has a certificate instead of a token.
@@ -41,10 +41,10 @@ async def by_certificate(world: World, folder: Path) -> AsyncIterator[World]:
         "tls_client_ca_file": folder / "ca.pem",
         "tls_client_users_file": folder / "users",
         "tls_client_listen": "127.0.0.1:0",
-        "secret_key_file": world.server.application.settings.key_file,
+        "secret_key_file": environment.server.application.settings.key_file,
     }
     async with (
-        serving_tls(world.server.database, folder, cluster=world.server.cluster, **settings) as (
+        serving_tls(environment.server.database, folder, cluster=environment.server.cluster, **settings) as (
             server,
             files,
         ),
@@ -58,4 +58,4 @@ async def by_certificate(world: World, folder: Path) -> AsyncIterator[World]:
             return Caller(await channels.enter_async_context(grpc.aio.secure_channel(address, credentials)))
 
         callers = {name: await caller(username) for name, username in USERS.items()}
-        yield replace(world, admin=await caller("admin"), callers=callers)
+        yield replace(environment, admin=await caller("admin"), callers=callers)

@@ -30,7 +30,7 @@ from pilothouse_server.errors import Unauthenticated
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.client.certificates import made, revoked_list
 from tests.conftest import Database, new_database
-from tests.tls.ground import CI, Ground, ground
+from tests.tls.environment import CI, Environment, environment
 from tests.tls.serving import fingerprint, replace, token_of_admin
 from tests.waiting import poll_until, within
 
@@ -40,14 +40,14 @@ _ONCE = RetryPolicy(attempts=1)
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def here(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Ground]:
+) -> AsyncIterator[Environment]:
     """Yields a server that most tests share; they do not change `ci-bot`."""
     folder = tmp_path_factory.mktemp("certificates")
     async with (
         new_database(postgres, template_database.name) as database,
-        ground(database, folder, trusted_proxies="127.0.0.1") as made_ground,
+        environment(database, folder, trusted_proxies="127.0.0.1") as made_environment,
     ):
-        yield made_ground
+        yield made_environment
 
 
 async def refused(call: Coroutine[Any, Any, object]) -> tuple[str, str]:
@@ -74,7 +74,7 @@ async def who(client: AsyncClient) -> str:
     return (await client.identity.who_am_i()).user.username
 
 
-async def test_a_certificate_authenticates_its_user_and_a_token_has_precedence(here: Ground) -> None:
+async def test_a_certificate_authenticates_its_user_and_a_token_has_precedence(here: Environment) -> None:
     own = here.signed(CI)
     answer = await here.client(own).identity.who_am_i()
     assert (answer.user.username, answer.certificate.name) == ("ci-bot", f"uri:{CI}")
@@ -115,7 +115,7 @@ async def test_a_certificate_authenticates_its_user_and_a_token_has_precedence(h
     assert shown["id"].startswith("SHA256:")
 
 
-async def test_each_refused_certificate_has_its_reason(here: Ground) -> None:
+async def test_each_refused_certificate_has_its_reason(here: Environment) -> None:
     for own, reason in (
         (here.signed("other.example.com"), "CERTIFICATE_UNMAPPED"),
         (here.signed(), "CERTIFICATE_UNMAPPED"),
@@ -160,7 +160,7 @@ async def test_each_refused_certificate_has_its_reason(here: Ground) -> None:
         assert error.value.connection_problem == "CLIENT_CERTIFICATE_NEEDED"
 
 
-async def test_a_momentary_connection_failure_is_not_reported_as_a_refusal(here: Ground) -> None:
+async def test_a_momentary_connection_failure_is_not_reported_as_a_refusal(here: Environment) -> None:
     """The client probes the server after the failure.
 
     By then the server may already accept its certificate.
@@ -170,7 +170,7 @@ async def test_a_momentary_connection_failure_is_not_reported_as_a_refusal(here:
         assert (found.problem if found else None) == problem
 
 
-async def test_the_size_of_a_certificate_chain_is_limited(here: Ground) -> None:
+async def test_the_size_of_a_certificate_chain_is_limited(here: Environment) -> None:
     """The chain is stored while a stream is open.
 
     The holder of one valid certificate may send any chain with it.
@@ -203,7 +203,7 @@ async def test_the_size_of_a_certificate_chain_is_limited(here: Ground) -> None:
                 assert serving.clients.vouch(pem).username == "ci-bot"
 
 
-async def test_no_header_replaces_a_certificate(here: Ground) -> None:
+async def test_no_header_replaces_a_certificate(here: Environment) -> None:
     own = here.signed(CI)
     text = own.pem.decode().replace("\n", "%0A")
     credentials = here.files.tls.credentials()
@@ -229,7 +229,7 @@ async def test_revocation_refuses_calls_and_ends_streams(database: Database, tmp
     crl.write_bytes(revoked_list(authority).public_bytes(Encoding.DER))
     (tmp_path / "own.pem").write_bytes(authority.pem)
     changes = {"tls_client_crl_file": crl, "tls_client_ca_file": tmp_path / "own.pem"}
-    async with ground(database, tmp_path, **changes) as here:
+    async with environment(database, tmp_path, **changes) as here:
         here.authority = authority
         own, other = here.signed(CI), here.signed(CI)
         client, token = here.client(own), await token_of_admin(here.server, here.files)
@@ -279,7 +279,7 @@ async def _is(name: str, client: AsyncClient) -> bool:
         return False
 
 
-async def test_an_expired_certificate_ends_its_streams(here: Ground) -> None:
+async def test_an_expired_certificate_ends_its_streams(here: Environment) -> None:
     client, opened = here.client(here.signed(CI, days=(-1, 1))), asyncio.Event()
 
     async def watch() -> None:

@@ -15,7 +15,7 @@ from tests.conftest import Database
 from tests.harness import PASSWORD
 from tests.processes import finished
 from tests.readme.served import PATH
-from tests.tls.ground import CI, Ground, ground
+from tests.tls.environment import CI, Environment, environment
 
 GRPCURL = shutil.which("grpcurl", path=PATH)
 # These are the examples of the documentation page on identity.
@@ -28,7 +28,7 @@ grpcurl -cacert ca.pem -cert me.pem -key me.key pilothouse.example.org:50052
 """
 
 
-def typed(here: Ground, command: str) -> list[str]:
+def typed(here: Environment, command: str) -> list[str]:
     """Returns the words of a documented command with real values.
 
     The program's name is left out.
@@ -49,7 +49,7 @@ def names(user: str, ended: Ended) -> bool:
     return any(line.split(maxsplit=1)[:1] == [user] for line in ended.lines)
 
 
-def written(here: Ground, own: Made) -> tuple[str, ...]:
+def written(here: Environment, own: Made) -> tuple[str, ...]:
     """Writes a certificate's files; returns the options of a command that uses them."""
     (here.folder / "server-ca.pem").write_bytes(here.files.authority.pem)
     (here.folder / "me.pem").write_bytes(own.pem)
@@ -63,7 +63,7 @@ def written(here: Ground, own: Made) -> tuple[str, ...]:
 async def test_the_command_needs_only_a_certificate(
     database: Database, tmp_path: Path, pilothouse: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with ground(database, tmp_path) as here:
+    async with environment(database, tmp_path) as here:
         options = written(here, here.signed(CI))
         ended = await pilothouse(*typed(here, _WHOAMI))
         assert ended.code == 0, ended.err
@@ -103,7 +103,7 @@ async def test_the_command_needs_only_a_certificate(
 async def test_invalid_certificate_files_are_explained(
     database: Database, tmp_path: Path, pilothouse: Command
 ) -> None:
-    async with ground(database, tmp_path) as here:
+    async with environment(database, tmp_path) as here:
         options = written(here, here.signed(CI))
         ended = await pilothouse(*options[:4], "whoami")
         assert (ended.code, "not logged in" in ended.err) == (4, True)
@@ -131,7 +131,7 @@ async def test_invalid_certificate_files_are_explained(
 @pytest.mark.skipif(GRPCURL is None, reason="grpcurl is not installed")
 async def test_grpcurl_calls_with_a_certificate(database: Database, tmp_path: Path) -> None:
     assert GRPCURL is not None
-    async with ground(database, tmp_path) as here:
+    async with environment(database, tmp_path) as here:
         written(here, here.signed(CI))
         code, out, errors = await finished(GRPCURL, *typed(here, _BY_GRPCURL))
         assert code == 0, errors.decode()

@@ -19,7 +19,7 @@ from pilothouse_server.audit import kept_heads, notes
 from pilothouse_server.audit.merkle import Edge
 from pilothouse_server.audit.sealing import STOPPED_REASON
 from pilothouse_server.errors import FailedPrecondition
-from pilothouse_server.store.continuity import FILE_NAME as POSITION
+from pilothouse_server.store.rewind_detection import FILE_NAME as POSITION
 from tests.conftest import Database, connection
 from tests.harness import Server, running_server
 from tests.transparency.logs import fill, idle_application, rebuild

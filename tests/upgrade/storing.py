@@ -24,10 +24,10 @@ from pilothouse_migrations import runner
 from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.identity.credentials import passwords
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres, program
-from pilothouse_server.store import continuity
+from pilothouse_server.store import rewind_detection
 from tests.conftest import addresses, connection
+from tests.promises.environment import prepare, quiet_environment
 from tests.promises.requests import OWN, Fields
-from tests.promises.world import furnished, quiet_world
 from tests.waiting import patient
 
 FOLDER = Path(__file__).parent
@@ -109,10 +109,10 @@ async def store(version: str) -> None:
             data = folder / "data"
             data.mkdir()
             with pytest.MonkeyPatch.context() as patch:
-                async with quiet_world(database, data, patch) as world:
-                    await furnished(world, tenants=True)
-                    await world.must("CreateContainer", {"namespace": OWN, "container": WHOLE})
-                    await world.server.application.sealer.seal()
+                async with quiet_environment(database, data, patch) as environment:
+                    await prepare(environment, tenants=True)
+                    await environment.must("CreateContainer", {"namespace": OWN, "container": WHOLE})
+                    await environment.server.application.sealer.seal()
             dump(database.admin_dsn, FOLDER / f"{version}.sql")
             write_keys(data, FOLDER / f"{version}.keys")
         finally:
@@ -130,7 +130,7 @@ def write_keys(folder: Path, path: Path) -> None:
     files = {
         str(each.relative_to(folder)): base64.b64encode(each.read_bytes()).decode()
         for each in sorted(folder.rglob("*"))
-        if each.is_file() and each.name != continuity.FILE_NAME
+        if each.is_file() and each.name != rewind_detection.FILE_NAME
     }
     path.write_text(json.dumps(files, indent=1) + "\n")
 

@@ -71,7 +71,7 @@ class Retention:
                 continue
             reason = await self._kept_by(await self._facts(partition))
             found = [] if reason else await self._stretches(partition)
-            if reason := reason or await self._doubted(found):
+            if reason := reason or await self._unverified(found):
                 held[reason] += 1
                 log.info("a partition of the audit log is kept", partition=partition.name, reason=reason)
             else:
@@ -104,7 +104,7 @@ class Retention:
         async with self.store.system_read() as transaction:
             return await repository.stretches(transaction, _bounds(partition), _MOST_READ)
 
-    async def _doubted(self, found: Sequence[Stretch]) -> str:
+    async def _unverified(self, found: Sequence[Stretch]) -> str:
         """Returns why records are unverified, and so kept; '' if they may be dropped."""
         if len(found) == _MOST_READ:
             return _TOO_MANY
@@ -115,7 +115,7 @@ class Retention:
         found: list[Stretch] = []
         for _, stretches in going:
             found = merged(found, stretches)
-        dropped, by_all = await self._told()
+        dropped, by_all = await self._recorded_drops()
         if not found and (by_all or not dropped):
             return True
         dropped = merged(dropped, found)
@@ -133,7 +133,7 @@ class Retention:
         await unit.commit(audit=[record])
         return True
 
-    async def _told(self) -> tuple[list[Stretch], bool]:
+    async def _recorded_drops(self) -> tuple[list[Stretch], bool]:
         """Returns the dropped ranges of the newest record that the log has signed, and whether every present key has
         signed it.
         """

@@ -25,7 +25,7 @@ from pilothouse_server.authorization.access import (
 )
 
 # The required scope of a permission: the named namespace, all namespaces, or any namespace.
-Reach = Literal["there", "everywhere", "somewhere"]
+PermissionScope = Literal["there", "everywhere", "somewhere"]
 
 # The maximum numbers of grants, and of names or users, in a result.
 MOST_CONSIDERED: Final = 16
@@ -51,14 +51,14 @@ _ORDER: Final = (Denial.OVER_ALL_NAMESPACES, Denial.EXPIRED, Denial.EXCLUDED, De
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A permission as `<noun>.<verb>`, a namespace ('' if none is named), and the required scope (`reach`).
+    """A permission as `<noun>.<verb>`, a namespace ('' if none is named), and the required scope (`permission_scope`).
 
     `over_all`: the permission works only from a grant over all namespaces. `reads`: it suffices for some read.
     """
 
     permission: str
     namespace: str = ""
-    reach: Reach = "everywhere"
+    permission_scope: PermissionScope = "everywhere"
     over_all: bool = False
     reads: bool = True
 
@@ -88,9 +88,9 @@ class Question:
 
     def is_about(self, grant: Grant) -> bool:
         """Returns whether the grant covers the required scope."""
-        if self.reach == "there":
+        if self.permission_scope == "there":
             return grant.namespace in (None, self.namespace)
-        return self.reach == "somewhere" or grant.namespace is None
+        return self.permission_scope == "somewhere" or grant.namespace is None
 
 
 def asked(permission: str, namespace: str) -> Question:
@@ -115,7 +115,7 @@ class Giver:
 
 
 @dataclass(frozen=True, slots=True)
-class Beyond:
+class DatabaseFacts:
     """Facts from the database: ended grants, and users who could give the missing permission.
 
     Both contain only rows that the caller may see.
@@ -153,11 +153,15 @@ class PermissionFinding:
         return tuple(each.grant for each in self.considered if each.denial == self.denial)
 
 
-_NOTHING: Final = Beyond()
+_NOTHING: Final = DatabaseFacts()
 
 
-def weigh(
-    question: Question, living: Sequence[Grant], beyond: Beyond = _NOTHING, *, known: bool = False
+def explain(
+    question: Question,
+    living: Sequence[Grant],
+    database_facts: DatabaseFacts = _NOTHING,
+    *,
+    known: bool = False,
 ) -> PermissionFinding:
     """Returns the result of a question for one user; `living` are the user's grants that have not ended.
 
@@ -174,7 +178,7 @@ def weigh(
     near = [Considered(grant, why) for grant in living if (why := _ends(question, grant)) is not None]
     near += [
         Considered(grant, Denial.EXPIRED)
-        for grant in question.allowed_by(beyond.ended)
+        for grant in question.allowed_by(database_facts.ended)
         # The caller may learn nothing about a namespace that no valid grant covers, not even that a grant has ended.
         if reached or grant.namespace is None
     ]
@@ -186,12 +190,12 @@ def weigh(
         question,
         denial,
         tuple(sorted(near, key=lambda each: each.denial is not denial)[:MOST_CONSIDERED]),
-        beyond.givers if reached else (),
+        database_facts.givers if reached else (),
         roles_there=tuple(roles),
     )
 
 
-def weigh_credential(
+def explain_credential(
     question: Question, finding: PermissionFinding, credential: Credential
 ) -> PermissionFinding:
     """Returns the result of a question by a caller with a key, and whether the key or its owner lacks the permission.
@@ -204,7 +208,7 @@ def weigh_credential(
     key_gives = _gives(limits, question) and (question.reads or not limits.read_only)
     if finding.allowed and key_gives:
         return finding
-    owner_refuses = not weigh(question, limits.owner_grants).allowed
+    owner_refuses = not explain(question, limits.owner_grants).allowed
     return replace(
         finding,
         denial=Denial.CREDENTIAL if finding.allowed or not owner_refuses else finding.denial,
@@ -217,7 +221,7 @@ def weigh_credential(
 def _gives(limits: KeyLimits, question: Question) -> bool:
     """Returns whether a key with these limits would give the permission if its owner held every permission."""
     everything = Grant("", None, None, frozenset({"*"}))
-    return weigh(question, within([everything], limits)).allowed
+    return explain(question, within([everything], limits)).allowed
 
 
 def _ends(question: Question, grant: Grant) -> Denial | None:
@@ -278,9 +282,9 @@ def reason(finding: PermissionFinding, of: str = "", *, details: bool = True) ->
 
 def place(question: Question) -> str:
     """Returns the question's scope in words."""
-    if question.reach == "there":
+    if question.permission_scope == "there":
         return f'in namespace "{question.namespace}"'
-    return "in any namespace" if question.reach == "somewhere" else "over all namespaces"
+    return "in any namespace" if question.permission_scope == "somewhere" else "over all namespaces"
 
 
 def moment(time: datetime) -> str:
@@ -359,7 +363,7 @@ _SHORT: Final[Mapping[Denial, _Says]] = {
 
 
 def _there(question: Question) -> str:
-    return "there" if question.reach == "there" else place(question)
+    return "there" if question.permission_scope == "there" else place(question)
 
 
 def _whose(of: str) -> str:

@@ -21,7 +21,7 @@ from pilothouse_server.launch.processes.failures import words_of
 from pilothouse_server.settings.model import PREFIX, Settings, SettingsError, load
 
 if TYPE_CHECKING:
-    from pilothouse_server.store.care import Care
+    from pilothouse_server.store.maintenance import Maintenance
 
 _FAULT = 1
 _USAGE = 2
@@ -37,13 +37,13 @@ _Tables = Annotated[list[str] | None, verbs.Argument(metavar="[TABLE]...", help=
 @app.command("analyze")
 def analyze(tables: _Tables = None) -> None:
     """Update the planner's statistics of tables; a partitioned table includes its partitions."""
-    _care(lambda care: care.analyze(tables or ()))
+    _maintain(lambda maintenance: maintenance.analyze(tables or ()))
 
 
 @app.command("vacuum")
 def vacuum(tables: _Tables = None) -> None:
     """Reclaim the space of dead rows, and analyze."""
-    _care(lambda care: care.vacuum(tables or ()))
+    _maintain(lambda maintenance: maintenance.vacuum(tables or ()))
 
 
 @app.command("reindex")
@@ -61,7 +61,11 @@ def reindex(
 ) -> None:
     """Rebuild indexes while servers run: those of TABLE, or all that are largely empty."""
     names = tables or ()
-    _care(lambda care: care.reindex(names) if bloat_percent is None else care.reindex(names, bloat_percent))
+    _maintain(
+        lambda maintenance: (
+            maintenance.reindex(names) if bloat_percent is None else maintenance.reindex(names, bloat_percent)
+        )
+    )
 
 
 @app.command("stats")
@@ -98,7 +102,7 @@ def _mebibytes(count: float) -> str:
     return f"{count / _MEBIBYTE:,.1f} MiB"
 
 
-def _care(work: Callable[[Care], Awaitable[list[str]]]) -> None:
+def _maintain(work: Callable[[Maintenance], Awaitable[list[str]]]) -> None:
     """Runs the work, and prints a line before each statement."""
     settings = _settings()
     if not (settings.maintenance_database_url or settings.database_url):
@@ -112,12 +116,12 @@ def _care(work: Callable[[Care], Awaitable[list[str]]]) -> None:
         settings = msgspec.structs.replace(settings, database_url=url, maintenance_database_url=url)
 
     async def run() -> list[str]:
-        from pilothouse_server.store.care import Care
         from pilothouse_server.store.engine import Database
+        from pilothouse_server.store.maintenance import Maintenance
 
         database = Database.connect(settings)
         try:
-            return await work(Care(database.maintenance, tell=say))
+            return await work(Maintenance(database.maintenance, report=say))
         finally:
             await database.close()
 

@@ -183,15 +183,15 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
     kubeconfigs = _kubeconfigs(settings)
     # Checked before anything is created for the server, so a taken address is reported immediately.
     addresses = _free_addresses(settings)
-    surroundings = None
+    environment = None
     if dev:
         from pilothouse_server.launch.development import Development
 
-        surroundings = Development(settings, kubeconfigs, _say)
+        environment = Development(settings, kubeconfigs, _say)
     try:
-        if surroundings is not None:
-            settings = await surroundings.start()
-            kubeconfigs = surroundings.kubeconfigs
+        if environment is not None:
+            settings = await environment.start()
+            kubeconfigs = environment.kubeconfigs
             _say("server", "starts")
         server = _server(settings, kubeconfigs)
         addresses.close()
@@ -217,8 +217,8 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
             await server.stop()
     finally:
         addresses.close()
-        if surroundings is not None:
-            await surroundings.stop()
+        if environment is not None:
+            await environment.stop()
 
 
 def _end_at_last(seconds: float) -> None:

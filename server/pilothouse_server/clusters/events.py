@@ -13,7 +13,7 @@ import msgspec
 from pilothouse_server.clusters.refusals import Connect, refusal, within
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.events import EventSubject, KubernetesEvent, events_of
-from pilothouse_server.kubernetes.homes import refuse_foreign
+from pilothouse_server.kubernetes.namespace_ownership import refuse_foreign
 from pilothouse_server.values.resources import NamespaceRef
 
 SECONDS = 3.0
@@ -26,17 +26,17 @@ class Events(msgspec.Struct, frozen=True):
     unavailable: str = ""
 
 
-async def read(connect: Connect, home: NamespaceRef, subjects: Iterable[EventSubject]) -> Events:
+async def read(connect: Connect, namespace_ref: NamespaceRef, subjects: Iterable[EventSubject]) -> Events:
     """Returns the newest events of some objects of a namespace, if they arrive within `SECONDS`.
 
     Errors of the cluster, and a Kubernetes namespace of another owner, are given as `unavailable`.
     """
-    cluster = home.cluster_name
+    cluster = namespace_ref.cluster_name
 
     async def newest() -> tuple[KubernetesEvent, ...]:
         client = await connect(cluster)
-        await refuse_foreign(client, home)
-        return await events_of(client, home.kubernetes_name, subjects)
+        await refuse_foreign(client, namespace_ref)
+        return await events_of(client, namespace_ref.kubernetes_name, subjects)
 
     try:
         return Events(await within(newest(), cluster, SECONDS))

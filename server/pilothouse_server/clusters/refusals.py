@@ -26,7 +26,7 @@ from pilothouse_server.kubernetes.errors import (
     Throttled,
     Unreachable,
 )
-from pilothouse_server.kubernetes.homes import refuse_foreign
+from pilothouse_server.kubernetes.namespace_ownership import refuse_foreign
 from pilothouse_server.values.resources import NamespaceRef
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ async def within(work: Awaitable[T], cluster: str, seconds: float = SECONDS) -> 
 
 async def tried(
     connect: Connect,
-    home: NamespaceRef,
+    namespace_ref: NamespaceRef,
     trial: Callable[[ClusterClient], Awaitable[T]],
 ) -> T:
     """Returns the result of a trial in a namespace.
@@ -89,15 +89,15 @@ async def tried(
         Unavailable: the cluster does not respond.
     """
 
-    async def at_home() -> T:
-        client = await connect(home.cluster_name)
-        await refuse_foreign(client, home)
+    async def in_own_namespace() -> T:
+        client = await connect(namespace_ref.cluster_name)
+        await refuse_foreign(client, namespace_ref)
         return await trial(client)
 
     try:
-        return await within(at_home(), home.cluster_name)
+        return await within(in_own_namespace(), namespace_ref.cluster_name)
     except ClusterError as error:
-        raise refusal(error, home.cluster_name) from error
+        raise refusal(error, namespace_ref.cluster_name) from error
 
 
 def refusal(error: ClusterError, cluster: str) -> PilothouseError:

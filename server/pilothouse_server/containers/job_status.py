@@ -50,7 +50,7 @@ def runs_kept(container: Container) -> int:
     return _RUNS_KEPT if kept is None else kept
 
 
-def pods_at_once(container: Container) -> int:
+def concurrent_pods(container: Container) -> int:
     """Returns how many pods a container may have at a time.
 
     For a Job, these are its concurrent pods until it has ended; for a CronJob, the pods of its concurrent runs; for

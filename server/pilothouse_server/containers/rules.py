@@ -19,7 +19,7 @@ from pilothouse_server.containers.amounts import checked_resources
 from pilothouse_server.containers.extra_fields import checked_extra_fields
 from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.job_rules import check_runs
-from pilothouse_server.containers.job_status import pods_at_once
+from pilothouse_server.containers.job_status import concurrent_pods
 from pilothouse_server.containers.manifests import pod_labels
 from pilothouse_server.containers.model import (
     Container,
@@ -139,7 +139,7 @@ def quota_share(container: Container) -> tuple[int, int]:
         memory = (
             _amount("memory", whole.request("memory")) or memory or _amount("memory", whole.limit("memory"))
         )
-    pods = pods_at_once(container)
+    pods = concurrent_pods(container)
     return cpu * pods, memory * pods
 
 

@@ -17,7 +17,7 @@ from pilothouse_server.clusters.refusals import Connect, refusal, within
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError, Expired
 from pilothouse_server.kubernetes.events import KubernetesEvent, shown
-from pilothouse_server.kubernetes.homes import refuse_foreign
+from pilothouse_server.kubernetes.namespace_ownership import refuse_foreign
 from pilothouse_server.kubernetes.objects import EVENTS, EventObject
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.values.resources import NamespaceRef
@@ -42,14 +42,14 @@ def permission_of(event: KubernetesEvent) -> str:
 
 
 async def follow(
-    connect: Connect, home: NamespaceRef, name: str, *, once: bool
+    connect: Connect, namespace_ref: NamespaceRef, name: str, *, once: bool
 ) -> AsyncGenerator[Sequence[KubernetesEvent], None]:
     """Yields the present events, then each new one; an empty batch every 10 s while there is none.
 
     Raises:
         Unavailable, FailedPrecondition: the cluster does not respond, or denies the request.
     """
-    reading = _read(connect, home, name, once=once)
+    reading = _read(connect, namespace_ref, name, once=once)
     pending: asyncio.Task[Any] | None = None
     try:
         while True:
@@ -63,7 +63,7 @@ async def follow(
                 return
             yield found
     except ClusterError as error:
-        raise refusal(error, home.cluster_name) from None
+        raise refusal(error, namespace_ref.cluster_name) from None
     finally:
         if pending is not None:
             await cancel_and_wait(pending)
@@ -77,17 +77,17 @@ async def _next(
 
 
 async def _read(
-    connect: Connect, home: NamespaceRef, name: str, *, once: bool
+    connect: Connect, namespace_ref: NamespaceRef, name: str, *, once: bool
 ) -> AsyncGenerator[Sequence[KubernetesEvent], None]:
     async def connected() -> ClusterClient:
-        client = await connect(home.cluster_name)
-        await refuse_foreign(client, home)
+        client = await connect(namespace_ref.cluster_name)
+        await refuse_foreign(client, namespace_ref)
         return client
 
-    client = await within(connected(), home.cluster_name)
+    client = await within(connected(), namespace_ref.cluster_name)
     newest = _BEGIN
     while True:
-        page = await client.list(EVENTS, home.kubernetes_name)
+        page = await client.list(EVENTS, namespace_ref.kubernetes_name)
         listed = sorted(page.items, key=lambda each: each.time or _BEGIN)
         there = [each for each in listed if _is_of(each, name) and (each.time or _BEGIN) > newest]
         yield [shown(each) for each in there[-MOST_EVENTS:]]
@@ -97,7 +97,7 @@ async def _read(
         version = page.resource_version
         try:
             while True:
-                watch = client.watch(EVENTS, home.kubernetes_name, resource_version=version)
+                watch = client.watch(EVENTS, namespace_ref.kubernetes_name, resource_version=version)
                 async with aclosing(watch) as changes:
                     async for change in changes:
                         version = change.resource_version or version

@@ -93,8 +93,8 @@ class WatchService:
     ) -> AsyncIterator[pb.WatchEventsResponse]:
         """Streams Kubernetes Events."""
         async with call.read() as transaction:
-            home = (await locate(transaction, request.namespace)).ref
-        call.describe(namespace_id=home.id)
+            namespace_ref = (await locate(transaction, request.namespace)).ref
+        call.describe(namespace_id=namespace_ref.id)
 
         def check() -> None:
             if not any(call.caller.allows(each, request.namespace) for each in events.PERMISSIONS):
@@ -102,7 +102,9 @@ class WatchService:
 
         check()
         call.on_renewed = check
-        async with aclosing(events.follow(self._connect, home, request.name, once=request.once)) as found:
+        async with aclosing(
+            events.follow(self._connect, namespace_ref, request.name, once=request.once)
+        ) as found:
             async for batch in found:
                 seen = [
                     each

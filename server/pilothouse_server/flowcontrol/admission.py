@@ -22,7 +22,7 @@ from prometheus_client import Counter, Gauge
 
 from pilothouse_server.errors import PilothouseError, Unavailable
 from pilothouse_server.flowcontrol import classes
-from pilothouse_server.flowcontrol.arrivals import Arrivals
+from pilothouse_server.flowcontrol.burst_gate import BurstGate
 from pilothouse_server.flowcontrol.classes import CallLimits, SeatClass
 from pilothouse_server.flowcontrol.fair_queue import FairQueue
 from pilothouse_server.flowcontrol.pending_requests import PendingRequests
@@ -78,8 +78,8 @@ class CallAdmission:
         # A queue of their own, so that other requests cannot push out a health check.
         self.pending_health_requests = self._pending("health_requests")
         self.pending_responses = PendingResponses(_refusals("unsent_answers"))
-        self.arrivals = Arrivals(limits.wait_seconds, _refusals("arrivals"))
-        _show(WAITING, "arrivals", self.arrivals, _waiting)
+        self.burst_gate = BurstGate(limits.wait_seconds, _refusals("arrivals"))
+        _show(WAITING, "arrivals", self.burst_gate, _waiting)
         self.refusals = KeyedRate(*classes.REFUSALS)
         self.late_refusals = KeyedRate(*classes.LATE_REFUSALS)
         per_second, burst, longest_seconds = classes.STREAM_OPENS
@@ -158,7 +158,7 @@ class CallAdmission:
         now = asyncio.get_running_loop().time()
         await self._no_new_call(now + grace_seconds / 3)
         self.draining = True
-        self.arrivals.end()
+        self.burst_gate.end()
         for rate in (self.refusals, self.late_refusals, self.stream_opens, self.cluster_call_rate):
             rate.close()
         now = asyncio.get_running_loop().time()
@@ -172,7 +172,7 @@ class CallAdmission:
         """
         loop = asyncio.get_running_loop()
         came = -1
-        while (now := loop.time()) < until and (came != self._came or self.arrivals.waiting):
+        while (now := loop.time()) < until and (came != self._came or self.burst_gate.waiting):
             came = self._came
             await asyncio.sleep(min(_QUIET_SECONDS, until - now))
             # An event loop that was busy runs its timers before it accepts the calls that arrived in that time.
@@ -234,7 +234,7 @@ def _in_use(queue: FairQueue) -> int:
     return queue.in_use
 
 
-def _waiting(queue: FairQueue | PendingRequests | Arrivals) -> int:
+def _waiting(queue: FairQueue | PendingRequests | BurstGate) -> int:
     return queue.waiting
 
 

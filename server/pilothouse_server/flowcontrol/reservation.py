@@ -85,7 +85,7 @@ class Reservation:
             Unavailable: this server is shutting down.
         """
         self._in_burst = True
-        await self._admission.arrivals.turn(caller, self)
+        await self._admission.burst_gate.turn(caller, self)
         self._admission.refuse_if_draining()
 
     def try_acquire(self, queue: FairQueue, user: Hashable, width: int = 1) -> bool:
@@ -129,10 +129,10 @@ class Reservation:
         if self._streams:
             admission = self._admission
             self._leave_burst()
-            await admission.arrivals.all_taken_in(self._user)
+            await admission.burst_gate.all_taken_in(self._user)
             await admission.stream_opens.acquire(self._user)
             # More calls may have arrived during that time.
-            await admission.arrivals.all_taken_in(self._user)
+            await admission.burst_gate.all_taken_in(self._user)
             # A draining server would end the stream as soon as it has begun.
             admission.refuse_if_draining()
 
@@ -242,7 +242,7 @@ class Reservation:
 
     def _leave_burst(self) -> None:
         if self._in_burst:
-            self._admission.arrivals.leave(self)
+            self._admission.burst_gate.leave(self)
 
     def _end_dry_run_turn(self) -> None:
         if self._has_dry_run_turn:

@@ -158,7 +158,7 @@ class Guard(asyncio.Protocol):
         # The browser that sent the last request, and since when the connection is idle.
         self.browser: str | None = None
         self.idle_since = 0.0
-        self._unsent, self._unsent_since = 0, 0.0
+        self._pending, self._pending_since = 0, 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -198,12 +198,12 @@ class Guard(asyncio.Protocol):
     def is_late(self, now: float, stalled_seconds: float) -> bool:
         """Returns whether its header is late, or its client has taken no byte for `stalled_seconds`."""
         assert self._transport is not None
-        unsent = self._transport.get_write_buffer_size()
-        if unsent != self._unsent or not unsent:
-            self._unsent, self._unsent_since = unsent, now
+        pending = self._transport.get_write_buffer_size()
+        if pending != self._pending or not pending:
+            self._pending, self._pending_since = pending, now
         return (
             self.late_at is not None and now >= self.late_at
-        ) or now - self._unsent_since >= stalled_seconds
+        ) or now - self._pending_since >= stalled_seconds
 
     def abort(self) -> None:
         """Closes the connection without waiting until everything is sent."""

@@ -22,7 +22,13 @@ from pilothouse_manifests.sources import FOREIGN_ANNOTATIONS
 from pilothouse_server.clusters.refusals import Connect, refusal, within
 from pilothouse_server.errors import FailedPrecondition, PilothouseError
 from pilothouse_server.importing import unfit
-from pilothouse_server.importing.operations import SECONDS, SHAPELESS, UNREADABLE, error_words, wait_for_home
+from pilothouse_server.importing.operations import (
+    SECONDS,
+    SHAPELESS,
+    UNREADABLE,
+    error_words,
+    wait_for_namespace,
+)
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.discovery import KindDiscovery
 from pilothouse_server.kubernetes.errors import ClusterError, NotFound, Refused
@@ -81,7 +87,7 @@ async def discover(
     cluster = namespace.cluster_name
     try:
         client = await connect(cluster)
-        await within(wait_for_home(client, namespace), cluster)
+        await within(wait_for_namespace(client, namespace), cluster)
         return await within(_discover(client, namespace, wanted, names, selector, rights), cluster, SECONDS)
     except ClusterError as error:
         raise refusal(error, cluster) from error

@@ -52,7 +52,7 @@ from pilothouse_server.importing.deployments import (
 from pilothouse_server.kubernetes import field_paths
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError, NotFound, Refused, Unreadable
-from pilothouse_server.kubernetes.homes import is_foreign, refuse_foreign
+from pilothouse_server.kubernetes.namespace_ownership import is_foreign, refuse_foreign
 from pilothouse_server.kubernetes.objects import (
     SERVICE_ACCOUNTS,
     SERVICES,
@@ -127,14 +127,14 @@ async def discover(
     cluster = namespace.cluster_name
     try:
         client = await connect(cluster)
-        await within(wait_for_home(client, namespace), cluster)
+        await within(wait_for_namespace(client, namespace), cluster)
         theirs = Dependencies(client, namespace, existing, may, orphans)
         return await within(_discover(client, namespace, wanted, theirs), cluster, SECONDS)
     except ClusterError as error:
         raise refusal(error, cluster) from error
 
 
-async def wait_for_home(client: ClusterClient, namespace: Namespace) -> None:
+async def wait_for_namespace(client: ClusterClient, namespace: Namespace) -> None:
     """Waits while a Kubernetes namespace is being adopted.
 
     Raises Conflict `NameTaken` if it still belongs to another owner.

@@ -28,7 +28,7 @@ from pilothouse_server.importing.dependencies import Dependencies, Discovered, E
 from pilothouse_server.importing.operations import Candidate
 from pilothouse_server.importing.services import ServiceCandidate
 from pilothouse_server.kubernetes.errors import ClusterError
-from pilothouse_server.kubernetes.homes import refuse_foreign
+from pilothouse_server.kubernetes.namespace_ownership import refuse_foreign
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import on_cluster
 from pilothouse_server.network.operations import ServiceRights

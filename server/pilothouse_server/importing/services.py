@@ -23,7 +23,13 @@ from pilothouse_server.clusters.refusals import Connect, refusal, within
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.guard.model import PRIVILEGED
 from pilothouse_server.importing import unfit
-from pilothouse_server.importing.operations import SECONDS, SHAPELESS, UNREADABLE, error_words, wait_for_home
+from pilothouse_server.importing.operations import (
+    SECONDS,
+    SHAPELESS,
+    UNREADABLE,
+    error_words,
+    wait_for_namespace,
+)
 from pilothouse_server.kubernetes import field_paths
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError, NotFound, Refused
@@ -80,7 +86,7 @@ async def discover(
     cluster = namespace.cluster_name
     try:
         client = await connect(cluster)
-        await within(wait_for_home(client, namespace), cluster)
+        await within(wait_for_namespace(client, namespace), cluster)
         found = _discover(client, namespace, names, selector, rights, orphans)
         return await within(found, cluster, SECONDS)
     except ClusterError as error:

@@ -95,7 +95,7 @@ def read_claim(
         labels=_theirs(metadata.get("labels")),
         annotations=_theirs(metadata.get("annotations")),
     )
-    return volume, _told("PersistentVolumeClaim", metadata, problems)
+    return volume, _reported("PersistentVolumeClaim", metadata, problems)
 
 
 def read_config_map(found: Manifest, orphans: Collection[str] = ()) -> tuple[ConfigMap, Problems]:
@@ -110,7 +110,7 @@ def read_config_map(found: Manifest, orphans: Collection[str] = ()) -> tuple[Con
         labels=_theirs(metadata.get("labels")),
         annotations=_theirs(metadata.get("annotations")),
     )
-    return config_map, _told("ConfigMap", metadata, problems)
+    return config_map, _reported("ConfigMap", metadata, problems)
 
 
 def read_secret(found: Manifest, orphans: Collection[str] = ()) -> tuple[Secret, Values, Problems]:
@@ -128,7 +128,7 @@ def read_secret(found: Manifest, orphans: Collection[str] = ()) -> tuple[Secret,
         labels=_theirs(metadata.get("labels")),
         annotations=_theirs(metadata.get("annotations")),
     )
-    return secret, {} if problems else values, _told("Secret", metadata, problems)
+    return secret, {} if problems else values, _reported("Secret", metadata, problems)
 
 
 def _uid(found: Manifest, label: str, orphans: Collection[str]) -> str:
@@ -154,7 +154,7 @@ def _standing(found: Manifest, label: str, owner: str, orphans: Collection[str])
     return problems
 
 
-def _told(kind: str, metadata: Manifest, problems: list[str]) -> Problems:
+def _reported(kind: str, metadata: Manifest, problems: list[str]) -> Problems:
     return tuple(f"{kind} {metadata['name']}: {problem}" for problem in problems)
 
 

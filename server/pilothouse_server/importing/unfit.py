@@ -1,8 +1,8 @@
 """Finds values in a cluster's object that no row can store: NUL, half of a surrogate pair, a number beyond 64 bits.
 
-In an object that is only observed, such characters are replaced (`kubernetes.marks`). But an object that is taken over
-is applied again, and a replaced character would change the running container. So the object is refused, and the problem
-names the field.
+In an object that is only observed, such characters are replaced (`kubernetes.fingerprints`). But an object that is
+taken over is applied again, and a replaced character would change the running container. So the object is refused,
+and the problem names the field.
 """
 
 from __future__ import annotations

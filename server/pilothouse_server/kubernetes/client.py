@@ -40,9 +40,9 @@ from pilothouse_server.kubernetes.errors import (
     Unreadable,
     shown,
 )
+from pilothouse_server.kubernetes.fingerprints import may_be_unstorable, mended, read
 from pilothouse_server.kubernetes.http import aiohttp
 from pilothouse_server.kubernetes.left_out import LeftOut, known
-from pilothouse_server.kubernetes.marks import may_be_unstorable, mended, read
 from pilothouse_server.kubernetes.objects import (
     AccessReview,
     KubernetesObject,

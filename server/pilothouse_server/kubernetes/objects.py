@@ -77,7 +77,7 @@ class ObjectMeta(Partial, frozen=True, rename="camel"):
 
 class KubernetesObject(Partial, frozen=True, rename="camel"):
     metadata: ObjectMeta = ObjectMeta()
-    # The object's fingerprint (see `marks`); not a field of the API.
+    # The object's fingerprint (see `fingerprints`); not a field of the API.
     mark: str = ""
 
 
@@ -518,7 +518,7 @@ class Resource(msgspec.Struct, Generic[T], frozen=True):
     namespaced: bool = True
     # Only the metadata is requested; the content of an object is not even transferred.
     metadata_only: bool = False
-    # The basis of its objects' fingerprints, '' for none; see `marks`.
+    # The basis of its objects' fingerprints, '' for none; see `fingerprints`.
     marked: Literal["", "content", "version"] = ""
 
     @property

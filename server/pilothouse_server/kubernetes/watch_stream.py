@@ -13,8 +13,8 @@ import msgspec
 
 from pilothouse_server.kubernetes.decoding import decode
 from pilothouse_server.kubernetes.errors import UNREADABLE, Status, Unreachable, Unreadable, from_status
+from pilothouse_server.kubernetes.fingerprints import read
 from pilothouse_server.kubernetes.left_out import known
-from pilothouse_server.kubernetes.marks import read
 from pilothouse_server.kubernetes.objects import KubernetesObject, Resource, T
 from pilothouse_server.outbound.destinations import TooLong
 

@@ -96,7 +96,7 @@ class UsageStream:
         self._database = 0
         self._read_database = 0
 
-    def begin_anew(self) -> None:
+    def reset_after_rewind(self) -> None:
         """Resets after a rewind: restarts from the database's newest sample and ends watches, as ids may differ."""
         self._database += 1
         self._newest.clear()

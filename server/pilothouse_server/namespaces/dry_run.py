@@ -8,7 +8,7 @@ from pilothouse_server.clusters.refusals import Connect, refusal, within
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.dry_run import dry_run_deletion
 from pilothouse_server.kubernetes.errors import ClusterError
-from pilothouse_server.kubernetes.homes import refuse_foreign
+from pilothouse_server.kubernetes.namespace_ownership import refuse_foreign
 from pilothouse_server.kubernetes.objects import NAMESPACES, Manifest
 from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
 from pilothouse_server.namespaces.manifests import (

@@ -45,8 +45,8 @@ async def create_many(
     await scaling.lock_quota(transaction, namespace, key)
     present = await repository.lock_named(transaction, namespace.id, key, [each.name for each in given])
     for each in present:
-        is_going = each.deletion_requested_at is not None
-        raise already_exists("object", f"{each.kind} {each.name}", being_deleted=is_going)
+        is_deleting = each.deletion_requested_at is not None
+        raise already_exists("object", f"{each.kind} {each.name}", being_deleted=is_deleting)
     used = await repository.count_of_kind(transaction, namespace.id, key)
     admitted: list[CarriedObject] = []
     facts: dict[str, KindFacts] = {}

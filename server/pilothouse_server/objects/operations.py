@@ -282,7 +282,7 @@ async def _insert(
         return created
     if inserted.is_taken:
         key = ObjectKey(wanted.api_version, wanted.kind, wanted.name)
-        raise already_exists("object", str(key), being_deleted=inserted.is_going)
+        raise already_exists("object", str(key), being_deleted=inserted.is_deleting)
     raise exceeded(namespace, wanted, kind, inserted.used)
 
 

@@ -110,7 +110,7 @@ class Reconciler:
         """Makes the worker check for work now: a transaction has committed."""
         self.worker.wake()
 
-    def begin_anew(self) -> None:
+    def reset_after_rewind(self) -> None:
         """Makes the next pass reconnect to every cluster and observe it again (reset after rewind)."""
         self._anew = True
 
@@ -157,7 +157,7 @@ class Reconciler:
             self._store,
             OBSERVE + name,
             self._owner,
-            lambda lease: self._care_for(name, lease),
+            lambda lease: self._serve(name, lease),
             seconds=settings.lease_seconds,
             standing_back=StandingBack(
                 can_lead=lambda: self._clients.is_reached(name, settings.health.answer_seconds),
@@ -173,7 +173,7 @@ class Reconciler:
             # No other task of this server checks whether it reaches the cluster again.
             await self._clients.is_reached(name, self._settings.health.answer_seconds)
 
-    async def _care_for(self, name: str, lease: Lease) -> None:
+    async def _serve(self, name: str, lease: Lease) -> None:
         """Runs the health checks and the observers of a cluster.
 
         Raises LeaseLost, CannotLead.

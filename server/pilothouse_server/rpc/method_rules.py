@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from pilothouse.options.v1 import options_pb2 as options
-from pilothouse_server.authorization.denials import Reach
+from pilothouse_server.authorization.denials import PermissionScope
 
 # Resource types of methods that name a namespace but change nothing on its cluster.
 _OF_THE_PLATFORM = ("namespace", "role_grant")
@@ -110,7 +110,7 @@ class Rule:
         """Whether only a grant over all namespaces allows the method."""
         return self.scope == options.SCOPE_PLATFORM
 
-    def reach(self, namespace: str) -> Reach:
+    def permission_scope(self, namespace: str) -> PermissionScope:
         """Returns the scope that the permission must have for a request that names `namespace`, or none ('')."""
         if self.in_one_namespace or namespace:
             return "there"

@@ -265,7 +265,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         flow: Hashable
         if rule.public or call.refusal is not None:
             flow = address_group(call.client_ip)
-            if not admission.arrivals.passes(flow):
+            if not admission.burst_gate.passes(flow):
                 await reservation.pass_burst(flow)
         else:
             flow = await self._caller(call, reservation, context)
@@ -303,7 +303,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             call.shown = clients.shown(call.token, context.auth_context)
         principal = self._authenticator.known(call.shown)
         caller = address_group(call.client_ip) if principal is None else principal.user_id
-        if not self.admission.arrivals.passes(caller):
+        if not self.admission.burst_gate.passes(caller):
             await reservation.pass_burst(caller)
             # The session may have ended since the look-up.
             principal = self._authenticator.known(call.shown)

@@ -1,10 +1,10 @@
 """An address that several listeners share, reserved for them from before the first to after the last.
 
 Each binds it with SO_REUSEPORT, and the kernel gives each new connection to one of them: servers of one process
-(`rpc.lines`), or processes. That option alone would let any process of the same user join, such as a second server.
-So the holder first takes the address without that option, which fails if any process listens there, and admits others
-only then. Its sockets never listen: no connection reaches them, and while a process is down the others get all
-connections.
+(`rpc.listener_shards`), or processes. That option alone would let any process of the same user join, such as a second
+server. So the holder first takes the address without that option, which fails if any process listens there, and
+admits others only then. Its sockets never listen: no connection reaches them, and while a process is down the others
+get all connections.
 """
 
 from __future__ import annotations

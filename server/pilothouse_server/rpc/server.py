@@ -2,10 +2,11 @@
 
 The options avoid known weaknesses of a `grpc.aio` server. Streams per connection are bounded (otherwise 2,000 rapid
 resets slow down other callers), and so are messages and metadata. Connections that do not finish their handshake, or
-have no call, are closed. Silent connections are pinged, and old ones are asked to reconnect. A port is never shared by
-accident (a second server would bind it silently): servers that share it on purpose reserve it for themselves
-(`rpc.port`). They are the listener shards of one process (`rpc.lines`), or of several processes. The kernel distributes
-connections among processes, not calls, so with several processes clients are asked to reconnect more often.
+have no call, are closed. Silent connections are pinged, and old ones are asked to reconnect. A port is never shared
+by accident (a second server would bind it silently): servers that share it on purpose reserve it for themselves
+(`rpc.port`). They are the listener shards of one process (`rpc.listener_shards`), or of several processes. The kernel
+distributes connections among processes, not calls, so with several processes clients are asked to reconnect more
+often.
 
 gRPC's own limit of concurrent calls is not used, because it counts all calls before any handler runs, those of the
 health service included: see `flowcontrol`.
@@ -28,7 +29,7 @@ from pilothouse_server.flowcontrol.classes import CallLimits
 from pilothouse_server.rpc import headers, longest, method_rules, receiving, reflection
 from pilothouse_server.rpc.declarations import DeclarationError, check_declared
 from pilothouse_server.rpc.health import NOT_SERVING, SERVING, Health
-from pilothouse_server.rpc.lines import Lines, lines_of
+from pilothouse_server.rpc.listener_shards import ListenerShards, shard_count
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Pipeline
 from pilothouse_server.rpc.tls.serving import Serving
@@ -54,7 +55,7 @@ class GrpcServer:
 
     def __init__(
         self,
-        lines: Lines,
+        shards: ListenerShards,
         health: Health,
         services: Iterable[str],
         settings: Settings,
@@ -63,7 +64,7 @@ class GrpcServer:
     ) -> None:
         self.tls = tls
         self.asking_port: int | None = None
-        self._lines = lines
+        self._lines = shards
         self._admission = admission
         self._health = health
         self._services = ("", *services)
@@ -177,7 +178,7 @@ def options(settings: Settings, limits: CallLimits) -> tuple[tuple[str, int], ..
     calls_seconds = age if settings.processes == 1 else min(age, _SPREAD_SECONDS)
     streams_seconds = age - calls_seconds + 60
     return (
-        ("grpc.so_reuseport", int(settings.processes > 1 or lines_of(settings) > 1)),
+        ("grpc.so_reuseport", int(settings.processes > 1 or shard_count(settings) > 1)),
         ("grpc.max_concurrent_streams", limits.max_calls_per_connection),
         ("grpc.max_receive_message_length", limits.max_message_bytes + receiving.TRANSPORT_MARGIN_BYTES),
         # gRPC would decompress a request on the event loop, however large the result is (`rpc.decompression`).
@@ -188,10 +189,10 @@ def options(settings: Settings, limits: CallLimits) -> tuple[tuple[str, int], ..
         # Also applies to the first frame of a connection without TLS; the default is two minutes.
         ("grpc.server_handshake_timeout_ms", int(limits.handshake_seconds * 1000)),
         ("grpc.max_connection_idle_ms", int(limits.max_connection_idle_seconds * 1000)),
-        # Calls of one listener shard that wait to be accepted, which happens one by one (`rpc.lines`). Beyond the
-        # default of a thousand, gRPC drops any of them at random, whoever sent the others (the caller gets
-        # CANCELLED). Calls that were reset while they waited count, too. The number of calls of one caller is
-        # bounded elsewhere.
+        # Calls of one listener shard that wait to be accepted, which happens one by one (`rpc.listener_shards`).
+        # Beyond the default of a thousand, gRPC drops any of them at random, whoever sent the others (the caller gets
+        # CANCELLED). Calls that were reset while they waited count, too. The number of calls of one caller is bounded
+        # elsewhere.
         ("grpc.server.max_pending_requests", _MOST_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING_EVER),
         ("grpc.keepalive_time_ms", 60_000),
@@ -233,8 +234,8 @@ def build(
             reflection.enable((*names, HEALTH_SERVICE), server)
         return server
 
-    lines = Lines([made() for _ in range(lines_of(settings))], settings.processes)
-    return GrpcServer(lines, health, names, settings, pipeline.admission, tls)
+    shards = ListenerShards([made() for _ in range(shard_count(settings))], settings.processes)
+    return GrpcServer(shards, health, names, settings, pipeline.admission, tls)
 
 
 def _placeholder(service: str, rules: Mapping[str, Rule]) -> grpc.GenericRpcHandler:

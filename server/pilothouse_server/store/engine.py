@@ -26,7 +26,7 @@ from sqlalchemy.engine import make_url
 
 from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.connection import Driver
-from pilothouse_server.store.lost_sessions import LostSessions, watch_over
+from pilothouse_server.store.dead_connections import DeadConnectionReaper, watch_over
 from pilothouse_server.store.pool import Limits, Pool
 from pilothouse_server.store.results import Row
 from pilothouse_server.values.database_address import tls_problem
@@ -119,10 +119,10 @@ class Database:
             for pool in self._pools():
                 pool.close_unneeded()
 
-    async def end_lost_sessions(self) -> None:
+    async def close_dead_connections(self) -> None:
         """Terminates dead connections, until cancelled."""
         pools = (pool for pool in self._pools() if pool is not self.maintenance)
-        await watch_over(*(LostSessions(pool, direct=not self.pooled) for pool in pools))
+        await watch_over(*(DeadConnectionReaper(pool, direct=not self.pooled) for pool in pools))
 
     async def close(self) -> None:
         """Closes every pool."""

@@ -33,8 +33,8 @@ from sqlalchemy import text
 
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.store.connection import Connection
-from pilothouse_server.store.continuity import Continuity
 from pilothouse_server.store.errors import CONNECTION_LOST, PARTITION_MISSING, database_unavailable
+from pilothouse_server.store.rewind_detection import RewindDetector
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store
 
 log = structlog.get_logger(__name__)
@@ -179,10 +179,10 @@ class Feed:
     `run` is its task. Its attributes `on_…` are callbacks, which do nothing unless they are set.
     """
 
-    def __init__(self, store: Store, hub: EventSink, continuity: Continuity | None = None) -> None:
+    def __init__(self, store: Store, hub: EventSink, rewind_detector: RewindDetector | None = None) -> None:
         self._store = store
         self.hub = hub
-        self._continuity = continuity or Continuity(store)
+        self._rewind_detector = rewind_detector or RewindDetector(store)
         self.on_grants_changed: Callable[[], None] = lambda: None
         # Called after new events, and when work for the reconciler is due.
         self.on_changes: Callable[[], None] = lambda: None
@@ -196,7 +196,7 @@ class Feed:
         self._looked_at: datetime | None = None
         self._hint = asyncio.Event()
         self._started = asyncio.Event()
-        self._due_told_at = 0.0
+        self._due_notified_at = 0.0
         self._passes_begun = 0
         self._passes_done = 0
         self._pass_done = asyncio.Event()
@@ -211,7 +211,7 @@ class Feed:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen(), name="feed listener")
             group.create_task(self._poll(), name="feed poll")
-            group.create_task(self._continuity.keep(), name="feed place")
+            group.create_task(self._rewind_detector.keep(), name="feed place")
 
     async def started(self) -> None:
         """Returns once the hub has reached the head of the events."""
@@ -255,7 +255,7 @@ class Feed:
             Unavailable: the database is unreachable.
         """
         if self._runs:
-            self._continuity.doubt()
+            self._rewind_detector.mark_unverified()
             await self.settled()
 
     def committed(self) -> None:
@@ -284,7 +284,7 @@ class Feed:
                 self._failure = error
                 if error.reason == PARTITION_MISSING:
                     self.on_partitions_wanted()
-                self._continuity.doubt()
+                self._rewind_detector.mark_unverified()
                 await self._measure_pending()
             self._passes_done = number
             done, self._pass_done = self._pass_done, asyncio.Event()
@@ -319,14 +319,14 @@ class Feed:
         self._store.clock.note(found.now)
         self._looked_at = found.now
         now = asyncio.get_running_loop().time()
-        if found.due and now - self._due_told_at >= _DUE_SECONDS:
-            self._due_told_at = now
+        if found.due and now - self._due_notified_at >= _DUE_SECONDS:
+            self._due_notified_at = now
             self.on_changes()
         if (
             found.pending
             or found.history != self.hub.history
             or found.revision != self.hub.newest
-            or self._continuity.is_in_doubt(found.revision, found.audit_sequence)
+            or self._rewind_detector.must_verify(found.revision, found.audit_sequence)
         ):
             return True
         PENDING_SECONDS.set(0)
@@ -336,7 +336,7 @@ class Feed:
     async def _catch_up(self) -> bool:
         """Does one pass; returns whether another must follow immediately."""
         found = await self._sequence()
-        if not await self._continuity.goes_on(
+        if not await self._rewind_detector.check(
             found.history, found.revision, found.mark, found.audit_sequence
         ):
             return True
@@ -413,7 +413,7 @@ class Feed:
             await connection.add_listener(GRANTS_CHANNEL, self._granted)
             await connection.add_listener(PARTITIONS_CHANNEL, self._partitions_wanted)
             await connection.add_listener(HISTORY_CHANNEL, self._history_began)
-            self._continuity.doubt()
+            self._rewind_detector.mark_unverified()
             self._hint.set()
             while not gone.is_set():
                 try:

@@ -28,10 +28,10 @@ from pilothouse_server.errors import PilothouseError
 from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.settings.model import Settings
 from pilothouse_server.store import clock_skew, expiry
-from pilothouse_server.store.care import Care
 from pilothouse_server.store.clock import Clocks
 from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.errors import CONNECTION_LOST, connecting, of_the_driver
+from pilothouse_server.store.maintenance import Maintenance
 from pilothouse_server.store.noun_tables import NounTables
 from pilothouse_server.store.partitions import PartitionBusyError, Partitions
 from pilothouse_server.store.pool import Pool
@@ -56,7 +56,7 @@ SET failures = CASE WHEN EXCLUDED.failures = 0 THEN 0 ELSE job.failures + 1 END,
 Job = Callable[[], Awaitable[object]]
 
 MAKE_PARTITIONS = "make partitions ahead"
-CARE = "analyse, vacuum and reindex"
+MAINTENANCE = "analyse, vacuum and reindex"
 # How often maintenance checks what is due, and the delay of the first check, which keeps it out of the server's start.
 _CARE_LOOK_SECONDS = 3600.0
 _CARE_DELAY_SECONDS = 900.0
@@ -208,9 +208,9 @@ def standard_jobs(store: Store, settings: Settings, nouns: Sequence[NounTables])
             await partitions.first_event_since(await earlier_now(store) - kept)
         )
 
-    async def care() -> None:
+    async def maintain() -> None:
         period = timedelta(hours=settings.care_period_hours)
-        await Care(store.database.maintenance).round(period)
+        await Maintenance(store.database.maintenance).round(period)
 
     async def expire() -> None:
         await expiry.delete_expired(store, expiring, settings, await clocks(store))
@@ -219,7 +219,9 @@ def standard_jobs(store: Store, settings: Settings, nouns: Sequence[NounTables])
         await clock_skew.repair(store, repairs, settings, await clocks(store))
 
     caring = (
-        [Periodic(CARE, _CARE_LOOK_SECONDS, care, _CARE_DELAY_SECONDS)] if settings.care_period_hours else []
+        [Periodic(MAINTENANCE, _CARE_LOOK_SECONDS, maintain, _CARE_DELAY_SECONDS)]
+        if settings.care_period_hours
+        else []
     )
     return [
         *caring,

@@ -95,7 +95,7 @@ class Pool:
         self._waiting: deque[_Waiting] = deque()
         self._ageing: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self._endings: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
         # The number of connections that were ever opened. When it changes, another database may be answering.
         self.opened = 0
@@ -253,12 +253,12 @@ class Pool:
             waiting = self._waiting.popleft()
             if not waiting.turn.done():
                 waiting.turn.set_exception(PoolClosedError())
-        if self._endings:
-            await asyncio.wait(self._endings, timeout=_END_SECONDS)
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=_END_SECONDS)
         while self._idle:
             self._retire(self._idle.pop())
-        if self._endings:
-            await asyncio.wait(self._endings, timeout=_END_SECONDS)
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=_END_SECONDS)
 
     def _may_lend(self, task: asyncio.Task[Any] | None) -> bool:
         if self._closed:
@@ -404,8 +404,8 @@ class Pool:
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name="end of a database session")
-        self._endings.add(task)
-        task.add_done_callback(self._endings.discard)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
         return task
 
 

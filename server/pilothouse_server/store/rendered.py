@@ -100,10 +100,10 @@ async def with_missing(
 
     Rows without a message are loaded completely.
     """
-    unready = [row.id for row in rows if row.message is None]
-    if not unready:
+    not_serialized = [row.id for row in rows if row.message is None]
+    if not not_serialized:
         return [ready(row) for row in rows]
-    whole = {item.id: item for item in await load(unready)}
+    whole = {item.id: item for item in await load(not_serialized)}
     # A resource that was deleted since the rows were read is left out.
     found = (whole.get(row.id) if row.message is None else ready(row) for row in rows)
     return [each for each in found if each is not None]

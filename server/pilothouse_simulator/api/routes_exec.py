@@ -91,13 +91,13 @@ class ExecRoutes:
         await socket.prepare(request)
         session = _Session(socket, wanted)
         attempt = container.current
-        environment, files = _surroundings(context, pod, container, attempt)
+        environment, files = _environment_and_files(context, pod, container, attempt)
         process = session.process(context, pod, environment, files)
         await session.serve(process, query.getall("command", []), attempt)
         return socket
 
 
-def _surroundings(
+def _environment_and_files(
     context: ApiContext, pod: JsonObject, container: RunningContainer, attempt: ContainerAttempt
 ) -> tuple[dict[str, str], dict[str, bytes]]:
     """Returns the environment from the start of the container and its files.

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest_asyncio
 
 from tests.conftest import Database
-from tests.promises.hostile.ground import Ground
-from tests.promises.hostile.ground import ground as made_ground
+from tests.promises.hostile.environment import Environment
+from tests.promises.hostile.environment import environment as made_environment
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def ground(database: Database, tmp_path: Path) -> AsyncIterator[Ground]:
+async def environment(database: Database, tmp_path: Path) -> AsyncIterator[Environment]:
     """Yields a server process with default settings, and bystanders."""
-    async with made_ground(database, tmp_path) as made:
+    async with made_environment(database, tmp_path) as made:
         yield made

@@ -13,13 +13,13 @@ import pytest
 from tests.conftest import Database
 from tests.promises.hostile.attacker import attacking
 from tests.promises.hostile.bystanders import Window
-from tests.promises.hostile.ground import Verdict, ground
-from tests.promises.hostile.sabotage import SABOTAGES
+from tests.promises.hostile.environment import Verdict, environment
+from tests.promises.hostile.fault_injection import INJECTED_FAULTS
 
 pytestmark = pytest.mark.full
 
 ATTACKS = "tests.promises.hostile.attacks"
-_SABOTAGE = "tests.promises.hostile.sabotage"
+_FAULTS_MODULE = "tests.promises.hostile.fault_injection"
 # The injected fault → the required message.
 FOUND_BY = {
     "strangers_hold_the_loop": "the p99 rose",
@@ -29,15 +29,17 @@ FOUND_BY = {
 
 
 @pytest.mark.soak(part="hostile")
-@pytest.mark.parametrize("sabotage", SABOTAGES)
-async def test_a_server_without_a_bound_is_found(database: Database, tmp_path: Path, sabotage: str) -> None:
-    async with ground(database, tmp_path, sabotage=f"{_SABOTAGE} {sabotage}") as made:
+@pytest.mark.parametrize("injected_fault", INJECTED_FAULTS)
+async def test_a_server_without_a_bound_is_found(
+    database: Database, tmp_path: Path, injected_fault: str
+) -> None:
+    async with environment(database, tmp_path, injected_fault=f"{_FAULTS_MODULE} {injected_fault}") as made:
         # One pair of windows suffices to find an injected fault. An intact server needs three pairs, because
         # any pair may be disturbed.
         verdict = await made.attacked(
             lambda: attacking(ATTACKS, "resets", address=made.address, count=2000), pairs=1
         )
-    assert any(fault.startswith(FOUND_BY[sabotage]) for fault in verdict.faults()), verdict.faults()
+    assert any(fault.startswith(FOUND_BY[injected_fault]) for fault in verdict.faults()), verdict.faults()
 
 
 def window(seconds: float = 0.01, *, first: float = 0.01, **more: list[str]) -> Window:

@@ -16,8 +16,8 @@ from tests.clusters import hostile
 from tests.clusters.hostile import Answer, Asked, hostile_server
 from tests.conftest import Database
 from tests.promises.hostile.attacker import Attack, attacking
-from tests.promises.hostile.ground import Ground
-from tests.promises.hostile.ground import ground as made_ground
+from tests.promises.hostile.environment import Environment
+from tests.promises.hostile.environment import environment as made_environment
 from tests.waiting import poll_until
 
 ATTACKS = "tests.promises.hostile.cluster_attacks"
@@ -25,22 +25,27 @@ _WAITING = 120
 pytestmark = pytest.mark.soak(part="hostile")
 
 
-async def test_calls_that_wait_for_a_cluster_that_hangs_delay_no_others(ground: Ground) -> None:
-    await ground.furnish("waiting")
-    token = await ground.user("waiter", "developer", "waiting")
+async def test_calls_that_wait_for_a_cluster_that_hangs_delay_no_others(environment: Environment) -> None:
+    await environment.populate("waiting")
+    token = await environment.user("waiter", "developer", "waiting")
 
     @asynccontextmanager
     async def hanging() -> AsyncIterator[Attack]:
-        ground.cluster.faults.latency_seconds = 3600.0
+        environment.cluster.faults.latency_seconds = 3600.0
         try:
             async with attacking(
-                ATTACKS, "waits", address=ground.address, token=token, namespace="waiting", count=_WAITING
+                ATTACKS,
+                "waits",
+                address=environment.address,
+                token=token,
+                namespace="waiting",
+                count=_WAITING,
             ) as attack:
                 yield attack
         finally:
-            ground.cluster.faults.latency_seconds = 0.0
+            environment.cluster.faults.latency_seconds = 0.0
 
-    verdict = await ground.attacked(hanging)
+    verdict = await environment.attacked(hanging)
     assert verdict.faults() == []
     assert all(report["at_once"] == _WAITING for report in verdict.reports)
     # No call succeeded, so each call either reached the cluster that hangs or was refused by a bound.
@@ -48,10 +53,10 @@ async def test_calls_that_wait_for_a_cluster_that_hangs_delay_no_others(ground: 
     assert ended <= {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
 
 
-async def test_large_kubeconfigs_delay_no_others(ground: Ground) -> None:
-    token = await ground.user("registrar", "admin", "")
-    verdict = await ground.attacked(
-        lambda: attacking(ATTACKS, "kubeconfigs", address=ground.address, token=token, count=8)
+async def test_large_kubeconfigs_delay_no_others(environment: Environment) -> None:
+    token = await environment.user("registrar", "admin", "")
+    verdict = await environment.attacked(
+        lambda: attacking(ATTACKS, "kubeconfigs", address=environment.address, token=token, count=8)
     )
     assert verdict.faults() == []
     assert all(report["ended"].get("INVALID_ARGUMENT", 0) > 10 for report in verdict.reports), verdict.reports
@@ -109,7 +114,7 @@ async def test_a_cluster_that_sends_too_much_delays_no_calls(
     variables = {"PILOTHOUSE_OUTBOUND_NETWORKS": "127.0.0.0/8"}
     async with (
         hostile_server(answer) as server,
-        made_ground(database, tmp_path, variables=variables) as ground,
+        made_environment(database, tmp_path, variables=variables) as environment,
     ):
         credentials = pb.ClusterCredentials(address=pb.ClusterAddress(api_server=server.url, token="t"))
         asked_by_windows: list[int] = []
@@ -120,7 +125,7 @@ async def test_a_cluster_that_sends_too_much_delays_no_calls(
             # contacted immediately.
             name = f"stranger-{len(asked_by_windows)}"
             attacking_now.append(True)
-            await ground.admin.namespaces.register_cluster(
+            await environment.admin.namespaces.register_cluster(
                 cluster=pb.Cluster(name=name), credentials=credentials
             )
             before = asked_for
@@ -130,7 +135,7 @@ async def test_a_cluster_that_sends_too_much_delays_no_calls(
                 attacking_now.clear()
             asked_by_windows.append(asked_for - before)
 
-        verdict = await ground.attacked(sending)
+        verdict = await environment.attacked(sending)
         assert verdict.faults() == []
         # The server requested each observed kind in each window.
         assert min(asked_by_windows) >= 8, asked_by_windows
@@ -138,6 +143,6 @@ async def test_a_cluster_that_sends_too_much_delays_no_calls(
             return
 
         async def reason() -> str:
-            return str((await ground.admin.namespaces.get_cluster(name="stranger-0")).reason)
+            return str((await environment.admin.namespaces.get_cluster(name="stranger-0")).reason)
 
         await poll_until(reason, lambda found: found == "AnswerTooLarge", seconds=60.0)

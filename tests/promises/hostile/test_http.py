@@ -18,8 +18,8 @@ import pytest
 
 from tests.conftest import Database
 from tests.promises.hostile.attacker import Attack, attacking
-from tests.promises.hostile.ground import Ground
-from tests.promises.hostile.ground import ground as made_ground
+from tests.promises.hostile.environment import Environment
+from tests.promises.hostile.environment import environment as made_environment
 from tests.promises.hostile.http_attacks import KINDS
 from tests.waiting import patient, runs_out
 
@@ -88,14 +88,16 @@ async def _largest_file(address: str) -> str:
 @pytest.mark.soak(part="hostile")
 async def test_unfinished_sockets_delay_no_calls(database: Database, tmp_path: Path) -> None:
     address = f"127.0.0.1:{_free_port()}"
-    async with made_ground(database, tmp_path, variables={"PILOTHOUSE_HTTP_LISTEN": address}) as ground:
-        token = await ground.user("somebody", "viewer", "own-1")
-        bystander = _Bystander(address, await ground.user("program", "viewer", "own-1"))
-        verdict = await _attacked(ground, address, token, bystander)
+    async with made_environment(
+        database, tmp_path, variables={"PILOTHOUSE_HTTP_LISTEN": address}
+    ) as environment:
+        token = await environment.user("somebody", "viewer", "own-1")
+        bystander = _Bystander(address, await environment.user("program", "viewer", "own-1"))
+        verdict = await _attacked(environment, address, token, bystander)
     assert verdict == []
 
 
-async def _attacked(ground: Ground, address: str, token: str, bystander: _Bystander) -> list[str]:
+async def _attacked(environment: Environment, address: str, token: str, bystander: _Bystander) -> list[str]:
     options = {"addresses": _ADDRESSES, "file": await _largest_file(address)}
 
     @asynccontextmanager
@@ -107,7 +109,7 @@ async def _attacked(ground: Ground, address: str, token: str, bystander: _Bystan
         ):
             yield begun
 
-    verdict = await ground.attacked(attack)
+    verdict = await environment.attacked(attack)
     faults = verdict.faults(strangers=False)
     faults += [f"a program failed: {error}" for error in bystander.errors]
     if bystander.calls < 10:

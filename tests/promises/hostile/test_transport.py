@@ -12,11 +12,11 @@ import pytest
 
 from tests.conftest import Database
 from tests.promises.hostile.attacker import Attack, attacking
-from tests.promises.hostile.ground import Ground
-from tests.promises.hostile.ground import ground as made_ground
+from tests.promises.hostile.environment import Environment
+from tests.promises.hostile.environment import environment as made_environment
 
 ATTACKS = "tests.promises.hostile.attacks"
-_SABOTAGE = "tests.promises.hostile.admission_sabotage"
+_FAULTS_MODULE = "tests.promises.hostile.admission_faults"
 # The number of pairs of windows for attacks that last only a moment, because each window has few calls in that
 # time.
 _OF_A_MOMENT = 5
@@ -24,10 +24,10 @@ pytestmark = pytest.mark.soak(part="hostile")
 
 
 @pytest.mark.parametrize(("count", "strangers"), [(2_000, False), (20_000, False), (20_000, True)])
-async def test_rapid_resets_delay_no_others(ground: Ground, count: int, strangers: bool) -> None:
-    token = "" if strangers else await ground.user("somebody", "viewer", "own-1")
-    verdict = await ground.attacked(
-        lambda: attacking(ATTACKS, "resets", address=ground.address, count=count, token=token),
+async def test_rapid_resets_delay_no_others(environment: Environment, count: int, strangers: bool) -> None:
+    token = "" if strangers else await environment.user("somebody", "viewer", "own-1")
+    verdict = await environment.attacked(
+        lambda: attacking(ATTACKS, "resets", address=environment.address, count=count, token=token),
         pairs=_OF_A_MOMENT,
         warm=True,
     )
@@ -35,11 +35,11 @@ async def test_rapid_resets_delay_no_others(ground: Ground, count: int, stranger
     assert all(report["resets"] == count for report in verdict.reports), verdict.reports
 
 
-async def beside_a_burst(ground: Ground, *, pairs: int = _OF_A_MOMENT) -> list[str]:
+async def beside_a_burst(environment: Environment, *, pairs: int = _OF_A_MOMENT) -> list[str]:
     """Returns the faults of bystanders during a burst of 2,000 calls of one user."""
-    token = await ground.user("somebody", "viewer", "own-1")
-    verdict = await ground.attacked(
-        lambda: attacking(ATTACKS, "calls", address=ground.address, count=2_000, token=token),
+    token = await environment.user("somebody", "viewer", "own-1")
+    verdict = await environment.attacked(
+        lambda: attacking(ATTACKS, "calls", address=environment.address, count=2_000, token=token),
         pairs=pairs,
         warm=True,
     )
@@ -47,31 +47,35 @@ async def beside_a_burst(ground: Ground, *, pairs: int = _OF_A_MOMENT) -> list[s
     return verdict.faults(strangers=False)
 
 
-async def test_a_burst_of_calls_delays_no_others(ground: Ground) -> None:
-    assert await beside_a_burst(ground) == []
+async def test_a_burst_of_calls_delays_no_others(environment: Environment) -> None:
+    assert await beside_a_burst(environment) == []
 
 
 async def test_a_burst_that_delays_others_is_found(database: Database, tmp_path: Path) -> None:
-    async with made_ground(database, tmp_path, sabotage=f"{_SABOTAGE} calls_served_as_they_come") as made:
+    async with made_environment(
+        database, tmp_path, injected_fault=f"{_FAULTS_MODULE} calls_served_as_they_come"
+    ) as made:
         faults = await beside_a_burst(made, pairs=1)
     assert any(fault.startswith("the p99 rose") for fault in faults), faults
     assert any(fault.startswith("calls of the first second") for fault in faults), faults
 
 
-async def test_silent_connections_delay_no_others(ground: Ground) -> None:
-    verdict = await ground.attacked(lambda: attacking(ATTACKS, "silent", address=ground.address, count=1_000))
+async def test_silent_connections_delay_no_others(environment: Environment) -> None:
+    verdict = await environment.attacked(
+        lambda: attacking(ATTACKS, "silent", address=environment.address, count=1_000)
+    )
     assert verdict.faults() == []
     assert all(report["connections"] + report["refused"] == 1_000 for report in verdict.reports)
 
 
-async def test_oversized_data_delays_no_others_and_is_refused(ground: Ground) -> None:
-    token = await ground.user("attacker", "viewer", "own-1")
-    options = {"methods": await ground.methods()}
+async def test_oversized_data_delays_no_others_and_is_refused(environment: Environment) -> None:
+    token = await environment.user("attacker", "viewer", "own-1")
+    options = {"methods": await environment.methods()}
 
     def attack() -> AbstractAsyncContextManager[Attack]:
-        return attacking(ATTACKS, "oversized", address=ground.address, token=token, options=options)
+        return attacking(ATTACKS, "oversized", address=environment.address, token=token, options=options)
 
-    verdict = await ground.attacked(attack)
+    verdict = await environment.attacked(attack)
     assert verdict.faults() == []
     # This run lasts until every attempt was made. The server ends every call or its connection. Headers that
     # are never finished are not a call, and occupy nothing but their connection.
@@ -83,4 +87,4 @@ async def test_oversized_data_delays_no_others_and_is_refused(ground: Ground) ->
     assert unanswered <= {"headers without an end"}
     # These calls are refused, but their connections stay open for other calls.
     assert report["ended: headers of 100 KB"] == report["ended: headers of 1 MB"] == 1
-    assert await ground.window(60)
+    assert await environment.window(60)

@@ -15,7 +15,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.container.v1 import container_pb2
 from tests.promises.hostile.attacker import Attack, attacking
-from tests.promises.hostile.ground import CALLS, Ground
+from tests.promises.hostile.environment import CALLS, Environment
 from tests.waiting import runs_out
 
 _USERS, _WATCHES = 20, 500
@@ -32,7 +32,7 @@ async def _is_over_before_the_next(over: asyncio.Event) -> bool:
 
 
 @asynccontextmanager
-async def changes(ground: Ground) -> AsyncIterator[list[int]]:
+async def changes(environment: Environment) -> AsyncIterator[list[int]]:
     """Changes containers of the watched namespace until the end of the block.
 
     Yields the numbers of the changes.
@@ -42,7 +42,7 @@ async def changes(ground: Ground) -> AsyncIterator[list[int]]:
 
     async def change() -> None:
         for number in count():
-            await ground.admin.containers.update(
+            await environment.admin.containers.update(
                 namespace="watched",
                 name=f"web-{number % 5}",
                 container=container_pb2.Container(annotations={"note": f"{number} " + "x" * _BYTES}),
@@ -61,35 +61,35 @@ async def changes(ground: Ground) -> AsyncIterator[list[int]]:
 
 
 @pytest.mark.soak(part="hostile")
-async def test_500_stalled_watchers_delay_no_others(ground: Ground) -> None:
+async def test_500_stalled_watchers_delay_no_others(environment: Environment) -> None:
     """Measures the delays of others while 500 watchers read nothing.
 
     Opening 500 watches costs the same for any readers. So the delays count once no watch is being read.
     """
-    await ground.furnish("watched")
-    tokens = [await ground.user(f"watcher-{number}", "viewer", "watched") for number in range(_USERS)]
+    await environment.populate("watched")
+    tokens = [await environment.user(f"watcher-{number}", "viewer", "watched") for number in range(_USERS)]
     made: list[int] = []
 
     @asynccontextmanager
     async def stalled() -> AsyncIterator[Attack]:
-        order = {"address": ground.address, "count": _WATCHES, "namespace": "watched"}
+        order = {"address": environment.address, "count": _WATCHES, "namespace": "watched"}
         async with (
             attacking(
                 "tests.promises.hostile.attacks", "stalled", **order, options={"tokens": tokens}
             ) as attack,
-            changes(ground) as numbers,
+            changes(environment) as numbers,
         ):
-            begun = await ground.window(CALLS // 3)
+            begun = await environment.window(CALLS // 3)
             assert begun.errors == begun.health_errors == []
             yield attack
         made.append(len(numbers))
 
     @asynccontextmanager
     async def only_changes() -> AsyncIterator[None]:
-        async with changes(ground):
+        async with changes(environment):
             yield
 
-    verdict = await ground.attacked(stalled, without=only_changes)
+    verdict = await environment.attacked(stalled, without=only_changes)
     # Watches have a record each when they begin and end, because the callers are users and not anonymous.
     assert verdict.faults(strangers=False) == []
     assert all(report["watches"] == _WATCHES for report in verdict.reports)

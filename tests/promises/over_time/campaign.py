@@ -15,7 +15,7 @@ from pilothouse.container.v1 import container_pb2 as container
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.conftest import StartMigrated
-from tests.promises.over_time.site import SPACE, Site, site
+from tests.promises.over_time.environment import SPACE, Environment, environment
 from tests.promises.over_time.steps import FAULTS, Fault, work
 from tests.waiting import poll_until, runs_out
 
@@ -41,7 +41,7 @@ class Watcher:
     It resumes with its token as long as the token is valid.
     """
 
-    site: Site
+    environment: Environment
     report: Report
     current: dict[str, str] = field(default_factory=dict)
     token: str = ""
@@ -51,7 +51,7 @@ class Watcher:
         await poll_until(self._follow, seconds=3600, what="the campaign's end")
 
     async def _follow(self) -> bool:
-        rule = self.site.rules["WatchContainers"]
+        rule = self.environment.rules["WatchContainers"]
         request = container.WatchContainersRequest(
             namespace=SPACE, resume_token=self.token, bookmark_period_seconds=1
         )
@@ -61,7 +61,7 @@ class Watcher:
             self.current.clear()
         try:
             async with (
-                self.site.caller(next(self.site.numbers)) as caller,
+                self.environment.caller(next(self.environment.numbers)) as caller,
                 caller.watching(rule, request) as answers,
             ):
                 async for answer in _until_silent(answers):
@@ -99,7 +99,7 @@ async def campaign(
     faults: Iterable[Fault],
     *,
     seed: int = 1,
-    sabotage: str = "",
+    injected_fault: str = "",
     minutes: float = 60.0,
     seconds: float = 10.0,
     goes_on: bool = False,
@@ -113,7 +113,7 @@ async def campaign(
     report = Report()
     over = asyncio.Event()
     asyncio.get_running_loop().call_later(minutes * 60.0, over.set)
-    async with site(folder, start_migrated, sabotage) as place:
+    async with environment(folder, start_migrated, injected_fault) as place:
         watcher = Watcher(place, report)
         watching = asyncio.create_task(watcher.run())
         try:
@@ -137,7 +137,7 @@ async def campaign(
     return report
 
 
-async def _behind(place: Site, watcher: Watcher, seconds: float) -> list[str]:
+async def _behind(place: Environment, watcher: Watcher, seconds: float) -> list[str]:
     """Returns an error if the watcher does not have the present state in time."""
 
     async def same() -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import StartMigrated
 from tests.promises.over_time.campaign import campaign, random_faults
-from tests.promises.over_time.site import FAKETIME
+from tests.promises.over_time.environment import FAKETIME
 from tests.promises.over_time.steps import FAULTS
 
 _MINUTES = 17.0

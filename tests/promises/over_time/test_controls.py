@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import StartMigrated
 from tests.promises.over_time import steps
 from tests.promises.over_time.campaign import campaign
-from tests.promises.over_time.site import FAKETIME
+from tests.promises.over_time.environment import FAKETIME
 from tests.promises.over_time.steps import Fault
 
 pytestmark = pytest.mark.skipif(FAKETIME is None, reason="faketime is not installed")
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(FAKETIME is None, reason="faketime is not instal
 
 @pytest.mark.full(minutes=10)
 @pytest.mark.parametrize(
-    ("sabotages", "faults", "problems"),
+    ("injected", "faults", "problems"),
     [
         # Only the watcher detects the first fault, and only the comparison with the cluster detects the second.
         (
@@ -32,13 +32,13 @@ pytestmark = pytest.mark.skipif(FAKETIME is None, reason="faketime is not instal
     ],
 )
 async def test_a_broken_server_is_found(
-    folder: Path, start_migrated: StartMigrated, sabotages: str, faults: list[Fault], problems: set[str]
+    folder: Path, start_migrated: StartMigrated, injected: str, faults: list[Fault], problems: set[str]
 ) -> None:
     report = await campaign(
         folder,
         start_migrated,
         faults,
-        sabotage=f"tests.promises.over_time.sabotage {sabotages}",
+        injected_fault=f"tests.promises.over_time.fault_injection {injected}",
         seconds=1.5,
         goes_on=True,
     )

@@ -15,15 +15,15 @@ from pathlib import Path
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.conftest import Database
 from tests.promises.watches import ending, watching
+from tests.promises.watches.environment import Size, environment
 from tests.promises.watches.faults import Faults
-from tests.promises.watches.ground import Size, ground
 from tests.promises.watches.recording import Recording
 from tests.promises.watches.writing import Writer
 
 
 async def campaign(database: Database, directory: Path, size: Size) -> Recording:
     """Runs a campaign to its end; returns the recording."""
-    async with ground(database, directory, size) as made:
+    async with environment(database, directory, size) as made:
         followers = watching.followers(made)
         following = [asyncio.create_task(follower.run(), name=follower.watch.name) for follower in followers]
         try:

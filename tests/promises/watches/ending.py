@@ -19,7 +19,7 @@ from pilothouse.container.v1 import container_pb2 as container
 from tests.conftest import connection, number_changes
 from tests.promises.calling import Caller, Outcome, failed
 from tests.promises.watches import told, watching
-from tests.promises.watches.ground import BRIEF, NAMESPACES, Ground
+from tests.promises.watches.environment import BRIEF, NAMESPACES, Environment
 from tests.promises.watches.recording import CONFIG, CONTAINER, Logged, Probe, Seen, State, Wanted
 from tests.promises.watches.validators import (
     ANOTHERS_CALLER,
@@ -43,14 +43,16 @@ _PAGE = 5000
 _COMPARED, _TRIED = 40, 3
 
 
-async def end_namespace(ground: Ground, followers: Sequence[Follower]) -> None:
+async def end_namespace(environment: Environment, followers: Sequence[Follower]) -> None:
     """Deletes a namespace.
 
     Returns once its watchers have received its end or a later position.
     """
-    ground.recording.gone.add(BRIEF)
-    async with ground.callers() as callers, connection(ground.database.admin_dsn) as sql:
-        outcome, _, _ = await ground.certainly(callers, "DeleteNamespace", {"name": BRIEF, "cascade": True})
+    environment.recording.gone.add(BRIEF)
+    async with environment.callers() as callers, connection(environment.database.admin_dsn) as sql:
+        outcome, _, _ = await environment.certainly(
+            callers, "DeleteNamespace", {"name": BRIEF, "cascade": True}
+        )
         assert outcome.code == "OK", outcome.message
 
         async def gone() -> int | None:
@@ -68,9 +70,9 @@ async def end_namespace(ground: Ground, followers: Sequence[Follower]) -> None:
         await poll_until(behind, lambda found: not found, seconds=60, what="its watchers beyond its end")
 
 
-async def settle(ground: Ground, followers: Sequence[Follower]) -> None:
+async def settle(environment: Environment, followers: Sequence[Follower]) -> None:
     """Returns once all work is done and every watcher has reached the head."""
-    async with connection(ground.database.admin_dsn) as sql:
+    async with connection(environment.database.admin_dsn) as sql:
 
         async def head() -> int:
             await number_changes(sql)
@@ -92,15 +94,15 @@ async def settle(ground: Ground, followers: Sequence[Follower]) -> None:
         await poll_until(behind, lambda found: not found, seconds=60, what="all watchers at the head")
 
 
-async def read_log(ground: Ground) -> None:
+async def read_log(environment: Environment) -> None:
     """Reads the events of the database into the recording."""
-    async with connection(ground.database.admin_dsn) as sql:
+    async with connection(environment.database.admin_dsn) as sql:
         await number_changes(sql)
         for left in await sql.fetch(
             "SELECT format('pending %s', id) FROM pending_changes UNION ALL "
             "SELECT format('set aside %s: %s %s', id, sqlstate, constraint_name) FROM pending_incidents"
         ):
-            ground.recording.stranded.append(left[0])
+            environment.recording.stranded.append(left[0])
         after = 0
         while rows := await sql.fetch(
             "SELECT revision, resource_type, kind, pending_id, operation_id, message FROM events "
@@ -109,7 +111,7 @@ async def read_log(ground: Ground) -> None:
             _PAGE,
         ):
             for row in rows:
-                ground.recording.log.append(_logged(row))
+                environment.recording.log.append(_logged(row))
             after = rows[-1]["revision"]
 
 
@@ -125,9 +127,9 @@ def _logged(row: Any) -> Logged:
     return Logged(row["revision"], kind, row["pending_id"] or 0, what, str(row["operation_id"] or ""), state)
 
 
-async def read_lists(ground: Ground) -> None:
+async def read_lists(environment: Environment) -> None:
     """Reads each server's lists into the recording."""
-    async with ground.callers() as callers:
+    async with environment.callers() as callers:
         for caller in callers:
             listed: dict[str, dict[str, State]] = defaultdict(dict)
             for method, kind, field in (
@@ -137,46 +139,46 @@ async def read_lists(ground: Ground) -> None:
                 page = ""
                 while True:
                     fields = {"pageSize": 500, "pageToken": page}
-                    outcome, _, _ = await ground.certainly([caller], method, fields)
+                    outcome, _, _ = await environment.certainly([caller], method, fields)
                     assert outcome.code == "OK", f"{method}: {outcome.code} {outcome.message}"
                     for entity in getattr(outcome.answer, field):
                         listed[kind][entity.uid] = told.state(entity)
                     page = outcome.answer.next_page_token
                     if not page:
                         break
-            ground.recording.final.append(listed)
+            environment.recording.final.append(listed)
 
 
-async def probe_tokens(ground: Ground, followers: Sequence[Follower]) -> None:
+async def probe_tokens(environment: Environment, followers: Sequence[Follower]) -> None:
     """Tries tokens in all ways.
 
     Tokens are tried at each server, with another filter, and as another user. Then the horizon is moved up, and
     tokens below it are tried. At last they are tried in a new history.
     """
-    choose = random.Random(f"probes {ground.size.seed}")
-    async with ground.callers() as admins, ground.callers("tenant") as tenants:
+    choose = random.Random(f"probes {environment.size.seed}")
+    async with environment.callers() as admins, environment.callers("tenant") as tenants:
         probes = []
         for number, follower in enumerate(followers):
             own, others = (tenants, admins) if follower.kind.user else (admins, tenants)
             wanted = follower.kind.wanted
             other = wanted._replace(label=("tier", "sideways"))
-            how = OF_THE_GONE if wanted.namespace in ground.recording.gone else GOES_ON
+            how = OF_THE_GONE if wanted.namespace in environment.recording.gone else GOES_ON
             for given in choose.sample(follower.tokens, min(_TRIED, len(follower.tokens))):
                 probes += [_Trial(number, caller, how, wanted, given) for caller in own]
                 probes.append(_Trial(number, own[0], ANOTHERS_FILTER, other, given))
                 if wanted.namespace in ("", *NAMESPACES[:-1]):
                     probes.append(_Trial(number, others[0], ANOTHERS_CALLER, wanted, given))
-        await _try_all(ground, probes)
-        below = await _below(ground, followers, admins, choose)
-        await _try_all(ground, below)
-        async with ground.database.owner() as owner:
+        await _try_all(environment, probes)
+        below = await _below(environment, followers, admins, choose)
+        await _try_all(environment, below)
+        async with environment.database.owner() as owner:
             await owner.execute("SELECT begin_new_history()")
         kept = [trial for trial in below if trial.how == GOES_ON]
-        await _try_all(ground, [trial._replace(how=OF_ANOTHER_HISTORY) for trial in kept])
+        await _try_all(environment, [trial._replace(how=OF_ANOTHER_HISTORY) for trial in kept])
 
 
 async def _below(
-    ground: Ground, followers: Sequence[Follower], callers: Sequence[Caller], choose: random.Random
+    environment: Environment, followers: Sequence[Follower], callers: Sequence[Caller], choose: random.Random
 ) -> list[_Trial]:
     """Moves the horizon to the median of the tokens' positions.
 
@@ -189,7 +191,7 @@ async def _below(
     ]
     revisions = sorted(given.revision for _, follower in tried for given in follower.tokens)
     horizon = revisions[len(revisions) // 2] + 1
-    async with connection(ground.database.admin_dsn) as sql:
+    async with connection(environment.database.admin_dsn) as sql:
         await sql.execute("UPDATE stream_head SET oldest_revision = $1", horizon)
         await sql.execute("DELETE FROM events WHERE revision < $1", horizon)
     # A watch may resume from the event just before the oldest stored one without a gap.
@@ -220,18 +222,18 @@ class _Trial(NamedTuple):
     given: Given
 
 
-async def _try_all(ground: Ground, trials: Sequence[_Trial]) -> None:
+async def _try_all(environment: Environment, trials: Sequence[_Trial]) -> None:
     """Tries tokens, up to 16 concurrently."""
     some = asyncio.Semaphore(16)
 
     async def run(trial: _Trial) -> None:
         async with some, within(20):
-            ground.recording.probes.append(await _tried(ground, trial))
+            environment.recording.probes.append(await _tried(environment, trial))
 
     await asyncio.gather(*map(run, trials))
 
 
-async def _tried(ground: Ground, trial: _Trial) -> Probe:
+async def _tried(environment: Environment, trial: _Trial) -> Probe:
     """Returns the first changes after a token.
 
     A bookmark means that there are no more changes.
@@ -240,7 +242,7 @@ async def _tried(ground: Ground, trial: _Trial) -> Probe:
     changes: list[Seen] = []
     outcome, whole = Outcome("OK"), False
     try:
-        async with trial.caller.watching(ground.rule(watching.method(trial.wanted)), body) as stream:
+        async with trial.caller.watching(environment.rule(watching.method(trial.wanted)), body) as stream:
             async for answer in stream:
                 change = watching.seen(answer)
                 whole = change is None

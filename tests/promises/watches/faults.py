@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from tests.conftest import connection
-from tests.promises.watches.ground import Ground
+from tests.promises.watches.environment import Environment
 from tests.waiting import poll_until, runs_out
 
 # How long a server is frozen or its connections are held. The long time, which is rare, exceeds the time that a
@@ -24,9 +24,9 @@ _BACKENDS = "usename IN ('pilothouse_app', 'pilothouse_system') AND NOT (" + _LI
 class Faults:
     """Injects faults at regular numbers of mutations. The seed decides the details."""
 
-    def __init__(self, ground: Ground) -> None:
-        self._ground = ground
-        self._choose = random.Random(f"faults {ground.size.seed}")
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._choose = random.Random(f"faults {environment.size.seed}")
         self._kinds: list[Callable[[], Awaitable[None]]] = [
             self.kill_a_server,
             self.end_backends,
@@ -42,25 +42,25 @@ class Faults:
 
     async def run(self) -> None:
         """Injects all kinds in turn, as many faults as the size says."""
-        size, progress = self._ground.size, self._ground.progress
+        size, progress = self._environment.size, self._environment.progress
         for number in range(size.faults):
             await progress.reached(size.mutations * (number + 1) // (size.faults + 1))
             kind = self._kinds[number % len(self._kinds)]
             await kind()
-            self._ground.recording.counts[f"fault: {kind.__name__}"] += 1
+            self._environment.recording.counts[f"fault: {kind.__name__}"] += 1
 
     def _server(self) -> int:
-        return self._choose.randrange(len(self._ground.servers))
+        return self._choose.randrange(len(self._environment.servers))
 
     async def kill_a_server(self) -> None:
         """Kills a server with SIGKILL, and starts it again on another port."""
-        server = self._ground.servers[self._server()]
+        server = self._environment.servers[self._server()]
         await server.kill()
         await server.start()
 
     async def freeze_a_server(self) -> None:
         """Freezes a server with all its locks and leases for a while, and thaws it."""
-        server = self._ground.servers[self._server()]
+        server = self._environment.servers[self._server()]
         server.freeze()
         try:
             await self._pass()
@@ -72,7 +72,7 @@ class Faults:
 
         The connections stay open. Then the data is delivered together, or the connections are cut.
         """
-        front = self._ground.servers[self._server()].front
+        front = self._environment.servers[self._server()].front
         front.hold()
         await self._pass()
         if self._choose.random() < 0.5:
@@ -81,12 +81,12 @@ class Faults:
 
     async def cut_connections(self) -> None:
         """Resets some or all connections of a server's clients."""
-        front = self._ground.servers[self._server()].front
+        front = self._environment.servers[self._server()].front
         front.cut(self._choose, self._choose.choice((0.3, 1.0)))
 
     async def end_backends(self) -> None:
         """Terminates some of the servers' database sessions during their work."""
-        async with connection(self._ground.database.admin_dsn) as sql:
+        async with connection(self._environment.database.admin_dsn) as sql:
             pids = [row["pid"] for row in await sql.fetch(_found(_BACKENDS + " AND state <> 'idle'"))]
             pids += [row["pid"] for row in await sql.fetch(_found(_BACKENDS))]
             for pid in pids[: self._choose.randint(2, 6)]:
@@ -94,7 +94,7 @@ class Faults:
 
     async def end_listeners(self) -> None:
         """Terminates the sessions on which servers listen, once there is one."""
-        async with connection(self._ground.database.admin_dsn) as sql:
+        async with connection(self._environment.database.admin_dsn) as sql:
 
             async def listeners() -> list[int]:
                 return [row["pid"] for row in await sql.fetch(_found(_LISTENERS))]

@@ -18,7 +18,7 @@ from tests.conftest import Database
 from tests.harness import PASSWORD
 from tests.main_job import loaded
 from tests.promises.watches.proxy import Proxy, proxy
-from tests.readme.served import BIN, ROOT, environment
+from tests.readme.served import BIN, ROOT, server_variables
 from tests.waiting import within
 
 _LISTENING = re.compile(r"serves gRPC on \S+:(\d+)")
@@ -29,20 +29,26 @@ RING_EVENTS, LAG_EVENTS = 64, 150
 class ServerProcess:
     """A process that runs `pilothouse serve`, with injected faults if requested.
 
-    `sabotage` names functions of `sabotage.py`, or of the module that is named before them: "package.module
+    `injected_fault` names functions of `injected_fault.py`, or of the module that is named before them: "package.module
     name". A `forked` process gets its modules from a process that has loaded them.
     """
 
     def __init__(
-        self, front: Proxy, variables: Mapping[str, str], output: Path, sabotage: str, *, forked: bool = False
+        self,
+        front: Proxy,
+        variables: Mapping[str, str],
+        output: Path,
+        injected_fault: str,
+        *,
+        forked: bool = False,
     ) -> None:
         self.front = front
         self.starts = 0
         self._variables = variables
         self._output = output
-        module, _, name = sabotage.rpartition(" ")
-        self._module = (module or "tests.promises.watches.sabotage") if sabotage else ""
-        self._words = (*([name] if sabotage else []), "serve")
+        module, _, name = injected_fault.rpartition(" ")
+        self._module = (module or "tests.promises.watches.fault_injection") if injected_fault else ""
+        self._words = (*([name] if injected_fault else []), "serve")
         self._forked = forked
         self._process: asyncio.subprocess.Process | loaded.StartedCommand | None = None
         self._draining: asyncio.Task[None] | None = None
@@ -58,17 +64,17 @@ class ServerProcess:
 
         `variables` apply only to this start.
         """
-        environment = {**self._variables, **variables}
+        server_variables = {**self._variables, **variables}
         # A preloaded library must be loaded when the process starts.
-        if self._forked and "LD_PRELOAD" not in environment:
-            self._process = await loaded.start(self._words, environment, self._module)
+        if self._forked and "LD_PRELOAD" not in server_variables:
+            self._process = await loaded.start(self._words, server_variables, self._module)
         else:
             program = (sys.executable, "-m", self._module) if self._module else (str(BIN / "pilothouse"),)
             self._process = await asyncio.create_subprocess_exec(
                 *program,
                 *self._words,
                 cwd=ROOT,
-                env=environment,
+                env=server_variables,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
             )
@@ -124,7 +130,7 @@ class ServerProcess:
 
 @asynccontextmanager
 async def servers(
-    database: Database, directory: Path, kubeconfig: Path, count: int, sabotage: str
+    database: Database, directory: Path, kubeconfig: Path, count: int, injected_fault: str
 ) -> AsyncIterator[list[ServerProcess]]:
     """Yields `count` servers on one database, and kills them at the end."""
     key_file = directory / "master.key"
@@ -133,7 +139,7 @@ async def servers(
         made = []
         for number in range(count):
             variables = {
-                **environment(directory),
+                **server_variables(directory),
                 "PILOTHOUSE_DATABASE_URL": database.app_dsn,
                 "PILOTHOUSE_SYSTEM_DATABASE_URL": database.system_dsn,
                 "PILOTHOUSE_MAINTENANCE_DATABASE_URL": database.maintenance_dsn,
@@ -150,7 +156,7 @@ async def servers(
             }
             front = await stack.enter_async_context(proxy())
             log = directory / f"server-{number}.log"
-            server = ServerProcess(front, variables, log, sabotage, forked=True)
+            server = ServerProcess(front, variables, log, injected_fault, forked=True)
             await server.start()
             stack.push_async_callback(server.kill)
             made.append(server)

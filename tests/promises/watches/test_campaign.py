@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import Database
 from tests.promises.watches.campaign import campaign
-from tests.promises.watches.ground import Size
+from tests.promises.watches.environment import Size
 from tests.promises.watches.recording import Recording
 from tests.promises.watches.validators import violations
 

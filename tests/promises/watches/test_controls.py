@@ -11,8 +11,8 @@ import pytest
 
 from tests.conftest import Database
 from tests.promises.watches.campaign import campaign
-from tests.promises.watches.ground import Size
-from tests.promises.watches.sabotage import SABOTAGES
+from tests.promises.watches.environment import Size
+from tests.promises.watches.fault_injection import INJECTED_FAULTS
 from tests.promises.watches.validators import violations
 
 # The injected fault → the guarantee that its validator must report.
@@ -42,23 +42,23 @@ _TOGETHER = (
 )
 
 
-async def not_found(database: Database, directory: Path, *sabotages: str) -> set[str]:
+async def not_found(database: Database, directory: Path, *injected: str) -> set[str]:
     """Returns the guarantees that these faults break and no validator reports."""
-    mutations = max(_LONGER.get(each, 120) for each in sabotages)
-    size = Size(mutations=mutations, faults=0, watchers=4, sabotage=",".join(sabotages))
+    mutations = max(_LONGER.get(each, 120) for each in injected)
+    size = Size(mutations=mutations, faults=0, watchers=4, injected_fault=",".join(injected))
     found = violations(await campaign(database, directory, size))
-    return {FOUND_BY[each] for each in sabotages} - found.keys()
+    return {FOUND_BY[each] for each in injected} - found.keys()
 
 
 @pytest.mark.full(minutes=10)
-@pytest.mark.parametrize("sabotages", _TOGETHER, ids=["one", "several"])
+@pytest.mark.parametrize("injected", _TOGETHER, ids=["one", "several"])
 async def test_every_validator_finds_a_broken_server(
-    database: Database, tmp_path: Path, sabotages: tuple[str, ...]
+    database: Database, tmp_path: Path, injected: tuple[str, ...]
 ) -> None:
-    assert await not_found(database, tmp_path, *sabotages) == set()
+    assert await not_found(database, tmp_path, *injected) == set()
 
 
 @pytest.mark.soak(part="watches")
-@pytest.mark.parametrize("sabotage", SABOTAGES)
-async def test_a_broken_server_is_found(database: Database, tmp_path: Path, sabotage: str) -> None:
-    assert await not_found(database, tmp_path, sabotage) == set()
+@pytest.mark.parametrize("injected_fault", INJECTED_FAULTS)
+async def test_a_broken_server_is_found(database: Database, tmp_path: Path, injected_fault: str) -> None:
+    assert await not_found(database, tmp_path, injected_fault) == set()

@@ -20,7 +20,7 @@ from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse.watch.v1 import watch_pb2
 from tests.promises.calling import Caller, Outcome, failed
 from tests.promises.watches import told
-from tests.promises.watches.ground import BRIEF, NAMESPACES, NARROW, SILENT_SECONDS, Ground
+from tests.promises.watches.environment import BRIEF, NAMESPACES, NARROW, SILENT_SECONDS, Environment
 from tests.promises.watches.recording import (
     ADDED,
     CONFIG,
@@ -124,14 +124,14 @@ def seen(answer: Any) -> Seen | None:
     return Seen(answer.revision, change, entity.uid, told.version(entity.etag), told.digest(entity))
 
 
-def followers(ground: Ground) -> list[Follower]:
+def followers(environment: Environment) -> list[Follower]:
     """Returns the watchers of a campaign.
 
     One more watches the namespace that is deleted at the end.
     """
-    kinds = [*WATCHERS[: ground.size.watchers], Kind(Wanted(namespace=BRIEF))]
-    made = [Follower(ground, number, kind) for number, kind in enumerate(kinds)]
-    ground.recording.watches = [follower.watch for follower in made]
+    kinds = [*WATCHERS[: environment.size.watchers], Kind(Wanted(namespace=BRIEF))]
+    made = [Follower(environment, number, kind) for number, kind in enumerate(kinds)]
+    environment.recording.watches = [follower.watch for follower in made]
     return made
 
 
@@ -146,31 +146,34 @@ class Given(NamedTuple):
 class Follower:
     """One watcher. `tokens` are some of its tokens, for probes at the end."""
 
-    def __init__(self, ground: Ground, number: int, kind: Kind) -> None:
+    def __init__(self, environment: Environment, number: int, kind: Kind) -> None:
         self.kind = kind
         self.watch = Watch(f"watcher {number} ({_words(kind)})", kind.wanted)
         self.tokens: list[Given] = []
         self.position = 0
-        self._ground = ground
-        self._choose = random.Random(f"watcher {ground.size.seed} {number}")
+        self._environment = environment
+        self._choose = random.Random(f"watcher {environment.size.seed} {number}")
         self._token = ""
         self._life = Life()
         self._left = 0
 
     async def run(self) -> None:
         """Follows until cancelled, or until its namespace is deleted."""
-        counts = self._ground.recording.counts
-        where = self._choose.randrange(len(self._ground.servers))
-        progress = self._ground.progress
+        counts = self._environment.recording.counts
+        where = self._choose.randrange(len(self._environment.servers))
+        progress = self._environment.progress
         await progress.reached(int(self.kind.late * progress.wanted))
-        async with self._ground.callers(self.kind.user, NARROW if self.kind.slow else ()) as callers:
+        async with self._environment.callers(self.kind.user, NARROW if self.kind.slow else ()) as callers:
             while True:
                 if not self._token:
                     self._life = Life()
                 outcome = await self._follow(callers[where])
                 why = f"{outcome.code} {outcome.reason}".rstrip()
                 counts[f"a stream ended: {why}"] += 1
-                if self.kind.wanted.namespace in self._ground.recording.gone and outcome.code == "NOT_FOUND":
+                if (
+                    self.kind.wanted.namespace in self._environment.recording.gone
+                    and outcome.code == "NOT_FOUND"
+                ):
                     self.watch.ended = why
                     return
                 self._take_end(outcome)
@@ -192,13 +195,13 @@ class Follower:
     async def _follow(self, caller: Caller) -> Outcome:
         """Follows one stream until it ends, is silent for too long, or is abandoned."""
         least, most = _LEAVES_AFTER
-        share = int(_LEAVES_AFTER_SHARE * self._ground.size.mutations)
+        share = int(_LEAVES_AFTER_SHARE * self._environment.size.mutations)
         self._left = self._choose.randint(least, max(most, share))
         patience = asyncio.timeout(runs_out(SILENT_SECONDS))
         try:
             async with patience:
                 body = request(self.kind.wanted, self._token)
-                rule = self._ground.rule(method(self.kind.wanted))
+                rule = self._environment.rule(method(self.kind.wanted))
                 async with caller.watching(rule, body) as stream:
                     async for answer in stream:
                         self._take(answer)
@@ -217,7 +220,7 @@ class Follower:
 
     async def _dawdle(self) -> None:
         """Makes a slow reader wait for further mutations from time to time."""
-        progress = self._ground.progress
+        progress = self._environment.progress
         if self._left % self._choose.randint(*_READ_THEN_WAIT) == 0:
             await progress.reached(progress.done + _WAIT_FOR_MUTATIONS)
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2
 from tests.promises.calling import Caller
-from tests.promises.watches.ground import NAMESPACES, Ground
+from tests.promises.watches.environment import NAMESPACES, Environment
 from tests.promises.watches.recording import Written
 from tests.promises.watches.told import MARKER, digest, version
 
@@ -62,32 +62,32 @@ _REFUSED = ("NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "INVALID_ARGUM
 class Writer:
     """One writer, which makes mutations until the campaign has enough."""
 
-    def __init__(self, ground: Ground, number: int) -> None:
-        self._ground = ground
+    def __init__(self, environment: Environment, number: int) -> None:
+        self._environment = environment
         self._number = number
-        self._choose = random.Random(f"{ground.size.seed} {number}")
+        self._choose = random.Random(f"{environment.size.seed} {number}")
         self._steps = 0
         # Shared by all writers: the state of each object in the last response to one of them.
-        self._known = ground.known
+        self._known = environment.known
 
     async def run(self) -> None:
         """Writes until enough mutations are acknowledged."""
-        progress = self._ground.progress
-        async with self._ground.callers() as callers:
+        progress = self._environment.progress
+        async with self._environment.callers() as callers:
             while progress.done < progress.wanted:
                 await self._mutate(callers)
 
     async def _mutate(self, callers: list[Caller]) -> None:
-        ground, choose = self._ground, self._choose
+        environment, choose = self._environment, self._choose
         self._steps += 1
         target, verb = self._target()
         marker = f"w{self._number}-{self._steps}"
         fields = self._fields(verb, *target, marker)
-        began = ground.progress.tick()
-        outcome, operations, attempts = await ground.certainly(
+        began = environment.progress.tick()
+        outcome, operations, attempts = await environment.certainly(
             callers, _METHODS[verb], fields, choose.randrange(len(callers))
         )
-        ended = ground.progress.tick()
+        ended = environment.progress.tick()
         if outcome.code != "OK":
             assert outcome.code in _REFUSED, f"{verb} {fields}: {outcome.code} {outcome.message}"
             if outcome.code == "NOT_FOUND":
@@ -96,12 +96,12 @@ class Writer:
                 self._known.setdefault(target, "RUNNING")
             elif outcome.reason.endswith("_TERMINATING"):
                 self._known[target] = _GOING
-            ground.recording.counts[f"refused {verb}: {outcome.code} {outcome.reason}"] += 1
+            environment.recording.counts[f"refused {verb}: {outcome.code} {outcome.reason}"] += 1
             return
         answer = outcome.answer
         held = answer.config_map if "map" in verb else answer.container
         self._known[target] = _known(held)
-        ground.recording.writes.append(
+        environment.recording.writes.append(
             Written(
                 verb.split()[0],
                 began,
@@ -115,8 +115,8 @@ class Writer:
                 tuple(answer.restarted) if "map and restart" in verb else (),
             )
         )
-        ground.recording.counts["asked again, and answered"] += attempts > 1
-        ground.progress.acknowledged()
+        environment.recording.counts["asked again, and answered"] += attempts > 1
+        environment.progress.acknowledged()
 
     def _target(self) -> tuple[Target, str]:
         """Returns the next object to change, and the change."""

@@ -51,16 +51,16 @@ class PlacedContainer(NamedTuple):
     """A container, and the last known state of its namespace on the cluster.
 
     `namespace_applied`: the namespace was applied. `namespace_lost`: it no longer belongs to the platform there.
-    `namespace_adopting`: it must be taken over there first. `namespace_doubted`: the container was not applied yet, and
-    the owner of the Kubernetes namespace may have changed without being observed. `read_at`: the database's time of
-    this state.
+    `namespace_adopting`: it must be taken over there first. `namespace_unverified`: the container was not applied
+    yet, and the owner of the Kubernetes namespace may have changed without being observed. `read_at`: the database's
+    time of this state.
     """
 
     container: Container
     namespace_applied: bool
     namespace_lost: bool
     namespace_adopting: bool
-    namespace_doubted: bool
+    namespace_unverified: bool
     read_at: datetime
 
 
@@ -116,7 +116,7 @@ _GET_MANY_PLACED = _GET_MANY.add_columns(
     and_(
         CONTAINERS.c.observed_generation == 0,
         or_(NAMESPACES.c.phase == "Terminating", NAMESPACE_IS_LOOKED_AT, not_(CLUSTER_IS_WATCHED)),
-    ).label("namespace_doubted"),
+    ).label("namespace_unverified"),
     func.statement_timestamp().label("read_at"),
 )
 # A row is locked before it is read with its parts. A single statement that waits for the row's lock would read the
@@ -189,7 +189,7 @@ async def get_many_placed(transaction: ReadTransaction, ids: Sequence[int]) -> l
                 row.namespace_applied,
                 row.namespace_lost,
                 row.namespace_adopting,
-                bool(row.namespace_doubted),
+                bool(row.namespace_unverified),
                 row.read_at,
             )
         )

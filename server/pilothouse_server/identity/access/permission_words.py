@@ -122,7 +122,7 @@ class PermissionWords:
         return Question(
             rule.permission,
             namespace,
-            rule.reach(namespace),
+            rule.permission_scope(namespace),
             self.works_over_all_only(rule.permission),
             rule.only_reads,
         )

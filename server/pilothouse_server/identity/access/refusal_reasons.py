@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pilothouse_server.authorization.access import Principal
-from pilothouse_server.authorization.denials import Beyond, Question
+from pilothouse_server.authorization.denials import DatabaseFacts, Question
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.identity.access.operations import explanations
 from pilothouse_server.store.unit_of_work import Store
@@ -28,7 +28,7 @@ _MOST_KEPT: Final = 1000
 # The maximum numbers of look-ups within `_KEPT_SECONDS`, of one user and of all users.
 _MOST_OF_USER: Final = 10
 _MOST_OF_ALL: Final = 100
-_NOTHING: Final = Beyond()
+_NOTHING: Final = DatabaseFacts()
 
 _Key = tuple[int, str, Question]
 
@@ -41,12 +41,12 @@ class RefusalReasons:
         self._clock = clock
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._waiting = 0
-        self._kept: OrderedDict[_Key, tuple[float, Beyond]] = OrderedDict()
+        self._kept: OrderedDict[_Key, tuple[float, DatabaseFacts]] = OrderedDict()
         # The number of look-ups in the present period, by user.
         self._looks: Counter[int] = Counter()
         self._counted_until = 0.0
 
-    async def beyond(self, principal: Principal, question: Question) -> Beyond:
+    async def database_facts(self, principal: Principal, question: Question) -> DatabaseFacts:
         """Returns the database facts; empty ones if they cannot be looked up now."""
         key = (principal.user_id, principal.credential.id, question)
         until, kept = self._kept.get(key, (0.0, _NOTHING))
@@ -61,7 +61,7 @@ class RefusalReasons:
                 self._turns,
                 self._store.read(principal.user_id) as transaction,
             ):
-                found = await explanations.beyond(transaction, principal, question)
+                found = await explanations.database_facts(transaction, principal, question)
         except (PilothouseError, TimeoutError):
             return _NOTHING
         finally:
@@ -80,7 +80,7 @@ class RefusalReasons:
         self._looks[user_id] += 1
         return True
 
-    def _keep(self, key: _Key, found: Beyond) -> None:
+    def _keep(self, key: _Key, found: DatabaseFacts) -> None:
         self._kept[key] = (self._clock() + _KEPT_SECONDS, found)
         self._kept.move_to_end(key)
         while len(self._kept) > _MOST_KEPT:

@@ -48,7 +48,9 @@ class ApiKeysService:
         )
         made = await self._keys.make(await call.transaction(), call.caller, owner, wanted)
         _describe_key(call, made.api_key)
-        return pb.CreateApiKeyResponse(api_key=messages.API_KEY.to_proto(made.api_key), key=_told(call, made))
+        return pb.CreateApiKeyResponse(
+            api_key=messages.API_KEY.to_proto(made.api_key), key=_key_for_caller(call, made)
+        )
 
     async def ListApiKeys(self, request: pb.ListApiKeysRequest, call: Call) -> bytes:
         """Lists keys."""
@@ -77,7 +79,9 @@ class ApiKeysService:
             wire.moment(request.expire_time) if request.HasField("expire_time") else None,
         )
         _describe_key(call, made.api_key)
-        return pb.RotateApiKeyResponse(api_key=messages.API_KEY.to_proto(made.api_key), key=_told(call, made))
+        return pb.RotateApiKeyResponse(
+            api_key=messages.API_KEY.to_proto(made.api_key), key=_key_for_caller(call, made)
+        )
 
     @waits_outside
     async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, call: Call) -> pb.RevokeApiKeyResponse:
@@ -133,7 +137,7 @@ class ApiKeysService:
         return pb.DeleteServiceAccountResponse()
 
 
-def _told(call: Call, made: MadeKey) -> str:
+def _key_for_caller(call: Call, made: MadeKey) -> str:
     """Returns the key's text for the caller; '' for a dry run."""
     return "" if call.validate_only else made.key
 

@@ -150,7 +150,7 @@ async def _answer(
             return _refused_by_credential(rule, refused)
     if rule is not None and not rule.needs_permission:
         return _open_to_everybody(rule)
-    found = await explanations.explain(transaction, caller, asked.question, other)
+    found = await explanations.explain_permission(transaction, caller, asked.question, other)
     details = other is None or caller.allows(READING_GRANTS)
     return _explained(found, "" if other is None else other.username, details=details)
 

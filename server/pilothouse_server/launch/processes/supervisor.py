@@ -72,7 +72,7 @@ class Processes:
         self._running: dict[int, ServerProcess] = {}
         self._serving: set[int] = set()
         self._restarts = 0
-        # Processes start to listen one after the other (`rpc.lines`).
+        # Processes start to listen one after the other (`rpc.listener_shards`).
         self._listening = asyncio.Lock()
         self._totals = Totals()
         self._keeping = Supervisor()

@@ -24,8 +24,8 @@ from pilothouse_server.metrics.model import (
     TableBloat,
     TableSize,
 )
-from pilothouse_server.store.care import BLOAT
 from pilothouse_server.store.errors import translated
+from pilothouse_server.store.maintenance import BLOAT
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store
 
 _AS_OWNER = (

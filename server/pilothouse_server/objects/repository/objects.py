@@ -307,13 +307,13 @@ class Insertion(msgspec.Struct, frozen=True):
     """The result of an insertion.
 
     `carried`: the object as stored; None if it was not inserted. It was not inserted if its name is taken (`is_taken`;
-    `is_going` if that object is being deleted) or if the `used` objects reach the limit.
+    `is_deleting` if that object is being deleted) or if the `used` objects reach the limit.
     """
 
     carried: CarriedObject | None
     used: int
     is_taken: bool = False
-    is_going: bool = False
+    is_deleting: bool = False
 
 
 async def insert_object(
@@ -345,7 +345,7 @@ async def insert_object(
         )
     ).one()
     if row.id is None:
-        return Insertion(None, row.used, is_taken=row.deleting is not None, is_going=bool(row.deleting))
+        return Insertion(None, row.used, is_taken=row.deleting is not None, is_deleting=bool(row.deleting))
     # Reading the row back would cost as much as inserting it.
     made = msgspec.structs.replace(
         wanted,

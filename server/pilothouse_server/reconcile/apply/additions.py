@@ -28,7 +28,7 @@ from pilothouse_server.kubernetes import field_paths, managed_fields
 from pilothouse_server.kubernetes.client import FIELD_MANAGER
 from pilothouse_server.kubernetes.errors import Refused
 from pilothouse_server.kubernetes.objects import Manifest, Resource
-from pilothouse_server.reconcile.apply import agreement
+from pilothouse_server.reconcile.apply import managed_fields_diff
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.values.permitted_additions import PermittedAdditions
 
@@ -136,7 +136,7 @@ def _is_candidate(path: str, manifest: Manifest, live: Manifest, permitted: Perm
         return False
     if field_paths.find(manifest, path) is not None or _is_default(path, manifest, live):
         return False
-    if agreement.is_ours(path, live, live):
+    if managed_fields_diff.is_ours(path, live, live):
         # The field is from our earlier apply and no longer desired.
         return False
     return not permitted.permit(managed_fields.holder(live, path, apart_from=FIELD_MANAGER), path)

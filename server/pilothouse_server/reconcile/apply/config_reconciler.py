@@ -21,19 +21,19 @@ from pilothouse_server.config.operations import secrets
 from pilothouse_server.encryption.envelopes import Envelopes, Sealed
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.guard.model import Admitted
-from pilothouse_server.kubernetes import marks
+from pilothouse_server.kubernetes import fingerprints
 from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.kubernetes.errors import ClusterError, Refused
 from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.kubernetes.ownership import CONFIG_UID, NAMESPACE, NAMESPACE_UID
-from pilothouse_server.reconcile.apply import agreement
+from pilothouse_server.reconcile.apply import managed_fields_diff
 from pilothouse_server.reconcile.apply.row_reconciler import (
     AGAIN_SECONDS,
     OneByOne,
     dealt_with,
     failed,
-    home_again_seconds,
-    missing_home,
+    namespace_retry_seconds,
+    read_namespace_not_ready,
     waiting,
 )
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
@@ -49,13 +49,13 @@ _OURS = frozenset({CONFIG_UID, NAMESPACE, NAMESPACE_UID})
 
 
 class LoadedConfig(msgspec.Struct, frozen=True):
-    """`homeless`: why its namespace is not on the cluster; None if it is.
+    """`namespace_not_ready`: why its namespace is not on the cluster; None if it is.
 
     `sealed`: the ciphertext of a secret.
     """
 
     config: Config
-    homeless: Condition | None
+    namespace_not_ready: Condition | None
     sealed: Sealed | None = None
 
 
@@ -82,19 +82,21 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
         if self._kind == "secret" and config.deletion_requested_at is None:
             sealed = await config_status.find_sealed(transaction, config.id)
         going = config.deletion_requested_at is not None
-        homeless = await missing_home(transaction, config.namespace_id, going=going)
-        return LoadedConfig(config, homeless, sealed)
+        namespace_not_ready = await read_namespace_not_ready(transaction, config.namespace_id, going=going)
+        return LoadedConfig(config, namespace_not_ready, sealed)
 
     async def act(self, client: LeasedClient, loaded: LoadedConfig) -> ConfigProgress:
         """Applies the config to the cluster or deletes it there. Raises ClusterError, LeaseLost."""
         if loaded.config.deletion_requested_at is not None:
-            if loaded.homeless is not None:
+            if loaded.namespace_not_ready is not None:
                 # The config was never applied or taken over there: an object with its name belongs to another owner.
                 return ConfigProgress(gone=True)
             return await self._delete(client, loaded.config)
-        if (homeless := loaded.homeless) is not None:
+        if (namespace_not_ready := loaded.namespace_not_ready) is not None:
             # The namespace's own work creates it; the config is applied after that.
-            return ConfigProgress(condition=homeless, again_seconds=home_again_seconds(homeless))
+            return ConfigProgress(
+                condition=namespace_not_ready, again_seconds=namespace_retry_seconds(namespace_not_ready)
+            )
         return await self._apply(client, loaded)
 
     async def lock_one(self, transaction: Transaction, resource_id: int) -> Config | None:
@@ -112,7 +114,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
         generation = dealt_with(row, loaded.config.generation) if refused else row.observed_generation
         await self._write(transaction, row, failed(error, refused=refused), generation)
 
-    async def write_gone(self, transaction: Transaction, row: Config) -> Result:
+    async def write_deleted(self, transaction: Transaction, row: Config) -> Result:
         """Deletes the row, with its tombstone event."""
         await config_status.delete(transaction, self._kind, row)
         return Result(removed=True)
@@ -138,7 +140,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
         objects.check_ours(config, found)
         if found is None:
             # Another installation may own the namespace by now, and could read the values.
-            await client.check_home(config.namespace_ref)
+            await client.check_namespace_ownership(config.namespace_ref)
         if found is not None and found.metadata.deletion_timestamp is not None:
             return ConfigProgress(
                 condition=waiting("Deleting", f"the {self._resource.kind} is being deleted"),
@@ -157,7 +159,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
                 )
         wanted = objects.manifest(config, values)
         if found is not None and await self._is_as_wanted(client, config, wanted, found):
-            return ConfigProgress(objects=marks.noted((self._resource, found)))
+            return ConfigProgress(objects=fingerprints.by_object((self._resource, found)))
         admitted = Admitted(config.kubernetes_namespace, _OURS, frozenset())
         try:
             applied = await client.apply(self._resource, wanted, admitted, force=True)
@@ -179,7 +181,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
                 condition=waiting("Replacing", "the immutable object differs and is created again"),
                 again_seconds=0.0,
             )
-        return ConfigProgress(objects=marks.noted((self._resource, applied)))
+        return ConfigProgress(objects=fingerprints.by_object((self._resource, applied)))
 
     async def _is_as_wanted(
         self, client: LeasedClient, config: Config, wanted: Manifest, found: ConfigObject
@@ -189,7 +191,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
             return False
         if objects.without_added_keys(wanted, found) is not None:
             return False
-        return await agreement.is_as_wanted(client, self._resource, wanted)
+        return await managed_fields_diff.live_matches_manifest(client, self._resource, wanted)
 
     async def _delete(self, client: LeasedClient, config: Config) -> ConfigProgress:
         found = await client.find(self._resource, config.kubernetes_namespace, config.kubernetes_name)

@@ -25,7 +25,7 @@ from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.rollout import is_outrun
 from pilothouse_server.containers.workloads import workload_type
 from pilothouse_server.importing import drift_adoption
-from pilothouse_server.kubernetes import marks
+from pilothouse_server.kubernetes import fingerprints
 from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.kubernetes.errors import (
     NAME_TAKEN,
@@ -123,7 +123,9 @@ async def make(client: LeasedClient, container: Container) -> ContainerProgress 
         Condition(APPLIED, "True", "Applied"),
         Drift(container, admitted, settled=False).condition(),
     )
-    objects = marks.noted((type_.resource, workload), *applied) | others_acts.restart_mark(workload)
+    objects = fingerprints.by_object((type_.resource, workload), *applied) | others_acts.restart_mark(
+        workload
+    )
     return ContainerProgress(workload=workload, conditions=conditions, objects=objects)
 
 
@@ -148,7 +150,7 @@ async def apply(
     if type_.runs and (ended := await _ended_run(client, container, workload, drift)) is not None:
         return msgspec.structs.replace(ended, objects={**(ended.objects or {}), **account})
     restarts = await others_acts.restarts(client, type_, workload, noted)
-    unchanged = await _as_wanted(client, container, workload, drift)
+    unchanged = await _unchanged(client, container, workload, drift)
     if unchanged is not None:
         objects = {**(unchanged.objects or {}), **account}
         acts = await _release(client, container, workload, drift)
@@ -179,7 +181,7 @@ async def apply(
     if decided.condition is not None:
         conditions.append(decided.condition)
     repaired, recreations = others_acts.recreated(drift.recreated)
-    objects = marks.noted((type_.resource, workload), *services) | account
+    objects = fingerprints.by_object((type_.resource, workload), *services) | account
     objects |= others_acts.restart_mark(workload)
     return ContainerProgress(
         workload=workload,
@@ -211,7 +213,7 @@ async def _met(
             )
     elif container.observed_generation > 0:
         # It existed before: if it was deleted with its namespace, it is not put into another one of that name.
-        await client.check_home(container.namespace_ref)
+        await client.check_namespace_ownership(container.namespace_ref)
     return None
 
 
@@ -226,13 +228,13 @@ async def _ended_run(
         return ContainerProgress(
             workload=job,
             conditions=(applied, drift.condition()),
-            objects=marks.noted(*there, *services),
+            objects=fingerprints.by_object(*there, *services),
         )
     end = jobs.lost(container, job)
     return None if end is None else ContainerProgress(conditions=(applied, end))
 
 
-def _may_agree(container: Container, workload: WorkloadObject) -> bool:
+def _may_match(container: Container, workload: WorkloadObject) -> bool:
     """Returns whether a workload may be in its desired state, judged by the fields that are read."""
     type_ = workload_type(container)
     if type_.runs:
@@ -268,7 +270,7 @@ def _drift(
     return Drift(container, guarding.may_be_sent(container), settled=settled, noted=noted, rules=rules)
 
 
-async def _as_wanted(
+async def _unchanged(
     client: LeasedClient, container: Container, workload: WorkloadObject | None, drift: Drift
 ) -> ContainerProgress | None:
     """Returns the progress if reads show that everything matches; None if something must be applied.
@@ -278,7 +280,7 @@ async def _as_wanted(
     if workload is None or not drift.settled or workload.metadata.label(CONTAINER_UID) != container.uid:
         return None
     type_ = workload_type(container)
-    if not _may_agree(container, workload):
+    if not _may_match(container, workload):
         return None
     namespace, selector = container.kubernetes_namespace, f"{CONTAINER_UID}={container.uid}"
     services = [(SERVICES, each) for each in await client.list(SERVICES, namespace, selector)]
@@ -302,7 +304,9 @@ async def _as_wanted(
         and (scaled := (await replicas.decide(client, container, workload, drift)).condition) is not None
     ):
         conditions.append(scaled)
-    objects = marks.noted((type_.resource, workload), *services) | others_acts.restart_mark(workload)
+    objects = fingerprints.by_object((type_.resource, workload), *services) | others_acts.restart_mark(
+        workload
+    )
     return ContainerProgress(workload=workload, conditions=tuple(conditions), objects=objects)
 
 
@@ -371,7 +375,11 @@ async def _apply_service_account(client: LeasedClient, container: Container) -> 
         found = await client.apply(SERVICE_ACCOUNTS, manifest, guarding.may_be_sent(container))
     else:
         guarding.refuse_account(container, found)
-    return marks.noted((SERVICE_ACCOUNTS, found)) if found.metadata.label(MANAGED_BY) == MANAGER else {}
+    return (
+        fingerprints.by_object((SERVICE_ACCOUNTS, found))
+        if found.metadata.label(MANAGED_BY) == MANAGER
+        else {}
+    )
 
 
 async def _delete_service_account(client: LeasedClient, container: Container) -> None:

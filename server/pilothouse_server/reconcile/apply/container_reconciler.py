@@ -40,7 +40,7 @@ from pilothouse_server.reconcile.apply.row_reconciler import (
     RowReconciler,
     dealt_with,
     failed,
-    home_again_seconds,
+    namespace_retry_seconds,
     waiting,
 )
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
@@ -65,7 +65,7 @@ class LoadedContainer(msgspec.Struct, frozen=True):
     """A container and the facts that `act` needs.
 
     `namespace_ready`: the namespace was applied to the cluster before; `namespace_lost`: it is not ours any more.
-    `namespace_adopting`: its adoption is requested, and it may have been ours before. `namespace_doubted`: another
+    `namespace_adopting`: its adoption is requested, and it may have been ours before. `namespace_unverified`: another
     owner may have it by now, and nothing of the container was put there yet. `namespace_refusal`: why the cluster
     refuses the namespace.
 
@@ -82,7 +82,7 @@ class LoadedContainer(msgspec.Struct, frozen=True):
     untouched: bool = False
     namespace_lost: bool = False
     namespace_adopting: bool = False
-    namespace_doubted: bool = False
+    namespace_unverified: bool = False
     namespace_refusal: Condition | None = None
     noted: Mapping[str, str] = NOTHING
 
@@ -96,7 +96,7 @@ class LoadedContainer(msgspec.Struct, frozen=True):
 class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerProgress]):
     """Applies and deletes workloads, Services and service accounts."""
 
-    at_once: ClassVar[int] = 32
+    batch_size: ClassVar[int] = 32
     # Values that are read after the containers may be newer than the containers. That does no harm, because any change
     # makes their work due again.
     in_snapshot: ClassVar[bool] = False
@@ -137,7 +137,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
                 namespace_adopting=placed.namespace_adopting,
                 # Failed work and the cluster's observers may have waited for long: another owner may have the
                 # namespace by now.
-                namespace_doubted=placed.namespace_doubted
+                namespace_unverified=placed.namespace_unverified
                 or (work.attempts > 0 and container.observed_generation == 0),
                 read=(placed.read_at, since),
                 service_account_shared=container.deletion_requested_at is not None
@@ -165,8 +165,10 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
             )
         if loaded.namespace_lost or not loaded.namespace_ready:
             # The namespace's own work creates it; the container is applied after that.
-            homeless = loaded.namespace_refusal or WAITING_FOR_NAMESPACE
-            return ContainerProgress(conditions=(homeless,), again_seconds=home_again_seconds(homeless))
+            namespace_not_ready = loaded.namespace_refusal or WAITING_FOR_NAMESPACE
+            return ContainerProgress(
+                conditions=(namespace_not_ready,), again_seconds=namespace_retry_seconds(namespace_not_ready)
+            )
         if not loaded.configuration_ready:
             # Pods that start before would read the former values.
             return ContainerProgress(
@@ -178,15 +180,15 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
                 ),
                 again_seconds=_CONFIGURATION_AGAIN_SECONDS,
             )
-        if loaded.namespace_doubted:
+        if loaded.namespace_unverified:
             # Only in doubt: most namespaces are known to be ours, and a new container should cost few requests.
-            await client.check_home(container.namespace_ref)
+            await client.check_namespace_ownership(container.namespace_ref)
         with warnings.noted() as collected:
             made = await container_actions.make(client, container) if loaded.untouched else None
             done = made or await container_actions.apply(client, container, loaded.noted, self._rules)
         return _with_warnings(container, done, collected)
 
-    async def write_at_once(
+    async def write_batch(
         self,
         store: Store,
         dones: Sequence[Done[LoadedContainer, ContainerProgress]],
@@ -248,7 +250,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         change = _after_error(row, loaded, error, refused=refused, now=transaction.now)
         await container_status.write(transaction, [change], "system")
 
-    async def write_gone(self, transaction: Transaction, row: Container) -> Result:
+    async def write_deleted(self, transaction: Transaction, row: Container) -> Result:
         """Deletes the row, with its tombstone event."""
         await container_status.delete(transaction, row)
         return Result(removed=True)

@@ -26,13 +26,13 @@ from pilothouse_server.containers.drift_rules import DEFAULT_RULES, DriftRules
 from pilothouse_server.containers.model import DriftPolicy
 from pilothouse_server.containers.observation import DRIFTED
 from pilothouse_server.guard.model import Admitted
-from pilothouse_server.kubernetes import field_paths, managed_fields, marks
+from pilothouse_server.kubernetes import field_paths, fingerprints, managed_fields
 from pilothouse_server.kubernetes.client import FIELD_MANAGER
 from pilothouse_server.kubernetes.conditions import MESSAGE_LIMIT
 from pilothouse_server.kubernetes.errors import Conflict, FieldConflict, NotFound
 from pilothouse_server.kubernetes.objects import Manifest, Resource, T
 from pilothouse_server.kubernetes.ownership import DOMAIN
-from pilothouse_server.reconcile.apply import additions, agreement
+from pilothouse_server.reconcile.apply import additions, managed_fields_diff
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.values.resources import Condition, NamespaceRef
 
@@ -122,7 +122,7 @@ class Drift:
     ) -> T:
         """Applies a manifest, and handles others' fields by the policy. Raises ClusterError, LeaseLost."""
         object_ = manifest["kind"], manifest["metadata"]["name"]
-        if not present and marks.key(*object_) in self._noted and object_ not in self.recreated:
+        if not present and fingerprints.key(*object_) in self._noted and object_ not in self.recreated:
             self.recreated.append(object_)
         if present and additions.concern(manifest):
             manifest = await self._meet_additions(client, resource, manifest)
@@ -196,10 +196,10 @@ class Drift:
             metadata = manifest["metadata"]
             before = await client.read(resource, metadata.get("namespace"), metadata["name"])
             changed = [path for path in field_paths.differing(ours, before, after) if not is_platforms(path)]
-            older = self.is_older(manifest["kind"], metadata["name"], marks.version_of(before))
+            older = self.is_older(manifest["kind"], metadata["name"], fingerprints.version_of(before))
             # Only we own this field, so its other value comes from our earlier apply. The object's version may be
             # newer, because the cluster writes the status of an object that it restored.
-            if older or any(agreement.is_ours(path, ours, before) for path in changed):
+            if older or any(managed_fields_diff.is_ours(path, ours, before) for path in changed):
                 changed = []
             self.kept += [
                 Difference(
@@ -221,22 +221,22 @@ class Drift:
         except NotFound:
             return False
         manifest = additions.with_restart_of(live, manifest)
-        return agreement.agrees(manifest, live) and not additions.candidates(
+        return managed_fields_diff.matches_manifest(manifest, live) and not additions.candidates(
             manifest, live, self.rules.permitted
         )
 
     def note_deleted(self, kind: str, name: str) -> None:
         """Records that we deleted an object ourselves, to create it again."""
-        self._noted.pop(marks.key(kind, name), None)
+        self._noted.pop(fingerprints.key(kind, name), None)
 
     def note_older(self, kind: str, name: str) -> None:
         """Records that an object is in an older state than before, even if its version is newer."""
-        self._older.add(marks.key(kind, name))
+        self._older.add(fingerprints.key(kind, name))
 
     def is_older(self, kind: str, name: str, version: str) -> bool:
         """Returns whether a version of an object is older than the one that we applied last."""
-        key = marks.key(kind, name)
-        return key in self._older or marks.older(version, self._noted.get(key, ""))
+        key = fingerprints.key(kind, name)
+        return key in self._older or fingerprints.older(version, self._noted.get(key, ""))
 
     async def _without_contested(
         self, client: LeasedClient, resource: Resource[Any], manifest: Manifest

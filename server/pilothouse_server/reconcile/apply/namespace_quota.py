@@ -14,13 +14,13 @@ from __future__ import annotations
 import msgspec
 
 from pilothouse_server.guard.model import Admitted
-from pilothouse_server.kubernetes import marks
+from pilothouse_server.kubernetes import fingerprints
 from pilothouse_server.kubernetes.errors import NAME_TAKEN, Forbidden, Refused
 from pilothouse_server.kubernetes.objects import RESOURCE_QUOTAS
 from pilothouse_server.kubernetes.ownership import MANAGED_BY, NAMESPACE, NAMESPACE_UID
 from pilothouse_server.namespaces.manifests import QUOTA_NAME, quota_manifest
 from pilothouse_server.namespaces.model import Namespace, PodDemand, Quota
-from pilothouse_server.reconcile.apply import agreement
+from pilothouse_server.reconcile.apply import managed_fields_diff
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.values.resources import Condition
 
@@ -66,11 +66,13 @@ async def _written(client: LeasedClient, namespace: Namespace, demand: PodDemand
         message = f"the cluster has a ResourceQuota {QUOTA_NAME} of another owner: it is left as it is"
         return QuotaOnCluster(Condition(QUOTA_ENFORCED, "False", NAME_TAKEN, message))
     applied = found
-    if applied is None or not await agreement.is_as_wanted(client, RESOURCE_QUOTAS, wanted):
+    if applied is None or not await managed_fields_diff.live_matches_manifest(
+        client, RESOURCE_QUOTAS, wanted
+    ):
         admitted = Admitted(namespace.kubernetes_name, _OURS, frozenset())
         applied = await client.apply(RESOURCE_QUOTAS, wanted, admitted, force=True)
     condition = Condition(QUOTA_ENFORCED, "True", "Enforced")
-    return QuotaOnCluster(condition, marks.noted((RESOURCE_QUOTAS, applied)))
+    return QuotaOnCluster(condition, fingerprints.by_object((RESOURCE_QUOTAS, applied)))
 
 
 async def remove_quota(client: LeasedClient, namespace: Namespace) -> None:

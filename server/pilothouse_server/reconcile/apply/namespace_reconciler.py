@@ -10,10 +10,10 @@ from __future__ import annotations
 import msgspec
 
 from pilothouse_server.guard.model import Admitted
-from pilothouse_server.kubernetes import marks
+from pilothouse_server.kubernetes import fingerprints
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
 from pilothouse_server.kubernetes.errors import LABEL_LOST, NAME_TAKEN, ClusterError, Conflict, Refused
-from pilothouse_server.kubernetes.homes import taken_words
+from pilothouse_server.kubernetes.namespace_ownership import taken_words
 from pilothouse_server.kubernetes.objects import NAMESPACES, KubernetesObject
 from pilothouse_server.kubernetes.objects import Namespace as KubernetesNamespace
 from pilothouse_server.kubernetes.ownership import NAMESPACE, NAMESPACE_UID, label_value
@@ -24,7 +24,7 @@ from pilothouse_server.namespaces.manifests import (
     released_namespace_manifest,
 )
 from pilothouse_server.namespaces.model import Namespace, PodDemand, Quota
-from pilothouse_server.reconcile.apply import agreement
+from pilothouse_server.reconcile.apply import managed_fields_diff
 from pilothouse_server.reconcile.apply.namespace_quota import (
     QUOTA_ENFORCED,
     apply_quota,
@@ -124,7 +124,7 @@ class NamespaceReconciler(OneByOne[Namespace, LoadedNamespace, NamespaceProgress
         progress = NamespaceProgress(phase=row.phase, reason=error.reason, message=error.message)
         await _write(transaction, row, progress, failed(error, refused=refused), generation)
 
-    async def write_gone(self, transaction: Transaction, row: Namespace) -> Result:
+    async def write_deleted(self, transaction: Transaction, row: Namespace) -> Result:
         """Ends the namespace, unless something was created in it since."""
         if not await namespace_status.is_empty(transaction, int(row.id)):
             return Result(again_seconds=AGAIN_SECONDS)
@@ -162,11 +162,15 @@ async def _apply(client: LeasedClient, namespace: Namespace) -> NamespaceProgres
     ours = found is not None and _is_ours(namespace, found)
     settled = ours and namespace.observed_generation >= namespace.generation
     applied = found
-    if applied is None or not settled or not await agreement.is_as_wanted(client, NAMESPACES, wanted):
+    if (
+        applied is None
+        or not settled
+        or not await managed_fields_diff.live_matches_manifest(client, NAMESPACES, wanted)
+    ):
         applied = await client.apply(
             NAMESPACES, wanted, _admitted(namespace), force=namespace.adopted or ours
         )
-    objects = marks.noted((NAMESPACES, applied))
+    objects = fingerprints.by_object((NAMESPACES, applied))
     level = applied.metadata.label(POD_SECURITY) or ""
     return NamespaceProgress(phase=applied.status.phase or "Active", objects=objects, level=level)
 
@@ -177,7 +181,7 @@ async def _wait_until_empty(client: LeasedClient, namespace: Namespace) -> Names
         phase=namespace.phase, reason="DeletingContainers", again_seconds=AGAIN_SECONDS / 2
     )
     if found is not None and (_has_lost_its_label(namespace, found) or _is_made_anew(namespace, found)):
-        return _told_lost(namespace, found)
+        return _report_lost(namespace, found)
     if found is None or found.metadata.deletion_timestamp is not None or not namespace.adopted:
         return waiting
     if not _is_ours(namespace, found):
@@ -192,7 +196,7 @@ async def _delete(client: LeasedClient, namespace: Namespace) -> NamespaceProgre
     found = await client.find(NAMESPACES, None, namespace.kubernetes_name)
     if found is not None and _has_lost_its_label(namespace, found):
         # The row stays, because the objects that are left there would have no owner.
-        return _told_lost(namespace, found)
+        return _report_lost(namespace, found)
     if found is None or not _is_ours(namespace, found):
         return NamespaceProgress(gone=True)
     if namespace.adopted:
@@ -252,7 +256,7 @@ def _is_made_anew(namespace: Namespace, found: KubernetesObject) -> bool:
     return bool(labels(NAMESPACE_UID)) or labels(NAMESPACE) != label_value(namespace.name)
 
 
-def _told_lost(namespace: Namespace, found: KubernetesNamespace) -> NamespaceProgress:
+def _report_lost(namespace: Namespace, found: KubernetesNamespace) -> NamespaceProgress:
     """Returns the result of a deletion that waits for the label.
 
     Without the label nothing is deleted there.

@@ -17,7 +17,7 @@ from typing import ClassVar
 import msgspec
 
 from pilothouse_server.containers.drift_rules import DriftRules
-from pilothouse_server.kubernetes import field_paths, managed_fields, marks
+from pilothouse_server.kubernetes import field_paths, fingerprints, managed_fields
 from pilothouse_server.kubernetes.client import FIELD_MANAGER
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
 from pilothouse_server.kubernetes.discovery import KindDiscovery
@@ -48,8 +48,8 @@ from pilothouse_server.reconcile.apply.row_reconciler import (
     RowReconciler,
     change_of_failure,
     dealt_with,
-    home_again_seconds,
-    missing_home,
+    namespace_retry_seconds,
+    read_namespace_not_ready,
     waiting,
 )
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
@@ -71,7 +71,7 @@ _OF_NONE = "1"
 
 
 class LoadedObject(msgspec.Struct, frozen=True):
-    """`homeless`: why its namespace is not on the cluster; None if it is.
+    """`namespace_not_ready`: why its namespace is not on the cluster; None if it is.
 
     `noted`: fingerprints of the last apply.
     """
@@ -79,7 +79,7 @@ class LoadedObject(msgspec.Struct, frozen=True):
     carried: CarriedObject
     namespace: Namespace
     kind: KindFacts
-    homeless: Condition | None
+    namespace_not_ready: Condition | None
     noted: Mapping[str, str] = NOTHING
 
 
@@ -102,7 +102,7 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
     """Applies and deletes carried objects."""
 
     # An application has dozens of objects, and each transaction costs as much as several of them.
-    at_once: ClassVar[int] = 32
+    batch_size: ClassVar[int] = 32
 
     def __init__(self, rights: ObjectRights, rules: DriftRules) -> None:
         """Takes the `rights` that limit which values ADOPT may make desired."""
@@ -119,7 +119,7 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
         noted = await applied_objects.of_resources(transaction, "object", list(carried))
         ids = sorted({int(each.namespace_id) for each in found})
         namespaces = {each.id: each for each in await get_namespaces(transaction, ids)}
-        homes: dict[tuple[int, bool], Condition | None] = {}
+        namespace_ownership: dict[tuple[int, bool], Condition | None] = {}
         loaded: dict[Work, LoadedObject] = {}
         for work in works:
             wanted = carried.get(work.resource_id)
@@ -127,22 +127,26 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
             if wanted is None or namespace is None:
                 continue
             home = int(wanted.namespace_id), wanted.deletion_requested_at is not None
-            if home not in homes:
-                homes[home] = await missing_home(transaction, namespace, going=home[1])
+            if home not in namespace_ownership:
+                namespace_ownership[home] = await read_namespace_not_ready(
+                    transaction, namespace, going=home[1]
+                )
             kind = await facts.of_kind(transaction, namespace, wanted)
             marked = noted.get(wanted.id, NOTHING)
-            loaded[work] = LoadedObject(wanted, namespace, kind, homes[home], marked)
+            loaded[work] = LoadedObject(wanted, namespace, kind, namespace_ownership[home], marked)
         return loaded
 
     async def act(self, client: LeasedClient, loaded: LoadedObject) -> ObjectProgress:
         """Applies the object to the cluster or deletes it there. Raises ClusterError, LeaseLost."""
         carried = loaded.carried
         going = carried.deletion_requested_at is not None
-        if (homeless := loaded.homeless) is not None:
+        if (namespace_not_ready := loaded.namespace_not_ready) is not None:
             # The namespace's own work creates it. If the object is being deleted, it was never applied or taken over.
             if going:
                 return ObjectProgress(gone=True)
-            return ObjectProgress(conditions=(homeless,), again_seconds=home_again_seconds(homeless))
+            return ObjectProgress(
+                conditions=(namespace_not_ready,), again_seconds=namespace_retry_seconds(namespace_not_ready)
+            )
         try:
             resource = await kinds.resource_on(client, self._discovery, carried)
         except NotFound as missing:
@@ -182,7 +186,7 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
         if change is not None:
             await object_status.OBJECTS.write(transaction, [change])
 
-    async def write_gone(self, transaction: Transaction, row: CarriedObject) -> Result:
+    async def write_deleted(self, transaction: Transaction, row: CarriedObject) -> Result:
         """Deletes the row, with its tombstone event."""
         await object_status.delete(transaction, row)
         return Result(removed=True)
@@ -237,7 +241,7 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
         if found is None:
             if carried.observed_generation > 0:
                 # It existed before: if it was deleted with its namespace, it is not put into another one of that name.
-                await client.check_home(carried.namespace_ref)
+                await client.check_namespace_ownership(carried.namespace_ref)
         elif found.metadata.deletion_timestamp is not None:
             # Another client is deleting it; an apply would succeed and be lost.
             words = await _finalizing(client, resource, carried)
@@ -280,7 +284,7 @@ class ObjectReconciler(RowReconciler[CarriedObject, LoadedObject, ObjectProgress
             done=True,
             conditions=(Condition(APPLIED, "True", "Applied"), drift.condition()),
             found=written,
-            objects=marks.noted((resource, written)),
+            objects=fingerprints.by_object((resource, written)),
             adopted=adopted,
             details=details,
             settlement=settlement,

@@ -12,7 +12,7 @@ from typing import Final
 
 from pilothouse_server.containers.observation import REPAIRED
 from pilothouse_server.containers.workloads import WorkloadType
-from pilothouse_server.kubernetes import managed_fields, marks
+from pilothouse_server.kubernetes import fingerprints, managed_fields
 from pilothouse_server.kubernetes.client import FIELD_MANAGER
 from pilothouse_server.kubernetes.events import Warned
 from pilothouse_server.kubernetes.objects import WorkloadObject
@@ -37,7 +37,7 @@ def recreated(objects: Sequence[tuple[str, str]]) -> tuple[tuple[Condition, ...]
 def restart_mark(workload: WorkloadObject) -> dict[str, str]:
     """Returns the stored value for the last restart by others; nothing if there was none."""
     restarted_at = workload.pod_template.metadata.annotation(RESTARTED_AT)
-    return {marks.key(_RESTARTED, workload.metadata.name): restarted_at} if restarted_at else {}
+    return {fingerprints.key(_RESTARTED, workload.metadata.name): restarted_at} if restarted_at else {}
 
 
 async def restarts(

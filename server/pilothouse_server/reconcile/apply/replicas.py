@@ -48,7 +48,7 @@ async def decide(
     wanted, live = container.wanted_replicas, present.replicas
     asked = present.metadata.annotation(manifests.REPLICAS_SET) != str(wanted)
     if live == wanted:
-        return await _as_wanted(client, container)
+        return await _count_matches(client, container)
     if wanted == 0:
         if asked or drift.policy != "report":
             return Replicas(scale=0)
@@ -98,7 +98,7 @@ async def _look(client: LeasedClient, container: Container) -> tuple[HorizontalP
         return None, True
 
 
-async def _as_wanted(client: LeasedClient, container: Container) -> Replicas:
+async def _count_matches(client: LeasedClient, container: Container) -> Replicas:
     """Returns the condition if a known autoscaler is deleted.
 
     A new one is noticed by the number that it sets.

@@ -52,7 +52,7 @@ class RowReconciler(ResourceReconciler[Loaded, Acted], Generic[Row, Loaded, Acte
 
     in_snapshot: ClassVar[bool] = True
 
-    async def write_at_once(
+    async def write_batch(
         self, store: Store, dones: Sequence[Done[Loaded, Acted]], resync: Callable[[], float]
     ) -> Mapping[Work, Result]:
         """Writes nothing: `write_back` writes all results."""
@@ -81,7 +81,7 @@ class RowReconciler(ResourceReconciler[Loaded, Acted], Generic[Row, Loaded, Acte
                 if isinstance(outcome, NotFound) and work.resource_type != "namespace" and work.namespace_id:
                     vanished.add(work.namespace_id)
             elif outcome.gone:
-                results[work] = await self.write_gone(transaction, row)
+                results[work] = await self.write_deleted(transaction, row)
             else:
                 progresses.append((row, done, outcome))
         written = await self.write_progress(
@@ -109,7 +109,7 @@ class RowReconciler(ResourceReconciler[Loaded, Acted], Generic[Row, Loaded, Acte
         """Writes the cluster's error; `attempts` is the number of failures before it."""
 
     @abstractmethod
-    async def write_gone(self, transaction: Transaction, row: Row) -> Result:
+    async def write_deleted(self, transaction: Transaction, row: Row) -> Result:
         """Deletes the row of a resource of which nothing is left on the cluster."""
 
     @abstractmethod
@@ -122,7 +122,7 @@ class RowReconciler(ResourceReconciler[Loaded, Acted], Generic[Row, Loaded, Acte
 class OneByOne(RowReconciler[Row, Loaded, Acted]):
     """A reconciler of a type with few rows: each row has a transaction of its own."""
 
-    at_once: ClassVar[int] = 1
+    batch_size: ClassVar[int] = 1
 
     async def load(self, transaction: ReadTransaction, works: Sequence[Work]) -> Mapping[Work, Loaded]:
         """Returns the resources that still have a row, in their present desired state."""
@@ -178,7 +178,7 @@ def waiting(reason: str, message: str) -> Condition:
     return Condition(APPLIED, "Unknown", reason, message)
 
 
-async def missing_home(
+async def read_namespace_not_ready(
     transaction: ReadTransaction, home: NamespaceId | Namespace, *, going: bool
 ) -> Condition | None:
     """Returns the condition of a resource whose namespace is missing; None if it is ours.
@@ -196,7 +196,7 @@ async def missing_home(
     return refusals.get(namespace.id, WAITING_FOR_NAMESPACE)
 
 
-def home_again_seconds(condition: Condition) -> float:
+def namespace_retry_seconds(condition: Condition) -> float:
     """Returns how soon to check again for a missing namespace, which its own work creates."""
     return _REFUSED_NAMESPACE_AGAIN_SECONDS if condition.status == "False" else _NAMESPACE_AGAIN_SECONDS
 

@@ -17,7 +17,7 @@ from functools import partial
 import msgspec
 
 from pilothouse_server.containers.drift_rules import DriftRules
-from pilothouse_server.kubernetes import marks
+from pilothouse_server.kubernetes import fingerprints
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import SERVICES
@@ -35,8 +35,8 @@ from pilothouse_server.reconcile.apply.row_reconciler import (
     OneByOne,
     change_of_failure,
     dealt_with,
-    home_again_seconds,
-    missing_home,
+    namespace_retry_seconds,
+    read_namespace_not_ready,
     waiting,
 )
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
@@ -51,14 +51,14 @@ _GONE_AGAIN_SECONDS = 0.05
 
 
 class LoadedService(msgspec.Struct, frozen=True):
-    """`homeless`: why its namespace is not on the cluster; None if it is.
+    """`namespace_not_ready`: why its namespace is not on the cluster; None if it is.
 
     `noted`: fingerprints of the last apply.
     """
 
     service: Service
     namespace: Namespace
-    homeless: Condition | None
+    namespace_not_ready: Condition | None
     noted: Mapping[str, str] = NOTHING
 
 
@@ -87,20 +87,22 @@ class ServiceReconciler(OneByOne[Service, LoadedService, ServiceProgress]):
         namespace = await get_namespace(transaction, service.namespace_id)
         if namespace is None:
             return None
-        homeless = await missing_home(transaction, namespace, going=going)
+        namespace_not_ready = await read_namespace_not_ready(transaction, namespace, going=going)
         noted = await applied_objects.of_resources(transaction, "service", [service.id])
-        return LoadedService(service, namespace, homeless, noted.get(service.id, NOTHING))
+        return LoadedService(service, namespace, namespace_not_ready, noted.get(service.id, NOTHING))
 
     async def act(self, client: LeasedClient, loaded: LoadedService) -> ServiceProgress:
         """Applies the Service to the cluster or deletes it there. Raises ClusterError, LeaseLost."""
         if loaded.service.deletion_requested_at is not None:
-            if loaded.homeless is not None:
+            if loaded.namespace_not_ready is not None:
                 # The Service was never applied or taken over there: one with its name belongs to another owner.
                 return ServiceProgress(gone=True)
             return await _delete(client, loaded.service)
-        if (homeless := loaded.homeless) is not None:
+        if (namespace_not_ready := loaded.namespace_not_ready) is not None:
             # The namespace's own work creates it; the Service is applied after that.
-            return ServiceProgress(conditions=(homeless,), again_seconds=home_again_seconds(homeless))
+            return ServiceProgress(
+                conditions=(namespace_not_ready,), again_seconds=namespace_retry_seconds(namespace_not_ready)
+            )
         return await self._apply(client, loaded)
 
     async def lock_one(self, transaction: Transaction, resource_id: int) -> Service | None:
@@ -120,7 +122,7 @@ class ServiceReconciler(OneByOne[Service, LoadedService, ServiceProgress]):
         if change is not None:
             await service_status.SERVICES.write(transaction, [change])
 
-    async def write_gone(self, transaction: Transaction, row: Service) -> Result:
+    async def write_deleted(self, transaction: Transaction, row: Service) -> Result:
         """Deletes the row, with its tombstone event."""
         await service_status.delete(transaction, row)
         return Result(removed=True)
@@ -152,7 +154,7 @@ class ServiceReconciler(OneByOne[Service, LoadedService, ServiceProgress]):
         manifests.check_ours(service, found)
         if found is None:
             # Another installation may own the namespace by now.
-            await client.check_home(service.namespace_ref)
+            await client.check_namespace_ownership(service.namespace_ref)
         elif found.metadata.deletion_timestamp is not None:
             # Another client is deleting it; an apply would succeed and be lost.
             deleting = waiting("Deleting", "the Service is being deleted")
@@ -167,14 +169,14 @@ class ServiceReconciler(OneByOne[Service, LoadedService, ServiceProgress]):
             return ServiceProgress(
                 conditions=(applied, drift.condition()),
                 found=found,
-                objects=marks.noted((SERVICES, found)),
+                objects=fingerprints.by_object((SERVICES, found)),
             )
         written = await service_writer.write(client, service.namespace_ref, wanted, found, drift)
         adopted = await _adopted(client, service, drift, partial(self._rights.check, loaded.namespace))
         return ServiceProgress(
             conditions=(applied, drift.condition()),
             found=written,
-            objects=marks.noted((SERVICES, written)),
+            objects=fingerprints.by_object((SERVICES, written)),
             adopted=adopted,
         )
 

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from pilothouse_server.guard.model import Admitted
-from pilothouse_server.kubernetes import marks
+from pilothouse_server.kubernetes import fingerprints
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
 from pilothouse_server.kubernetes.errors import (
     NAME_TAKEN,
@@ -32,14 +32,14 @@ from pilothouse_server.kubernetes.errors import (
     Invalid,
 )
 from pilothouse_server.kubernetes.ownership import NAMESPACE
-from pilothouse_server.reconcile.apply import agreement
+from pilothouse_server.reconcile.apply import managed_fields_diff
 from pilothouse_server.reconcile.apply.row_reconciler import (
     AGAIN_SECONDS,
     OneByOne,
     dealt_with,
     failed,
-    home_again_seconds,
-    missing_home,
+    namespace_retry_seconds,
+    read_namespace_not_ready,
     waiting,
 )
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
@@ -58,13 +58,13 @@ _LONGEST_WAIT_SECONDS = 20.0
 
 
 class LoadedVolume(msgspec.Struct):
-    """`homeless`: why its namespace is not on the cluster; None if it is.
+    """`namespace_not_ready`: why its namespace is not on the cluster; None if it is.
 
     `found`: the claim as `act` found it.
     """
 
     volume: Volume
-    homeless: Condition | None
+    namespace_not_ready: Condition | None
     found: PersistentVolumeClaim | None = None
 
 
@@ -83,20 +83,22 @@ class VolumeReconciler(OneByOne[Volume, LoadedVolume, VolumeProgress]):
         if volume is None:
             return None
         going = volume.deletion_requested_at is not None
-        homeless = await missing_home(transaction, volume.namespace_id, going=going)
-        return LoadedVolume(volume, homeless)
+        namespace_not_ready = await read_namespace_not_ready(transaction, volume.namespace_id, going=going)
+        return LoadedVolume(volume, namespace_not_ready)
 
     async def act(self, client: LeasedClient, loaded: LoadedVolume) -> VolumeProgress:
         """Applies the claim to the cluster or deletes it there. Raises ClusterError, LeaseLost."""
         volume = loaded.volume
         if volume.deletion_requested_at is not None:
-            if loaded.homeless is not None:
+            if loaded.namespace_not_ready is not None:
                 # The claim was never applied or taken over there: one with its name belongs to another owner.
                 return VolumeProgress(gone=True)
             return await _delete(client, volume)
-        if (homeless := loaded.homeless) is not None:
+        if (namespace_not_ready := loaded.namespace_not_ready) is not None:
             # The namespace's own work creates it; the claim is applied after that.
-            return VolumeProgress(condition=homeless, again_seconds=home_again_seconds(homeless))
+            return VolumeProgress(
+                condition=namespace_not_ready, again_seconds=namespace_retry_seconds(namespace_not_ready)
+            )
         return await _apply(client, loaded)
 
     async def lock_one(self, transaction: Transaction, resource_id: int) -> Volume | None:
@@ -120,7 +122,7 @@ class VolumeReconciler(OneByOne[Volume, LoadedVolume, VolumeProgress]):
             observed = _refused(row, loaded, observed, transaction)
         await volume_status.VOLUMES.write(transaction, [ObservedChange(row, observed, generation)])
 
-    async def write_gone(self, transaction: Transaction, row: Volume) -> Result:
+    async def write_deleted(self, transaction: Transaction, row: Volume) -> Result:
         """Deletes the row, with its tombstone event."""
         await volume_status.delete(transaction, row)
         return Result(removed=True)
@@ -164,19 +166,19 @@ async def _apply(client: LeasedClient, loaded: LoadedVolume) -> VolumeProgress:
     if found is None and volume.templated:
         return _without_claim(volume)
     if found is None:
-        await client.check_home(volume.namespace_ref)
+        await client.check_namespace_ownership(volume.namespace_ref)
     loaded.found = found
     wanted = claims.claim(volume, found)
     settled = found is not None and volume.observed_generation >= volume.generation
-    if settled and await agreement.is_as_wanted(client, PERSISTENT_VOLUME_CLAIMS, wanted):
+    if settled and await managed_fields_diff.live_matches_manifest(client, PERSISTENT_VOLUME_CLAIMS, wanted):
         assert found is not None
-        return VolumeProgress(objects=marks.noted((PERSISTENT_VOLUME_CLAIMS, found)))
+        return VolumeProgress(objects=fingerprints.by_object((PERSISTENT_VOLUME_CLAIMS, found)))
     admitted = Admitted(volume.kubernetes_namespace, frozenset({NAMESPACE, claims.VOLUME_UID}), frozenset())
     try:
         applied = await client.apply(PERSISTENT_VOLUME_CLAIMS, wanted, admitted, force=True)
     except Invalid as refusal:
         raise claims.in_one_line(refusal) from None
-    return VolumeProgress(objects=marks.noted((PERSISTENT_VOLUME_CLAIMS, applied)))
+    return VolumeProgress(objects=fingerprints.by_object((PERSISTENT_VOLUME_CLAIMS, applied)))
 
 
 def _without_claim(volume: Volume) -> VolumeProgress:

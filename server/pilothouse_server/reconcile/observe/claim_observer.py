@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from pilothouse_server.kubernetes import marks
+from pilothouse_server.kubernetes import fingerprints
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import EVENTS, EventObject
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster, StatusObserver
@@ -122,7 +122,7 @@ class ClaimObserver(StatusObserver):
                 if not claims:
                     del self._claims[uid]
             self.mark(uid)
-            if there is new and old is not None and marks.changed(new.mark, old.mark):
+            if there is new and old is not None and fingerprints.changed(new.mark, old.mark):
                 # This includes our own changes: the worker reads the claim and finds nothing to do.
                 self._suspects.postpone(uid, in_seconds=SUSPECT_SECONDS)
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import monotonic
 
-from pilothouse_server.kubernetes import marks
+from pilothouse_server.kubernetes import fingerprints
 from pilothouse_server.kubernetes.objects import (
     Job,
     KubernetesObject,
@@ -110,7 +110,7 @@ class ClusterView:
                 self.containers.setdefault(uid, Objects()).ended[kind, old.metadata.name] = old
         elif old is not None and old.metadata.generation != new.metadata.generation:
             self._suspects.postpone(uid, in_seconds=SUSPECT_SECONDS)
-        elif old is not None and marks.changed(new.mark, old.mark):
+        elif old is not None and fingerprints.changed(new.mark, old.mark):
             # A change of labels or annotations does not raise the generation, which would show whose change it was.
             self._relabelled.add(uid)
             self._suspects.postpone(uid, in_seconds=SUSPECT_SECONDS)
@@ -126,7 +126,7 @@ class ClusterView:
     def namespace_changed(self, old: Namespace | None, new: Namespace | None) -> None:
         """Records a change of a namespace: others may delete it, or change our labels."""
         there = new or old
-        if old is not None and new is not None and marks.changed(new.mark, old.mark):
+        if old is not None and new is not None and fingerprints.changed(new.mark, old.mark):
             self._suspect_namespaces.postpone(new.metadata.name, in_seconds=SUSPECT_SECONDS)
         if there is not None and (new is None or new.metadata.deletion_timestamp is not None):
             self.lost_namespaces.add(there.metadata.name)
@@ -165,7 +165,7 @@ class ClusterView:
         """Returns whether a container's workload is as its last apply, by whichever server, left it."""
         objects = self.containers.get(uid)
         return objects is not None and all(
-            marks.same(each.mark, noted.get(marks.key(*where), ""))
+            fingerprints.same(each.mark, noted.get(fingerprints.key(*where), ""))
             for where, each in objects.workloads.items()
         )
 

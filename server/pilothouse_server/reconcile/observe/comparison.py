@@ -27,7 +27,7 @@ import structlog
 
 from pilothouse_server.containers.workloads import WORKLOAD_KINDS
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.kubernetes import marks
+from pilothouse_server.kubernetes import fingerprints
 from pilothouse_server.kubernetes.client import object_key
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import RESOURCE_QUOTAS, SERVICE_ACCOUNTS
@@ -191,7 +191,7 @@ class Comparison(ClusterObserver):
         if kind not in there.kinds:
             return True
         found = self._informers[kind].objects.get(where)
-        return found is not None and marks.same(found.mark, mark)
+        return found is not None and fingerprints.same(found.mark, mark)
 
     async def _ask_for_looks(self, resources: Collection[Key]) -> None:
         async with self.cluster.transaction() as transaction:

@@ -21,7 +21,7 @@ import msgspec
 import structlog
 
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.kubernetes import marks
+from pilothouse_server.kubernetes import fingerprints
 from pilothouse_server.kubernetes.objects import (
     CONFIG_MAP_METADATA,
     RESOURCE_QUOTAS,
@@ -72,7 +72,7 @@ _DATABASE_SECONDS = 1.0
 
 
 def _is_status_alone(old: KubernetesObject | None, new: KubernetesObject | None) -> bool:
-    return old is not None and new is not None and not marks.changed(new.mark, old.mark)
+    return old is not None and new is not None and not fingerprints.changed(new.mark, old.mark)
 
 
 def _nobody(_old: Service | None, _new: Service | None) -> None:

@@ -27,7 +27,7 @@ from pilothouse_server.kubernetes.errors import (
     Throttled,
     Unreachable,
 )
-from pilothouse_server.kubernetes.marks import older
+from pilothouse_server.kubernetes.fingerprints import older
 from pilothouse_server.kubernetes.objects import Resource, T
 from pilothouse_server.reconcile.queue.backoff import after_error
 from pilothouse_server.runtime.event_loop import cooperatively

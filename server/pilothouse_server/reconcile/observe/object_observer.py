@@ -21,7 +21,7 @@ import msgspec
 import structlog
 
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.kubernetes import marks
+from pilothouse_server.kubernetes import fingerprints
 from pilothouse_server.kubernetes.discovery import KindDiscovery
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import AnyObject, Resource
@@ -277,7 +277,7 @@ class ObjectObserver(StatusObserver):
             log.info("objects cannot be read", cluster=self.cluster.name, reason=error.reason)
             return
         for uid, noted in wanted.items():
-            if uid not in shown or not marks.same(shown[uid], noted):
+            if uid not in shown or not fingerprints.same(shown[uid], noted):
                 self._ask(uid)
 
     def _changed(self, old: AnyObject | None, new: AnyObject | None) -> None:
@@ -288,7 +288,7 @@ class ObjectObserver(StatusObserver):
         for uid in {labelled_uid(each, OBJECT_UID) for each in (old, new) if each is not None}:
             if uid is not None:
                 self.mark(uid)
-        if old is None or (new is not None and not marks.changed(new.mark, old.mark)):
+        if old is None or (new is not None and not fingerprints.changed(new.mark, old.mark)):
             return
         if (uid := labelled_uid(old, OBJECT_UID)) is not None:
             self._ask(uid)

@@ -74,7 +74,7 @@ class ClusterClients:
         self._reported: dict[str, str] = {}
         self._noted: dict[str, tuple[float, ClusterError | None]] = {}
         # Whether the log's last line about the cluster says that it responds.
-        self._told: dict[str, bool] = {}
+        self._reported_reachable: dict[str, bool] = {}
         self._closed = False
 
     def note(self, name: str, error: ClusterError | None) -> None:
@@ -87,14 +87,14 @@ class ClusterClients:
 
     def went_away(self, name: str, error: ClusterError) -> None:
         """Logs that a cluster is away, once until it is back."""
-        if self._told.get(name) is not False:
-            self._told[name] = False
+        if self._reported_reachable.get(name) is not False:
+            self._reported_reachable[name] = False
             log.warning("cluster is away", cluster=name, reason=error.reason, message=error.message)
 
     def came_back(self, name: str, version: str) -> None:
         """Logs that a cluster responds, once until it is away."""
-        if self._told.get(name) is not True:
-            self._told[name] = True
+        if self._reported_reachable.get(name) is not True:
+            self._reported_reachable[name] = True
             log.info("cluster answers", cluster=name, version=version)
 
     def report(self, away: Mapping[str, str]) -> None:
@@ -176,7 +176,7 @@ class ClusterClients:
         """
         self._failures.pop(name, None)
         self._noted.pop(name, None)
-        self._told.pop(name, None)
+        self._reported_reachable.pop(name, None)
         self._elsewhere.discard(name)
         task = self._clients.pop(name, None)
         if task is not None:

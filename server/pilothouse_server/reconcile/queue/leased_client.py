@@ -21,7 +21,7 @@ from pilothouse_server.guard.inspection import violations
 from pilothouse_server.guard.model import Admitted, CarriedFacts
 from pilothouse_server.kubernetes.client import ClusterClient, Propagation
 from pilothouse_server.kubernetes.errors import GUARDED, Refused
-from pilothouse_server.kubernetes.homes import refuse_foreign
+from pilothouse_server.kubernetes.namespace_ownership import refuse_foreign
 from pilothouse_server.kubernetes.objects import NAMESPACES, Manifest, Resource, T
 from pilothouse_server.values.resources import NamespaceRef
 
@@ -37,7 +37,7 @@ class LeasedClient:
         """Takes as `ends` the end of the lease by the monotonic clock, less a margin."""
         self._client = client
         self._ends = ends
-        self._homes: list[NamespaceRef] = []
+        self._owned_namespaces: list[NamespaceRef] = []
 
     def renewed(self, ends: float) -> None:
         """Records the new end of the lease."""
@@ -103,11 +103,13 @@ class LeasedClient:
         _refuse_more(manifest if whole is None else whole, admitted)
         return await self._client.apply(resource, manifest, force=force)
 
-    async def merge_patch(self, resource: Resource[T], home: NamespaceRef, name: str, patch: Manifest) -> T:
+    async def merge_patch(
+        self, resource: Resource[T], namespace_ref: NamespaceRef, name: str, patch: Manifest
+    ) -> T:
         """Sends a JSON merge patch of an object that must exist, in our namespace. Raises NotFound."""
-        await self.check_home(home)
+        await self.check_namespace_ownership(namespace_ref)
         self.check()
-        return await self._client.merge_patch(resource, home.kubernetes_name, name, patch)
+        return await self._client.merge_patch(resource, namespace_ref.kubernetes_name, name, patch)
 
     async def set_scale(self, resource: Resource[Any], namespace: str, name: str, replicas: int) -> None:
         """Sets the replicas through the scale subresource."""
@@ -117,7 +119,7 @@ class LeasedClient:
     async def delete(
         self,
         resource: Resource[Any],
-        home: NamespaceRef,
+        namespace_ref: NamespaceRef,
         name: str,
         *,
         uid: str,
@@ -127,10 +129,10 @@ class LeasedClient:
 
         Raises Conflict `NameTaken` if the Kubernetes namespace has another owner.
         """
-        await self.check_home(home)
+        await self.check_namespace_ownership(namespace_ref)
         self.check()
         return await self._client.delete(
-            resource, home.kubernetes_name, name, uid=uid, propagation=propagation
+            resource, namespace_ref.kubernetes_name, name, uid=uid, propagation=propagation
         )
 
     async def delete_namespace(self, name: str, *, uid: str) -> bool:
@@ -138,14 +140,14 @@ class LeasedClient:
         self.check()
         return await self._client.delete(NAMESPACES, None, name, uid=uid, propagation="Background")
 
-    async def check_home(self, home: NamespaceRef) -> None:
+    async def check_namespace_ownership(self, namespace_ref: NamespaceRef) -> None:
         """Raises Conflict `NameTaken` if the Kubernetes namespace belongs to another owner.
 
         Each client, which is made for one work row, reads a namespace only once.
         """
-        if home not in self._homes:
-            await refuse_foreign(self, home)
-            self._homes.append(home)
+        if namespace_ref not in self._owned_namespaces:
+            await refuse_foreign(self, namespace_ref)
+            self._owned_namespaces.append(namespace_ref)
 
 
 def _refuse_more(manifest: Manifest, admitted: Admitted) -> None:

@@ -2,7 +2,7 @@
 
     load        rows in their desired state, many in one transaction
     act         on one resource, outside any transaction: apply it to the cluster, or delete it there
-    write_back  many in one transaction, with the ends of their leases; simple results by `write_at_once`
+    write_back  many in one transaction, with the ends of their leases; simple results by `write_batch`
 
 If a worker is killed between two steps, the next holder of the work starts again with `load`.
 """
@@ -65,11 +65,11 @@ LOST = Result(lost=True)
 class ResourceReconciler(Protocol[Loaded, Acted]):
     """The reconciliation of one type of resource. `Loaded` has its row and the other inputs of `act`.
 
-    `at_once`: number of rows that one transaction loads or writes back. `in_snapshot`: whether loading needs one
+    `batch_size`: number of rows that one transaction loads or writes back. `in_snapshot`: whether loading needs one
     snapshot of the database; if not, a later statement may see newer rows.
     """
 
-    at_once: ClassVar[int]
+    batch_size: ClassVar[int]
     in_snapshot: ClassVar[bool]
 
     async def load(self, transaction: ReadTransaction, works: Sequence[Work]) -> Mapping[Work, Loaded]:
@@ -78,7 +78,7 @@ class ResourceReconciler(Protocol[Loaded, Acted]):
     async def act(self, client: LeasedClient, loaded: Loaded) -> Acted:
         """Applies the resource to the cluster or deletes it there; may be repeated. Raises ClusterError, LeaseLost."""
 
-    async def write_at_once(
+    async def write_batch(
         self, store: Store, dones: Sequence[Done[Loaded, Acted]], resync: Callable[[], float]
     ) -> Mapping[Work, Result]:
         """Writes as many results as possible in one message, and ends their leases.

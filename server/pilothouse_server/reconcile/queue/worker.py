@@ -34,7 +34,7 @@ from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
 from pilothouse_server.reconcile.queue.held_leases import HeldLeases
 from pilothouse_server.reconcile.queue.leased_client import LeaseLost
 from pilothouse_server.reconcile.queue.resource_reconciler import Done, Progress, ResourceReconciler, Result
-from pilothouse_server.reconcile.queue.together import MOST_GATHER_SECONDS, Together, is_away
+from pilothouse_server.reconcile.queue.write_batcher import MOST_GATHER_SECONDS, WriteBatcher, is_away
 from pilothouse_server.reconcile.repository import work_queue
 from pilothouse_server.reconcile.repository.work_queue import Release, Work
 from pilothouse_server.runtime.backoff import backoff_seconds
@@ -100,7 +100,7 @@ class Worker:
         self._acting: set[Work] = set()
         self._leases = HeldLeases(store, settings.lease_seconds, clock)
         # By cluster and type, so that a result never waits for results of another cluster or type.
-        self._write_backs: dict[tuple[str, str], Together[Work, _Done, Result]] = {}
+        self._write_backs: dict[tuple[str, str], WriteBatcher[Work, _Done, Result]] = {}
         # Whether the last lease took as much as some cluster was allowed: then more may be due.
         self._more = False
         self._wake = asyncio.Event()
@@ -193,7 +193,7 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             for resource_type, those in by_type.items():
                 reconciler = self._reconcilers.get(resource_type)
-                most = 1 if reconciler is None else reconciler.at_once
+                most = 1 if reconciler is None else reconciler.batch_size
                 for first in range(0, len(those), most):
                     group.create_task(self._load_and_go_on(group, reconciler, those[first : first + most]))
 
@@ -265,7 +265,7 @@ class Worker:
             self.wake()
 
     async def _act_and_write(
-        self, reconciler: AnyReconciler, work: Work, loaded: Any, together: Together[Work, _Done, Result]
+        self, reconciler: AnyReconciler, work: Work, loaded: Any, together: WriteBatcher[Work, _Done, Result]
     ) -> None:
         outcome: Progress | ClusterError
         try:
@@ -296,18 +296,18 @@ class Worker:
         if self._more:
             self.wake()
 
-    def _together(self, reconciler: AnyReconciler, work: Work) -> Together[Work, _Done, Result]:
+    def _together(self, reconciler: AnyReconciler, work: Work) -> WriteBatcher[Work, _Done, Result]:
         key = (work.cluster_name, work.resource_type)
         if (found := self._write_backs.get(key)) is None:
-            found = self._write_backs[key] = Together(
+            found = self._write_backs[key] = WriteBatcher(
                 lambda dones: self._write_back(reconciler, dones),
-                most=reconciler.at_once,
+                most=reconciler.batch_size,
                 gather_seconds=self._settings.gather_seconds,
             )
         return found
 
     async def _write_back(self, reconciler: AnyReconciler, dones: Sequence[_Done]) -> Mapping[Work, Result]:
-        written = dict(await reconciler.write_at_once(self._store, dones, self._resync_seconds))
+        written = dict(await reconciler.write_batch(self._store, dones, self._resync_seconds))
         rest = [done for done in dones if done.work not in written]
         return {**written, **await self._write_rest(reconciler, rest)} if rest else written
 

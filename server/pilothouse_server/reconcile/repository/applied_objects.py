@@ -1,8 +1,8 @@
 """The objects of each resource at its last apply: fingerprints by kind and name.
 
-The fingerprints (`kubernetes.marks`) are in the resource's work row, which lives as long as the resource. They are
-written in the transaction that ends the lease under which the objects were applied. A resource without fingerprints is
-compared once by its content.
+The fingerprints (`kubernetes.fingerprints`) are in the resource's work row, which lives as long as the resource. They
+are written in the transaction that ends the lease under which the objects were applied. A resource without
+fingerprints is compared once by its content.
 """
 
 from __future__ import annotations

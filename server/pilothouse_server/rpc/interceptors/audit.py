@@ -48,7 +48,7 @@ MOST_DRAFTS = 10
 # Attempts left when a handler begins again for keys that only a token has. One that opens and seals needs three.
 _KEYS_BROUGHT = (5, 4, 3, 2, 1, 0)
 # The most characters of an anonymous caller's request in a record.
-_MOST_OF_STRANGERS = 1024
+_MOST_OF_ANONYMOUS = 1024
 # The bounds for one authenticated user. They are higher than those of anonymous callers, because a user needs a token.
 _OF_A_USER = Bounds(of_a_kind=20, singly=400, sums=20)
 # Rendering the record of a response of this size and its request takes milliseconds.
@@ -85,7 +85,7 @@ class AuditLayer:
         self._idempotency = idempotency
         self._namespace_id = namespace_id
         self._header_is_kept = header_is_kept
-        self.strangers = Refusals(writer.submit)
+        self.anonymous_refusals = Refusals(writer.submit)
         self.users = RefusalsOfCallers(writer.submit, _OF_A_USER)
 
     async def sum_up(self) -> None:
@@ -96,7 +96,7 @@ class AuditLayer:
 
     def flush(self) -> None:
         """Writes the present sums."""
-        self.strangers.flush()
+        self.anonymous_refusals.flush()
         self.users.flush()
 
     def __call__(self, rule: Rule, inner: Runner) -> Runner:
@@ -268,7 +268,7 @@ class AuditLayer:
             return False
         principal, size, namespace_id, namespace = call.principal, 0, None, ""
         if principal is None:
-            refusals, name = self.strangers, call.facts.resource_name
+            refusals, name = self.anonymous_refusals, call.facts.resource_name
         else:
             refusals, name = self.users.of(principal.user_id, principal.username), _name(call)
             # With the id of a namespace whose creation was rolled back, the sum could not be numbered.
@@ -353,7 +353,7 @@ def _request_body(call: Call, error: BaseException | None) -> dict[str, Any] | N
     if call.request is None:
         return None
     shown = redaction.body(call.request)
-    if error is not None and call.principal is None and len(str(shown)) > _MOST_OF_STRANGERS:
+    if error is not None and call.principal is None and len(str(shown)) > _MOST_OF_ANONYMOUS:
         return {"[truncated]": f"{call.request.ByteSize()} bytes of a caller who is not known"}
     return shown
 

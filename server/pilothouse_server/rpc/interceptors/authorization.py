@@ -29,7 +29,7 @@ from typing import Any, Protocol
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.authorization import denials
 from pilothouse_server.authorization.access import Credential, Grant, Principal
-from pilothouse_server.authorization.denials import Beyond, Denial, Question
+from pilothouse_server.authorization.denials import DatabaseFacts, Denial, Question
 from pilothouse_server.errors import (
     Aborted,
     FailedPrecondition,
@@ -76,7 +76,7 @@ class Lookup(Authenticator, Protocol):
 class Reasons(Protocol):
     """The database's facts about a refusal."""
 
-    async def beyond(self, principal: Principal, question: Question) -> Beyond:
+    async def database_facts(self, principal: Principal, question: Question) -> DatabaseFacts:
         """Returns the facts that explain the refusal, as far as the caller may know them.
 
         Returns no facts if they cannot be read, and raises no error: the refusal is valid without the explanation.
@@ -206,15 +206,17 @@ class AuthorizationLayer:
         rule = call.rule
         if denied.reason != _DENIED or self._reasons is None:
             return explained(denied, principal)
-        question = Question(rule.permission, call.namespace, rule.reach(call.namespace), rule.of_platform)
-        return explained(denied, principal, question, await self._reasons.beyond(principal, question))
+        question = Question(
+            rule.permission, call.namespace, rule.permission_scope(call.namespace), rule.of_platform
+        )
+        return explained(denied, principal, question, await self._reasons.database_facts(principal, question))
 
     async def _refuse_foreign(self, call: Call, principal: Principal) -> None:
         """Raises FailedPrecondition if the Kubernetes namespace of the call belongs to another owner.
 
         Applies to calls that act in the namespace. The principal's list of such namespaces may be a second old, so a
         call that would be refused looks them up again. Changes since then are detected at the cluster itself
-        (`kubernetes.homes`).
+        (`kubernetes.namespace_ownership`).
         """
         namespace = call.namespace
         if namespace not in principal.foreign_namespaces or not call.rule.acts_in_namespace:
@@ -365,13 +367,13 @@ def authorize(rule: Rule, principal: Principal, namespace: str) -> Grant | None:
     check_credential(rule, principal.credential)
     if rule.access != options.ACCESS_PERMISSION:
         return None
-    reach = rule.reach(namespace)
-    if reach == "there":
+    permission_scope = rule.permission_scope(namespace)
+    if permission_scope == "there":
         granting = principal.granting(rule.permission, namespace)
         # A grant in this namespace proves that the namespace exists, and that the caller can see it.
         if granting is None or granting.namespace is None:
             _check_reached(rule, principal, namespace)
-    elif reach == "everywhere":
+    elif permission_scope == "everywhere":
         granting = principal.granting(rule.permission)
     else:
         granting = principal.granting_somewhere(rule.permission)
@@ -426,7 +428,7 @@ def explained(
     denied: PermissionDenied,
     principal: Principal | None,
     question: Question | None = None,
-    beyond: Beyond | None = None,
+    database_facts: DatabaseFacts | None = None,
 ) -> PermissionDenied:
     """Returns the refusal with the limit of the caller's permissions.
 
@@ -436,10 +438,10 @@ def explained(
     if principal is None or denied.reason != _DENIED or "*" in permission or not permission:
         return denied
     question = question or denials.asked(permission, denied.metadata.get("namespace", ""))
-    finding = denials.weigh(question, principal.living_grants(), beyond or Beyond())
+    finding = denials.explain(question, principal.living_grants(), database_facts or DatabaseFacts())
     if finding.allowed or finding.denial is Denial.NAMESPACE_NOT_FOUND:
         return denied
-    finding = denials.weigh_credential(question, finding, principal.credential)
+    finding = denials.explain_credential(question, finding, principal.credential)
     return PermissionDenied(
         f"{denied.message} ({denials.reason(finding)})",
         reason=denied.reason,

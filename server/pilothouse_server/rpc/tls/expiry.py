@@ -31,8 +31,8 @@ class Expiry:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._told: datetime | None = None
-        self._told_over = False
+        self._warned_at: datetime | None = None
+        self._warned_expired = False
 
     def look(self, lasting: Lasting, now: datetime | None = None) -> None:
         """Sets the metric, and writes to the log when a report is due."""
@@ -40,12 +40,12 @@ class Expiry:
         EXPIRY.labels(self._what).set(lasting.not_after.timestamp())
         left = lasting.not_after - now
         if left > min(_BEFORE, (lasting.not_after - lasting.not_before) / 3):
-            self._told, self._told_over = None, False
+            self._warned_at, self._warned_expired = None, False
             return
         over = left <= timedelta(0)
-        if self._told is not None and now - self._told < _EVERY and over == self._told_over:
+        if self._warned_at is not None and now - self._warned_at < _EVERY and over == self._warned_expired:
             return
-        self._told, self._told_over = now, over
+        self._warned_at, self._warned_expired = now, over
         when = lasting.not_after.isoformat(timespec="seconds")
         if over:
             log.error("what is used for TLS has run out", what=self._what, expired=when)

@@ -15,13 +15,13 @@ import msgspec
 from pilothouse_server.authorization.access import Grant, Principal
 from pilothouse_server.authorization.denials import (
     MOST_NAMED,
-    Beyond,
+    DatabaseFacts,
     Denial,
     Giver,
     PermissionFinding,
     Question,
-    weigh,
-    weigh_credential,
+    explain,
+    explain_credential,
 )
 from pilothouse_server.errors import PermissionDenied, not_found
 from pilothouse_server.identity.access.escalation import uncovered
@@ -60,7 +60,7 @@ async def other_user(
     return await locate_user(transaction, username)
 
 
-async def explain(
+async def explain_permission(
     transaction: ReadTransaction, caller: Principal, question: Question, other: User | None
 ) -> PermissionFinding:
     """Returns the result of a question about the caller, or about another user.
@@ -70,12 +70,12 @@ async def explain(
     if other is not None:
         return await _explain_other(transaction, caller, question, other)
     held = caller.living_grants()
-    finding = weigh(question, held)
+    finding = explain(question, held)
     if finding.denial is not Denial.NAMESPACE_NOT_FOUND and await _is_gone(transaction, question):
         return PermissionFinding(question, Denial.NAMESPACE_NOT_FOUND)
     if not finding.allowed:
-        finding = weigh(question, held, await beyond(transaction, caller, question))
-    return weigh_credential(question, finding, caller.credential)
+        finding = explain(question, held, await database_facts(transaction, caller, question))
+    return explain_credential(question, finding, caller.credential)
 
 
 async def _explain_other(
@@ -86,12 +86,12 @@ async def _explain_other(
     if other.status != "active":
         return PermissionFinding(question, Denial.USER_INACTIVE)
     held = await grants.held_by(transaction, other.id)
-    finding = weigh(question, held, known=True)
+    finding = explain(question, held, known=True)
     if finding.allowed:
         return finding
     gone = await explanations.ended(transaction, other.id, question)
-    more = Beyond(gone, await _givers(transaction, caller, question))
-    return weigh(question, held, more, known=True)
+    more = DatabaseFacts(gone, await _givers(transaction, caller, question))
+    return explain(question, held, more, known=True)
 
 
 async def _is_gone(transaction: ReadTransaction, question: Question) -> bool:
@@ -100,7 +100,9 @@ async def _is_gone(transaction: ReadTransaction, question: Question) -> bool:
     return bool(name) and await grants.find_namespace(transaction, name) is None
 
 
-async def beyond(transaction: ReadTransaction, caller: Principal, question: Question) -> Beyond:
+async def database_facts(
+    transaction: ReadTransaction, caller: Principal, question: Question
+) -> DatabaseFacts:
     """Returns the database facts for a question about the caller: own ended grants, and users who could give more.
 
     The holder of a key learns nothing about former grants of its owner.
@@ -108,14 +110,16 @@ async def beyond(transaction: ReadTransaction, caller: Principal, question: Ques
     ended: tuple[Grant, ...] = ()
     if caller.credential.limits is None:
         ended = await explanations.ended(transaction, caller.user_id, question)
-    return Beyond(ended, await _givers(transaction, caller, question))
+    return DatabaseFacts(ended, await _givers(transaction, caller, question))
 
 
 async def _givers(transaction: ReadTransaction, caller: Principal, question: Question) -> tuple[Giver, ...]:
     """Returns the users who may give a role that suffices; none if a grant in any namespace would suffice."""
-    namespace = question.namespace if question.reach == "there" else ""
+    namespace = question.namespace if question.permission_scope == "there" else ""
     everywhere = any(grant.namespace is None for grant in caller.living_grants())
-    if question.reach == "somewhere" or not (everywhere or (namespace and caller.reaches(namespace))):
+    if question.permission_scope == "somewhere" or not (
+        everywhere or (namespace and caller.reaches(namespace))
+    ):
         return ()
     namespace_id = await grants.find_namespace(transaction, namespace) if namespace else None
     if namespace and namespace_id is None:
@@ -123,7 +127,7 @@ async def _givers(transaction: ReadTransaction, caller: Principal, question: Que
     possible = await explanations.possible_givers(transaction, namespace_id, over_all=everywhere)
     if not possible:
         return ()
-    giving = Question(explanations.GIVING, question.namespace, question.reach)
+    giving = Question(explanations.GIVING, question.namespace, question.permission_scope)
     roles = sorted(
         await explanations.roles_giving(transaction, question), key=lambda role: (_breadth(role), role.name)
     )
@@ -144,7 +148,9 @@ async def _givers(transaction: ReadTransaction, caller: Principal, question: Que
 
 def _may_give(held: Sequence[Grant], giving: Question, grant: Grant, question: Question) -> bool:
     """Returns whether a user with the grants `held` could give `grant` without an end, and `grant` would suffice."""
-    return weigh(giving, held).allowed and grant.holds(question.permission) and uncovered(grant, held) is None
+    return (
+        explain(giving, held).allowed and grant.holds(question.permission) and uncovered(grant, held) is None
+    )
 
 
 def _breadth(role: Role) -> int:

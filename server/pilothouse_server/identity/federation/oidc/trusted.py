@@ -72,7 +72,7 @@ class TrustedIssuer:
         self.config = config
         self._http = IssuerHttp(config, reach)
         # Anonymous callers use separate connections, so that many of them cannot block the renewal of sessions.
-        self._http_of_strangers = IssuerHttp(config, reach)
+        self._http_of_unverified = IssuerHttp(config, reach)
 
         async def keys() -> Mapping[str, PublicKey]:
             return read_keys(await self._http.get((await self._discovery.get()).jwks_uri))
@@ -170,7 +170,7 @@ class TrustedIssuer:
         if not url:
             raise issuer_away(self.config.name, f"it names no {endpoint}")
         try:
-            return await (self._http_of_strangers if stranger else self._http).post(url, fields)
+            return await (self._http_of_unverified if stranger else self._http).post(url, fields)
         except IssuerFailed as error:
             raise issuer_away(self.config.name, str(error)) from None
 
@@ -179,7 +179,7 @@ class TrustedIssuer:
         await self._discovery.close()
         await self._keys.close()
         await self._http.close()
-        await self._http_of_strangers.close()
+        await self._http_of_unverified.close()
 
 
 class TrustedIssuers:

@@ -104,7 +104,7 @@ class TokenExchange:
         self._store = store
         self._issuers = issuers
         self._sessions = sessions
-        self._guesses = FailureBudgets(
+        self._failure_budgets = FailureBudgets(
             settings.login_failures_per_address,
             message="too many tokens from this address that no issuer has signed, try again later",
         )
@@ -162,13 +162,13 @@ class TokenExchange:
         self, issuer: TrustedIssuer, workloads: Workloads, token: str, origin: LoginOrigin
     ) -> VerifiedToken:
         """Verifies a token and counts a refusal; returns the content. Raises as `exchange`."""
-        self._guesses.check(origin.address_group)
+        self._failure_budgets.check(origin.address_group)
         try:
             return await issuer.verify(token, Expected(workloads.audiences))
         except Unauthenticated as refusal:
             rule = refusal.metadata.get("rule", "")
             if rule in GUESSES:
-                self._guesses.spend(origin.address_group)
+                self._failure_budgets.spend(origin.address_group)
             elif rule not in BEFORE_SIGNATURE:
                 self._refused.take(_who(issuer, subject_named_by(token)))
             raise
