@@ -53,7 +53,7 @@ FIRST = (
     "recipes/test_noun.py",
     "promises/test_killed_at_every_write.py",
     "readme/test_make.py",
-    "test_endings.py",
+    "test_hang_and_leak.py",
     "promises/over_time/test_campaign.py",
     "reconcile/test_unseen_many.py",
     "migrations/test_under_load.py",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
+from typing import Annotated
 
 import click
 import grpc
@@ -11,6 +12,9 @@ import pytest
 
 from pilothouse_client.commands import failures, verbs
 from tests.conventions.sources import ROOT, script_of
+
+# An option that is a number needs a bound.
+Hour = Annotated[int, verbs.Option(min=0, max=23)]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,7 @@ def test_a_new_option_of_a_verb_appears_in_the_reference(script: ModuleType) -> 
     group = verbs.VerbGroup("shop")
 
     @group.command("open")
-    def opened(name: str, hour: int = 9, *, loud: bool = False) -> None:
+    def opened(name: str, hour: Hour = 9, *, loud: bool = False) -> None:
         """Open the shop.
 
         More."""

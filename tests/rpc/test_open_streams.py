@@ -87,7 +87,7 @@ class Streams:
             permission=PERMISSION,
             namespace_field="namespace",
             mutates=False,
-            reach=lambda _namespace: "there",
+            permission_scope=lambda _namespace: "there",
         )
         call = SimpleNamespace(
             refusal=None,
