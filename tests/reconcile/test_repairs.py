@@ -125,3 +125,23 @@ async def test_vanished_namespaces_are_locked_in_order(here: Environment) -> Non
             await reconciler.write_back(transaction, dones)
 
     await assert_locks_in_order(here, "namespace", int(first.id), int(later.id), write_back())
+
+
+async def test_requests_of_several_types_hold_work_of_one_type_at_a_time(here: Environment) -> None:
+    """A mutation locks work in the order of its writes: here that of the namespace before that of the container."""
+    namespace = await here.namespace()
+    container = await here.create("web")
+    both = [("namespace", int(namespace.id)), ("container", int(container.id))]
+    cluster = await observed(here)
+
+    async def is_waiting() -> list[dict[str, Any]]:
+        return await here.rows(_WAITING)
+
+    async with here.database.system() as mutation, mutation.transaction():
+        await mutation.execute(_WORK, *both[0])
+        asking = asyncio.create_task(work_queue.requeue_by_type(cluster.transaction, both))
+        try:
+            await poll_until(is_waiting, bool, what="the request waits for the mutation's lock")
+            await mutation.execute(f"{_WORK} NOWAIT", *both[1])
+        finally:
+            await cancel_and_wait(asking)

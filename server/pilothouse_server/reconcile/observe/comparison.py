@@ -194,8 +194,7 @@ class Comparison(ClusterObserver):
         return found is not None and fingerprints.same(found.mark, mark)
 
     async def _ask_for_looks(self, resources: Collection[Key]) -> None:
-        async with self.cluster.transaction() as transaction:
-            await work_queue.requeue(transaction, resources)
+        await work_queue.requeue_by_type(self.cluster.transaction, resources)
         loop = asyncio.get_running_loop()
         ends = loop.time() + self._settings.step_seconds
         while loop.time() < ends:

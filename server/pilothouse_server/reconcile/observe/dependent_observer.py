@@ -186,7 +186,8 @@ class DependentObserver(ClusterObserver):
     async def _ask_for_repairs(self, uids: list[str]) -> None:
         async with self.cluster.transaction() as transaction:
             owners = await dependents.owners(transaction, self.cluster.name)
-            await work_queue.requeue(transaction, [owners[uid] for uid in uids if uid in owners])
+        found = [owners[uid] for uid in uids if uid in owners]
+        await work_queue.requeue_by_type(self.cluster.transaction, found)
         now = monotonic()
         kept = now - self._settings.again_seconds
         self._looked = {uid: when for uid, when in self._looked.items() if when > kept}

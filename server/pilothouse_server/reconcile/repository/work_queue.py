@@ -10,7 +10,10 @@ Lock order, the same as in every mutation: the resource's row first, its work ro
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final, Literal
 
 import msgspec
@@ -272,6 +275,19 @@ async def requeue(transaction: Transaction, resources: Collection[tuple[str, int
     if resources:
         keys = {"types": [type_ for type_, _ in resources], "ids": [id_ for _, id_ in resources]}
         await transaction.connection.execute(_REQUEUE, keys)
+
+
+async def requeue_by_type(
+    begin: Callable[[], AbstractAsyncContextManager[Transaction]], resources: Collection[tuple[str, int]]
+) -> None:
+    """Requeues resources of several types as `requeue`, in a transaction of its own for each type.
+
+    A mutation of several resources locks their work in the order in which it writes them. A transaction that holds work
+    of one type while it waits for work of another could deadlock with that mutation.
+    """
+    for _, of_type in groupby(sorted(resources), key=itemgetter(0)):
+        async with begin() as transaction:
+            await requeue(transaction, list(of_type))
 
 
 async def requeue_failed(transaction: Transaction, cluster_name: str) -> None:
