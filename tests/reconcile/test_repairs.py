@@ -47,16 +47,23 @@ async def assert_locks_in_order(
 ) -> None:
     """Checks that `locking` waits for the work of the lower id before it locks that of the higher."""
     assert first < later
+    await assert_waits_without(here, (type_, first), (type_, later), locking)
+
+
+async def assert_waits_without(
+    here: Environment, held: tuple[str, int], free: tuple[str, int], locking: Coroutine[Any, Any, object]
+) -> None:
+    """Checks that `locking` waits for the work `held` without a lock on the work `free`."""
 
     async def is_waiting() -> list[dict[str, Any]]:
         return await here.rows(_WAITING)
 
     async with here.database.system() as worker, worker.transaction():
-        await worker.execute(_WORK, type_, first)
+        await worker.execute(_WORK, *held)
         going = asyncio.create_task(locking)
         try:
             await poll_until(is_waiting, bool, what="somebody waits for the worker's lock")
-            await worker.execute(f"{_WORK} NOWAIT", type_, later)
+            await worker.execute(f"{_WORK} NOWAIT", *free)
         finally:
             await cancel_and_wait(going)
 
@@ -133,15 +140,5 @@ async def test_requests_of_several_types_hold_work_of_one_type_at_a_time(here: E
     container = await here.create("web")
     both = [("namespace", int(namespace.id)), ("container", int(container.id))]
     cluster = await observed(here)
-
-    async def is_waiting() -> list[dict[str, Any]]:
-        return await here.rows(_WAITING)
-
-    async with here.database.system() as mutation, mutation.transaction():
-        await mutation.execute(_WORK, *both[0])
-        asking = asyncio.create_task(work_queue.requeue_by_type(cluster.transaction, both))
-        try:
-            await poll_until(is_waiting, bool, what="the request waits for the mutation's lock")
-            await mutation.execute(f"{_WORK} NOWAIT", *both[1])
-        finally:
-            await cancel_and_wait(asking)
+    requesting = work_queue.requeue_by_type(cluster.transaction, both)
+    await assert_waits_without(here, both[0], both[1], requesting)

@@ -184,7 +184,7 @@ class DependentObserver(ClusterObserver):
                     self._schedule.mark(uid, in_seconds=_DATABASE_SECONDS)
 
     async def _ask_for_repairs(self, uids: list[str]) -> None:
-        async with self.cluster.transaction() as transaction:
+        async with self.cluster.store.system_read() as transaction:
             owners = await dependents.owners(transaction, self.cluster.name)
         found = [owners[uid] for uid in uids if uid in owners]
         await work_queue.requeue_by_type(self.cluster.transaction, found)
