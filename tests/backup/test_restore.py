@@ -119,7 +119,7 @@ async def test_pending_changes_are_numbered_by_the_restore(
 async def test_a_server_continues_with_a_restored_database(
     database: Database, postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    """Secrets are decrypted, the log is complete, and an earlier watcher is told that the history is new."""
+    """Secrets are decrypted, the log is complete, and an earlier watcher learns that the history is new."""
     key_file = tmp_path / "backup.key"
     make_key_file(key_file)
     async with running_server(database, tmp_path / "first", with_cluster=False) as server:

@@ -113,7 +113,7 @@ class Issuer:
         # Makes the ID token of the response from the claims of an honest one.
         self.forged: Callable[[Claims], str] | None = None
         self.seen: list[Seen] = []
-        # The interval that devices are told to wait, and the lifetime of their codes, in seconds.
+        # The polling interval that the issuer sends to devices, and the lifetime of their codes, in seconds.
         self.device_interval: int | None = 5
         self.device_seconds = 600.0
         # The number of polls of each device that return `slow_down`.

@@ -190,7 +190,7 @@ def options(settings: Settings, limits: CallLimits) -> tuple[tuple[str, int], ..
         ("grpc.server_handshake_timeout_ms", int(limits.handshake_seconds * 1000)),
         ("grpc.max_connection_idle_ms", int(limits.max_connection_idle_seconds * 1000)),
         # Calls of one listener shard that wait to be accepted, which happens one by one (`rpc.listener_shards`).
-        # Beyond the default of a thousand, gRPC drops any of them at random, whoever sent the others (the caller gets
+        # Beyond the default of a thousand, gRPC drops any of them at random, also of other callers (the caller gets
         # CANCELLED). Calls that were reset while they waited count, too. The number of calls of one caller is bounded
         # elsewhere.
         ("grpc.server.max_pending_requests", _MOST_PENDING),
