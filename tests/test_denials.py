@@ -213,19 +213,19 @@ def test_a_refusal_has_a_summary_and_metadata(held: list[Grant], permission: str
             [_grant("developer", frozenset({"config.*"}), frozenset({"config.reveal"}), "one")],
             asked("config.reveal", "one"),
             Denial.EXCLUDED,
-            'your role "developer" in namespace "one" leaves it out',
+            'your role "developer" in namespace "one" excludes it',
         ),
         (
             [_grant("admin", frozenset({"*"}), frozenset(), "one")],
             asked("namespace.quota", "one"),
             Denial.OVER_ALL_NAMESPACES,
-            'it works only from a grant over all namespaces, which your role "admin" in namespace "one" is not',
+            'it requires a grant over all namespaces; your role "admin" in namespace "one" is not enough',
         ),
         (
             [_grant("admin", frozenset({"*"}), frozenset(), "one")],
             WORDS.question("user.get", "one"),
             Denial.OVER_ALL_NAMESPACES,
-            'it works only from a grant over all namespaces, which your role "admin" in namespace "one" is not',
+            'it requires a grant over all namespaces; your role "admin" in namespace "one" is not enough',
         ),
     ],
 )

@@ -59,7 +59,7 @@ def _point(encoded: bytes) -> tuple[int, int]:
     square = (y * y - 1) * pow(_D * y * y + 1, _P - 2, _P) % _P
     x = pow(square, (_P + 3) // 8, _P)
     x = x if x * x % _P == square else x * pow(2, (_P - 1) // 4, _P) % _P
-    check(y < _P and x * x % _P == square and (x or not sign), "a key or signature is no point of Ed25519")
+    check(y < _P and x * x % _P == square and (x or not sign), "a key or signature is not a point of Ed25519")
     return (_P - x if x & 1 != sign else x), y
 
 
@@ -99,10 +99,10 @@ def opened(note: str, keys: Sequence[str]) -> list[str]:
         name, identifier, public = _keyed(key, 1)
         text, signatures = _signatures(note, name, identifier)
         for signature in signatures:
-            check(ed25519(public, signature, text.encode()), "its signature is not of this head")
+            check(ed25519(public, signature, text.encode()), "its signature does not match the head")
             return text.splitlines()
     raise WrongError(
-        f"the head is not signed by {', '.join(keys)}, but: {note.partition(chr(10) * 2)[2].strip()}"
+        f"the head is not signed by {', '.join(keys)}; its signatures: {note.partition(chr(10) * 2)[2].strip()}"
     )
 
 
@@ -122,7 +122,7 @@ def cosigners(note: str, witnesses: Sequence[str], quorum: int = 0) -> list[str]
             ed25519(public, each[8:], said.encode()) for each, said in zip(signatures, signed, strict=True)
         ]
         found += [name] if any(good) else []
-    check(len(found) >= wanted, f"{len(found)} of the witnesses have signed the head, not {wanted}")
+    check(len(found) >= wanted, f"{len(found)} of the witnesses have signed the head, but {wanted} must")
     return sorted(found)
 
 
@@ -178,13 +178,13 @@ class Export:
         self.origin, self.size, self.root = head(first["checkpoint"], self.keys)
         # A checkpoint of another history of the log is signed by a key of its own, which has to be named.
         later = kept is None or ((kept[0] == self.origin or len(self.keys) > 1) and kept[1] <= self.size)
-        check(later, f"the checkpoint is of {kept and kept[:2]}, the export of {(self.origin, self.size)}")
+        check(later, f"checkpoint {kept and kept[:2]} is not an earlier head of {(self.origin, self.size)}")
         self.kept, self.matches, self.stack = kept, False, list[bytes]()
         self.place, self.count, self.leaves = 0, 0, 0
         self.missing, self.drops = list[tuple[int, int]](), list[Any]()
 
     def record(self, sequence: int, text: str, proof: str) -> None:
-        check(sequence > self.place, f"record {sequence} stands behind record {self.place}")
+        check(sequence > self.place, f"record {sequence} comes after record {self.place}")
         self.missing += [] if sequence == self.place + 1 else [(self.place + 1, sequence - 1)]
         self.place, self.count, what = sequence, self.count + 1, f"record {sequence}, shown as {text[:200]},"
         self._prove(sha256(b"\x00" + sha256(text.encode())), sequence - 1, proof, what)
@@ -202,7 +202,7 @@ class Export:
         proof = base64.b64decode(encoded)
         hashes = [proof[at : at + 32] for at in range(0, len(proof), 32)]
         stands = root_of(leaf, index, self.size, hashes) == self.root
-        check(stands, f"{what} does not stand in the log at its place")
+        check(stands, f"{what} is not in the log at its place")
         if self.leaves != index:
             return
         self.leaves = rest = index + 1
@@ -232,13 +232,13 @@ class Export:
         for low, high in self.missing if entry["complete"] else []:
             dropped += high - low + 1
             told = any(first <= low and high <= end for first, end in self.drops)
-            check(told, f"records {low} to {high} are missing; none tells that they were dropped")
+            check(told, f"records {low} to {high} are missing; no signed list names them as dropped")
         found = {"origin": self.origin, "size": self.size, "root": self.root.hex(), "records": self.count}
         found |= {"complete": entry["complete"], "dropped": dropped}
         kept = (
             "matches"
             if self.matches
-            else "not compared: records before its end are missing, and no proof is there"
+            else "not compared: records before its end are missing, and the export has no proof for it"
         )
         return found | ({"checkpoint": kept} if self.kept else {})
 
@@ -256,7 +256,7 @@ def verify(
     signed = {"witnesses": cosigners(first["checkpoint"], witnesses, quorum)} if witnesses or quorum else {}
     for entry in map(json.loads, lines):
         if "end" in entry:
-            check(not any(line.strip() for line in lines), "something stands behind the end of the export")
+            check(not any(line.strip() for line in lines), "the export continues after its end line")
             return export.end(entry) | signed
         export.record(entry["sequence"], entry["record"], entry["proof"])
     raise WrongError(f"the export is cut off after record {export.place}: its end is missing")

@@ -161,4 +161,4 @@ class UnaryCall(Generic[Request, Response]):
             return error
         if given is not None and given <= SECONDS_FOR_AN_ATTEMPT:
             return before
-        return error_of(error.code, f"{error.message}; the attempt before: {before.message}")
+        return error_of(error.code, f"{error.message}; the previous attempt: {before.message}")

@@ -121,7 +121,7 @@ def _workload(options: ClientOptions) -> Workload | None:
 def _target(address: str, options: ClientOptions) -> Target:
     for name in options:
         if name not in ClientOptions.__annotations__:
-            raise TypeError(f"a client takes no option {name!r}")
+            raise TypeError(f"a client has no option {name!r}")
     return target_of(address, insecure=options.get("insecure"), tls=options.get("tls"))
 
 
@@ -148,7 +148,7 @@ def _from_context(name: str, options: ClientOptions) -> tuple[str, ClientOptions
     context = configuration.contexts.get(chosen_name)
     if context is None:
         known = ", ".join(sorted(configuration.contexts)) or "none"
-        raise ValueError(f"there is no context {chosen_name!r}; known: {known}; pilothouse login makes one")
+        raise ValueError(f"there is no context {chosen_name!r}; known: {known}; pilothouse login creates one")
     chosen: ClientOptions = {**options}
     if "insecure" not in options and "tls" not in options:
         tls = _tls_of(context)

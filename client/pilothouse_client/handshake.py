@@ -201,11 +201,11 @@ def _of_certificate(code: int, address: str, tls: Tls, seconds: float) -> Handsh
                 ),
             )
     if code == _SELF_SIGNED:
-        return HandshakeFinding(SELF_SIGNED, f"{address} shows a self-signed certificate: {shown}")
+        return HandshakeFinding(SELF_SIGNED, f"{address} presents a self-signed certificate: {shown}")
     if code in _UNKNOWN:
         return HandshakeFinding(
             AUTHORITY_UNKNOWN,
-            f"{address} shows a certificate of an authority that is not trusted here: {shown}",
+            f"{address} presents a certificate of an authority that is not trusted here: {shown}",
         )
     if code in (_NOT_YET, _EXPIRED):
         when = "has expired" if code == _EXPIRED else "is not valid yet: is the clock of this machine right?"

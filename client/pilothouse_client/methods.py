@@ -102,7 +102,7 @@ def method_of(request: type[Request], response: type[Response]) -> Method[Reques
     Raises TypeError if there is none, or if it does not return `response`."""
     descriptor = _descriptor(request)
     if descriptor.output_type.full_name != response.DESCRIPTOR.full_name:
-        raise TypeError(f"{descriptor.full_name} answers {descriptor.output_type.full_name}")
+        raise TypeError(f"{descriptor.full_name} returns {descriptor.output_type.full_name}")
     rule = descriptor.GetOptions().Extensions[options_pb2.method]
     fields = request.DESCRIPTOR.fields_by_name
     has_request_id = "request_id" in fields

@@ -256,7 +256,7 @@ class WatchStream(
         await super()._recover(error)
         if self._delivered and not self._resume_token:
             self._delivered = False
-            raise _Restart("the stream was cut before the watch was in step")
+            raise _Restart("the stream was cut before the server had sent the whole state")
 
     def _set_token(self, token: str) -> str:
         setattr(self._request, "resume_token", token)  # noqa: B010 - not a field of every message

@@ -116,7 +116,7 @@ def target_of(address: str, *, insecure: bool | None = None, tls: Tls | None = N
         insecure = tls is None and is_loopback(complete)
     target = Target(complete, None if insecure else tls or Tls())
     if "," in complete and target.tls is not None and not target.tls.server_name:
-        raise ValueError("several addresses over TLS need the server_name that their certificates show")
+        raise ValueError("several addresses over TLS need the server_name that their certificates contain")
     return target
 
 

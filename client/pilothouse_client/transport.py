@@ -242,7 +242,7 @@ class BlockingTransport:
         self._check_open()
         call = self._callable(method, self._channel.stream_unary)
         if not isinstance(requests, Iterable):
-            raise TypeError("a blocking client takes requests from an iterable that blocks")
+            raise TypeError("a blocking client needs a synchronous iterable of requests")
         try:
             with _decoded_errors(self._address):
                 return call(iter(requests), timeout=envelope.timeout, metadata=envelope.metadata)  # type: ignore[no-any-return]
@@ -255,7 +255,7 @@ class BlockingTransport:
         self._check_open()
         call = self._callable(method, self._channel.stream_stream)
         if not isinstance(requests, Iterable):
-            raise TypeError("a blocking client takes requests from an iterable that blocks")
+            raise TypeError("a blocking client needs a synchronous iterable of requests")
         stream = call(iter(requests), timeout=envelope.timeout, metadata=envelope.metadata)
         return _BlockingStream[Response](stream, self._address, self._explained)
 

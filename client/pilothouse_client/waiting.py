@@ -184,9 +184,9 @@ def failed_for_good(container: pb.Container) -> str:
         stable = _condition(container, "Stable", FALSE)
         return f"a newest pod restarts: {stable.message if stable else why}"
     if given_up(container):
-        return f"the cluster has given its rollout up: {why}"
+        return f"the cluster has given up its rollout: {why}"
     if pending is not None and pending.reason in _IMAGE_ERRORS:
-        return f"its image cannot be had: {pending.reason} {pending.message}".rstrip()
+        return f"its image cannot be pulled: {pending.reason} {pending.message}".rstrip()
     # Pods of the previous version may still fail while their replacements start.
     passing = pending is not None and pending.reason == "RollingOut"
     broken = container.status == pb.CONTAINER_STATUS_FAILED
@@ -550,7 +550,7 @@ def wait_for_namespace(
                     raise WaitError(f"{asked.name} was deleted during the wait", last)
     except DeadlineExceededError:
         detail = ": ".join(filter(None, (last.reason, last.message)))
-        what = "is not gone" if gone else "is not on its cluster"
+        what = "is not deleted" if gone else "is not on its cluster"
         raise WaitError(
             f"{asked.name} {what} after {timeout:g} s{': ' + detail if detail else ''}", last
         ) from None

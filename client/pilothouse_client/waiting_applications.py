@@ -144,7 +144,7 @@ def _followed(client: Nouns[BlockingTransport], asked: pb.Application, seen: pb.
     except PilothouseError:
         return f"{seen.name}: revision {asked.revision} was followed by revision {seen.revision}"
     if newest.failed_revision == asked.revision:
-        went = f"revision {asked.revision} failed, and revision {newest.number} brought {newest.origin} back"
+        went = f"revision {asked.revision} failed, and revision {newest.number} restored revision {newest.origin}"
         return f"{seen.name}: {went}: {newest.reason}"
     by = f" by {newest.created_by}" if newest.created_by else ""
     return f"{seen.name}: revision {asked.revision} was followed by revision {newest.number}{by}"
@@ -152,6 +152,6 @@ def _followed(client: Nouns[BlockingTransport], asked: pb.Application, seen: pb.
 
 def _too_late(last: pb.Application, timeout: float, patience: Patience) -> str:
     if last.status in _WORKS:
-        return f"{last.name} has not been healthy for {patience.stable_for:g} s after {timeout:g} s"
+        return f"{last.name} has been healthy or suspended for less than {patience.stable_for:g} s after {timeout:g} s"
     why = ": ".join(filter(None, (last.reason, last.message)))
     return f"{last.name} is not healthy after {timeout:g} s{f': {why}' if why else ''}"

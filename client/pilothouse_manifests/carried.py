@@ -29,7 +29,7 @@ CARRIED: Final[frozenset[tuple[str, str]]] = frozenset({
 _CARRIED_KINDS: Final = frozenset((version.rpartition("/")[0], kind) for version, kind in CARRIED)
 
 _DEPLOYMENT = "write a Deployment"
-_NOUN = "it is no carried object; use the calls of"
+_NOUN = "it has its own calls; use the calls of"
 _CLUSTER = "it belongs to the cluster and not to a namespace"
 _MADE = "Kubernetes makes it"
 _REASONS: Final[dict[tuple[str, str], str]] = {
@@ -84,8 +84,8 @@ _GROUPS: Final[dict[str, str]] = {
     "admissionregistration.k8s.io": "it changes what the whole cluster admits",
     "apiextensions.k8s.io": "it changes the API of the whole cluster",
     "certificates.k8s.io": "it makes identities for the whole cluster",
-    "authentication.k8s.io": "it is a question to the API server, and no object",
-    "authorization.k8s.io": "it is a question to the API server, and no object",
+    "authentication.k8s.io": "it is a request to the API server, not an object",
+    "authorization.k8s.io": "it is a request to the API server, not an object",
 }
 _FORMER_GROUPS: Final = frozenset({"extensions"})
 

@@ -94,7 +94,7 @@ def _item(text: str | None) -> tuple[tuple[str, str], ...]:
         return ()
     found = [(each["key"], each["value"]) for each in _ITEM.finditer(text)]
     if ",".join(f"{key}={value}" for key, value in found) != text.replace('"', ""):
-        raise PathError(f"names no item by [{text}]; write [name=main]")
+        raise PathError(f"must identify an item by merge keys, such as [name=main], not [{text}]")
     return tuple(sorted(found))
 
 
@@ -112,7 +112,9 @@ def _check(steps: tuple[PathStep, ...]) -> None:
             _check_below(part.entries, steps[1:])
         return
     if keys[: len(_TEMPLATE)] != _TEMPLATE or len(keys) == len(_TEMPLATE):
-        raise PathError("is set by the platform; of a template name a field below spec.template.spec")
+        raise PathError(
+            "is set by the platform; in a template, only fields below spec.template.spec are free"
+        )
     _check_pod(steps[len(_TEMPLATE) :])
 
 
@@ -125,9 +127,7 @@ def _check_pod(steps: tuple[PathStep, ...]) -> None:
     if first.key == CONTAINERS:
         _check_below(MAIN_CONTAINER.entries, rest)
     elif rest[0].key in _SHOWN:
-        raise PathError(
-            f"is set by fields of the API: volumes, empty_dirs and pod_volumes show {rest[0].key}"
-        )
+        raise PathError(f"is set by fields of the API: volumes, empty_dirs and pod_volumes set {rest[0].key}")
     else:
         _check_whole(rest)
 
@@ -141,7 +141,7 @@ def _check_item(step: PathStep, keys: tuple[str, ...], rest: Sequence[PathStep])
 def _check_whole(steps: Sequence[PathStep]) -> None:
     for step in steps:
         if step.item:
-            raise PathError(f"must give the list {step.key} whole: it has no items of the platform's")
+            raise PathError(f"must set the whole list {step.key}: its items cannot be set separately")
 
 
 def _check_below(entries: tuple[Entry, ...], steps: tuple[PathStep, ...], within: str = "") -> None:

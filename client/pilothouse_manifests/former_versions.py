@@ -78,7 +78,7 @@ FORMER: Final[_Table] = {
         "policy/v1beta1",
         at=(21, 25),
         present="policy/v1",
-        changes="an empty spec.selector covers all pods of the namespace there, and no longer none",
+        changes="there, an empty spec.selector selects all pods of the namespace instead of none",
     ),
     **_of(
         "HorizontalPodAutoscaler",

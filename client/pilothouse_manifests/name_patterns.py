@@ -12,7 +12,7 @@ def pattern_problem(pattern: str) -> str | None:
     """Returns the rule that a pattern breaks; None if the pattern is valid."""
     if _PATTERN.fullmatch(pattern):
         return None
-    return "must hold lower-case letters, digits, - . and * only, such as shared-*, and begin and end with no - or ."
+    return "must have only lower-case letters, digits, - . and *, and not begin or end with - or ., such as shared-*"
 
 
 def is_listed(name: str, patterns: Iterable[str]) -> bool:

@@ -423,8 +423,8 @@ class Application:
         for name in DATABASES:
             if mode := weakness(getattr(self.settings, name), os.environ):
                 log.warning(
-                    "the certificate of the database is not verified: somebody who intercepts the "
-                    "connection could pose as the database",
+                    "the certificate of the database is not fully verified: anyone who intercepts the "
+                    "connection could impersonate the database",
                     setting=f"{PREFIX}{name.upper()}",
                     sslmode=mode,
                 )
@@ -433,7 +433,7 @@ class Application:
             await schema.check(plain_dsn(dsn))
         except OSError as error:
             # Only the type of the library's error: its text may contain the address with its password.
-            why = tls_problem(error) or f"the database does not respond ({type(error).__name__})"
+            why = tls_problem(error) or f"cannot connect to the database ({type(error).__name__})"
             name = "MAINTENANCE_DATABASE_URL" if self.settings.maintenance_database_url else "DATABASE_URL"
             raise SettingsError(f"{PREFIX}{name}: {why}") from None
 

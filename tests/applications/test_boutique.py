@@ -27,7 +27,7 @@ NAMES = sorted(
         *("recommendations", "redis", "shipping"),
     ]
 )
-BAD_IMAGE = "container front: its image cannot be had"
+BAD_IMAGE = "container front: its image cannot be pulled"
 
 
 def boutique(*, without: str = "", front: str = "run") -> list[JsonObject]:
@@ -103,11 +103,11 @@ async def test_a_boutique_is_applied_broken_restored_pruned_moved_and_deleted(
     broken = await shop.apply(boutique(front="image-pull-error"), "--wait")
     assert broken.code == 10
     (reason,) = broken.errors.splitlines()
-    assert reason.startswith("boutique: Deployment front: its image cannot be had: ")
+    assert reason.startswith("boutique: Deployment front: its image cannot be pulled: ")
     assert broken.output.splitlines()[-1] == "1 updated, 24 unchanged: revision 2 of boutique"
     back = await shop.applications("rollback", "boutique")
-    assert (back.code, back.errors) == (0, "not brought back: data of volume orders\n")
-    assert back.output.splitlines()[-1] == "revision 3 of boutique is revision 1 again"
+    assert (back.code, back.errors) == (0, "not restored: data of volume orders\n")
+    assert back.output.splitlines()[-1] == "revision 3 of boutique restores revision 1"
 
     # The server rolls back, although the client is killed.
     options = ("--wait", "--rollback-on-failure")

@@ -127,7 +127,7 @@ async def test_an_application_is_applied_changed_rolled_back_pruned_exported_and
     assert broken.output.splitlines()[-1] == "2 updated, 4 unchanged: revision 2 of shop"
 
     rolled_back = await shop.applications("rollback", "shop")
-    assert rolled_back.splitlines()[-1] == "revision 3 of shop is revision 1 again"
+    assert rolled_back.splitlines()[-1] == "revision 3 of shop restores revision 1"
     front = await server.admin.containers.get(namespace="demo", name="front")
     assert front.image == "nginx:1.27"
     revisions = json.loads(await shop.applications("revisions", "shop", "-o", "json"))
@@ -220,7 +220,7 @@ async def test_running_containers_become_an_application_unchanged(server: Server
     arguments = ("create", "shop", "--from-containers", "-l", "tier=web")
     tried = await shop.refused(*arguments, "--dry-run")
     assert tried.code == 0, tried
-    assert tried.output.splitlines()[-1] == "4 objects would be application shop; nothing was changed"
+    assert tried.output.splitlines()[-1] == "4 objects would become application shop; nothing was changed"
     assert (await shop.refused("get", "shop")).code == 6
     made = await shop.refused(*arguments)
     assert made.code == 0, made
@@ -238,7 +238,7 @@ async def test_running_containers_become_an_application_unchanged(server: Server
     assert "application shop exists, at revision 1" in again.errors
     assert tried.errors.splitlines() == [
         "left out: configmap/words: other containers read it, too",
-        "left out: secret/keys: its values are not shown; apply a document of it to make it a part",
+        "left out: secret/keys: its values are not shown; apply its document to make it part of the application",
     ]
     shared = await shop.refused("create", "both", "back", "--from-containers")
     assert (shared.code, shared.errors) == (0, "left out: configmap/words: other containers read it, too\n")

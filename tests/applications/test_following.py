@@ -61,7 +61,7 @@ async def test_a_watch_reports_each_status_and_its_reason(place: Place) -> None:
     await asyncio.wait_for(follow(DEGRADED), patient(20.0))
     assert seen[-1][1] in ("ErrImagePull", "ImagePullBackOff")
     shown = await place.get()
-    assert "container web: its image cannot be had" in shown.message
+    assert "container web: its image cannot be pulled" in shown.message
     [failed] = [each for each in shown.members if each.failed]
     assert (failed.kind, failed.name) == ("Deployment", "web")
     # Without `rollback_on_failure`, the server does not roll back.
@@ -210,7 +210,7 @@ async def test_a_wait_ends_when_healthy_or_at_the_first_failure(place: Place) ->
     undone = await place.apply([config_map(), behaving("exit:4")], rollback_on_failure=True)
     await until(place, lambda found: found.revision == undone.revision + 1)
     with pytest.raises(
-        ApplicationWaitError, match="revision 3 failed, and revision 4 brought 2 back"
+        ApplicationWaitError, match="revision 3 failed, and revision 4 restored revision 2"
     ) as past:
         await asyncio.to_thread(wait, undone.application, 60.0)
     # So that `apply --wait` does not announce a rollback that has already happened.

@@ -238,7 +238,8 @@ async def test_waves_are_applied_in_order_and_prune_comes_last(place: Place, jou
         "WaitingForWave",
     )
     assert (
-        by_name["Deployment/front"].message == "it is applied in wave 5 of Sync, when all before is healthy"
+        by_name["Deployment/front"].message
+        == "it is applied in wave 5 of Sync, after all earlier waves are healthy"
     )
     assert by_name["ConfigMap/former"].reason == "Pruning"
     assert [each.wave for each in found.members] == [-1, 0, 5, 0]

@@ -118,7 +118,7 @@ async def test_applying_an_owned_service_updates_its_container(place: Place, run
     assert [(each.service_name, each.service_port) for each in (await stored(place)).ports] == [("web", 80)]
     # Container ports cannot express every field of a Service.
     assert await run(SERVICE + "  sessionAffinity: ClientIP\n") is ApplyResult.REFUSED
-    assert "a container owns service/web by its ports, which do not have it" in run.complained[0]
+    assert "a container owns service/web by its ports, which do not support it" in run.complained[0]
 
 
 async def test_a_dry_run_shows_documents_and_fields_and_changes_nothing(place: Place, run: Run) -> None:
@@ -153,7 +153,7 @@ async def test_a_dry_run_shows_documents_and_fields_and_changes_nothing(place: P
             "stdin:7: deployment/web: spec.replicas: expected a whole number, found the string 'two'",
             "nothing was applied: one problem (1 invalid)",
         ),
-        ("# nothing\n---\n", "nothing to apply: the input holds no document", ""),
+        ("# nothing\n---\n", "nothing to apply: the input contains no document", ""),
     ],
     ids=["server", "unsupported", "invalid", "empty"],
 )

@@ -63,7 +63,7 @@ def at(node: Node, *path: str | int) -> Node:
         ("a: !thing 1\n", "a.yaml:1:4: expected plain YAML, found the tag !thing"),
         ("a: !!python/object:os.system 1\n", "a.yaml:1:4: expected plain YAML, found the tag"),
         ("a: &x [*x]\n", "a.yaml:1:4: expected a tree, found an alias to a part that contains it"),
-        ("a: 1\nb: \x07\n", "a.yaml:2:4: expected text, found the control character U+0007"),
+        ("a: 1\nb: \x07\n", "a.yaml:2:4: expected text, found a character that YAML forbids: U+0007"),
         ("[" * 5000, "a.yaml:1:1: expected a document, found one that is nested too deeply"),
     ],
 )

@@ -89,4 +89,4 @@ async def test_a_refusal_ends_the_wait_with_the_reason(fake: FakeServer, client:
         done = await asyncio.to_thread(
             wait_for_objects, client, NAMESPACE, [_change("Ingress", name)], 30.0, said.append, said.append
         )
-        assert (done, said[-2:]) == (False, ["not all objects are as they should be:", line])
+        assert (done, said[-2:]) == (False, ["not all objects are healthy:", line])

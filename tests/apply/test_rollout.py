@@ -126,7 +126,7 @@ async def test_a_container_deleted_during_the_wait_ends_it(fake: FakeServer, wai
     await waiting.says("pending")
     await fake.commit("container", (NAMESPACE, "web"), None)
     assert not await waited
-    assert "container/web is gone" in waiting.said
+    assert "container/web was deleted" in waiting.said
 
 
 async def test_a_cut_watch_does_not_end_the_wait(fake: FakeServer, waiting: Waiting, settle: Settle) -> None:

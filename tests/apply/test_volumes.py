@@ -150,7 +150,7 @@ volumes:
     use_existing_claims(result.workloads[0], {"data": "data-2"})
     (told,) = problems.all
     assert told.message.endswith(
-        "claim 'data' is volume 'data-2' on the platform, and one of the pod's is called so, too"
+        "claim 'data' is volume 'data-2' on the platform, but another volume of the pod has this name"
     )
 
 
@@ -170,7 +170,7 @@ def test_long_source_names_give_short_distinct_volume_names() -> None:
         (CLAIM.replace("[ReadWriteOnce]", "[]"), "spec.accessModes: expected an access mode, found none"),
         (
             CLAIM.replace("ReadWriteOnce", "ReadWriteTwice"),
-            "spec.accessModes: expected access modes, found 'ReadWriteTwice'",
+            "spec.accessModes: expected a known access mode, found 'ReadWriteTwice'",
         ),
         (
             CLAIM.replace("{storage: 1024Mi}", "{}"),
@@ -193,7 +193,7 @@ def test_long_source_names_give_short_distinct_volume_names() -> None:
         (
             web(pod="volumes: [{name: a, configMap: {name: B.c}}]"),
             "spec.template.spec.volumes[0].configMap.name: cannot be represented: "
-            "the platform has no configmap with the name 'B.c'",
+            "no configmap of the platform can have the name 'B.c'",
         ),
         (
             web(pod="volumes: [{name: a, hostPath: {path: /x, type: Directory}}]"),
@@ -205,7 +205,7 @@ def test_long_source_names_give_short_distinct_volume_names() -> None:
         ),
         (
             web(pod="volumes: [{name: a, persistentVolumeClaim: {claimName: b}}, {name: b, emptyDir: {}}]"),
-            "spec.template.spec.volumes: cannot be represented: volume 'a' and one of the pod's are both called 'b'",
+            "spec.template.spec.volumes: cannot be represented: volume 'a' would get the name 'b', which another has",
         ),
     ],
 )

@@ -210,7 +210,7 @@ async def test_a_file_that_is_rotated_again_and_again_is_given_up(
 ) -> None:
     path = tmp_path / "audit.jsonl"
     monkeypatch.setattr(file, "_lock", lambda _descriptor: path.unlink())
-    with pytest.raises(SinkFailed, match="puts the file away"):
+    with pytest.raises(SinkFailed, match="moves or deletes the file"):
         await FileSender(path, FileWrites()).send([b"x"])
 
 

@@ -234,5 +234,5 @@ async def test_programs_that_are_too_old_are_named(apart: Database, tmp_path: Pa
     with pytest.raises(FailedPrecondition) as refused:
         await back_up(apart, tmp_path / "backups", programs_in=[old, tmp_path])
     assert refused.value.reason == "BACKUP_PROGRAMS_TOO_OLD"
-    assert f"there are: 14 in {old}" in refused.value.message
+    assert f"installed: 14 in {old}" in refused.value.message
     assert list((tmp_path / "backups").iterdir()) == []

@@ -118,5 +118,5 @@ def test_invalid_key_files_are_refused(tmp_path: Path) -> None:
     path.chmod(0o600)
     for text in ("", "abc\n", "00" * 31, "zz" * 32):
         path.write_text(text)
-        with pytest.raises(FailedPrecondition, match="must hold lines of 32 bytes"):
+        with pytest.raises(FailedPrecondition, match="must contain lines of 32 bytes"):
             BackupKeys.load(path)

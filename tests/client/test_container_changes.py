@@ -198,7 +198,7 @@ async def test_delete_by_file_continues_after_failures(
     assert (ended.code, ended.lines[0], ended.lines[-1]) == (
         0,
         "container/web deleted",
-        "2 deleted, 1 not there",
+        "2 deleted, 1 not found",
     ), ended.err
     fake.fail("DeleteContainer", grpc.StatusCode.PERMISSION_DENIED)
     failed = await logged_in("delete", str(file), "--dry-run")

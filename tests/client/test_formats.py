@@ -160,7 +160,7 @@ async def test_formats_of_a_list(fake: FakeServer, logged_in: Command) -> None:
     ]
     wrong = await logged_in(*listed, "-o", "jsn")
     assert wrong.code == 2
-    assert "'jsn' is none of table, wide, name, json, yaml, manifest, jsonpath=PATH" in wrong.err
+    assert "'jsn' is not one of table, wide, name, json, yaml, manifest, jsonpath=PATH" in wrong.err
 
 
 def test_manifests_of_other_nouns() -> None:
@@ -181,7 +181,7 @@ def test_manifests_of_other_nouns() -> None:
     assert (config["data"], config["binaryData"]) == ({"a": "b"}, {"c": "ZA=="})
     for message, why in (
         (config_pb2.Secret(name="web"), "values are not shown"),
-        (network_pb2.Service(name="web", owner="web"), "follows from the ports of container web"),
+        (network_pb2.Service(name="web", owner="web"), "is created from the ports of container web"),
         (namespace_pb2.Namespace(name="web"), "a Namespace has no manifest"),
     ):
         with pytest.raises(CommandError, match=why):
@@ -229,7 +229,7 @@ def test_no_color(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
             {"create_time": "today"},
             "create_time: expected a time such as 2026-01-31T12:00:00Z, found 'today'",
         ),
-        ({"deployment": {}, "job": {}}, "does not hold the fields of one resource"),
+        ({"deployment": {}, "job": {}}, "does not contain the fields of one resource"),
     ],
 )
 def test_invalid_resource_data_is_refused_with_its_field(data: dict[str, Any], words: str) -> None:

@@ -42,7 +42,7 @@ def test_settings_of_a_kind_are_set_by_name() -> None:
         ({"kind": "pod"}, "--kind is one of deployment, stateful-set"),
         (
             {"kind": "job", "settings": ["pace=1"]},
-            "--setting pace: no such setting; there are active_deadline_seconds",
+            "--setting pace: no such setting; known: active_deadline_seconds",
         ),
         (
             {"kind": "job", "settings": ["parallelism=two"]},
@@ -50,7 +50,7 @@ def test_settings_of_a_kind_are_set_by_name() -> None:
         ),
         (
             {"kind": "job", "settings": ["pod_failure_policy=x"]},
-            "holds more than a value: write it into a file",
+            "is not a setting with one value: write it into a file",
         ),
         ({"kind": "daemon-set", "claims": ["data=1Gi"]}, "--claim is only for a StatefulSet"),
     ],

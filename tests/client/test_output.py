@@ -272,7 +272,7 @@ async def test_an_unavailable_server_is_named(fake: FakeServer, logged_in: Comma
     await fake.stop()
     ended = await logged_in("--timeout", "4", "whoami")
     words = f"no server responds at {fake.address}"
-    assert ended.err == f"trying again until the time is over: {words}\nerror: {words} [UNAVAILABLE]\n"
+    assert ended.err == f"retrying until the timeout: {words}\nerror: {words} [UNAVAILABLE]\n"
     assert ended.code == 9
 
 

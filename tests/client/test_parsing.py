@@ -126,8 +126,8 @@ async def test_a_missing_required_argument_is_refused(logged_in: Command) -> Non
 async def test_a_global_option_after_the_verb_is_reported(logged_in: Command) -> None:
     for option in ("--server", "--token", "--timeout"):
         ended = await logged_in("containers", "list", option, "1")
-        assert f"  {option} stands before the verb: pilothouse {option} …" in ended.err.splitlines()
-    assert "stands before" not in (await logged_in("containers", "list", "--frob")).err
+        assert f"  put {option} before the verb: pilothouse {option} …" in ended.err.splitlines()
+    assert "before the verb" not in (await logged_in("containers", "list", "--frob")).err
 
 
 async def test_wrong_command_lines_are_refused_with_fault_and_rule(logged_in: Command) -> None:

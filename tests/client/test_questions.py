@@ -134,7 +134,9 @@ async def test_the_who_can_verb_reads_all_pages_and_reports_omissions(
 ) -> None:
     shown = await logged_in("who-can", "delete", "containers")
     assert len(shown.lines) == 61
-    assert shown.err == "others may by grants over all namespaces, which you may not read\n"
+    assert (
+        shown.err == "others may have the permission by grants over all namespaces, which you may not read\n"
+    )
     asked = fake.calls_of("ListPrincipals")[-1].request
     assert (asked.permission, asked.namespace) == ("container.delete", "shop")
     everywhere = await logged_in("who-can", "container.delete", "-A", "--limit", "2", "-o", "json")
@@ -148,7 +150,7 @@ async def test_a_grant_is_simulated(fake: FakeServer, logged_in: Command) -> Non
         "granting ann gives 1 permission",
         "in shop:",
         "  gains container.stop",
-        "  keeps less long container.get",
+        "  loses sooner container.get",
     ]
     assert "not counted" in shown.err
     assert fake.calls_of("SimulateGrant")[-1].request.HasField("expire_time")

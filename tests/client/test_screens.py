@@ -101,7 +101,7 @@ def test_containers(screen: Callable[..., list[str]]) -> None:
     assert screen(80, listed(rows, CONTAINERS)) == narrow
     assert screen(80, listed(rows, CONTAINERS, Format.WIDE)) == [
         *narrow,
-        "the terminal has no room for CREATED; -o json has all, and so has a pipe",
+        "the terminal is too narrow for CREATED; -o json or a pipe shows all columns",
     ]
     assert screen(200, listed(rows[1:], CONTAINERS)) == [
         "NAME                    KIND        STATUS               READY  RESTARTS  "
@@ -131,7 +131,7 @@ def test_kinds_of_objects(screen: Callable[..., list[str]]) -> None:
     assert screen(80, lambda: objects.show_kinds(kinds, Format.TABLE)) == [
         "KIND                     API VERSION     FOR      MOST",
         "HorizontalPodAutoscaler  autoscaling/v2  TENANTS  1000",
-        "kinds that are for nobody: 1; -o wide lists them, and why",
+        "kinds that no object may have: 1; -o wide lists them with the reasons",
     ]
     assert screen(200, lambda: objects.show_kinds(kinds, Format.WIDE))[-1] == (
         "LimitRange               v1              NEVER          "
@@ -213,7 +213,7 @@ def test_a_container_description(screen: Callable[..., list[str]]) -> None:
         "Image:     nginx:1.28",
         "Runs:",
         f"  {DIGEST}",
-        "Ports:     http 80/TCP, makes no Service (others may select its pods)",
+        "Ports:     http 80/TCP, creates no Service (other Services may select its pods)",
     ]
     assert f"Runs:      {DIGEST}" in screen(200, describe)
 
@@ -381,10 +381,10 @@ def test_a_wait_for_many_containers_shows_a_progress_bar(
 
 
 def test_a_long_progress_line_is_wrapped(screen: Callable[..., list[str]]) -> None:
-    line = "application/shop degraded: container front: its image cannot be had: failed to resolve it"
+    line = "application/shop degraded: container front: its image cannot be pulled: failed to resolve it"
     assert screen(80, lambda: apply_report.lines_of(False).show_progress(line)) == [
-        "application/shop degraded: container front: its image cannot be had: failed to",
-        "    resolve it",
+        "application/shop degraded: container front: its image cannot be pulled: failed",
+        "    to resolve it",
     ]
 
 

@@ -84,9 +84,9 @@ async def test_control_characters_are_removed_from_field_errors(fake: FakeServer
 def test_control_characters_are_removed_from_retry_notices(capsys: pytest.CaptureFixture[str]) -> None:
     error = error_of(grpc.StatusCode.UNAVAILABLE, WORDS)
     invocation._report_interruption(error)
-    assert capsys.readouterr().err == f"interrupted, going on as soon as possible: {SHOWN}\n"
+    assert capsys.readouterr().err == f"interrupted, trying to reconnect: {SHOWN}\n"
     invocation.report_retry(error, invocation._FAILURES_UNTIL_THE_NOTICE)
-    assert capsys.readouterr().err == f"trying again until the time is over: {SHOWN}\n"
+    assert capsys.readouterr().err == f"retrying until the timeout: {SHOWN}\n"
 
 
 @pytest.mark.parametrize("many", [False, True])

@@ -391,7 +391,7 @@ async def test_the_certificate_must_have_the_given_fingerprint(pilothouse: Comma
         right = fingerprint_of(OWN.pem.decode()).removeprefix("SHA256:").lower()
         assert (await log_in(pilothouse, fake, "--secure", "--fingerprint", right)).code == 0
         without = await log_in(pilothouse, fake, "--insecure", "--fingerprint", right)
-        assert (without.code, "add --secure" in without.err) == (2, True)
+        assert (without.code, "give one HOST:PORT and --secure" in without.err) == (2, True)
 
 
 async def test_a_server_verified_by_an_authority_cannot_become_self_signed(

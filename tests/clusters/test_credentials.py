@@ -53,7 +53,7 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "impersonation": (lambda c: user(c).update({"as": "system:admin"}), "'as'"),
     "unknown user": (lambda c: c.update(users=[]), "no user named 'u'"),
     "unknown context": (lambda c: c.update({"current-context": "there"}), "no context named 'there'"),
-    "context of another type": (lambda c: c.update({"current-context": ["here"]}), "not text"),
+    "context of another type": (lambda c: c.update({"current-context": ["here"]}), "must be text"),
     "token of another type": (lambda c: user(c).update(token={"a": SECRET}), "'token' that is a mapping"),
     "token that YAML reads as true": (lambda c: user(c).update(token=True), "'token' that is a truth value"),
     "token with a line break": (lambda c: user(c).update(token=SECRET + "\n"), "line break"),
@@ -174,7 +174,10 @@ TEXTS = {
     "too much": ("a: [" + "a, " * credentials.MOST_PARTS + f"{SECRET}]", "more than 5000"),
     "too deep": ("[" * 1000 + SECRET, "nested more than"),
     "no mapping": (SECRET, "not a mapping"),
-    "a number of a mapping": (yaml.safe_dump({**KUBECONFIG, "current-context": {"a": SECRET}}), "not text"),
+    "a number of a mapping": (
+        yaml.safe_dump({**KUBECONFIG, "current-context": {"a": SECRET}}),
+        "must be text",
+    ),
     "clusters of another type": (
         yaml.safe_dump({**KUBECONFIG, "clusters": {"c": SECRET}}),
         "no cluster named",

@@ -245,7 +245,7 @@ async def test_kept_orphans_stay_and_others_are_deleted(restored: Restored) -> N
     )
     (refused,) = answer.results
     assert refused.orphan.kind == "PersistentVolumeClaim"
-    assert "holds data" in refused.problems[0]
+    assert "contains data" in refused.problems[0]
     assert (answer.undecided, answer.deletion_held) == (0, False)
 
     async def only_the_claim() -> bool:

@@ -326,14 +326,16 @@ async def test_addresses_of_this_machine_are_refused_unless_they_are_allowed(
             "http://[::ffff:127.0.0.1]",
         ):
             credentials = pb.ClusterCredentials(address=pb.ClusterAddress(api_server=address, token="t"))
-            with pytest.raises(errors.InvalidArgumentError, match="not connected to") as refused:
+            with pytest.raises(
+                errors.InvalidArgumentError, match="is a local or reserved address"
+            ) as refused:
                 await server.admin.namespaces.register_cluster(
                     cluster=pb.Cluster(name="second"), credentials=credentials
                 )
             assert refused.value.reason == "CLUSTER_CREDENTIALS_REFUSED"
             assert [each.field for each in refused.value.violations] == ["credentials.address.api_server"]
         proxied = pb.ClusterAddress(api_server="https://h.example", token="t", proxy_url="http://127.0.0.1:1")
-        with pytest.raises(errors.InvalidArgumentError, match="not connected to") as refused:
+        with pytest.raises(errors.InvalidArgumentError, match="is a local or reserved address") as refused:
             await server.admin.namespaces.register_cluster(
                 cluster=pb.Cluster(name="second"), credentials=pb.ClusterCredentials(address=proxied)
             )

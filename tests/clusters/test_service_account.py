@@ -33,7 +33,7 @@ async def test_the_servers_own_cluster_is_registered_and_its_token_renewed(
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
         with pytest.raises(errors.InvalidArgumentError) as refused:
             await register(cluster=pb.Cluster(name="home"), credentials=IN_CLUSTER)
-        assert "this server runs in no pod" in refused.value.message
+        assert "this server does not run in a pod" in refused.value.message
 
         (account / "ca.crt").write_bytes(cluster.authority.certificate)
         (account / "token").write_text("first\n")

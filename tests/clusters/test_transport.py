@@ -144,9 +144,13 @@ async def test_a_proxy_is_used(cluster: SimulatedCluster) -> None:
         (
             "https://cluster.invalid",
             "http://proxy.invalid:3128",
-            "the proxy before it: its name cannot be resolved",
+            "the proxy in front of it: its name cannot be resolved",
         ),
-        ("https://cluster.invalid", "http://127.0.0.1:1", "the proxy before it: the connection is refused"),
+        (
+            "https://cluster.invalid",
+            "http://127.0.0.1:1",
+            "the proxy in front of it: the connection is refused",
+        ),
         ("https://cluster.invalid", "", "its name cannot be resolved"),
         ("https://127.0.0.1:1", "", "the connection is refused"),
     ],

@@ -62,7 +62,7 @@ SAID: dict[str, tuple[Answer, str]] = {
         'cluster "far" is not available: <html>',
     ),
     "fails": (hostile.saying(FAILS, 500), 'cluster "far" fails: a webhook failed'),
-    "busy": (hostile.saying(BUSY, 429), 'cluster "far" is asked too often: too many requests'),
+    "busy": (hostile.saying(BUSY, 429), 'cluster "far" does not accept the request now: too many requests'),
     "refuses": (hostile.saying(NO_RIGHT, 401), 'cluster "far" refuses: Unauthorized'),
     "silent": (hostile.silent, "cluster \"far\" is not available: cluster 'far' did not respond in time"),
 }
@@ -129,21 +129,21 @@ async def test_a_server_without_tls_is_not_reported_as_unreachable() -> None:
     async with talker:
         place = f"127.0.0.1:{talker.sockets[0].getsockname()[1]}"
         document["clusters"][0]["cluster"]["server"] = f"https://{place}"
-        assert await _said(document, place) == NOT_AVAILABLE + "cannot be used: TLS cannot be agreed on"
+        assert await _said(document, place) == NOT_AVAILABLE + "cannot be used: the TLS handshake failed"
 
 
 def test_invalid_credentials_are_not_reported_as_refused_by_the_cluster() -> None:
     error = refusal(CredentialsRefused("the token expired"), "far")
     assert isinstance(error, FailedPrecondition)
-    assert error.message == 'cluster "far" cannot be asked: the token expired'
+    assert error.message == 'cluster "far" cannot be connected to: the token expired'
     away = refusal(Away("the cluster responded with 503"), "far")
     assert isinstance(away, Unavailable)
     assert away.message == 'cluster "far" is not available: the cluster responded with 503'
 
 
 def test_an_unreadable_object_is_not_reported_as_an_unavailable_cluster() -> None:
-    error = refusal(TooManyValues("an answer has more than 9 values"), "far")
-    assert error.message == 'cluster "far" sends what is not read: an answer has more than 9 values'
+    error = refusal(TooManyValues("a response has more than 9 values"), "far")
+    assert error.message == 'cluster "far" sends too many values: a response has more than 9 values'
 
 
 async def test_a_namespace_of_another_owner_cannot_be_used() -> None:
@@ -152,4 +152,6 @@ async def test_a_namespace_of_another_owner_cannot_be_used() -> None:
         with pytest.raises(ClusterError) as failed:
             await refuse_foreign(client, home)
     said = refusal(failed.value, "far").message
-    assert said.startswith('cluster "far" cannot be used here: the Kubernetes namespace kube-system exists')
+    assert said.startswith(
+        'cluster "far" has an object of another owner: the Kubernetes namespace kube-system exists'
+    )

@@ -315,13 +315,13 @@ async def test_a_failed_start_names_the_fault_and_the_missing_keys(
     async with serving(database, tmp_path, token, "pkcs11,file") as server:
         await make_space(server.admin)
         key_id = (await put(server.admin, "one")).key_id
-    needed = f"1 stored values need the key {key_id}, which the key provider pkcs11 held"
+    needed = f"1 stored values need the key {key_id}, which the key provider pkcs11 had"
     wrong_pin = tmp_path / "wrong-pin"
     wrong_pin.write_text("not the PIN")
     wrong_pin.chmod(0o600)
     good = token.settings("pkcs11,file")
     changes: list[tuple[dict[str, Any], str]] = [
-        ({"pkcs11_token": "nobody"}, 'knows no token with the label "nobody"'),
+        ({"pkcs11_token": "nobody"}, 'has no token with the label "nobody"'),
         ({"pkcs11_module": Path("/usr/lib/none.so")}, "cannot be loaded as a PKCS#11 library"),
         ({"pkcs11_key_label": "others"}, "no key provider of this server has the missing key"),
         ({"pkcs11_pin_file": wrong_pin}, 'the token "vault" refused the PIN'),

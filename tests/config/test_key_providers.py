@@ -68,9 +68,9 @@ def test_a_new_key_is_valid_in_the_environment(tmp_path: Path) -> None:
         ({"key_providers": "file,file"}, "each once"),
         ({"key_providers": "vault"}, "'vault' is not one of file, environment, pkcs11"),
         ({"key_providers": "pkcs11"}, "file or environment is needed, too"),
-        ({"key_providers": "environment"}, "SECRET_KEYS must hold keys of 32 bytes"),
-        ({"key_providers": "environment", "secret_keys": f"{ONE} {ONE}"}, "SECRET_KEYS holds a key twice"),
-        ({"key_providers": "environment", "secret_keys": f"{ONE[:-2]}"}, "SECRET_KEYS must hold keys"),
+        ({"key_providers": "environment"}, "SECRET_KEYS must contain keys of 32 bytes"),
+        ({"key_providers": "environment", "secret_keys": f"{ONE} {ONE}"}, "SECRET_KEYS contains a key twice"),
+        ({"key_providers": "environment", "secret_keys": f"{ONE[:-2]}"}, "SECRET_KEYS must contain keys"),
         ({"secret_keys": ONE}, "does not name environment"),
     ],
 )

@@ -120,7 +120,7 @@ def test_a_right_is_kept_while_only_labels_and_annotations_change() -> None:
     assert admitted_rights(labelled, stored, place(), asks("operator"))
     other = deepcopy(labelled)
     other["spec"]["ingressClassName"] = "traefik"
-    with pytest.raises(PermissionDenied, match=r"spec\.defaultBackend takes requests of every host"):
+    with pytest.raises(PermissionDenied, match=r"spec\.defaultBackend receives requests for every host"):
         admitted_rights(other, stored, place(), asks("operator"))
 
 

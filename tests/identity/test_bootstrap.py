@@ -69,7 +69,11 @@ async def test_a_weak_password_is_accepted_and_its_rule_is_logged(
     with capture_logs() as lines:
         made = await bootstrap(store, passwords, given)
     assert made.administrator_created
-    told = [line for line in lines if line["event"] == "the bootstrap password is weak: change it"]
+    told = [
+        line
+        for line in lines
+        if line["event"] == "the bootstrap password is weak or cannot be checked: change it"
+    ]
     assert len(told) == bool(rule)
     assert all(rule in line["rule"] and given not in line["rule"] for line in told)
 

@@ -70,7 +70,7 @@ def test_the_table_lists_every_key(tmp_path: Path) -> None:
     text = "issuers: [{name: x, issuer: 'https://x.example.com', nothing_of_this_name: 1}]"
     with pytest.raises(SettingsError) as refused:
         _load(tmp_path, text)
-    known = set(str(refused.value).partition("what may stand here: ")[2].split(", "))
+    known = set(str(refused.value).partition("the known keys are ")[2].split(", "))
     table = PAGE.partition("| key | meaning | default |")[2].partition("\n\n")[0]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     assert {key for row in rows for key in re.findall(r"`(\w+)`", row)} == known

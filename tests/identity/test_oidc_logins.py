@@ -350,14 +350,14 @@ async def test_a_server_without_issuers_reports_that(database: Database) -> None
             refusal = await refused(server.stranger, method, request)
             assert (refusal.code, refusal.reason) == ("NOT_FOUND", "ISSUER_NOT_FOUND")
             assert refusal.message == (
-                "this server has no issuer configured: they are named by PILOTHOUSE_OIDC_ISSUERS_FILE"
+                "this server has no issuer configured: PILOTHOUSE_OIDC_ISSUERS_FILE is not set"
             )
 
 
 async def test_issuers_without_a_client_id_are_not_for_logins() -> None:
     async with issuer() as company, trusted(company, client_id="") as at:
         with pytest.raises(
-            NotFound, match="PILOTHOUSE_OIDC_ISSUERS_FILE names none with a client_id"
+            NotFound, match="PILOTHOUSE_OIDC_ISSUERS_FILE has no entry with a client_id"
         ) as found:
             TrustedIssuers([at]).of_log_ins("")
         assert found.value.reason == "ISSUER_NOT_FOUND"

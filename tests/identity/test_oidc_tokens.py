@@ -266,12 +266,12 @@ async def test_an_issuer_that_does_not_respond_in_time_is_unavailable(
 @pytest.mark.parametrize(
     ("announced", "words"),
     [
-        ({"issuer": "https://forger.example"}, "is of another issuer"),
-        ({"issuer": None}, "is of another issuer"),
-        ({"jwks_uri": None}, "names no jwks_uri"),
+        ({"issuer": "https://forger.example"}, "does not name this issuer"),
+        ({"issuer": None}, "does not name this issuer"),
+        ({"jwks_uri": None}, "has no jwks_uri"),
         ({"jwks_uri": 7}, "jwks_uri of its discovery document is not a string"),
         ({"jwks_uri": "file:///etc/passwd"}, "must begin with"),
-        ({"jwks_uri": "http://169.254.169.254/keys"}, "is an address of this machine"),
+        ({"jwks_uri": "http://169.254.169.254/keys"}, "is a local or reserved address"),
         ({"jwks_uri": "http://user:secret@127.0.0.1/keys"}, "no user or password"),
     ],
 )

@@ -437,13 +437,13 @@ async def test_the_client_exchanges_tokens_automatically(environment: Environmen
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"audiences": []}, "workloads.audiences: must be a list of 1 to 20 texts"),
-        ({"audiences": [CLIENT]}, "workloads.audiences: must not hold client_id"),
+        ({"audiences": []}, "workloads.audiences: must be a list of 1 to 20 different texts"),
+        ({"audiences": [CLIENT]}, "workloads.audiences: must not contain client_id"),
         ({"accounts": []}, "workloads.accounts: must be a list of 1 to 500 entries"),
         ({"accounts": [{"username": "robot", "when": []}]}, "accounts[0].when: must be a list"),
         ({"accounts": [{"when": [{"claim": "sub", "equals": "x"}]}]}, "accounts[0].username: must be a text"),
         ({"lifetime_seconds": 10**6}, "workloads.lifetime_seconds: must be a whole number from 0"),
-        ({"audience": "x"}, "workloads.audience: is not known here"),
+        ({"audience": "x"}, "workloads.audience: is not a known key"),
     ],
 )
 def test_an_error_in_the_file_is_named(tmp_path: Path, changes: dict[str, Any], words: str) -> None:

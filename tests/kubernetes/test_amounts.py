@@ -119,7 +119,7 @@ def test_variables_of_amounts_and_of_whole_sources_are_sent() -> None:
         ),
         (
             EnvVar("A", value="b", divisor="1"),
-            "container.env[0].divisor: is only allowed with RESOURCE_FIELD_REF",
+            "container.env[0].divisor: is only allowed with value_from RESOURCE_FIELD_REF",
         ),
     ],
 )

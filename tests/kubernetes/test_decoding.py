@@ -84,7 +84,7 @@ def _each_once(ways: Iterable[str], inner: Sequence[bytes]) -> list[tuple[str, b
 @pytest.mark.parametrize(("what", "inner"), _each_once(_OF_ONE, _INNER))
 async def test_an_object_of_too_many_values_is_refused(what: str, inner: bytes) -> None:
     async with _client(_object(inner, 5 * MEGABYTE)) as client:
-        with pytest.raises(AnswerTooLarge, match=f"an answer has more than {MOST_VALUES} values"):
+        with pytest.raises(AnswerTooLarge, match=f"a response has more than {MOST_VALUES} values"):
             await _OF_ONE[what](client)
         # It has the same effect as any other response that is too large.
         with pytest.raises(AnswerTooLarge):
@@ -231,7 +231,7 @@ async def test_a_list_of_too_many_values_is_refused_before_decoding(
     async with _client(_listed(_object(inner, 5 * MEGABYTE), field=field)) as client:
         with pytest.raises(
             AnswerTooLarge,
-            match=r"a list has more values than anything that Kubernetes sends|an object has more than 4194304",
+            match=r"a list has more values per byte than Kubernetes sends|an object has more than 4194304",
         ):
             await ask(client)
     assert not decoded

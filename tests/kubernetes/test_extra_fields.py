@@ -35,13 +35,13 @@ def by_schema(found: Findings, checked: Container, version: str) -> None:
         ("spec", "must begin with spec., and name a field below it"),
         (
             "spec.selector.matchLabels",
-            "is set by the platform; of a template name a field below spec.template.spec",
+            "is set by the platform; in a template, only fields below spec.template.spec are free",
         ),
         (
             "spec.template.metadata.name",
-            "is set by the platform; of a template name a field below spec.template.spec",
+            "is set by the platform; in a template, only fields below spec.template.spec are free",
         ),
-        (POD, "is set by the platform; of a template name a field below spec.template.spec"),
+        (POD, "is set by the platform; in a template, only fields below spec.template.spec are free"),
         ("spec.replicas", "is set by a field of the API: replicas"),
         ("spec.paused", "is set by a field of the API: hold_rollout"),
         ("spec.strategy", "is set by a field of the API"),
@@ -67,13 +67,13 @@ def by_schema(found: Findings, checked: Container, version: str) -> None:
         *(
             (
                 f"{POD}.volumes[name=a].{key}",
-                f"is set by fields of the API: volumes, empty_dirs and pod_volumes show {key}",
+                f"is set by fields of the API: volumes, empty_dirs and pod_volumes set {key}",
             )
             for key in ("secret", "projected", "downwardAPI", "persistentVolumeClaim")
         ),
         (
             f"{POD}.topologySpreadConstraints[topologyKey=zone].maxSkew",
-            "must give the list topologySpreadConstraints whole: it has no items of the platform's",
+            "must set the whole list topologySpreadConstraints: its items cannot be set separately",
         ),
         (f"{POD}.nodeSelector[a", "must be a path such as spec.template.spec.containers[name=main].tty"),
         (f"{POD}.x[]", "must be a path such as spec.template.spec.containers[name=main].tty"),
@@ -141,11 +141,11 @@ def test_fields_are_written_at_their_paths() -> None:
         (
             {f"{POD}.dnsConfig": "{}", f"{POD}.dnsConfig.options": "[]"},
             f'container.extra_fields["{POD}.dnsConfig.options"]: '
-            "is the same as another path, or lies above or below it",
+            "is the same as another path, or one contains the other",
         ),
         (
             {f"{POD}.hostname": '"web"', f".{POD}.hostname": '"web"'},
-            f'container.extra_fields[".{POD}.hostname"]: is the same as another path, or lies above or below it',
+            f'container.extra_fields[".{POD}.hostname"]: is the same as another path, or one contains the other',
         ),
         (
             {f"{POD}.affinity": '"' + "x" * 40_000 + '"'},

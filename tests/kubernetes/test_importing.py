@@ -278,7 +278,7 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
             ".clusterTrustBundle",
         ),
         (with_volumes({"hostPath": {"path": "/"}}), "volumes[v0].hostPath"),
-        (with_volumes(CLAIM, CLAIM), "volumes[v1]: the same as volume v0"),
+        (with_volumes(CLAIM, CLAIM), "volumes[v1]: its name on the platform would be that of volume v0"),
         (
             with_volumes(CLAIM, {"name": "data", "emptyDir": {}}),
             "but another volume of the pods has that name",
@@ -290,7 +290,7 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
             "Operator x controls it",
         ),
         (changed(("metadata", "labels"), {CONTAINER_UID: "u"}), "belongs to a container already"),
-        (changed(("metadata", "name"), "a" * 64), "is no name of a container"),
+        (changed(("metadata", "name"), "a" * 64), "is not a container name"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

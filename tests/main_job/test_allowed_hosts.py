@@ -239,7 +239,10 @@ async def test_a_cluster_opens_kinds_and_shares_gateways(shared: Server) -> None
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"object_kinds": [pb.ObjectKind(api_version="v1", kind="Pod")]}, "never taken: write a Deployment"),
+        (
+            {"object_kinds": [pb.ObjectKind(api_version="v1", kind="Pod")]},
+            "cannot be opened: write a Deployment",
+        ),
         (
             {"object_kinds": [pb.ObjectKind(api_version="networking.k8s.io/v1beta1", kind="Ingress")]},
             "is open already",

@@ -92,8 +92,8 @@ async def place(server: Server, directory: Path, **quota: str) -> Place:
         (deployment("bad", image="BAD::"), "stdin:19: container/bad: container.image: "),
         (
             deployment("bad", container=READS, pod=SHOWS),
-            'there is no secret "given" here; if the cluster has one, import it: run `pilothouse apply` on the output '
-            "of `kubectl get",
+            'there is no secret "given" in the namespace; if the cluster has one, import it: run `pilothouse apply` '
+            "on the output of `kubectl get",
         ),
         # A field of Kubernetes 1.37; the cluster is older.
         (

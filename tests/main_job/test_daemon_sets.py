@@ -239,7 +239,7 @@ async def test_each_setting_reaches_the_cluster_and_is_shown(
         (
             {},
             {"update_strategy": "OnDelete", "max_surge": "1"},
-            "container.daemon_set.max_surge: is only allowed with RollingUpdate",
+            "container.daemon_set.max_surge: is only allowed with update_strategy RollingUpdate",
         ),
         (
             {},

@@ -122,7 +122,7 @@ async def test_describe_shows_grants_keys_accounts_and_sinks(shared_server: Serv
     whole = await lines("api-keys", "describe", "deploy", "--user", user)
     has(
         whole,
-        "Permissions: all that its user holds",
+        "Permissions: all of its user",
         "Namespaces: access",
         "Networks: all",
         "Last used: never",
@@ -162,7 +162,7 @@ async def test_describe_shows_grants_keys_accounts_and_sinks(shared_server: Serv
     assert await shell.succeed("service-accounts", "delete", "sa:nightly", "--platform", "--yes")
     for words, message in (
         (("audit-sink", "siem"), "there is no audit sink 'siem'"),
-        (("grant", "nobody"), "user 'nobody' holds no grant that you may see"),
+        (("grant", "nobody"), "user 'nobody' has no grant that you may see"),
         (("service-account", "*", *here), "there is no service account 'sa:access:*' that you may see"),
         (("api-key", "deploy"), "you have no valid key 'deploy'; "),
     ):

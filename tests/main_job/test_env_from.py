@@ -66,7 +66,7 @@ async def test_a_missing_source_is_named(server: Server) -> None:
             namespace="demo", container=pb.Container(name="other", image="nginx:1.27", env_from=[KEYS])
         )
     assert refused.value.message.startswith(
-        'container.env_from[0].source_name: there is no secret "keys" here'
+        'container.env_from[0].source_name: there is no secret "keys" in the namespace'
     )
     optional = pb.EnvFrom(value_from=KEYS.value_from, source_name="keys", optional=True)
     await server.admin.containers.create(

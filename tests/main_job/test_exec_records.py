@@ -55,7 +55,7 @@ async def test_a_client_that_leaves_before_the_result_cancels_the_call(web: Serv
             break
     (record,) = await records_of_ends(web, 1, ("sleep", "600"))
     assert told(record) == ("CANCELLED", None)
-    assert record.error_message == "the client went away"
+    assert record.error_message == "the client cancelled the call or disconnected"
 
 
 @pytest.mark.full

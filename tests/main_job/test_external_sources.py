@@ -178,7 +178,7 @@ async def test_secrets_of_special_types_are_refused_on_the_cluster(shared: Serve
             wanted = pb.Container(
                 name=subject, image="nginx:1.27", env=[variable(name, secret=True, **{way: True})]
             )
-            with pytest.raises(PilothouseError, match="which containers are not given"):
+            with pytest.raises(PilothouseError, match="which containers may not use"):
                 await shared.admin.containers.create(namespace="shop", container=wanted, validate_only=True)
             await make(shared, subject, env=wanted.env)
             found = await shown(shared, subject, "Guarded")

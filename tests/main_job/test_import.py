@@ -133,10 +133,10 @@ async def test_workloads_that_cannot_be_represented_stay_and_are_reported(
     assert problems["two"] == ""
     assert [each["name"] for each in results["two"]["container"]["sidecars"]] == ["side"]
     assert problems["affine"] == ""
-    assert results["affine"]["notes"] == ["spec.template.spec.hostNetwork: kept in extra_fields"]
+    assert results["affine"]["notes"] == ["spec.template.spec.hostNetwork: stored in extra_fields"]
     assert "volumes[data]: no container mounts it" in problems["stored"]
     assert problems["files"] == ""
-    assert results["files"]["notes"] == ["spec.template.spec.volumes[name=all].nfs: kept in extra_fields"]
+    assert results["files"]["notes"] == ["spec.template.spec.volumes[name=all].nfs: stored in extra_fields"]
     assert results["files"]["container"]["drift_policy"] == "DRIFT_POLICY_REPAIR"
     assert [each["volume"] for each in results["files"]["container"]["volume_mounts"]] == ["all"]
     assert problems["absent"] == "there is no such Deployment"
@@ -198,8 +198,8 @@ async def test_services_of_several_deployments_and_odd_services_are_left_alone(s
         await kubectl.ask("POST", SERVICES, each)
     answer = await server.admin.containers.import_(namespace="legacy")
     notes = {item.deployment: " ".join(item.notes) for item in answer.results}
-    assert "Service both: it is in front of blue, green" in notes["blue"]
-    assert "Service lost: port 80: the pods have no port named nowhere" in notes["blue"]
+    assert "Service both: it selects the pods of blue, green" in notes["blue"]
+    assert "Service lost: port 80: the pods have no port of this protocol named nowhere" in notes["blue"]
     assert notes["green"].startswith("Service both")
     assert all(not port.service_name for item in answer.results for port in item.container.ports)
 

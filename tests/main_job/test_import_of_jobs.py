@@ -92,7 +92,7 @@ async def test_all_workloads_except_runs_of_a_cron_job_are_taken_over(
     )
     assert not imported["nightly"].notes
     assert list(imported["off"].notes) == [
-        "spec.concurrencyPolicy: Allow, up to 3 active runs (cron_job.max_concurrent); while there are as many, the "
+        "spec.concurrencyPolicy: Allow, up to 3 active runs (cron_job.max_concurrent); at this limit, the "
         "CronJob is suspended"
     ]
     assert shared_server.cluster is not None
@@ -103,7 +103,7 @@ async def test_all_workloads_except_runs_of_a_cron_job_are_taken_over(
     )
     answer = await shared_server.admin.containers.import_(namespace=NAMESPACE, names=[run], kinds=KINDS)
     assert list(answer.results[0].problems) == [
-        "metadata.ownerReferences: it is a run of CronJob nightly: import that"
+        "metadata.ownerReferences: it is a run of CronJob nightly: import the CronJob"
     ]
 
 

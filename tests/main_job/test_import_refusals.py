@@ -32,9 +32,9 @@ async def test_refused_objects_are_reported_and_nothing_is_made(server: Server) 
             source("Secret", "of-helm", type="helm.sh/release.v1"),
             "Helm's record of a release",
         ),
-        "no-secret": ("secrets", None, "there is none on the cluster"),
+        "no-secret": ("secrets", None, "it does not exist on the cluster"),
         "openshift-service-ca.crt": ("configmaps", None, "the cluster makes it"),
-        "no-claim": ("persistentvolumeclaims", None, "there is none on the cluster"),
+        "no-claim": ("persistentvolumeclaims", None, "it does not exist on the cluster"),
     }
     for number, (name, (kind, manifest, words)) in enumerate(cases.items()):
         wanted = shop(f"shop-{number}")
@@ -168,7 +168,7 @@ async def test_a_malformed_deployment_is_reported_and_others_are_taken_over(
     monkeypatch.setattr(ClusterClient, "read", shapeless)
     answer = await server.admin.containers.import_(namespace="legacy", names=["odd", "good"])
     odd, good = answer.results
-    assert list(odd.problems) == ["the cluster describes it in a way that cannot be read"]
+    assert list(odd.problems) == ["the cluster's description of it cannot be read"]
     assert good.container.name == "good"
 
 
@@ -265,12 +265,12 @@ _UNFIT: dict[Callable[[Any], None], str] = {
     _uid: "metadata.uid: has NUL",
     _replicas: "spec.replicas: has a number beyond 64 bits",
     _many: "spec.replicas: more than 2147483647",
-    _argument: "the cluster describes it in a way that cannot be read",
-    _variable: "longer, than can be stored",
+    _argument: "the cluster's description of it cannot be read",
+    _variable: "too long, to be stored",
     _grace: "spec.template.spec.terminationGracePeriodSeconds: has a number beyond 64 bits",
     _label: "metadata.labels: the name of a field has NUL",
-    _status: "the cluster describes it in a way that cannot be read",
-    _probe: "a number of it is greater than it may be here",
+    _status: "the cluster's description of it cannot be read",
+    _probe: "one of its numbers is outside the range that the API supports",
 }
 
 
@@ -318,12 +318,12 @@ async def test_a_malformed_service_hides_no_deployment(
     assert [*result.problems] == []
     assert [port.service_name for port in result.container.ports if port.service_name] == ["good"]
     assert [*result.notes] == [
-        "Service labelled: it holds what cannot be represented",
+        "Service labelled: a part of it cannot be represented",
         "Service note: metadata.annotations.note: has NUL, which no text may contain",
-        "Service numbers: it holds what cannot be represented",
-        "Service ports: it holds what cannot be represented",
+        "Service numbers: a part of it cannot be represented",
+        "Service ports: a part of it cannot be represented",
         *(
-            f"Service {name}: it cannot be read, and may stand in front of its pods"
+            f"Service {name}: it cannot be read, but may select the pods"
             for name in ("half", "nameless", "selects", "spec")
         ),
     ]
@@ -361,7 +361,7 @@ async def test_services_that_the_list_leaves_out_are_reported(
     (result,) = (await server.admin.containers.import_(namespace="legacy", validate_only=True)).results
     assert [*result.notes] == [
         *(
-            f"Service {name}: it cannot be read, and may stand in front of its pods"
+            f"Service {name}: it cannot be read, but may select the pods"
             for name in ("without a name", *(f"odd-{number}" for number in range(1, 10)))
         ),
         "2 more Services cannot be read",

@@ -69,7 +69,7 @@ async def test_a_job_is_applied_changed_and_run_again(shared_server: Server, she
     assert "-image: busybox:1.37\n+image: busybox:1.38" in compared.output
     changed = await shell.apply(wanted)
     assert changed.output.splitlines()[0] == (
-        "container/once updated: starts no run by itself; `pilothouse containers run once` does"
+        "container/once updated: this starts no new run; `pilothouse containers run once` starts one"
     )
     await shell.containers("run", "once", "--wait")
     assert shared_server.cluster is not None

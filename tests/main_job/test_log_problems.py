@@ -147,9 +147,9 @@ async def test_a_watching_command_reports_that_its_server_has_stopped(demo: Serv
         # A repeated request may still reach the server that is stopping.
         assert line.startswith(
             (
-                b"interrupted, going on as soon as possible: no server responds at ",
-                b"interrupted, going on as soon as possible: this server is shutting down",
-                b"interrupted, going on as soon as possible: CANCELLED",
+                b"interrupted, trying to reconnect: no server responds at ",
+                b"interrupted, trying to reconnect: this server is shutting down",
+                b"interrupted, trying to reconnect: CANCELLED",
             )
         )
         # A watch that begins now fails.

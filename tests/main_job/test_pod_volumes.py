@@ -210,7 +210,7 @@ async def test_a_claim_that_only_the_cluster_has_is_mounted_and_never_deleted(
     file.write_text(MANIFEST)
     applied = await shell.run("apply", "-f", str(file), "--namespace", server.namespace, "--wait")
     assert applied.code == 0, applied.errors
-    assert "claim 'restored' is no volume of the namespace" in applied.errors
+    assert "claim 'restored' is not a volume of the namespace" in applied.errors
     assert "'data'" not in applied.errors
     made = await server.admin.containers.get(namespace=server.namespace, name="database")
     claim = pb.ExistingClaim(claim_name="restored", read_only=True)

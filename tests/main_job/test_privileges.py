@@ -262,7 +262,7 @@ async def test_a_privileged_container_keeps_running_but_runs_no_other_program(
     await developer.storage.detach_volume(**attach)  # type: ignore[arg-type]
     # Existing pods would keep the right as long as their replacement is held or fails.
     told = await refused(update(developer, "web", "security_context"))
-    assert "which its pods keep for a while" in told.message
+    assert "which its pods keep until they are replaced" in told.message
     await refused(update(developer, "meshed", "pod_annotations"))
     await update(server.admin, "web", "security_context")  # type: ignore[misc]
     await update(developer, "web", "args", args=["fine"])  # type: ignore[misc]
@@ -280,7 +280,7 @@ async def test_a_privileged_container_keeps_running_but_runs_no_other_program(
             permission="container.privileged", namespace=server.namespace
         )
         told = await refused(update(client, "plain", "security_context", security_context=PRIVILEGED))
-        assert "from a grant over all namespaces" in told.message
+        assert "requires a grant over all namespaces" in told.message
     await server.admin.identity.grant_role(username=server.own("dora"), role="root")
 
     async def allowed() -> bool:

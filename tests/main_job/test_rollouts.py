@@ -81,7 +81,7 @@ async def test_an_image_that_cannot_be_pulled_fails_the_wait_while_old_pods_serv
     outcome = await shell.run("containers", "update", "web", *WHERE, "--image", NOWHERE, *WAIT)
     assert outcome.code == 10
     assert re.search(
-        "web: its image cannot be had: (ErrImagePull|ImagePullBackOff) .*registry.invalid", outcome.errors
+        "web: its image cannot be pulled: (ErrImagePull|ImagePullBackOff) .*registry.invalid", outcome.errors
     )
     container = await seen(server)
     assert container.status == pb.CONTAINER_STATUS_RUNNING
@@ -111,7 +111,7 @@ async def test_a_rollout_that_the_cluster_gives_up_ends_the_wait_immediately(
     never_ready = ("--pod-annotation", f"{behavior}=readiness-failing")
     outcome = await shell.run("containers", "update", "web", *WHERE, *never_ready, *WAIT)
     assert outcome.code == 10
-    assert "web: the cluster has given its rollout up: " in outcome.errors
+    assert "web: the cluster has given up its rollout: " in outcome.errors
     assert "ProgressDeadlineExceeded" in outcome.errors
     # The earlier report concerns the previous rollout: it does not fail the next one.
     good = ("--image", "nginx:1.28", "--pod-annotation", f"{behavior}=run")

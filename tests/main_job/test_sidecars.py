@@ -312,7 +312,7 @@ async def test_logs_and_exec_use_the_named_program(demo: Server, tmp_path: Path)
     )
     assert sorted(shown.splitlines()) == [f"web/{pod.name}/first before", f"web/{pod.name}/teller told"]
     outcome = await shell.run("containers", "logs", "web", "-n", demo.namespace, "--grep", "(")
-    assert (outcome.code, outcome.errors.startswith("error: --grep '(' is no regular expression: ")) == (
+    assert (outcome.code, outcome.errors.startswith("error: --grep '(' is not a regular expression: ")) == (
         2,
         True,
     )
@@ -334,7 +334,7 @@ async def test_logs_and_exec_use_the_named_program(demo: Server, tmp_path: Path)
     assert all(answer.several for answer in answers)
     assert {entry.program for answer in answers for entry in answer.entries} == {"teller", "first"}
     assert [entry.line for answer in again for entry in answer.entries] == []
-    with pytest.raises(PilothouseError, match="program: does not go with all_programs"):
+    with pytest.raises(PilothouseError, match="program: is not allowed with all_programs"):
         async for _ in demo.admin.containers.stream_logs(
             namespace=demo.namespace, name="web", program="main", all_programs=True
         ):

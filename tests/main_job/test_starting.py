@@ -53,7 +53,7 @@ async def test_an_unusable_unix_socket_is_reported_before_anything_is_made(
             serves.bind(str(place))
             serves.listen()
         why = (
-            "a file of that name exists and is no socket"
+            "a file of that name exists and is not a socket"
             if there == "a file"
             else "another program listens there"
         )
@@ -138,7 +138,7 @@ def test_unusual_command_lines_are_left_to_the_parser(words: list[str]) -> None:
         (
             "PILOTHOUSE_DIRECT_DATABASE_URL=postgresql://a@127.0.0.1/b pilothouse serve",
             2,
-            "PILOTHOUSE_SYSTEM_DATABASE_URL and PILOTHOUSE_MAINTENANCE_DATABASE_URL are needed",
+            "also needs PILOTHOUSE_SYSTEM_DATABASE_URL and PILOTHOUSE_MAINTENANCE_DATABASE_URL",
         ),
     ],
 )

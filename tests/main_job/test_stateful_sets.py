@@ -332,7 +332,7 @@ async def test_an_import_takes_a_stateful_set_over_without_a_restart(sets: Sets)
         (
             "db",
             {"update_strategy": "OnDelete", "update_partition": 1},
-            "container.stateful_set.update_partition: is only allowed with RollingUpdate",
+            "container.stateful_set.update_partition: is only allowed with update_strategy RollingUpdate",
         ),
         (
             "db",

@@ -100,7 +100,7 @@ async def test_a_live_deployment_changes_to_recreate_and_back(server: Server) ->
         ),
         (
             {"strategy": "Recreate", "max_surge": "1"},
-            "container.deployment.max_surge: is only allowed with RollingUpdate",
+            "container.deployment.max_surge: is only allowed with strategy RollingUpdate",
         ),
         ({"max_unavailable": "101%"}, "container.deployment.max_unavailable: must not be above 100%"),
         (

@@ -82,7 +82,7 @@ async def test_serve_dev_names_the_folder(tmp_path: Path) -> None:
     data = {"PILOTHOUSE_LISTEN": "127.0.0.1:0", "PILOTHOUSE_DATA_DIR": str(tmp_path / "data")}
     said = await Shell("", tmp_path, data).run("pilothouse serve --dev", succeeds=False)
     assert said.splitlines()[-1] == (
-        f"pilothouse: {tmp_path / 'data'} holds a database that was made before release 0.2.0 and cannot be upgraded:"
-        " move the folder away, or name another one by PILOTHOUSE_DATA_DIR"
+        f"pilothouse: {tmp_path / 'data'} contains a database that was created before release 0.2.0 and cannot be"
+        " upgraded: move the folder away, or name another one in PILOTHOUSE_DATA_DIR"
     )
     assert "Traceback" not in said

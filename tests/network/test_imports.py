@@ -200,7 +200,7 @@ async def test_an_import_needs_the_permissions_of_a_creation(place: Place) -> No
     found = {each.name: each for each in answer.results}
     assert "object.privileged" in found["outside"].problems[0]
     assert list(found["web"].notes) == [
-        "metadata.annotations.example.org/lb: left there, it needs container.privileged"
+        "metadata.annotations.example.org/lb: stays unmanaged: setting it needs container.privileged"
     ]
     await place.settled()
     assert place.on_cluster()["metadata"]["annotations"] == {"example.org/lb": "fast"}

@@ -109,7 +109,7 @@ async def test_a_service_follows_the_container_that_it_names(place: Place) -> No
 
 
 async def test_more_than_one_named_container_is_refused_with_advice(place: Place) -> None:
-    words = r"service\.containers: names one container; for several give selector, with a label"
+    words = r"service\.containers: must name at most one container; for several, set selector to a label"
     with pytest.raises(InvalidArgumentError, match=words):
         await place.make(selector={}, containers=["backend", "canary"])
 

@@ -82,7 +82,7 @@ async def test_an_autoscaler_must_target_a_container_of_the_platform(place: Plac
     made: Any = await place.make(AUTOSCALER, autoscaler("web"))
     assert made.api_group == "autoscaling"
     await place.settled(AUTOSCALER)
-    with pytest.raises(InvalidArgumentError, match="no container of the platform"):
+    with pytest.raises(InvalidArgumentError, match="not a container of the platform"):
         await place.make(AUTOSCALER, autoscaler("theirs"), "theirs")
 
 

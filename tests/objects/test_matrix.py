@@ -243,7 +243,7 @@ async def test_no_import_gains_a_guarded_path(shop_on_a_cluster: Shop) -> None:
                 needed, problems = _needed(guarded, caller), " ".join(result.problems)
                 if needed is None:
                     # Only the cluster refuses fields that it does not know.
-                    assert not problems or problems.startswith("the cluster would refuse it"), (
+                    assert not problems or problems.startswith("the cluster refuses it"), (
                         guarded,
                         problems,
                     )

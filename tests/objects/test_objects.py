@@ -196,7 +196,7 @@ async def test_kinds_with_a_noun_and_unknown_kinds_are_refused_with_advice(place
             "networking.k8s.io/v1beta1",
             "Ingress",
         ): "not served since Kubernetes 1.22: write networking.k8s.io/v1; there",
-        ("networking.k8s.io/v2", "Ingress"): "carried in other versions alone: networking.k8s.io/v1",
+        ("networking.k8s.io/v2", "Ingress"): "is only carried in other versions: networking.k8s.io/v1",
         ("example.com/v1", "Thing"): "object_kinds",
     }.items():
         api_version, name = kind
@@ -267,7 +267,7 @@ async def test_only_administrators_change_an_object_of_an_administrator(place: P
         await tenant.objects.delete(**{**named, "name": "own"})
     # A deletion of its namespace is refused, too.
     owner = await place.server.user(f"owner-{place.name}", {place.name: "admin"})
-    for name, why in (("own", "is protected"), ("web", "was made or changed last by a holder")):
+    for name, why in (("own", "is protected"), ("web", "was created or last changed by a holder")):
         with pytest.raises(PermissionDeniedError, match=rf"NetworkPolicy {name} {why}"):
             await owner.namespaces.delete(name=place.name, cascade=True)
         await place.delete(POLICY, name)

@@ -57,7 +57,7 @@ WAYS: dict[str, tuple[Way, str]] = {
     "redirect": (_leads_elsewhere, "responds with 302"),
     "rubbish": (_talks_rubbish, "not HTTP"),
     "silence": (_is_silent, "did not respond in time"),
-    "no TLS": (_speaks_no_tls, "TLS cannot be agreed on"),
+    "no TLS": (_speaks_no_tls, "the TLS handshake failed"),
 }
 
 

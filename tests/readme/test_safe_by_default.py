@@ -34,7 +34,7 @@ async def test_plain_text_beyond_this_machine_is_refused_before_any_file_is_made
     code, errors = await refused(tmp_path, "serve --dev", LISTEN="127.0.0.1:99999")
     assert (code, "'99999' is not a port" in errors) == (2, True), errors
     code, errors = await refused(tmp_path, "serve --tls-self-signed", LISTEN="127.0.0.1:0")
-    assert (code, "goes with --dev" in errors) == (2, True), errors
+    assert (code, "requires --dev" in errors) == (2, True), errors
     assert list(tmp_path.iterdir()) == []
 
 

@@ -45,7 +45,7 @@ class _Log:
     async def failures(self) -> tuple[int, int]:
         """Returns how often a watch failed, and how often the server released the cluster."""
         events = [line["event"] for line in self.lines()]
-        return events.count("watch interrupted"), sum("is let go" in event for event in events)
+        return events.count("watch interrupted"), sum("lease is released" in event for event in events)
 
 
 async def _outage(here: Environment, log: _Log) -> None:

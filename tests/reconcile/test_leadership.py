@@ -95,7 +95,7 @@ async def test_a_lease_ending_in_two_years_counts_as_expired_with_a_warning(here
     await held_by(here, "dead", "2 years")
     with capture_logs() as logs:
         assert (await leads(here)).epoch == 8
-    (told,) = [line for line in logs if "taken for expired" in line["event"]]
+    (told,) = [line for line in logs if "counts as expired" in line["event"]]
     assert (told["log_level"], told["lease"]) == ("warning", NAME)
     assert told["ahead_seconds"] > 365 * 86400
 
@@ -158,7 +158,7 @@ async def test_a_server_that_cannot_lead_lets_another_lead_until_it_can(here: En
                 await held["unable"].wait()
         finally:
             await cancel_and_wait(first, second)
-    (told,) = [line for line in logs if "let go" in line["event"]]
+    (told,) = [line for line in logs if "lease is released" in line["event"]]
     assert (told["lease"], told["why"]) == (NAME, "no kubeconfig")
 
 

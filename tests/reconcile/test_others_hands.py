@@ -145,7 +145,10 @@ async def test_a_service_account_is_deleted_with_its_container_if_it_is_ours(
             ("True", "Applied") if whose == "ours" else ("False", "Guarded")
         )
         if whose == "others":
-            assert 'service account "web" is on the cluster and not the platform\'s' in told.message
+            assert (
+                'service account "web" exists on the cluster but does not belong to the platform'
+                in told.message
+            )
             assert await client.find(DEPLOYMENTS, "shop", "theirs") is None
         await here.delete("theirs")
         await here.create(spec=ContainerSpec(service_account="web"), may=lambda _: True)

@@ -213,7 +213,7 @@ def test_a_new_field_of_a_container_is_refused_on_either_side() -> None:
     [
         (
             Differences(within=("document",), struct_only=("id", "gone")),
-            "gone is listed, but is no field of the struct",
+            "gone is listed, but is not a field of the struct",
         ),
         (
             Differences(within=("document",), struct_only=("id", "name")),
@@ -221,11 +221,11 @@ def test_a_new_field_of_a_container_is_refused_on_either_side() -> None:
         ),
         (
             Differences(within=("document",), struct_only=("id",), message_only=("gone",)),
-            "gone is listed, but is no field of the message",
+            "gone is listed, but is not a field of the message",
         ),
         (
             Differences(within=("document",), struct_only=("id",), names={"gone": "name"}),
-            "gone is listed, but is no field of the message",
+            "gone is listed, but is not a field of the message",
         ),
         (
             Differences(within=("document",), struct_only=("id",), names={"note": "gone"}),
@@ -268,7 +268,7 @@ def test_types_that_do_not_fit_are_refused(kind: int | str, hint: Any) -> None:
     file.message("Odd").field("odd", kind)
     struct = msgspec.defstruct("Odd", [("odd", hint)])
     assert faults(lambda: Converter(struct, file.types()["Odd"])) == (
-        f"message field odd cannot hold {hint}",
+        f"message field odd cannot represent {hint}",
     )
 
 
@@ -292,8 +292,8 @@ def test_enum_words_follow_the_name_rule_in_any_spelling() -> None:
 
 def test_a_word_without_a_value_and_a_value_without_a_word_are_refused() -> None:
     assert faults(lambda: EnumWords(Literal["tcp", "sctp"], pb.Protocol.DESCRIPTOR)) == (
-        "the word 'sctp' is no value of Protocol",
-        "the value UDP of Protocol is no word of the model",
+        "the word 'sctp' is not a value of Protocol",
+        "the value UDP of Protocol has no word in the model",
     )
 
 

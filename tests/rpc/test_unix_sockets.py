@@ -61,7 +61,7 @@ async def test_the_socket_of_a_running_server_is_not_taken_over(tmp_path: Path, 
 async def test_a_file_at_the_socket_path_is_kept_and_reported(tmp_path: Path) -> None:
     place = tmp_path / "a.sock"
     place.write_text("what somebody keeps")
-    with pytest.raises(SettingsError, match="a file of that name exists and is no socket"):
+    with pytest.raises(SettingsError, match="a file of that name exists and is not a socket"):
         _made(f"unix:{place}")[0].bind()
     assert place.read_text() == "what somebody keeps"
 

@@ -134,8 +134,8 @@ def test_fields_that_are_declared_or_hold_no_credential_pass() -> None:
         ({"access": options.ACCESS_UNSPECIFIED}, "declares no access"),
         ({"audit": options.AUDIT_LEVEL_UNSPECIFIED}, "declares no audit level"),
         ({"action": ""}, "declares no action"),
-        ({"action": "fly"}, "declares the action 'fly', which is no word of the log"),
-        ({"resource_type": "moon"}, "declares the resource_type 'moon', which is no word of the log"),
+        ({"action": "fly"}, "declares the action 'fly', which is not a word of the log"),
+        ({"resource_type": "moon"}, "declares the resource_type 'moon', which is not a word of the log"),
         ({"resource_type": ""}, "declares no resource_type"),
         ({"permission": ""}, "declares no permission"),
         ({"permission": "everything"}, "declares no permission"),
@@ -193,8 +193,8 @@ def test_a_watch_response_has_the_fields_that_are_encoded_by_hand() -> None:
     assert watch_answer(WATCH_ANSWER) == ()
     swapped = [*WATCH_ANSWER[:2], WATCH_ANSWER[3], WATCH_ANSWER[2], WATCH_ANSWER[4]]
     assert [fault.split(" ", 1)[1] for fault in watch_answer(swapped)] == [
-        "must have revision (int64) as field 3: rpc.watch writes it so",
-        "must have resume_token (string) as field 4: rpc.watch writes it so",
+        "must have revision (int64) as field 3, as rpc.watch writes it",
+        "must have resume_token (string) as field 4, as rpc.watch writes it",
     ]
     assert watch_answer(swapped, stream=False) == ()
 

@@ -107,8 +107,8 @@ async def test_a_taken_address_is_reported(
         )
         said = await shell.run("pilothouse serve --processes 2", succeeds=False)
     assert said == (
-        f"pilothouse: PILOTHOUSE_{setting}: {address} cannot be listened on: another program listens there, or it is"
-        " no HOST:PORT of this machine\n"
+        f"pilothouse: PILOTHOUSE_{setting}: {address} cannot be listened on: another program listens there, this"
+        " machine does not have the address, or the port needs a privilege\n"
     )
 
 
@@ -117,7 +117,7 @@ async def test_a_failed_start_reports_its_reason_once(database: Database, tmp_pa
     nowhere = {"PILOTHOUSE_MAINTENANCE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
     shell = Shell("", tmp_path, {**variables(database, tmp_path), **nowhere}, tmp_path)
     said = await shell.run("pilothouse serve --processes 2", succeeds=False)
-    assert len(re.findall("PILOTHOUSE_MAINTENANCE_DATABASE_URL: the database does not respond", said)) == 1
+    assert len(re.findall("PILOTHOUSE_MAINTENANCE_DATABASE_URL: cannot connect to the database", said)) == 1
     assert "Traceback" not in said
 
 

@@ -41,7 +41,7 @@ PAGES = (
     ("containers/demo/front?tab=terminal", "Open a terminal"),
     ("containers/demo/front?tab=revisions", "now"),
     ("containers/demo/front?tab=history", "From"),
-    ("containers/demo/front?tab=calls", "Who did what"),
+    ("containers/demo/front?tab=calls", "Calls about this container"),
     ("services", "front"),
     ("objects", "closed"),
     ("volumes", "data"),

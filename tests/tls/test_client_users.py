@@ -150,12 +150,12 @@ def test_files_without_usable_certificates_or_lists_are_refused(tmp_path: Path) 
     assert not lists.lists[two.certificate].serials
     assert lists.not_after < datetime.now(UTC) + timedelta(days=2)
     for content, words in (
-        ([revoked_list(one)], "holds no list of CN=pilothouse test two"),
-        ([revoked_list(one), revoked_list(made("two", authority=True))], "is signed by no authority"),
-        ([revoked_list(two), _extended(one, x509.DeltaCRLIndicator(1))], "says only what has changed"),
+        ([revoked_list(one)], "has no list of CN=pilothouse test two"),
+        ([revoked_list(one), revoked_list(made("two", authority=True))], "is not signed by an authority"),
+        ([revoked_list(two), _extended(one, x509.DeltaCRLIndicator(1))], "has only changes"),
         (
             [revoked_list(two), _extended(one, _UNKNOWN)],
-            "has the critical extension 1.2.3.4, which is not known",
+            "has the critical extension 1.2.3.4, which this server does not support",
         ),
     ):
         written(*content)
@@ -163,10 +163,12 @@ def test_files_without_usable_certificates_or_lists_are_refused(tmp_path: Path) 
             authorities.load_revocations(crl, found)
     for text in (b"", b"something else", b"-----BEGIN X509 CRL-----\nx\n-----END X509 CRL-----\n"):
         crl.write_bytes(text)
-        with pytest.raises(SettingsError, match="holds no list of revoked certificates"):
+        with pytest.raises(SettingsError, match="must contain revocation lists"):
             authorities.load_revocations(crl, found)
         ca.write_bytes(text)
-        with pytest.raises(SettingsError, match=r"TLS_CLIENT_CA_FILE: .* holds no certificates as PEM"):
+        with pytest.raises(
+            SettingsError, match=r"TLS_CLIENT_CA_FILE: .* must contain certificates in PEM form"
+        ):
             authorities.load_authorities(ca)
 
 

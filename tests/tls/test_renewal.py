@@ -167,8 +167,8 @@ def test_expiry_is_reported_in_advance_and_once_a_day(tmp_path: Path) -> None:
             expiry.look(held, now + timedelta(days=days))
         return [(line["log_level"], line["event"]) for line in lines]
 
-    soon = [("warning", "what is used for TLS runs out soon")]
-    over = [("error", "what is used for TLS has run out")]
+    soon = [("warning", "a TLS certificate or revocation list expires soon")]
+    over = [("error", "a TLS certificate or revocation list has expired")]
     assert told(0) == told(15) == []
     assert told(16.1) == soon
     assert told(16.9) == []

@@ -35,8 +35,8 @@ async def test_a_start_names_the_file_and_the_line(tmp_path: Path) -> None:
     }
     for changes, words in (
         ({"TLS_CLIENT_USERS_FILE": "users"}, "users, line 2: 'host' must be dns, uri or email"),
-        ({"TLS_CLIENT_CRL_FILE": "crl"}, "is signed by no authority of PILOTHOUSE_TLS_CLIENT_CA_FILE"),
-        ({"TLS_CLIENT_CA_FILE": "good"}, "good holds no certificates as PEM"),
+        ({"TLS_CLIENT_CRL_FILE": "crl"}, "is not signed by an authority of PILOTHOUSE_TLS_CLIENT_CA_FILE"),
+        ({"TLS_CLIENT_CA_FILE": "good"}, "good must contain certificates in PEM form"),
         ({"TLS_CLIENT_USERS_FILE": "none"}, "cannot be read (FileNotFoundError)"),
     ):
         given = {name: str(files / value) for name, value in changes.items()}

@@ -107,8 +107,8 @@ def test_an_annotation_that_would_keep_an_object_is_noted(annotation: str) -> No
 @pytest.mark.parametrize(
     ("annotations", "path", "why"),
     [
-        ("helm.sh/hook: pre-instal", "helm.sh/hook", "expected some of pre-install, "),
-        ("argocd.argoproj.io/hook: presync", "argocd.argoproj.io/hook", "expected some of PreSync, "),
+        ("helm.sh/hook: pre-instal", "helm.sh/hook", "expected one or more of pre-install, "),
+        ("argocd.argoproj.io/hook: presync", "argocd.argoproj.io/hook", "expected one or more of PreSync, "),
         ("helm.sh/hook: 'pre-install,post-install'", "helm.sh/hook", "this one names two phases"),
         ("argocd.argoproj.io/sync-wave: first", "argocd.argoproj.io/sync-wave", "expected an integer"),
         (
@@ -119,7 +119,7 @@ def test_an_annotation_that_would_keep_an_object_is_noted(annotation: str) -> No
         (
             "helm.sh/hook: pre-install, helm.sh/hook-delete-policy: never",
             "helm.sh/hook-delete-policy",
-            "expected some of hook-succeeded, hook-failed, before-hook-creation",
+            "expected one or more of hook-succeeded, hook-failed, before-hook-creation",
         ),
     ],
 )

@@ -11,7 +11,7 @@ from pilothouse_manifests.translator.problems import ProblemReach, Problems, lis
 from pilothouse_manifests.translator.weights import ProblemWeight
 
 NOT = "cannot be represented"
-OWNED = "a container owns service/web by its ports, which do not have it"
+OWNED = "a container owns service/web by its ports, which do not support it"
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ OWNED = "a container owns service/web by its ports, which do not have it"
         (
             "apiVersion: policy/v1beta1\nkind: PodDisruptionBudget\nmetadata: {name: web}\n",
             "web.yaml:1: poddisruptionbudget/web: PodDisruptionBudget of policy/v1beta1 is not served since Kubernetes "
-            "1.25: write policy/v1; an empty spec.selector covers all pods of the namespace there, and no longer none",
+            "1.25: write policy/v1; there, an empty spec.selector selects all pods of the namespace instead of none",
         ),
         (
             "apiVersion: autoscaling/v2beta2\nkind: HorizontalPodAutoscaler\nmetadata: {name: web}\n",
@@ -72,7 +72,7 @@ OWNED = "a container owns service/web by its ports, which do not have it"
         (
             WEB + "---\n" + SERVICE.replace("{name: web}", "{name: web, labels: {team: red}}"),
             f"web.yaml:21: service/web: metadata.labels[team]: {NOT}: "
-            "services carry the labels of container/web, which lacks it",
+            "services get the labels of container/web, which does not have it",
         ),
         (
             WEB + "---\n" + SERVICE + "  sessionAffinity: ClientIP\n",
@@ -226,7 +226,7 @@ def test_an_unrepresentable_field_is_refused_by_name(text: str, expected: str) -
         (
             WEB + "---\n" + SERVICE.replace("targetPort: http", "targetPort: grpc"),
             "web.yaml:25: service/web: spec.ports[0].targetPort: "
-            "expected the name of a port of container/web, found 'grpc'",
+            "expected the name of a port of container/web with this protocol, found 'grpc'",
         ),
         (
             WEB + "---\n" + SERVICE.replace("port: 80,", "port: 80, nodePort: 30080,"),

@@ -76,7 +76,7 @@ def test_a_service_port_may_have_a_name_too_long_for_a_pod_port() -> None:
     there = container(unnamed, text.replace("targetPort: http", "targetPort: 8080"))
     assert list(there.ports) == [port(name=name)]
     (told,) = found(text, existing=[there])
-    assert "expected the name of a port of container/web, found 'http'" in told
+    assert "expected the name of a port of container/web with this protocol, found 'http'" in told
 
 
 def test_an_undeclared_target_port_is_added_by_its_service() -> None:

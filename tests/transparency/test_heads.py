@@ -118,12 +118,12 @@ async def _export(server: Server, older: str, key: str, directory: Path) -> None
     assert altered != lines
     for wrong, words in (
         (lines[:-1], "cut off"),
-        (altered, "does not stand in the log"),
+        (altered, "is not in the log"),
         (
             [*lines[:50], *lines[51:-1], lines[-1].replace(str(found["records"]), str(found["records"] - 1))],
             "missing",
         ),
-        ([*lines[:50], lines[51], lines[50], *lines[52:]], "stands behind"),
+        ([*lines[:50], lines[51], lines[50], *lines[52:]], "comes after"),
     ):
         with pytest.raises(audit_verifier.WrongError, match=words):
             audit_verifier.verify(iter(wrong), key)

@@ -180,7 +180,7 @@ async def is_sealed(client: AsyncClient, name: str) -> bool:
     return bool(found) and found[0] <= head.size
 
 
-_ALTERED = "record 300.* does not stand in the log at its place"
+_ALTERED = "record 300.* is not in the log at its place"
 _GONE = "records 300 to {} are missing"
 # The findings about an export of a tampered log, by the Go program and by the offline verifier. None means no finding,
 # because the export does not contain the altered parts.
@@ -191,9 +191,9 @@ SHOWN: dict[str, str | None] = {
     "a record with its hash": _ALTERED,
     "deletion": _GONE.format(301),
     "a swap": _ALTERED,
-    "an insertion": "record 300 stands behind record 300",
+    "an insertion": "record 300 comes after record 300",
     "a record beyond the end": _GONE.format(300),
-    "a tile": "does not stand in the log at its place",
+    "a tile": "is not in the log at its place",
     "a head": None,
     "a note": "verify signature|signature of the head|no signature|invalid signature|not signed by",
     "the end of the records": r"records \d+ to \d+ are missing",

@@ -111,7 +111,7 @@ async def _refused(address: str, files: Path, directory: Path, key: str) -> None
     other.write_text((files / "kept-checkpoint").read_text().replace("pilothouse/", "another/"))
     refused = await command.run("audit", "verify", "--from-checkpoint", str(other))
     assert refused.code == 7
-    assert "is of the log another/" in refused.errors
+    assert "belongs to the log another/" in refused.errors
 
 
 async def _left_alone(files: Path, directory: Path) -> None:
@@ -146,5 +146,5 @@ async def _not_proven(database: Database, directory: Path) -> None:
         await sql.execute("UPDATE operation_logs SET username = 'x' WHERE sequence = 100")
     refused = await command.run("audit", "prove", operation, "--record", str(directory / "record"))
     assert refused.code == 1
-    assert "record 100 differs from the one in the log" in refused.errors
+    assert "does not match record 100" in refused.errors
     assert not (directory / "record").exists()

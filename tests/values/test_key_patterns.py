@@ -46,7 +46,7 @@ def test_a_domain_is_guarded_with_all_of_its_keys() -> None:
 )
 @pytest.mark.parametrize("wrong", ["!", "!!a", "a b", "a/b/c", "a;b", "/a", "ü", "a=b"])
 def test_an_invalid_key_pattern_is_refused_at_start(name: str, wrong: str) -> None:
-    with pytest.raises(SettingsError, match=f"PILOTHOUSE_{name}: '{re.escape(wrong)}' is no key"):
+    with pytest.raises(SettingsError, match=f"PILOTHOUSE_{name}: '{re.escape(wrong)}' must be a key"):
         load({f"PILOTHOUSE_{name}": f"a.b/c, {wrong}"})
 
 

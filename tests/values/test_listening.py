@@ -102,8 +102,8 @@ def test_a_host_name_counts_as_its_addresses(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("name", "more", "words"),
     [
-        ("METRICS_LISTEN", {}, "is not HOST:PORT"),
-        ("AUDIT_TILES_LISTEN", {}, "is not HOST:PORT"),
+        ("METRICS_LISTEN", {}, "must be HOST:PORT"),
+        ("AUDIT_TILES_LISTEN", {}, "must be HOST:PORT"),
         ("LISTEN", {"PILOTHOUSE_PROCESSES": "2"}, "cannot be shared by processes"),
         ("TLS_CLIENT_LISTEN", {"PILOTHOUSE_PROCESSES": "2"}, "cannot be shared by processes"),
     ],
@@ -120,13 +120,13 @@ def _cannot_be_had(folder: Path) -> dict[str, str]:
     (folder / "file").write_text("kept")
     (folder / "leads").symlink_to(folder / "file")
     return {
-        "unix:": "no path",
-        f"unix:{folder / ('x' * 108)}": "no path",
-        "unix-abstract:": "no path",
-        f"unix://{folder.name}/a.sock": "no path",
-        f"unix:{folder / 'file'}": "no socket",
-        f"unix://{folder / 'leads'}": "no socket",
-        f"unix:{folder}": "no socket",
+        "unix:": "its path must",
+        f"unix:{folder / ('x' * 108)}": "its path must",
+        "unix-abstract:": "its path must",
+        f"unix://{folder.name}/a.sock": "its path must",
+        f"unix:{folder / 'file'}": "not a socket",
+        f"unix://{folder / 'leads'}": "not a socket",
+        f"unix:{folder}": "not a socket",
         f"unix:{folder / 'none' / 'a.sock'}": "folder",
         f"unix:{folder / 'file' / 'a.sock'}": "folder",
     }

@@ -109,10 +109,10 @@ def test_every_form_refuses_dangerous_characters(
     ("text", "rule"),
     [
         ("pаypal", "must be plain ASCII: U+0430 (CYRILLIC SMALL LETTER A) is not"),
-        ("a\x00b", "must not hold U+0000 (a control character)"),
-        ("a/b", "must not hold / or \\"),
-        ("a..b", "must not be . and must not hold .."),
-        ("a%2Fb", "must not hold percent-encoded characters such as %2f"),
+        ("a\x00b", "must not contain U+0000 (a control or unnamed character)"),
+        ("a/b", "must not contain / or \\"),
+        ("a..b", "must not be . and must not contain .."),
+        ("a%2Fb", "must not contain percent-encoded characters such as %2f"),
     ],
 )
 def test_the_rule_names_the_dangerous_character(text: str, rule: str) -> None:

@@ -39,5 +39,5 @@ def test_a_program_is_permitted_by_its_name() -> None:
 
 @pytest.mark.parametrize("text", ["mesh", ":.spec.x", "mesh:spec", "mesh:"])
 def test_an_entry_without_manager_or_path_is_refused(text: str) -> None:
-    with pytest.raises(SettingsError, match=r"PILOTHOUSE_DRIFT_ADDITIONS.* is not FIELD-MANAGER:PATH"):
+    with pytest.raises(SettingsError, match=r"PILOTHOUSE_DRIFT_ADDITIONS.* must be FIELD-MANAGER:PATH"):
         load({"PILOTHOUSE_DRIFT_ADDITIONS": f"vpa-*:*.resources.*,{text}"})

@@ -88,7 +88,7 @@ def test_arbitrary_text_is_refused_as_a_token(text: str) -> None:
 
 @pytest.mark.parametrize("change", [{"user_id": 8}, {"method": "/other"}, {"filter_text": "a"}])
 def test_a_token_of_another_watch_is_refused(change: dict[str, object]) -> None:
-    with pytest.raises(InvalidArgument, match="belongs to its caller and filter"):
+    with pytest.raises(InvalidArgument, match="only valid for its caller and filter"):
         issuer().read(issuer(**change).token(Position(5)), oldest_revision=OLDEST)
 
 

@@ -165,7 +165,10 @@ def parse(text: str, file: str, problems: Problems) -> list[Document]:
         place = InputPosition(file, before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
         problems.add(
             InputProblem(
-                place, "", "", f"expected text, found the control character U+{ord(text[error.position]):04X}"
+                place,
+                "",
+                "",
+                f"expected text, found a character that YAML forbids: U+{ord(text[error.position]):04X}",
             )
         )
     except yaml.MarkedYAMLError as error:

@@ -69,7 +69,7 @@ def health_of(resource: Any) -> ObjectHealth:
         state = _STATES.get(resource.health, "healthy")
         return ObjectHealth(state, why if state != "healthy" else "")
     if resource.reason == _NO_ADDRESS:
-        return ObjectHealth("healthy", "not waited for: it has no address of a load balancer yet")
+        return ObjectHealth("healthy", "not waited for: it has no load balancer address yet")
     pending = resource.status == network_pb2.SERVICE_STATUS_PENDING
     return ObjectHealth("progressing", why) if pending else ObjectHealth("healthy")
 
@@ -164,7 +164,7 @@ def wait_for_objects(
         try:
             patient = client.with_options(timeout=max(end - time.monotonic(), _LEAST_SECONDS))
             _watch(patient, noun, namespace, waited, say)
-            words = "not all objects are as they should be:"
+            words = "not all objects are healthy:"
         except DeadlineExceededError:
             words = f"not all objects were healthy after {seconds:g} seconds:"
         if waited.unhealthy:

@@ -82,8 +82,8 @@ class ApplyResult(enum.Enum):
     """The result of an apply: the worst that happened."""
 
     DONE = "done"
-    NOT_RUNNING = "applied, but not all of it ran, or was healthy, in time"
-    LEFT_OUT = "applied, without what cannot be represented"
+    NOT_RUNNING = "applied, but not everything became healthy"
+    LEFT_OUT = "applied, without the parts that cannot be represented"
     REFUSED = "nothing was applied"
 
 

@@ -77,13 +77,13 @@ class Rollout:
         if change.kind is ChangeKind.SYNCED:
             for absent in self._generations.keys() - self._last.keys():
                 self._gone.add(absent)
-                yield f"container/{absent} is gone"
+                yield f"container/{absent} was deleted"
         elif change.kind is ChangeKind.RESTARTED:
             self._last.clear()
             self._verdicts.clear()
         elif name in self._generations and change.kind is ChangeKind.DELETED:
             self._gone.add(name)
-            yield f"container/{name} is gone"
+            yield f"container/{name} was deleted"
         elif name in self._generations and change.kind in (ChangeKind.ADDED, ChangeKind.MODIFIED):
             self._gone.discard(name)
             self._last[name] = change.resource

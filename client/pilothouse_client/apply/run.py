@@ -70,7 +70,7 @@ def apply(
     problems = Problems()
     sent = SentDocuments(read(options.sources, problems, standard_input), problems)
     if not len(sent) and not problems.all and not request.prune:
-        output.complain("nothing to apply: the input holds no document")
+        output.complain("nothing to apply: the input contains no document")
         return ApplyResult.REFUSED
     return _Apply(client, options, request, sent, problems, output).run()
 
@@ -224,7 +224,7 @@ class _Apply:
                 self._output.miss(f"  {line}")
             if failed.is_rollback_ahead:
                 to_see = f"to see it: pilothouse applications revisions {application.name}"
-                self._output.miss(f"if it fails, the server brings the revision before back; {to_see}")
+                self._output.miss(f"if it fails, the server rolls back to the previous revision; {to_see}")
             return False
         return True
 
@@ -274,10 +274,10 @@ def _line(change: pb.ApplicationChange) -> str:
     A changed Job does not change its run, only the next one."""
     subject = subject_of(change.kind, change.name)
     if change.action == pb.CHANGE_ACTION_REPLACE:
-        return f"{subject} replaced: a new StatefulSet around its pods and claims"
+        return f"{subject} replaced: a new StatefulSet adopts its pods and claims"
     more = ""
     if change.kind == "Job" and change.action == pb.CHANGE_ACTION_UPDATE and _changes_runs(change):
-        more = f": starts no run by itself; `pilothouse containers run {change.name}` does"
+        more = f": this starts no new run; `pilothouse containers run {change.name}` starts one"
     return f"{subject} {WORDS[change.action]}{more}"
 
 
@@ -321,7 +321,7 @@ def difference_lines(change: pb.ApplicationChange) -> list[str]:
     found = field_lines(change.fields)
     for field in change.modified_fields:
         now = "(a secret value)" if field.masked else value_of(field.after)
-        found.append(f"!{field.path}: {now} now, by another call")
+        found.append(f"!{field.path}: now {now}, changed by another call")
     return found
 
 

@@ -37,7 +37,7 @@ def describe_grants(client: Client, page: Description, _where: str, username: st
     """Adds the grants of a user or a service account to the page, each with its permissions."""
     grants = list(client.identity.list_role_grants(filter=f"username = {quoted(username)}"))
     if not grants:
-        raise not_found(f"user {username!r} holds no grant that you may see")
+        raise not_found(f"user {username!r} has no grant that you may see")
     page.field("Username", username)
     page.field("Grants", len(grants))
     roles: dict[str, Any] = {}
@@ -71,7 +71,7 @@ def describe_service_account(client: Client, page: Description, namespace: str, 
     if account is None:
         raise not_found(f"there is no service account {username!r} that you may see")
     page.field("Name", account.name)
-    page.field("Namespace", account.namespace or "none: it is the platform's")
+    page.field("Namespace", account.namespace or "none: it belongs to the platform")
     describe_state(page, account)
     describe_message(page, account)
     describe_access(client, page, username)
@@ -131,12 +131,12 @@ def describe_api_key(client: Client, page: Description, user: str, name: str) ->
         page.field("Replaced", when(key.rotate_time))
     address = f" from {key.last_use_address}" if key.last_use_address else ""
     page.field("Last used", when(key.last_use_time) + address or "never")
-    page.field("Permissions", _or_all(key.permissions, "all that its user holds"))
+    page.field("Permissions", _or_all(key.permissions, "all of its user"))
     hidden = key.hidden_namespaces
     namespaces = [*key.namespaces, *([f"and {hidden} that you may not see"] if hidden else [])]
-    page.field("Namespaces", _or_all(namespaces, "all that its user reaches"))
+    page.field("Namespaces", _or_all(namespaces, "all of its user"))
     page.field("Networks", _or_all(key.allowed_networks, "all"))
-    page.field("Read-only", "yes: it changes and reveals nothing" if key.read_only else "no")
+    page.field("Read-only", "yes: it cannot change or reveal anything" if key.read_only else "no")
     return str(key.api_key_id)
 
 

@@ -58,7 +58,7 @@ def _limits(key: Any) -> str:
     """Returns the permissions of a key, in a few words."""
     where = ",".join(key.namespaces)
     if key.hidden_namespaces:
-        where = f"{where or 'nothing'} (+{key.hidden_namespaces} not seen)"
+        where = f"{where or 'nothing'} (+{key.hidden_namespaces} hidden)"
     # A narrow terminal cuts the end, so the most important words come first.
     words = ["replaced"] if key.rotate_time.seconds else []
     words += ["read-only"] if key.read_only else []
@@ -74,7 +74,7 @@ def _end(expires_in: str) -> Timestamp | None:
     try:
         return to_timestamp(datetime.now(UTC) + timedelta(seconds=seconds))
     except OverflowError:
-        raise CommandError(f"--expires-in {expires_in} is too far away", 2) from None
+        raise CommandError(f"--expires-in {expires_in} is too long", 2) from None
 
 
 def _show_made(answer: Any, output: Format, *, alone: bool) -> None:

@@ -93,7 +93,9 @@ def _belongings(
     for kind, name in sorted(used):
         subject = subject_of("ConfigMap" if kind == "config_map" else "Secret", name)
         if kind == "secret":
-            _leave_out(subject, "its values are not shown; apply a document of it to make it a part")
+            _leave_out(
+                subject, "its values are not shown; apply its document to make it part of the application"
+            )
         elif (kind, name) in used_elsewhere:
             _leave_out(subject, "other containers read it, too")
         else:
@@ -112,7 +114,7 @@ def _belongings(
         if service.owner or not any(_leads_to(service, each) for each in own):
             continue
         if any(_leads_to(service, each) for each in others):
-            _leave_out(subject_of("Service", service.name), "it leads to other containers, too")
+            _leave_out(subject_of("Service", service.name), "it also selects other containers")
         else:
             yield service
 

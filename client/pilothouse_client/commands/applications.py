@@ -165,7 +165,7 @@ def create(
         return
     show_all(answer.changes, _CHANGE_COLUMNS, output)
     if validate_only:
-        say(f"{len(answer.changes)} objects would be application {name}; nothing was changed")
+        say(f"{len(answer.changes)} objects would become application {name}; nothing was changed")
     else:
         say(f"{len(answer.changes)} objects are revision {answer.revision} of {name}")
 
@@ -349,14 +349,14 @@ def rollback(
         say(plain(": ".join(filter(None, (subject, problem.path, problem.message)))), err=True)
     for warning in answer.warnings:
         say(plain(": ".join(filter(None, ("warning", warning.path, warning.message)))), err=True)
-    _say_kept("not brought back", answer.not_restored)
+    _say_kept("not restored", answer.not_restored)
     if answer.problems:
         say(f"nothing was rolled back: {answer.problem_count} problems", err=True)
         raise verbs.Exit(_REFUSED)
     if not changed:
         say(f"nothing differs from revision {answer.origin}", err=True)
-    what = "would be" if validate_only else "is"
-    say(f"revision {answer.revision} of {name} {what} revision {answer.origin} again")
+    what = "would restore" if validate_only else "restores"
+    say(f"revision {answer.revision} of {name} {what} revision {answer.origin}")
 
 
 _REFUSED = 3

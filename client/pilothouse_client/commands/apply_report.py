@@ -19,7 +19,7 @@ from pilothouse_client.commands.terminal import console, progress, say, say_pros
 from pilothouse_manifests.translator.problems import InputProblem, ProblemReach
 
 REFUSED = 3
-_NOTHING = "nothing to apply: the input holds no document"
+_NOTHING = "nothing to apply: the input contains no document"
 # The number of containers from which on a bar replaces their lines, and the width of the bar.
 _MANY, _BAR_WIDTH = 5, 20
 # The end of the message of a problem that the server has found: its reason.

@@ -94,7 +94,7 @@ class _Forward(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         self._allowed -= size
         if not 0 <= size <= _MOST_HEADER_BYTES or self._allowed < 0:
-            raise ArchiveError("the headers of the archive are longer than those of any files")
+            raise ArchiveError("the archive cannot be read: its headers are too long")
         while self._begin + len(self._kept) < self._at + size and self._more():
             pass
         start = self._at - self._begin
@@ -107,7 +107,7 @@ class _Forward(io.RawIOBase):
         part = next(self._parts, None)
         self._left -= len(part or b"")
         if self._left < 0:
-            raise ArchiveError("the archive is larger than its files may be: copy less at a time")
+            raise ArchiveError("the archive exceeds the limit for files and headers: copy less at a time")
         self._kept += part or b""
         return part is not None
 
@@ -138,7 +138,7 @@ def unpack(
                     )
                 unpacking.take(entry)
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-        raise ArchiveError(f"the pod has sent no archive that can be read: {error}") from error
+        raise ArchiveError(f"the pod has sent no readable archive: {error}") from error
     except OSError as error:
         raise ArchiveError(f"cannot write {error.filename or target}: {error.strerror}") from error
     unpacking.make_links()
@@ -158,7 +158,10 @@ class _Unpacking:
         inner = _inner(entry.name)
         try:
             if inner is None or not _is_free(self._target, inner):
-                self.done.leave_out(entry.name, "leads out of the folder")
+                self.done.leave_out(
+                    entry.name,
+                    "must be in the folder, with no backslash, and without a link or a file as parent",
+                )
             else:
                 self._put(entry, inner)
         except OSError as error:
@@ -183,7 +186,8 @@ class _Unpacking:
         else:
             leads = entry.issym() or entry.islnk()
             self.done.leave_out(
-                entry.name, "is a link that leads out of the folder" if leads else "is no file"
+                entry.name,
+                "is a link whose target is not in the folder" if leads else "is not a file, folder or link",
             )
 
     def make_links(self) -> None:
@@ -198,7 +202,9 @@ class _Unpacking:
         place = self._target.joinpath(*inner)
         # A link that was created before may be on the path to this one.
         if not _is_free(self._target, inner) or (place.exists() and not place.is_symlink()):
-            self.done.leave_out("/".join(inner), "is a link in the place of something else")
+            self.done.leave_out(
+                "/".join(inner), "is a link whose path is taken or leads through another link"
+            )
             return
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.is_symlink():

@@ -127,7 +127,7 @@ def _check_proof(found: pb.ProveOperationResponse) -> None:
         proven = False
     if not proven:
         raise CommandError(
-            f"record {found.sequence} differs from the one in the log at its place: verify the log"
+            f"the proof does not match record {found.sequence} and the head of the log: verify the log"
         )
 
 
@@ -214,7 +214,7 @@ class Witnesses:
 
     def __post_init__(self) -> None:
         if self.quorum > len(self.keys):
-            raise CommandError(f"--quorum {self.quorum} needs as many keys by --witness", 2)
+            raise CommandError(f"--quorum {self.quorum} needs at least as many keys by --witness", 2)
 
 
 @dataclass(frozen=True)
@@ -387,7 +387,7 @@ class _Export:
                 try:
                     found.take(json.loads(line), file)
                 except (ValueError, LookupError, TypeError, AttributeError):
-                    raise CommandError(f"{file} is not a complete export up to byte {good}", 2) from None
+                    raise CommandError(f"{file} is not a valid export after byte {good}", 2) from None
                 good += len(line)
             lines.truncate(good)
         return found
@@ -463,7 +463,7 @@ def publish(
                 count += 1
         # The head is written last, so that no reader finds a head whose tiles do not exist yet.
         _put(folder / "checkpoint", found.checkpoint.encode())
-    say(f"{count} tiles, and the head of {found.size} leaves")
+    say(f"{count} new tiles, and the head of {found.size} leaves")
 
 
 def _tile_paths(size: int) -> Iterator[str]:

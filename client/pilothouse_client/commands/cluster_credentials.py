@@ -56,7 +56,7 @@ def credentials(
     if context and not kubeconfig:
         raise CommandError("--kube-context needs --kubeconfig", 2)
     if (token_stdin or ca_file or proxy_url) and not api_server:
-        raise CommandError("--token-stdin, --ca-file and --proxy-url go with --api-server", 2)
+        raise CommandError("--token-stdin, --ca-file and --proxy-url need --api-server", 2)
     if in_cluster:
         return pb.ClusterCredentials(in_cluster=pb.InCluster())
     if kubeconfig:

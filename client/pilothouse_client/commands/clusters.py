@@ -248,7 +248,7 @@ def deregister(
     if not validate_only:
         what = {
             pb.DEREGISTERED_OBJECTS_ORPHAN: ", and leave the objects unmanaged",
-            pb.DEREGISTERED_OBJECTS_DELETE: ", and delete all namespaces there and all they hold",
+            pb.DEREGISTERED_OBJECTS_DELETE: ", and delete all namespaces there and everything in them",
         }.get(pb.DeregisteredObjects.ValueType(number), "")
         confirm(f"Deregister {many.in_words('cluster', 'clusters', names)}{what}?", yes)
 

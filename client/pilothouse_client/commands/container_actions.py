@@ -68,7 +68,10 @@ def show_claims(
     answer: pb.UpdateContainerResponse | pb.ScaleContainerResponse | pb.DeleteContainerResponse,
 ) -> None:
     """Writes which claims of templates stay without a pod, and which are deleted."""
-    for names, words in ((answer.kept_claims, "claims that stay"), (answer.deleted_claims, "claims that go")):
+    for names, words in (
+        (answer.kept_claims, "claims that stay"),
+        (answer.deleted_claims, "claims that are deleted"),
+    ):
         if names:
             more = f" and {len(names) - _CLAIMS} more" if len(names) > _CLAIMS else ""
             say(plain(f"{words}: {', '.join(names[:_CLAIMS])}{more}"), err=True)

@@ -37,7 +37,7 @@ def copy(
     there, here = _place(source), _place(target)
     if (there is None) == (here is None):
         raise CommandError(
-            "give one of SOURCE and TARGET as NAME:/path, the other as a path here", _WRONG_COMMAND_LINE
+            "give one of SOURCE and TARGET as NAME:/path, the other as a local path", _WRONG_COMMAND_LINE
         )
     where = namespace_or_default(namespace)
     if there is not None:
@@ -56,7 +56,7 @@ def _place(text: str) -> tuple[str, str] | None:
     if not colon or "/" in name or name in ("", "."):
         return None
     if not path.startswith("/"):
-        raise CommandError(f"{text}: the path in a container begins with /", _WRONG_COMMAND_LINE)
+        raise CommandError(f"{text}: the path in a container must begin with /", _WRONG_COMMAND_LINE)
     return name, path
 
 
@@ -64,7 +64,7 @@ def _copy_from(request: pb.CopyFromRequest, target: Path) -> None:
     name = posixpath.basename(posixpath.normpath(request.path))
     place = target / name if target.is_dir() else target
     if not place.parent.is_dir():
-        raise CommandError(f"{place.parent} is no folder", _WRONG_COMMAND_LINE)
+        raise CommandError(f"{place.parent} is not a folder", _WRONG_COMMAND_LINE)
     fields = {name: getattr(request, name) for name in ("namespace", "name", "pod", "program", "path")}
     with connect() as client, client.containers.copy_from(**fields) as answers:
         done = unpack(_parts(answers), place)
@@ -97,9 +97,7 @@ def _copy_to(start: pb.CopyToStart, source: Path, path: str) -> None:
     else:
         folder, name = posixpath.split(posixpath.normpath(path))
     if folder in ("", "/"):
-        raise CommandError(
-            "a file cannot be copied into / itself: name a folder below it", _WRONG_COMMAND_LINE
-        )
+        raise CommandError("nothing can be copied into / itself: name a folder below it", _WRONG_COMMAND_LINE)
     start.path = folder
     with connect() as client:
         done = client.containers.copy_to(_requests(start, pack(source, name)))

@@ -128,7 +128,7 @@ def _port(port: Any) -> str:
     protocol = enum_label(port, "protocol") or "TCP"
     words = f"{port.name} {port.container_port}/{protocol}".strip()
     if port.service_type == pb.SERVICE_TYPE_NONE:
-        return f"{words}, makes no Service (others may select its pods)"
+        return f"{words}, creates no Service (other Services may select its pods)"
     kind = enum_label(port, "service_type").title().replace("_", "").replace("Ip", "IP")
     node = f", node port {port.node_port}" if port.node_port else ""
     return f"{words} at {port.service_name}:{port.service_port or port.container_port} ({kind}{node})"
@@ -185,7 +185,7 @@ def _probe(probe: Any) -> str:
         words = f"gRPC health at port {probe.grpc.port}"
     else:
         words = shortened(" ".join(probe.exec.command))
-    return f"{words} each {probe.period_seconds or 10} s, {probe.failure_threshold or 3} failures"
+    return f"{words} every {probe.period_seconds or 10} s, {probe.failure_threshold or 3} failures"
 
 
 def _describe_pods(page: Description, pods: Sequence[Any]) -> None:

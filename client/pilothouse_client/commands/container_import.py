@@ -30,7 +30,7 @@ _COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("KIND", lambda result: enum_label(result, "kind").lower()),
     OutputColumn("CONTAINER", lambda result: result.container.name if result.HasField("container") else "-"),
     OutputColumn("IMPORTED", lambda result: "yes" if result.HasField("container") else "no"),
-    OutputColumn("ALONG WITH IT", lambda result: ", ".join(_along(result)) or "-"),
+    OutputColumn("ALSO IMPORTED", lambda result: ", ".join(_along(result)) or "-"),
     OutputColumn("WHY", lambda result: "; ".join([*result.problems, *result.notes])),
 ]
 _EXIT_NOT_ALL = 1

@@ -123,7 +123,7 @@ def _pattern(text: str) -> re.Pattern[bytes] | None:
     try:
         return re.compile(text.encode()) if text else None
     except re.error as error:
-        raise CommandError(f"--grep {text!r} is no regular expression: {error}", 2) from error
+        raise CommandError(f"--grep {text!r} is not a regular expression: {error}", 2) from error
 
 
 def _name(origin: pb.LogEntry | pb.LogProblem, *, programs: bool) -> str:

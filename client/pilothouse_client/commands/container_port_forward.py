@@ -92,7 +92,7 @@ def port_forward(
                 (stack.enter_context(_listening(address, pair.local)), pair.remote) for pair in pairs
             ]
             if not _is_loopback(address):
-                words = f"everybody who reaches {address} gets to {bare} without logging in"
+                words = f"everybody who reaches {address} can connect to {bare} without logging in"
                 say(f"warning: {words}", err=True)
             for listener, remote in listeners:
                 host, port, *_ = listener.getsockname()

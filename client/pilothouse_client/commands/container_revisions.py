@@ -119,6 +119,6 @@ def rollback(
         )
         report_changes(answer, name, waits=wait)
         if kept := ", ".join(answer.not_restored):
-            say(f"not brought back: {kept}", err=True)
+            say(f"not restored: {kept}", err=True)
         goal = goal_of_change(answer.container) if wait and not validate_only else None
         wait_and_show(client, answer.container, goal, times, output)

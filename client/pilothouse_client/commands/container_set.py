@@ -184,7 +184,7 @@ def set_resources(
 
 
 _HEAD = """\
-# The container {name}, as it can be changed. Lines that begin with # are left out; an empty file changes nothing.
+# The fields of the container {name} that can be changed. Comments are ignored; an empty file changes nothing.
 """
 
 
@@ -228,7 +228,7 @@ def _edited(
             path.unlink()
             return None
         if written == text and not may_repeat:
-            raise CommandError(f"given up; your text is in {path}")
+            raise CommandError(f"the text was not corrected after the error; it is in {path}")
         text, may_repeat = written, False
         try:
             container = container_from_file(str(path))
@@ -264,7 +264,7 @@ def _in_editor(path: Path, head: str, text: str) -> str:
     except OSError as error:
         raise CommandError(f"cannot run {words[0]}: {error.strerror}; set EDITOR") from error
     if ended.returncode:
-        raise CommandError(f"{words[0]} ended with {ended.returncode}, so nothing was changed")
+        raise CommandError(f"{words[0]} exited with {ended.returncode}, so nothing was changed")
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     while lines and lines[0].startswith("#"):
         lines.pop(0)

@@ -339,7 +339,7 @@ def container_from_file(source: str) -> pb.Container:
     except yaml.YAMLError as error:
         raise CommandError(f"{source} is not YAML: {error}", 2) from error
     if not isinstance(data, dict):
-        raise CommandError(f"{source} must hold the fields of one container, as a mapping", 2)
+        raise CommandError(f"{source} must contain the fields of one container, as a mapping", 2)
     if "kind" in data and "apiVersion" in data:
         raise CommandError(f"{source} is a Kubernetes manifest: use pilothouse apply -f {source}", 2)
     try:

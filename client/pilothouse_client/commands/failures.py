@@ -229,7 +229,7 @@ def _of_usage(error: Any) -> _Failure:
             and _is(error, "click.exceptions", "NoSuchOption")
             and _is_before_the_verb(option, error.ctx)
         ):
-            made.fix.insert(0, f"{option} stands before the verb: pilothouse {option} …")
+            made.fix.insert(0, f"put {option} before the verb: pilothouse {option} …")
     return made
 
 

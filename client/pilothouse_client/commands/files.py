@@ -100,7 +100,9 @@ def delete(
     meant = sorted(filter(None, map(_meant, documents)), key=lambda each: _ORDER.index(_place(each[1])))
     where = namespace_or_default(namespace)
     if not meant:
-        raise CommandError("the files hold no object", _WRONG_COMMAND_LINE)
+        raise CommandError(
+            "the files contain no object with apiVersion, kind and metadata.name", _WRONG_COMMAND_LINE
+        )
     if not validate_only:
         shown = ", ".join(subject_of(kind, name) for _, kind, name in meant[:10])
         more = f" and {len(meant) - 10} more" if len(meant) > 10 else ""
@@ -114,7 +116,7 @@ def delete(
             codes.append(code or 0)
     failed = sum(map(bool, codes))
     words = [f"{gone} deleted{' (dry run)' if is_dry_run.get() else ''}"]
-    words += [f"{missing} not there"] if missing else []
+    words += [f"{missing} not found"] if missing else []
     words += [f"{failed} failed"] if failed else []
     say(", ".join(words))
     if failed:
@@ -136,7 +138,7 @@ def _delete(client: Client, namespace: str, meant: tuple[str, str, str], validat
     except NotFoundError:
         # A container includes its service account, which is then not an object of its own.
         if kind != "ServiceAccount":
-            say(f"{subject} is not there", err=True)
+            say(f"{subject} does not exist", err=True)
         return None
     except Exception as error:
         failure = failure_of(error)

@@ -91,7 +91,7 @@ def simulate(
         for verb, permissions in (
             ("gains", change.gained),
             ("keeps longer", change.extended),
-            ("keeps less long", change.shortened),
+            ("loses sooner", change.shortened),
         ):
             if permissions:
                 say_prose(f"  {verb} {', '.join(permissions)}", err=False)
@@ -116,7 +116,7 @@ def _end(expires_in: str) -> Any:
     try:
         return to_timestamp(datetime.now(UTC) + timedelta(seconds=seconds))
     except OverflowError:
-        raise CommandError(f"--expires-in {expires_in} is too far away", 2) from None
+        raise CommandError(f"--expires-in {expires_in} is too long", 2) from None
 
 
 @app.command("delete")

@@ -92,7 +92,7 @@ def remedy_of(problem: str) -> str:
     if problem == "TLS_REQUIRED":
         return f"call it by TLS, with --secure{_once_more(insecure=False)}"
     if problem == "TLS_NOT_SPOKEN":
-        words = "if you trust the network between, call it in plain text, with --insecure"
+        words = "if you trust the network, call it in plain text, with --insecure"
         return f"{words}{_once_more(insecure=True)}"
     if problem == "SELF_SIGNED":
         return f"trust it, if the server printed the same: {log_in(insecure=False)}"

@@ -217,15 +217,15 @@ def showing(tls: Tls | None, own: tuple[bytes, bytes] | None) -> Tls | None:
 def _report_interruption(error: PilothouseError | None) -> None:
     """Writes to standard error that a followed stream is interrupted, and why, or that it continues."""
     if error is None:
-        say("going on", err=True)
+        say("connected again", err=True)
     else:
-        say(f"interrupted, going on as soon as possible: {_words(error)}", err=True)
+        say(f"interrupted, trying to reconnect: {_words(error)}", err=True)
 
 
 def report_retry(error: PilothouseError, failures: int) -> None:
     """Writes to standard error, once, why a call keeps failing; the call is retried until its deadline."""
     if failures == _FAILURES_UNTIL_THE_NOTICE:
-        say(f"trying again until the time is over: {_words(error)}", err=True)
+        say(f"retrying until the timeout: {_words(error)}", err=True)
 
 
 def _words(error: PilothouseError) -> str:

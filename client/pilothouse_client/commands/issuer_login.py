@@ -39,7 +39,7 @@ _PATH = "/callback"
 _SILENT_SECONDS = 10.0
 _GONE_ON = "The log-in continues in your terminal. You can close this page."
 _REFUSED = "The issuer did not log you in; your terminal shows the reason. You can close this page."
-_FOREIGN = "This page belongs to no log-in that is under way here."
+_FOREIGN = "No log-in is in progress for this page."
 
 
 Issuer = Annotated[
@@ -155,7 +155,9 @@ def _come_back(client: Client, way: Way, max_age_seconds: int = 0) -> tuple[Any,
 
 def _send_browser(url: str, *, opens: bool) -> None:
     if urlsplit(url).scheme not in ("https", "http") or not url.isprintable():
-        raise CommandError("the server names an address that no browser is sent to")
+        raise CommandError(
+            "the server returned a log-in address that is not a printable http or https address"
+        )
     if opens and _has_a_screen() and webbrowser.open(url):
         say("your browser opens for the log-in; if it does not, open", err=True)
     else:

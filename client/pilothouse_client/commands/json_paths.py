@@ -83,7 +83,7 @@ def _steps(text: str) -> list[_Step]:
         if rest[0] == "[":
             inside = _INSIDE.match(rest)
             if inside is None:
-                raise _wrong(text, "has a bracket that does not end")
+                raise _wrong(text, "has a bracket that is not closed")
             steps.append(_bracket(inside[1].strip(), text))
             rest = rest[inside.end() :]
             continue
@@ -92,7 +92,7 @@ def _steps(text: str) -> list[_Step]:
         if name is None and rest == ".":
             break
         if name is None:
-            raise _wrong(text, "is no path")
+            raise _wrong(text, "is not a path")
         steps.append(_deep(_unescaped(name[0])) if deep else _field(_unescaped(name[0])))
         rest = rest[name.end() + (2 if deep else rest.startswith(".")) :]
     return steps
@@ -133,7 +133,7 @@ def _bracket(inside: str, text: str) -> _Step:
     try:
         numbers = [int(each) for each in inside.split(",")]
     except ValueError:
-        raise _wrong(text, f"has [{inside}], which is no index, key or filter") from None
+        raise _wrong(text, f"has [{inside}], which is not an index, slice, key or filter") from None
     return lambda data: [
         data[each] for each in numbers if isinstance(data, list) and -len(data) <= each < len(data)
     ]
@@ -142,7 +142,7 @@ def _bracket(inside: str, text: str) -> _Step:
 def _filter(condition: str, text: str) -> _Step:
     found = _FILTER.fullmatch(condition)
     if found is None:
-        raise _wrong(text, f"has the filter ({condition}), which is no comparison such as @.name=='web'")
+        raise _wrong(text, f"has the filter ({condition}), which is not a comparison such as @.name=='web'")
     path, sign = JsonPath(found["path"]), found["sign"]
     if sign is None:
         return lambda data: [each for each in _all(data) if path.values(each)]
@@ -197,7 +197,7 @@ def _parts(text: str) -> list[tuple[bool, str]]:
         parts.append((False, text[position:]))
     for between, part in parts:
         if not between and ("{" in part or "}" in part):
-            raise _wrong(text, "has a brace without its other one")
+            raise _wrong(text, "has an unmatched brace or quote")
     return parts
 
 

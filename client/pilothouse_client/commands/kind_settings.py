@@ -62,12 +62,14 @@ def _set(message: Message, path: list[str], text: str, option: str) -> None:
     name, *rest = path
     known = message.DESCRIPTOR.fields_by_name
     if name not in known:
-        raise CommandError(f"{option}: no such setting; there are {', '.join(sorted(known))}", 2)
+        raise CommandError(f"{option}: no such setting; known: {', '.join(sorted(known))}", 2)
     field = known[name]
     if rest and field.message_type is not None and not field.is_repeated:
         _set(getattr(message, name), rest, text, option)
     elif rest or field.message_type is not None:
-        raise CommandError(f"{option} holds more than a value: write it into a file, and give --from-file", 2)
+        raise CommandError(
+            f"{option} is not a setting with one value: write it into a file, and give --from-file", 2
+        )
     elif field.is_repeated:
         getattr(message, name)[:] = [_value(field, each, option) for each in text.split(",") if each]
     else:

@@ -33,7 +33,7 @@ def completed(
         return answer
     new_password = ""
     if pb.LOGIN_STEP_NEW_PASSWORD in answer.steps:
-        say("the code of the reset was right: choose a new password", err=True)
+        say("the reset code was accepted: choose a new password", err=True)
         new_password = read_password("New password", from_stdin=from_stdin, repeat=True)
     if pb.LOGIN_STEP_ENROLMENT in answer.steps:
         say("your account must have a second factor", err=True)

@@ -114,8 +114,8 @@ class OwnedServiceError(CommandError):
     """The Service follows from the ports of a container, and is a part of the container's manifest."""
 
     def __init__(self, service: network_pb2.Service) -> None:
-        words = f"Service {service.name} follows from the ports of container {service.owner}"
-        super().__init__(f"{words}, whose manifest has it: pilothouse containers get {service.owner}", 2)
+        words = f"Service {service.name} is created from the ports of container {service.owner}"
+        super().__init__(f"{words}, whose manifest contains it: pilothouse containers get {service.owner}", 2)
 
 
 def manifests_of(message: Message) -> list[Manifest]:
@@ -146,7 +146,7 @@ def manifests_of(message: Message) -> list[Manifest]:
     if isinstance(message, config_pb2.Secret):
         raise CommandError("a secret has no manifest, because its values are not shown", 2)
     if isinstance(message, object_pb2.Object):
-        raise CommandError("a list has no documents of objects; use: pilothouse objects get", 2)
+        raise CommandError("a list does not contain the documents of objects; use: pilothouse objects get", 2)
     raise CommandError(f"a {message.DESCRIPTOR.name} has no manifest; use -o yaml or -o json", 2)
 
 

@@ -97,7 +97,7 @@ def chosen(client: Client, noun: ListedNoun, namespace: str, meant: Meant) -> li
     if not found:
         where = f" in namespace {namespace}" if namespace else ""
         which = f" has the labels {meant.selector}" if meant.selector else ""
-        raise CommandError(f"no {noun.one}{where}{which or ' is there'}", 6, "NOT_FOUND")
+        raise CommandError(f"no {noun.one}{where}{which or ' exists'}", 6, "NOT_FOUND")
     return found
 
 
@@ -248,7 +248,7 @@ def act_on_each(names: Sequence[str], act: Callable[[str], None], *, done: str) 
 def check_etag(etag: str, names: Sequence[str]) -> None:
     """Raises CommandError if one etag is given for several resources."""
     if etag and len(names) != 1:
-        raise CommandError("--etag goes with one name", _WRONG_COMMAND_LINE)
+        raise CommandError("--etag needs exactly one name", _WRONG_COMMAND_LINE)
 
 
 def in_words(one: str, several: str, names: Sequence[str], namespace: str = "") -> str:

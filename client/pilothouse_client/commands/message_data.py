@@ -33,7 +33,7 @@ _TYPED = frozenset(
 # Types of the library that have their own JSON form.
 _KNOWN = {
     "google.protobuf.Timestamp": "a time such as 2026-01-31T12:00:00Z",
-    "google.protobuf.Duration": "a span such as 30s",
+    "google.protobuf.Duration": "a duration such as 30s",
 }
 # A message names all fields if there are at most this many.
 _SHOWN = 12
@@ -85,7 +85,7 @@ def message_of(data: dict[str, Any], kind: type[M]) -> M:
     try:
         return ParseDict(fields, made)
     except ParseError:
-        raise FieldError("", "does not hold the fields of one resource") from None
+        raise FieldError("", "does not contain the fields of one resource") from None
 
 
 def _names(message: Message) -> Any:

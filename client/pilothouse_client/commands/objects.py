@@ -284,7 +284,7 @@ def show_kinds(kinds: Sequence[pb.ObjectKind], output: Format) -> None:
     chosen = possible if output is Format.TABLE else kinds
     show_all(chosen, _KIND_COLUMNS, output)
     if missing := len(kinds) - len(chosen):
-        say_prose(f"kinds that are for nobody: {missing}; -o wide lists them, and why")
+        say_prose(f"kinds that no object may have: {missing}; -o wide lists them with the reasons")
 
 
 @app.command("delete")

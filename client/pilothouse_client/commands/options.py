@@ -68,7 +68,7 @@ class _FormatWord(click.ParamType[Format]):
         if word in _WITH_EXPRESSION:
             raise click.BadParameter(f"{word} takes an expression, as in {_EXAMPLES[word]}", ctx, param)
         known = ", ".join([*_FORMATS, "jsonpath=PATH, custom-columns=HEADING:PATH,…"])
-        raise click.BadParameter(f"{value!r} is none of {known}.", ctx, param)
+        raise click.BadParameter(f"{value!r} is not one of {known}.", ctx, param)
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str

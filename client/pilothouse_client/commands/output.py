@@ -511,7 +511,8 @@ def _write_table(rows: list[list[str]], columns: Columns) -> None:
     kept = _kept(_widths([headings, *rows]), columns, width)
     if missing := [each for index, each in enumerate(headings) if index not in kept]:
         say(
-            f"the terminal has no room for {', '.join(missing)}; -o json has all, and so has a pipe", err=True
+            f"the terminal is too narrow for {', '.join(missing)}; -o json or a pipe shows all columns",
+            err=True,
         )
     columns, headings = [columns[index] for index in kept], [headings[index] for index in kept]
     rows = [[row[index] for index in kept] for row in rows]

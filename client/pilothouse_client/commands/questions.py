@@ -149,7 +149,7 @@ def who_can(
 
         show_all(principals(), _PRINCIPALS, output, limit)
     if partial and output.is_table:
-        say("others may by grants over all namespaces, which you may not read", err=True)
+        say("others may have the permission by grants over all namespaces, which you may not read", err=True)
 
 
 def _asked(verb: str, thing: str) -> _Asked:
@@ -183,7 +183,7 @@ def _place(asked: _Asked, namespace: str, everywhere: bool) -> str:
     if method.needs_namespace:
         if everywhere:
             raise CommandError(
-                "-A asks about a permission: name it in place of verb and noun", _WRONG_COMMAND_LINE
+                "-A needs a permission: name it in place of verb and noun", _WRONG_COMMAND_LINE
             )
         return namespace_or_default(namespace)
     return namespace_or_all(namespace, everywhere)
@@ -192,7 +192,7 @@ def _place(asked: _Asked, namespace: str, everywhere: bool) -> str:
 def _print(answer: pb.ExplainPermissionResponse) -> None:
     say_prose(f"{'yes' if answer.allowed else 'no'}: {answer.summary}", err=False)
     if answer.key_refuses and answer.owner_refuses:
-        say("both the key and its owner refuse it")
+        say("neither the key nor its owner permits it")
     for giver in answer.givers:
         roles = f", role {' or '.join(giver.roles)}" if giver.roles else ""
         say(f"ask {giver.username}{roles}")

@@ -55,7 +55,9 @@ def trust_in(target: Target, former: Context | None, wish: Wish) -> Trust:
 
     if target.tls is None or "," in target.address or target.address.startswith("unix:"):
         if wish.fingerprint:
-            raise CommandError("--fingerprint is of a server that is called by TLS: add --secure", 2)
+            raise CommandError(
+                "--fingerprint needs one server that is called by TLS: give one HOST:PORT and --secure", 2
+            )
         return Trust()
     shown = shown_by(target.address, target.tls)
     if shown is None:
@@ -104,7 +106,7 @@ def _pinned(target: Target, shown: Shown) -> Trust:
     if not name:
         raise CommandError(_unusable(target, shown), AWAY)
     say(
-        f"nobody but {target.address} itself vouches for its certificate; it is trusted from now on\n"
+        f"{target.address} presents a self-signed certificate; it is trusted from now on\n"
         f"  fingerprint  {shown.fingerprint}\n"
         "compare it with what the server printed when it started",
         err=True,

@@ -265,7 +265,7 @@ def logout() -> None:
         file.change(forget)
         say(
             (
-                f"{context.server} is away: its session stays valid until it expires, but this command "
+                f"{context.server} is unavailable: the session may stay valid until it expires, but this command "
                 "has deleted its tokens"
             ),
             err=True,

@@ -24,7 +24,7 @@ def parse_span(text: str, option: str) -> float:
     parts = list(_PART.finditer(text))
     seconds = sum(float(part[1]) * _SECONDS[part[2]] for part in parts)
     if "".join(part[0] for part in parts) != text or not parts or not 0 < seconds < math.inf:
-        raise CommandError(f"{option} takes a span such as 90s, 1h30m or 7d, not {text!r}", 2)
+        raise CommandError(f"{option} takes a duration above 0, such as 90s, 1h30m or 7d, not {text!r}", 2)
     return seconds
 
 

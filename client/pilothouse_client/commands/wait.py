@@ -195,7 +195,7 @@ def _check_word(wish: WaitedState, resource: Any, given: str) -> None:
     field = resource.DESCRIPTOR.fields_by_name.get("status")
     known = {} if field is None else enum_words(field.enum_type)
     if wish.value not in known:
-        states = f"one of {', '.join(known)}" if known else "a condition, because it has no status"
+        states = f"one of {', '.join(known)}" if known else "a condition, because the resource has no status"
         raise CommandError(f"--for {given}: give {states}", _WRONG_COMMAND_LINE)
 
 

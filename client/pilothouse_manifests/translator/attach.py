@@ -183,9 +183,7 @@ def _owners(manifest: Manifest, others: Sequence[Values]) -> dict[str, str]:
 
 def _check_short_form(service: ManifestService) -> None:
     """Reports each field that the ports of a container do not have."""
-    words = (
-        f"cannot be represented: a container owns service/{service.name} by its ports, which do not have it"
-    )
+    words = f"cannot be represented: a container owns service/{service.name} by its ports, which do not support it"
     for entry in fields_of(SPEC.entries):
         value = service.values.get(entry.name, entry.default)
         if entry.name not in _SHORT_FORM and value != entry.default:
@@ -212,7 +210,9 @@ def _selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
 def _check_labels(service: ManifestService, owner: str, labels: Mapping[str, str]) -> None:
     for key, entry in service.labels.items():
         if labels.get(key) != entry.text:
-            message = f"cannot be represented: services carry the labels of container/{owner}, which lacks it"
+            message = (
+                f"cannot be represented: services get the labels of container/{owner}, which does not have it"
+            )
             service.reporter.unsupported(entry.place, entry.path, message)
 
 
@@ -220,7 +220,9 @@ def _resolved(service: ManifestService, owner: str, declared: Sequence[DeclaredP
     """Returns whether every target port is a number or names a declared port; reports the others."""
     for port in service.ports:
         if isinstance(port.target, str) and _target(port.target, port.protocol, declared) is None:
-            message = f"expected the name of a port of container/{owner}, found {port.target!r}"
+            message = (
+                f"expected the name of a port of container/{owner} with this protocol, found {port.target!r}"
+            )
             service.reporter.invalid(port.place, port.path, message)
     return service.reporter.usable
 

@@ -182,7 +182,7 @@ def _refuse_name_of_another(root: Fields, kind: str, seen: dict[str, InputPositi
     for _, other in WORKLOADS:
         before = seen.get(f"{other.lower()}/{name}")
         if name and other != kind and before is not None:
-            message = f"cannot be represented: {other} {name!r} is a container of that name, too; at {before}"
+            message = f"cannot be represented: {other} {name!r} at {before} is a container of the same name"
             root.reporter.unusable(root.place, "metadata.name", message)
 
 

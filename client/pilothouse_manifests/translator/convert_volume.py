@@ -90,7 +90,7 @@ def convert_claim(root: Fields, namespace: str) -> VolumeObject:
 def _checked_claim(claim: Values, source: MappingSource) -> Values:
     for mode in claim.get("access_modes", ()):
         if mode not in _ACCESS_MODES:
-            source.invalid("accessModes", f"expected access modes, found {mode!r}")
+            source.invalid("accessModes", f"expected a known access mode, found {mode!r}")
     if source.has("accessModes") and not claim.get("access_modes"):
         source.invalid("accessModes", "expected an access mode, found none")
     if claim.get("volume_mode") == "Filesystem":
@@ -137,7 +137,7 @@ def pod_volumes(pod: Fields, templates: Iterable[str] = ()) -> PodVolumes:
         if volume_of.name in own and volume_of.name != name:
             pod.unsupported(
                 VOLUMES,
-                f"cannot be represented: volume {name!r} and one of the pod's are both called {volume_of.name!r}",
+                f"cannot be represented: volume {name!r} would get the name {volume_of.name!r}, which another has",
             )
             found.reported[name] = pod.path_of(VOLUMES)
             del found.by_name[name]
@@ -184,7 +184,7 @@ def _volume(
         word = stated.key.lower()
         key = "name" if stated.type == "config_map" else "secretName"
         stated.source.unsupported(
-            key, f"cannot be represented: the platform has no {word} with the name {shown!r}"
+            key, f"cannot be represented: no {word} of the platform can have the name {shown!r}"
         )
         return None
     volume = {**stated.values, "name": stated.volume, "type": stated.type}
@@ -210,9 +210,11 @@ def use_existing_claims(workload: ManifestWorkload, known: Mapping[str, str]) ->
             container["pod_volumes"] = [*container["pod_volumes"], {"name": name, "existing_claim": claim}]
             continue
         if volume in own:
-            words = f"cannot be represented: claim {claim['claim_name']!r} is volume {volume!r} on the platform, and"
+            words = f"cannot be represented: claim {claim['claim_name']!r} is volume {volume!r} on the platform, but"
             workload.reporter.unusable(
-                workload.place, "spec.template.spec.volumes", f"{words} one of the pod's is called so, too"
+                workload.place,
+                "spec.template.spec.volumes",
+                f"{words} another volume of the pod has this name",
             )
         for mount in named[name]:
             mount["volume"] = volume

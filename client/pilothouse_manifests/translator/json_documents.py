@@ -123,7 +123,7 @@ def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise DocumentError("expected texts of characters, found half of a surrogate pair") from None
+        raise DocumentError("expected valid Unicode, found half of a surrogate pair") from None
     if "\0" in text:
         raise DocumentError("expected texts without the character NUL, found one")
 

@@ -53,7 +53,7 @@ _LEFT_OUT: Final = {
     "test": "it runs on demand only",
     "test-success": "it runs on demand only",
     "test-failure": "it runs on demand only",
-    "crd-install": "the cluster's administrator makes its definitions",
+    "crd-install": "the cluster's administrator creates custom resource definitions",
 }
 _POLICIES: Final[dict[str, tuple[str, dict[str, DeletionMoment | None]]]] = {
     ARGO_HOOK: (
@@ -124,7 +124,9 @@ def note_retention(root: Fields, annotation: Callable[[str], str]) -> None:
     for key, words in _RETENTION.items():
         for word in words:
             if word in _words(annotation(key)):
-                message = f"has {key}: {word}, which has no effect: it is pruned and deleted as any other"
+                message = (
+                    f"has {key}: {word}, which has no effect: it is pruned and deleted like any other object"
+                )
                 root.reporter.note(root.place, message)
 
 
@@ -142,7 +144,7 @@ def _check_words(root: Fields, key: str, words: Iterable[str], known: Iterable[s
     known = tuple(known)
     unknown = [each for each in words if each not in known]
     if unknown:
-        message = f"expected some of {', '.join(known)}"
+        message = f"expected one or more of {', '.join(known)}"
         root.reporter.invalid(root.place, _path(key), message)
     return not unknown
 

@@ -185,7 +185,7 @@ def _of_object(each: ComparedObject, error: PilothouseError) -> list[Application
     if each.place.hook and error.metadata.get("being_deleted"):
         name = each.wanted.key.name
         raise Unavailable(
-            f"hook {name}: what it left in the apply before is still being deleted; retry when it is gone",
+            f"hook {name}: an earlier object of this name is still being deleted; retry when it is gone",
             reason="HOOK_BEING_DELETED",
             metadata={"name": name},
             retry_after_seconds=1.0,

@@ -338,8 +338,8 @@ def _use_claims(manifest: Manifest, present: Mapping[str, str]) -> list[ObjectWa
         ObjectWarning(
             _EXISTING_CLAIM,
             workload.reporter.subject,
-            f"{workload.place}: claim {claim!r} is no volume of the namespace: it must exist on the cluster, and is "
-            "not counted and never deleted here",
+            f"{workload.place}: claim {claim!r} is not a volume of the namespace: it must exist on the cluster, "
+            "and the platform neither counts nor deletes it",
         )
         for workload in manifest.workloads
         for claim in use_existing_claims(workload, known)
@@ -352,6 +352,6 @@ def _distinct(volumes: Sequence[VolumeObject], problems: Problems) -> list[Volum
     for each in volumes:
         other = first.setdefault(each.name, each)
         if other.values != each.values:
-            words = f"another volume is called {each.name!r}; first at {other.place}"
+            words = f"volume {each.name!r} differs from the volume of the same name at {other.place}"
             problems.add(InputProblem(each.place, each.reporter.subject, "", words))
     return list(first.values())

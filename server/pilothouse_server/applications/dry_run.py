@@ -72,7 +72,9 @@ async def tried_on_cluster(
     async def try_out(number: int, each: TriedObject) -> None:
         async with gate:
             if time.monotonic() - begun > _SECONDS_TO_BEGIN:
-                found[number] = ClusterTrial(warnings=(_untried("there was no time for it", each),))
+                found[number] = ClusterTrial(
+                    warnings=(_untried("the time limit for dry runs was reached", each),)
+                )
             else:
                 found[number] = await trials.of(each)
 

@@ -284,7 +284,7 @@ def _same_revision(application: ApplicationResource) -> operations.Check:
     def check(stored: ApplicationResource) -> None:
         if (stored.uid, stored.revision) != (application.uid, application.revision):
             raise Aborted(
-                "the application has another revision by now: the rollback is not made",
+                "the application has another revision now; nothing is changed",
                 reason="REVISION_CHANGED",
             )
 

@@ -120,7 +120,7 @@ def health_in_step(member: Member, found: MemberHealth) -> MemberHealth:
     if member.waiting and found.status != "suspended":
         where = f"wave {member.wave} of {PHASE_WORDS[member.phase]}"
         return MemberHealth(
-            "progressing", "WaitingForWave", f"it is applied in {where}, when all before is healthy"
+            "progressing", "WaitingForWave", f"it is applied in {where}, after all earlier waves are healthy"
         )
     if member.hook and member.running and found.status == "healthy":
         return MemberHealth("progressing", "Running", "the hook has yet to end")
@@ -239,13 +239,13 @@ def _failure(present: PresentState, now: datetime) -> MemberHealth | None:
     reason = pending.reason if pending is not None else present.reason
     message = pending.message if pending is not None else present.message
     if reason == DEADLINE_EXCEEDED:
-        words = f"the cluster has given its rollout up: {present.message or message}"
+        words = f"the cluster has given up its rollout: {present.message or message}"
         return MemberHealth("degraded", reason, words, failed=True)
     if reason in _IMAGE_ERRORS:
-        return MemberHealth("degraded", reason, f"its image cannot be had: {message}", failed=True)
+        return MemberHealth("degraded", reason, f"its image cannot be pulled: {message}", failed=True)
     fails_at = becomes_unschedulable("container", present)
     if fails_at is not None and fails_at <= now:
-        return MemberHealth("degraded", reason, f"the cluster has no room for it: {message}", failed=True)
+        return MemberHealth("degraded", reason, f"its pods cannot be scheduled: {message}", failed=True)
     # During a rollout the old pods may still fail while their replacements start.
     if present.status in ("failed", "crash_loop_back_off") and reason != ROLLING_OUT:
         return MemberHealth("degraded", present.reason, present.message, failed=True)

@@ -190,7 +190,7 @@ def _permissions(found: ComparedObject) -> list[str]:
 def _left_out(wanted: WantedObject, present: Present, choice: ApplyChoice) -> ObjectWarning:
     """Returns the warning about a hook that takes no part in an apply."""
     if not choice.runs_hooks:
-        why = "a rollback runs no hooks unless it is asked to run Jobs again"
+        why = "a rollback runs no hooks unless rerun_jobs is set"
     elif wanted.order.upgrade is None:
         why = "it runs at the first apply only, and the application has been applied before"
     else:

@@ -195,7 +195,7 @@ class ObjectWriter:
                 changed = await config_maps.change(*where, key.name, _given(merge), _unchecked, effect=effect)
                 after = changed.config
             case "secret":
-                assert compared.asked is not None, "a secret is changed by what its document says"
+                assert compared.asked is not None, "a secret is changed only by its document"
                 changed_secret = await secrets.change(
                     *where, key.name, compared.asked, self._rights.envelopes, _unchecked, effect=effect
                 )
@@ -303,7 +303,7 @@ def _merges(compared: Sequence[ComparedObject]) -> dict[str, Callable[[Any], Any
 
 
 def _given(merge: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
-    assert merge is not None, "an object is changed by what its document says"
+    assert merge is not None, "an object is changed only by its document"
     return merge
 
 

@@ -54,7 +54,7 @@ class LogIdentity:
         names = {signer.name for signer in signers}
         if len(names) > 1 or (origin and signers and names != {origin}):
             raise SettingsError(
-                f"{PREFIX}AUDIT_KEY: the keys are of {', '.join(sorted(names))}; they must all bear the log's name"
+                f"{PREFIX}AUDIT_KEY: the keys are named {', '.join(sorted(names))}; every key must have the log's name"
                 + (f", which is {origin}" if origin else "")
             )
         policy = Policy.parse(settings.audit_witnesses)
@@ -122,9 +122,9 @@ def _named_keys(settings: Settings) -> tuple[list[Signer], list[Verifier]]:
     except NoteError as error:
         raise SettingsError(f"{PREFIX}{name}: {error}") from None
     if any(verifier.witness for verifier in former):
-        raise SettingsError(f"{PREFIX}{name}: must hold log keys only, but holds a witness key")
+        raise SettingsError(f"{PREFIX}{name}: must contain log keys only, but contains a witness key")
     if settings.audit_key_file is not None and not (signers or former):
-        raise SettingsError(f"{PREFIX}{name}: {settings.audit_key_file} holds no key")
+        raise SettingsError(f"{PREFIX}{name}: {settings.audit_key_file} contains no key")
     return signers, former
 
 

@@ -176,7 +176,7 @@ class Nodes:
         """Returns the hashes of the 256 leaves of a full tile. Raises NotInTreeError."""
         found = self._tile((0, position))
         if len(found) != TILE_BYTES:
-            raise NotInTreeError(f"the tile {position} of leaves is not there")
+            raise NotInTreeError(f"the tile {position} of leaves is missing")
         return found
 
     def _subtree(self, height: int, index: int) -> bytes:
@@ -185,7 +185,7 @@ class Nodes:
             place, first, count = _place(height, index)
             hashes = self._tile(place)[first * HASH_BYTES : (first + count) * HASH_BYTES]
             if len(hashes) != count * HASH_BYTES:
-                raise NotInTreeError(f"the tile {place} does not reach so far")
+                raise NotInTreeError(f"the tile {place} is too short")
             found = self._known[height, index] = full_root(hashes)
         return found
 

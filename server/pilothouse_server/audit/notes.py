@@ -157,7 +157,9 @@ def parse(note: str) -> tuple[Checkpoint, list[tuple[str, bytes]]]:
     The signatures are not verified. Raises NoteError.
     """
     if len(note) > MOST_NOTE_CHARACTERS or any(ord(each) < 32 and each != "\n" for each in note):
-        raise NoteError(f"a checkpoint is text of at most {MOST_NOTE_CHARACTERS} characters")
+        raise NoteError(
+            f"a checkpoint is text of at most {MOST_NOTE_CHARACTERS} characters, without control characters"
+        )
     text, separator, lines = note.rpartition("\n\n")
     head = text.split("\n")
     if not separator or len(head) < 3 or not lines.endswith("\n"):
@@ -203,13 +205,11 @@ def opened(note: str, verifiers: Iterable[Verifier]) -> tuple[Checkpoint, list[V
         if verifier is None:
             continue
         if not verifier.verifies(checkpoint.text, value[ID_BYTES:]):
-            raise NoteError(f"the signature of {name} is not of this checkpoint")
+            raise NoteError(f"the signature of {name} does not match the checkpoint")
         by.append(verifier)
     if not by:
         names = ", ".join(f"{name}+{value[:ID_BYTES].hex()}" for name, value in signatures)
-        raise UnknownKeysError(
-            f"no key of this log has signed the checkpoint; it bears signatures of {names}"
-        )
+        raise UnknownKeysError(f"no key of this log has signed the checkpoint; it has signatures of {names}")
     return checkpoint, by
 
 

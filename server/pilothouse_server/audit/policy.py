@@ -39,7 +39,7 @@ class Policy:
         wanted = int(number) if number.strip().isdecimal() else 0
         if not separator or not 1 <= wanted <= len(witnesses) <= MOST_WITNESSES:
             raise SettingsError(
-                f"{_VARIABLE}: must be K of KEY@URL, KEY@URL and so on; K from 1 to their number, {MOST_WITNESSES}"
+                f"{_VARIABLE}: must be `K of KEY@URL, KEY@URL, ...`, K from 1 to their number, at most {MOST_WITNESSES}"
             )
         return cls(wanted, witnesses)
 
@@ -63,7 +63,9 @@ def _witness(text: str) -> Witness:
     key, separator, url = text.rpartition("@")
     parts = urlsplit(url)
     if not separator or parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-        raise SettingsError(f"{_VARIABLE}: each witness is KEY@URL, with a URL of http or https")
+        raise SettingsError(
+            f"{_VARIABLE}: each witness must be KEY@URL, with an http or https URL without a query"
+        )
     try:
         verifier = Verifier.parse(key)
     except NoteError as error:

@@ -113,7 +113,9 @@ async def _proof(transaction: ReadTransaction, state: TreeState, spans: Sequence
 
 def damaged() -> FailedPrecondition:
     """Returns the error for callers if a proof cannot be computed."""
-    return FailedPrecondition("tiles of the audit log are missing: verify it", reason="AUDIT_LOG_DAMAGED")
+    return FailedPrecondition(
+        "tiles of the audit log are missing: verify the log", reason="AUDIT_LOG_DAMAGED"
+    )
 
 
 def accepted(note: str, state: TreeState, identity: LogIdentity) -> Checkpoint:
@@ -130,7 +132,7 @@ def accepted(note: str, state: TreeState, identity: LogIdentity) -> Checkpoint:
     name = name_of(state)
     if not identity.is_of_log(kept, state):
         raise FailedPrecondition(
-            f"the checkpoint is of the log {kept.origin}; this is {name}",
+            f"the checkpoint belongs to the log {kept.origin}; this log is {name}",
             reason="CHECKPOINT_OF_ANOTHER_LOG",
             metadata={"origin": kept.origin, "expected": name},
         )
@@ -144,7 +146,7 @@ def accepted(note: str, state: TreeState, identity: LogIdentity) -> Checkpoint:
 async def differs(transaction: ReadTransaction, state: TreeState, kept: Checkpoint) -> str:
     """Returns how a kept checkpoint differs from the present log; '' if the log continues it."""
     if kept.size > state.size:
-        return f"the checkpoint has {kept.size} leaves, the log {state.size}: it was cut, or went back"
+        return f"the checkpoint has {kept.size} leaves, but the log has {state.size}: the log was cut, or went back"
     if kept.size == 0:
         return ""
     found = await root(transaction, state, kept.size)

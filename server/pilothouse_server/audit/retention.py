@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 HELD = Gauge(
     "pilothouse_audit_partitions_held",
-    "Partitions of the audit log that are old enough to be dropped, and stay.",
+    "Partitions of the audit log that are old enough to be dropped, but are kept.",
     ("reason",),
 )
 _TOO_MANY = "too many stretches"

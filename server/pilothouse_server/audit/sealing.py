@@ -121,7 +121,7 @@ class Sealer:
                 await audit_tree.name(transaction, wanted)
         elif wanted and state.origin != wanted:
             raise SettingsError(
-                f"{PREFIX}AUDIT_ORIGIN: the audit log of this database is named {state.origin}, for ever"
+                f"{PREFIX}AUDIT_ORIGIN: the audit log of this database is named {state.origin}, which cannot change"
             )
 
     async def run(self) -> None:
@@ -213,7 +213,7 @@ class Sealer:
         """Returns why no head may be signed, according to the database or this server's kept heads; '' if
         heads may be signed.
         """
-        reason = (state.stopped_reason or "a server stopped it") if state.stopped else ""
+        reason = (state.stopped_reason or "no reason was recorded") if state.stopped else ""
         reason = reason or self._kept.stop_of(state.head_history)
         if reason:
             STOPPED.set(1)
@@ -298,7 +298,7 @@ class Sealer:
         """Checks that the database has the head that this server keeps. Raises _Contradiction."""
         size = kept.checkpoint.size
         if kept.checkpoint.origin not in {origin_of(state), *self.identity.names(state)}:
-            words = f"the log is called {origin_of(state)}; its last head is of {kept.checkpoint.origin}"
+            words = f"the log is named {origin_of(state)}, but its last head names {kept.checkpoint.origin}"
             raise _Contradiction(words, size)
         row = await audit_tree.seal_at(transaction, size)
         if row is None:
@@ -316,7 +316,7 @@ class Sealer:
             proof = (await proofs.nodes(transaction, state, spans)).spans(spans)
         except merkle.NotInTreeError:
             raise _Contradiction(
-                f"tiles are missing that lead from its sealed head of {head.size} leaves", head.size
+                f"tiles that prove its sealed head of {head.size} leaves are missing", head.size
             ) from None
         if not merkle.is_consistent((head.size, head.root), (state.size, root), proof):
             raise _Contradiction(f"its first {head.size} leaves are not those of its sealed head", head.size)
@@ -350,7 +350,7 @@ class Sealer:
 
 
 def _cut(size: int, found: int) -> _Contradiction:
-    return _Contradiction(f"it has {found} leaves, its sealed head {size}: it was cut", size)
+    return _Contradiction(f"it has {found} leaves, but its sealed head has {size}: it was cut", size)
 
 
 def _stopped_error(reason: str) -> FailedPrecondition:

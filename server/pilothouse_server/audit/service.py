@@ -81,7 +81,7 @@ class AuditService(AuditSinkCalls):
         """Returns statistics of the users' operations."""
         if call.caller.narrowed:
             raise PermissionDenied(
-                "this method counts over all namespaces that the caller reaches; the key is restricted to some",
+                "this method covers all namespaces of the caller, but the key is restricted to some of them",
                 reason="KEY_NAMESPACES",
             )
         page = wire.page_request(call, self._page_key, request.username)
@@ -209,7 +209,7 @@ class AuditService(AuditSinkCalls):
     ) -> pb.ProveConsistencyResponse:
         """Returns the proof that the log continues an earlier head."""
         if bool(request.checkpoint) == bool(request.first_size):
-            raise invalid("checkpoint", "give a checkpoint or first_size, and not both")
+            raise invalid("checkpoint", "exactly one of checkpoint and first_size must be given")
         head = await self._head(call, request.second_size)
         async with call.store.system_read() as transaction:
             state = await audit_tree.read(transaction)

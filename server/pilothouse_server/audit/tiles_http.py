@@ -77,5 +77,5 @@ class TilesServer:
     async def _checkpoint(self) -> str:
         seal = await published(self._store, self._policy)
         if seal is None:
-            raise NotFound("no head was sealed yet", reason="AUDIT_HEAD_NOT_FOUND")
+            raise NotFound("no head is published yet", reason="AUDIT_HEAD_NOT_FOUND")
         return seal.note

@@ -50,7 +50,7 @@ class Fault(Enum):
 
 _WORDS = {
     Fault.ALTERED: "the stored record differs from the recorded one",
-    Fault.MISSING: "missing, and no record signed by the log says that retention dropped it",
+    Fault.MISSING: "missing, and no record signed by the log lists it as dropped by retention",
     Fault.INSERTED: "another record, or none, belongs at this place",
 }
 
@@ -204,10 +204,10 @@ class Verification:
             if stored.get((level, position)) != hashes:
                 leaves = merkle.WIDTH ** (level + 1)
                 self._tree_fault(
-                    position * leaves, (position + 1) * leaves, "a tile is not that of its leaves"
+                    position * leaves, (position + 1) * leaves, "a tile does not match its leaves"
                 )
         if self._edge.size == self._state.size and self._edge.levels[1:] != list(self._state.edge[1:]):
-            self._tree_fault(0, self._state.size, "the edge of the tree is not that of its leaves")
+            self._tree_fault(0, self._state.size, "the edge of the tree does not match its leaves")
 
     async def _heads(self, transaction: Any, data: Sequence[bytes]) -> None:
         """Checks that the heads sealed within these leaves belong to this tree."""
@@ -286,7 +286,7 @@ class Verification:
         keys = frozenset(value[: notes.ID_BYTES] for name, value in notes.parse(note)[1] if name in names)
         if self._former is not None and not keys & self._former[1]:
             last = self._former[0]
-            words = f"the head of {last} leaves: its key is not known, and has not signed the next head, too"
+            words = f"the head of {last} leaves: its key is unknown and has not signed the next head"
             self._fault_to(last, Fault.SEAL, words, only_last=True)
         self._former = size, keys
 
@@ -360,7 +360,7 @@ class Verification:
         if self._kept is not None and self._kept.size > self._state.size:
             self._lost_to(
                 self._kept.size,
-                f"the log was cut: the checkpoint has {self._kept.size} leaves, the log {self._state.size}",
+                f"the log was cut: the checkpoint has {self._kept.size} leaves, the log has {self._state.size}",
             )
 
     def _lost_to(self, size: int, words: str) -> None:

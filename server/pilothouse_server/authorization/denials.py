@@ -301,7 +301,7 @@ def _not_found(finding: PermissionFinding, of: str) -> str:
 
 
 def _inactive(_finding: PermissionFinding, of: str) -> str:
-    return f"{of or 'you'} may not log in, and so may do nothing"
+    return f"{of or 'you'} may not log in, so no permission applies"
 
 
 def _credential(_finding: PermissionFinding, _of: str) -> str:
@@ -309,15 +309,15 @@ def _credential(_finding: PermissionFinding, _of: str) -> str:
 
 
 def _excluded(finding: PermissionFinding, of: str) -> str:
-    return f"{_whose(of)} {_granted(finding.grants[0])} leaves it out"
+    return f"{_whose(of)} {_granted(finding.grants[0])} excludes it"
 
 
 def _over_all(finding: PermissionFinding, of: str) -> str:
-    return f"{_over_all_short(finding, of)}, which {_whose(of)} {_granted(finding.grants[0])} is not"
+    return f"{_over_all_short(finding, of)}; {_whose(of)} {_granted(finding.grants[0])} is not enough"
 
 
 def _over_all_short(_finding: PermissionFinding, _of: str) -> str:
-    return "it works only from a grant over all namespaces"
+    return "it requires a grant over all namespaces"
 
 
 def _expired(finding: PermissionFinding, of: str) -> str:

@@ -83,7 +83,7 @@ async def _make(plan: Plan, moment: datetime) -> Backup:
     keys = None if plan.key_file is None else await disk.answer(BackupKeys.load, plan.key_file)
     if keys is None and plan.master_key_file is not None:
         raise refused(
-            "the master keys are backed up encrypted only: name a key file of the backup", "KEYS_IN_THE_CLEAR"
+            "master keys are only backed up encrypted: name a key file for the backup", "KEYS_IN_THE_CLEAR"
         )
     await disk.answer(lambda: plan.folder.mkdir(mode=0o700, parents=True, exist_ok=True))
     name = await disk.answer(manifests.name_at, moment, plan.folder)

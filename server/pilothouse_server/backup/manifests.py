@@ -167,7 +167,7 @@ def check_files(backup: Backup) -> None:
     for name, listed in backup.manifest.files.items():
         path = backup.path / name
         if name != Path(name).name:
-            raise refused(f"{backup.path}: {name} is no name of a file", "DAMAGED")
+            raise refused(f"{backup.path}: {name} is not a file name", "DAMAGED")
         sha256, size = hashlib.sha256(), 0
         for block in blocks(path):
             sha256.update(block)

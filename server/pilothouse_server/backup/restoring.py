@@ -99,8 +99,8 @@ def _check_target(target: BackupTarget, verified: Verified, order: Order) -> Non
         )
     if not target.owner and not order.makes_roles:
         raise refused(
-            f"there is no role {OWNER}, or this login may not become it: give the URL of an administrator, who "
-            "makes the roles, or run `pilothouse migrate init`",
+            f"there is no role {OWNER}, or this login may not become it: give the URL of an administrator "
+            "(--admin-url), which creates missing roles, or run `pilothouse migrate init`",
             "NOT_THE_OWNER",
         )
 
@@ -137,7 +137,7 @@ def _check_master_keys(verified: Verified, path: Path) -> None:
     if verified.backup.find(manifests.MASTER_KEYS) is None:
         raise refused(f"{verified.backup.path} has no master keys", "NOT_THERE")
     if path.exists():
-        raise refused(f"{path} is there already: name another file for the master keys", "FILE_UNUSABLE")
+        raise refused(f"{path} already exists: name another file for the master keys", "FILE_UNUSABLE")
 
 
 def _write_master_keys(verified: Verified, path: Path) -> None:

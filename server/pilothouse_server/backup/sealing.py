@@ -57,7 +57,9 @@ class BackupKeys:
         except ValueError:
             keys, mode = [], 0
         if not keys or any(len(key) != _KEY_BYTES for key in keys):
-            raise refused(f"{path} must hold lines of {_KEY_BYTES} bytes in hexadecimal", "KEY_FILE_INVALID")
+            raise refused(
+                f"{path} must contain lines of {_KEY_BYTES} bytes in hexadecimal", "KEY_FILE_INVALID"
+            )
         if mode & 0o077:
             raise refused(f"{path} can be read by others: chmod 600 it", "KEY_FILE_INVALID")
         return cls({_identifier(key): key for key in keys}, path)
@@ -80,7 +82,7 @@ class BackupKeys:
         if key is None:
             held = ", ".join(each.hex() for each in self._keys)
             raise refused(
-                f"the backup is encrypted under the key {identifier.hex()}, and {self.path} holds {held}",
+                f"the backup is encrypted under the key {identifier.hex()}, but {self.path} has only {held}",
                 "WRONG_KEY",
             )
         return key

@@ -53,7 +53,7 @@ async def verify(path: Path, key_file: Path | None) -> Verified:
         )
     if backup.manifest.schema_version not in CHECKSUMS:
         raise refused(
-            f"{path} was made at migration {backup.manifest.schema_version}, which this release does not know (its "
+            f"{path} was made at migration {backup.manifest.schema_version}, which this release does not have (its "
             f"newest is {list(CHECKSUMS)[-1]}): use the release that made it, or a newer one",
             "NEWER_SCHEMA",
         )

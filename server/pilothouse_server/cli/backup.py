@@ -113,7 +113,7 @@ def list_backups(directory: _Folder = None) -> None:
                 f"migration {each.manifest.schema_version}  {_protection(each)}"
             )
         else:
-            say(f"{each.name}  cannot be read: pilothouse backup verify {each}")
+            say(f"{each.name}  cannot be read; for the reason: pilothouse backup verify {each}")
 
 
 @backup.command("verify")
@@ -199,7 +199,7 @@ def restore(
         )
     say(f"{path} is restored: as of {_moment(restored.manifest.created_at)}")
     if restoring.is_older(restored):
-        say("it is of an earlier release: pilothouse migrate up", err=True)
+        say("it was made by an earlier release; run: pilothouse migrate up", err=True)
     _say_what_else(restored)
 
 
@@ -212,7 +212,7 @@ def _master_key_file(settings: Settings) -> Path:
         _fail(str(error), _USAGE)
     if FILE not in named:
         _fail(
-            f"--with-master-keys: there is no file of them, {PREFIX}KEY_PROVIDERS names {', '.join(named)}",
+            f"--with-master-keys needs the key provider file, but {PREFIX}KEY_PROVIDERS names {', '.join(named)}",
             _USAGE,
         )
     return settings.key_file
@@ -238,8 +238,8 @@ def _say_what_else(found: Backup, along: Collection[str] | None = None) -> None:
     if missing:
         say(
             (
-                f"its secrets need the keys {' and '.join(missing)}, which are not part of it: store them "
-                "elsewhere (the file of master keys, or the token)"
+                f"its secrets can be read only with the keys {' and '.join(missing)}, which it does not include: "
+                "back them up separately (the key file, the setting or the token that has them)"
             ),
             err=True,
         )

@@ -54,7 +54,7 @@ def add(
     named = keys.providers(settings) if file is None else (keys.FILE,)
     provider = provider or named[0]
     if provider not in named:
-        _fail(f"{PREFIX}KEY_PROVIDERS does not name {provider}", _USAGE)
+        _fail(f"{PREFIX}KEY_PROVIDERS does not name {provider}, or --file excludes it", _USAGE)
     if provider == keys.ENVIRONMENT:
         text, key_id = keys.new_key()
         say(text)
@@ -163,13 +163,13 @@ def _refuse_needed(key_id: str, held: Collection[str]) -> None:
         uses, active = _uses_in_database(settings) if settings.database_url else _uses_by_server()
     except Exception as error:  # noqa: BLE001 - after any failure the uses of the key are unknown
         _fail(
-            f"the server cannot check whether {key_id} is used: {error}\n"
+            f"this command cannot check whether {key_id} is used: {error}\n"
             "set PILOTHOUSE_DATABASE_URL, or log in to a running server; --force removes it nevertheless"
         )
     if active not in held:
         _fail(
-            f"new values are encrypted under {active or 'no key yet'}, which is missing here: "
-            "this is not the key file of the database; --force removes the key nevertheless"
+            f"the key that encrypts new values ({active or 'none yet'}) is not among these keys: "
+            "they may not be those of the database; --force removes the key nevertheless"
         )
     if uses.get(key_id):
         _fail(

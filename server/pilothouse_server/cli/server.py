@@ -158,7 +158,7 @@ def _run_server(dev: bool, processes: str, *, self_signed: bool) -> None:
 def _with_certificate(settings: Settings, *, dev: bool) -> Settings:
     """Returns the settings with a certificate in the data folder; creates one if there is none."""
     if not dev:
-        _fail("--tls-self-signed goes with --dev", _USAGE)
+        _fail("--tls-self-signed requires --dev", _USAGE)
     if settings.tls_certificate_file is not None:
         _fail(f"--tls-self-signed and {PREFIX}TLS_CERTIFICATE_FILE exclude each other", _USAGE)
     import msgspec
@@ -209,7 +209,7 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
                 host = settings.tls_client_listen.rpartition(":")[0]
                 say(f"Clients with certificates call {host}:{server.asking_port}")
             await stopping.wait()
-            say("draining: calls in flight end, watches are told to reconnect elsewhere")
+            say("draining: calls in flight may finish, watches must reconnect elsewhere")
             # A supervisor ends its processes itself, and the dependencies of `--dev` must be stopped in order.
             if settings.processes == 1 and not dev:
                 _end_at_last(settings.grace_seconds + CLOSING_SECONDS)
@@ -229,7 +229,9 @@ def _end_at_last(seconds: float) -> None:
 
     def end() -> None:
         time.sleep(seconds)
-        say("pilothouse: it has not ended within the grace, and is ended: does a disk hang?", err=True)
+        say(
+            "pilothouse: it has not ended within the grace period, so it is killed; a disk may hang", err=True
+        )
         os._exit(_FAULT)
 
     threading.Thread(target=end, name="end at last", daemon=True).start()
@@ -285,7 +287,7 @@ def _welcome(settings: Settings, port: int, password: str | None, *, dev: bool) 
         lines += [
             "",
             f"  administrator  admin   password  {password}",
-            "  (made now, shown once, kept nowhere)",
+            "  (made now, shown once, not stored)",
         ]
     if dev:
         command = _own_command()
@@ -347,7 +349,7 @@ def migrate_init(
 
     given = {"app": app_password, "system": system_password, "maintenance": maintenance_password}
     _run(ensure_roles(_secured(admin_url), {role: password for role, password in given.items() if password}))
-    say(f"roles {', '.join((OWNER, *LOGINS.values()))} are there")
+    say(f"roles {', '.join((OWNER, *LOGINS.values()))} exist")
 
 
 @migrate.command("up")

@@ -121,7 +121,7 @@ class ClusterAccess:
             async with asyncio.timeout(self._seconds):
                 version = await client.version()
                 if not _VERSION.fullmatch(version):
-                    raise _unreachable(f'the server of cluster "{name}" is no Kubernetes API server')
+                    raise _unreachable(f'the server of cluster "{name}" is not a Kubernetes API server')
                 denied = await rights.denied(client)
         except TimeoutError:
             raise _unreachable(f'cluster "{name}" did not respond within {self._seconds:g} s') from None
@@ -194,11 +194,13 @@ def refusal(error: ClusterError, field: str = "credentials") -> PilothouseError:
     if isinstance(error, Forbidden):
         needed = error.permission if error.permission in {str(right) for right in rights.RIGHTS} else ""
         return FailedPrecondition(
-            f"the cluster refuses (403): {needed or 'what is needed'} is denied",
+            f"the cluster refuses the request (403): {needed or 'a needed right'} is denied",
             reason="CLUSTER_RIGHTS_MISSING",
             metadata={"rights": needed} if needed else {},
         )
-    return _unreachable(f"the cluster responds with {error.answered}" if error.answered else error.message)
+    return _unreachable(
+        f"the cluster responds with HTTP status {error.answered}" if error.answered else error.message
+    )
 
 
 def _unreachable(message: str) -> Unavailable:

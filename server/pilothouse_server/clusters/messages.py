@@ -98,7 +98,7 @@ async def read_credentials(message: pb.ClusterCredentials, reach: Reach) -> Clus
     if source == "in_cluster":
         return credentials.IN_CLUSTER
     if source is None:
-        raise invalid("credentials", "must hold a kubeconfig, an address or in_cluster", reason="REQUIRED")
+        raise invalid("credentials", "must have a kubeconfig, an address or in_cluster", reason="REQUIRED")
     try:
         read = await _read(message)
         check_reach(read.cluster, reach)

@@ -46,10 +46,10 @@ def column_value(cluster: Cluster, name: str) -> Any:
 
 def _check_kind(each: ObjectKind, field: str) -> None:
     if why := never_taken(each.api_version, each.kind):
-        raise invalid(f"{field}.kind", f"{each.kind} of {each.api_version} is never taken: {why}")
+        raise invalid(f"{field}.kind", f"{each.kind} of {each.api_version} cannot be opened: {why}")
     if is_built_in(each.api_version, each.kind):
         raise invalid(
-            f"{field}.kind", f"{each.kind} of {each.api_version} is open already, with rules of its own"
+            f"{field}.kind", f"{each.kind} of {each.api_version} is open already, with built-in rules"
         )
     for name in ("secret_paths", "refused_paths"):
         for number, path in enumerate(getattr(each, name)):
@@ -60,7 +60,5 @@ def _check_kind(each: ObjectKind, field: str) -> None:
                 raise invalid(f"{field}.{name}[{number}]", words) from None
     for number, path in enumerate(each.secret_paths):
         if parsed(path)[0] in _PUBLIC:
-            words = (
-                "must not begin with metadata: whoever lists an object sees its name, labels and annotations"
-            )
+            words = "must not begin with metadata: callers that list an object see its name, labels and annotations"
             raise invalid(f"{field}.secret_paths[{number}]", words)

@@ -357,8 +357,8 @@ def _conditions(row: Row) -> tuple[Condition, ...]:
         f"{count} object{'' if count == 1 else 's'}" if row.orphans_listed else "objects (not counted yet)"
     )
     message = (
-        f"a new history of the database began, which does not know {found} on this cluster; none is deleted until an "
-        "administrator decides: ListOrphans, ResolveOrphans"
+        f"a new history of the database began, without {found} that this cluster has; none is deleted until an "
+        "administrator decides (ListOrphans, ResolveOrphans)"
     )
     return (Condition(ORPHANS_UNDECIDED, "True", "NewHistory", message),)
 

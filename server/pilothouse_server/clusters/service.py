@@ -200,7 +200,9 @@ class ClusterCalls:
         For an import, the cluster is read before the transaction begins.
         """
         if bool(request.uids) == request.all:
-            raise invalid("uids", "must name orphans, unless `all` is set", reason="REQUIRED")
+            raise invalid(
+                "uids", "must name orphans if `all` is not set, and none if it is set", reason="REQUIRED"
+            )
         cluster, action = request.cluster_name, messages.ACTIONS.word[request.action]
         uids = None if request.all else list(dict.fromkeys(request.uids))
         if action == "import":

@@ -61,7 +61,7 @@ class ConfigReaders:
         # Containers that are being deleted count, because their pods run until the grace period ends.
         readers = await repository.users_of_source(transaction, namespace_id, kind, names, deleting=True)
         for each in await repository.get_many(transaction, list(readers)):
-            guarding.refuse_power_by_reading(each, self._guarded, may, "what would be changed")
+            guarding.refuse_power_by_reading(each, self._guarded, may, "data that this call changes")
 
     async def restart(
         self, transaction: Transaction, namespace_id: NamespaceId, kind: Kind, name: str

@@ -84,8 +84,8 @@ async def refuse_on_cluster(client: SourceReader, container: Container) -> str:
         as_imported = container.imported and container.generation == 1
         if not (each.external or as_imported or each[1:3] in _PUBLIC):
             return (
-                f'{each.field}: {WORDS[each.kind]} "{each.name}" is on the cluster and not the platform\'s; import it, '
-                "or set external, which the namespace's external_sources must allow"
+                f'{each.field}: {WORDS[each.kind]} "{each.name}" exists on the cluster but does not belong to the '
+                "platform; import it, or set external, which the namespace's external_sources must allow"
             )
     return ""
 
@@ -94,7 +94,9 @@ async def _refuse_type(client: SourceReader, where: str, secret: SourceReference
     for type_ in _REFUSED_TYPES:
         selector = f"metadata.name={secret.name},type={type_}"
         if await client.select(SECRET_METADATA, where, selector):
-            words = f'{secret.field}: secret "{secret.name}" is of the type {type_}, which containers are not given'
+            words = (
+                f'{secret.field}: secret "{secret.name}" is of the type {type_}, which containers may not use'
+            )
             raise Refused(words, code=403, status_reason=GUARDED)
 
 

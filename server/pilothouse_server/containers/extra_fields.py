@@ -54,12 +54,14 @@ def checked_extra_fields(found: Findings, container: Container) -> dict[str, str
             found.add(at, "path", str(error))
             continue
         if _is_of_other_kind(container, steps):
-            words = f"must lead through {'.'.join(template)} to a field of the pods of this kind"
+            words = (
+                f"is a path of another workload kind: fields of these pods begin with {'.'.join(template)}"
+            )
             found.add(at, "path", words)
         elif is_missing(document, steps):
             found.add(at, "exists", "names an item that the pods do not have")
         if any(overlap(steps, other) for other in checked):
-            found.add(at, "unique", "is the same as another path, or lies above or below it")
+            found.add(at, "unique", "is the same as another path, or one contains the other")
         if rule := _json_problem(text):
             found.add(at, "json", rule)
         else:

@@ -115,7 +115,7 @@ def _refuse_rights(
     has = {each.right for each in found}
     for each in before:
         if each.right not in has and _counts(each, stored) and each.permission and not may(each.permission):
-            words = f"{each.words}, which its pods keep for a while where it is taken away"
+            words = f"{each.words}, which its pods keep until they are replaced"
             raise _refused(wanted, msgspec.structs.replace(each, words=words))
 
 
@@ -226,8 +226,8 @@ def refuse_account(container: Container, found: KubernetesObject) -> None:
         return
     if not manifests.is_our_account(found, container.namespace_uid):
         words = (
-            f'service account "{name}" is on the cluster and not the platform\'s, so its rights are unknown: '
-            f"permission {PRIVILEGED} is needed, from a grant over all namespaces, to run pods as it"
+            f'service account "{name}" exists on the cluster but does not belong to the platform, so its rights are '
+            f"unknown: permission {PRIVILEGED} is needed, from a grant over all namespaces, to run pods as it"
         )
         raise Refused(words, code=403, status_reason=GUARDED)
 

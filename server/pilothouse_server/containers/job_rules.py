@@ -37,7 +37,7 @@ def check_runs(found: Findings, container: Container) -> None:
 
 def _check_name(found: Findings, container: Container) -> None:
     if len(container.name) > LONGEST_NAME and not container.imported:
-        rule = f"of a Job must have at most {LONGEST_NAME} characters: its runs are called NAME-2 and so on"
+        rule = f"must not be longer than {LONGEST_NAME} characters for a Job: its runs are called NAME-2 and so on"
         found.add("container.name", "max_length", rule)
     if container.replicas != 1:
         found.add("container.replicas", "unused", "must be unset for a Job: set job.parallelism")
@@ -58,7 +58,7 @@ def _check_schedule(found: Findings, container: Container, settings: CronJobSett
             found.add(f"{field}.{name}", "format", str(error))
     found.one_of(f"{field}.concurrency", settings.concurrency, (ALLOW, FORBID, REPLACE))
     if settings.max_concurrent is not None and settings.concurrency not in ("", ALLOW):
-        found.add(f"{field}.max_concurrent", "unused", f"is only allowed with {ALLOW}")
+        found.add(f"{field}.max_concurrent", "unused", f"is only allowed with concurrency {ALLOW}")
 
 
 def _check_job(found: Findings, field: str, container: Container, job: JobSettings) -> None:
@@ -75,21 +75,27 @@ def _check_job(found: Findings, field: str, container: Container, job: JobSettin
 def _check_indexes(found: Findings, field: str, job: JobSettings) -> None:
     indexed = job.completion_mode == INDEXED
     if indexed and job.completions is None:
-        found.add(f"{field}.completions", "required", f"must be set with {INDEXED}")
+        found.add(f"{field}.completions", "required", f"must be set with completion_mode {INDEXED}")
     if indexed and (job.parallelism or 0) > _MOST_AT_ONCE:
-        found.add(f"{field}.parallelism", "maximum", f"must not be above {_MOST_AT_ONCE} with {INDEXED}")
+        found.add(
+            f"{field}.parallelism",
+            "maximum",
+            f"must not be above {_MOST_AT_ONCE} with completion_mode {INDEXED}",
+        )
     if job.backoff_limit_per_index is None:
         if job.max_failed_indexes is not None:
             found.add(f"{field}.max_failed_indexes", "unused", "is only allowed with backoff_limit_per_index")
     elif not indexed:
-        found.add(f"{field}.backoff_limit_per_index", "unused", f"is only allowed with {INDEXED}")
+        found.add(
+            f"{field}.backoff_limit_per_index", "unused", f"is only allowed with completion_mode {INDEXED}"
+        )
     elif (job.max_failed_indexes or 0) > (job.completions or 0):
         found.add(f"{field}.max_failed_indexes", "maximum", "must not be above completions")
 
 
 def _check_success(found: Findings, field: str, job: JobSettings) -> None:
     if job.success_policy and job.completion_mode != INDEXED:
-        found.add(f"{field}.success_policy", "unused", f"is only allowed with {INDEXED}")
+        found.add(f"{field}.success_policy", "unused", f"is only allowed with completion_mode {INDEXED}")
     for number, rule in enumerate(job.success_policy):
         at = f"{field}.success_policy[{number}]"
         if not rule.succeeded_indexes and rule.succeeded_count is None:
@@ -118,10 +124,12 @@ def _check_index_list(found: Findings, field: str, text: str, completions: int) 
 def _check_failures(found: Findings, field: str, container: Container, job: JobSettings) -> None:
     restarts = job.restart_policy == ON_FAILURE
     if restarts and job.backoff_limit_per_index is not None:
-        found.add(f"{field}.backoff_limit_per_index", "unused", f"is only allowed with {NEVER}")
+        found.add(
+            f"{field}.backoff_limit_per_index", "unused", f"is only allowed with restart_policy {NEVER}"
+        )
     if job.pod_failure_policy:
         if restarts:
-            found.add(f"{field}.pod_failure_policy", "unused", f"is only allowed with {NEVER}")
+            found.add(f"{field}.pod_failure_policy", "unused", f"is only allowed with restart_policy {NEVER}")
         if job.pod_replacement_policy not in ("", "Failed"):
             found.add(
                 f"{field}.pod_replacement_policy", "one_of", "must be Failed or empty with pod_failure_policy"
@@ -150,6 +158,6 @@ def _check_failure_rule(found: Findings, at: str, rule: PodFailureRule) -> None:
         if list(rule.exit_codes) != sorted(set(rule.exit_codes)):
             found.add(f"{at}.exit_codes", "unique", "must be in ascending order, each once")
         if rule.operator == "In" and 0 in rule.exit_codes:
-            found.add(f"{at}.exit_codes", "minimum", "must not contain 0 with In")
+            found.add(f"{at}.exit_codes", "minimum", "must not contain 0 with operator In")
     for number, condition in enumerate(rule.pod_conditions):
         found.one_of(f"{at}.pod_conditions[{number}].status", condition.status, ("True", "False", "Unknown"))

@@ -58,7 +58,7 @@ def positions_of(key: bytes, bound_to: str, token: str) -> dict[PodKey, LogPosit
             raise ValueError
         return msgspec.msgpack.decode(raw[_BINDING_BYTES:], type=dict[PodKey, LogPosition])
     except (binascii.Error, ValueError, msgspec.MsgspecError):
-        description = "is not a token of this log: it belongs to its caller and question"
+        description = "is not a token of this log: a token is valid only for the same caller and query"
         raise InvalidArgument(
             f"resume_token: {description}",
             reason="RESUME_TOKEN",

@@ -45,7 +45,7 @@ class Mounter:
             raise invalid("mount_path", ROOT_WORDS)
         if not path:
             raise invalid(
-                "mount_path", f'must be set: volume "{volume.name}" has none of its own', reason="REQUIRED"
+                "mount_path", f'must be set: volume "{volume.name}" has no mount_path', reason="REQUIRED"
             )
         mount = msgspec.structs.replace(wanted, mount_path=path)
 

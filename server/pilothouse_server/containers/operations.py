@@ -356,7 +356,7 @@ async def pause(target: Target, namespace: str, name: str, mode: PauseMode) -> t
     """
     if mode == "freeze":
         raise FailedPrecondition(
-            "no Kubernetes runtime interface can freeze a container: use SUSPEND or HOLD_ROLLOUT",
+            "Kubernetes has no call that freezes a container: use SUSPEND or HOLD_ROLLOUT",
             reason="PAUSE_MODE_UNSUPPORTED",
         )
     if mode == "hold_rollout":

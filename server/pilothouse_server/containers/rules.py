@@ -240,9 +240,9 @@ def _check_env(found: Findings, field: str, env: Sequence[EnvVar]) -> None:
     for index, item in enumerate(env):
         at = f"{field}[{index}]"
         if item.divisor and item.value_from != "resource_field_ref":
-            found.add(f"{at}.divisor", "unused", "is only allowed with RESOURCE_FIELD_REF")
+            found.add(f"{at}.divisor", "unused", "is only allowed with value_from RESOURCE_FIELD_REF")
         if item.external and item.value_from not in ("config_map", "secret"):
-            found.add(f"{at}.external", "unused", "is only allowed with CONFIG_MAP and SECRET")
+            found.add(f"{at}.external", "unused", "is only allowed with value_from CONFIG_MAP and SECRET")
         if item.value_from == "literal":
             for name in ("source_name", "source_key"):
                 if getattr(item, name):
@@ -338,14 +338,18 @@ def _check_services(found: Findings, field: str, served: Sequence[tuple[int, Por
 def _completed_port(found: Findings, field: str, port: Port, container: str) -> Port:
     if port.service_type == "None":
         if port.name and (problem := port_name_problem(port.name)):
-            found.add(f"{field}.name", "format", f"of a port without a service {problem}")
+            found.add(f"{field}.name", "format", f"{problem}, because the port has no service")
         for name in ("service_name", "service_port", "node_port", "service_annotations"):
             if getattr(port, name):
                 found.add(f"{field}.{name}", "unused", "must be unset for a port without a service")
         return port
     if port.node_port:
         if port.service_type not in ("NodePort", "LoadBalancer"):
-            found.add(f"{field}.node_port", "unused", "is only allowed with NODE_PORT and LOAD_BALANCER")
+            found.add(
+                f"{field}.node_port",
+                "unused",
+                "is only allowed with service_type NODE_PORT and LOAD_BALANCER",
+            )
         elif not 30000 <= port.node_port <= 32767:
             found.add(f"{field}.node_port", "range", "must be 30000 to 32767")
     return msgspec.structs.replace(
@@ -419,7 +423,7 @@ def _check_probes(found: Findings, field: str, program: Program) -> None:
             found.add(
                 f"{at}.termination_grace_seconds",
                 "unused",
-                "is not allowed for a readiness probe, which ends nothing",
+                "is not allowed for a readiness probe, which never ends the program",
             )
         _check_handler(found, at, probe.handler, program)
 
@@ -441,11 +445,15 @@ def _check_handler(found: Findings, field: str, handler: object, program: Progra
     """Notes a port that the program does not have, and an unknown scheme."""
     port_name = getattr(handler, "port_name", None)
     if port_name is not None and bool(port_name) == bool(getattr(handler, "port", 0)):
-        found.add(f"{field}.{_handler_name(handler)}.port", "required", "exactly one of port and port_name")
+        found.add(
+            f"{field}.{_handler_name(handler)}.port",
+            "required",
+            "exactly one of port and port_name must be set",
+        )
     elif port_name and not any(
         each.name == port_name and is_pod_port_name(each.name) for each in program.ports
     ):
-        found.add(f"{field}.{_handler_name(handler)}.port_name", "unknown", "is not a port of the container")
+        found.add(f"{field}.{_handler_name(handler)}.port_name", "unknown", "is not a port of this program")
     found.one_of(f"{field}.http_get.scheme", getattr(handler, "scheme", ""), ("HTTP", "HTTPS"))
 
 
@@ -459,11 +467,11 @@ def _check_tolerations(found: Findings, container: Container) -> None:
         found.one_of(f"{field}.operator", item.operator, ("Equal", "Exists"))
         found.one_of(f"{field}.effect", item.effect, ("NoSchedule", "PreferNoSchedule", "NoExecute"))
         if item.operator == "Exists" and item.value:
-            found.add(f"{field}.value", "unused", "must be empty with Exists")
+            found.add(f"{field}.value", "unused", "must be empty with operator Exists")
         if not item.key and item.operator != "Exists":
             found.add(f"{field}.operator", "required", "must be Exists where no key is given")
         if item.toleration_seconds is not None and item.effect != "NoExecute":
-            found.add(f"{field}.toleration_seconds", "unused", "is only allowed with NoExecute")
+            found.add(f"{field}.toleration_seconds", "unused", "is only allowed with effect NoExecute")
 
 
 def _check_pod_security(found: Findings, container: Container) -> None:

@@ -164,7 +164,7 @@ def _scheduled(
     if container.desired_state != "running":
         return Condition(SCHEDULED, "False", _SUSPENDED_BY_CALLER, f"it is {container.desired_state}"), None
     if is_full(settings, cron_job.jobs):
-        words = "no run begins by the schedule until one of those that are active has ended"
+        words = "no scheduled run begins until an active run has ended"
         return Condition(SCHEDULED, "False", CONCURRENCY_REACHED, words), None
     last = cron_job.status.last_schedule_time or cron_job.metadata.creation_timestamp or now
     try:
@@ -174,7 +174,7 @@ def _scheduled(
         # This release cannot parse a schedule from an import or from a later release.
         return Condition(SCHEDULED, "True", SCHEDULED, settings.schedule), None
     if following is None:
-        return Condition(SCHEDULED, "False", _NO_TIME, f'"{settings.schedule}" never comes'), None
+        return Condition(SCHEDULED, "False", _NO_TIME, f'no date matches "{settings.schedule}"'), None
     words = f"next run at {following.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
     return Condition(SCHEDULED, "True", SCHEDULED, words), (following - now).total_seconds() + _AFTER_SECONDS
 

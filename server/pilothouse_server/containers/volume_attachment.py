@@ -47,6 +47,6 @@ def volumes_attachable(container: Container) -> Condition | None:
         VOLUMES_ATTACHABLE,
         "Unknown",
         "ReadWriteOnce",
-        f"{what} READ_WRITE_ONCE, for the pods of one node or one pod, and {container.replicas} replicas are wanted: "
-        f"those that the cluster puts elsewhere do not start ({FAILED})",
+        f"{what} READ_WRITE_ONCE (pods of one node) or READ_WRITE_ONCE_POD (one pod), but {container.replicas} "
+        f"replicas are requested: those that cannot attach it do not start ({FAILED})",
     )

@@ -116,11 +116,11 @@ def _check_downward(found: Findings, at: str, file: DownwardFile, programs: Coll
         check_field(found, at, file.source_key, _FIELD_PATHS)
         for name in ("source_name", "divisor"):
             if getattr(file, name):
-                found.add(f"{at}.{name}", "unused", "is only allowed with RESOURCE_FIELD_REF")
+                found.add(f"{at}.{name}", "unused", "is only allowed with value_from RESOURCE_FIELD_REF")
     elif file.value_from == "resource_field_ref":
         check_amount(found, at, file.source_key, file.divisor)
         if file.source_name not in programs:
-            named = f'"{file.source_name}" is none' if file.source_name else "none is given"
+            named = f'"{file.source_name}" is not one' if file.source_name else "none is given"
             found.add(f"{at}.source_name", "exists", f"must be a program of the pod: {named}")
     else:
         found.add(f"{at}.value_from", "one_of", "must be one of FIELD_REF, RESOURCE_FIELD_REF")

@@ -30,7 +30,7 @@ _DEADLINE_SECONDS = 600
 # The controller appends a hash to the name, and the result must fit into a label's value.
 LONGEST_STATEFUL_NAME: Final = 52
 _NO_REPLICAS = (
-    "must be unset for a DaemonSet: it has a pod on each node that suits (node_selector, tolerations)"
+    "must be unset for a DaemonSet: it has a pod on each node that matches node_selector and tolerations"
 )
 _ACCESS_MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod")
 
@@ -136,7 +136,7 @@ def _check_deployment(found: Findings, workload: DeploymentSettings) -> None:
     for name in ("max_surge", "max_unavailable"):
         text = getattr(workload, name)
         if text and workload.strategy == RECREATE and _NUMBER_OR_PERCENT.fullmatch(text):
-            found.add(f"{field}.{name}", "unused", f"is only allowed with {ROLLING_UPDATE}")
+            found.add(f"{field}.{name}", "unused", f"is only allowed with strategy {ROLLING_UPDATE}")
         else:
             _check_share(found, f"{field}.{name}", text, bounded=name == "max_unavailable")
     if _is_zero(workload.max_surge) and _is_zero(workload.max_unavailable):
@@ -161,7 +161,9 @@ def _check_stateful_set(found: Findings, container: Container, workload: Statefu
     if workload.update_strategy == ON_DELETE:
         for name in ("update_partition", "max_unavailable"):
             if getattr(workload, name):
-                found.add(f"{field}.{name}", "unused", f"is only allowed with {ROLLING_UPDATE}")
+                found.add(
+                    f"{field}.{name}", "unused", f"is only allowed with update_strategy {ROLLING_UPDATE}"
+                )
     elif _is_zero(workload.max_unavailable):
         found.add(f"{field}.max_unavailable", "minimum", "must not be 0")
     else:
@@ -178,7 +180,7 @@ def _check_daemon_set(found: Findings, container: Container, workload: DaemonSet
     for name in ("max_unavailable", "max_surge"):
         text = getattr(workload, name)
         if text and workload.update_strategy == ON_DELETE:
-            found.add(f"{field}.{name}", "unused", f"is only allowed with {ROLLING_UPDATE}")
+            found.add(f"{field}.{name}", "unused", f"is only allowed with update_strategy {ROLLING_UPDATE}")
         else:
             _check_share(found, f"{field}.{name}", text, bounded=True)
     if _is_zero(workload.max_unavailable) and not surges:

@@ -176,7 +176,7 @@ class WatchService:
         if asked.noun == pb.NOUN_NAMESPACE and asked.namespace:
             raise invalid("namespace", f"must be empty for {name}: put the name of the namespace into name")
         if asked.namespace and part.rule.of_platform:
-            raise invalid("namespace", f"must be empty for {name}, which no namespace has")
+            raise invalid("namespace", f"must be empty for {name}, which belongs to no namespace")
         labelled = (
             part.watched.reload is None or "labels" in descriptor_of(part.watched.message).fields_by_name
         )
@@ -186,7 +186,7 @@ class WatchService:
             raise invalid("name", f'must be empty for {name}: use filter, such as image = "nginx:1.27"')
         if asked.resume_token and (asked.initial_state or resumes):
             raise invalid(
-                "resume_token", "must be empty with initial_state, and where the request has a resume token"
+                "resume_token", "must be empty if initial_state is set or the request has a resume token"
             )
         if asked.noun != pb.NOUN_OBJECT:
             for field in ("kind", "api_version"):

@@ -221,9 +221,11 @@ def remove_key(path: Path, key_id: str, *, keep: bool = False) -> Path | None:
         masters = _read(path)
         ids = list(KeyRing(masters).key_encryption_keys)
         if key_id not in ids:
-            raise SettingsError(f"{path} holds no key {key_id}; it holds {', '.join(ids)}")
+            raise SettingsError(f"{path} contains no key {key_id}; it contains {', '.join(ids)}")
         if ids[0] == key_id:
-            raise SettingsError(f"{key_id} is the newest key of {path}, which encrypts new values")
+            raise SettingsError(
+                f"{key_id} is the newest key of {path}, which encrypts new values: add a new one first"
+            )
         kept = path.with_name(f"{path.name}.with-{key_id}") if keep else None
         if kept is not None:
             _write(kept, masters)
@@ -257,9 +259,9 @@ def _parsed(words: Sequence[str], where: str) -> list[bytes]:
     except ValueError:
         masters = []
     if not masters or any(len(master) != _LENGTH for master in masters):
-        raise SettingsError(f"{where} must hold keys of {_LENGTH} bytes in hexadecimal")
+        raise SettingsError(f"{where} must contain keys of {_LENGTH} bytes in hexadecimal")
     if len(set(masters)) != len(masters):
-        raise SettingsError(f"{where} holds a key twice")
+        raise SettingsError(f"{where} contains a key twice")
     return masters
 
 

@@ -196,7 +196,7 @@ class TokenKeys:
                         await self._begin_sealing(key_id)
             except Unavailable as error:
                 if not away:
-                    log.warning("the token of the encryption keys does not respond", reason=error.reason)
+                    log.warning("the token of the encryption keys cannot be used", reason=error.reason)
                 away = True
             else:
                 away = False
@@ -263,8 +263,7 @@ class TokenKeys:
 def key_missing(key_id: str) -> Unavailable:
     """Returns the error for a key-encryption key that this server does not have."""
     return Unavailable(
-        f'no key provider of this server holds the key "{key_id}" that the value is encrypted under: '
-        "give every replica the same keys",
+        f'no key provider of this server has the encryption key "{key_id}": give every replica the same keys',
         reason=ENCRYPTION_KEY_MISSING,
         metadata={"key_id": key_id},
     )

@@ -120,7 +120,7 @@ def _why_unread(body: bytes, kind: type[Message]) -> str:
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
-        return "the body is not JSON"
+        return "the body is not valid JSON, or is nested too deeply"
     known = {name for each in kind.DESCRIPTOR.fields for name in (each.name, each.json_name)}
     unknown = [name for name in found if name not in known] if isinstance(found, dict) else []
     if unknown:

@@ -63,7 +63,7 @@ def read_frame(frame: bytes) -> tuple[bool, bytes]:
     """
     flags, contents, rest = _split(frame)
     if rest:
-        raise _malformed("send one frame of gRPC-Web as one of the WebSocket")
+        raise _malformed("each WebSocket frame must contain exactly one gRPC-Web frame")
     return bool(flags & _TRAILERS), contents
 
 
@@ -87,7 +87,7 @@ def _split(body: bytes) -> tuple[int, bytes, bytes]:
         raise _malformed("it is shorter than a prefix of five bytes")
     flags, length = _PREFIX.unpack_from(body)
     if flags & ~(_TRAILERS | _COMPRESSED) or len(body) < PREFIX_BYTES + length:
-        raise _malformed("its prefix is wrong")
+        raise _malformed("its prefix has unknown flags, or a length beyond its end")
     end = PREFIX_BYTES + length
     return flags, body[PREFIX_BYTES:end], body[end:]
 

@@ -167,7 +167,7 @@ class HttpGateway:
             return await self._sent(request, HttpAnswer(b"not found\n", 404, _TEXT))
         form = _form(request)
         if form is None:
-            message = f"send {', '.join(_GRPC_WEB)} or {Json.content_type}"
+            message = f"the content-type must be {', '.join(_GRPC_WEB)} or {Json.content_type}"
             return await self._sent(request, HttpAnswer(bodies.error_body("UNKNOWN", message), 415))
         return await self._call(request, rule, path, form)
 

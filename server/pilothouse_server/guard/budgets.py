@@ -17,7 +17,7 @@ def blocking(document: Mapping[str, Any], found: Inspection, _way: Way) -> None:
     """Notes a budget that blocks every drain, if the cluster forbids that."""
     if found.facts.forbid_blocking_budgets and (problem := problem_of(document, found.facts.pods)):
         key, words = problem
-        words = f"{words}, and the cluster sets forbid_blocking_budgets; allow one pod at least"
+        words = f"{words}, and the cluster sets forbid_blocking_budgets; let at least one pod be evicted"
         found.note(((None, "spec"), key), _RULE, words, permission="")
 
 

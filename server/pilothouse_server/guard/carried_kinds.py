@@ -66,7 +66,7 @@ def _scale_target(value: Any, found: Inspection, way: Way) -> None:
     named = (shown(target.get("kind")), shown(target.get("name")))
     known = found.facts.scalable
     if known is not None and named not in known:
-        words = f'is {named[0]} "{named[1]}", which is no container of the platform in the namespace'
+        words = f'is {named[0]} "{named[1]}", which is not a container of the platform in the namespace'
         found.note(way, "scaleTarget", words, *named, permission=_NEVER)
         return
     found.note(way, "scaleTarget", f'scales {named[0]} "{named[1]}"', *named, permission="container.scale")

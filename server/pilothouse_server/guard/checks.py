@@ -120,7 +120,7 @@ proc_mount = only("", "Default", rule="procMount", words="shows the node's /proc
 host_namespace = only(False, rule="hostNamespaces", words="puts pods into a namespace of the node")
 host_users = only(False, rule="hostUsers", words="lets pods run as users of the node")
 scheduler = only("", "default-scheduler", rule="schedulerName", words="lets another scheduler place pods")
-node_name = only("", rule="nodeName", words="puts pods on a node past the scheduler")
+node_name = only("", rule="nodeName", words="puts pods on a node without the scheduler")
 runtime_class = only("", rule="runtimeClassName", words="chooses how the node runs pods")
 priority_number = only(rule="priority", words="evicts pods of others if there is no room for its own")
 priority_class = only("", rule="priority", words="evicts pods of others if there is no room for its own")
@@ -128,11 +128,11 @@ preemption = only(
     "", "PreemptLowerPriority", rule="priority", words="decides whether its pods evict those of others"
 )
 probe_host = only(
-    "", rule="probeHosts", words="makes the node send requests to another address than the pod's"
+    "", rule="probeHosts", words="makes the node send requests to an address other than the pod's"
 )
 host_address = only("", rule="hostPorts", words="is an address of the node itself")
 propagation = only(
-    "", "None", "HostToContainer", rule="mountPropagation", words="lets pods mount folders for the node"
+    "", "None", "HostToContainer", rule="mountPropagation", words="makes mounts of pods visible on the node"
 )
 host_process = only(False, rule="windowsHostProcess", words="runs pods on the Windows node itself")
 
@@ -143,11 +143,11 @@ def host_port(value: Any, found: Inspection, way: Way) -> None:
 
 
 def seccomp(value: Any, found: Inspection, way: Way) -> None:
-    _confined(value, found, way, "seccomp", "takes the filter of system calls away")
+    _confined(value, found, way, "seccomp", "removes the filter of system calls")
 
 
 def apparmor(value: Any, found: Inspection, way: Way) -> None:
-    _confined(value, found, way, "appArmor", "takes the profile of AppArmor away")
+    _confined(value, found, way, "appArmor", "removes the AppArmor profile")
 
 
 def _confined(value: Any, found: Inspection, way: Way, rule: str, words: str) -> None:
@@ -185,14 +185,14 @@ def toleration(value: Any, found: Inspection, way: Way) -> None:
 
 def service_account(value: Any, found: Inspection, way: Way) -> None:
     if value not in _DEFAULT_ACCOUNT:
-        words = "runs pods as a service account that the platform does not have"
+        words = "runs pods as a service account whose rights are not checked"
         found.note(way, ACCOUNT, words, shown(value))
 
 
 def audience(value: Any, found: Inspection, way: Way) -> None:
     if not _is_among(value, _API_SERVERS):
         found.note(
-            way, "tokenAudience", "makes a token for another audience than the API server", shown(value)
+            way, "tokenAudience", "makes a token for an audience other than the API server", shown(value)
         )
 
 
@@ -207,13 +207,13 @@ def pod_annotations(value: Any, found: Inspection, way: Way) -> None:
     for key, text in value.items() if isinstance(value, dict) else ():
         if key.startswith(_APPARMOR):
             if text not in ("", "runtime/default") and not str(text).startswith("localhost/"):
-                words = f'takes the profile of AppArmor away by "{key}"'
+                words = f'removes the AppArmor profile by "{key}"'
                 found.note((way, key), "appArmor", words, key, shown(text))
         elif key.startswith(_SECCOMP):
             # Only Kubernetes before 1.27 applies these annotations.
             usual = text in ("runtime/default", "docker/default") or str(text).startswith("localhost/")
             if not usual:
-                words = f'takes the filter of system calls away by "{key}"'
+                words = f'removes the filter of system calls by "{key}"'
                 found.note((way, key), "seccomp", words, key, shown(text))
 
 

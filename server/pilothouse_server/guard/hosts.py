@@ -13,7 +13,7 @@ from pilothouse_server.guard.checks import Check, Inspection, Way, shown
 from pilothouse_server.guard.model import HOST, PRIVILEGED_OBJECT, GuardViolation
 from pilothouse_server.values.hosts import HostError, is_covered, normalised
 
-_EMPTY: Final = "is empty and so stands for every host"
+_EMPTY: Final = "is empty, which means every host"
 _MOST_HOSTS = 1000
 
 

@@ -59,7 +59,9 @@ def violations(
     if found is None and (opened := _opened(facts, version, kind)):
         return _of_custom(walk, document, opened)
     if found is None:
-        why = never_taken(shown(version), shown(kind)) or "this version is not sent"
+        why = (
+            never_taken(shown(version), shown(kind)) or "the platform does not send this kind in this version"
+        )
         words = f"is {shown(version)} {shown(kind)}: {why}"
         walk.note((None, "apiVersion"), "kind", words, permission=_NEVER)
         return walk.found
@@ -177,7 +179,7 @@ def _of_custom(walk: _Walk, document: Mapping[str, Any], opened: OpenedKind) -> 
     """
     walk.permission = PRIVILEGED_OBJECT
     if not opened.to_tenants:
-        words = f"is {opened.kind}, which the cluster opens to holders of {PRIVILEGED_OBJECT} alone"
+        words = f"is {opened.kind}, which the cluster opens only to holders of {PRIVILEGED_OBJECT}"
         walk.note((None, "kind"), "objectKind", words, opened.kind, permission=PRIVILEGED_OBJECT)
     for key, value in document.items():
         if key == "metadata":
@@ -206,10 +208,10 @@ def _metadata(walk: _Walk, metadata: Any, kind: KindFields, namespace: str) -> N
             walk.walk(value, kind.annotations, (way, key))
         elif key == "namespace" and not kind.cluster_scoped:
             if value != namespace:
-                words = f"is {shown(value)}: objects go to {namespace} alone"
+                words = f"is {shown(value)}, but must be {namespace}"
                 walk.note((way, key), "namespace", words, permission=_NEVER)
         elif key == "name" and kind.cluster_scoped and value != namespace:
-            words = f"is {shown(value)}: only {namespace} is written here"
+            words = f"is {shown(value)}, but must be {namespace}"
             walk.note((way, key), "namespace", words, permission=_NEVER)
         elif key not in _IDENTITY:
             walk.note((way, key), "metadata", f"may not be set: {METADATA}", permission=_NEVER)
@@ -218,7 +220,7 @@ def _metadata(walk: _Walk, metadata: Any, kind: KindFields, namespace: str) -> N
 def _selected(walk: _Walk, service: Mapping[str, Any]) -> None:
     spec = service.get("spec")
     if not (spec.get("selector") if isinstance(spec, dict) else None):
-        words = "is empty: whoever writes its EndpointSlices chooses where requests go"
+        words = "is empty: a user who writes its EndpointSlices chooses where requests go"
         way = (None, "spec"), "selector"
         walk.note(way, "serviceSelector", words, permission=walk.permission)
 

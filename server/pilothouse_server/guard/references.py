@@ -34,7 +34,7 @@ def _reference(default: tuple[str, str], *more: tuple[str, str]) -> Check:
             return
         named = _referenced(value, default)
         if named not in (default, *more):
-            words = f"names {named[1]} of {named[0] or 'the core'}, which may lead anywhere"
+            words = f"names {named[1]} of {named[0] or 'the core'}, whose effect the platform cannot check"
             found.note(way, _KIND, words, *named, permission=PRIVILEGED_OBJECT)
         namespace = value.get("namespace")
         if namespace not in (None, "", found.namespace):
@@ -69,21 +69,21 @@ def parent(value: Any, found: Inspection, way: Way) -> None:
 def routes_from(value: Any, found: Inspection, way: Way) -> None:
     """Checks the namespaces from which a listener accepts routes."""
     if value not in (None, "", "Same", "None"):
-        words = "takes routes of other Kubernetes namespaces"
+        words = "accepts routes of other Kubernetes namespaces"
         found.note(way, OTHER_NAMESPACE, words, shown(value), permission=PRIVILEGED_OBJECT)
 
 
 def default_backend(value: Any, found: Inspection, way: Way) -> None:
     """Checks the backend of an Ingress for requests that match no rule."""
     if value is not None:
-        words = "takes requests of every host"
+        words = "receives requests for every host"
         found.note(way, "defaultBackend", words, shown(value), permission=PRIVILEGED_OBJECT)
 
 
 def path_of_ingress(value: Any, found: Inspection, way: Way) -> None:
     """Checks a path, which controllers write into their configuration."""
     if value is not None and (not isinstance(value, str) or any(each in value for each in _CONTROLS)):
-        words = "holds characters that may end a line of a controller's configuration"
+        words = "contains characters that may end a line of a controller's configuration"
         found.note(way, "path", words, shown(value), permission=PRIVILEGED_OBJECT)
 
 

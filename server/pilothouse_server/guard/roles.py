@@ -83,7 +83,7 @@ def _needs(value: Any) -> Iterator[tuple[int | None, str, str, tuple[str, ...]]]
     if value is None:
         return
     if not isinstance(value, list):
-        yield None, RBAC_OBJECT, "is no list of rules", (shown(value),)
+        yield None, RBAC_OBJECT, "is not a list of rules", (shown(value),)
         return
     for number, rule in enumerate(value):
         for permission, words, what in _needs_of(rule):
@@ -92,14 +92,18 @@ def _needs(value: Any) -> Iterator[tuple[int | None, str, str, tuple[str, ...]]]
 
 def _needs_of(rule: Any) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     if not isinstance(rule, dict):
-        yield RBAC_OBJECT, "is no rule", (shown(rule),)
+        yield RBAC_OBJECT, "is not a rule", (shown(rule),)
         return
     for key in rule.keys() - {"apiGroups", "resources", "verbs", "resourceNames"}:
         if rule[key] not in (None, []):
             yield RBAC_OBJECT, f"sets {shown(key)}", (shown(key), shown(rule[key]))
     parts = [[] if rule.get(key) is None else rule[key] for key in ("apiGroups", "resources", "verbs")]
     if not all(_are_texts(part) for part in parts) or _size(parts) > _MOST:
-        yield RBAC_OBJECT, f"must be lists of text, with at most {_MOST} combinations", (shown(rule),)
+        yield (
+            RBAC_OBJECT,
+            f"must have lists of text in apiGroups, resources and verbs, with at most {_MOST} combinations",
+            (shown(rule),),
+        )
         return
     seen = set()
     for group, resource, verb in product(*parts):
@@ -134,7 +138,9 @@ def bound_role(value: Any, found: Inspection, way: Way) -> None:
     role = value if isinstance(value, dict) else {}
     name = shown(role.get("name"))
     if (role.get("apiGroup") or RBAC, role.get("kind")) != (RBAC, "Role"):
-        words = f'gives the rights of {shown(role.get("kind"))} "{name}", which is no Role of the namespace'
+        words = (
+            f'gives the rights of {shown(role.get("kind"))} "{name}", which is not a Role of the namespace'
+        )
         found.note(way, _BINDING, words, shown(value), permission=RBAC_OBJECT)
         return
     known = found.facts.roles
@@ -153,7 +159,7 @@ def subject(value: Any, found: Inspection, way: Way) -> None:
     """Checks a subject of a RoleBinding: a ServiceAccount of its namespace."""
     who = value if isinstance(value, dict) else {}
     if who.get("kind") != "ServiceAccount" or who.get("apiGroup"):
-        words = "is no ServiceAccount: people and groups get rights here, by grants"
+        words = "is not a ServiceAccount: users and groups get their rights by grants of the platform"
         found.note(way, _BINDING, words, shown(value), permission=RBAC_OBJECT)
     elif who.get("namespace") not in (None, "", found.namespace):
         words = f'is a ServiceAccount of "{shown(who.get("namespace"))}", another Kubernetes namespace'

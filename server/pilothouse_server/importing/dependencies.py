@@ -184,7 +184,7 @@ class Dependencies:
             return None
         found = await self._read(PERSISTENT_VOLUME_CLAIMS, name)
         if found is None:
-            problems.append(f"PersistentVolumeClaim {name}: there is none on the cluster")
+            problems.append(f"PersistentVolumeClaim {name}: it does not exist on the cluster")
             return None
         if self._fit(PERSISTENT_VOLUME_CLAIMS, found, problems) is None:
             return None
@@ -216,7 +216,7 @@ class Dependencies:
             return None
         found = await self._read(resource, name)
         if found is None and not optional:
-            problems.append(f"{resource.kind} {name}: there is none on the cluster")
+            problems.append(f"{resource.kind} {name}: it does not exist on the cluster")
         return self._fit(resource, found, problems)
 
     @staticmethod

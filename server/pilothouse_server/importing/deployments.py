@@ -285,7 +285,7 @@ def _standing(metadata: Manifest, orphans: Collection[str]) -> list[str]:
     if (metadata.get("labels") or {}).get(CONTAINER_UID) and metadata.get("uid") not in orphans:
         problems.append(f"metadata.labels.{CONTAINER_UID}: it belongs to a container already")
     problems += [
-        f"metadata.ownerReferences: {owner.get('kind')} {owner.get('name')} controls it, and would fight for it"
+        f"metadata.ownerReferences: {owner.get('kind')} {owner.get('name')} controls it, and would undo changes"
         for owner in metadata.get("ownerReferences") or ()
         if owner.get("controller")
     ]
@@ -295,7 +295,7 @@ def _standing(metadata: Manifest, orphans: Collection[str]) -> list[str]:
 def _name(kubernetes_name: str, problems: list[str]) -> str:
     name = kubernetes_name.replace(".", "-")
     if not _LABEL.fullmatch(name):
-        problems.append(f"metadata.name: {kubernetes_name} is no name of a container (at most 63 characters)")
+        problems.append(f"metadata.name: {kubernetes_name} is not a container name (at most 63 characters)")
     return name
 
 
@@ -327,10 +327,10 @@ def _check_mounts(container: Container, main: ReadPod, problems: list[str]) -> N
         if item.name not in mounted:
             problems.append(f"{at}: no container mounts it")
         if called in here:
-            problems.append(f"{at}: the same as volume {here[called]}, which cannot be represented")
+            problems.append(f"{at}: its name on the platform would be that of volume {here[called]}, too")
         if called in own:
             problems.append(
-                f"{at}: its name here would be {called}, but another volume of the pods has that name"
+                f"{at}: its name on the platform would be {called}, but another volume of the pods has that name"
             )
         here[called] = item.name
     problems += [
@@ -362,7 +362,7 @@ def _services(
             left_alone.append(f"Service {service['metadata']['name']}: {why}")
             continue
         except (AttributeError, LookupError, TypeError, ValueError):
-            left_alone.append(f"Service {service['metadata']['name']}: it holds what cannot be represented")
+            left_alone.append(f"Service {service['metadata']['name']}: a part of it cannot be represented")
             continue
         found.append(read)
         ports += of_service
@@ -432,4 +432,4 @@ def _target(port: Values, target: str, declared: tuple[Port, ...]) -> int:
     for each in declared:
         if each.name == target and each.protocol == protocol:
             return each.container_port
-    raise _LeftAloneError(f"port {number}: the pods have no port named {target}")
+    raise _LeftAloneError(f"port {number}: the pods have no port of this protocol named {target}")

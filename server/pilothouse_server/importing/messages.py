@@ -13,7 +13,7 @@ from pilothouse_server.importing.services import ServiceCandidate
 from pilothouse_server.network.messages import SERVICE
 from pilothouse_server.objects.messages import BASIC
 
-_UNSHOWN = ("a number of it is greater than it may be here",)
+_UNSHOWN = ("one of its numbers is outside the range that the API supports",)
 
 
 def kinds_of(request: pb.ImportContainersRequest) -> tuple[WorkloadKind, ...]:

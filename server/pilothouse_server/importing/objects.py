@@ -171,7 +171,7 @@ async def _examined(
         # The object was deleted after it was listed.
         return ObjectCandidate(name, problems=(_ABSENT,))
     except Refused as error:
-        return ObjectCandidate(name, problems=(f"the cluster would refuse it: {error.message}",))
+        return ObjectCandidate(name, problems=(f"the cluster refuses it: {error.message}",))
     except PilothouseError as error:
         return ObjectCandidate(name, problems=tuple(error_words(error)))
     except SHAPELESS as error:
@@ -200,7 +200,7 @@ async def _candidate(
         notes.append(f"repairing would change {', '.join(changed)}")
         carried = msgspec.structs.replace(carried, drift_policy="report")
     if carried.drift_policy == "report":
-        notes.insert(0, "drift policy REPORT: changes by others are not taken back")
+        notes.insert(0, "drift policy REPORT: changes by others are not reverted")
     return ObjectCandidate(name, carried, notes=tuple(notes))
 
 
@@ -257,9 +257,9 @@ def _kept(name: str, values: Mapping[str, str], rights: ObjectRights, notes: lis
         if key in FOREIGN_ANNOTATIONS or _is_ours(key):
             continue
         if not rights.labelling.allows(key):
-            notes.append(f"metadata.{name}.{key}: left there, it needs namespace.security")
+            notes.append(f"metadata.{name}.{key}: stays unmanaged: setting it needs namespace.security")
         elif len(kept) == _MOST_KEYS:
-            notes.append(f"metadata.{name}.{key}: left there, an object has at most {_MOST_KEYS} {name}")
+            notes.append(f"metadata.{name}.{key}: stays unmanaged: an object has at most {_MOST_KEYS} {name}")
         else:
             kept[key] = value
     return kept
@@ -285,5 +285,5 @@ def _standing(metadata: Manifest) -> Iterator[str]:
         if owner.get("controller"):
             yield (
                 f"metadata.ownerReferences: {owner.get('kind')} {owner.get('name')} controls it, "
-                "and would fight for it"
+                "and would undo changes"
             )

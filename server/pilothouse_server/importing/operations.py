@@ -71,7 +71,7 @@ log = structlog.get_logger(__name__)
 
 # The errors of a malformed description, such as a number instead of a list, which no API server accepts.
 SHAPELESS = (AttributeError, LookupError, TypeError, ValueError, msgspec.MsgspecError, Unreadable)
-UNREADABLE = ("the cluster describes it in a way that cannot be read",)
+UNREADABLE = ("the cluster's description of it cannot be read",)
 # Number of unreadable Services that a response names.
 _MOST_UNREAD = 10
 # Seconds for the discovery, because each workload needs a few calls to the cluster.
@@ -322,7 +322,7 @@ async def _services(client: ClusterClient, where: str) -> tuple[list[Manifest], 
             unread.append(name or "without a name")
             continue
         services.append(service)
-    told = [f"Service {name}: it cannot be read, and may stand in front of its pods" for name in unread]
+    told = [f"Service {name}: it cannot be read, but may select the pods" for name in unread]
     rest = len(told) - _MOST_UNREAD
     return services, (*told[:_MOST_UNREAD], *((f"{rest} more Services cannot be read",) if rest > 0 else ()))
 
@@ -338,7 +338,7 @@ def _shared(services: Sequence[Manifest], workloads: Collection[WorkloadObject])
             if selector and selector.items() <= (workload.pod_template.metadata.labels or {}).items()
         ]
         if len(owners) > 1:
-            shared[service["metadata"]["name"]] = f"it is in front of {', '.join(sorted(owners))}"
+            shared[service["metadata"]["name"]] = f"it selects the pods of {', '.join(sorted(owners))}"
     return shared
 
 
@@ -357,7 +357,7 @@ async def _candidate(
         return Candidate(name, problems=tuple(unfit_for_rows))
     owners = msgspec.convert(live["metadata"].get("ownerReferences") or [], list[OwnerReference])
     if _is_run(owners):
-        words = f"it is a run of CronJob {owners[0].name}: import that"
+        words = f"it is a run of CronJob {owners[0].name}: import the CronJob"
         return Candidate(name, problems=(f"metadata.ownerReferences: {words}",), runs_of=owners[0].name)
     converted = convert(live, services, theirs.orphans)
     if converted.problems:
@@ -378,21 +378,21 @@ async def _candidate(
         reasons = await _unlike_services(client, container, services)
         await _try_claims(client, namespace, found)
     except Refused as error:
-        return Candidate(name, problems=(f"the cluster would refuse it: {error.message}",))
+        return Candidate(name, problems=(f"the cluster refuses it: {error.message}",))
     converted = without_services(msgspec.structs.replace(converted, container=container), reasons)
     container = converted.container
     notes = [
         *converted.left_alone,
-        *(f"{path}: kept in extra_fields" for path in container.spec.extra_fields),
+        *(f"{path}: stored in extra_fields" for path in container.spec.extra_fields),
         *(
-            f"{path}: stays on the cluster; a Deployment that is made again is without it"
+            f"{path}: stays on the cluster; a recreated workload would not have it"
             for path in converted.left_there
         ),
         *_limits(container),
     ]
     if changed:
         container = msgspec.structs.replace(container, drift_policy="report")
-        notes.insert(0, f"drift policy REPORT: repairing would change its pods by {', '.join(changed)}")
+        notes.insert(0, f"drift policy REPORT: repairing would change its pods: {', '.join(changed)}")
     return Candidate(name, container, notes=tuple(notes), discovered=found, uid=own_uid)
 
 
@@ -402,7 +402,7 @@ def _limits(container: Container) -> Iterator[str]:
     if isinstance(settings, CronJobSettings) and settings.concurrency in ("", ALLOW):
         yield (
             f"spec.concurrencyPolicy: {ALLOW}, up to {most_concurrent(settings)} active runs "
-            "(cron_job.max_concurrent); while there are as many, the CronJob is suspended"
+            "(cron_job.max_concurrent); at this limit, the CronJob is suspended"
         )
 
 

@@ -161,7 +161,7 @@ async def _examined(
         # The Service was deleted after it was listed.
         return ServiceCandidate(name, problems=(_ABSENT,))
     except Refused as error:
-        return ServiceCandidate(name, problems=(f"the cluster would refuse it: {error.message}",))
+        return ServiceCandidate(name, problems=(f"the cluster refuses it: {error.message}",))
     except PilothouseError as error:
         return ServiceCandidate(name, problems=tuple(error_words(error)))
     except SHAPELESS as error:
@@ -190,7 +190,7 @@ async def _candidate(
         notes.append(f"repairing would change {changed}")
         service = msgspec.structs.replace(service, drift_policy="report")
     if service.drift_policy == "report":
-        notes.insert(0, "drift policy REPORT: changes by others are not taken back")
+        notes.insert(0, "drift policy REPORT: changes by others are not reverted")
     return ServiceCandidate(name, service, notes=tuple(notes))
 
 
@@ -240,9 +240,9 @@ def _kept(name: str, values: Mapping[str, str], rights: ServiceRights, notes: li
         if key in FOREIGN_ANNOTATIONS or prefix == DOMAIN or prefix.endswith(f".{DOMAIN}"):
             continue
         if why := _refusal(name, key, rights):
-            notes.append(f"metadata.{name}.{key}: left there, {why}")
+            notes.append(f"metadata.{name}.{key}: stays unmanaged: {why}")
         elif len(kept) == _MOST_KEYS:
-            notes.append(f"metadata.{name}.{key}: left there, a Service has at most {_MOST_KEYS} {name}")
+            notes.append(f"metadata.{name}.{key}: stays unmanaged: a Service has at most {_MOST_KEYS} {name}")
         else:
             kept[key] = value
     return kept
@@ -251,9 +251,9 @@ def _kept(name: str, values: Mapping[str, str], rights: ServiceRights, notes: li
 def _refusal(name: str, key: str, rights: ServiceRights) -> str:
     """Returns why the caller may not set a key; empty if the caller may."""
     if name == "annotations" and key not in rights.keys.free and not rights.may(PRIVILEGED):
-        return f"it needs {PRIVILEGED}"
+        return f"setting it needs {PRIVILEGED}"
     if not rights.labelling.allows(key):
-        return "it needs namespace.security"
+        return "setting it needs namespace.security"
     return ""
 
 
@@ -274,5 +274,5 @@ def _standing(metadata: Manifest, namespace: Namespace, orphans: Collection[str]
         if owner.get("controller"):
             yield (
                 f"metadata.ownerReferences: {owner.get('kind')} {owner.get('name')} controls it, "
-                "and would fight for it"
+                "and would undo changes"
             )

@@ -78,7 +78,7 @@ def read_claim(
         spec.ignore("volumeName", "selector", "dataSource", "dataSourceRef", "volumeAttributesClassName")
         values = read(table.CLAIM, spec) or {}
         if len(values.get("storage_class", "")) > _LONGEST_CLASS:
-            spec.unsupported("storageClassName", f"over {_LONGEST_CLASS} characters")
+            spec.unsupported("storageClassName", f"must have at most {_LONGEST_CLASS} characters")
     values["access_mode"] = widest_mode(values.get("access_modes", ()))
     if read_only and values["access_mode"] not in ("", "ReadOnlyMany"):
         problems.append(
@@ -143,14 +143,14 @@ def _standing(found: Manifest, label: str, owner: str, orphans: Collection[str])
     if metadata.get("deletionTimestamp"):
         problems.append("it is being deleted")
     if (metadata.get("labels") or {}).get(label) and metadata["uid"] not in orphans:
-        problems.append(f"it belongs to {owner} that is not here (label {label})")
+        problems.append(f"it belongs to {owner} that is not in this namespace (label {label})")
     problems += [
-        f"{each.get('kind')} {each.get('name')} controls it, and would fight for it"
+        f"{each.get('kind')} {each.get('name')} controls it, and would undo changes"
         for each in metadata.get("ownerReferences") or ()
         if each.get("controller")
     ]
     if any(key.startswith(_RENEWED_BY) for key in metadata.get("annotations") or {}):
-        problems.append("cert-manager controls it, and would fight for it")
+        problems.append("cert-manager controls it, and would undo changes")
     return problems
 
 

@@ -526,7 +526,7 @@ class ClusterClient:
         try:
             return await self._transport.request("GET", path, query, accept=accept, page=PageBound(most))
         except TooLong:
-            raise self._too_long("an answer", most) from None
+            raise self._too_long("a response", most) from None
 
     async def _check_items(self, body: bytes, name: str, *, of_one: bool = False) -> None:
         """Checks a list, and waits for a turn to cut it into its items. Raises AnswerTooLarge."""

@@ -82,7 +82,7 @@ def select(kubeconfig: Mapping[str, Any], context: str | None) -> tuple[dict[str
         raise CredentialsRefused("the kubeconfig names no current-context")
     if not isinstance(name, str) or len(name) > LONGEST_NAME:
         raise CredentialsRefused(
-            f"the kubeconfig's current-context is not text of at most {LONGEST_NAME} characters"
+            f"the name of the kubeconfig's context must be text of at most {LONGEST_NAME} characters"
         )
     chosen = _entry(kubeconfig, "contexts", "context", name)
     named = f", which its context {name!r} names"
@@ -91,7 +91,7 @@ def select(kubeconfig: Mapping[str, Any], context: str | None) -> tuple[dict[str
         raise CredentialsRefused(f"the kubeconfig's context {name!r} names no cluster")
     if not isinstance(user_name, str) or max(len(cluster_name), len(user_name)) > LONGEST_NAME:
         raise CredentialsRefused(
-            f"the kubeconfig's context {name!r} must name cluster and user in at most {LONGEST_NAME} characters"
+            f"the kubeconfig's context {name!r} must name a cluster and a user by at most {LONGEST_NAME} characters"
         )
     cluster = _entry(kubeconfig, "clusters", "cluster", cluster_name, named)
     return cluster, _entry(kubeconfig, "users", "user", user_name, named) if user_name else {}
@@ -314,7 +314,7 @@ def _in_cluster_client(pool_size: int) -> Any:
     except (ConfigException, OSError):
         # An unreadable authority is an OSError, too.
         raise CredentialsRefused(
-            "the pod's service account cannot be used: this server runs in no pod, or cannot read its files"
+            "the pod's service account cannot be used: this server does not run in a pod, or cannot read its files"
         ) from None
 
 

@@ -56,7 +56,7 @@ class TooManyItems(TooMany):
 class TooDense(TooMany):
     """A long list has more values per byte than Kubernetes sends."""
 
-    words = "more values than anything that Kubernetes sends"
+    words = "more values per byte than Kubernetes sends"
 
 
 def decode(body: bytes | msgspec.Raw, type_: type[V]) -> V:

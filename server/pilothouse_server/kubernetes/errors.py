@@ -123,7 +123,7 @@ class Unreadable(Unreachable):
 class TooManyValues(Unreadable):
     """An object has more values than are read. Next move: make it smaller; nothing is wrong with the cluster."""
 
-    does = "sends what is not read"
+    does = "sends too many values"
 
 
 class AnswerTooLarge(Unreachable):
@@ -150,7 +150,7 @@ class Throttled(ClusterError):
     the watch cache of a kind of object starts, lists and watches of that kind get 429 (Kubernetes 1.37).
     """
 
-    does = "is asked too often"
+    does = "does not accept the request now"
 
     def __init__(self, message: str, *, retry_after_seconds: float, of_client: bool = True) -> None:
         super().__init__(message)
@@ -169,7 +169,7 @@ class CredentialsRefused(ClusterError):
     """
 
     # `outlook` stays "passing": the object itself is not refused, and is applied once the credentials are corrected.
-    does = "cannot be asked"
+    does = "cannot be connected to"
 
     def __init__(self, message: str, *, field: str = "") -> None:
         super().__init__(message)
@@ -251,7 +251,7 @@ class Conflict(Refused):
         self.fields = fields
         if self.name_taken:
             # This refusal is ours, not the cluster's.
-            self.does = "cannot be used here"
+            self.does = "has an object of another owner"
 
     @property
     def already_exists(self) -> bool:

@@ -96,7 +96,10 @@ def _storable(body: bytes) -> bytes:
     if not may_be_unstorable(body):
         return body
     if len(body) > _MOST_MENDED_BYTES:
-        raise Unreadable("the cluster's response cannot be read: it is not text")
+        raise Unreadable(
+            "the cluster's response cannot be read: it may have characters that cannot be stored, and is too long to "
+            "replace them"
+        )
     return _mended(body)
 
 

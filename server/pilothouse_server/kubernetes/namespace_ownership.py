@@ -38,5 +38,5 @@ def taken_words(kubernetes_name: str) -> str:
     """Returns the message for a Kubernetes namespace that belongs to another owner."""
     return (
         f"the Kubernetes namespace {kubernetes_name} exists and is not managed by Pilothouse; "
-        "an administrator may take it over by asking for its adoption"
+        "an administrator can take it over by CreateNamespace or UpdateNamespace with `adopt`"
     )

@@ -49,8 +49,8 @@ class _Row(msgspec.Struct, frozen=True):
 
 _TABLE = (
     _Row("", "namespaces", _KEEP_WATCHED, "a Kubernetes namespace for each namespace"),
-    _Row("", "pods", _READ, "what runs, and why not"),
-    _Row("", "events", _LIST, "the cluster's own explanations"),
+    _Row("", "pods", _READ, "the states of containers"),
+    _Row("", "events", _LIST, "the reasons why containers do not run"),
     _Row("", "resourcequotas", _KEEP_WATCHED, "quotas of namespaces on the cluster as well", True),
     _Row("", "services", _KEEP_WATCHED, "Services, and port mappings"),
     _Row("", "serviceaccounts", _KEEP, "the service accounts that containers name"),
@@ -61,7 +61,7 @@ _TABLE = (
     _Row("apps", "deployments/scale", ("get", "patch"), "start, stop, pause and resume"),
     _Row("apps", "statefulsets", _KEEP_WATCHED, "containers that are StatefulSets"),
     _Row("apps", "statefulsets/scale", ("get", "patch"), "start, stop, pause and resume of StatefulSets"),
-    _Row("", "pods", ("delete",), "ending a rollout of a StatefulSet that is stuck", True),
+    _Row("", "pods", ("delete",), "ending a stuck rollout of a StatefulSet", True),
     _Row("apps", "daemonsets", _KEEP_WATCHED, "containers that are DaemonSets"),
     _Row("batch", "jobs", _KEEP_WATCHED, "containers that are Jobs, and runs of CronJobs"),
     _Row("batch", "cronjobs", _KEEP_WATCHED, "containers that are CronJobs"),

@@ -255,7 +255,7 @@ class ClusterTransport:
                 raise self.too_large(f"a response has more than {self._limits.body_bytes} bytes") from None
         # Nobody reads the body of a deletion's response.
         if page is None and method != "DELETE":
-            await self.check_values(found, "an answer")
+            await self.check_values(found, "a response")
         return found
 
     async def check_values(self, text: bytes | msgspec.Raw, what: str) -> None:
@@ -272,7 +272,7 @@ class ClusterTransport:
                 if len(text) > MOST_OF_USERS_BYTES:
                     raise self.too_large(holds) from None
                 await long_work()
-                raise TooManyValues(f"{holds} at cluster {self.name!r}, and is not read") from None
+                raise TooManyValues(f"{holds} at cluster {self.name!r}, so it is not read") from None
 
     @asynccontextmanager
     async def checks(self, text: bytes | msgspec.Raw) -> AsyncIterator[None]:

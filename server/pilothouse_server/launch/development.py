@@ -55,8 +55,8 @@ async def local_database(settings: Settings) -> AsyncIterator[Settings]:
     postgres = EmbeddedPostgres(settings.data_dir.resolve() / "postgres")
     if not postgres.has_data:
         raise SettingsError(
-            f"{settings.data_dir} contains no database: name the server's folder by {PREFIX}DATA_DIR, "
-            f"or its database by {PREFIX}DATABASE_URL"
+            f"{settings.data_dir} contains no database: set {PREFIX}DATA_DIR to the server's folder, "
+            f"or {PREFIX}DATABASE_URL to its database"
         )
     own = True
     try:
@@ -83,7 +83,7 @@ async def new_database(settings: Settings) -> AsyncIterator[str]:
     postgres = EmbeddedPostgres(settings.data_dir.resolve() / "postgres")
     if postgres.has_data:
         raise SettingsError(
-            f"{settings.data_dir} contains a database: move the folder away, or name another one by {PREFIX}DATA_DIR"
+            f"{settings.data_dir} contains a database: move the folder away, or name another one in {PREFIX}DATA_DIR"
         )
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     await postgres.start()
@@ -184,8 +184,8 @@ class Development:
             pending = await schema.pending_migrations(maintenance)
         except schema.TooOldError:
             raise SettingsError(
-                f"{settings.data_dir} holds a database that was made before release 0.2.0 and cannot be upgraded:"
-                f" move the folder away, or name another one by {PREFIX}DATA_DIR"
+                f"{settings.data_dir} contains a database that was created before release 0.2.0 and cannot be upgraded:"
+                f" move the folder away, or name another one in {PREFIX}DATA_DIR"
             ) from None
         if pending:
             # Imports Alembic, which a server with an up-to-date schema does not need.

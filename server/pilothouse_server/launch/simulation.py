@@ -102,7 +102,7 @@ def read_definitions(path: Path) -> list[dict[str, Any]]:
         raise ValueError(f"{path} cannot be read as YAML") from error
     for document in documents:
         if not isinstance(document, dict) or document.get("kind") != "CustomResourceDefinition":
-            raise ValueError(f"{path} may hold CustomResourceDefinitions only")
+            raise ValueError(f"{path} may contain CustomResourceDefinitions only")
     return documents
 
 

@@ -91,7 +91,7 @@ class MetricsService:
             for name in ("start_time", "end_time")
         )
         if request.run and (start or end):
-            raise invalid("run", "is the range: leave start_time and end_time out")
+            raise invalid("run", "must not be given with start_time or end_time: the run is the range")
         async with call.read(snapshot=True, replica=True) as transaction:
             namespace_id = await named_namespace(call, transaction, request.namespace)
             if request.run:

@@ -83,7 +83,7 @@ class Labelling(msgspec.Struct, frozen=True):
                     raise over_all_namespaces_needed(
                         SECURITY_PERMISSION,
                         namespace,
-                        f'{field} would set "{key}", by which others on the cluster fill it, bind it or copy it',
+                        f'{field} would set "{key}", which makes others on the cluster fill, bind or copy the object',
                         field=field,
                         key=key,
                     )
@@ -132,7 +132,7 @@ def refuse_guarded(
             raise over_all_namespaces_needed(
                 SECURITY_PERMISSION,
                 name,
-                f'{field} would change "{key}", which clusters obey',
+                f'{field} would change "{key}", which clusters act on',
                 field=field,
                 key=key,
             )

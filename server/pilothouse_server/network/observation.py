@@ -55,7 +55,7 @@ def _status(service: Service, found: ServiceObject | None, shown: ObservedServic
     if service.spec.containers and not service.container_uids:
         return "active", "ContainerNotFound", f'there is no container "{service.spec.containers[0]}"'
     if selector_of(service) and not shown.ready_endpoints and service.type != "ExternalName":
-        return "active", "NoReadyEndpoints", "no ready pod has its labels"
+        return "active", "NoReadyEndpoints", "no ready pod matches its selector"
     return "active", "", ""
 
 

@@ -94,14 +94,16 @@ def _type_violations(service: Service) -> Iterator[Violation]:
         yield _unused("session_affinity_timeout_seconds", "is only allowed with session_affinity CLIENT_IP")
     reachable = service.type in _WITH_NODE_PORTS or spec.external_ips
     if spec.external_traffic_policy == "Local" and not reachable:
-        yield _unused("external_traffic_policy", "LOCAL is only allowed with NODE_PORT and LOAD_BALANCER")
+        yield _unused(
+            "external_traffic_policy", "LOCAL is only allowed with NODE_PORT, LOAD_BALANCER or external_ips"
+        )
 
 
 def _selector_violations(service: Service) -> Iterator[Violation]:
     if service.spec.selector and service.spec.containers:
         yield _unused("containers", "must be empty where selector is given")
     if len(service.spec.containers) > 1:
-        words = "names one container; for several give selector, with a label that pod_labels of each have"
+        words = "must name at most one container; for several, set selector to a label that all have in pod_labels"
         yield Violation("service.containers", "single", words)
     if service.type == "ExternalName" and service.spec.selector:
         yield _unused("selector", "must be empty for a Service of type EXTERNAL_NAME")
@@ -135,7 +137,7 @@ def _one_port_violations(service: Service, at: str, port: PublishedPort) -> Iter
     if not port.node_port:
         return
     if service.type not in _WITH_NODE_PORTS:
-        yield Violation(f"{at}.node_port", "unused", "is only allowed with NODE_PORT and LOAD_BALANCER")
+        yield Violation(f"{at}.node_port", "unused", "is only allowed with type NODE_PORT and LOAD_BALANCER")
     elif port.node_port not in _NODE_PORTS:
         yield Violation(
             f"{at}.node_port", "range", f"must be {_NODE_PORTS[0]} to {_NODE_PORTS[-1]}, or 0 for any"

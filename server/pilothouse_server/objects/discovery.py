@@ -92,5 +92,5 @@ def _access(
         words = "with permissions that the caller holds, or with object.rbac" if kind in _RBAC else ""
         return "tenants", "OpenByDefault", words
     if opened is None:
-        return "closed", "NotOpened", "an administrator opens it in the cluster's object_kinds"
+        return "closed", "NotOpened", "an administrator can open it in the cluster's object_kinds"
     return opened.open_to, "OpenedByAdministrator", ""

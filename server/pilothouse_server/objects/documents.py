@@ -66,7 +66,7 @@ def merged(stored: CarriedObject, wanted: CarriedObject, namespaces: tuple[str, 
         given = msgspec.structs.replace(given, **{key: {} for key in same})
     complete = completed(given, namespaces)
     if complete.api_group != stored.api_group:
-        raise invalid(f"{FIELD}.apiVersion", f"must be of the group of {stored.api_version}")
+        raise invalid(f"{FIELD}.apiVersion", f"must have the same group as {stored.api_version}")
     return complete
 
 
@@ -87,7 +87,7 @@ def parsed(text: str) -> Manifest:
     except RecursionError:
         raise _too_deep() from None
     except ValueError as error:
-        words = error.words if isinstance(error, _Refused) else "is no JSON text"
+        words = error.words if isinstance(error, _Refused) else "must be JSON"
         raise invalid(FIELD, words) from None
     if not isinstance(document, dict):
         raise invalid(FIELD, "must be a JSON object")
@@ -130,7 +130,7 @@ def _object(pairs: list[tuple[str, Any]]) -> Manifest:
 
 
 def _refused_number(_: str) -> float:
-    raise _Refused("must not hold NaN or Infinity")
+    raise _Refused("must not contain NaN or Infinity")
 
 
 def _check_values(document: Manifest) -> None:
@@ -148,7 +148,7 @@ def _check_values(document: Manifest) -> None:
         elif isinstance(value, str):
             _check_text(value)
         elif _is_beyond(value):
-            raise invalid(FIELD, "must not hold a number beyond 64 bits")
+            raise invalid(FIELD, "must not contain a number beyond 64 bits")
 
 
 def _is_beyond(value: Any) -> bool:
@@ -161,9 +161,9 @@ def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise invalid(FIELD, "must not hold halves of surrogate pairs") from None
+        raise invalid(FIELD, "must not contain halves of surrogate pairs") from None
     if "\0" in text:
-        raise invalid(FIELD, "must not hold the character NUL")
+        raise invalid(FIELD, "must not contain the character NUL")
 
 
 def _too_deep() -> InvalidArgument:
@@ -172,7 +172,7 @@ def _too_deep() -> InvalidArgument:
 
 def _metadata(document: Manifest, namespaces: tuple[str, ...]) -> Manifest:
     if document.get("status") not in (None, {}):
-        raise invalid(f"{FIELD}.status", "is the cluster's: leave it out")
+        raise invalid(f"{FIELD}.status", "is set by the cluster: leave it out")
     found = document.get("metadata")
     if found is None:
         return {}
@@ -193,7 +193,7 @@ def _agreed(given: str, there: Any, field: str, path: str) -> str:
     if not isinstance(there, str):
         raise invalid(f"{FIELD}.{path}", "must be text")
     if given and given != there:
-        raise invalid(f"object.{field}", f"must be that of the document, {path}")
+        raise invalid(f"object.{field}", f"must be equal to {path} in the document")
     return there
 
 
@@ -215,7 +215,7 @@ def _agreed_map(given: dict[str, str], there: Any, field: str, rule: Any) -> dic
         return given
     path = f"{FIELD}.metadata.{field}"
     if not isinstance(there, dict) or not all(isinstance(value, str) for value in there.values()):
-        raise invalid(path, "must be an object of texts")
+        raise invalid(path, "must be an object with text values")
     key_problem = names.label_key_problem if field == "labels" else names.annotation_key_problem
     for key, value in there.items():
         if problem := key_problem(key) or (rule and rule(value)):
@@ -224,10 +224,10 @@ def _agreed_map(given: dict[str, str], there: Any, field: str, rule: Any) -> dic
         raise invalid(path, problem)
     if given and given != there:
         raise InvalidArgument(
-            f"object.{field}: must be those of the document, {path.removeprefix('object.')}; give one of them",
+            f"object.{field}: must be equal to {path.removeprefix('object.')}; give one of them",
             reason="INVALID_FIELD",
             metadata={"field": f"object.{field}"},
-            violations=[Violation(f"object.{field}", "equal", "must be those of the document")],
+            violations=[Violation(f"object.{field}", "equal", "must be equal to those in the document")],
         )
     return dict(there)
 

@@ -59,7 +59,7 @@ def refuse_protected(stored: CarriedObject, wanted: CarriedObject | None, may: M
         why = (
             "is protected"
             if stored.protected
-            else f"was made or changed last by a holder of {PRIVILEGED_OBJECT}"
+            else f"was created or last changed by a holder of {PRIVILEGED_OBJECT}"
         )
         words = f"object {stored.kind} {stored.name} {why}"
         raise over_all_namespaces_needed(PRIVILEGED_OBJECT, stored.namespace, words, field="object.protected")
@@ -77,7 +77,7 @@ def refuse_protected_policy(stored: CarriedObject, may: May) -> None:
 def refuse_protecting(namespace: str, wanted: CarriedObject, may: May) -> None:
     """Raises PermissionDenied if a caller without `object.privileged` sets `protected`."""
     if wanted.protected and not may(PRIVILEGED_OBJECT):
-        words = "object.protected keeps the object from others"
+        words = "object.protected prevents changes by callers without that permission"
         raise over_all_namespaces_needed(PRIVILEGED_OBJECT, namespace, words, field="object.protected")
 
 

@@ -131,7 +131,7 @@ def _by_conventions(status: dict[str, Any]) -> ReportedHealth:
     for wanted in ("Ready", "Available", "Healthy", "Succeeded", "Synced"):
         if (found := conditions.get(wanted)) is not None:
             return HEALTHY if found["status"] == "True" else _as("progressing", found)
-    return ReportedHealth("unknown", "NotReported", "its status has no condition that says whether it works")
+    return ReportedHealth("unknown", "NotReported", "its status has no condition that shows whether it works")
 
 
 _OF_KINDS: Final[dict[tuple[str, str], Callable[[dict[str, Any]], ReportedHealth]]] = {

@@ -72,7 +72,7 @@ async def resource_on(
 
 def kind_not_found(api_version: str, kind: str) -> NotFound:
     """Returns the error for a kind that the cluster does not serve."""
-    words = f"the cluster has no kind {kind} of {api_version}: install what defines it"
+    words = f"the cluster has no kind {kind} of {api_version}: install its definition"
     return NotFound(words, code=404, status_reason=KIND_NOT_FOUND)
 
 
@@ -94,9 +94,9 @@ def refuse_closed(api_version: str, kind: str, *, opened: bool) -> None:
         return
     if is_built_in(api_version, kind):
         versions = sorted(version for version, each in CARRIED if each == kind)
-        raise _not_open(api_version, kind, f"is carried in other versions alone: {', '.join(versions)}")
+        raise _not_open(api_version, kind, f"is only carried in other versions: {', '.join(versions)}")
     raise _not_open(
-        api_version, kind, "is not open on this cluster: an administrator opens it in object_kinds"
+        api_version, kind, "is not open on this cluster: an administrator can open it in object_kinds"
     )
 
 

@@ -68,7 +68,7 @@ def _health(
     seen = health((carried.api_group, carried.kind), found.status, found.metadata.generation)
     missing = next((each for each in backends if not each.ready), None)
     if seen.health == "healthy" and missing is not None:
-        words = "is not there" if missing.reason == "ServiceNotFound" else "has no ready pod"
+        words = "does not exist" if missing.reason == "ServiceNotFound" else "has no ready pod"
         return ReportedHealth("degraded", missing.reason, f'service "{missing.service}" {words}')
     return seen
 

@@ -78,7 +78,7 @@ def _verdict(carried: CarriedObject, user: Principal, roles: Mapping[str, Manife
     refused = missing(documents.manifest(carried), place, may)
     if refused is None:
         return Condition(PERMITTED, "True", "Held", "")
-    why = f"the user who changed it last could not make it any more: {refused.message}"
+    why = f"the user who last changed it is no longer allowed to do so: {refused.message}"
     return Condition(PERMITTED, "False", _REASON, why)
 
 

@@ -167,7 +167,7 @@ class ObjectService:
         """Watches objects."""
         if bool(request.api_version) != bool(request.kind):
             field = "kind" if request.api_version else "api_version"
-            raise invalid(field, "must be given where the other of api_version and kind is")
+            raise invalid(field, "must be given: give both api_version and kind, or neither")
         return watch(self._watches, call, _WATCHED)
 
     def _rights(self, call: Call, namespace: str) -> ObjectRights:

@@ -141,7 +141,7 @@ def origin(text: str, *, schemes: Sequence[str] = tuple(SCHEMES), path: bool = F
     if len(text) > LONGEST_ADDRESS:
         raise AddressRefused(f"must have at most {LONGEST_ADDRESS} characters")
     if not text.isascii() or any(character <= " " or character in '"<>\\^`{|}\x7f' for character in text):
-        raise AddressRefused("must hold neither spaces nor characters outside ASCII")
+        raise AddressRefused('must be ASCII, without spaces, control characters and "<>\\^`{|}')
     named = " or ".join(f"{scheme}://" for scheme in schemes)
     try:
         parts = urlsplit(text)
@@ -235,7 +235,7 @@ class Reach:
             literal = ipaddress.ip_address("127.0.0.1")
         if literal is not None and self.denies(literal):
             raise AddressRefused(
-                "is an address of this machine or its network alone, which is not connected to"
+                "is a local or reserved address, which PILOTHOUSE_OUTBOUND_NETWORKS does not permit"
             )
 
     def socket(self, address: tuple[Any, ...]) -> socket.socket:
@@ -387,7 +387,7 @@ def failure(error: BaseException, url: str = "") -> str:
         return f"its certificate is not trusted: {_certificate_fault(error.certificate_error)}"
     if isinstance(error, aiohttp.ClientConnectorError):
         by_proxy = isinstance(error, aiohttp.ClientProxyConnectionError) or not _leads_to(url, error.host)
-        behind = "the proxy before it: " if by_proxy else ""
+        behind = "the proxy in front of it: " if by_proxy else ""
         return behind + _connecting(error, error.os_error)
     for kinds, words in _failures(aiohttp):
         if isinstance(error, kinds):
@@ -439,7 +439,7 @@ def _failures(http: Any) -> tuple[tuple[type[BaseException] | tuple[type[BaseExc
         (asyncio.IncompleteReadError, "its response broke off"),
         (http.WSServerHandshakeError, "it refuses to open a stream"),
         (http.ClientResponseError, "its response is not HTTP, or too long"),
-        (ssl.SSLError, "TLS cannot be agreed on"),
+        (ssl.SSLError, "the TLS handshake failed"),
     )
 
 
@@ -447,28 +447,28 @@ def _connecting(error: BaseException, reason: BaseException) -> str:
     import aiohttp
 
     if isinstance(reason, AddressDenied):
-        return "its name leads to an address of this machine or its network alone, which is not connected to"
+        return "its name resolves to a local or reserved address, which PILOTHOUSE_OUTBOUND_NETWORKS does not permit"
     if isinstance(error, aiohttp.ClientConnectorDNSError) or isinstance(reason, socket.gaierror):
         return "its name cannot be resolved"
     if isinstance(reason, ssl.SSLError):
-        return "TLS cannot be agreed on"
+        return "the TLS handshake failed"
     if isinstance(reason, ConnectionRefusedError):
         return "the connection is refused"
     if isinstance(reason, TimeoutError):
         return "there was no response in time"
     if isinstance(reason, ConnectionError):
         return "the connection broke"
-    return "there is no connection to it"
+    return "it cannot be reached"
 
 
 # The faults of a certificate by OpenSSL's verification codes.
 _CERTIFICATE_FAULTS: Final = {
-    9: "it is not valid yet",
-    10: "it has expired",
-    18: "it vouches for itself",
-    19: "an authority that is not trusted vouches for it",
-    20: "its authority is not trusted",
-    21: "its authority is not trusted",
+    9: "it, or an authority above it, is not valid yet",
+    10: "it, or an authority above it, has expired",
+    18: "it is self-signed",
+    19: "its self-signed authority is not trusted",
+    20: "its authority is not trusted, or an intermediate certificate is missing",
+    21: "its authority is not trusted, or an intermediate certificate is missing",
     62: "it is for another name",
     64: "it is for another address",
 }
@@ -477,9 +477,9 @@ _CERTIFICATE_FAULTS: Final = {
 def _certificate_fault(error: BaseException) -> str:
     code = getattr(error, "verify_code", None)
     return (
-        _CERTIFICATE_FAULTS.get(code, "it is not vouched for")
+        _CERTIFICATE_FAULTS.get(code, "it cannot be verified")
         if isinstance(code, int)
-        else "it is not vouched for"
+        else "it cannot be verified"
     )
 
 

@@ -122,7 +122,7 @@ def _method_faults(method: MethodDescriptor) -> Iterator[str]:
         (rule.resource_type, RESOURCE_TYPES, "resource_type"),
     ):
         if word and word not in known:
-            yield f"declares the {what} {word!r}, which is no word of the log: add it to values/audit_words.py"
+            yield f"declares the {what} {word!r}, which is not a word of the log: add it to values/audit_words.py"
     yield from _scope_faults(rule)
     for path in (rule.namespace_field, rule.name_field):
         if path and not _names_text(method.input_type, path):
@@ -152,7 +152,7 @@ def _watch_answer_faults(method: MethodDescriptor) -> Iterator[str]:
         field = answer.fields_by_number.get(number)
         if field is None or field.is_repeated or _type_name(field) != kind or name not in ("", field.name):
             wanted = f"{name or 'the resource'} ({kind})"
-            yield f"{answer.full_name} must have {wanted} as field {number}: rpc.watch writes it so"
+            yield f"{answer.full_name} must have {wanted} as field {number}, as rpc.watch writes it"
 
 
 def _type_name(field: FieldDescriptor) -> str:

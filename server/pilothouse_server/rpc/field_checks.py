@@ -214,7 +214,7 @@ def _text_check(field: FieldDescriptor, rule: options.FieldRule, form: TextCheck
         elif problem := unstorable_problem(text):
             violations.append(Violation(path, "text", problem))
         elif form is not None and (problem := form(text)):
-            description = "does not have the form that it must have" if secret else problem
+            description = "does not have the required format" if secret else problem
             violations.append(Violation(path, word, description))
 
     return check
@@ -276,7 +276,13 @@ def timestamp_check(value: Any, path: str, violations: list[Violation]) -> None:
     """
     within = _TIMESTAMP_SECONDS[0] <= value.seconds <= _TIMESTAMP_SECONDS[1] and 0 <= value.nanos < 10**9
     if not within:
-        violations.append(Violation(path, "timestamp", "must be a time in the years 1 to 9999"))
+        violations.append(
+            Violation(
+                path,
+                "timestamp",
+                "must be a time in the years 1 to 9999, with nanos from 0 to 999,999,999",
+            )
+        )
     elif value.seconds == _TIMESTAMP_SECONDS[1] and value.nanos >= _LAST_MICROSECOND:
         violations.append(
             Violation(path, "timestamp", "must be a time before the last microsecond of the year 9999")
@@ -287,4 +293,10 @@ def duration_check(value: Any, path: str, violations: list[Violation]) -> None:
     """Checks that a Duration is within 10,000 years, and that its two parts have one sign."""
     agree = value.seconds == 0 or value.nanos == 0 or (value.seconds > 0) == (value.nanos > 0)
     if abs(value.seconds) > _DURATION_SECONDS or abs(value.nanos) >= 10**9 or not agree:
-        violations.append(Violation(path, "duration", "must be a duration of at most 10,000 years"))
+        violations.append(
+            Violation(
+                path,
+                "duration",
+                "must be at most 10,000 years, its nanos below 1 s and of the same sign as its seconds",
+            )
+        )

@@ -81,7 +81,7 @@ def first_states(seats: int = 16, seats_per_caller: int = 2) -> FairQueue:
 
 def _too_many() -> Unavailable:
     return Unavailable(
-        "too many watches begin together; retry with backoff",
+        "too many watches are starting now; retry with backoff",
         reason="TOO_MANY_FIRST_STATES",
         retry_after_seconds=1.0,
     )

@@ -105,7 +105,7 @@ class RequestClaim:
         if stored.method != call.method or not hmac.compare_digest(
             stored.request_hmac, self._keeper.digest(call)
         ):
-            description = "was used for another request"
+            description = "was already used for another request; use a new UUID"
             raise InvalidArgument(
                 f"request_id: {description}",
                 reason="REQUEST_ID_REUSED",

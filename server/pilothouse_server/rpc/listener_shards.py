@@ -49,7 +49,7 @@ _GOLDEN = 2_654_435_769
 _IPV4_SOURCE, _IPV6_SOURCE = 12, 8
 _OWN_FILES = "/proc/self/fd"
 
-BY_CHANCE = "the kernel spreads connections by chance: calls of one address may stand in the lines of others"
+BY_CHANCE = "the kernel spreads connections at random: calls of one address may wait behind those of others"
 
 Adding = Callable[[grpc.aio.Server, str], int]
 

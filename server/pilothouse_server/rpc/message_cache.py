@@ -83,7 +83,7 @@ class MessageCache(Generic[ValueT, MessageT]):
 
     def rendered_message(self, value: ValueT) -> MessageT:
         """Returns the message of a resource, parsed from its event, if the event contains the message itself."""
-        assert not self._tag, "the event's message holds another one"
+        assert not self._tag, "the event's message contains another one"
         return self.message.FromString(self.render(value).message)
 
     def uid(self, kept: bytes) -> str:

@@ -75,7 +75,7 @@ class MessageFilter:
         self._message: Any = message
         self._permanent = _PERMANENT | permanent
         tree = parse(text)
-        assert tree is not None, "an empty filter is none"
+        assert tree is not None, "an empty filter has no tree"
         self._holds = _compiled(tree, _fields(descriptor_of(message)))
 
     def matches(self, message: bytes) -> bool:
@@ -207,7 +207,7 @@ def _test(node: Restriction, field: FieldDescriptor) -> _Test:
     if field.type == FieldDescriptor.TYPE_STRING:
         return _text(node)
     if node.value.starts_open or node.value.ends_open:
-        raise filter_error(node.value.position, f"* only works in text, and {node.field} is none")
+        raise filter_error(node.value.position, f"* only works in text, and {node.field} is not text")
     if field.enum_type is not None:
         return _same(node, _enum(node, field))
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
@@ -228,7 +228,7 @@ def _value(value: Literal, field: FieldDescriptor) -> Decimal | datetime | int:
 
 def _same(node: Restriction, wanted: object) -> _Test:
     if node.operator in _ORDERS:
-        raise filter_error(node.position, f"{node.field} takes = and != only")
+        raise filter_error(node.position, f"{node.field} takes = != and : only")
     return lambda value: bool(value == wanted)
 
 
@@ -268,7 +268,7 @@ def _text(node: Restriction) -> _Test:
         return lambda text: wanted.lower() in (text or "").lower()
     if node.operator in _ORDERS:
         if value.starts_open or value.ends_open:
-            raise filter_error(value.position, "* has no place in a comparison of order")
+            raise filter_error(value.position, "* cannot be used with < <= > >=")
         compare = _ORDERS[node.operator]
         return lambda text: compare(text or "", wanted)
     return _equal_text(value)
@@ -293,7 +293,7 @@ def _label(node: Restriction) -> _Test:
         if value.is_any:
             return bool
         if value.starts_open or value.ends_open:
-            raise filter_error(value.position, "* does not stand for a part of a key")
+            raise filter_error(value.position, "* cannot replace a part of a key")
         return lambda labels: value.text in labels
     if node.operator not in _EQUALITY:
         raise filter_error(node.position, "labels take = != and : only")

@@ -82,7 +82,7 @@ def _mask(resource: Descriptor, paths: tuple[str, ...]) -> ReadMask:
         if not any(path in each.fields_by_name for each in parts):
             raise invalid(
                 "read_mask",
-                f'"{path[:100]}" is no field of {resource.name}: name whole fields, such as name or status',
+                f'"{path[:100]}" is not a field of {resource.name}: name whole fields, such as name or status',
                 reason="READ_MASK",
             )
     if not several:

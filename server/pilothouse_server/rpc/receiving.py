@@ -35,7 +35,7 @@ async def received(rule: Rule, raw: bytes) -> Message:
         try:
             if await too_many_fields(raw, descriptor_of(rule.request_class)):
                 raise InvalidArgument(
-                    f"the request holds more than {MOST_FIELDS} messages, texts, items and entries",
+                    f"the request has more than {MOST_FIELDS} messages, texts, items and entries",
                     reason="TOO_MANY_PARTS",
                     metadata={"most_parts": str(MOST_FIELDS)},
                 )
@@ -55,7 +55,7 @@ def parsed(rule: Rule, raw: bytes) -> Message:
     """
     if len(raw) > rule.most_bytes:
         raise ResourceExhausted(
-            f"the request has {len(raw)} bytes, and may have {rule.most_bytes}",
+            f"the request has {len(raw)} bytes; it may have at most {rule.most_bytes}",
             reason="MESSAGE_TOO_LARGE",
             metadata={"bytes": str(len(raw)), "most_bytes": str(rule.most_bytes)},
         )

@@ -198,7 +198,7 @@ def _record_of(caller: Caller, kind: Kind, found: _Sum) -> AuditRecord:
         resource_type=found.rule.resource_type,
         request_method="STREAM" if found.rule.streams else "UNARY",
         moments=(found.first, found.last),
-        message=f"{found.summed} calls within a minute that ended alike and have no records of their own",
+        message=f"{found.summed} calls within a minute with the same outcome and no records of their own",
         metadata=metadata,
     )
 

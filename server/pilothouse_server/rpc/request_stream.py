@@ -68,7 +68,7 @@ class RequestStream:
 
 def _refused() -> ResourceExhausted:
     return ResourceExhausted(
-        "the request is longer than any may be: gRPC itself refuses it", reason="MESSAGE_TOO_LARGE"
+        "the request exceeds the maximum message size of this server", reason="MESSAGE_TOO_LARGE"
     )
 
 

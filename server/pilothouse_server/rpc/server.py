@@ -242,7 +242,7 @@ def _placeholder(service: str, rules: Mapping[str, Rule]) -> grpc.GenericRpcHand
     """Returns handlers that make the methods known to gRPC; the pipeline serves each call in their place."""
 
     async def unreachable(_request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await context.abort(grpc.StatusCode.INTERNAL, "the pipeline was passed by")
+        await context.abort(grpc.StatusCode.INTERNAL, "the pipeline was bypassed")
 
     return grpc.method_handlers_generic_handler(
         service,

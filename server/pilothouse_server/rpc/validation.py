@@ -214,7 +214,7 @@ def check_update_mask(
     """
     descriptor = message_type if isinstance(message_type, Descriptor) else descriptor_of(message_type)
     if len(mask.paths) > MOST_MASK_PATHS:
-        raise invalid("update_mask", f"must not hold more than {MOST_MASK_PATHS} paths")
+        raise invalid("update_mask", f"must not have more than {MOST_MASK_PATHS} paths")
     paths: dict[str, None] = {}
     for path in mask.paths:
         if path == "*":

@@ -35,7 +35,7 @@ class Cut:
 
     def __init__(self) -> None:
         task = asyncio.current_task()
-        assert task is not None, "who is not a task cannot be cut off"
+        assert task is not None, "only a task can be cut off"
         self._task = task
         self._before = task.cancelling()
         self.was_cut = False

@@ -34,10 +34,12 @@ _SHORTEST_PASSWORD, _MOST_SHORTEST_PASSWORD = 12, 128
 _KEY_LISTS = ("guarded_namespace_keys", "guarded_object_keys", "guarded_pod_keys", "service_annotations")
 # Settings with a non-empty default: they accept the word none.
 _MAY_BE_NONE = (*_KEY_LISTS, "namespace_pod_security")
-_KEY = "no key of a label or annotation, nor a pattern such as istio-injection, *.k8s.io/* or !app.k8s.io/*"
-_ADDITION = "not FIELD-MANAGER:PATH, with a path such as .spec.template.spec.containers*"
-_ORIGIN_FAULT = "no origin such as https://tools.example.com, in lower case and without a path"
-_NETWORK = "neither an address nor a network such as 10.0.0.0/8"
+_KEY = "a key of a label or annotation, or a pattern such as istio-injection, *.k8s.io/* or !app.k8s.io/*"
+_ADDITION = (
+    "FIELD-MANAGER:PATH, and the path must begin with .spec. or *, such as .spec.template.spec.containers*"
+)
+_ORIGIN_FAULT = "an origin such as https://tools.example.com, in lower case and without a path"
+_NETWORK = "an IP address, or a network without host bits such as 10.0.0.0/8"
 T = TypeVar("T")
 # Variables with the prefix that are not settings: the client command and `migrate init` read them, and a server that
 # is started from the same shell must not refuse them.
@@ -370,7 +372,7 @@ def outbound_networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6
 
 def allowed_hosts(text: str) -> tuple[str, ...]:
     """Returns the patterns that `namespace_allowed_hosts` lists, in normal form. Raises SettingsError."""
-    return _listed(text, "NAMESPACE_ALLOWED_HOSTS", "no host and no *.HOST", hosts.normalised)
+    return _listed(text, "NAMESPACE_ALLOWED_HOSTS", "a host or *.HOST, as a DNS name", hosts.normalised)
 
 
 def origins(text: str) -> tuple[str, ...]:
@@ -392,7 +394,7 @@ def _origin(text: str) -> str:
 def header_names(text: str) -> tuple[str, ...]:
     """Returns the header names and prefixes that `audit_headers` lists, in lower case. Raises SettingsError."""
     return _listed(
-        text.lower(), "AUDIT_HEADERS", "no name of a header, nor PREFIX*", key_patterns.checked_header
+        text.lower(), "AUDIT_HEADERS", "the name of a header, or PREFIX*", key_patterns.checked_header
     )
 
 
@@ -406,7 +408,7 @@ def _listed(text: str, name: str, fault: str, read: Callable[[str], T]) -> tuple
         try:
             found.append(read(part))
         except ValueError:
-            raise SettingsError(f"{PREFIX}{name}: {part!r} is {fault}") from None
+            raise SettingsError(f"{PREFIX}{name}: {part!r} must be {fault}") from None
     return tuple(found)
 
 
@@ -554,11 +556,11 @@ def _checked(settings: Settings) -> Settings:
         settings.system_database_url and settings.maintenance_database_url
     ):
         problems.append(
-            f"{PREFIX}DIRECT_DATABASE_URL says that {PREFIX}DATABASE_URL is a transaction pooler, which forgets a role"
-            f" that is taken on: {PREFIX}SYSTEM_DATABASE_URL and {PREFIX}MAINTENANCE_DATABASE_URL are needed, too"
+            f"{PREFIX}DIRECT_DATABASE_URL also needs {PREFIX}SYSTEM_DATABASE_URL and {PREFIX}MAINTENANCE_DATABASE_URL:"
+            f" behind a transaction pooler, a connection of {PREFIX}DATABASE_URL cannot change its role"
         )
     if bool(settings.tls_certificate_file) != bool(settings.tls_key_file):
-        problems.append(f"{PREFIX}TLS_CERTIFICATE_FILE and {PREFIX}TLS_KEY_FILE belong together")
+        problems.append(f"{PREFIX}TLS_CERTIFICATE_FILE and {PREFIX}TLS_KEY_FILE must be set together")
     problems += _client_certificate_problems(settings)
     problems += _audit_problems(settings)
     problems += [

@@ -207,12 +207,12 @@ def lost(volume: Volume) -> Condition | None:
     where = f"{volume.kubernetes_namespace}/{volume.kubernetes_name}"
     message = (
         f"somebody deleted PersistentVolumeClaim {where}{which}{bound} on the cluster: its data are "
-        "lost unless that PersistentVolume was kept. "
+        "lost unless its PersistentVolume was kept. "
     )
     message += (
         "Delete the volume"
         if volume.templated
-        else "UpdateVolume with replace_lost_claim makes an empty claim in its place"
+        else "UpdateVolume with replace_lost_claim creates an empty claim in its place"
     )
     return Condition(APPLIED, "False", CLAIM_LOST, message)
 
@@ -291,7 +291,7 @@ def _leaving(found: PersistentVolumeClaim | None) -> dict[str, str]:
     held = ", ".join(found.metadata.finalizers)
     return {
         "reason": "Terminating",
-        "message": f"the claim is being deleted; still used by {held}" if held else "",
+        "message": f"the claim is being deleted; it waits for the finalizers {held}" if held else "",
     }
 
 

@@ -203,7 +203,7 @@ async def change(
     labelling.check("volume", namespace, stored, wanted)
     rules.check_growth(stored, wanted)
     if stored.type == "empty_dir" and wanted.size != stored.size and stored.mounted_by:
-        raise _in_use(stored, "its limit is part of their pods; detach it before changing that")
+        raise _in_use(stored, "its size limit is part of their pods; detach it before changing the size")
     if stored.is_claim:
         await _check_quota(transaction, home, wanted.size, stored.size)
     write = repository.replace_claim if replace_lost_claim else repository.update_volume

@@ -107,7 +107,7 @@ def _type_violations(volume: Volume) -> Iterator[Violation]:
 def _mode_violations(volume: Volume) -> Iterator[Violation]:
     modes, field = volume.access_modes, "volume.access_modes"
     if not ACCESS_MODES.issuperset(modes):
-        yield Violation(field, "one_of", f"must be of {', '.join(sorted(ACCESS_MODES))}")
+        yield Violation(field, "one_of", f"must contain only {', '.join(sorted(ACCESS_MODES))}")
     elif len(frozenset(modes)) < len(modes):
         yield Violation(field, "unique", "must have each mode once")
     elif "ReadWriteOncePod" in modes and len(modes) > 1:
@@ -157,8 +157,8 @@ def check_lost(volume: Volume) -> None:
     """
     if volume.templated:
         raise FailedPrecondition(
-            f'a StatefulSet makes the claim of volume "{volume.name}": it makes another one with the next pod that '
-            "needs it",
+            f'the claim of volume "{volume.name}" comes from a template: only its StatefulSet creates another one, '
+            "with the next pod that needs it",
             reason="CLAIM_OF_TEMPLATE",
         )
     if not volume.is_lost:

@@ -145,7 +145,7 @@ def standard_json(row: object) -> bytes:
 
 
 def _refuse(value: object) -> str:
-    raise TypeError(f"an audit record cannot hold a {type(value).__name__}")
+    raise TypeError(f"an audit record cannot contain a {type(value).__name__}")
 
 
 def record_hash(canonical: bytes) -> bytes:

@@ -52,7 +52,7 @@ class RecordClock:
         apart = abs(ahead) > APART
         if apart and not self._apart:
             log.warning(
-                "the clocks of the database and of this server are apart: records have the later time",
+                "the clocks of the database and of this server differ: records have the later time",
                 database_ahead_seconds=round(ahead.total_seconds()),
             )
         self._apart = apart

@@ -77,7 +77,7 @@ async def repair(
                 repaired[each.kind] = count
     if repaired:
         log.warning(
-            "times that lie too far ahead were ended: check the clock of the database's machine",
+            "times too far ahead were corrected: check the clock of the database's machine",
             **{kind.replace(" ", "_"): count for kind, count in repaired.items()},
         )
     return repaired

@@ -328,4 +328,4 @@ def _make_discreet(error: asyncpg.PostgresError) -> None:
 
 
 def _misfit() -> StatementError:
-    return StatementError("a value of another type than the statement takes")
+    return StatementError("a value does not have the type that the statement needs")

@@ -118,7 +118,7 @@ class Draft:
             Aborted: the facts have changed since they were read; nothing was written. Begin again.
             Unavailable: the connection was lost; nothing was written, unless it was lost during the commit itself.
         """
-        assert self._statement is not None, "a draft says what writes it"
+        assert self._statement is not None, "a draft needs a statement that writes it"
         events, messages = described(self._events, self._store.renderers, self.operation_id)
         parameters = {
             **self._parameters,

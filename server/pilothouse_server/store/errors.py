@@ -146,7 +146,7 @@ def fitting() -> Iterator[None]:
         yield
     except asyncpg.DataError:
         raise InvalidArgument(
-            "it has a number that is greater, or a text that is longer, than can be stored",
+            "a number is too large, or a text is too long, to be stored",
             reason="VALUE_TOO_LARGE",
         ) from None
 
@@ -159,7 +159,9 @@ def _meaning(cause: BaseException) -> PilothouseError | None:
         return factory() if factory else None
     if isinstance(cause, _RETRY):
         return Aborted(
-            "the change met another one, try again", reason="CONCURRENT_CHANGE", retry_after_seconds=0.1
+            "a concurrent change conflicts with this one, try again",
+            reason="CONCURRENT_CHANGE",
+            retry_after_seconds=0.1,
         )
     if isinstance(cause, asyncpg.InsufficientPrivilegeError) and str(cause).endswith(_NOT_REACHED):
         return Aborted(
@@ -180,7 +182,7 @@ def _refused(cause: asyncpg.PostgresError) -> Unavailable:
     """Returns the error for a database that refuses statements; counts and logs it."""
     if isinstance(cause, asyncpg.ConfigurationLimitExceededError) and str(cause).startswith(_NO_PARTITION):
         return Unavailable(
-            "a partition of the database is missing, so nothing can be numbered until it is made",
+            "a partition of the database is missing, so no change can be numbered until it is created",
             reason=PARTITION_MISSING,
             retry_after_seconds=5.0,
         )

@@ -127,7 +127,7 @@ def _tokens(text: str) -> list[_Token]:
         if match is None:
             start = position + len(text[position:]) - len(text[position:].lstrip())
             raise filter_error(
-                start, "a string that does not end" if text[start] in "\"'" else "unexpected character"
+                start, "a string without a closing quote" if text[start] in "\"'" else "unexpected character"
             )
         kind = match.lastgroup or ""
         tokens.append(_Token(kind, match[kind], match.start(kind), match.end()))
@@ -211,7 +211,7 @@ class _Parser:
     def _restriction(self) -> Restriction:
         self._restrictions += 1
         if self._restrictions > MOST_RESTRICTIONS:
-            raise self._error(f"must not hold more than {MOST_RESTRICTIONS} comparisons")
+            raise self._error(f"must not have more than {MOST_RESTRICTIONS} comparisons")
         start = self._now
         if start.kind != "word" or start.text in _WORDS_OF_GRAMMAR:
             raise self._error("expected the name of a field")
@@ -225,7 +225,7 @@ class _Parser:
         if operator.kind != "symbol" or operator.text not in _OPERATORS:
             functions = operator.text == "("
             raise self._error(
-                "functions are not offered"
+                "functions are not supported"
                 if functions
                 else "expected one of = != < <= > >= : after the field"
             )
@@ -237,7 +237,7 @@ class _Parser:
         if token.kind == "string":
             return _unquoted(self._take())
         if token.kind not in ("word", "time") or token.text in _WORDS_OF_GRAMMAR:
-            raise self._error("expected a value; put it into quotes if it has spaces or signs")
+            raise self._error("expected a value; put it in quotes if it has spaces or special characters")
         self._index += 1
         return _literal(token.text, token.position, frozenset())
 
@@ -263,7 +263,7 @@ def _unquoted(token: _Token) -> Literal:
 def _literal(text: str, position: int, escaped: frozenset[int]) -> Literal:
     """Removes the wildcards; indices in `escaped` are literal stars."""
     if "\0" in text:
-        raise filter_error(position, "must not hold U+0000")
+        raise filter_error(position, "must not contain U+0000")
     stars = [index for index, character in enumerate(text) if character == "*" and index not in escaped]
     last = len(text) - 1
     if any(index not in (0, last) for index in stars):

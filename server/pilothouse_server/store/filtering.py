@@ -183,7 +183,7 @@ def _restriction(node: Restriction, fields: Mapping[str, FilterField]) -> Column
     if node.value.starts_open or node.value.ends_open:
         raise filter_error(node.value.position, f"* only works in text; {node.field} is a {found.kind.value}")
     if node.operator in _COMPARISONS and found.kind in (FilterKind.ENUM, FilterKind.BOOLEAN, FilterKind.UUID):
-        raise filter_error(node.position, f"{node.field} takes = and != only")
+        raise filter_error(node.position, f"{node.field} takes = != and : only")
     value = _enum(node, found) if found.kind is FilterKind.ENUM else _READERS[found.kind](node.value)
     return _compare(found.column, node.operator, value)
 
@@ -228,7 +228,7 @@ def _text(node: Restriction, found: FilterField) -> ColumnElement[bool]:
         return func.coalesce(column, "").icontains(value.text, autoescape=True)
     if node.operator in _COMPARISONS:
         if value.starts_open or value.ends_open:
-            raise filter_error(value.position, "* has no place in a comparison of order")
+            raise filter_error(value.position, "* cannot be used with < <= > >=")
         return _compare(func.coalesce(column, ""), node.operator, value.text)
     if value.starts_open or value.ends_open:
         return _equal_text(column, value)
@@ -254,7 +254,7 @@ def _label(node: Restriction, column: ColumnElement[Any]) -> ColumnElement[bool]
         if node.value.is_any:
             return and_(labels != {})
         if node.value.starts_open or node.value.ends_open:
-            raise filter_error(node.value.position, "* does not stand for a part of a key")
+            raise filter_error(node.value.position, "* cannot replace a part of a key")
         return _has_key(labels, node.value.text)
     if node.operator not in _EQUALITY:
         raise filter_error(node.position, "labels take = != and : only")

@@ -49,7 +49,9 @@ class FollowUps:
                         await asyncio.sleep(GATHER_SECONDS)
                 except PilothouseError as error:
                     # The rows stay for the next attempt.
-                    log.warning("the events that a change has left are written later", reason=error.reason)
+                    log.warning(
+                        "events of a change could not be written yet; they are retried", reason=error.reason
+                    )
             await self._pause()
 
     async def _pause(self) -> None:

@@ -50,7 +50,7 @@ _RELEASE = text(
 def being_served() -> Aborted:
     """Returns the error for a call whose `request_id` another call is serving."""
     return Aborted(
-        "the request is being served at this very moment, try again",
+        "another call with this request_id is in progress, try again",
         reason="CONCURRENT_CHANGE",
         retry_after_seconds=0.1,
     )

@@ -386,7 +386,7 @@ def _token(last: Row, order: OrderSpec, page: PageRequest) -> str:
 def _read_token(order: OrderSpec, page: PageRequest) -> list[Any]:
     error = invalid(
         "page_token",
-        "is no token of this list: send the next_page_token of the page before, with the same filter and order",
+        "is not a token of this list: send the next_page_token of the previous page, with the same filter and order",
         reason="INVALID_PAGE_TOKEN",
     )
     token = page.page_token

@@ -366,9 +366,7 @@ class Partitions:
             except asyncpg.PostgresError as error:
                 if error.sqlstate not in _TRY_AGAIN and not (autocommit and error.sqlstate == _GONE):
                     raise
-        raise PartitionBusyError(
-            f"no lock within {self._attempts} attempts; it is tried again with the next call"
-        )
+        raise PartitionBusyError(f"no lock within {self._attempts} attempts; the next run tries again")
 
     async def _alone(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """Runs `work` outside a transaction, as DETACH CONCURRENTLY requires."""

@@ -138,7 +138,7 @@ class PeriodicWork:
         try:
             await note_run(self._store, periodic.name, failure)
         except PilothouseError as error:
-            log.warning("a run of periodic work cannot be noted", job=periodic.name, reason=error.reason)
+            log.warning("a run of periodic work cannot be recorded", job=periodic.name, reason=error.reason)
 
     async def _run_alone(self, periodic: Periodic) -> bool:
         """Runs the job; returns False if another server runs it."""
@@ -186,7 +186,7 @@ async def _unlock(pool: Pool, connection: Connection, name: str, *, is_held: boo
     await pool.discard(connection)
     if unlocked is False and is_held:
         log.error(
-            "the lock of periodic work is kept by another session: MAINTENANCE_DATABASE_URL must not lead to a "
+            "the lock of periodic work is held by another session: MAINTENANCE_DATABASE_URL must not point to a "
             "transaction pooler",
             lock=name,
         )

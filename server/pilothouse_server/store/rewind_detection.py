@@ -186,7 +186,9 @@ class RewindDetector:
             return False
         if known is not None and known.identity != there.identity:
             log.info(
-                "another database answers, which lost nothing", before=known.identity, now=there.identity
+                "another database responds now, and nothing was lost",
+                before=known.identity,
+                now=there.identity,
             )
         self._know(
             StreamPosition(
@@ -265,7 +267,7 @@ class RewindDetector:
         try:
             positions = msgspec.json.decode(self._path.read_bytes(), type=list[StreamPosition])
         except (OSError, msgspec.DecodeError) as error:
-            log.warning("the last place in the database is not known", error=type(error).__name__)
+            log.warning("the stored position in the database cannot be read", error=type(error).__name__)
             return {}
         return {position.history: position for position in positions}
 
@@ -289,5 +291,5 @@ class RewindDetector:
             unfinished.write_bytes(content)
             os.replace(unfinished, self._path)
         except OSError as error:
-            log.warning("the place in the database cannot be kept", error=type(error).__name__)
+            log.warning("the position in the database cannot be stored", error=type(error).__name__)
             self._path = None

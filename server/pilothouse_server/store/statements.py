@@ -231,5 +231,5 @@ def _check_result(type_: TypeEngine[Any]) -> None:
     else:
         converted = implementation.result_processor(_DIALECT, None) is not None
     if converted:
-        raise StatementError(f"a result of the type {type_!r}, which is not as the driver gives it")
+        raise StatementError(f"a result of the type {type_!r}, which the driver does not return itself")
     return None

@@ -140,7 +140,7 @@ class ReadTransaction:
 
         Short reads and calls use `moment` instead.
         """
-        assert self._began is not None, "only snapshots and what the server does itself know the time"
+        assert self._began is not None, "only snapshots and the server's own transactions have the time"
         return self._began
 
     async def moment(self) -> datetime:
@@ -348,7 +348,7 @@ class UnitOfWork:
 
 def _database_timeout() -> Unavailable:
     return Unavailable(
-        "the database did not answer in time", reason="DATABASE_TIMEOUT", retry_after_seconds=1.0
+        "the database did not respond in time", reason="DATABASE_TIMEOUT", retry_after_seconds=1.0
     )
 
 

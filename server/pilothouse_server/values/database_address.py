@@ -86,18 +86,18 @@ def tls_problem(error: BaseException) -> str:
         if error.verify_code in _OTHER_NAME:
             return (
                 "the certificate of the database is not for the host that its URL names: name the host as the"
-                " certificate does, or give the URL sslmode=verify-ca to do without the check of the name"
+                " certificate does, or give the URL sslmode=verify-ca to skip the check of the name"
             )
         return (
-            "no known authority has signed the certificate of the database: name its authority by "
-            "PILOTHOUSE_DATABASE_CA_FILE, or by sslrootcert in the URL"
+            "the certificate of the database cannot be verified: it must be valid now, and signed by a trusted "
+            "authority (name its file by PILOTHOUSE_DATABASE_CA_FILE, or by sslrootcert in the URL)"
         )
     if isinstance(error, ssl.SSLError):
-        return "the database and this program agree on no TLS: is its certificate in order?"
+        return "TLS with the database failed: check its certificate, its TLS versions, and the TLS files of its URL"
     # The driver raises this class itself; errors of the system are subclasses of it.
     if type(error) is ConnectionError:
         return (
-            "the database offers no TLS, which its URL requires: set it up there (ssl = on), or give "
+            "the database did not begin TLS: set it up there (ssl = on) and check its log, or give "
             "the URL sslmode=disable if nobody can intercept the connection"
         )
     return ""

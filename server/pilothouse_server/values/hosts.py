@@ -51,7 +51,7 @@ def _ascii(name: str) -> str:
     try:
         return name.encode("idna").decode()
     except UnicodeError:
-        raise HostError("must be a DNS name; its other letters have no encoding") from None
+        raise HostError("must be a DNS name; its non-ASCII letters cannot be encoded") from None
 
 
 def covers(pattern: str, host: str) -> bool:

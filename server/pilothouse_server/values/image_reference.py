@@ -112,7 +112,7 @@ def _split_path(path: str) -> tuple[str, str]:
         first, rest = "", path
     if not _PATH.fullmatch(rest):
         raise InvalidValueError(
-            "must be an image such as nginx:1.27 or ghcr.io/team/app@sha256:…: the name's parts hold lower-case"
+            "must be an image such as nginx:1.27 or ghcr.io/team/app@sha256:…: the name's parts have lower-case"
             " letters and digits, with single . or _ , __ or dashes between"
         )
     if not first and _IDENTIFIER.fullmatch(rest):
@@ -127,5 +127,5 @@ def _check_digest(digest: str) -> None:
     algorithm, _, hexadecimal = digest.partition(":")
     if len(hexadecimal) != _DIGEST_LENGTHS.get(algorithm) or not _HEXADECIMAL.fullmatch(hexadecimal):
         raise InvalidValueError(
-            "the digest must be sha256:, sha384: or sha512: and as many lower-case hexadecimal digits as it has"
+            "the digest must be sha256:, sha384: or sha512:, then 64, 96 or 128 lower-case hexadecimal digits"
         )

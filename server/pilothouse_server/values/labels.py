@@ -177,7 +177,7 @@ class _Parser:
         while True:
             found.append(self._requirement())
             if len(found) > MOST_REQUIREMENTS:
-                raise InvalidValueError(f"must not hold more than {MOST_REQUIREMENTS} requirements")
+                raise InvalidValueError(f"must not have more than {MOST_REQUIREMENTS} requirements")
             if self._peek() == "":
                 return found
             self._expect(",")
@@ -206,7 +206,7 @@ class _Parser:
         while self._accept(","):
             values.add(self._value())
             if len(values) > MOST_VALUES:
-                raise InvalidValueError(f"must not hold more than {MOST_VALUES} values")
+                raise InvalidValueError(f"must not have more than {MOST_VALUES} values")
         self._expect(")")
         return tuple(sorted(values))
 

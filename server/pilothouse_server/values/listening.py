@@ -30,7 +30,9 @@ def is_unix(address: str) -> bool:
 
 def why_refused(address: str) -> str:
     """Returns why the server cannot listen on an address, if the reason is known."""
-    return unix_problem(address) or "another program listens there, or it is no HOST:PORT of this machine"
+    return unix_problem(address) or (
+        "another program listens there, this machine does not have the address, or the port needs a privilege"
+    )
 
 
 def unix_problem(address: str) -> str:
@@ -43,17 +45,17 @@ def unix_problem(address: str) -> str:
         return ""
     path = _path(address)
     if not path or len(os.fsencode(path)) > _MOST_PATH_BYTES:
-        return f"it is no path of 1 to {_MOST_PATH_BYTES} bytes"
+        return f"its path must have 1 to {_MOST_PATH_BYTES} bytes, and be absolute after unix://"
     if address.startswith(_PATH):
         try:
             if not stat.S_ISSOCK(os.lstat(path).st_mode):
-                return "a file of that name exists and is no socket"
+                return "a file of that name exists and is not a socket"
         except FileNotFoundError:
             folder = os.path.dirname(path) or "."
             return (
                 ""
                 if os.access(folder, os.W_OK | os.X_OK)
-                else "its folder is not there, or not to be written to"
+                else "its folder does not exist, or is not writable"
             )
         except OSError:
             return "its folder does not exist, or cannot be read"
@@ -80,7 +82,7 @@ def _listener_problem(path: str) -> str:
             # The socket's backlog is full, so a program is listening.
             pass
         except OSError:
-            return "it is another program's socket"
+            return "the socket belongs to another program or user"
     return "another program listens there"
 
 
@@ -114,7 +116,7 @@ def check(address: str, *, may_be_unix: bool, shared: bool) -> None:
     if not is_unix(address):
         return
     if not may_be_unix:
-        raise InvalidValueError(f"{address} is not HOST:PORT, on which alone this is served")
+        raise InvalidValueError(f"{address} must be HOST:PORT; a Unix socket is not possible here")
     if shared:
         raise InvalidValueError(f"{address} cannot be shared by processes: a Unix socket has one listener")
 

@@ -51,7 +51,7 @@ def unstorable_problem(text: str) -> str | None:
     if "\0" not in text and (text.isascii() or _is_utf8(text)):
         return None
     found = _UNSTORABLE.search(text)
-    return f"must not hold {_character(found[0])}" if found else None
+    return f"must not contain {_character(found[0])}" if found else None
 
 
 def _is_utf8(text: str) -> bool:
@@ -65,7 +65,7 @@ def _is_utf8(text: str) -> bool:
 def text_problem(text: str) -> str | None:
     """Checks for control characters, and for characters that hide or reorder others."""
     found = _UNPRINTABLE.search(text)
-    return f"must not hold {_character(found[0])}" if found else None
+    return f"must not contain {_character(found[0])}" if found else None
 
 
 def resource_name_problem(text: str) -> str | None:
@@ -96,7 +96,7 @@ def environment_name_problem(text: str) -> str | None:
     """Checks the name of an environment variable: a C identifier, in which `.` and `-` are also allowed."""
     if _ENVIRONMENT_NAME.fullmatch(text) and text != "." and not text.startswith(".."):
         return None
-    return _dangerous(text) or "must hold letters, digits, _ - or . only, and must not begin with a digit"
+    return _dangerous(text) or "must contain only letters, digits, _ - or ., and must not begin with a digit"
 
 
 def port_name_problem(text: str) -> str | None:
@@ -234,7 +234,7 @@ def email_problem(text: str) -> str | None:
     """Checks an e-mail address of the common form."""
     if len(text) <= LONGEST_EMAIL and text.find("@") <= 64 and _EMAIL.fullmatch(text):
         return None
-    return "must be an e-mail address such as name@example.org, at most 254 characters"
+    return "must be an e-mail address such as name@example.org: at most 64 characters before @, 254 in total"
 
 
 def permission_problem(text: str) -> str | None:
@@ -254,7 +254,7 @@ def absolute_path_problem(text: str) -> str | None:
     if not text.startswith("/"):
         return "must be an absolute path: it must begin with /"
     if ":" in text:
-        return "must not hold :"
+        return "must not contain :"
     return _path_problem(text)
 
 
@@ -266,26 +266,26 @@ def relative_path_problem(text: str) -> str | None:
 
 
 def _path_problem(text: str) -> str | None:
-    return "must not hold .. as a part" if ".." in text.split("/") else text_problem(text)
+    return "must not contain .. as a part" if ".." in text.split("/") else text_problem(text)
 
 
 def _dangerous(text: str) -> str | None:
     """Returns the rule that a name breaks if it is dangerous in a path or misleading to a reader; else None."""
     if found := _UNPRINTABLE.search(text):
-        return f"must not hold {_character(found[0])}"
+        return f"must not contain {_character(found[0])}"
     if not text.isascii():
         return f"must be plain ASCII: {_character(next(c for c in text if not c.isascii()))} is not"
     if "/" in text or "\\" in text:
-        return "must not hold / or \\"
+        return "must not contain / or \\"
     if ".." in text or text == ".":
-        return "must not be . and must not hold .."
+        return "must not be . and must not contain .."
     if _ENCODED.search(text):
-        return "must not hold percent-encoded characters such as %2f"
+        return "must not contain percent-encoded characters such as %2f"
     return None
 
 
 def _character(character: str) -> str:
     name = unicodedata.name(character, "")
     if not name:
-        name = "a lone surrogate" if "\ud800" <= character <= "\udfff" else "a control character"
+        name = "a lone surrogate" if "\ud800" <= character <= "\udfff" else "a control or unnamed character"
     return f"U+{ord(character):04X} ({name})"

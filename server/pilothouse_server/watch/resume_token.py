@@ -266,7 +266,7 @@ def changed(oldest_revision: int) -> OutOfRange:
 
 
 def _foreign() -> InvalidArgument:
-    description = "is not a token of this watch: it belongs to its caller and filter"
+    description = "is not a token of this watch: it is only valid for its caller and filter"
     return InvalidArgument(
         f"resume_token: {description}",
         reason="RESUME_TOKEN",

@@ -145,7 +145,7 @@ func cosigned(file, origin, key string, keys []string) {
 func (e *export) record(entry line) {
 	what := fmt.Sprintf("record %d", entry.Sequence)
 	if entry.Sequence <= e.place {
-		must(fmt.Errorf("%s stands behind record %d", what, e.place))
+		must(fmt.Errorf("%s comes after record %d", what, e.place))
 	}
 	if entry.Sequence > e.place+1 {
 		e.missing = append(e.missing, stretch{e.place + 1, entry.Sequence - 1})
@@ -157,7 +157,7 @@ func (e *export) record(entry line) {
 	must(err)
 	err = tlog.CheckRecord(hashes(raw), int64(e.head.Size), root(e.head), entry.Sequence-1, tlog.RecordHash(digest[:]))
 	if err != nil {
-		must(fmt.Errorf("%s does not stand in the log at its place: %w", what, err))
+		must(fmt.Errorf("%s is not in the log at its place: %w", what, err))
 	}
 	e.checked++
 	var told dropRecord

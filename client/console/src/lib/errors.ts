@@ -8,7 +8,7 @@ export function wordsOf(error: unknown): string {
   if (error instanceof Error && !(error instanceof ConnectError) && error.name === "Error") return error.message;
   const found = ConnectError.from(error);
   if (found.code === Code.Unavailable || (found.code === Code.Unknown && found.rawMessage.includes("fetch")))
-    return `The server does not answer: ${found.rawMessage}`;
+    return `Not available: ${found.rawMessage}`;
   const fields = found
     .findDetails(BadRequestSchema)
     .flatMap((detail) => detail.fieldViolations.map((each) => `${each.field}: ${each.description}`))

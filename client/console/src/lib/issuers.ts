@@ -39,7 +39,7 @@ export async function listed(): Promise<Issuer[]> {
 export async function leave(issuer: string, maxAgeSeconds = 0): Promise<void> {
   const redirectUri = `${location.origin}${CALLBACK}`;
   const answer = await identity.beginOidcLogin({ issuer, redirectUri, maxAgeSeconds });
-  if (!/^https?:$/.test(new URL(answer.authorizationUrl).protocol)) throw new Error("The server names an address that no browser is sent to.");
+  if (!/^https?:$/.test(new URL(answer.authorizationUrl).protocol)) throw new Error("The log-in address of the issuer is not an http or https URL.");
   const begun: Begun = { state: answer.state, loginToken: answer.loginToken, issuer: answer.issuer, back: location.hash };
   sessionStorage.setItem(BEGUN, JSON.stringify(begun));
   location.assign(answer.authorizationUrl);

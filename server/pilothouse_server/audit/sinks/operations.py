@@ -57,20 +57,21 @@ def check(wanted: AuditSink, secrets: SinkSecrets, folder: Path | None, reach: R
         return
     for name in ("rotate_bytes", "keep_files"):
         if getattr(wanted, name):
-            raise invalid(f"audit_sink.{name}", "belongs to files only")
+            raise invalid(f"audit_sink.{name}", "is for file sinks only")
     if wanted.kind == "otlp" and wanted.format != "ocsf":
-        raise invalid("audit_sink.format", "must not be given: OTLP has a form of its own")
+        raise invalid("audit_sink.format", "must not be given: OTLP has its own record format")
     address = address_of(wanted, reach)
     if wanted.kind == "syslog":
         if secrets.headers or secrets.signing_key:
-            raise invalid("credentials", "must hold no headers and no signing key: syslog has neither")
+            raise invalid("credentials", "must contain no headers and no signing key: syslog has neither")
     else:
         _check_headers(secrets.headers)
         signing_bytes(secrets.signing_key)
     trusted = wanted.certificate_authority or wanted.client_certificate or secrets.client_key
     if trusted and address.scheme not in _SAFE:
         raise invalid(
-            "audit_sink.certificate_authority", f"must not be given: {address.scheme}:// has no TLS"
+            "audit_sink.certificate_authority",
+            f"must be empty, like the client certificate and key: {address.scheme}:// has no TLS",
         )
     tls.context(wanted.certificate_authority, wanted.client_certificate, secrets.client_key)
 
@@ -174,15 +175,19 @@ def _check_file(wanted: AuditSink, secrets: SinkSecrets, folder: Path | None) ->
             "must be the plain name of a file: letters, digits, `.`, `_` and `-`, without a time at its end",
         )
     if secrets != SinkSecrets() or wanted.certificate_authority or wanted.client_certificate:
-        raise invalid("credentials", "must be empty: a file has no connection")
+        raise invalid(
+            "credentials", "must be empty, and the certificates of the sink too: a file has no connection"
+        )
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:
     if len(headers) > _MOST_HEADERS:
-        raise invalid("credentials.headers", f"must be at most {_MOST_HEADERS}")
+        raise invalid("credentials.headers", f"must have at most {_MOST_HEADERS} entries")
     for name, value in headers.items():
         if not _HEADER.fullmatch(name) or _RESERVED.fullmatch(name):
-            raise invalid("credentials.headers", "must have names of headers that are not the sender's own")
+            raise invalid(
+                "credentials.headers", "must have valid header names that the sender does not set itself"
+            )
         if not _HEADER_VALUE.fullmatch(value):
             raise invalid(
                 "credentials.headers", "must have values without control characters, at most 4,096 long"

@@ -156,7 +156,7 @@ class SinkRunner:
                     "BEYOND_THE_LOG",
                     (
                         f"its cursor is at {leased.sink.position}, beyond the end of the log: delete the "
-                        "sink, and create it again after the last record that it really has"
+                        "sink, and create it again after the last record that it received"
                     ),
                 ),
             )

@@ -85,7 +85,7 @@ async def _not_empty(transaction: Transaction, name: str) -> FailedPrecondition:
     return FailedPrecondition(
         (
             f'cluster "{name}" is not empty: {counts} are on it; delete them first, or choose whether to '
-            "delete them with it or to leave them there"
+            "delete them with the cluster or to leave them on it"
         ),
         reason="CLUSTER_NOT_EMPTY",
         metadata={kind: str(count) for kind, count in held.items()},

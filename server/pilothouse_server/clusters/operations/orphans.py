@@ -34,7 +34,7 @@ _NOT_DELETED: Mapping[str, str] = {
         "a Kubernetes namespace is not deleted with its contents: decide about its objects, or delete it "
         "on the cluster"
     ),
-    "PersistentVolumeClaim": "a claim holds data and is not deleted: delete it on the cluster if nobody needs it",
+    "PersistentVolumeClaim": "a claim contains data and is not deleted: delete it on the cluster if nobody needs it",
 }
 _NOT_IMPORTED: Mapping[str, str] = {
     "Namespace": "take it over by CreateNamespace with `adopt`",

@@ -82,8 +82,8 @@ def not_here(kind: Kind, name: str) -> str:
     """Returns the message about a config that the platform does not have, and how to import it."""
     resource = "configmap" if kind == "config_map" else "secret"
     return (
-        f'there is no {WORDS[kind]} "{name}" here; if the cluster has one, import it: run `pilothouse '
-        f"apply` on the output of `kubectl get {resource} {name} -o yaml`, or import a Deployment "
+        f'there is no {WORDS[kind]} "{name}" in the namespace; if the cluster has one, import it: run '
+        f"`pilothouse apply` on the output of `kubectl get {resource} {name} -o yaml`, or import a Deployment "
         "that reads it; or set external, which the namespace's external_sources must allow"
     )
 

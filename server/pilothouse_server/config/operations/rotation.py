@@ -89,7 +89,7 @@ async def begin(store: Store, envelopes: Envelopes, tables: Sequence[EnvelopeTab
             newest = envelopes.newest_key_id
             await encryption_keys.activate(transaction, newest, envelopes.providers[newest])
             if active is not None:
-                log.warning("the active key is replaced: nothing used it, and no key provider holds it")
+                log.warning("the active key is replaced: nothing used it, and no key provider has it")
         await encryption_keys.note_providers(transaction, envelopes.providers)
 
 
@@ -103,7 +103,7 @@ class _Missing:
 
     @property
     def words(self) -> str:
-        had = f", which the key provider {self.provider} held" if self.provider else ""
+        had = f", which the key provider {self.provider} had" if self.provider else ""
         return f"{self.values} stored values need the key {self.key_id}{had}"
 
 

@@ -70,10 +70,12 @@ def check_single_keys(
     `whole`: the paths of a mask that name all values.
     """
     if (setting or removing) and set(whole) & set(paths):
-        words = f"names all values by {' or '.join(whole)}: change single keys or all of them, not both"
+        words = (
+            f"contains {' or '.join(whole)}, which replaces all values: change single keys or all, not both"
+        )
         raise invalid("update_mask", words, reason="INVALID_UPDATE_MASK")
     if set(setting) & set(removing):
-        raise invalid("remove_keys", "a key is to be set, too", reason="DUPLICATE_KEY")
+        raise invalid("remove_keys", "must not contain a key that is also set", reason="DUPLICATE_KEY")
 
 
 def check_removable(there: Collection[str], removing: Collection[str]) -> None:
@@ -119,7 +121,9 @@ def in_use(words: str, name: str, containers: Sequence[str], volumes: Sequence[s
 def _check_size(field: str, size: int) -> None:
     if size > MOST_BYTES:
         raise invalid(
-            field, f"the values have {size} bytes together, {MOST_BYTES} are allowed", reason="TOO_LARGE"
+            field,
+            f"the values have {size} bytes in total; at most {MOST_BYTES} are allowed",
+            reason="TOO_LARGE",
         )
 
 

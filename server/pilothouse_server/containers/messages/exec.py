@@ -70,7 +70,7 @@ async def _feed(
             case "start" if not first:
                 raise invalid("start", "is only allowed in the first message")
             case "stdin" if not start.stdin:
-                raise invalid("stdin", "is only taken where start.stdin is set", rule="needs_stdin")
+                raise invalid("stdin", "is only allowed if start.stdin is set", rule="needs_stdin")
             case "resize" if not start.tty:
                 raise invalid("resize", "is only for a terminal: set start.tty", rule="needs_tty")
             case "stdin":

@@ -255,7 +255,7 @@ def _programs(request: pb.StreamLogsRequest) -> tuple[str, ...]:
     }
     ways = [name for name, value in given.items() if value]
     if len(ways) > 1:
-        raise invalid(ways[0], f"does not go with {ways[1]}: give one of them")
+        raise invalid(ways[0], f"is not allowed with {ways[1]}: give one of them")
     return () if request.all_programs else next((value for value in given.values() if value), ())
 
 

@@ -80,18 +80,18 @@ class TokenLocation:
             program.NOT_INSTALLED: f"{PREFIX}KEY_PROVIDERS: pkcs11 needs the package python-pkcs11: install "
             "the wheel of Pilothouse with the extra pkcs11",
             program.MODULE: f"{PREFIX}PKCS11_MODULE: {self.module} cannot be loaded as a PKCS#11 library",
-            program.TOKEN_MISSING: f'{PREFIX}PKCS11_TOKEN: {self.module} knows no token with the label "{self.token}"',
+            program.TOKEN_MISSING: f'{PREFIX}PKCS11_TOKEN: {self.module} has no token with the label "{self.token}"',
             program.TOKEN_TWICE: f'{PREFIX}PKCS11_TOKEN: several tokens have the label "{self.token}"',
             program.PIN_WRONG: f"{PREFIX}PKCS11_PIN_FILE: {token} refused the PIN",
             program.PIN_LOCKED: f"{PREFIX}PKCS11_TOKEN: the user's PIN of {token} is locked, expired or not set",
             program.PIN_LAST_TRY: (
-                f"{PREFIX}PKCS11_PIN_FILE: {token} has one try left for its PIN, which the server does "
+                f"{PREFIX}PKCS11_PIN_FILE: {token} allows one more PIN attempt, which the server does "
                 "not use: log in with the token's own tool first"
             ),
-            program.KEY_EXTRACTABLE: f'{PREFIX}PKCS11_KEY_LABEL: a key "{self.label}" of {token} can be taken out of '
-            "it (CKA_EXTRACTABLE, or not CKA_SENSITIVE): make one by `pilothouse keys add`",
-            program.NO_AES_GCM: f"{PREFIX}PKCS11_TOKEN: {token} does not encrypt by AES-GCM (CKM_AES_GCM)",
-            program.KEY_MISSING: f'{token} has no such key "{self.label}"',
+            program.KEY_EXTRACTABLE: f'{PREFIX}PKCS11_KEY_LABEL: a key "{self.label}" of {token} can be extracted '
+            "(CKA_EXTRACTABLE, or not CKA_SENSITIVE): create one with `pilothouse keys add`",
+            program.NO_AES_GCM: f"{PREFIX}PKCS11_TOKEN: {token} does not support AES-GCM (CKM_AES_GCM)",
+            program.KEY_MISSING: f'{token} has no key "{self.label}" with the requested identifier',
         }.get(word, f"{token} failed ({word})")
 
 

@@ -55,7 +55,7 @@ def check_covered(
             where = f'in namespace "{grant.namespace}"' if grant.namespace else "over all namespaces"
             raise PermissionDenied(
                 f"{whose} holds {missing} {where}, which you do not hold there"
-                + ("" if whenever else " for as long"),
+                + ("" if whenever else ", or not for as long"),
                 reason="ESCALATION",
                 metadata={
                     "permission": missing,

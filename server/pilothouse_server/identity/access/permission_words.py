@@ -65,7 +65,7 @@ class PermissionWords:
         if permission not in self.known:
             raise invalid(
                 field,
-                "must be one permission, such as container.get, and no form",
+                "must be a single permission, such as container.get, not a form such as container.*",
                 reason="ONE_PERMISSION",
             )
 

@@ -111,7 +111,7 @@ async def _warn_of_weak(passwords: BootstrapPasswords, given_password: str) -> N
     try:
         await passwords.check("bootstrap_password", given_password, ADMINISTRATOR)
     except (InvalidArgument, Unavailable) as problem:
-        log.warning("the bootstrap password is weak: change it", rule=problem.message)
+        log.warning("the bootstrap password is weak or cannot be checked: change it", rule=problem.message)
 
 
 async def _put_roles(transaction: Transaction, records: list[AuditRecord]) -> None:

@@ -273,7 +273,7 @@ class TokenAuthenticator:
                         await api_keys.touch(transaction, keys, TOUCH_EVERY)
             except PilothouseError as error:
                 # The next load of the principal records the use again.
-                log.warning("use of tokens not noted", reason=error.reason)
+                log.warning("the use of tokens cannot be recorded", reason=error.reason)
 
 
 def _invalid_token() -> Unauthenticated:

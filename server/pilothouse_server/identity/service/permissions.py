@@ -128,7 +128,7 @@ class PermissionService:
         if bool(request.permission) == bool(request.method):
             raise invalid(
                 f"{within}permission",
-                "must be given, or a method in its place: one of them",
+                "exactly one of permission and method must be given",
                 reason="ONE_QUESTION",
             )
         if request.method:

@@ -68,8 +68,8 @@ def _has_expired(pair: GeneratedPair) -> bool:
     except (OSError, ValueError):
         pass
     raise EmbeddedProgramError(
-        f"{pair.certificate} and {pair.key.name} next to it are not a certificate and its private key: remove "
-        "both, or name others by the settings"
+        f"{pair.certificate} and {pair.key.name} next to it cannot be read, or are not a certificate and its private "
+        "key: remove both, or name others by the settings"
     )
 
 

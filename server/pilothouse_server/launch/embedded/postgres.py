@@ -271,7 +271,7 @@ class EmbeddedPostgres:
         owners = {os.geteuid(), self._account.user_id}
         if self.socket_directory.is_symlink() or status.st_uid not in owners or status.st_mode & 0o077:
             raise EmbeddedPostgresError(
-                f"{self.socket_directory} belongs to another user or is open to others: remove it"
+                f"{self.socket_directory} belongs to another user, is open to others or is a symbolic link: remove it"
             )
         self._account.own(self.socket_directory)
 
@@ -323,7 +323,7 @@ class EmbeddedPostgres:
     def _last_words(self) -> str:
         with contextlib.suppress(FileNotFoundError):
             return "\n".join(self.log_path.read_text("utf-8", "replace").splitlines()[-10:])
-        return "(it said nothing)"
+        return "(it has no log)"
 
 
 def _environment() -> dict[str, str]:

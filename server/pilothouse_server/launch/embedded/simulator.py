@@ -142,7 +142,7 @@ class EmbeddedSimulator:
                 try:
                     self._run, _ = await self._launch()
                 except (EmbeddedProgramError, OSError) as error:
-                    log.error("the simulated cluster has ended", why=str(error), again_in_seconds=pause)
+                    log.error("the simulated cluster cannot start", why=str(error), again_in_seconds=pause)
                 else:
                     run = self._run
                     log.info("the simulated cluster is back")

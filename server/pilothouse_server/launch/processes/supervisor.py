@@ -174,7 +174,9 @@ class Processes:
             return
         _, late = await asyncio.wait(ending, timeout=self.settings.grace_seconds + CLOSING_SECONDS)
         if late:
-            log.error("server processes are killed: they have not ended within the grace", count=len(late))
+            log.error(
+                "server processes are killed: they have not ended within the grace period", count=len(late)
+            )
             for process in self._running.values():
                 process.kill()
         await asyncio.gather(*ending)

@@ -39,7 +39,7 @@ _PARTITION = Gauge(
 )
 _ORPHANS = Gauge(
     "pilothouse_cluster_orphans",
-    "Our objects on a cluster that the database does not know, by state.",
+    "Our objects on a cluster that are not in the database, by state.",
     ("cluster", "state"),
 )
 _ORPHANS_HELD = Gauge(
@@ -121,7 +121,7 @@ def _show_snapshots(found: Sequence[OldestSnapshot]) -> None:
         _OLDEST_SECONDS.labels(kind).set(0 if oldest is None else oldest.seconds)
         if oldest is not None and oldest.seconds >= _HELD_LONG_SECONDS:
             log.warning(
-                "a transaction is open for so long that VACUUM removes nothing that died since",
+                "a transaction is open for so long that VACUUM cannot remove rows deleted since",
                 holder=kind,
                 name=oldest.name,
                 state=oldest.state,

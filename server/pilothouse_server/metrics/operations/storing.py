@@ -86,7 +86,7 @@ class UsageStore:
             for _ in range(excess):
                 self._pending.popleft()
             DROPPED.labels("buffer_full").inc(excess)
-            log.warning("usage samples given up, the database cannot take them", samples=excess)
+            log.warning("usage samples dropped: the database cannot store them", samples=excess)
         async with self._flushing:
             while self._pending:
                 await self._flush()

@@ -166,7 +166,7 @@ async def apply(
         )
     services = await _apply_services(client, container, drift)
     if workload is None and (name := await stateful_sets.missing_service(client, container)):
-        why = f"Service {name}, which gives its pods their names, is not there"
+        why = f"Service {name}, which gives its pods their names, does not exist"
         return ContainerProgress(
             again_seconds=_SOURCE_AGAIN_SECONDS, conditions=(waiting("WaitingForService", why),)
         )

@@ -175,7 +175,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
                 conditions=(
                     waiting(
                         "WaitingForConfiguration",
-                        "a config map, secret or service account that it names is not on the cluster yet",
+                        "a config map, secret or service account that it uses is not applied yet",
                     ),
                 ),
                 again_seconds=_CONFIGURATION_AGAIN_SECONDS,

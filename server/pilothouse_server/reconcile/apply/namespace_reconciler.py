@@ -273,8 +273,8 @@ def _report_lost(namespace: Namespace, found: KubernetesNamespace) -> NamespaceP
 def _lost(namespace: Namespace) -> str:
     return (
         f"the Kubernetes namespace {namespace.kubernetes_name} has lost the label "
-        f"{NAMESPACE_UID}={namespace.uid} that makes it ours, or somebody else made it again: set the "
-        "label, delete it on the cluster, or have an administrator take it over (--adopt)"
+        f"{NAMESPACE_UID}={namespace.uid} that marks it as the platform's, or somebody else created it "
+        "again: set the label, delete the namespace on the cluster, or have an administrator take it over (--adopt)"
     )
 
 

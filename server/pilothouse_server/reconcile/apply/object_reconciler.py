@@ -385,7 +385,7 @@ async def _delete(
     words = await _finalizing(client, resource, carried)
     return ObjectProgress(
         again_seconds=_OTHERS_SECONDS,
-        deleting=("WaitingForFinalizers", f"the cluster keeps it{words}"),
+        deleting=("WaitingForFinalizers", f"the cluster has not deleted it yet{words}"),
     )
 
 
@@ -399,7 +399,7 @@ async def _finalizing(client: LeasedClient, resource: Resource[AnyObject], carri
     for finalizer in (live["metadata"].get("finalizers") or ())[:8]:
         manager = managed_fields.setter_of_finalizer(live, finalizer)
         said.append(f'"{finalizer}"' + (f' of "{manager}"' if manager else ""))
-    return f": waits for the finalizer {', '.join(said)}" if said else ""
+    return f": it waits for the finalizer {', '.join(said)}" if said else ""
 
 
 async def _change(

@@ -66,7 +66,7 @@ async def replace(
         workload_type(container).resource is not STATEFUL_SETS
     ):
         return present, ()
-    line = f"StatefulSet {name} was deleted without its pods and claims, and made again"
+    line = f"StatefulSet {name} was deleted without its pods and claims, and created again"
     drift.note_deleted(STATEFUL_SETS.kind, name)
     if not isinstance(present, StatefulSet) or await _is_made_again(client, container):
         return present, (Warned(REPLACED, line),)

@@ -185,12 +185,12 @@ def _without_claim(volume: Volume) -> VolumeProgress:
     """Returns the progress of a volume whose claim its StatefulSet has not created."""
     if not volume.owner:
         return VolumeProgress(gone=True)
-    message = f"StatefulSet {volume.owner} makes the claim with the first pod that needs it"
+    message = f"StatefulSet {volume.owner} creates the claim with the first pod that needs it"
     if volume.observed.claim_uid:
         message = (
             f"somebody deleted PersistentVolumeClaim {volume.kubernetes_name} (uid {volume.observed.claim_uid}): its "
-            f"data are lost unless its PersistentVolume was kept. StatefulSet {volume.owner} makes an empty one with "
-            "the next pod that needs it"
+            f"data are lost unless its PersistentVolume was kept. StatefulSet {volume.owner} creates an empty one "
+            "with the next pod that needs it"
         )
     # Pods start quickly or much later: the longer the wait, the less often the cluster is read.
     age = (datetime.now(UTC) - (volume.updated_at or datetime.now(UTC))).total_seconds()

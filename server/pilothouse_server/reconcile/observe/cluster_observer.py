@@ -146,7 +146,7 @@ class StatusObserver(ClusterObserver):
                 return
             (uid,) = uids
             log.exception(
-                "what a cluster shows cannot be written",
+                "the observed state of a resource cannot be written",
                 subject=self.subject,
                 cluster=self.cluster.name,
                 uid=uid,

@@ -179,7 +179,7 @@ class DependentObserver(ClusterObserver):
             try:
                 await self._ask_for_repairs(uids)
             except PilothouseError as error:
-                log.warning("repairs cannot be asked for", cluster=self.cluster.name, reason=error.reason)
+                log.warning("repairs cannot be requested", cluster=self.cluster.name, reason=error.reason)
                 for uid in uids:
                     self._schedule.mark(uid, in_seconds=_DATABASE_SECONDS)
 

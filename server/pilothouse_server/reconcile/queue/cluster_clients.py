@@ -167,7 +167,7 @@ class ClusterClients:
             # A task is cancelled if its cluster was forgotten while it connected.
             if not task.cancelled():
                 return task.result()
-        raise Unreachable(f"cluster {name!r} is not connected to any more")
+        raise Unreachable(f"this server is shutting down and has closed its connection to cluster {name!r}")
 
     def forget(self, name: str) -> None:
         """Drops the client after a change of credentials or a deregistration.

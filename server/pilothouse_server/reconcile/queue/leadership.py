@@ -153,7 +153,7 @@ async def _has_led(store: Store, lease: Lease, work: Work, seconds: float) -> bo
         log.warning("lease lost", lease=lease.name)
     except CannotLead as error:
         # The health check logs that the cluster is away.
-        log.debug("lease is let go, the work cannot be done from here", lease=lease.name, why=str(error))
+        log.debug("lease is released: this server cannot do its work", lease=lease.name, why=str(error))
         return False
     except Exception as error:
         if reason := reason_of(error):
@@ -175,7 +175,7 @@ async def _stand_back(
     while True:
         await asyncio.sleep(settings.look_seconds)
         if await settings.can_lead():
-            log.debug("the work of a lease can be done from here again", lease=name)
+            log.debug("this server can do the work of a lease again", lease=name)
             return None
         await _see(store, name, sight)
         await settings.led_elsewhere(sight.is_held)
@@ -246,7 +246,7 @@ async def _take(
         sight.note(seen if lease is None else None)
     if lease is not None and unrenewed is not None and unrenewed.ahead_seconds > 0:
         log.warning(
-            "lease ends far ahead and is not renewed, so it was taken for expired: was the database's clock wrong?",
+            "lease ends far in the future but was not renewed, so it counts as expired: check the database's clock",
             lease=name,
             ahead_seconds=round(unrenewed.ahead_seconds),
         )
@@ -258,7 +258,7 @@ async def _see(store: Store, name: str, sight: _Sight) -> None:
         async with store.system_call() as connection:
             sight.note(await leases.see(ReadTransaction(connection), name))
     except PilothouseError as error:
-        log.warning("lease cannot be seen", lease=name, reason=error.reason)
+        log.warning("lease cannot be read", lease=name, reason=error.reason)
 
 
 async def _give_up(store: Store, lease: Lease) -> None:
@@ -266,4 +266,4 @@ async def _give_up(store: Store, lease: Lease) -> None:
         async with store.system_write("leases") as transaction:
             await leases.give_up(transaction, lease)
     except PilothouseError:
-        log.warning("lease runs out by itself", lease=lease.name)
+        log.warning("lease cannot be released, and expires by itself", lease=lease.name)

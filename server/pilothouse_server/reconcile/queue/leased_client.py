@@ -159,5 +159,5 @@ def _refuse_more(manifest: Manifest, admitted: Admitted) -> None:
     for found in violations(manifest, namespace=admitted.namespace, ours=admitted.ours, facts=facts):
         if found.permission and (admitted.rights is None or found.right in admitted.rights):
             continue
-        needs = f"; permission {found.permission} was not held" if found.permission else ""
+        needs = f"; the caller did not have permission {found.permission}" if found.permission else ""
         raise Refused(f"{found.path} {found.words}{needs}", code=403, status_reason=GUARDED)

@@ -157,7 +157,7 @@ def _refuse_other_member(stored: Any, link: Link, path: str) -> None:
     for name in link.place:
         stored = getattr(stored, name)
     if tag_of(stored) != path.partition(".")[0]:
-        raise invalid("update_mask.paths", f'"{path}" is no setting of it: it has {tag_of(stored)}')
+        raise invalid("update_mask.paths", f'"{path}" does not apply: the resource has {tag_of(stored)}')
 
 
 def _checked(

@@ -194,7 +194,7 @@ class _Compiler:
 
     def _kind(self, link: Link) -> _Kind:
         kind = _kind_of(link)
-        problem = "cannot hold" if kind is None else kind.problem(link)
+        problem = "cannot represent" if kind is None else kind.problem(link)
         if problem:
             fault = f"message field {link.name} {problem} {link.hint}"
             if fault not in self._faults:
@@ -224,7 +224,7 @@ class _Unknown:
     """Replaces the code of fields whose types do not fit, until all faults are found."""
 
     def problem(self, _link: Link) -> str:
-        return "cannot hold"
+        return "cannot represent"
 
     def write(self, _compiler: _Compiler, _link: Link, _value: str) -> list[str]:
         return []
@@ -239,9 +239,9 @@ class _Scalar:
     def problem(self, link: Link) -> str:
         types, _ = members(link.hint)
         if not literal_words(link.hint) and (len(types) != 1 or types[0] not in _python_types(link.field)):
-            return "cannot hold"
+            return "cannot represent"
         if link.default is True and not link.has_presence:
-            return "cannot tell false from absent, so it must be `optional` to be"
+            return "cannot distinguish false from absent, so it must be `optional` to be"
         return ""
 
     def write(self, _compiler: _Compiler, link: Link, value: str) -> list[str]:
@@ -264,7 +264,7 @@ class _Enum:
     def problem(self, link: Link) -> str:
         words = [word for word in literal_words(link.hint) if word]
         _, faults = enum_numbers(words, _enum(link))
-        return "" if words and not faults else f"({'; '.join(faults)}) cannot hold"
+        return "" if words and not faults else f"({'; '.join(faults)}) cannot represent"
 
     def write(self, compiler: _Compiler, link: Link, value: str) -> list[str]:
         numbers = {"": 0, None: 0} | self._numbers(link)
@@ -290,7 +290,7 @@ class _Time:
     """A point in time."""
 
     def problem(self, link: Link) -> str:
-        return "" if members(link.hint)[0] == [datetime] else "cannot hold"
+        return "" if members(link.hint)[0] == [datetime] else "cannot represent"
 
     def write(self, _compiler: _Compiler, link: Link, value: str) -> list[str]:
         return _unless_none(link, value, [f"set_time(message.{link.name}, x)"])
@@ -305,7 +305,7 @@ class _Duration:
     """A length of time."""
 
     def problem(self, link: Link) -> str:
-        return "" if members(link.hint)[0] == [timedelta] else "cannot hold"
+        return "" if members(link.hint)[0] == [timedelta] else "cannot represent"
 
     def write(self, _compiler: _Compiler, link: Link, value: str) -> list[str]:
         return _unless_none(link, value, [f"message.{link.name}.FromTimedelta(x)"])
@@ -319,7 +319,7 @@ class _Document(_Unknown):
 
     def problem(self, link: Link) -> str:
         fits = [get_origin(each) for each in members(link.hint)[0]] == [dict]
-        return "" if fits and not link.is_input else "cannot hold"
+        return "" if fits and not link.is_input else "cannot represent"
 
     def write(self, _compiler: _Compiler, link: Link, value: str) -> list[str]:
         lines = [f"part = message.{link.name}", "part.SetInParent()", "part.update(x)"]
@@ -332,7 +332,7 @@ class _Part:
     def problem(self, link: Link) -> str:
         types, optional = members(link.hint)
         if len(types) != 1 or not is_struct(types[0]):
-            return "cannot hold"
+            return "cannot represent"
         return (
             ""
             if optional or link.default is not msgspec.NODEFAULT or not link.is_input
@@ -359,7 +359,7 @@ class _OneOf:
         assert isinstance(link.field, OneofDescriptor)
         tags = {_tag(each) for each in types}
         fits = tags == {each.name for each in link.field.fields} and not optional
-        return "" if fits else "cannot hold"
+        return "" if fits else "cannot represent"
 
     def write(self, compiler: _Compiler, link: Link, value: str) -> list[str]:
         lines = [f"x = {value}", "kind = type(x)"]
@@ -402,7 +402,7 @@ class _Values:
     """Several scalars."""
 
     def problem(self, link: Link) -> str:
-        return "" if _item(link.hint) in _python_types(link.field) else "cannot hold"
+        return "" if _item(link.hint) in _python_types(link.field) else "cannot represent"
 
     def write(self, _compiler: _Compiler, link: Link, value: str) -> list[str]:
         return [f"if x := {value}:", f"    message.{link.name}.extend(x)"]
@@ -417,7 +417,7 @@ class _Enums:
     def problem(self, link: Link) -> str:
         words = literal_words(_item(link.hint))
         _, faults = enum_numbers(words, _enum(link))
-        return "" if words and not faults else f"({'; '.join(faults)}) cannot hold"
+        return "" if words and not faults else f"({'; '.join(faults)}) cannot represent"
 
     def write(self, compiler: _Compiler, link: Link, value: str) -> list[str]:
         numbers = compiler.constant(f"numbers_{link.name}", self._numbers(link))
@@ -437,7 +437,7 @@ class _Parts:
     """Several structs."""
 
     def problem(self, link: Link) -> str:
-        return "" if is_struct(_item(link.hint)) else "cannot hold"
+        return "" if is_struct(_item(link.hint)) else "cannot represent"
 
     def write(self, compiler: _Compiler, link: Link, value: str) -> list[str]:
         fill = compiler.constant(f"fill_{link.name}", _part_of(compiler, link, _item(link.hint)).fill)
@@ -459,7 +459,7 @@ class _Map:
         fits = len(types) == 1 and get_origin(types[0]) is dict
         wanted = zip(get_args(types[0]), map_fields(link.field), strict=True) if fits else ()
         fits = fits and all(bare(hint) in _python_types(held) for hint, held in wanted)
-        return "" if fits else "cannot hold"
+        return "" if fits else "cannot represent"
 
     def write(self, _compiler: _Compiler, link: Link, value: str) -> list[str]:
         put = "    for key, item in x.items():"

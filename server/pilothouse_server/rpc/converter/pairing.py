@@ -150,7 +150,7 @@ class Pairing:
                 yield link
             else:
                 self._faults.append(f"message field {each.name} has no counterpart in the struct")
-        self._faults += (f"{name} is listed, but is no field of the message" for name in unnamed)
+        self._faults += (f"{name} is listed, but is not a field of the message" for name in unnamed)
 
     def _link(self, each: FieldDescriptor | OneofDescriptor) -> Link | None:
         computed = self.differences.computed.get(each.name)
@@ -188,7 +188,7 @@ class Pairing:
                 self._faults.append(f"struct field {name} has no counterpart in the message")
         known = {".".join(place) for place in self.fields}
         linked_names = {".".join(place) for place in linked}
-        self._faults += (f"{name} is listed, but is no field of the struct" for name in listed - known)
+        self._faults += (f"{name} is listed, but is not a field of the struct" for name in listed - known)
         self._faults += (
             f"{name} is listed as of the struct only, but has a counterpart" for name in listed & linked_names
         )
@@ -309,9 +309,9 @@ def enum_numbers(words: Sequence[str], enum: EnumDescriptor) -> tuple[dict[str, 
     numbers = {_plain(value.name.removeprefix(prefix)): value.number for value in enum.values if value.number}
     known = {word: numbers.pop(_plain(word), None) for word in words}
     faults = [
-        f"the word {word!r} is no value of {enum.name}" for word, number in known.items() if number is None
+        f"the word {word!r} is not a value of {enum.name}" for word, number in known.items() if number is None
     ]
-    faults += [f"the value {name} of {enum.name} is no word of the model" for name in numbers]
+    faults += [f"the value {name} of {enum.name} has no word in the model" for name in numbers]
     return {word: number for word, number in known.items() if number is not None}, faults
 
 

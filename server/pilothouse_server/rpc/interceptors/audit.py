@@ -354,7 +354,7 @@ def _request_body(call: Call, error: BaseException | None) -> dict[str, Any] | N
         return None
     shown = redaction.body(call.request)
     if error is not None and call.principal is None and len(str(shown)) > _MOST_OF_ANONYMOUS:
-        return {"[truncated]": f"{call.request.ByteSize()} bytes of a caller who is not known"}
+        return {"[truncated]": f"{call.request.ByteSize()} bytes from an anonymous caller"}
     return shown
 
 
@@ -437,8 +437,8 @@ def _metadata(
 # The messages for calls that the transport cut off.
 _CUT = {
     "OK": "",
-    "CANCELLED": "the client went away",
-    "RESOURCE_EXHAUSTED": "a request is longer than any may be: gRPC itself refuses it",
+    "CANCELLED": "the client cancelled the call or disconnected",
+    "RESOURCE_EXHAUSTED": "a request exceeds the maximum message size of this server",
     "DEADLINE_EXCEEDED": "the deadline of the call has passed",
 }
 

@@ -115,9 +115,9 @@ def load_authorities(path: Path) -> Authorities:
     try:
         found = tuple(dict.fromkeys(x509.load_pem_x509_certificates(content)))
     except (ValueError, UnsupportedAlgorithm):
-        raise SettingsError(f"{PREFIX}{_CA}: {path} holds no certificates as PEM") from None
+        raise SettingsError(f"{PREFIX}{_CA}: {path} must contain certificates in PEM form") from None
     if len(found) > _MOST_AUTHORITIES:
-        raise SettingsError(f"{PREFIX}{_CA}: {path} holds more than {_MOST_AUTHORITIES} certificates")
+        raise SettingsError(f"{PREFIX}{_CA}: {path} has more than {_MOST_AUTHORITIES} certificates")
     # Leaves out anything else in the file: a key, for example, must not get to gRPC.
     return Authorities(found, b"".join(each.public_bytes(Encoding.PEM) for each in found))
 
@@ -135,13 +135,13 @@ def load_revocations(path: Path, authorities: Authorities) -> Revocations:
             each for each in authorities.certificates if each.subject == crl.issuer and _signs(each, crl)
         ]
         if not signers:
-            raise _refused(path, crl, f"is signed by no authority of {PREFIX}{_CA}")
+            raise _refused(path, crl, f"is not signed by an authority of {PREFIX}{_CA}")
         if crl.next_update_utc is None:
-            raise _refused(path, crl, "does not say when the next one comes")
+            raise _refused(path, crl, "has no time of its next update")
         try:
             part, serials = _is_partial(crl), frozenset(each.serial_number for each in crl)
         except ValueError:
-            raise _refused(path, crl, "cannot be read to its end") from None
+            raise _refused(path, crl, "cannot be parsed completely") from None
         if part is not None:
             raise _refused(path, crl, part)
         revoked = Revoked(serials, crl.last_update_utc, crl.next_update_utc)
@@ -152,7 +152,7 @@ def load_revocations(path: Path, authorities: Authorities) -> Revocations:
     for authority in authorities.certificates:
         if authority not in lists:
             raise SettingsError(
-                f"{PREFIX}{_CRL}: {path} holds no list of {_called(authority.subject)}, an authority of {PREFIX}{_CA}"
+                f"{PREFIX}{_CRL}: {path} has no list of {_called(authority.subject)}, an authority of {PREFIX}{_CA}"
             )
     return Revocations(lists)
 
@@ -166,7 +166,7 @@ def _parsed(path: Path, content: bytes) -> Iterator[x509.CertificateRevocationLi
             yield x509.load_pem_x509_crl(_BEGIN + block.partition(_END)[0] + _END + b"\n")
     except (ValueError, UnsupportedAlgorithm):
         raise SettingsError(
-            f"{PREFIX}{_CRL}: {path} holds no list of revoked certificates, as PEM or DER"
+            f"{PREFIX}{_CRL}: {path} must contain revocation lists (CRLs) in PEM or DER form"
         ) from None
 
 
@@ -185,16 +185,16 @@ def _is_partial(crl: x509.CertificateRevocationList) -> str | None:
     for extension in crl.extensions:
         value = extension.value
         if extension.critical and isinstance(value, x509.UnrecognizedExtension):
-            return f"has the critical extension {extension.oid.dotted_string}, which is not known here"
+            return f"has the critical extension {extension.oid.dotted_string}, which this server does not support"
         if isinstance(value, x509.DeltaCRLIndicator):
-            return "says only what has changed (a delta); name the whole list"
+            return "has only changes (a delta CRL); name the complete list"
         if isinstance(value, x509.IssuingDistributionPoint) and (
             value.indirect_crl
             or value.only_some_reasons
             or value.only_contains_ca_certs
             or value.only_contains_attribute_certs
         ):
-            return "is for some certificates or reasons only; name the whole list"
+            return "is indirect, or covers only some certificates or reasons; name a complete list"
     return None
 
 

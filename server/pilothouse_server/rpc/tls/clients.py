@@ -49,14 +49,16 @@ class _Why(NamedTuple):
     words: str
 
 
-_UNREADABLE: Final = _Why("CERTIFICATE_UNTRUSTED", "your certificate, or its chain, cannot be read")
+_UNREADABLE: Final = _Why(
+    "CERTIFICATE_UNTRUSTED", "your certificate, or its chain, cannot be read or is too long"
+)
 _UNTRUSTED: Final = _Why(
     "CERTIFICATE_UNTRUSTED",
-    "the certificate that you have shown is of no authority that this server trusts (any more)",
+    "your certificate is not signed by an authority that this server now trusts",
 )
-_REVOKED: Final = _Why("CERTIFICATE_REVOKED", "the certificate that you have shown was revoked")
+_REVOKED: Final = _Why("CERTIFICATE_REVOKED", "your certificate, or one in its chain, was revoked")
 _EXPIRED: Final = _Why(
-    "CERTIFICATE_EXPIRED", "the certificate that you have shown has expired: connect with a new one"
+    "CERTIFICATE_EXPIRED", "your certificate, or one in its chain, has expired: connect with a new one"
 )
 _UNKNOWN: Final = _Why(
     "REVOCATION_UNKNOWN",
@@ -67,7 +69,7 @@ _UNKNOWN: Final = _Why(
 )
 _UNMAPPED: Final = _Why(
     "CERTIFICATE_UNMAPPED",
-    "the certificate that you have shown is no user's: no rule of this server takes one of its names (subjectAltName)",
+    "your certificate belongs to no user: no rule of this server matches a name in its subjectAltName",
 )
 
 
@@ -160,7 +162,7 @@ class ClientTrust:
         changed = [each.look() for each in (self._authorities, self._revocations, self._users) if each]
         if any(changed):
             self._state = self._found()
-            log.info("what clients' certificates are taken by has changed")
+            log.info("the files that client certificates are checked by have changed")
         self._expiries["client authorities"].look(self._state.authorities)
         if self._state.revocations is not None:
             self._expiries["client revocations"].look(self._state.revocations)

@@ -48,6 +48,6 @@ class Expiry:
         self._warned_at, self._warned_expired = now, over
         when = lasting.not_after.isoformat(timespec="seconds")
         if over:
-            log.error("what is used for TLS has run out", what=self._what, expired=when)
+            log.error("a TLS certificate or revocation list has expired", what=self._what, expired=when)
         else:
-            log.warning("what is used for TLS runs out soon", what=self._what, expires=when)
+            log.warning("a TLS certificate or revocation list expires soon", what=self._what, expires=when)

@@ -27,15 +27,15 @@ _Signature = tuple[tuple[int, ...] | None, ...]
 
 MOST_BYTES: Final = 1 << 20
 
-RELOADS = Counter("pilothouse_tls_reloads_total", "Times that changed files of TLS were taken.", ("what",))
+RELOADS = Counter("pilothouse_tls_reloads_total", "Changed TLS files that were loaded.", ("what",))
 REFUSED = Gauge(
     "pilothouse_tls_files_refused",
-    "1 while files of TLS are there that cannot be used, so that the former go on.",
+    "1 while changed TLS files cannot be used, so the previous ones stay in use.",
     ("what",),
 )
 EXPIRY = Gauge(
     "pilothouse_tls_expiry_timestamp_seconds",
-    "When what is used for TLS runs out: the first certificate of a file, or the list of revoked ones.",
+    "Time at which the first certificate of a file, or a revocation list, expires.",
     ("what",),
 )
 
@@ -69,7 +69,7 @@ class Reloaded(Generic[T]):
         except SettingsError as error:
             REFUSED.labels(self.what).set(1)
             log.warning(
-                "files of TLS have changed and cannot be used: the former go on",
+                "changed TLS files cannot be used: the previous ones stay in use",
                 what=self.what,
                 why=str(error),
             )

@@ -44,7 +44,8 @@ def load(certificate: Path, key: Path) -> Pair:
     chain = files.read("TLS_CERTIFICATE_FILE", certificate)
     secret = files.read("TLS_KEY_FILE", key)
     other = SettingsError(
-        f"{_SETTINGS}: {certificate} and {key} are not a certificate and its private key, both as PEM"
+        f"{_SETTINGS}: {certificate} and {key} are not a certificate and its private key, both as PEM, "
+        "the key unencrypted"
     )
     try:
         certificates = x509.load_pem_x509_certificates(chain)

@@ -154,7 +154,7 @@ class FileSender:
             if self._stands_there(descriptor):
                 return descriptor
             os.close(descriptor)
-        raise SinkFailed("FILE", "another program puts the file away each time it is opened")
+        raise SinkFailed("FILE", "another program moves or deletes the file each time it is opened")
 
     def _locked(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK

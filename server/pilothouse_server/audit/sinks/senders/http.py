@@ -84,9 +84,13 @@ class HttpSender:
                 status = response.status
                 answer = await _beginning(response)
         except Exception as error:  # noqa: BLE001 - any exception that a receiver provokes is a failure of the sink
-            raise SinkFailed("UNREACHABLE", f"the sink does not take the records: {failure(error)}") from None
+            raise SinkFailed(
+                "UNREACHABLE", f"the records cannot be sent to the sink: {failure(error)}"
+            ) from None
         if not 200 <= status < 300:
-            raise SinkFailed(f"HTTP_{status}", f"the sink answers {status}", too_large=status == _TOO_LARGE)
+            raise SinkFailed(
+                f"HTTP_{status}", f"the sink responds with {status}", too_large=status == _TOO_LARGE
+            )
         if self._body is OTLP and (rejected := _rejected(answer)):
             raise SinkFailed("REJECTED", f"the collector rejects {rejected} records of a batch")
 

@@ -55,7 +55,9 @@ class SyslogSender:
                 finally:
                     connection.close()
         except (OSError, TimeoutError, ssl.SSLError) as error:
-            raise SinkFailed("UNREACHABLE", f"the sink does not take the lines: {failure(error)}") from None
+            raise SinkFailed(
+                "UNREACHABLE", f"the lines cannot be sent to the sink: {failure(error)}"
+            ) from None
 
     async def close(self) -> None:
         """Does nothing: no connection is open."""

@@ -35,7 +35,7 @@ async def check_caller_covers(
 def last_administrator(username: str) -> FailedPrecondition:
     """Returns the error for a change that would leave no permanent administrator."""
     return FailedPrecondition(
-        f'user "{username}" is the last one who holds every permission without an end: '
+        f'user "{username}" is the last active user who permanently holds every permission: '
         "grant that to another active user first",
         reason="LAST_ADMINISTRATOR",
         metadata={"username": username},

@@ -171,7 +171,7 @@ async def _future_scope(
     transaction: ReadTransaction, namespace: str, expires_at: datetime | None
 ) -> int | None:
     if expires_at is not None and expires_at <= await transaction.moment():
-        raise invalid("expire_time", "must lie in the future", reason="EXPIRED")
+        raise invalid("expire_time", "must be in the future", reason="EXPIRED")
     return await scope_of(transaction, namespace)
 
 

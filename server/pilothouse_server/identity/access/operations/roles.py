@@ -101,14 +101,14 @@ async def delete(transaction: Transaction, name: str, check: Check, ruled: Mappi
     stored = await _locked(transaction, name, check)
     if name in ruled:
         raise FailedPrecondition(
-            f'role "{name}" is given by a rule of the issuer "{ruled[name]}": take the rule out of the file first',
+            f'role "{name}" is given by a rule of the issuer "{ruled[name]}": remove that rule first',
             reason="ROLE_IN_RULES",
             metadata={"issuer": ruled[name]},
         )
     holders = await roles.count_holders(transaction, stored.id)
     if holders:
         raise FailedPrecondition(
-            f'role "{name}" is granted {holders} {"time" if holders == 1 else "times"}: revoke that first',
+            f'role "{name}" is granted {holders} {"time" if holders == 1 else "times"}: revoke every grant first',
             reason="ROLE_IN_USE",
             metadata={"grants": str(holders)},
         )
@@ -127,7 +127,7 @@ async def _locked(transaction: Transaction, name: str, check: Check) -> Role:
         raise not_found("role", name)
     if found.is_system:
         raise FailedPrecondition(
-            f'role "{name}" is shipped with the product and cannot change: create a role of your own',
+            f'role "{name}" is shipped with the product and cannot be changed or deleted: create another role',
             reason="SYSTEM_ROLE",
         )
     check(found)
@@ -145,7 +145,7 @@ async def _check_administrators_stay(transaction: Transaction, stored: Role, cha
     administrators = await grants.administrators(transaction)
     if administrators and all(grant.role_id == stored.id for grant in administrators):
         raise FailedPrecondition(
-            f'every permission is held through role "{stored.name}" alone: grant "admin" to somebody first',
+            f'only role "{stored.name}" gives every permission to a user: grant "admin" to a user first',
             reason="LAST_ADMINISTRATOR",
         )
 

@@ -79,7 +79,7 @@ async def create(transaction: Transaction, namespace: str, name: str, descriptio
         raise service_accounts.taken(username)
     if await service_accounts.count(transaction, namespace_id) >= MOST_ACCOUNTS:
         raise ResourceExhausted(
-            f"there are at most {MOST_ACCOUNTS} service accounts here: delete one first",
+            f"a namespace, or the platform, has at most {MOST_ACCOUNTS} service accounts: delete one first",
             reason="TOO_MANY_SERVICE_ACCOUNTS",
             metadata={"limit": str(MOST_ACCOUNTS)},
         )

@@ -94,7 +94,7 @@ def check_new_user(wanted: User) -> None:
     if is_reserved_username(wanted.username):
         raise invalid(
             "user.username",
-            "must not be a name that the server itself bears in records: choose another one",
+            "must not be a name that the server uses for itself in records: choose another one",
             reason="RESERVED_NAME",
         )
     if not wanted.email:

@@ -171,11 +171,11 @@ class ApiKeys:
             # The longest permitted lifetime may have become shorter since the key was made.
             return now + min(lifetime or self._usual, self._longest)
         if wanted <= now:
-            raise invalid("expire_time", "must lie in the future", reason="EXPIRED")
+            raise invalid("expire_time", "must be in the future", reason="EXPIRED")
         if wanted > now + self._longest:
             raise invalid(
                 "expire_time",
-                f"must lie within {self._longest.days} days, which this server gives a key at most",
+                f"must be within {self._longest.days} days, the longest lifetime of a key on this server",
                 reason="TOO_FAR",
             )
         return wanted
@@ -203,7 +203,7 @@ class ApiKeys:
         for form in permissions:
             if not any(self._holds(held, form, name, namespace_id) for name, namespace_id in places):
                 raise PermissionDenied(
-                    f"the key names {form}, which {whose} not hold there: name only permissions of its user",
+                    f"the key names {form}, which {whose} not hold in its scope: name only permissions of its user",
                     reason="ESCALATION",
                     metadata={"permission": form},
                 )
@@ -225,7 +225,7 @@ class ApiKeys:
             if not self._words.covered(form):
                 raise invalid(
                     f"permissions[{place}]",
-                    "is no permission of any call",
+                    "does not match a permission of any call",
                     reason="UNKNOWN_PERMISSION",
                 )
 
@@ -295,7 +295,8 @@ def check_may_end(caller: Principal, uid: UUID) -> None:
     shown = caller.credential
     if not shown.is_login and (shown.kind != "api_key" or shown.id != str(uid)):
         raise PermissionDenied(
-            "a key may revoke only itself: log in to revoke others", reason="SESSION_NEEDED"
+            "without a log-in, only the key in use may be revoked: log in to revoke others",
+            reason="SESSION_NEEDED",
         )
 
 
@@ -423,7 +424,7 @@ def _networks(given: Sequence[str]) -> list[str]:
         except ValueError:
             raise invalid(
                 f"allowed_networks[{place}]",
-                "must be an address, or a network without bits of a host, such as 10.0.0.0/8",
+                "must be an IP address, or a network without host bits, such as 10.0.0.0/8",
                 reason="NO_NETWORK",
             ) from None
         if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):

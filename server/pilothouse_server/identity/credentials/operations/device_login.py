@@ -198,7 +198,9 @@ class DeviceLogins:
             raise _no_device_login(issuer)
         offer = _read_offer(answer, issuer.config.address.scheme) if status == 200 else None
         if offer is None:
-            raise issuer_away(issuer.config.name, f"it answers {status}, and no code for a device")
+            raise issuer_away(
+                issuer.config.name, f"it responds with {status}, without a valid code for a device"
+            )
         return offer
 
     async def _turn(self, login_token: str, token_hash: bytes, origin: LoginOrigin) -> DeviceLogin:
@@ -291,7 +293,7 @@ def _box(login_token: str) -> AESGCM:
 
 def _pending(seconds: int) -> FailedPrecondition:
     return FailedPrecondition(
-        "nobody has agreed to this log-in yet: retry after the time of RetryInfo",
+        "nobody has approved this log-in yet: retry after the delay in RetryInfo",
         reason="AUTHORIZATION_PENDING",
         retry_after_seconds=float(seconds),
     )

@@ -94,7 +94,7 @@ class FactorChanges:
             raise _none(stored.user)
         if await self._factors.must_have_one(transaction, stored.user.id):
             raise FailedPrecondition(
-                "this account must have a second factor, by the server's PILOTHOUSE_SECOND_FACTOR_ROLES",
+                "the server's PILOTHOUSE_SECOND_FACTOR_ROLES requires a second factor for this account",
                 reason="SECOND_FACTOR_REQUIRED",
             )
 

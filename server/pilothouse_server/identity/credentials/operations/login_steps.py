@@ -160,7 +160,9 @@ class LoginSteps:
         if not asked.steps.new_password:
             if answer.new_password:
                 raise invalid(
-                    _NEW_PASSWORD, "must not be given: the present one stays", reason="NOT_ASKED_FOR"
+                    _NEW_PASSWORD,
+                    "must not be given: this log-in does not change the password",
+                    reason="NOT_ASKED_FOR",
                 )
             return None
         if not answer.new_password:

@@ -40,8 +40,8 @@ PROOF_LASTS: Final = timedelta(minutes=10)
 _BY_ISSUER: Final = "oidc"
 # How a caller can give a new proof, by the values of `proof` in the error's metadata.
 _WAYS: Final[Mapping[str, str]] = {
-    "password": "show your password again by Reauthenticate",
-    "code": "show a code of your authenticator, a recovery code or your password again by Reauthenticate",
+    "password": "send your password again with Reauthenticate",
+    "code": "send a code of your authenticator, a recovery code or your password with Reauthenticate",
     "log_in": "log in at the issuer again, with max_age_seconds of BeginOidcLogin",
 }
 
@@ -147,7 +147,7 @@ class Reauthentication:
             user = await users.own(looking, caller)
         if not user.second_factor:
             raise FailedPrecondition(
-                "this account has no authenticator: show the password", reason="NO_SECOND_FACTOR"
+                "this account has no authenticator: send the password", reason="NO_SECOND_FACTOR"
             )
 
 

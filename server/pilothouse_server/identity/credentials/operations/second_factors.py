@@ -181,7 +181,7 @@ def already_enrolled() -> FailedPrecondition:
 
 def _locked() -> FailedPrecondition:
     return FailedPrecondition(
-        f"{MOST_WRONG_CODES} wrong codes were shown with the right password: log in by a recovery code and change the"
+        f"{MOST_WRONG_CODES} wrong codes were sent with the right password: log in with a recovery code and change the"
         " password, or ask an administrator to reset both",
         reason="SECOND_FACTOR_LOCKED",
     )
@@ -191,6 +191,6 @@ def wrong_code(field_name: str) -> InvalidArgument:
     """Returns the error for a first code that does not belong to the pending seed."""
     return invalid(
         field_name,
-        "is not the present code of the authenticator that was enrolled last; enrol again after ten minutes",
+        "is not the current code of the authenticator enrolled last; if that was over ten minutes ago, enrol again",
         reason="WRONG_CODE",
     )

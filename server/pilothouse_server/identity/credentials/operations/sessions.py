@@ -30,7 +30,8 @@ async def log_out(transaction: Transaction, caller: Principal) -> None:
     """
     if caller.session_id is None:
         raise FailedPrecondition(
-            "this call uses an API key, which has no session to end: revoke the key", reason="NO_SESSION"
+            "this call uses an API key or a certificate, which has no session to end: revoke that",
+            reason="NO_SESSION",
         )
     await _end(transaction, UserId(caller.user_id), caller.session_id)
 

@@ -35,7 +35,7 @@ async def discover(config: IssuerConfig, http: IssuerHttp, reach: Reach) -> Disc
     """Fetches an issuer's discovery document. Raises IssuerFailed."""
     found = await http.get(config.issuer.rstrip("/") + PATH)
     if found.get("issuer") != config.issuer:
-        raise IssuerFailed("its discovery document is of another issuer")
+        raise IssuerFailed("its discovery document does not name this issuer")
     schemes = (config.address.scheme,) if config.address.scheme == "https" else ("https", "http")
 
     def address(name: str) -> str:
@@ -49,7 +49,7 @@ async def discover(config: IssuerConfig, http: IssuerHttp, reach: Reach) -> Disc
         names_itself=found.get("authorization_response_iss_parameter_supported") is True,
     )
     if not discovery.jwks_uri:
-        raise IssuerFailed("its discovery document names no jwks_uri")
+        raise IssuerFailed("its discovery document has no jwks_uri")
     return discovery
 
 

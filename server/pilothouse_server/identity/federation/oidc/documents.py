@@ -56,7 +56,7 @@ class DocumentEntry:
             return tuple(default)
         good = isinstance(value, list) and all(isinstance(each, str) and each for each in value)
         if not isinstance(value, list) or not good or not 1 <= len(set(value)) == len(value) <= most:
-            raise self.wrong(name, f"must be a list of 1 to {most} texts, none of them twice")
+            raise self.wrong(name, f"must be a list of 1 to {most} different texts, none of them empty")
         return tuple(value)
 
     def number(self, name: str, default: int, *, least: int, most: int) -> int:
@@ -129,7 +129,7 @@ class DocumentEntry:
         unknown = sorted(set(self._values) - self._asked)
         if unknown:
             known = ", ".join(sorted(self._asked))
-            raise SettingsError(f"{self.place}.{unknown[0]}: is not known here; what may stand here: {known}")
+            raise SettingsError(f"{self.place}.{unknown[0]}: is not a known key; the known keys are {known}")
 
     def wrong(self, name: str, rule: str) -> SettingsError:
         """Returns the error for one key of this entry."""
@@ -164,11 +164,11 @@ def _parsed(setting: str, path: Path, raw: bytes) -> Any:
             if depth > _DEEPEST:
                 raise SettingsError(f"{setting}: {path} is nested more than {_DEEPEST} levels deep")
             if getattr(event, "anchor", None) is not None or getattr(event, "tag", None) is not None:
-                raise SettingsError(f"{setting}: {path}: anchors, aliases and tags are not read here")
+                raise SettingsError(f"{setting}: {path}: anchors, aliases and tags are not supported")
         return yaml.load(text, Loader=_loader())  # noqa: S506 - a subclass of the safe loader
     except yaml.MarkedYAMLError as error:
         where = f" line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
-        raise SettingsError(f"{setting}: {path}{where} is not YAML, or holds a key twice") from None
+        raise SettingsError(f"{setting}: {path}{where} is not valid YAML, or contains a key twice") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError, TypeError) as error:
         if isinstance(error, SettingsError):
             raise

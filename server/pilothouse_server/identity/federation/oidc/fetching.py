@@ -52,7 +52,7 @@ class IssuerHttp:
         """Returns the JSON object at an address. Raises IssuerFailed."""
         status, raw = await self._ask("GET", url, None, {})
         if status != 200:
-            raise IssuerFailed(f"it answers {status}")
+            raise IssuerFailed(f"it responds with {status}")
         return parse_object(raw)
 
     async def post(self, url: str, fields: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
@@ -71,7 +71,7 @@ class IssuerHttp:
         status, raw = await self._ask("POST", url, urlencode(form), headers)
         # Other statuses, such as 405 or 429, contain no decision about a person.
         if not (200 <= status < 300 or status in (400, 401, 403)):
-            raise IssuerFailed(f"it answers {status}")
+            raise IssuerFailed(f"it responds with {status}")
         return status, parse_object(raw)
 
     async def close(self) -> None:
@@ -125,9 +125,9 @@ def parse_object(raw: bytes) -> dict[str, Any]:
             raw.decode(), object_pairs_hook=_each_once, parse_constant=_refuse, parse_float=_finite
         )
     except (ValueError, RecursionError):
-        raise IssuerFailed("its answer is no JSON") from None
+        raise IssuerFailed("its response is not valid JSON, or contains a name twice") from None
     if not isinstance(value, dict):
-        raise IssuerFailed("its answer is no JSON object")
+        raise IssuerFailed("its response is not a JSON object")
     return value
 
 
@@ -190,7 +190,7 @@ class Kept(Generic[T]):
         # No request is sent until the first time because one failed; none for something missing until the second.
         self._paused_until = 0.0
         self._complete_until = 0.0
-        self._why = "it was not asked yet"
+        self._why = "no request has been sent to it yet"
         self._fetching: asyncio.Task[None] | None = None
 
     async def get(self) -> T:

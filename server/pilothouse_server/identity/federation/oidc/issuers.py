@@ -123,7 +123,9 @@ def _refuse_twice(issuers: Sequence[IssuerConfig], what: str) -> None:
 def _issuer(entry: DocumentEntry, folder: Path, reach: Reach) -> IssuerConfig:
     name = entry.text("name", most=40)
     if not _NAME.match(name):
-        raise entry.wrong("name", "must be lower-case letters, digits and -, 40 at most")
+        raise entry.wrong(
+            "name", "must be lower-case letters, digits and -, 40 at most, without - at either end"
+        )
     client_id = entry.text("client_id", "", most=255)
     made = IssuerConfig(
         name=name,
@@ -161,7 +163,7 @@ def _address(entry: DocumentEntry, reach: Reach) -> str:
         raise entry.wrong("issuer", str(error)) from None
     if address.scheme != "https" and not entry.flag("insecure_http", False):
         raise entry.wrong(
-            "issuer", "must begin with https://, unless insecure_http is true (never over a network)"
+            "issuer", "must begin with https://, unless insecure_http is true (unsafe over a network)"
         )
     entry.flag("insecure_http", False)
     return text
@@ -170,11 +172,11 @@ def _address(entry: DocumentEntry, reach: Reach) -> str:
 def _scopes(entry: DocumentEntry) -> tuple[str, ...]:
     scopes = entry.texts("scopes", _USUAL_SCOPES, most=30)
     if "openid" not in scopes:
-        raise entry.wrong("scopes", "must hold openid, without which there is no ID token")
+        raise entry.wrong("scopes", "must contain openid: without it there is no ID token")
     if any(
         set(scope) - {chr(code) for code in range(33, 127)} or set(scope) & set('"\\') for scope in scopes
     ):
-        raise entry.wrong("scopes", "must be words without spaces, quotes and backslashes")
+        raise entry.wrong("scopes", "must be ASCII words without spaces, double quotes and backslashes")
     return scopes
 
 
@@ -183,7 +185,7 @@ def _algorithms(entry: DocumentEntry) -> tuple[str, ...]:
     for each in algorithms:
         if each not in ALGORITHMS:
             raise entry.wrong(
-                "algorithms", f"{each} is none that a public key verifies: {', '.join(ALGORITHMS)} are"
+                "algorithms", f"{each} is not a public-key algorithm: use {', '.join(ALGORITHMS)}"
             )
     return algorithms
 
@@ -218,7 +220,7 @@ def _prefix(entry: DocumentEntry) -> str:
     prefix = entry.text("username_prefix", "", most=20)
     if prefix and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]*", prefix):
         raise entry.wrong(
-            "username_prefix", "must begin with a letter or digit, then letters, digits and ._@-"
+            "username_prefix", "must begin with a letter or digit, and contain only letters, digits and ._@-"
         )
     return prefix
 
@@ -226,7 +228,9 @@ def _prefix(entry: DocumentEntry) -> str:
 def _secret(entry: DocumentEntry, folder: Path) -> str:
     secret = _file(entry, "client_secret_file", folder).strip()
     if not secret or not secret.isascii() or not secret.isprintable():
-        raise entry.wrong("client_secret_file", "must hold the secret, printable characters in one line")
+        raise entry.wrong(
+            "client_secret_file", "must contain the secret, printable ASCII characters in one line"
+        )
     return secret
 
 
@@ -237,7 +241,7 @@ def _authority(entry: DocumentEntry, folder: Path) -> str:
     try:
         ssl.create_default_context(cadata=text)
     except (ssl.SSLError, ValueError):
-        raise entry.wrong("certificate_authority_file", "must hold certificates in PEM form") from None
+        raise entry.wrong("certificate_authority_file", "must contain certificates in PEM form") from None
     return text
 
 

@@ -63,16 +63,16 @@ def read_keys(document: Mapping[str, Any]) -> dict[str, PublicKey]:
     """Returns the keys of a document that serve signatures, by name. Raises IssuerFailed: no valid key document."""
     entries = document.get("keys")
     if not isinstance(entries, list):
-        raise IssuerFailed("its document of keys holds no list of keys")
+        raise IssuerFailed("its key document contains no list of keys")
     if len(entries) > MOST_KEYS:
-        raise IssuerFailed(f"its document holds more than {MOST_KEYS} keys")
+        raise IssuerFailed(f"its key document contains more than {MOST_KEYS} keys")
     found: dict[str, PublicKey] = {}
     for entry in entries:
         key = _key(entry) if isinstance(entry, dict) else None
         if key is None:
             continue
         if entry["kid"] in found:
-            raise IssuerFailed("its document of keys has two of one name")
+            raise IssuerFailed("its key document contains two keys with the same kid")
         found[entry["kid"]] = key
     return found
 

@@ -81,7 +81,7 @@ def read_rule(entry: DocumentEntry) -> ClaimRule:
     """Reads a rule of the file. Raises SettingsError."""
     namespaces = entry.texts("namespaces")
     if EVERYWHERE in namespaces and len(namespaces) > 1:
-        raise entry.wrong("namespaces", f'must be "{EVERYWHERE}" alone, which means all, or names')
+        raise entry.wrong("namespaces", f'must be "{EVERYWHERE}" alone, which means all namespaces, or names')
     rule = ClaimRule(entry.place, read_conditions(entry), entry.text("role", most=50), namespaces)
     entry.finish()
     return rule
@@ -96,7 +96,7 @@ def _condition(entry: DocumentEntry) -> ClaimCondition:
     operators: list[Operator] = [name for name in ("equals", "prefix", "contains") if entry.given(name)]
     if len(operators) != 1:
         raise entry.wrong(
-            _OPERATORS[0], f"must be given, or one of {' and '.join(_OPERATORS[1:])} in its place"
+            _OPERATORS[0], f"exactly one of this key, {' and '.join(_OPERATORS[1:])} must be given"
         )
     operator = operators[0]
     value = entry.text(operator) if operator == "prefix" else entry.scalar(operator)

@@ -123,7 +123,7 @@ class TrustedIssuer:
     async def verify(self, token: str, expected: Expected) -> VerifiedToken:
         """Returns the verified content of a token. Raises as `verify.verify`, and Unavailable if `token` is empty."""
         if not token:
-            raise issuer_away(self.config.name, "its answer holds no ID token")
+            raise issuer_away(self.config.name, "its response contains no ID token")
         return await verify(token, self.config, self, expected)
 
     async def grant(self, fields: Mapping[str, str], *, stranger: bool) -> Granted:
@@ -139,9 +139,9 @@ class TrustedIssuer:
         if status == 200:
             id_token, refresh_token = body.get("id_token", ""), body.get("refresh_token", "")
             if not isinstance(id_token, str) or not isinstance(refresh_token, str):
-                raise issuer_away(self.config.name, "its answer does not hold tokens")
+                raise issuer_away(self.config.name, "its response contains a token that is not a string")
             if len(refresh_token) > _LONGEST_REFRESH_TOKEN:
-                raise issuer_away(self.config.name, "its refresh token is longer than it may be")
+                raise issuer_away(self.config.name, "its refresh token is too long")
             return Granted(id_token, refresh_token)
         raise self.refusal(status, body)
 
@@ -154,7 +154,7 @@ class TrustedIssuer:
         if status == 400 and isinstance(error, str) and error in REFUSALS:
             return GrantRefused(error)
         known = error if isinstance(error, str) and error in _OF_THE_CLIENT else ""
-        why = f"it answers {status}" + (
+        why = f"it responds with {status}" + (
             f", {known}: check the client_id and the secret of its entry" if known else ""
         )
         return issuer_away(self.config.name, why)
@@ -168,7 +168,7 @@ class TrustedIssuer:
         """
         url: str = getattr(await self.discovery(), endpoint)
         if not url:
-            raise issuer_away(self.config.name, f"it names no {endpoint}")
+            raise issuer_away(self.config.name, f"its discovery document has no {endpoint}")
         try:
             return await (self._http_of_unverified if stranger else self._http).post(url, fields)
         except IssuerFailed as error:
@@ -231,9 +231,9 @@ class TrustedIssuers:
     def _none_to_log_in_at(self) -> NotFound:
         """Returns the error for a caller that names no issuer; its text names the setting that the server lacks."""
         lacking = (
-            "nobody logs in at an issuer of this server: PILOTHOUSE_OIDC_ISSUERS_FILE names none with a client_id"
+            "no issuer of this server permits log-ins: PILOTHOUSE_OIDC_ISSUERS_FILE has no entry with a client_id"
             if self._by_name
-            else "this server has no issuer configured: they are named by PILOTHOUSE_OIDC_ISSUERS_FILE"
+            else "this server has no issuer configured: PILOTHOUSE_OIDC_ISSUERS_FILE is not set"
         )
         return NotFound(lacking, reason="ISSUER_NOT_FOUND", metadata={"resource_type": "issuer", "name": ""})
 

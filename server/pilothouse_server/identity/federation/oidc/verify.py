@@ -98,20 +98,20 @@ async def verify(
         Unavailable: ISSUER_UNAVAILABLE, the issuer's keys cannot be fetched.
     """
     if len(token) > MOST_TOKEN_LENGTH or not _COMPACT.match(token):
-        _refuse("form", "it is no signed token in the compact form")
+        _refuse("form", "it is not a signed token in the compact form, or is too long")
     head, body, signature = token.split(".")
     header = _object(head)
     algorithm, kid = _checked_header(header, config, expected)
     key = await keys.key(kid)
     if key is None:
-        _refuse("key", "the issuer publishes no key of this name")
+        _refuse("key", "the issuer publishes no key with its kid")
     if algorithm not in key.algorithms:
-        _refuse("algorithm", "its key is not for its algorithm")
+        _refuse("algorithm", "its algorithm does not fit its key")
     if not key.verifies(algorithm, f"{head}.{body}".encode(), _decoded(signature, rule="signature")):
         _refuse("signature", "its signature is not the issuer's")
     claims = _object(body)
     if claims.get("iss") != config.issuer:
-        _refuse("issuer", "it is of another issuer")
+        _refuse("issuer", "its iss is not this issuer")
     _check_parties(claims, expected)
     expires = _check_times(claims, clock(), config.clock_skew_seconds)
     asked_at = _checked_auth_time(claims, expected.asked_since, config.clock_skew_seconds)
@@ -147,14 +147,14 @@ def _text_claim(token: str, name: str) -> str:
 def _checked_header(header: dict[str, Any], config: IssuerConfig, expected: Expected) -> tuple[str, str]:
     for name in _REFUSED_HEADERS:
         if name in header:
-            _refuse("header", f"its header holds {name}, which is not taken from a token")
+            _refuse("header", f"its header contains {name}, which this server does not accept")
     algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
     if not isinstance(algorithm, str) or algorithm not in config.algorithms:
         _refuse("algorithm", "its algorithm is not one that this issuer may sign with")
     if not isinstance(kind, str) or kind.lower() not in expected.types:
         _refuse("type", "it is a token for another use")
     if not isinstance(kid, str) or not is_kid(kid):
-        _refuse("key", "it does not name its key as keys are named")
+        _refuse("key", "its kid is missing or malformed")
     return algorithm, kid
 
 
@@ -162,27 +162,27 @@ def _check_parties(claims: dict[str, Any], expected: Expected) -> None:
     audience = claims.get("aud")
     audiences = audience if isinstance(audience, list) else [audience]
     if not all(isinstance(each, str) for each in audiences) or not expected.audiences.intersection(audiences):
-        _refuse("audience", "it is made for another audience")
+        _refuse("audience", "its aud is missing, or names another audience")
     named, several = claims.get("azp"), len(audiences) > 1
     if expected.party:
         if (named is not None or several) and named != expected.party:
-            _refuse("azp", "it is made for another party")
+            _refuse("azp", "its azp is not the client_id of this server")
     elif several and named not in list(expected.audiences):
-        _refuse("azp", "it has several audiences, so its azp must be the one of this server")
+        _refuse("azp", "it has several audiences, so its azp must be an audience of this server")
     if expected.nonce is not None:
         nonce = claims.get("nonce")
         if not isinstance(nonce, str) or not hmac.compare_digest(nonce.encode(), expected.nonce.encode()):
-            _refuse("nonce", "it is of another log-in")
+            _refuse("nonce", "its nonce is not that of this log-in")
 
 
 def _check_times(claims: dict[str, Any], now: float, skew: float) -> float:
     expires, begins, made = claims.get("exp"), claims.get("nbf", 0), claims.get("iat")
     if not _is_time(expires) or expires <= now - skew:
-        _refuse("expiry", "it has expired, or does not say when it does")
+        _refuse("expiry", "it has expired, or its exp is missing")
     if not _is_time(begins) or begins > now + skew:
-        _refuse("not before", "it is not valid yet")
+        _refuse("not before", "it is not valid yet, or its nbf is malformed")
     if not _is_time(made) or made > now + skew:
-        _refuse("issued at", "it is made in the future, or does not say when it was")
+        _refuse("issued at", "its iat is in the future, or missing")
     return float(expires)
 
 
@@ -192,9 +192,7 @@ def _checked_auth_time(claims: dict[str, Any], since: int, skew: float) -> datet
     if asked is None and not since:
         return None
     if not _is_time(asked) or asked < since - skew:
-        _refuse(
-            "auth_time", "its issuer has not asked the person as lately as was asked for, or does not say so"
-        )
+        _refuse("auth_time", "its auth_time is missing, or older than this log-in permits")
     return datetime.fromtimestamp(asked, UTC)
 
 
@@ -206,16 +204,16 @@ def _object(part: str) -> dict[str, Any]:
     try:
         return parse_object(_decoded(part))
     except IssuerFailed:
-        _refuse("form", "it does not hold what a token holds")
+        _refuse("form", "its header or content is not a JSON object")
 
 
 def _decoded(part: str, *, rule: str = "form") -> bytes:
     try:
         raw = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
     except (binascii.Error, ValueError):
-        _refuse(rule, "it is not encoded as tokens are")
+        _refuse(rule, "it is not encoded in base64url")
     if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != part:
-        _refuse(rule, "it is not encoded as tokens are")
+        _refuse(rule, "it is not encoded in base64url")
     return raw
 
 

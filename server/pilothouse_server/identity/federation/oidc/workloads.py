@@ -64,7 +64,7 @@ def read_workloads(entry: DocumentEntry | None, client_id: str) -> Workloads | N
         return None
     audiences = frozenset(entry.texts("audiences", most=20))
     if client_id in audiences:
-        raise entry.wrong("audiences", "must not hold client_id, which is what people log in with")
+        raise entry.wrong("audiences", "must not contain client_id, which is for the log-ins of people")
     workloads = Workloads(
         audiences,
         tuple(_account(each) for each in entry.entries("accounts", needed=True)),

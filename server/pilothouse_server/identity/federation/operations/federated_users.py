@@ -155,7 +155,7 @@ class Federation:
         if user_id is None:
             if not may_be_made:
                 raise Unauthenticated(
-                    "you have no account here, and the issuer's rules do not create one for you",
+                    "you have no account here, and the issuer's entry (provision, rules) does not create one",
                     reason="NO_ACCOUNT",
                     metadata={"issuer": config.name},
                 )
@@ -209,7 +209,7 @@ async def tidy(store: Store, now: datetime) -> None:
         async with store.system_write("periodic") as transaction:
             gone = await repository.end_unconfirmed(transaction, now, _USERS_AT_ONCE)
             for (username, issuer), taken in gone.items():
-                _record(transaction, username, f"{issuer} has not vouched in time", (), taken)
+                _record(transaction, username, f"{issuer} has not confirmed the user in time", (), taken)
             if gone:
                 await grants.notify_changed(transaction)
         if len(gone) < _USERS_AT_ONCE:
@@ -241,7 +241,7 @@ async def _resolved(transaction: ReadTransaction, config: IssuerConfig, token: V
         transaction, {each.namespace for each in gives if each.namespace}
     )
     for name in sorted({each.role for each in gives} - roles.keys()):
-        log.warning("a rule gives a role that there is not", issuer=config.name, role=name)
+        log.warning("a rule gives a role that does not exist", issuer=config.name, role=name)
     there = [
         each for each in gives if each.role in roles and (not each.namespace or each.namespace in namespaces)
     ]

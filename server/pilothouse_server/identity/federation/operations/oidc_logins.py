@@ -93,7 +93,7 @@ class OidcLogins:
         self._budgets.take(where.address_group)
         endpoint = (await asked.discovery()).authorization_endpoint
         if not endpoint:
-            raise issuer_away(asked.config.name, "it names no authorization_endpoint")
+            raise issuer_away(asked.config.name, "its discovery document has no authorization_endpoint")
         now = datetime.now(UTC).replace(microsecond=0)
         expires_at = now + LOGIN_LASTS
         asked_since = int(now.timestamp()) - max_age_seconds if max_age_seconds else 0
@@ -167,7 +167,7 @@ class OidcLogins:
             return await asked.grant(fields, stranger=True)
         except GrantRefused:
             raise Unauthenticated(
-                "the issuer does not take the code: it has expired, was used, or is of another log-in",
+                "the issuer does not accept the code: it has expired, was used, or belongs to another log-in",
                 reason="CODE_REFUSED",
             ) from None
 
@@ -196,7 +196,7 @@ def _check_redirect(redirect_uri: str, config: IssuerConfig) -> None:
     if not local:
         raise invalid(
             "redirect_uri",
-            "must be http://127.0.0.1:PORT/... of the caller's own machine, or an address of the issuer's entry",
+            "must be a loopback address (http://127.0.0.1:PORT/...), or one of redirect_uris in the issuer's entry",
             reason="REDIRECT_REFUSED",
         )
 
@@ -205,7 +205,7 @@ def _check_named(iss: str, config: IssuerConfig) -> None:
     """Raises Unauthenticated if a response names another issuer, or does not name its issuer although it should."""
     if iss != config.issuer:
         raise Unauthenticated(
-            "the response is of another issuer than this log-in: begin again",
+            "the response does not name the issuer of this log-in: begin again",
             reason="INVALID_LOGIN",
         )
 
@@ -216,6 +216,6 @@ def _hash(state: str) -> bytes:
 
 def _not_of_this_login() -> Unauthenticated:
     return Unauthenticated(
-        "the log-in belongs to another browser, or was used: begin again",
+        "the log-in is invalid, belongs to another browser, or was used: begin again",
         reason="INVALID_LOGIN",
     )

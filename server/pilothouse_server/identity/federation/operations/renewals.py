@@ -99,7 +99,7 @@ class Renewals:
         async with self._store.system_write("login") as transaction:
             if not await repository.begin_asking(transaction, session.family_id, ASKING_SECONDS):
                 raise Aborted(
-                    "another call refreshes this session, try again",
+                    "another call is refreshing this session; retry",
                     reason="REFRESH_UNDER_WAY",
                     retry_after_seconds=1.0,
                 )

@@ -137,7 +137,7 @@ class TokenExchange:
             begun = await self._begin(given, origin)
             if begun is None:
                 log.warning(
-                    "a rule gives an account that is not there or not active", rule=given.account.place
+                    "a rule gives an account that does not exist or is not active", rule=given.account.place
                 )
                 raise _not_allowed(given.issuer)
         except (PermissionDenied, Unauthenticated):
@@ -152,10 +152,10 @@ class TokenExchange:
         """
         named = issuer_named_by(token)
         if not named:
-            raise token_refused("form", "it is no signed token in the compact form that names its issuer")
+            raise token_refused("form", "it is not a signed token in the compact form that names its issuer")
         issuer = self._issuers.of(named)
         if issuer is None or issuer.config.workloads is None:
-            raise token_refused("issuer", "this server accepts no programs' tokens of its issuer")
+            raise token_refused("issuer", "this server does not accept programs' tokens from its issuer")
         return issuer, issuer.config.workloads
 
     async def _verified(
@@ -182,7 +182,7 @@ class TokenExchange:
         left = token.expires_at.timestamp() - self._clock()
         if left < _SHORTEST_SECONDS:
             # An expired token is accepted within the clock skew, but no session may outlive its token.
-            raise token_refused("expiry", "it has expired, or does not say when it does")
+            raise token_refused("expiry", "it has expired, or expires within a second")
         longest = workloads.lifetime_seconds or DEFAULT_SECONDS
         return _Given(account, min(left, longest, subject.lifetime_seconds or longest), issuer)
 
@@ -216,7 +216,7 @@ def _who(issuer: TrustedIssuer, subject: str) -> str:
 def _not_allowed(issuer: str) -> PermissionDenied:
     """Returns the same error whether no rule fits, another account was requested, or the account does not exist."""
     return PermissionDenied(
-        f'the rules of issuer "{issuer}" give this token no such account',
+        f'the rules of issuer "{issuer}" give this token no active account, or not the requested one',
         reason="WORKLOAD_NOT_ALLOWED",
         metadata={"issuer": issuer},
     )

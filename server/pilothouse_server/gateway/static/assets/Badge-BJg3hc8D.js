@@ -1,1 +1,0 @@
-import{c as r,o,j as n,a as l,e as d,l as m}from"./index-lKgTayUx.js";import{b as p,c}from"./words-CEw5el17.js";var f=d('<span><span aria-hidden="true" class="dot svelte-1fshm9d"></span> </span>');function v(t,a){var s=f(),e=r(o(s),1,!0);n(()=>{p(s,1,c(a.tone),"svelte-1fshm9d"),m(e,a.words)}),l(t,s)}export{v as B};

@@ -1,0 +1,1 @@
+import{p as r,j as n,m as p,l as f,a as i,b as l,e as u,q as _}from"./index-l_Plumab.js";import{a as c,s as h}from"./words-C_JvmjoV.js";var x=u("<span> </span>");function d(e,t){r(t,!0);var a=x(),s=_(a,!0);n((m,o)=>{p(a,"title",m),f(s,o)},[()=>c(t.moment),()=>h(t.moment)]),i(e,a),l()}export{d as M};

@@ -1,6 +1,0 @@
-import{O as n,o as a}from"./Objects-I5VNqYTT.js";import"./index-lKgTayUx.js";import"./State-D02uIPJt.js";import"./Act-7t_ZhEk_.js";import"./props-BJW5oFNW.js";import"./words-CEw5el17.js";import"./Age-0lvAdHaO.js";import"./Edit-C9u1bsOI.js";import"./narrowed-k5DbLVoT.js";import"./select-Ba0JWIB1.js";import"./style-DhoFojw3.js";import"./resource_pb-TSJkicWF.js";import"./live.svelte-Bn_B5r_I.js";import"./watch_pb-MnOMknxP.js";import"./sources-Cw-xe0gR.js";import"./namespace_pb-j8S7jdW2.js";const p={noun:"object",schema:n,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
-kind: NetworkPolicy
-# The object as JSON, as in a manifest.
-document: |
-  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
-`,create:(e,t,i)=>a.createObject({namespace:e,object:t,...i}),update:(e,t,i,o)=>a.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:i},etag:e.etag,...o})},P={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{P as changeableObject,p as editableObject};

@@ -1,0 +1,6 @@
+import{O as n,o as a}from"./Objects-DGbAJwwR.js";import"./index-l_Plumab.js";import"./State-CvJPDSyI.js";import"./Act-D0rLWGaY.js";import"./props-CxfMR6dB.js";import"./words-C_JvmjoV.js";import"./Age-CIBVBYhv.js";import"./Edit-DhX83Qmg.js";import"./narrowed-pkBmPE1_.js";import"./select-BOAVWl54.js";import"./style-PHZIr87z.js";import"./resource_pb-hRGf8cpq.js";import"./live.svelte-D2SUxA49.js";import"./watch_pb-C9-TBxAz.js";import"./sources-BjrgYj_n.js";import"./namespace_pb-CsTUbZUq.js";const p={noun:"object",schema:n,createPermission:"object.create",updatePermission:"object.update",hasNamespace:!0,entries:[{label:"API version",path:["api_version"],kind:"text",example:"networking.k8s.io/v1"},{label:"Kind",path:["kind"],kind:"text",example:"Ingress"}],start:`api_version: networking.k8s.io/v1
+kind: NetworkPolicy
+# The object as JSON, as in a manifest.
+document: |
+  {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
+`,create:(e,t,i)=>a.createObject({namespace:e,object:t,...i}),update:(e,t,i,o)=>a.updateObject({namespace:e.namespace,apiVersion:e.apiVersion,kind:e.kind,name:e.name,object:t,updateMask:{paths:i},etag:e.etag,...o})},P={...p,entries:[],changeable:["document","labels","annotations","drift_policy","protected"]};export{P as changeableObject,p as editableObject};
