@@ -384,6 +384,7 @@ async def test_tls_is_verified_by_the_given_authority(server: Server) -> None:
             failing, lambda found: {each.name for each in found} == {"syslog-bad", "web-bad"}
         )
         assert all(each.position == 0 and "127.0.0.1" not in each.message for each in bad)
+        assert all("its certificate is not trusted" in each.message for each in bad), bad
 
 
 async def test_an_unreachable_sink_loses_nothing_and_delays_no_other(server: Server) -> None:

@@ -383,8 +383,10 @@ def failure(error: BaseException, url: str = "") -> str:
         return "its response is a redirect, which is not followed"
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"the proxy in front of it responds with {int(error.status)}"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"its certificate is not trusted: {_certificate_fault(error.certificate_error)}"
+    refused = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else error
+    if isinstance(refused, ssl.SSLCertVerificationError):
+        fault = _CERTIFICATE_FAULTS.get(refused.verify_code, "it cannot be verified")
+        return f"its certificate is not trusted: {fault}"
     if isinstance(error, aiohttp.ClientConnectorError):
         by_proxy = isinstance(error, aiohttp.ClientProxyConnectionError) or not _leads_to(url, error.host)
         behind = "the proxy in front of it: " if by_proxy else ""
@@ -472,15 +474,6 @@ _CERTIFICATE_FAULTS: Final = {
     62: "it is for another name",
     64: "it is for another address",
 }
-
-
-def _certificate_fault(error: BaseException) -> str:
-    code = getattr(error, "verify_code", None)
-    return (
-        _CERTIFICATE_FAULTS.get(code, "it cannot be verified")
-        if isinstance(code, int)
-        else "it cannot be verified"
-    )
 
 
 def _literal(host: str) -> Address | None:
