@@ -99,7 +99,7 @@ async def test_the_usage_of_a_run_is_limited_to_its_time(demo: Server) -> None:
     with pytest.raises(PilothouseError, match='run "2" not found'):
         [each async for each in metrics.query_usage(**named, run=2)]
     for fields in ({"namespace": "jobs"}, {**named, "end_time": run.end_time}):
-        with pytest.raises(InvalidArgumentError, match=r"run: (needs|is the range)"):
+        with pytest.raises(InvalidArgumentError, match=r"run: (needs|must not be given with start_time)"):
             [each async for each in metrics.query_usage(**fields, run=1)]
 
 

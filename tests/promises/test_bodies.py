@@ -155,7 +155,7 @@ async def test_what_no_field_may_hold_is_refused_by_its_bytes(
         field = next(each for each in ("permission", "name", "namespace") if each in fields)
         outcome = await environment.admin.invoke(rule, rule.request_class(**{field: name}))
         assert (outcome.code, outcome.reason) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE"), method
-        assert f"may have {LEAST_BYTES}" in outcome.message
+        assert f"at most {LEAST_BYTES}" in outcome.message
     assert made == []
     # If the name is a little shorter, the field is named. Methods whose fields may be longer do not have this
     # limit.

@@ -198,7 +198,7 @@ async def test_a_foreign_namespace_is_taken_over_only_on_request(here: Environme
             lambda seen: seen is not None and seen.reason == "NameTaken",
         )
         assert refused is not None
-        assert "adoption" in refused.message
+        assert "`adopt`" in refused.message
         await here.create(namespace="theirs")
         assert (await client.list(DEPLOYMENTS, "theirs")).items == ()
         await here.delete_namespace("theirs")

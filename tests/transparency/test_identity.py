@@ -91,7 +91,7 @@ def test_heads_have_another_origin_after_a_rewind() -> None:
 async def test_the_name_of_a_log_cannot_change(database: Database, tmp_path: Path) -> None:
     async with running_server(database, tmp_path, with_cluster=False, audit_origin="a/log") as server:
         assert (await server.admin.audit.get_audit_head()).origin == "a/log"
-    with pytest.raises(SettingsError, match="is named a/log, for ever"):
+    with pytest.raises(SettingsError, match="is named a/log, which cannot change"):
         async with running_server(database, tmp_path, with_cluster=False, audit_origin="b/log"):
             pass
 
