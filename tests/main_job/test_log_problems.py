@@ -12,6 +12,7 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError, RetryPolicy
 from tests.harness import Server
 from tests.main_job.command import logged_in
+from tests.main_job.legacy import Kubectl
 from tests.waiting import patient, poll_until, within
 
 pytestmark = pytest.mark.full
@@ -83,6 +84,37 @@ async def test_a_container_without_a_log_does_not_block_the_others(demo: Server,
     finally:
         process.terminate()
         await process.wait()
+
+
+async def test_a_deleted_pod_whose_program_never_started_is_left_out(demo: Server) -> None:
+    """A rollback deletes such pods, and the logs of the others are all that there will be."""
+    await make(demo, "broken", "image-pull-error")
+    await make(demo, "web")
+    kubectl = Kubectl(demo)
+    pods = "/api/v1/namespaces/demo/pods"
+    (pod,) = [
+        found["metadata"]["name"]
+        for found in (await kubectl.ask("GET", pods))["items"]
+        if found["metadata"]["name"].startswith("broken-")
+    ]
+    # Without a finalizer, the cluster deletes the pod within a second.
+    held = {"metadata": {"finalizers": ["tests.example/held"]}}
+    await kubectl.ask("PATCH", f"{pods}/{pod}", held, "merge-patch+json")
+    await demo.admin.containers.stop(namespace="demo", name="broken")
+
+    async def deleting() -> bool:
+        found = [each async for each in demo.admin.containers.list_pods(namespace="demo", name="broken")]
+        return [each.phase for each in found] == ["Terminating"]
+
+    await poll_until(deleting)
+    answers = await read(demo, label_selector="app=many")
+    assert [entry.line for answer in answers for entry in answer.entries] == [b"this is web"]
+    assert not [problem for answer in answers for problem in answer.problems]
+    # Of this pod alone, the caller is shown why there is no log.
+    with pytest.raises(PilothouseError) as refused:
+        await read(demo, name="broken")
+    assert refused.value.reason == "CLUSTER_REFUSED"
+    await kubectl.ask("PATCH", f"{pods}/{pod}", {"metadata": {"finalizers": None}}, "merge-patch+json")
 
 
 async def test_lines_of_several_pods_name_their_pod(demo: Server, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from pilothouse_server.containers.pod_log_reader import (
     PodLogReader,
     Problem,
 )
-from pilothouse_server.errors import PilothouseError
-from pilothouse_server.kubernetes.errors import Throttled, Unreachable
+from pilothouse_server.errors import FailedPrecondition, PilothouseError
+from pilothouse_server.kubernetes.errors import NotFound, Throttled, Unreachable
 from pilothouse_server.runtime.tasks import cancel_and_wait
 
 FindPods = Callable[[], Awaitable[Sequence[tuple[Container, Pod]]]]
@@ -139,7 +139,10 @@ class LogStream:
         return pod_key(f"{pod}/{program}" if self.query.several_programs else pod)
 
     async def _read_once(self, container: Container, pod: Pod, program: str, *, alone: bool) -> None:
-        """Reads a log to its end. If it cannot be read and is one of several, reports the problem and returns."""
+        """Reads a log to its end. If it cannot be read and is one of several, reports the problem and returns.
+
+        A deleted pod without a log is not a problem: its program never started, or the pod is gone by now.
+        """
         reader = self._reader(container, pod, program)
         try:
             await reader.read_to_end()
@@ -147,7 +150,9 @@ class LogStream:
             # A cluster that does not respond would fail the other logs as well, each after a timeout of its own.
             if alone or isinstance(error.__context__, Unreachable | Throttled):
                 raise
-            await reader.report(error)
+            deleted = pod.deleting or isinstance(error.__context__, NotFound)
+            if not (deleted and isinstance(error, FailedPrecondition)):
+                await reader.report(error)
 
     def _reader(self, container: Container, pod: Pod, program: str) -> PodLogReader:
         # The reader has its own copy of the position; `positions` advances when a line is sent.

@@ -399,9 +399,9 @@ class ContainerServiceServicer:
     def StreamLogs(self, request, context):
         """Streams logs as the cluster stores them. NOT_FOUND: there is no such container or pod. FAILED_PRECONDITION (reason
         CLUSTER_REFUSED, with the cluster's message): it has no log. UNAVAILABLE: its cluster does not respond and `follow`
-        is not set. If one of several logs cannot be read, `problems` names it and the others are read. With `follow`, an
-        interrupted log continues by itself, without duplicates. As in Exec, the stream ends when the caller loses the
-        right to it.
+        is not set. If one of several logs cannot be read, `problems` names it and the others are read; a pod that is being
+        deleted and has no log is left out. With `follow`, an interrupted log continues by itself, without duplicates. As
+        in Exec, the stream ends when the caller loses the right to it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -163,9 +163,9 @@ class ContainerServiceStub:
     StreamLogs: _grpc.UnaryStreamMultiCallable[_container_pb2.StreamLogsRequest, _container_pb2.StreamLogsResponse]
     """Streams logs as the cluster stores them. NOT_FOUND: there is no such container or pod. FAILED_PRECONDITION (reason
     CLUSTER_REFUSED, with the cluster's message): it has no log. UNAVAILABLE: its cluster does not respond and `follow`
-    is not set. If one of several logs cannot be read, `problems` names it and the others are read. With `follow`, an
-    interrupted log continues by itself, without duplicates. As in Exec, the stream ends when the caller loses the
-    right to it.
+    is not set. If one of several logs cannot be read, `problems` names it and the others are read; a pod that is being
+    deleted and has no log is left out. With `follow`, an interrupted log continues by itself, without duplicates. As
+    in Exec, the stream ends when the caller loses the right to it.
     """
     Exec: _grpc.StreamStreamMultiCallable[_container_pb2.ExecRequest, _container_pb2.ExecResponse]
     """Runs a program in a container. The audit log records the start, the end with the exit code, and the content only if
@@ -348,9 +348,9 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     StreamLogs: _aio.UnaryStreamMultiCallable[_container_pb2.StreamLogsRequest, _container_pb2.StreamLogsResponse]  # type: ignore[assignment]
     """Streams logs as the cluster stores them. NOT_FOUND: there is no such container or pod. FAILED_PRECONDITION (reason
     CLUSTER_REFUSED, with the cluster's message): it has no log. UNAVAILABLE: its cluster does not respond and `follow`
-    is not set. If one of several logs cannot be read, `problems` names it and the others are read. With `follow`, an
-    interrupted log continues by itself, without duplicates. As in Exec, the stream ends when the caller loses the
-    right to it.
+    is not set. If one of several logs cannot be read, `problems` names it and the others are read; a pod that is being
+    deleted and has no log is left out. With `follow`, an interrupted log continues by itself, without duplicates. As
+    in Exec, the stream ends when the caller loses the right to it.
     """
     Exec: _aio.StreamStreamMultiCallable[_container_pb2.ExecRequest, _container_pb2.ExecResponse]  # type: ignore[assignment]
     """Runs a program in a container. The audit log records the start, the end with the exit code, and the content only if
@@ -656,9 +656,9 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_container_pb2.StreamLogsResponse], _abc.AsyncIterator[_container_pb2.StreamLogsResponse]]:
         """Streams logs as the cluster stores them. NOT_FOUND: there is no such container or pod. FAILED_PRECONDITION (reason
         CLUSTER_REFUSED, with the cluster's message): it has no log. UNAVAILABLE: its cluster does not respond and `follow`
-        is not set. If one of several logs cannot be read, `problems` names it and the others are read. With `follow`, an
-        interrupted log continues by itself, without duplicates. As in Exec, the stream ends when the caller loses the
-        right to it.
+        is not set. If one of several logs cannot be read, `problems` names it and the others are read; a pod that is being
+        deleted and has no log is left out. With `follow`, an interrupted log continues by itself, without duplicates. As
+        in Exec, the stream ends when the caller loses the right to it.
         """
 
     @_abc_1.abstractmethod
