@@ -67,13 +67,15 @@ async def tls_before(
         assert task is not None
         open_now.add(task)
         task.add_done_callback(open_now.discard)
-        with suppress(OSError, asyncio.IncompleteReadError):
-            if await reader.readexactly(len(_ASKS)) == _ASKS:
-                writer.write(b"S" if proxy.offers_tls else b"N")
-                if proxy.offers_tls:
-                    await writer.start_tls(context)
-                    await _joined(proxy, behind, reader, writer)
-        writer.close()
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                if await reader.readexactly(len(_ASKS)) == _ASKS:
+                    writer.write(b"S" if proxy.offers_tls else b"N")
+                    if proxy.offers_tls:
+                        await writer.start_tls(context)
+                        await _joined(proxy, behind, reader, writer)
+        finally:
+            writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
@@ -107,6 +109,7 @@ async def _joined(
     try:
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        # First, because the end of the proxy may cancel the wait for the two tasks.
+        back.close()
         for each in both:
             await cancel_and_wait(each)
-        back.close()
