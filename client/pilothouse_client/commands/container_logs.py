@@ -72,8 +72,8 @@ def logs(
 ) -> None:
     """Show the log of a container, or of several; after an interruption, -f continues without duplicates.
 
-    Of several logs those that can be read are shown; the others are named on standard error, and the exit code is then
-    7, or 9 where the cluster fails.
+    Of several logs, those that can be read are shown. The others are named on standard error, and the exit code is then
+    7, or 9 if the cluster fails. A pod that is being deleted and has no log is left out.
     """
     request: dict[str, Any] = {
         "namespace": namespace_or_default(namespace),
