@@ -25,6 +25,7 @@ from pilothouse_client.errors import (
     FailedCall,
     PilothouseError,
     UnavailableError,
+    error_of,
     from_failed_call,
 )
 from pilothouse_client.methods import Method, Request, Response
@@ -337,6 +338,8 @@ class _Ending:
 class _AsyncStream(Generic[Response]):
     def __init__(self, call: Any, address: str, explained: _Explained) -> None:
         self._call = call
+        # The call's own `read` raises as soon as a write has failed, although responses may still have to be read.
+        self._answers = aiter(call)
         self._ending = _Ending(call)
         self._address = address
         self._explained = explained
@@ -344,18 +347,17 @@ class _AsyncStream(Generic[Response]):
     async def read(self) -> Response | None:
         try:
             with _decoded_async_errors(self._address):
-                answer = await self._next()
+                return await self._next()
         except UnavailableError as error:
             raise await self._explained.elsewhere(error) from None
-        return None if answer is grpc.aio.EOF else answer
 
-    async def _next(self) -> Any:
+    async def _next(self) -> Response | None:
         try:
-            return await self._call.read()
+            return await anext(self._answers, None)
         except grpc.aio.AioRpcError as raised:
             status = await self._ending.of(raised)
             if status.code() is grpc.StatusCode.OK:
-                return grpc.aio.EOF
+                return None
             raise status from None
 
     def cancel(self) -> None:
@@ -435,18 +437,13 @@ class AsyncTransport:
     async def collect(
         self, method: Method[Request, Response], requests: Requests[Request], envelope: Envelope
     ) -> Response:
-        call = self._callable(method, "stream_unary")(
-            requests, timeout=envelope.timeout, metadata=envelope.metadata
-        )
-        ending = _Ending(call)
-        try:
-            with _decoded_async_errors(self._address):
-                try:
-                    return await call  # type: ignore[no-any-return]
-                except grpc.aio.AioRpcError as raised:
-                    raise await ending.of(raised) from None
-        except UnavailableError as error:
-            raise await self._explained.elsewhere(error) from None
+        # The same on the wire as "stream_unary", whose response grpc.aio discards if a write has failed.
+        stream = await self.converse(method, requests, envelope)
+        answer = await stream.read()
+        if answer is None or await stream.read() is not None:
+            stream.cancel()
+            raise error_of(grpc.StatusCode.INTERNAL, "the server must send exactly one response")
+        return answer
 
     async def converse(
         self, method: Method[Request, Response], requests: Requests[Request], envelope: Envelope
