@@ -7,7 +7,7 @@ observer, which serves all tenants.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +23,6 @@ from pilothouse_server.kubernetes import events
 from pilothouse_server.kubernetes.client import ClusterClient, object_key
 from pilothouse_server.kubernetes.errors import Unreachable
 from pilothouse_server.kubernetes.fingerprints import read
-from pilothouse_server.kubernetes.left_out import LEFT_OUT
 from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
     EVENTS,
@@ -34,7 +33,6 @@ from pilothouse_server.kubernetes.objects import (
     Resource,
 )
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
-from pilothouse_server.kubernetes.transport import ClusterTransport
 from pilothouse_server.kubernetes.watch_stream import cut_line, decode_event, split_lines
 from pilothouse_server.outbound import destinations
 from pilothouse_server.reconcile.observe.cluster_view import ClusterView
@@ -51,6 +49,7 @@ from tests.harness import NOWHERE
 from tests.kubernetes.containers import SHOP
 from tests.kubernetes.containers import container as smallest
 from tests.reconcile.environment import Environment
+from tests.reconcile.tampering import left_out, tampering
 from tests.waiting import poll_until
 
 Json = dict[str, Any]
@@ -334,26 +333,6 @@ def test_only_a_few_of_very_many_conditions_are_stored_and_they_are_cut() -> Non
     kept = [each.type for each in seen.observed.conditions if each.type.endswith("x")]
     assert 10 < len(kept) < 30
     assert max(map(len, kept)) == 100
-
-
-def tampering(monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes]) -> None:
-    """Changes the bodies and watch lines that the cluster's client receives."""
-    request = ClusterTransport.request
-
-    async def requested(self: ClusterTransport, *arguments: Any, **named: Any) -> bytes:
-        return change(await request(self, *arguments, **named))
-
-    async def split(*arguments: Any) -> Any:
-        async for line in split_lines(*arguments):
-            yield change(line)
-
-    monkeypatch.setattr(ClusterTransport, "request", requested)
-    monkeypatch.setattr("pilothouse_server.kubernetes.client.split_lines", split)
-
-
-async def left_out(kind: str) -> float:
-    """The number of objects of this kind that could not be read."""
-    return LEFT_OUT.labels(kind)._value.get()
 
 
 def of_odd_pods(monkeypatch: pytest.MonkeyPatch, field: str, odd: bytes) -> None:
