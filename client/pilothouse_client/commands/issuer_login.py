@@ -229,9 +229,12 @@ class _Handler(BaseHTTPRequestHandler):
         ):
             self._say(404, _FOREIGN)
             return
-        if not self.server.answers.full():
-            self.server.answers.put(answer)
-        self._say(200, _REFUSED if "error" in answer else _GONE_ON)
+        # The page is sent first: the answer of a refused log-in ends the process.
+        try:
+            self._say(200, _REFUSED if "error" in answer else _GONE_ON)
+        finally:
+            if not self.server.answers.full():
+                self.server.answers.put(answer)
 
     def _say(self, status: int, text: str) -> None:
         body = f"<!doctype html><meta charset=utf-8><title>Pilothouse</title><p>{text}</p>".encode()
