@@ -26,11 +26,13 @@ from pilothouse_client.commands.options import Format, one_namespace
 from pilothouse_client.commands.output import Columns, OutputColumn, show, show_all, show_changes
 from pilothouse_client.commands.terminal import wrapped
 from pilothouse_client.errors import FieldViolation, error_of
+from pilothouse_client.retry import RetryPolicy
 from pilothouse_client.streams import Change, ChangeKind
 from pilothouse_server.cli.server import described
 from pilothouse_server.settings.model import Settings
 from tests.client.command import Command
 from tests.client.fake_server import FakeServer
+from tests.waiting import patient
 
 COLUMNS: Columns = [
     OutputColumn("NAME", lambda row: row.name),
@@ -277,7 +279,7 @@ async def test_an_unavailable_server_is_named(fake: FakeServer, logged_in: Comma
 
 
 async def test_a_change_with_unknown_outcome_is_reported_as_such(
-    fake: FakeServer, logged_in: Command
+    fake: FakeServer, logged_in: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.fail(
         "DeleteContainer", grpc.StatusCode.UNAVAILABLE, reason="GOING", message="going", retry_delay=99.0
@@ -286,7 +288,9 @@ async def test_a_change_with_unknown_outcome_is_reported_as_such(
     request = fake.calls_of("DeleteContainer")[0].request.request_id
     assert f"the change may have been made: check before you repeat it (request {request})" in ended.err
     await fake.stop()
-    unsent = await logged_in("--timeout", "1", "containers", "delete", "web", "--yes")
+    # Its attempts end this call, not its deadline: an attempt that a deadline cuts off may have been sent.
+    monkeypatch.setattr("pilothouse_client.retry.DEFAULT_RETRY", RetryPolicy(attempts=3))
+    unsent = await logged_in("--timeout", f"{patient(10.0):.0f}", "containers", "delete", "web", "--yes")
     assert unsent.err.endswith(f"error: no server responds at {fake.address} [UNAVAILABLE]\n")
 
 

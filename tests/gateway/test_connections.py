@@ -17,7 +17,7 @@ from aiohttp import web
 
 from pilothouse_server.gateway.connections import ConnectionLimits, HttpConnections
 from pilothouse_server.settings.model import trusted_peers
-from tests.waiting import Stopwatch, poll_until, runs_out, within
+from tests.waiting import Stopwatch, patient, poll_until, runs_out, within
 
 QUICK = ConnectionLimits(
     most=4,
@@ -33,10 +33,6 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 async def _answer(request: web.BaseRequest) -> web.StreamResponse:
     return web.Response(text="ok")
-
-
-async def _much(request: web.BaseRequest) -> web.StreamResponse:
-    return web.Response(body=bytes(32 * 1024 * 1024))
 
 
 @asynccontextmanager
@@ -92,17 +88,22 @@ async def test_half_a_header_on_a_reused_connection_closes_it() -> None:
         for _ in range(2):
             writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
             async with within(5.0):
-                while await reader.readline() != b"ok":
-                    if await reader.readline() == b"\r\n":
-                        assert await reader.readexactly(2) == b"ok"
-                        break
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 200")
+                assert await reader.readexactly(2) == b"ok"
         writer.write(b"GET / HT")
         await ended(reader)
         writer.close()
 
 
 async def test_a_stalled_reader_is_disconnected() -> None:
-    async with serving(QUICK, _much) as (connections, port):
+    begun = asyncio.Event()
+
+    async def much(_request: web.BaseRequest) -> web.StreamResponse:
+        begun.set()
+        return web.Response(body=bytes(32 * 1024 * 1024))
+
+    async with serving(QUICK, much) as (connections, port):
         stalled = socket.create_connection(("127.0.0.1", port))
         with stalled:
             stalled.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -110,7 +111,7 @@ async def test_a_stalled_reader_is_disconnected() -> None:
             async def left() -> int:
                 return connections.open
 
-            await poll_until(left, lambda count: count == 1)
+            await asyncio.wait_for(begun.wait(), patient(5.0))
             await poll_until(left, lambda count: count == 0, seconds=5.0)
 
 

@@ -27,6 +27,7 @@ from pilothouse_server.rpc.call import AuditFacts, Call
 from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.runtime.tasks import cancel_and_wait
+from tests.virtual_time import virtual_time
 from tests.waiting import patient, poll_until
 
 PERMISSION = "container.view"
@@ -174,6 +175,7 @@ async def test_a_failure_for_one_caller_ends_no_stream_of_another() -> None:
         assert not kept.done()
 
 
+@virtual_time
 async def test_a_stream_that_opens_while_the_server_drains_is_sent_elsewhere() -> None:
     async with streams() as opened:
         opened.tokens.answers = {"kept": principal("shop")}
