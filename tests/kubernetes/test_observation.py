@@ -95,6 +95,19 @@ def test_the_last_state_before_deletion_has_its_status_and_reason(
     assert (observed.status, observed.reason) == (status, reason)
 
 
+def test_a_state_written_after_the_cluster_went_away_stays_stale() -> None:
+    """Only the health check ends staleness; a recheck of the known objects is no sign of life."""
+    before = container()
+    stale = msgspec.structs.replace(
+        before, observed=msgspec.structs.replace(before.observed, stale_since=NOW)
+    )
+    for workload in (deployment(), None):
+        assert (
+            observe(stale, workload, (), recorded.pods("05-pod-running")[-1:], now=NOW).observed.stale_since
+            == NOW
+        )
+
+
 def test_a_pod_is_pending_then_running_then_terminating() -> None:
     observations = seen("05-pod-running")
     assert changes(observations) == ["pending", "running", "pending"]

@@ -226,6 +226,8 @@ def _observed(
         restart_count=added_up(pod.restart_count for pod in observations if not pod.deleting),
         started_at=shown.started_at,
         finished_at=shown.finished_at,
+        # The health check marks resources stale and fresh. A state may be written once more after a cluster went away.
+        stale_since=container.observed.stale_since,
     )
 
 

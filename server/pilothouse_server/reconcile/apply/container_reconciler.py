@@ -331,10 +331,10 @@ def _after_success(
     workload = progress.workload
     observed = _without_refusal(container, subject.observed)
     if workload is None:
-        observed = _keep_stale(container, observe(subject, None, now=now).observed)
+        observed = observe(subject, None, now=now).observed
     elif not type_.scheduled and workload.replicas == workload.status.replicas == 0 and _has_none(subject):
         # Only the observer sees the runs of a CronJob.
-        observed = _keep_stale(container, observe(subject, workload, now=now).observed)
+        observed = observe(subject, workload, now=now).observed
         if container.observed.reason in WINDING_DOWN:
             # The workload no longer counts pods that are terminating; the observer sees them.
             reason, message = container.observed.reason, container.observed.message
@@ -379,7 +379,7 @@ def _after_error(
     subject = _with_conditions(container, set_condition(container.observed.conditions, condition, now))
     observed = subject.observed
     if not container.observed.deployment_name and container.deletion_requested_at is None:
-        observed = _keep_stale(container, observe(subject, None, now=now).observed)
+        observed = observe(subject, None, now=now).observed
     generation = container.observed_generation
     if refused:
         generation = dealt_with(container, loaded.container.generation)
@@ -390,10 +390,6 @@ def _with_conditions(container: Container, conditions: tuple[Condition, ...]) ->
     return msgspec.structs.replace(
         container, observed=msgspec.structs.replace(container.observed, conditions=conditions)
     )
-
-
-def _keep_stale(container: Container, observed: Observed) -> Observed:
-    return msgspec.structs.replace(observed, stale_since=container.observed.stale_since)
 
 
 def _without_refusal(before: Container, observed: Observed) -> Observed:
