@@ -92,9 +92,10 @@ async def test_a_timed_out_wait_reports_missing_containers_and_reasons(
     containers = await made(fake, "first", "second")
     await settle("first")
     await settle("second", pb.CONTAINER_STATUS_PENDING, reason="FailedMount", message="no disk")
-    assert not await waiting(*containers, seconds=0.5)
+    # Long enough that both states arrive before.
+    assert not await waiting(*containers, seconds=2.5)
     assert waiting.complained == [
-        "not all containers were running after 0.5 seconds:",
+        "not all containers were running after 2.5 seconds:",
         "  container/second pending (0/1 ready): FailedMount: no disk",
     ]
 

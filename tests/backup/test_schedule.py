@@ -107,8 +107,11 @@ async def test_the_newest_backup_is_kept_at_any_age(apart: Database, tmp_path: P
 async def test_only_one_of_two_servers_backs_up(database: Database, tmp_path: Path) -> None:
     folder = tmp_path / "backups"
 
-    async def found() -> list[Backup | Path]:
-        return manifests.found_in(folder) if folder.is_dir() else []
+    async def succeeded() -> bool:
+        async with database.system() as sql:
+            return bool(
+                await sql.fetchval("SELECT last_success_at FROM periodic_jobs WHERE name = 'back up'")
+            )
 
     key_file, master = tmp_path / "backup.key", tmp_path / "master.key"
     make_key_file(key_file)
@@ -124,8 +127,8 @@ async def test_only_one_of_two_servers_backs_up(database: Database, tmp_path: Pa
         running_server(database, tmp_path / "second", **changes),
     ):
         # Either server creates the backup; the other one then finds that none is due.
-        await poll_until(found, seconds=20, what="a backup")
-    (made,) = await found()
+        await poll_until(succeeded, seconds=20, what="a backup")
+    (made,) = manifests.found_in(folder)
     assert isinstance(made, Backup)
     assert set(made.manifest.files) == {"database.dump.sealed"}
     manifests.check_files(made)

@@ -15,6 +15,7 @@ from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1.device_login_pb2 import BeginDeviceLoginRequest, CompleteDeviceLoginRequest
 from pilothouse_client import AsyncClient
 from pilothouse_server.identity.credentials.operations.device_login import LOGIN_PREFIX, MOST_OF_AN_ADDRESS
+from pilothouse_server.identity.federation.oidc import fetching
 from pilothouse_server.identity.tokens import new_token
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.settings.model import Settings
@@ -23,7 +24,7 @@ from tests.identity.faults import Fault
 from tests.identity.issuer import DEVICE, TOKEN, Issuer, issuer
 from tests.identity.server import Caller, IdentityServer, Refused, heard_until_limited, refused
 from tests.identity.trusting_server import CLIENT, SECRET, entry, trusting
-from tests.waiting import poll_until
+from tests.waiting import patient, poll_until
 
 RULES = [{"when": [{"claim": "groups", "contains": "shop"}], "role": "viewer", "namespaces": ["shop"]}]
 
@@ -71,23 +72,26 @@ async def shared_environment(
     folder = tmp_path_factory.mktemp("issuers")
     (folder / "secret").write_text(SECRET)
     people = {"client_id": CLIENT, "client_secret_file": "secret", "rules": RULES}
-    async with (
-        issuer() as company,
-        issuer() as plain,
-        new_database(postgres, template_database.name) as database,
-        trusting(
-            database,
-            folder,
-            entry("company", company, **people),
-            entry("plain", plain, **people),
-            trusted_proxies="127.0.0.1",
-        ) as server,
-    ):
-        company.register(CLIENT, SECRET)
-        plain.register(CLIENT, SECRET)
-        plain.announced["device_authorization_endpoint"] = None
-        await server.namespace("shop")
-        yield Environment(server, company, plain)
+    with pytest.MonkeyPatch.context() as patch:
+        # Calls can be seen to wait for the issuer, however slow the machine is.
+        patch.setattr(fetching, "SECONDS", patient(5.0))
+        async with (
+            issuer() as company,
+            issuer() as plain,
+            new_database(postgres, template_database.name) as database,
+            trusting(
+                database,
+                folder,
+                entry("company", company, **people),
+                entry("plain", plain, **people),
+                trusted_proxies="127.0.0.1",
+            ) as server,
+        ):
+            company.register(CLIENT, SECRET)
+            plain.register(CLIENT, SECRET)
+            plain.announced["device_authorization_endpoint"] = None
+            await server.namespace("shop")
+            yield Environment(server, company, plain)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -224,6 +228,8 @@ async def test_an_address_that_guesses_is_limited(environment: Environment) -> N
 
 async def test_early_polls_do_not_block_other_logins_of_their_address(environment: Environment) -> None:
     there = environment.server.at("198.51.100.13")
+    # The server paces refusals, so this many take seconds; all of them are early.
+    environment.company.device_interval = 300
     hasty, begun = await environment.begin(there), await environment.begin(there)
     early = CompleteDeviceLoginRequest(login_token=hasty.login_token)
     for _ in range(Settings().login_failures_per_address + 20):

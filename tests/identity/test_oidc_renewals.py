@@ -301,6 +301,11 @@ async def test_a_cancelled_refresh_loses_no_token(environment: OidcEnvironment) 
     first = asyncio.create_task(environment.refresh(caller))
     await poll_until(lambda: _asked(environment), lambda count: count > asked, what="the question")
     await cancel_and_wait(first)
+
+    async def heard() -> bool:
+        return any(task.cancelling() for task in asyncio.all_tasks())
+
+    await poll_until(heard, what="the server's notice of the cancellation")
     environment.company.faults.clear()
     environment.company.released.set()
     # The issuer's next refresh token was stored although no caller waited; otherwise the issuer would refuse

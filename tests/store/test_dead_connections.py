@@ -10,11 +10,12 @@ import pytest
 import pytest_asyncio
 
 from pilothouse_server.runtime.tasks import cancel_and_wait
+from pilothouse_server.store import dead_connections
 from pilothouse_server.store.connection import Driver
 from pilothouse_server.store.dead_connections import FIRST_LOOKS, DeadConnectionReaper
 from pilothouse_server.store.pool import Limits, Pool
 from tests.conftest import Database
-from tests.waiting import poll_until
+from tests.waiting import patient, poll_until
 
 LIMITS = Limits(open=4, working=4, idle=4, waiting=10, lifetime_seconds=3600, idle_seconds=3600)
 
@@ -130,6 +131,7 @@ async def test_connections_that_the_server_does_not_have_are_ended(
     """Another server responds under the address: it has no such processes."""
     sleeping = await _sleeping(pool)
     monkeypatch.setattr(Driver, "get_server_pid", lambda self: 4_000_000 + id(self) % 1000)
+    monkeypatch.setattr(dead_connections, "LOOK_SECONDS", patient(1.0))
     # Behind a pooler, process ids mean nothing.
     assert await DeadConnectionReaper(pool, direct=False).close_dead() == 0
     assert await DeadConnectionReaper(pool, direct=True).close_dead() >= 1
