@@ -360,8 +360,10 @@ async def test_calls_that_wait_for_a_cluster_have_seats_of_their_own(
         eve = await environment.make_user("eve", {OWN: "operator"})
         cluster, admission = environment.server.cluster, admission_of(environment)
         assert cluster is not None
-        cluster.faults.latency_seconds = 5.0
         create = {"namespace": OWN, "container": workload("tried"), "validateOnly": True}
+        # Afterwards the cluster is known and the statements are planned, so no call waits long for a seat before it.
+        await environment.must("CreateContainer", create, eve)
+        cluster.faults.latency_seconds = 5.0
         tasks = [asyncio.create_task(environment.call("CreateContainer", create, eve)) for _ in range(5)]
 
         async def seats() -> tuple[int, int, int]:
@@ -449,14 +451,19 @@ Calls = Callable[[], list[tuple[str, str]]]
 
 
 def _from_threads(address: str, token: str, count: int) -> Calls:
-    """Sends `count` calls from threads.
+    """Sends `count` calls from threads, once all are connected; blocks the event loop until then.
 
     Returns a function that waits for their ends.
     """
     pool = ThreadPoolExecutor(count)
+    connected = threading.Semaphore(0)
 
     def call() -> tuple[str, str]:
         with grpc.insecure_channel(address, options=(("grpc.use_local_subchannel_pool", 1),)) as channel:
+            try:
+                grpc.channel_ready_future(channel).result(patient(30.0))
+            finally:
+                connected.release()
             method: Any = channel.unary_unary("/pilothouse.identity.v1.IdentityService/WhoAmI")
             try:
                 method(b"", metadata=(("authorization", f"Bearer {token}"),), timeout=patient(30.0))
@@ -465,6 +472,8 @@ def _from_threads(address: str, token: str, count: int) -> Calls:
         return "OK", ""
 
     sent = [pool.submit(call) for _ in range(count)]
+    for _ in range(count):
+        connected.acquire()
 
     def ended() -> list[tuple[str, str]]:
         pool.shutdown()

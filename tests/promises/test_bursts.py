@@ -30,8 +30,12 @@ async def _held_behind_others(environment: Environment, monkeypatch: pytest.Monk
     """
     eve = await environment.make_user("eve", {OWN: "viewer"})
     bob = await environment.make_user("bob", {OWN: "viewer"})
+    application = environment.server.application
+    application.authenticator._cache_seconds = 3600.0
+    application.feed.on_grants_changed = lambda: None
+    application.authenticator.invalidate()
     for user in (eve, bob):
-        # A caller whose token the server has not seen is held by its address, which both users share.
+        # A caller whose token the server does not know is held by its address, which both users share.
         await environment.must("GetNamespace", {"name": OWN}, user)
     rule = environment.rule("GetNamespace")
     head = header_block(rule.method, dict(eve.metadata)["authorization"].removeprefix("Bearer "))

@@ -135,6 +135,7 @@ async def test_a_replay_after_a_missed_revocation_is_aborted(environment: Enviro
     # The server continues to use the grants that it has read.
     environment.server.application.feed.on_grants_changed = lambda: None
     environment.server.application.authenticator._cache_seconds = 600.0
+    environment.server.application.authenticator.invalidate()
     assert (await environment.call("CreateContainer", request, somebody)).code == "OK"
     await environment.must("RevokeRole", {"username": "somebody", "role": "developer", "namespace": OWN})
     outcome = await environment.call("CreateContainer", request, somebody)

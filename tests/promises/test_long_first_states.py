@@ -24,7 +24,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 from tests.promises.calling import Caller, Outcome, failed, token_of
 from tests.promises.environment import Environment
 from tests.promises.requests import OWN, request_for
-from tests.waiting import poll_until, within
+from tests.waiting import patient, poll_until, within
 
 ADDED, SYNCED = resource.CHANGE_TYPE_ADDED, resource.CHANGE_TYPE_SYNCED
 _FILL = """
@@ -201,7 +201,8 @@ async def test_a_watch_cancelled_during_its_first_state_returns_the_connection(
 async def test_a_stalled_first_state_returns_its_connection_and_is_reported(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = AheadLimits(answers=2, stalled_seconds=0.5)
+    # The held connection must be seen within this time.
+    limits = AheadLimits(answers=2, stalled_seconds=patient(0.5))
     monkeypatch.setattr(watch, "ReadAhead", lambda _limits, read: ReadAhead(limits, read))
     for number in range(12):
         annotations = {f"p{part}": "x" * 30_000 for part in range(4)}

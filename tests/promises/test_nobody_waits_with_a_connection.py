@@ -72,7 +72,8 @@ async def locked_namespace(environment: Environment, name: str) -> AsyncIterator
 async def waiting_for_locks(environment: Environment) -> int:
     async with environment.sql() as sql:
         found: int = await sql.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND usename LIKE '%app' AND wait_event_type = 'Lock'"
         )
         return found
 

@@ -142,15 +142,18 @@ async def test_a_refusal_costs_nothing_before_its_turn(
             async def count() -> int:
                 return counted.refused
 
-            await poll_until(count, (_CALLS - 1).__eq__, what="the refusals")
-            assert len(rendered) == 4
-            # The call that has the seat.
-            assert admission.in_flight == 1
-            counted.close()
-
             async def all_told() -> int:
                 return len(rendered)
 
+            async def in_flight() -> int:
+                return admission.in_flight
+
+            await poll_until(count, (_CALLS - 1).__eq__, what="the refusals")
+            # Those whose turn has come are rendered after their record is written; only the call with the seat is left.
+            await poll_until(all_told, (4).__eq__, what="those whose turn has come")
+            await poll_until(in_flight, (1).__eq__, what="the call that has the seat")
+            assert len(rendered) == 4
+            counted.close()
             await poll_until(all_told, (_CALLS - 1).__eq__, what="the others")
 
 

@@ -248,7 +248,12 @@ async def tenants_environment(
         async with (
             new_database(postgres, template_database.name) as database,
             quiet_environment(
-                database, tmp_path_factory.mktemp("tenants"), patching, http_listen="127.0.0.1:0"
+                database,
+                tmp_path_factory.mktemp("tenants"),
+                patching,
+                http_listen="127.0.0.1:0",
+                # The callers log in once for all tests of the module.
+                session_access_seconds=86400,
             ) as made,
         ):
             await prepare(made, tenants=True)
