@@ -175,3 +175,8 @@ def test_a_run_that_ends_while_another_end_is_written_is_kept() -> None:
     deleted("web-2")
     view.forget_ended(uid, written)
     assert list(view.containers[uid].ended) == [("Job", "web-2")]
+    # A worker would judge by the row alone.
+    assert view.take_lost() == (set(), set())
+    view.forget_ended(uid, [("Job", "web-2")])
+    assert view.take_lost() == ({uid}, set())
+    assert view.take_lost() == (set(), set())

@@ -181,9 +181,11 @@ class ClusterView:
     def take_lost(self) -> tuple[set[str], set[str]]:
         """Removes and returns containers without their workload, and changed namespaces.
 
-        A namespace is named if it was changed, deleted, or is being deleted.
+        A namespace is named if it was changed, deleted, or is being deleted. A container whose workload had ended stays
+        until the end is written: by the row alone, its run would seem removed, or would be done a second time.
         """
-        lost, self.lost = self.lost, set()
+        unwritten = {uid for uid in self.lost if uid in self.containers and self.containers[uid].ended}
+        lost, self.lost = self.lost - unwritten, unwritten
         namespaces, self.lost_namespaces = self.lost_namespaces, set()
         return lost, namespaces.union(self._suspect_namespaces.take())
 

@@ -386,6 +386,8 @@ class ContainerObserver(StatusObserver):
         self._images.forget(uid)
         self._images_seen.pop(uid, None)
         if uid in self.view.containers:
+            self.view.forget_ended(uid, list(self.view.containers[uid].ended))
+        if uid in self.view.containers:
             self.unknown.setdefault(uid, monotonic())
         else:
             self.unknown.pop(uid, None)
