@@ -14,7 +14,7 @@ from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, PODS, 
 from pilothouse_server.kubernetes.ownership import MANAGED_BY, NAMESPACE, NAMESPACE_UID
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import change as change_namespace
-from pilothouse_server.reconcile.apply import namespace_reconciler
+from pilothouse_server.reconcile.apply import managed_fields_diff, namespace_reconciler
 from tests.reconcile.environment import PLATFORM, Environment
 from tests.reconcile.test_kills import die_on_the_way
 from tests.waiting import poll_until
@@ -265,6 +265,73 @@ async def test_a_namespace_made_again_is_not_taken_over_without_a_request(
         )
         await until("Applied")
         assert await labelled()
+
+
+async def test_a_namespace_replaced_before_the_apply_is_not_taken_over(
+    here: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody replaces the namespace after the reconciler has read it, and before it applies its manifest."""
+    client = await here.connect("local")
+    await here.apply_as(
+        "team-b",
+        "/api/v1/namespaces/shop",
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}},
+    )
+    matches = managed_fields_diff.live_matches_manifest
+    replaced: list[str] = []
+
+    async def replacing(*arguments: Any) -> bool:
+        result = await matches(*arguments)
+        if not result and not replaced and arguments[1] is NAMESPACES:
+            found = await client.get(NAMESPACES, None, "shop")
+            replaced.append(found.metadata.uid)
+            await client.delete(NAMESPACES, None, "shop", uid=found.metadata.uid, propagation="Background")
+            await poll_until(lambda: client.find(NAMESPACES, None, "shop"), lambda there: there is None)
+            await here.apply_as(
+                "team-c",
+                "/api/v1/namespaces/shop",
+                {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}},
+            )
+        return result
+
+    async with here.reconciling():
+        await here.namespace(adopt=True)
+        await poll_until(here.seen_namespace, lambda seen: seen is not None and seen.observed_generation == 1)
+        monkeypatch.setattr(managed_fields_diff, "live_matches_manifest", replacing)
+        await here.relabel_namespace({MANAGED_BY: None})
+        await poll_until(
+            here.seen_namespace,
+            lambda seen: seen is not None and [each.reason for each in seen.conditions] == ["LabelLost"],
+        )
+    assert replaced
+    assert not (await client.get(NAMESPACES, None, "shop")).metadata.label(NAMESPACE_UID)
+
+
+async def test_a_container_lasts_until_its_services_are_gone(here: Environment) -> None:
+    """A finalizer keeps the Service, as that of a load balancer does."""
+    client = await here.connect("local")
+    path = "/api/v1/namespaces/shop/services/web"
+    async with here.reconciling():
+        await here.namespace()
+        await here.create(ports=(Port(container_port=80, service_name="web", service_port=80),))
+        await here.running()
+        await here.merge_as("cloud", path, {"metadata": {"finalizers": ["example.com/cloud"]}})
+        await here.delete()
+        await poll_until(lambda: client.find(DEPLOYMENTS, "shop", "web"), lambda found: found is None)
+
+        async def leases() -> int:
+            (work,) = await here.rows(
+                "SELECT lease_epoch FROM reconcile_work WHERE resource_type = 'container'"
+            )
+            return int(work["lease_epoch"])
+
+        before = await leases()
+        await poll_until(leases, lambda now: now >= before + 2, what="further passes")
+        assert (await client.get(SERVICES, "shop", "web")).metadata.deletion_timestamp is not None
+        assert await here.seen() is not None
+        await here.merge_as("cloud", path, {"metadata": {"finalizers": None}})
+        await poll_until(here.seen, lambda seen: seen is None)
+    assert await client.find(SERVICES, "shop", "web") is None
 
 
 async def test_a_container_deleted_before_a_takeover_is_not_forgotten(

@@ -317,18 +317,8 @@ async def delete(
 
     The progress is `gone` once none is left. Raises ClusterError, LeaseLost.
     """
-    home, namespace = container.namespace_ref, container.kubernetes_namespace
-    selector = f"{CONTAINER_UID}={container.uid}"
-    services = {
-        service.metadata.name: service for service in await client.list(SERVICES, namespace, selector)
-    }
-    for manifest in manifests.services(container):
-        name = manifest["metadata"]["name"]
-        found = None if name in services else await client.find(SERVICES, namespace, name)
-        if found is not None and manifests.is_ours(container, found):
-            services[name] = found
-    for name, service in services.items():
-        await client.delete(SERVICES, home, name, uid=service.metadata.uid)
+    home = container.namespace_ref
+    services_left = await _delete_services(client, container)
     if workload_type(container).runs and await jobs.delete_all(client, container):
         return ContainerProgress(again_seconds=AGAIN_SECONDS)
     workload = await _workload_to_delete(client, container)
@@ -341,9 +331,30 @@ async def delete(
     if workload_type(container).scheduled and await jobs.delete_all(client, container):
         # The cluster itself deletes the Jobs that the CronJob owned.
         return ContainerProgress(again_seconds=AGAIN_SECONDS)
+    if services_left:
+        # A load balancer's finalizer can keep a Service for minutes; until then its name is not free.
+        return ContainerProgress(again_seconds=AGAIN_SECONDS)
     if not keep_service_account and container.spec.service_account:
         await _delete_service_account(client, container)
     return ContainerProgress(gone=True)
+
+
+async def _delete_services(client: LeasedClient, container: Container) -> bool:
+    """Deletes the Services of the container; returns whether any was left."""
+    namespace, selector = container.kubernetes_namespace, f"{CONTAINER_UID}={container.uid}"
+    services = {
+        service.metadata.name: service for service in await client.list(SERVICES, namespace, selector)
+    }
+    for manifest in manifests.services(container):
+        name = manifest["metadata"]["name"]
+        found = None if name in services else await client.find(SERVICES, namespace, name)
+        if found is not None and manifests.is_ours(container, found):
+            services[name] = found
+    home = container.namespace_ref
+    for name, service in services.items():
+        if service.metadata.deletion_timestamp is None:
+            await client.delete(SERVICES, home, name, uid=service.metadata.uid, propagation="Background")
+    return bool(services)
 
 
 async def _workload_to_delete(client: LeasedClient, container: Container) -> WorkloadObject | None:

@@ -167,6 +167,9 @@ async def _apply(client: LeasedClient, namespace: Namespace) -> NamespaceProgres
         or not settled
         or not await managed_fields_diff.live_matches_manifest(client, NAMESPACES, wanted)
     ):
+        if found is not None:
+            # If it is replaced before the apply, the new one is not taken over: the cluster refuses another uid.
+            wanted = wanted | {"metadata": wanted["metadata"] | {"uid": found.metadata.uid}}
         applied = await client.apply(
             NAMESPACES, wanted, _admitted(namespace), force=namespace.adopted or ours
         )
