@@ -123,8 +123,8 @@ class Restored:
         )
 
     async def go_back(self) -> None:
-        """Deletes the rows, as in an older dump, and begins a new history."""
-        async with connection(self.database.admin_dsn) as admin:
+        """Deletes the rows, as in an older dump, and begins a new history; both appear as one change."""
+        async with connection(self.database.admin_dsn) as admin, admin.transaction():
             for table in TABLES:
                 await admin.execute(f"DELETE FROM {table}")
             await admin.execute("DELETE FROM reconcile_work WHERE resource_type <> 'namespace'")

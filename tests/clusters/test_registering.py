@@ -38,7 +38,7 @@ from tests.clusters.given import (
 from tests.clusters.hostile import hostile_server, saying
 from tests.conftest import Database
 from tests.harness import Server, running_server
-from tests.waiting import patient, poll_until
+from tests.waiting import patient, poll_until, runs_out
 
 ONCE = RetryPolicy(attempts=1)
 
@@ -47,7 +47,7 @@ ONCE = RetryPolicy(attempts=1)
 async def serving(database: Database, tmp_path: Path) -> AsyncIterator[Server]:
     """Yields a server whose own cluster does not matter."""
     async with running_server(
-        database, tmp_path, with_cluster=False, reconciler=QUICK, cluster_timeout_seconds=3.0
+        database, tmp_path, with_cluster=False, reconciler=QUICK, cluster_timeout_seconds=patient(10.0)
     ) as running:
         yield running
 
@@ -138,13 +138,17 @@ async def test_unusable_credentials_are_refused_with_a_reason(
 
 @pytest.mark.full
 async def test_a_registration_waits_a_limited_time_for_a_response(
-    serving: Server, cluster: SimulatedCluster
+    database: Database, tmp_path: Path, cluster: SimulatedCluster
 ) -> None:
     cluster.faults.latency_seconds = 60.0
-    with pytest.raises(errors.PilothouseError) as refused:
-        await serving.admin.with_options(timeout=patient(30.0), retry=ONCE).namespaces.register_cluster(
-            cluster=pb.Cluster(name="second"), credentials=by_token(cluster)
-        )
+    async with running_server(
+        database, tmp_path, with_cluster=False, reconciler=QUICK, cluster_timeout_seconds=runs_out(3.0)
+    ) as serving:
+        hasty = serving.admin.with_options(timeout=patient(30.0), retry=ONCE)
+        with pytest.raises(errors.PilothouseError) as refused:
+            await hasty.namespaces.register_cluster(
+                cluster=pb.Cluster(name="second"), credentials=by_token(cluster)
+            )
     assert "did not respond within 3 s" in str(refused.value)
 
 

@@ -29,6 +29,7 @@ from pilothouse_simulator.api.server_certificate import Authority
 from tests.clusters import hostile
 from tests.clusters.given import another_cluster, encoded, kubeconfig
 from tests.clusters.hostile import Answer, hostile_server
+from tests.waiting import patient, runs_out
 
 PLACE = "127.0.0.1:PORT"
 NOT_AVAILABLE = f"cluster \"far\" is not available: cluster 'far' at {PLACE} "
@@ -69,18 +70,19 @@ SAID: dict[str, tuple[Answer, str]] = {
 
 
 @asynccontextmanager
-async def _client(document: dict[str, object]) -> AsyncIterator[ClusterClient]:
-    client = await ClusterClient.from_kubeconfig(
-        document, name="far", limits=TransportLimits(request_seconds=1.0)
-    )
+async def _client(
+    document: dict[str, object], request_seconds: float | None = None
+) -> AsyncIterator[ClusterClient]:
+    limits = TransportLimits(request_seconds=request_seconds or patient(10.0))
+    client = await ClusterClient.from_kubeconfig(document, name="far", limits=limits)
     try:
         yield client
     finally:
         await client.close()
 
 
-async def _said(document: dict[str, object], place: str) -> str:
-    async with _client(document) as client:
+async def _said(document: dict[str, object], place: str, request_seconds: float | None = None) -> str:
+    async with _client(document, request_seconds) as client:
         with pytest.raises(ClusterError) as failed:
             await client.version()
     said = refusal(failed.value, "far").message
@@ -91,8 +93,9 @@ async def _said(document: dict[str, object], place: str) -> str:
 @pytest.mark.parametrize("what", SAID)
 async def test_the_message_about_a_response_is_accurate(what: str) -> None:
     answer, words = SAID[what]
+    seconds = runs_out(1.0) if what == "silent" else None
     async with hostile_server(answer) as server:
-        assert await _said(server.kubeconfig(), server.url.removeprefix("http://")) == words
+        assert await _said(server.kubeconfig(), server.url.removeprefix("http://"), seconds) == words
 
 
 async def test_a_missing_server_is_reported_as_unreachable() -> None:

@@ -19,11 +19,12 @@ from aiohttp import WSMsgType, web
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.transport import TransportLimits
 from tests.kubernetes import recorded
+from tests.waiting import patient
 
 JsonObject = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-QUICK = TransportLimits(request_seconds=5, watch_idle_seconds=0.3)
+LIMITS = TransportLimits(request_seconds=patient(5.0), watch_idle_seconds=patient(5.0))
 # The parameters that distinguish requests; the others (field manager, timeouts, page sizes) are the client's
 # choice.
 _TELLING = ("watch", "resourceVersion", "continue", "force", "dryRun", "command")
@@ -141,7 +142,7 @@ def _telling(query: JsonObject) -> dict[str, list[str]]:
 
 
 @asynccontextmanager
-async def serving(server: RecordedServer, limits: TransportLimits = QUICK) -> AsyncIterator[ClusterClient]:
+async def serving(server: RecordedServer, limits: TransportLimits = LIMITS) -> AsyncIterator[ClusterClient]:
     """Yields a client of the server, which listens on a free port."""
     async with served(server.handle, limits, name="recorded", cancelled=True) as client:
         yield client

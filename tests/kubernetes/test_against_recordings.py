@@ -24,8 +24,10 @@ from pilothouse_server.kubernetes.errors import (
 )
 from pilothouse_server.kubernetes.exec import Ended, Output, RunningProgram, program
 from pilothouse_server.kubernetes.objects import CONFIG_MAPS, DEPLOYMENTS, PODS, Resource
+from pilothouse_server.kubernetes.transport import TransportLimits
 from tests.kubernetes import recorded
 from tests.kubernetes.recorded_server import RecordedServer, serving
+from tests.waiting import patient, runs_out
 
 _EXEC = "08b-exec-websocket"
 
@@ -76,7 +78,8 @@ async def test_a_silent_watch_is_abandoned() -> None:
 
     The server sends nothing for longer than the interval of bookmarks.
     """
-    async with serving(RecordedServer("11b-storage-stalled")) as client:
+    limits = TransportLimits(request_seconds=patient(5.0), watch_idle_seconds=runs_out(0.3))
+    async with serving(RecordedServer("11b-storage-stalled"), limits) as client:
         seen, error = await _watched(client, CONFIG_MAPS, "rec-etcd", "7069")
         assert len(seen) == 3
         assert isinstance(error, Unreachable)

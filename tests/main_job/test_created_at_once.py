@@ -192,7 +192,8 @@ async def test_a_create_outdated_again_and_again_fails_with_concurrent_change(
 async def test_a_draft_is_written_only_in_the_name_of_its_caller(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running_server(database, tmp_path, with_cluster=False) as server:
+    # A reconciler's write to the namespace would outdate the draft.
+    async with running_server(database, tmp_path, with_cluster=False, reconciler=IDLE) as server:
         await prepare(server)
         await server.user("stranger", {})
         await server.user("other", {"": "admin"})

@@ -13,7 +13,7 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
 from tests.harness import Server
 from tests.main_job.command import logged_in
-from tests.waiting import poll_until
+from tests.waiting import patient, poll_until
 
 
 async def test_describe_shows_changes_of_a_container_but_no_value_of_a_secret(
@@ -215,8 +215,10 @@ async def test_update_prints_its_changes_and_rollout_follows_and_undoes_them(
     missing = await shell.run("wait", "svc", "nobody", "--for=condition=Applied", *here)
     assert (missing.code, missing.errors) == (6, "error: there is no service/nobody\n")
     assert (await shell.run("wait", "svc", "nobody", "--for=delete", *here)).code == 0
-    late = await shell.run("wait", "container", "menu", "--for=stopped", "--wait-timeout", "0.3", *here)
+    # The message names the state, which must arrive in time.
+    seconds = f"{patient(0.5):g}"
+    late = await shell.run("wait", "container", "menu", "--for=stopped", "--wait-timeout", seconds, *here)
     assert late.code == 10
-    assert late.errors.startswith("error: container/menu is not stopped after 0.3 s: it is running")
+    assert late.errors.startswith(f"error: container/menu is not stopped after {seconds} s: it is running")
     wrong = await shell.run("wait", "container", "menu", "--for=runing", *here)
     assert (wrong.code, wrong.errors.startswith("error: --for runing: give one of pending, ")) == (2, True)

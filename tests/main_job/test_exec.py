@@ -304,7 +304,7 @@ async def test_a_passed_deadline_restores_the_terminal(
     web: Server, tmp_path: Path, terminal: Terminal
 ) -> None:
     shell = await logged_in(web, tmp_path)
-    async with at(terminal, shell, "--timeout", "3") as process:
+    async with at(terminal, shell, "--timeout", f"{patient(1.0):g}") as process:
         await terminal.shows(b"/ # ")
         assert terminal.is_raw
         await terminal.shows(b"error: the deadline of the call has passed [DEADLINE_EXCEEDED]\r\n")

@@ -174,7 +174,9 @@ async def test_an_imported_container_is_changed_like_any_other(server: Server) -
     await server.admin.containers.delete(namespace=server.legacy, name="shop")
 
     async def gone() -> bool:
-        return not (await kubectl.ask("GET", DEPLOYMENTS))["items"]
+        listed = server.admin.containers.list(namespace=server.legacy)
+        names = [each.name async for each in listed]
+        return "shop" not in names and not (await kubectl.ask("GET", DEPLOYMENTS))["items"]
 
     await poll_until(gone)
 

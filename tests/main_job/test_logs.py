@@ -71,7 +71,8 @@ async def test_the_whole_log_and_its_last_lines_are_read(demo: Server) -> None:
 
 
 async def test_a_resumed_follow_neither_repeats_nor_misses_lines(demo: Server) -> None:
-    await running(demo, "followed")
+    # An endless loop: each round must find new lines.
+    await running(demo, "followed", "while true; do echo tick; sleep 1; done")
     token = ""
     seen: list[tuple[str, int, bytes]] = []
     for _ in range(3):

@@ -115,14 +115,17 @@ async def test_a_rollout_that_the_cluster_gives_up_ends_the_wait_immediately(
     assert "ProgressDeadlineExceeded" in outcome.errors
     # The earlier report concerns the previous rollout: it does not fail the next one.
     good = ("--image", "nginx:1.28", "--pod-annotation", f"{behavior}=run")
+    deadline(server, 600)
     await shell.succeed("containers", "update", "web", *WHERE, *good, *WAIT)
     assert set(pods(server).values()) == {"nginx:1.28"}
     file = tmp_path / "web.yaml"
+    deadline(server, 20)
     file.write_text(APPLIED.format(image="nginx:1.28", behavior="readiness-failing"))
     outcome = await shell.run("apply", "-f", str(file), *WHERE, *WAIT)
     assert outcome.code != 0
     assert "not all containers run as they should:" in outcome.errors
     assert "ProgressDeadlineExceeded" in outcome.errors
+    deadline(server, 600)
     file.write_text(APPLIED.format(image="nginx:1.29", behavior="run"))
     await shell.succeed("apply", "-f", str(file), *WHERE, *WAIT)
     assert set(pods(server).values()) == {"nginx:1.29"}

@@ -37,11 +37,13 @@ async def test_a_container_starts_and_is_watched_and_recorded(server: Server) ->
     assert created.status == container_pb2.CONTAINER_STATUS_PENDING
     await asyncio.wait_for(watcher, patient(20))
     assert statuses[0] == container_pb2.CONTAINER_STATUS_PENDING
-    found = await admin.containers.get(namespace="demo", name="web")
+    # The observer writes the status, and the worker that the generation is applied, in either order.
+    found = await poll_until(
+        lambda: admin.containers.get(namespace="demo", name="web"), lambda seen: not seen.reconciling
+    )
     assert found.ready_replicas == 1
     assert found.pod_ip
     assert found.observed_generation == found.generation
-    assert not found.reconciling
 
     async def recorded() -> list[str]:
         records = [item async for item in admin.audit.list_operations(filter='action = "create"')]

@@ -238,7 +238,7 @@ async def test_a_sign_of_life_is_sent_while_idle(stream: UsageStream) -> None:
 
 
 async def test_a_period_limits_how_often_a_container_is_sent(stream: UsageStream) -> None:
-    """Signs of life are sent during the period, and the newest sample at its end."""
+    """The newest sample is sent at the end of the period."""
     interest = Interest(lambda: None, period_seconds=0.3)
     async with within(10), aclosing(stream.follow(0, (), interest)) as answers:
         # The period begins when the first sample is sent, which this task only learns later.
@@ -247,8 +247,10 @@ async def test_a_period_limits_how_often_a_container_is_sent(stream: UsageStream
         assert await told(answers) == [("web", START)]
         stream.publish([stored(WEB, 1)])
         stream.publish([stored(WEB, 2)])
-        assert await anext(answers) == []
-        assert await told(answers) == [("web", START + timedelta(seconds=2))]
+        # A task that resumes late sends no sign of life before the sample.
+        while not (seen := await told(answers)):
+            pass
+        assert seen == [("web", START + timedelta(seconds=2))]
         assert since_first.passed() >= 0.3
 
 

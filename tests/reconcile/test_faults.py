@@ -154,8 +154,8 @@ async def test_a_name_conflict_is_refused_until_the_other_object_is_deleted(here
         assert "exists and does not belong to this container" in row.observed.message
         assert not row.reconciling
         await client.delete(DEPLOYMENTS, "shop", "web", uid=taken.metadata.uid)
-        row = await here.running()
-        assert row.observed.reason == ""
+        # The status may be written before the worker's result ends the refusal.
+        await here.until(lambda row: row.observed.status == "running" and not row.observed.reason)
 
 
 async def test_a_refusal_shows_the_clusters_message_and_the_old_pods_keep_serving(here: Environment) -> None:
