@@ -15,9 +15,15 @@ from pilothouse_server.runtime.tasks import cancel_and_wait
 _STEPS = 20
 
 
+def shares_end_with_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes each step use up its share; the last share counts as long as one of a server."""
+    event_loop._turns_of_this_loop()._held_seconds = 0.001
+    monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
+
+
 async def steps_in_each_turn(monkeypatch: pytest.MonkeyPatch, loops: int) -> Counter[int]:
     """Returns the number of steps of long loops in each turn that had any."""
-    monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
+    shares_end_with_each_step(monkeypatch)
     turn, found = 0, Counter[int]()
 
     async def count_turns() -> None:
@@ -56,7 +62,7 @@ async def test_the_check_detects_long_loops_that_all_continue_in_each_turn(
 
 async def shares_beside_a_call(monkeypatch: pytest.MonkeyPatch, patience: float) -> tuple[int, int]:
     """Returns the steps of a long loop until a call of twenty turns has ended, and its steps in total."""
-    monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
+    shares_end_with_each_step(monkeypatch)
     monkeypatch.setattr(event_loop, "_PATIENCE", patience)
     steps = 0
 
@@ -120,7 +126,7 @@ async def test_a_longer_step_of_a_long_loop_is_followed_by_a_longer_wait(
 async def test_a_long_loop_that_is_cancelled_while_it_waits_takes_no_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
+    shares_end_with_each_step(monkeypatch)
     waiting = [asyncio.create_task(Share().used()) for _ in range(5)]
     await asyncio.sleep(0)
     for task in waiting[:4]:
@@ -137,7 +143,7 @@ class _Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.leaps = 0.0, False
         monkeypatch.setattr(event_loop, "perf_counter", self._read)
-        monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
+        shares_end_with_each_step(monkeypatch)
 
     def _read(self) -> float:
         self.now += self.leaps
