@@ -16,7 +16,7 @@ import sqlite3
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,8 +118,9 @@ async def _port(process: asyncio.subprocess.Process) -> int | None:
     assert process.returncode is None, "it has ended"
     sockets = set()
     for file in Path(f"/proc/{process.pid}/fd").iterdir():
-        target = str(file.readlink())
-        sockets.add(target.removeprefix("socket:[").removesuffix("]"))
+        # The program opens and closes files while it starts.
+        with suppress(FileNotFoundError):
+            sockets.add(str(file.readlink()).removeprefix("socket:[").removesuffix("]"))
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, _, state, *rest = line.split()
         if state == "0A" and rest[5] in sockets:
