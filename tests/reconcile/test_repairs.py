@@ -11,7 +11,7 @@ from typing import Any
 
 from pilothouse_server.containers.model import Port
 from pilothouse_server.kubernetes.errors import NotFound
-from pilothouse_server.kubernetes.objects import Deployment, ObjectMeta
+from pilothouse_server.kubernetes.objects import Deployment, Job, JobState, ObjectCondition, ObjectMeta
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster
@@ -85,6 +85,28 @@ async def test_changed_and_deleted_containers_are_locked_in_order(here: Environm
     await poll_until(until_due, bool)
     view.lost.add(deleted.uid)
     await assert_locks_in_order(here, "container", int(changed.id), int(deleted.id), observer.write_due())
+
+
+async def test_a_strangers_job_with_the_label_of_a_container_delays_no_repair(here: Environment) -> None:
+    """The Job of somebody else has ended and is deleted; then the container's Deployment is deleted."""
+    await here.namespace()
+    made = await here.create()
+    observer = ContainerObserver(await observed(here), AppliedGenerations(), QUICK.containers)
+    view = observer.view
+    complete = JobState(conditions=(ObjectCondition("Complete", "True"),))
+    job = Job(metadata=ObjectMeta(name="theirs", uid="2", labels={CONTAINER_UID: made.uid}), status=complete)
+    for old, new in ((None, job), (job, None)):
+        view.workload_changed("Job", old, new)
+    for before, after in ((None, deployment(made.uid, 1)), (deployment(made.uid, 1), None)):
+        view.workload_changed("Deployment", before, after)
+
+    async def until_due() -> bool:
+        return observer.seconds_to_next() == 0.0
+
+    await poll_until(until_due, bool)
+    await observer.write_due()
+    assert view.lost == set()
+    assert made.uid not in view.containers
 
 
 async def test_containers_whose_services_others_deleted_are_locked_in_order(here: Environment) -> None:

@@ -225,9 +225,9 @@ class ContainerObserver(StatusObserver):
             async for container in cooperatively(locked):
                 observation = self._observe(container, transaction.now)
                 seen[container.uid] = observation
+                ended[container.uid] = list(self._objects(container).ended)
                 if lists_runs(container):
                     runs[container.uid] = self._runs(container, observation)
-                    ended[container.uid] = list(self._objects(container).ended)
                 changes.append(self._change(container, observation))
             written = await container_status.write(transaction, changes, "kubernetes")
             await self._write_runs(transaction, locked, written, runs)
@@ -246,7 +246,8 @@ class ContainerObserver(StatusObserver):
             self._remember(container, seen[container.uid])
             if container.uid in runs:
                 self._written_runs[container.uid] = container.spec.run, runs[container.uid]
-                self.view.forget_ended(container.uid, ended[container.uid])
+            # Anybody can label a Job with the uid of a container that has no runs: it must not delay repairs.
+            self.view.forget_ended(container.uid, ended[container.uid])
             self._explanations.record(container, seen[container.uid])
         for uid in left:
             if uid in known:
@@ -385,8 +386,8 @@ class ContainerObserver(StatusObserver):
         self._explanations.forget(uid)
         self._images.forget(uid)
         self._images_seen.pop(uid, None)
-        if uid in self.view.containers:
-            self.view.forget_ended(uid, list(self.view.containers[uid].ended))
+        if (objects := self.view.containers.get(uid)) is not None:
+            self.view.forget_ended(uid, list(objects.ended))
         if uid in self.view.containers:
             self.unknown.setdefault(uid, monotonic())
         else:
