@@ -106,6 +106,11 @@ async def test_a_wait_for_a_failing_job_reports_why(shell: Jobs) -> None:
 
     await poll_until(shown)
 
+    async def message() -> str:
+        return await shell.containers("get", "broken", "-o", "json")
+
+    await poll_until(message, lambda found: "exit code 42" in found)
+
 
 async def test_a_job_manifest_read_from_the_cluster_is_the_same_job(
     shared_server: Server, shell: Jobs

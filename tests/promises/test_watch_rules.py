@@ -216,6 +216,8 @@ async def test_an_idle_watch_sends_bookmarks_that_can_be_resumed(environment: En
             while (bookmark := await anext(stream)).revision < head:
                 assert _short(bookmark) == ("BOOKMARK", "")
     assert _short(bookmark) == ("BOOKMARK", "")
+    async with environment.sql() as sql:
+        assert bookmark.revision == await sql.fetchval("SELECT revision FROM stream_head")
     await make(environment, "later")
     outcome = await resumed(environment, environment.admin, bookmark.resume_token)
     assert _short(outcome.answer) == (ADDED, "later")
